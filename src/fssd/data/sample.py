@@ -1,0 +1,84 @@
+"""The values that travel from label files to the network: Record (not decoded) and Sample (decoded)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Boxes = npt.NDArray[np.float32]  # (N, 4) xyxy, absolute pixels
+Labels = npt.NDArray[np.int64]  # (N,) index into the class names, 0-based, without background
+Flags = npt.NDArray[np.bool_]  # (N,)
+Image = npt.NDArray[np.uint8]  # (H, W, 3) RGB
+
+Severity = Literal["error", "warning"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One finding about a data set.
+
+    severity: "error" makes the image unusable; "warning" is repaired (a box is clipped) or only odd.
+    file: the file that holds the fault. place: line, object, row or json key in it, "" for the whole file.
+    """
+
+    severity: Severity
+    file: Path
+    place: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """One image of a data set and its labels, before anything is decoded.
+
+    image_id: unique in its data set; the VOC stem, the COCO id, or the YOLO path under the images folder.
+    path: the image file. source: the file that the labels came from.
+    width, height: pixels, as the labels declare them; None where the format does not say.
+    boxes: (N, 4) float32 xyxy in pixels of the stored image. labels: (N,) int64, 0-based.
+    difficult: (N,) bool, ignored by evaluation (Pascal VOC). crowd: (N,) bool, a group (COCO iscrowd).
+    """
+
+    image_id: str
+    path: Path
+    source: Path
+    width: int | None
+    height: int | None
+    boxes: Boxes
+    labels: Labels
+    difficult: Flags
+    crowd: Flags
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Class names and records of one split; `problems` is what the reader found on the way.
+
+    A record with an error is not in `records`; its error is in `problems`.
+    """
+
+    classes: tuple[str, ...]
+    records: tuple[Record, ...]
+    problems: tuple[Problem, ...] = ()
+    facts: dict[str, Any] = field(default_factory=dict)  # what the reader knows beyond this, e.g. COCO category ids
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A decoded image with its labels.
+
+    image: (H, W, 3) uint8 RGB. boxes: (N, 4) float32 xyxy pixels. labels: (N,) int64, 0-based.
+    difficult: (N,) bool. name: the image file, for messages.
+    """
+
+    image: Image
+    boxes: Boxes
+    labels: Labels
+    difficult: Flags
+    name: str

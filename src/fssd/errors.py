@@ -1,0 +1,59 @@
+"""Typed errors. Each message is one sentence that says what is wrong, where, and what to do about it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class FssdError(Exception):
+    """Base of every error this package raises on purpose; `fssd` prints it without a traceback."""
+
+
+class ConfigError(FssdError):
+    """A setting, option or model name that does not exist or does not fit the others."""
+
+
+class DataError(FssdError):
+    """Something wrong with a data set. `file` and `place` (line, object, row, json key) locate it."""
+
+    def __init__(self, reason: str, *, file: Path | str | None = None, place: str = "") -> None:
+        self.reason = reason
+        self.file = None if file is None else Path(file)
+        self.place = place
+        where = "" if file is None else f"{file}{f' ({place})' if place else ''}: "
+        super().__init__(f"{where}{reason}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Keyword-only arguments would be lost when a loader process sends the error to its parent.
+        return (_rebuild, (type(self), self.reason, self.file, self.place))
+
+
+class ImageError(DataError):
+    """An image that cannot be read: missing, truncated, not an image, or too large to decode safely."""
+
+
+class LabelError(DataError):
+    """A label that cannot be used: a box outside its image, an unknown class, a malformed row."""
+
+
+class CheckpointError(FssdError):
+    """A checkpoint that is damaged, foreign, or does not fit the model it is loaded into."""
+
+
+class TrainingError(FssdError):
+    """Training cannot go on, for example because the loss is not finite."""
+
+
+def _rebuild(kind: type[DataError], reason: str, file: Path | None, place: str) -> DataError:
+    return kind(reason, file=file, place=place)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint such as `; did you mean 'concat'?`, or the list of what is known if nothing is near."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; known: {', '.join(known)}"
