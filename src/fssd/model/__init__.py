@@ -1,0 +1,1 @@
+"""The networks: backbones, fusion, pyramid, heads, priors."""

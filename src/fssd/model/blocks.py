@@ -1,0 +1,110 @@
+"""The few layers that SSD and FSSD are made of, and Caffe's Xavier rule that starts them."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ConvReLU(nn.Sequential):
+    """Convolution with bias, then ReLU: the paper's "simple block" where it down-samples."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int = 0) -> None:
+        super().__init__(nn.Conv2d(inputs, outputs, kernel, stride, padding), nn.ReLU(inplace=True))
+
+
+class Bottleneck(nn.Sequential):
+    """1x1 to half the output width + ReLU, then the simple block: paper, Fig. 3 (c), as SSD's own extras.
+
+    The width of the 1x1 is not in the paper nor in the authors' code; half the output is SSD's habit.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int = 0) -> None:
+        super().__init__(
+            ConvReLU(inputs, outputs // 2, 1), ConvReLU(outputs // 2, outputs, kernel, stride, padding)
+        )
+
+
+class SeparableConv(nn.Sequential):
+    """Depthwise convolution and 1x1, each with batch norm and ReLU6: the light form of the simple block."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int = 0) -> None:
+        super().__init__(
+            nn.Conv2d(inputs, inputs, kernel, stride, padding, groups=inputs, bias=False),
+            nn.BatchNorm2d(inputs, eps=1e-3, momentum=0.03),
+            nn.ReLU6(inplace=True),
+            nn.Conv2d(inputs, outputs, 1, bias=False),
+            nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.03),
+            nn.ReLU6(inplace=True),
+        )
+
+
+class SeparablePredictor(nn.Sequential):
+    """SSDLite's head: depthwise 3x3 with batch norm and ReLU6, then a 1x1 that predicts."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(
+            nn.Conv2d(inputs, inputs, 3, 1, 1, groups=inputs, bias=False),
+            nn.BatchNorm2d(inputs, eps=1e-3, momentum=0.03),
+            nn.ReLU6(inplace=True),
+            nn.Conv2d(inputs, outputs, 1),
+        )
+
+
+class Chain(nn.ModuleDict):
+    """Named layers, each reading the one before; gives every layer's output by name."""
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        features: dict[str, Tensor] = {}
+        for name, layer in self.items():
+            x = features[name] = layer(x)
+        return features
+
+
+class L2Norm(nn.Module):
+    """Each pixel's channel vector to unit length, times a learned scale per channel (ParseNet, SSD conv4_3)."""
+
+    def __init__(self, channels: int, scale: float = 20.0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((channels,), scale))
+
+    def forward(self, x: Tensor) -> Tensor:
+        # The 1e-10 inside the root is Caffe's; it keeps the gradient finite on an all-zero pixel.
+        length = torch.sqrt(x.square().sum(dim=1, keepdim=True) + 1e-10)
+        return x / length * self.weight[:, None, None]
+
+
+class CaffeBatchNorm(nn.BatchNorm2d):
+    """Batch normalisation whose running statistics are Caffe's bias-corrected moving sums.
+
+    Caffe divides its sums by a counter that decays with them, so after t steps the newest batch weighs
+    (1 - f) / (1 - f^t): the early statistics are a plain mean of the batches seen, not a mixture with
+    the initial 0 and 1. `fraction` is f, Caffe's moving_average_fraction.
+    """
+
+    def __init__(self, channels: int, fraction: float = 0.999, affine: bool = False) -> None:
+        super().__init__(channels, eps=1e-5, momentum=1 - fraction, affine=affine)
+        self.fraction = fraction
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and self.num_batches_tracked is not None:
+            step = int(self.num_batches_tracked) + 1
+            self.momentum = (1 - self.fraction) / (1 - self.fraction**step)
+        return super().forward(x)
+
+
+def resize_bilinear(x: Tensor, size: int) -> Tensor:
+    """(B, C, H, W) to (B, C, size, size), corner pixels aligned, as Caffe's Interp layer does."""
+    return F.interpolate(x, size=(size, size), mode="bilinear", align_corners=True)
+
+
+def xavier(module: nn.Module) -> None:
+    """Start every convolution in `module` by Caffe's Xavier rule: U(+-sqrt(3 / fan_in)), biases 0."""
+    for conv in (m for m in module.modules() if isinstance(m, nn.Conv2d)):
+        bound = math.sqrt(3 / (conv.weight[0].numel()))
+        nn.init.uniform_(conv.weight, -bound, bound)
+        if conv.bias is not None:
+            nn.init.zeros_(conv.bias)

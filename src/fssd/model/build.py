@@ -1,0 +1,244 @@
+"""`build_model`: from a name and a few options to a network. The one place that knows all families."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fssd.errors import ConfigError, nearest
+from fssd.model.backbones.lite import EfficientNetLite0
+from fssd.model.backbones.vgg import VGG16Reduced
+from fssd.model.blocks import Bottleneck, Chain, ConvReLU, L2Norm, SeparableConv, SeparablePredictor, xavier
+from fssd.model.extras import FSSD_EXTRAS, SSD_EXTRAS, make_extras
+from fssd.model.fusion import Fusion, Source
+from fssd.model.heads import Heads, conv_predictor
+from fssd.model.network import FusionNeck, Network, SSDNeck
+from fssd.model.priors import Level, make_levels
+from fssd.model.pyramid import LITE_PYRAMID, PYRAMIDS, Block, Pyramid
+
+PYRAMID_FORMS = ("after", "with-fused", "bottleneck")  # Fig. 3 (b), (a), (c)
+VGG_SOURCES = ("conv4_3", "fc7", "conv7_2")
+LITE_WIDTH = 96  # channels of each transformed source; keeps the fusion under a tenth of the backbone's work
+LITE_FRACTION = 0.97  # running statistics of short trainings; the paper's 0.999 needs tens of thousands of steps
+
+
+@dataclass(frozen=True)
+class Design:
+    """What a model name stands for."""
+
+    family: str  # "ssd" or "fssd"
+    image_size: int  # pixels
+    backbone: str  # "vgg16" or "lite"
+    priors: str  # default prior table
+
+
+DESIGNS = {
+    "ssd300-vgg16": Design("ssd", 300, "vgg16", "voc"),
+    "ssd512-vgg16": Design("ssd", 512, "vgg16", "voc"),
+    "fssd300-vgg16": Design("fssd", 300, "vgg16", "voc"),
+    "fssd512-vgg16": Design("fssd", 512, "vgg16", "voc"),
+    # The lite models are for people's own data, where small objects abound: the table that starts at 21 px.
+    "ssd300-lite": Design("ssd", 300, "lite", "coco"),
+    "fssd300-lite": Design("fssd", 300, "lite", "coco"),
+}
+
+COMMON_OPTIONS = {"priors", "ratios", "truncate", "backbone", "mean", "std"}
+FUSION_OPTIONS = {"sources", "merge", "norm", "pyramid", "reduce_all"}
+
+
+def build_model(name: str, num_classes: int, **options: Any) -> Network:
+    """A network with fresh weights (Caffe's Xavier rule), in training mode.
+
+    name: one of `DESIGNS`. num_classes: without background. Options of every model:
+        priors: "voc" or "coco" table of prior sizes. ratios: aspect ratios per level instead of the
+        standard ones. truncate: whole-pixel prior sizes as in Caffe (True).
+        backbone: a module that maps normalised images (B, 3, S, S) to a dict of feature maps, finest
+        first, instead of the model's own; it keeps its weights. mean, std: RGB normalisation for it
+        (else its attributes of these names, else 0 and 1).
+    Options of FSSD (paper, Tables 1 and 2):
+        sources: names of the maps to fuse; VGG16 has conv3_3, conv4_3, fc7, conv7_2.
+        merge: "concat" or "sum". norm: "batch", "batch-affine" or "none".
+        pyramid: "after" (Fig. 3 b), "with-fused" (a) or "bottleneck" (c).
+        reduce_all: a 1x1 on every source, conv7_2 and conv3_3 too, as the paper's text has it; the
+        released network takes those two as they are.
+
+    Raises ConfigError for an unknown name, option or value, or choices that do not fit together.
+    """
+    design = DESIGNS.get(name)
+    if design is None:
+        raise ConfigError(f"there is no model {name!r}{nearest(name, DESIGNS)}")
+    if num_classes < 1:
+        raise ConfigError(f"a model needs at least one class, not {num_classes}; background is added by itself")
+    _check_options(name, design, options)
+    levels = make_levels(
+        # The lite twins share FSSD's steps, so that only the neck differs between them.
+        "fssd" if design.backbone == "lite" else design.family,
+        design.image_size,
+        options.get("priors", design.priors),
+        ratios=_ratios(options.get("ratios")),
+        truncate=options.get("truncate", True),
+    )
+    own = options.get("backbone")
+    backbone = own if own is not None else _backbone(design)
+    shapes = feature_shapes(backbone, design.image_size)
+    build_neck, predictor = _NECKS[design.family, design.backbone]
+    neck, channels = build_neck(design, shapes, levels, options)
+    heads = Heads(channels, [level.anchors for level in levels], num_classes + 1, predictor)
+    xavier(neck)
+    xavier(heads)
+    mean = options.get("mean", getattr(backbone, "mean", (0.0, 0.0, 0.0)))
+    std = options.get("std", getattr(backbone, "std", (1.0, 1.0, 1.0)))
+    return Network(backbone, neck, heads, levels, design.image_size, mean, std)
+
+
+def feature_shapes(backbone: nn.Module, image_size: int) -> dict[str, tuple[int, int]]:
+    """(channels, cells a side) of each map that a backbone makes of an image, found by trying.
+
+    Raises ConfigError if the module does not return a dict of square maps, finest first.
+    """
+    was_training = backbone.training
+    try:
+        with torch.no_grad():
+            features = backbone.eval()(torch.zeros(1, 3, image_size, image_size))
+    finally:
+        backbone.train(was_training)
+    if not isinstance(features, Mapping) or not features:
+        raise ConfigError(f"a backbone returns a dict of feature maps by name, not a {type(features).__name__}")
+    for key, x in features.items():
+        if not isinstance(x, Tensor) or x.ndim != 4 or x.shape[-1] != x.shape[-2]:
+            raise ConfigError(f"the backbone's map {key!r} is not a (B, C, N, N) tensor")
+    shapes = {key: (int(x.shape[1]), int(x.shape[-1])) for key, x in features.items()}
+    sizes = [size for _, size in shapes.values()]
+    if sizes != sorted(sizes, reverse=True):
+        raise ConfigError(f"a backbone lists its maps finest first; these have {sizes} cells a side")
+    return shapes
+
+
+def _check_options(name: str, design: Design, options: Mapping[str, Any]) -> None:
+    known = COMMON_OPTIONS | (FUSION_OPTIONS if design.family == "fssd" else set())
+    for key in options:
+        if key not in known:
+            raise ConfigError(f"{name} has no option {key!r}{nearest(key, sorted(known))}")
+    form = options.get("pyramid", "after")
+    if form not in PYRAMID_FORMS:
+        raise ConfigError(f"there is no pyramid {form!r}{nearest(form, PYRAMID_FORMS)}")
+    if design.family == "ssd" and design.backbone == "vgg16" and options.get("backbone") is not None:
+        raise ConfigError(f"{name} predicts from VGG16's own layers; pass a backbone to ssd300-lite instead")
+
+
+def _ratios(rows: Sequence[Sequence[float]] | None) -> tuple[tuple[float, ...], ...] | None:
+    return None if rows is None else tuple(tuple(float(ratio) for ratio in row) for row in rows)
+
+
+def _backbone(design: Design) -> nn.Module:
+    backbone = VGG16Reduced() if design.backbone == "vgg16" else EfficientNetLite0()
+    xavier(backbone)
+    return backbone
+
+
+Shapes = dict[str, tuple[int, int]]
+Neck = tuple[nn.Module, list[int]]  # and the width of each level
+
+
+def _ssd_vgg(design: Design, shapes: Shapes, levels: tuple[Level, ...], options: Mapping[str, Any]) -> Neck:
+    rows = SSD_EXTRAS[design.image_size]
+    predicted = [row for row in rows if row.name.endswith("_2")]
+    taken = ["conv4_3", "fc7", *(row.name for row in predicted)]
+    channels = [shapes["conv4_3"][0], shapes["fc7"][0], *(row.outputs for row in predicted)]
+    return SSDNeck(taken, "fc7", make_extras(rows), L2Norm(channels[0])), channels
+
+
+def _ssd_lite(design: Design, shapes: Shapes, levels: tuple[Level, ...], options: Mapping[str, Any]) -> Neck:
+    taken = [name for name, (_, size) in shapes.items() if size in {level.size for level in levels}]
+    sizes = [shapes[name][1] for name in taken]
+    if sizes != [level.size for level in levels[: len(taken)]] or not taken:
+        raise ConfigError(
+            f"SSD needs maps of {[level.size for level in levels[:3]]} cells a side; the backbone has {shapes}"
+        )
+    rows = LITE_PYRAMID[len(taken) :]
+    channels = [shapes[name][0] for name in taken]
+    blocks: dict[str, nn.Module] = {}
+    for row in rows:
+        blocks[row.name] = SeparableConv(
+            channels[-1] if not blocks else row.outputs, row.outputs, row.kernel, row.stride, row.padding
+        )
+        channels.append(row.outputs)
+    return SSDNeck([*taken, *blocks], taken[-1], Chain(blocks), nn.Identity()), channels
+
+
+def _fssd_vgg(design: Design, shapes: Shapes, levels: tuple[Level, ...], options: Mapping[str, Any]) -> Neck:
+    own = options.get("backbone") is None
+    names = tuple(options.get("sources", VGG_SOURCES if own else tuple(shapes)))
+    needs_extras = own and "conv7_2" in names
+    if needs_extras:
+        last = -(-shapes["fc7"][1] // 2)
+        shapes = shapes | {"conv7_2": (FSSD_EXTRAS[-1].outputs, last)}
+    # The released network takes conv3_3 and conv7_2, which have 256 channels already, as they are.
+    as_is = {"conv3_3", "conv7_2"} if own and not options.get("reduce_all", False) else set()
+    sources = _sources(names, shapes, as_is, levels[0].size)
+    fusion = Fusion(
+        sources, 256, levels[0].size, options.get("merge", "concat"), options.get("norm", "batch")
+    )
+    form = options.get("pyramid", "after")
+    block: Block = Bottleneck if form == "bottleneck" else ConvReLU
+    pyramid = Pyramid(fusion.channels, PYRAMIDS[design.image_size], block, form == "with-fused")
+    extras = make_extras(FSSD_EXTRAS) if needs_extras else None
+    return FusionNeck("fc7", extras, fusion, pyramid), pyramid.channels
+
+
+def _fssd_lite(design: Design, shapes: Shapes, levels: tuple[Level, ...], options: Mapping[str, Any]) -> Neck:
+    names = tuple(options.get("sources", tuple(shapes)))
+    sources = _sources(names, shapes, set(), levels[0].size)
+    fusion = Fusion(
+        sources,
+        LITE_WIDTH,
+        levels[0].size,
+        options.get("merge", "concat"),
+        options.get("norm", "batch"),
+        LITE_FRACTION,
+    )
+    form = options.get("pyramid", "after")
+    block: Block = LiteBottleneck if form == "bottleneck" else SeparableConv
+    pyramid = Pyramid(fusion.channels, LITE_PYRAMID, block, form == "with-fused")
+    return FusionNeck("", None, fusion, pyramid), pyramid.channels
+
+
+class LiteBottleneck(nn.Sequential):
+    """The light form of `Bottleneck`: 1x1 to half the width, then the separable block."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int = 0) -> None:
+        super().__init__(
+            ConvReLU(inputs, outputs // 2, 1), SeparableConv(outputs // 2, outputs, kernel, stride, padding)
+        )
+
+
+def _sources(names: tuple[str, ...], shapes: Shapes, as_is: set[str], size: int) -> tuple[Source, ...]:
+    known = list(shapes)
+    if not names:
+        raise ConfigError(f"fusion needs at least one source; known: {', '.join(known)}")
+    for name in names:
+        if name not in shapes:
+            raise ConfigError(f"there is no feature map {name!r} to fuse{nearest(name, known)}")
+        if shapes[name][1] > 2 * size:
+            raise ConfigError(
+                f"the map {name!r} has {shapes[name][1]} cells a side, over twice the fused map's {size};"
+                " fuse maps of stride 4 or more"
+            )
+    return tuple(Source(name, shapes[name][0], name not in as_is) for name in names)
+
+
+_NECKS: dict[
+    tuple[str, str],
+    tuple[
+        Callable[[Design, Shapes, tuple[Level, ...], Mapping[str, Any]], Neck], Callable[[int, int], nn.Module]
+    ],
+] = {
+    ("ssd", "vgg16"): (_ssd_vgg, conv_predictor),
+    ("ssd", "lite"): (_ssd_lite, SeparablePredictor),
+    ("fssd", "vgg16"): (_fssd_vgg, conv_predictor),
+    ("fssd", "lite"): (_fssd_lite, SeparablePredictor),
+}

@@ -1,0 +1,24 @@
+"""What a network costs: learnable parameters and multiply-adds."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from fssd.model.network import Network
+
+
+def parameters(module: nn.Module) -> int:
+    """Number of learnable parameters."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+def multiply_adds(network: Network) -> int:
+    """Multiply-adds of the convolutions for one image of the network's size."""
+    was_training = network.training
+    image = torch.zeros(1, 3, network.image_size, network.image_size, device=network.priors.device)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network.eval()(image)
+    network.train(was_training)
+    return int(counter.get_total_flops()) // 2
