@@ -1,0 +1,222 @@
+"""The one configuration of a training run: frozen, every field with its unit and its reason.
+
+`fssd train --config FILE` reads these names from YAML; flags on the command line override the file.
+The resolved configuration is stored in every checkpoint. No torch here, so that help stays quick.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from fssd.errors import ConfigError, nearest
+
+Schedule = Literal["multistep", "cosine", "constant"]
+Start = Literal["backbone", "ssd", "nothing"]
+Amp = Literal["off", "bf16", "fp16"]
+Metric = Literal["voc07", "voc12", "coco"]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Train a detector on your own images.
+
+    Fields that are None take the recipe of the model: VGG16 the paper's, lite ours (see `RECIPES`).
+    """
+
+    model: str = "fssd300-lite"
+    """Network: ssd300-vgg16, ssd512-vgg16, fssd300-vgg16, fssd512-vgg16, ssd300-lite or fssd300-lite."""
+    data: Path | None = None
+    """Data set: a VOC folder, COCO folder or json, YOLO data.yaml, or a YAML that joins several."""
+    out: Path | None = None
+    """Folder for checkpoints, logs and the resolved configuration."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Model options, such as merge=sum or priors=voc (see `fssd.build_model`)."""
+    train_split: str = "train"
+    """Split to train on."""
+    val_split: str | None = "val"
+    """Split to evaluate on while training; "none" for no evaluation."""
+    bad_share: float = 0.0
+    """Largest share of images with errors that is left out in silence of training (0..1)."""
+
+    start: Start = "backbone"
+    """Start from ImageNet "backbone" weights, from a trained "ssd" (FSSD+, paper 3.2), or from "nothing"."""
+    weights: Path | None = None
+    """File with the weights to start from; not needed for the lite backbone, whose package holds them."""
+    new_layers_lr: float = 1.0
+    """Learning rate multiple of the layers that an SSD does not have; the paper's FSSD+ uses 2."""
+
+    epochs: float | None = None
+    """Passes over the training images."""
+    iterations: int | None = None
+    """Weight updates, instead of epochs."""
+    batch_size: int = 32
+    """Images per update and process (paper: 32)."""
+    accumulate: int = 1
+    """Batches whose gradients are averaged into one update (Caffe's iter_size)."""
+    lr: float | None = None
+    """Base learning rate."""
+    momentum: float = 0.9
+    """SGD momentum (paper)."""
+    weight_decay: float = 5e-4
+    """L2 penalty on convolution weights; none on biases and normalisation (paper)."""
+    bias_lr: float = 2.0
+    """Learning rate multiple of biases (Caffe's param multiplier)."""
+    schedule: Schedule | None = None
+    """How the learning rate falls."""
+    steps: tuple[int, ...] = ()
+    """Iterations at which multistep multiplies the rate by 0.1; () for 2/3 and 5/6 of the run, as 80k, 100k of 120k."""
+    warmup: int | None = None
+    """Iterations over which the rate rises linearly from a hundredth of it (paper: none)."""
+    ema: float | None = None
+    """Decay of the moving average of the weights that is evaluated and saved as best; 0 for none."""
+    clip_norm: float = 10.0
+    """Longest gradient, as a Euclidean norm; rarely reached, it stops one bad batch from undoing a run. 0 for none."""
+
+    augment: Literal["ssd", "mirror", "none"] = "ssd"
+    """Full SSD augmentation, mirroring only, or none."""
+    difficult: bool = True
+    """Train on objects marked difficult (Caffe on VOC: yes)."""
+    seed: int = 0
+    """Seed of the new weights, the order of images and every random choice of the augmentation."""
+    workers: int = 1
+    """Processes that load images; the result does not depend on how many."""
+
+    eval_every: float = 1.0
+    """Epochs between evaluations on the validation split; the last iteration is always evaluated."""
+    metric: Metric = "voc12"
+    """What decides which checkpoint is best."""
+    save_every: int = 200
+    """Iterations between checkpoints to resume from; evaluations save too."""
+    log_every: int = 10
+    """Iterations between log lines."""
+
+    device: str = "auto"
+    """"cpu", "cuda", "cuda:1", or "auto" for a GPU where there is one."""
+    amp: Amp = "off"
+    """Mixed precision on CUDA."""
+    threads: int = 0
+    """CPU threads for the network; 0 for as many as there are cores. Part of what makes a run repeatable."""
+
+
+RECIPES: dict[str, dict[str, Any]] = {
+    # Paper 4.2 and the SSD solver: 1e-3, divided by ten at 80k and 100k of 120k iterations, no warm-up.
+    "vgg16": {"epochs": 232.0, "lr": 1e-3, "schedule": "multistep", "warmup": 0, "ema": 0.0},
+    # Batch norm throughout bears a tenfold rate; cosine and averaged weights shorten small runs.
+    "lite": {"epochs": 60.0, "lr": 1e-2, "schedule": "cosine", "warmup": 50, "ema": 0.998},
+}
+
+RESUME_MAY_CHANGE = {"out", "data", "workers", "save_every", "log_every", "device"}
+"""Settings that do not change the weights a run ends with."""
+
+
+def load_config(path: Path, base: TrainConfig | None = None) -> TrainConfig:
+    """A configuration from YAML, over `base`.
+
+    Raises ConfigError for a file that cannot be read, an unknown key (naming the nearest known one) or
+    a value of the wrong type.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: is not valid YAML ({error})".replace("\n", " ")) from error
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{path}: a configuration is a mapping of names to values, not a {type(values).__name__}")
+    return with_values(base or TrainConfig(), values, where=f"{path}: ")
+
+
+def with_values(config: TrainConfig, values: Mapping[str, Any], where: str = "") -> TrainConfig:
+    """`config` with some fields replaced, each converted to its field's type. Raises ConfigError."""
+    fields = {f.name: f for f in dataclasses.fields(TrainConfig)}
+    changed: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in fields:
+            raise ConfigError(f"{where}there is no setting {key!r}{nearest(str(key), fields)}")
+        changed[key] = _convert(key, str(fields[key].type), value, where)
+    return dataclasses.replace(config, **changed)
+
+
+def _convert(key: str, kind: str, value: Any, where: str) -> Any:
+    """`value` as the type written in the annotation `kind`."""
+    if value is None and "None" in kind:
+        return None
+    try:
+        if kind.startswith("Path"):
+            return Path(str(value))
+        if kind.startswith("float") and not isinstance(value, bool):
+            return float(value)
+        if kind.startswith("int") and not isinstance(value, bool) and int(value) == float(value):
+            return int(value)
+        if kind.startswith("tuple") and isinstance(value, (list, tuple)):
+            return tuple(int(v) for v in value)
+        if kind.startswith("Mapping") and isinstance(value, Mapping):
+            return dict(value)
+        if kind == "bool" and isinstance(value, bool):
+            return value
+        if kind.startswith(("str", "Schedule", "Start", "Amp", "Metric", "Literal")) and isinstance(value, str):
+            return value
+    except (TypeError, ValueError):
+        pass
+    raise ConfigError(f"{where}{key} cannot be {value!r}; it takes {kind}")
+
+
+def to_values(config: TrainConfig) -> dict[str, Any]:
+    """The configuration as plain JSON values."""
+    values = dataclasses.asdict(config)
+    return {key: str(value) if isinstance(value, Path) else value for key, value in values.items()}
+
+
+def resolve(config: TrainConfig) -> TrainConfig:
+    """Fill what was left to the model's recipe and check that the settings fit together. Raises ConfigError."""
+    backbone = config.model.rsplit("-", 1)[-1]
+    recipe = RECIPES.get(backbone, RECIPES["lite"])
+    filled = {key: value for key, value in recipe.items() if getattr(config, key) is None}
+    if config.iterations is not None:
+        filled.pop("epochs", None)
+    config = dataclasses.replace(config, **filled)
+    if config.val_split == "none":
+        config = dataclasses.replace(config, val_split=None)
+    _check(config)
+    return config
+
+
+def _check(config: TrainConfig) -> None:
+    if config.data is None:
+        raise ConfigError("training needs a data set; give --data")
+    if config.out is None:
+        raise ConfigError("training needs a folder for its results; give --out")
+    if config.iterations is not None and config.epochs is not None:
+        raise ConfigError("give either --epochs or --iterations, not both")
+    for key in ("batch_size", "accumulate", "save_every", "log_every"):
+        if getattr(config, key) < 1:
+            raise ConfigError(f"{key} is {getattr(config, key)}; it must be 1 or more")
+    for key in ("lr", "epochs", "iterations"):
+        value = getattr(config, key)
+        if value is not None and value <= 0:
+            raise ConfigError(f"{key} is {value}; it must be above 0")
+    for key in ("workers", "threads", "weight_decay", "clip_norm", "warmup"):
+        if getattr(config, key) < 0:
+            raise ConfigError(f"{key} is {getattr(config, key)}; it cannot be below 0")
+    choices = {
+        "schedule": ("multistep", "cosine", "constant"),
+        "start": ("backbone", "ssd", "nothing"),
+        "amp": ("off", "bf16", "fp16"),
+        "metric": ("voc07", "voc12", "coco"),
+        "augment": ("ssd", "mirror", "none"),
+    }
+    for key, known in choices.items():
+        if getattr(config, key) not in known:
+            raise ConfigError(f"there is no {key} {getattr(config, key)!r}{nearest(str(getattr(config, key)), known)}")
+    if config.ema is not None and not 0 <= config.ema < 1:
+        raise ConfigError(f"ema is {config.ema}; a decay lies from 0 up to but not including 1")
+    if not 0 <= config.bad_share < 1:
+        raise ConfigError(f"bad_share is {config.bad_share}; it is a share of images, 0 or more and below 1")
+    if config.start == "ssd" and config.weights is None:
+        raise ConfigError("to start from a trained SSD, name its checkpoint with --weights")
