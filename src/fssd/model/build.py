@@ -16,7 +16,7 @@ from fssd.model.blocks import Bottleneck, Chain, ConvReLU, L2Norm, SeparableConv
 from fssd.model.extras import FSSD_EXTRAS, SSD_EXTRAS, make_extras
 from fssd.model.fusion import Fusion, Source
 from fssd.model.heads import Heads, conv_predictor
-from fssd.model.network import FusionNeck, Network, SSDNeck
+from fssd.model.network import FusionNeck, Network, Spec, SSDNeck
 from fssd.model.priors import Level, make_levels
 from fssd.model.pyramid import LITE_PYRAMID, PYRAMIDS, Block, Pyramid
 
@@ -92,7 +92,9 @@ def build_model(name: str, num_classes: int, **options: Any) -> Network:
     xavier(heads)
     mean = options.get("mean", getattr(backbone, "mean", (0.0, 0.0, 0.0)))
     std = options.get("std", getattr(backbone, "std", (1.0, 1.0, 1.0)))
-    return Network(backbone, neck, heads, levels, design.image_size, mean, std)
+    plain = {key: value for key, value in options.items() if key != "backbone"}
+    spec = Spec(name, num_classes, plain, own is not None)
+    return Network(backbone, neck, heads, levels, design.image_size, mean, std, spec)
 
 
 def feature_shapes(backbone: nn.Module, image_size: int) -> dict[str, tuple[int, int]]:

@@ -8,7 +8,7 @@ The two families differ in the neck alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,18 @@ class Raw(NamedTuple):
 
     offsets: Tensor
     logits: Tensor
+
+
+class Spec(NamedTuple):
+    """What `build_model` was asked for, as JSON values: enough to build the same network again.
+
+    own_backbone: whether the user passed a module, which a name cannot stand for.
+    """
+
+    name: str
+    num_classes: int
+    options: dict[str, Any]
+    own_backbone: bool
 
 
 class SSDNeck(nn.Module):
@@ -75,7 +87,7 @@ class Network(nn.Module):
     """A single-shot detector.
 
     Input: (B, 3, S, S) float RGB, 0..255; the mean is subtracted inside. S is `image_size`.
-    Output: `Raw`. `priors`: (P, 4) float32 xyxy in pixels of the input.
+    Output: `Raw`. `priors`: (P, 4) float32 xyxy in pixels of the input. `spec`: how to build it again.
     """
 
     priors: Tensor
@@ -91,8 +103,10 @@ class Network(nn.Module):
         image_size: int,
         mean: Sequence[float],
         std: Sequence[float],
+        spec: Spec,
     ) -> None:
         super().__init__()
+        self.spec = spec
         self.backbone = backbone
         self.neck = neck
         self.heads = heads

@@ -1,0 +1,53 @@
+"""Files that appear whole or not at all: written beside their place, synced to disk, then renamed."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def atomic_write(path: Path | str, data: bytes | str) -> None:
+    """Replace `path` by `data` (text as UTF-8); after a crash the file holds the old or the new content."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+@contextmanager
+def atomic_path(path: Path | str) -> Iterator[Path]:
+    """A path to write to, in the folder of `path` and with its suffix, renamed to `path` on success.
+
+    If the block raises, the temporary file is removed and `path` stays as it was. A killed process can leave
+    a file called `.tmp-*` behind. A symbolic link keeps being one: the file it points to is replaced.
+    """
+    target = Path(os.path.realpath(path))
+    temporary = target.parent / f".tmp-{secrets.token_hex(6)}{target.suffix}"
+    try:
+        yield temporary
+        _sync(temporary)
+        if target.exists():
+            shutil.copymode(target, temporary)
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(target.parent)
+
+
+def _sync(file: Path) -> None:
+    with file.open("r+b") as handle:
+        os.fsync(handle.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the renaming itself durable. Windows cannot open folders and needs no such step."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

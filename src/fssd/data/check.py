@@ -1,0 +1,259 @@
+"""What is wrong with a data set, before an evening of training finds out: `fssd check`.
+
+The readers already report faults in label files; here every image is decoded as well and compared with its
+labels. Numbers of objects count from 1 within their image.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+from rich.text import Text
+
+from fssd.data.decode import ImageHeader, decode_image, probe_image, read_bytes, read_header
+from fssd.data.join import join_classes, object_place
+from fssd.data.labels import LEAVES_BY, Corners, box_fault
+from fssd.data.sample import DataSet, Problem, Record
+from fssd.data.source import list_splits, open_data
+from fssd.errors import ConfigError, DataError, ImageError
+
+_SUFFIXES = {
+    "JPEG": {".jpg", ".jpeg", ".jfif"},
+    "MPO": {".jpg", ".jpeg", ".jfif"},
+    "PNG": {".png"},
+    "BMP": {".bmp"},
+    "GIF": {".gif"},
+    "WEBP": {".webp"},
+    "TIFF": {".tif", ".tiff"},
+    "PPM": {".ppm", ".pgm"},
+}
+
+
+@dataclass(frozen=True)
+class SplitCounts:
+    """Numbers of one split.
+
+    images: listed. usable: without an error. backgrounds: usable images without an object.
+    objects: on usable images, per_class splits them by class name (all classes, also those with 0).
+    """
+
+    images: int = 0
+    usable: int = 0
+    backgrounds: int = 0
+    objects: int = 0
+    per_class: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """Findings, errors first, and the counts of every split checked."""
+
+    path: Path
+    problems: tuple[Problem, ...]
+    splits: dict[str, SplitCounts]
+
+    @property
+    def errors(self) -> int:
+        return sum(problem.severity == "error" for problem in self.problems)
+
+    @property
+    def warnings(self) -> int:
+        return len(self.problems) - self.errors
+
+    @property
+    def ok(self) -> bool:
+        """True when there is no error; warnings are allowed."""
+        return self.errors == 0
+
+    def table(self, limit: int | None = 50) -> Table:
+        """The first `limit` findings (None: all) as a rich table."""
+        table = Table(title=f"{self.errors} errors, {self.warnings} warnings", title_justify="left")
+        for name in ("", "file", "place", "reason"):
+            table.add_column(name, overflow="fold")
+        for problem in self.problems[:limit]:
+            style = "red" if problem.severity == "error" else "yellow"
+            # Text, because rich would read [..] in a file name as markup
+            cells = (str(problem.file), problem.place, problem.reason)
+            table.add_row(Text(problem.severity, style=style), *map(Text, cells))
+        left = len(self.problems) - len(self.problems[:limit])
+        if left:
+            table.caption = f"and {left} more"
+        return table
+
+    def summary(self) -> Table:
+        """Images and objects of each split, and objects per class, as a rich table."""
+        table = Table(title=Text(str(self.path)), title_justify="left")
+        table.add_column("")
+        for name in self.splits:
+            table.add_column(Text(name), justify="right")
+        for row in ("images", "usable", "backgrounds", "objects"):
+            table.add_row(row, *(f"{getattr(counts, row):,}" for counts in self.splits.values()))
+        table.add_section()
+        for name in join_classes([list(counts.per_class) for counts in self.splits.values()], {}):
+            cells = (f"{counts.per_class.get(name, 0):,}" for counts in self.splits.values())
+            table.add_row(Text(name), *cells)
+        return table
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as plain values: path, ok, errors, warnings, splits, problems."""
+        return {
+            "path": str(self.path),
+            "ok": self.ok,
+            "errors": self.errors,
+            "warnings": self.warnings,
+            "splits": {name: asdict(counts) for name, counts in self.splits.items()},
+            "problems": [{**asdict(problem), "file": str(problem.file)} for problem in self.problems],
+        }
+
+
+def check_data(path: Path | str, splits: Sequence[str] | None = None, decode: bool = True) -> CheckReport:
+    """Go through every image and label of a source.
+
+    splits: by default all that are found, except trainval where train and val are both there.
+    decode: False reads image headers only, so truncated images and equal content stay unnoticed.
+    Raises DataError or ConfigError when `path` is no data set at all; all else is in the report.
+    """
+    path = Path(path)
+    problems: list[Problem] = []
+    counts: dict[str, SplitCounts] = {}
+    seen: dict[bytes, tuple[str, Path]] = {}
+    for name, split in _asked(path, splits):
+        try:
+            data = open_data(path, split)
+        except (DataError, ConfigError) as error:
+            problems.append(_problem(error, path))
+            counts[name] = SplitCounts()
+            continue
+        found, usable = _check_split(data, name, seen, decode)
+        problems += found
+        counts[name] = _count(data, usable)
+    problems += _without_object(path, counts)
+    unique = dict.fromkeys(problems)  # splits that overlap report the same fault
+    ordered = sorted(unique, key=lambda item: (item.severity, str(item.file), _natural(item.place)))
+    return CheckReport(path, tuple(ordered), counts)
+
+
+def _asked(path: Path, splits: Sequence[str] | None) -> list[tuple[str, str | None]]:
+    """(name in the report, split to open) of each split."""
+    if splits is not None:
+        return [(name, name) for name in splits]
+    names = list_splits(path)
+    if {"train", "val"} <= set(names):
+        names = tuple(name for name in names if name != "trainval")
+    return [(name, name) for name in names] or [("all", None)]
+
+
+def _check_split(
+    data: DataSet, split: str, seen: dict[bytes, tuple[str, Path]], decode: bool
+) -> tuple[list[Problem], list[Record]]:
+    problems = list(data.problems)
+    usable: list[Record] = []
+    for record in data.records:
+        try:
+            header, key = _read(record, decode)
+        except ImageError as error:
+            problems.append(_problem(error, record.path))
+            continue
+        first = seen.setdefault(key, (split, record.path))
+        if first[0] != split:
+            reason = f"the same image is in split {first[0]!r} as {first[1]}; scores on it mean little"
+            problems.append(Problem("warning", record.path, "", reason))
+        found = [*_image_problems(record, header), *_box_problems(record, header, data.classes)]
+        problems += found
+        if all(problem.severity == "warning" for problem in found):
+            usable.append(record)
+    return problems, usable
+
+
+def _read(record: Record, decode: bool) -> tuple[ImageHeader, bytes]:
+    """The header, and a key that is equal for equal images. Raises ImageError."""
+    if not decode:
+        return read_header(record.path), str(record.path.resolve()).encode()
+    data = read_bytes(record.path)
+    decode_image(data, record.path)
+    return probe_image(data, record.path), hashlib.blake2b(data, digest_size=16).digest()
+
+
+def _image_problems(record: Record, header: ImageHeader) -> Iterator[Problem]:
+    suffix = record.path.suffix
+    if suffix.lower() not in _SUFFIXES.get(header.format, set()):
+        reason = (
+            f"is a {header.format} file although its name ends in {suffix!r}; it is read as {header.format}"
+        )
+        yield Problem("warning", record.path, "", reason)
+    declared, actual = (record.width, record.height), (header.width, header.height)
+    if None in declared or declared == actual:
+        return
+    stated = f"its labels in {record.source} state {record.width} x {record.height}"
+    if header.turned and declared == actual[::-1]:
+        reason = (
+            f"EXIF turns this image to {actual[0]} x {actual[1]}, {stated}: redo them on the turned image"
+        )
+    else:
+        reason = f"is {actual[0]} x {actual[1]} pixels, {stated}: the boxes do not fit this image"
+    yield Problem("error", record.path, "", reason)
+
+
+def _box_problems(record: Record, header: ImageHeader, classes: Sequence[str]) -> Iterator[Problem]:
+    size = (header.width, header.height)
+    known: dict[tuple[int, Corners], int] = {}
+    for number, (row, label) in enumerate(zip(record.boxes.tolist(), record.labels.tolist(), strict=True)):
+        box: Corners = (row[0], row[1], row[2], row[3])
+        place = object_place(record, number, classes[label])
+        if record.width is None and (fault := box_fault(box, size)):  # the reader had no size to compare
+            yield Problem("error", record.source, place, fault)
+        elif record.width is None and _beyond(box, size):
+            reason = f"box leaves the image of {size[0]} x {size[1]}; it is clipped"
+            yield Problem("warning", record.source, place, reason)
+        if min(box[2] - box[0], box[3] - box[1]) < 1:
+            reason = f"box is {box[2] - box[0]:.3g} x {box[3] - box[1]:.3g} pixels, too small to be found"
+            yield Problem("warning", record.source, place, reason)
+        first = known.setdefault((label, box), number)
+        if first != number:
+            reason = f"repeats object {first + 1}: same class, same box"
+            yield Problem("warning", record.source, place, reason)
+
+
+def _beyond(box: Corners, size: tuple[int, int]) -> bool:
+    return max(-box[0], -box[1], box[2] - size[0], box[3] - size[1]) > LEAVES_BY
+
+
+def _count(data: DataSet, usable: Sequence[Record]) -> SplitCounts:
+    labels = np.concatenate([np.zeros(0, np.int64), *(record.labels for record in usable)])
+    per_class = np.bincount(labels, minlength=len(data.classes)).tolist()
+    return SplitCounts(
+        images=int(data.facts.get("images", len(data))),
+        usable=len(usable),
+        backgrounds=sum(not len(record.labels) for record in usable),
+        objects=len(labels),
+        per_class=dict(zip(data.classes, per_class, strict=True)),
+    )
+
+
+def _without_object(path: Path, counts: dict[str, SplitCounts]) -> list[Problem]:
+    total: Counter[str] = Counter()
+    for split in counts.values():
+        total.update(split.per_class)
+    empty = [name for name, objects in total.items() if objects == 0]
+    if not empty:
+        return []
+    reason = f"{len(empty)} of {len(total)} classes have no object in any split: {', '.join(empty)}"
+    return [Problem("warning", path, "classes", reason)]
+
+
+def _problem(error: DataError | ConfigError, path: Path) -> Problem:
+    if isinstance(error, DataError):
+        return Problem("error", error.file or path, error.place, error.reason)
+    return Problem("error", path, "", str(error))
+
+
+def _natural(place: str) -> tuple[tuple[int, str], ...]:
+    """Sorts `object 9` before `object 10`."""
+    return tuple((int(word), "") if word.isdecimal() else (-1, word) for word in place.split())

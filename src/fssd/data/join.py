@@ -1,0 +1,84 @@
+"""Several data sets as one: classes are matched by name, image ids stay unique."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from fssd.data.sample import DataSet, Problem, Record
+from fssd.errors import nearest
+
+
+def join_classes(groups: Sequence[Sequence[str]], renames: Mapping[str, str]) -> tuple[str, ...]:
+    """Every class name once, after renaming, in the order of first appearance."""
+    return tuple(dict.fromkeys(renames.get(name, name) for group in groups for name in group))
+
+
+def join_sets(parts: Sequence[DataSet], classes: Sequence[str], renames: Mapping[str, str]) -> DataSet:
+    """The records of all parts with labels into `classes`; objects of other classes are dropped.
+
+    An image that loses all its objects stays, as background. An image id that two parts share is preceded
+    by the number of its part, e.g. `2:000005`.
+    """
+    counts = Counter(record.image_id for part in parts for record in part.records)
+    records: list[Record] = []
+    for number, part in enumerate(parts, 1):
+        labels = _label_map(part.classes, classes, renames)
+        for record in part.records:
+            shared = counts[record.image_id] > 1
+            name = f"{number}:{record.image_id}" if shared else record.image_id
+            records.append(replace(_relabel(record, labels), image_id=name))
+    problems = tuple(problem for part in parts for problem in part.problems)
+    return DataSet(tuple(classes), tuple(records), problems, _facts(parts))
+
+
+def match_classes(data: DataSet, classes: Sequence[str]) -> DataSet:
+    """The same images with labels into `classes`; an image with an object of another class is an error."""
+    index = {name: label for label, name in enumerate(classes)}
+    labels = _label_map(data.classes, classes, {})
+    records: list[Record] = []
+    problems = list(data.problems)
+    for record in data.records:
+        unknown = [place for place, label in enumerate(record.labels) if labels[label] < 0]
+        for place in unknown:
+            name = data.classes[record.labels[place]]
+            reason = f"unknown class {name!r}{nearest(name, index)}"
+            problems.append(Problem("error", record.source, object_place(record, place, name), reason))
+        if not unknown:
+            records.append(_relabel(record, labels))
+    return DataSet(tuple(classes), tuple(records), tuple(problems), data.facts)
+
+
+def object_place(record: Record, number: int, name: str) -> str:
+    """`object 3 (dog)`, preceded by the image where one file labels many. `number` counts from 0."""
+    place = f"object {number + 1} ({name})"
+    return f"image {record.image_id}, {place}" if record.source.suffix == ".json" else place
+
+
+def _label_map(old: Sequence[str], new: Sequence[str], renames: Mapping[str, str]) -> np.ndarray:
+    """(len(old),) int64: the new label of each old one, -1 for none."""
+    index = {name: label for label, name in enumerate(new)}
+    return np.array([index.get(renames.get(name, name), -1) for name in old], np.int64)
+
+
+def _relabel(record: Record, labels: np.ndarray) -> Record:
+    if not len(record.labels):
+        return record
+    mapped = labels[record.labels]
+    kept = mapped >= 0
+    return replace(
+        record,
+        boxes=record.boxes[kept],
+        labels=mapped[kept],
+        difficult=record.difficult[kept],
+        crowd=record.crowd[kept],
+    )
+
+
+def _facts(parts: Sequence[DataSet]) -> dict[str, object]:
+    facts: dict[str, object] = {"images": sum(int(part.facts.get("images", len(part))) for part in parts)}
+    formats = sorted({str(part.facts["format"]) for part in parts if "format" in part.facts})
+    return {**facts, "format": "+".join(formats)}

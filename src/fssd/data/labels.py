@@ -1,0 +1,110 @@
+"""From objects as a label file states them to a Record: one set of rules for every format."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fssd.data.sample import Problem, Record
+from fssd.errors import nearest
+
+Corners = tuple[float, float, float, float]
+
+LEAVES_BY = 0.5  # pixels; label files round their coordinates, so less than this is no finding
+_LARGEST = 1e9  # pixels; keeps every coordinate finite in float32
+
+
+@dataclass(frozen=True)
+class LabelledObject:
+    """One object as its label file states it.
+
+    name: class name. box: xyxy in pixels. place: where in the file, e.g. "object 3 (dog)" or "line 3".
+    """
+
+    name: str
+    box: Corners
+    place: str
+    difficult: bool = False
+    crowd: bool = False
+
+
+def build_record(
+    image_id: str,
+    path: Path,
+    source: Path,
+    size: tuple[int, int] | None,
+    *,
+    objects: Sequence[LabelledObject],
+    index: Mapping[str, int],
+) -> tuple[Record | None, list[Problem]]:
+    """Boxes clipped to the image, names turned into indices; no record when any object has an error.
+
+    size: (width, height) in pixels, None if not known, which leaves boxes unclipped.
+    index: class name -> 0-based label.
+    """
+    problems: list[Problem] = []
+    for item in objects:
+        problems += _object_problems(item, size, index, source)
+    if any(problem.severity == "error" for problem in problems):
+        return None, problems
+    boxes = np.array([item.box for item in objects], np.float32).reshape(-1, 4)
+    if size is not None:
+        boxes = np.clip(boxes, 0, np.array([*size, *size], np.float32))
+    record = Record(
+        image_id=image_id,
+        path=path,
+        source=source,
+        width=None if size is None else size[0],
+        height=None if size is None else size[1],
+        boxes=boxes,
+        labels=np.array([index[item.name] for item in objects], np.int64),
+        difficult=np.array([item.difficult for item in objects], np.bool_),
+        crowd=np.array([item.crowd for item in objects], np.bool_),
+    )
+    return record, problems
+
+
+def missing_image(path: Path) -> Problem:
+    """The problem of a label whose image is not there."""
+    return Problem("error", path, "", "the image file is missing; restore it or remove its labels")
+
+
+def _object_problems(
+    item: LabelledObject, size: tuple[int, int] | None, index: Mapping[str, int], source: Path
+) -> list[Problem]:
+    if item.name not in index:
+        reason = f"unknown class {item.name!r}{nearest(item.name, index)}"
+        return [Problem("error", source, item.place, reason)]
+    if fault := box_fault(item.box, size):
+        return [Problem("error", source, item.place, fault)]
+    if size is not None and _leaves(item.box, size):
+        reason = f"box {_show(item.box)} leaves the image of {size[0]} x {size[1]}; it is clipped"
+        return [Problem("warning", source, item.place, reason)]
+    return []
+
+
+def box_fault(box: Corners, size: tuple[int, int] | None) -> str:
+    """Why no use can be made of a box (xyxy, pixels) in an image of (width, height); "" if it is fine."""
+    if not all(math.isfinite(value) and abs(value) < _LARGEST for value in box):
+        return f"box {_show(box)} has a coordinate that is no usable number; correct or remove it"
+    x1, y1, x2, y2 = (float(np.float32(value)) for value in box)
+    if x2 <= x1:
+        return f"box {_show(box)} has xmax <= xmin; correct or remove it"
+    if y2 <= y1:
+        return f"box {_show(box)} has ymax <= ymin; correct or remove it"
+    if size is not None and (x2 <= 0 or y2 <= 0 or x1 >= size[0] or y1 >= size[1]):
+        return f"box {_show(box)} lies outside the image of {size[0]} x {size[1]}; correct or remove it"
+    return ""
+
+
+def _leaves(box: Corners, size: tuple[int, int]) -> bool:
+    beyond = max(-box[0], -box[1], box[2] - size[0], box[3] - size[1])
+    return beyond > LEAVES_BY
+
+
+def _show(box: Corners) -> str:
+    return "(" + ", ".join(f"{value:g}" for value in box) + ")"

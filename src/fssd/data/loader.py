@@ -1,0 +1,139 @@
+"""Batches for training: an endless, seeded order of images that any number of workers makes alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from fssd.data.augment import RECIPES, augment, resize, sample_rng
+from fssd.data.decode import read_image
+from fssd.data.sample import DataSet, Record, Sample
+from fssd.loss import Target
+
+
+class Batch(NamedTuple):
+    """images: (B, 3, S, S) uint8 RGB. targets: B of them. names: the image files, for messages."""
+
+    images: Tensor
+    targets: list[Target]
+    names: list[str]
+
+
+class Views(Dataset[Sample]):
+    """Augmented views of a data set, by *place*: place s is image s % N of pass s // N, each pass shuffled anew.
+
+    What a place holds depends on the seed alone, not on the process that makes it or on what came before.
+    """
+
+    def __init__(self, dataset: DataSet, size: int, seed: int, recipe: str, difficult: bool) -> None:
+        self.dataset = dataset
+        self.size = size
+        self.seed = seed
+        self.recipe = recipe
+        self.difficult = difficult
+
+    def __getitem__(self, place: int) -> Sample:
+        epoch, position = divmod(place, len(self.dataset))
+        index = int(_order(self.seed, epoch, len(self.dataset))[position])
+        sample = load_sample(self.dataset.records[index], self.difficult)
+        if self.recipe == "none":
+            return resize(sample, self.size)
+        return augment(sample, self.size, sample_rng(self.seed, epoch, index), recipe=RECIPES[self.recipe])
+
+
+def load_sample(record: Record, difficult: bool = True) -> Sample:
+    """Decode a record for training: crowds are left out, and difficult objects too where asked. Raises ImageError."""
+    keep = ~record.crowd if difficult else ~(record.crowd | record.difficult)
+    image = read_image(record.path)
+    return Sample(image, record.boxes[keep], record.labels[keep], record.difficult[keep], str(record.path))
+
+
+@lru_cache(maxsize=4)
+def _order(seed: int, epoch: int, count: int) -> np.ndarray:
+    # The leading 1 keeps this stream apart from those of `sample_rng`.
+    return np.random.default_rng((1, seed, epoch)).permutation(count)
+
+
+class BatchPlaces(Sampler[list[int]]):
+    """The places of each batch from `start` up to `stop` (batch numbers), for one of `world` processes."""
+
+    def __init__(self, start: int, stop: int, batch_size: int, rank: int = 0, world: int = 1) -> None:
+        self.start, self.stop = start, stop
+        self.batch_size, self.rank, self.world = batch_size, rank, world
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for number in range(self.start, self.stop):
+            first = (number * self.world + self.rank) * self.batch_size
+            yield list(range(first, first + self.batch_size))
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+def make_loader(views: Views, places: BatchPlaces, workers: int, pin: bool = False) -> DataLoader[Batch]:
+    """A loader over `places`; workers: processes, 0 for none beside this one."""
+    return DataLoader(
+        views,
+        batch_sampler=places,
+        num_workers=workers,
+        collate_fn=collate,
+        worker_init_fn=_start_worker,
+        persistent_workers=False,
+        prefetch_factor=4 if workers else None,
+        pin_memory=pin,
+    )
+
+
+def collate(samples: list[Sample]) -> Batch:
+    """Samples of one size to a batch."""
+    images = torch.from_numpy(np.stack([sample.image for sample in samples])).permute(0, 3, 1, 2)
+    targets = [Target(torch.from_numpy(sample.boxes), torch.from_numpy(sample.labels)) for sample in samples]
+    return Batch(images, targets, [sample.name for sample in samples])
+
+
+def _start_worker(worker: int) -> None:
+    # Each worker is one of several processes already; OpenCV's own threads would fight with them.
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+
+
+class Pictures(Dataset[tuple[Tensor, tuple[int, int]]]):
+    """Images of a data set warped for evaluation, in order: ((3, S, S) uint8 RGB, (width, height) as stored)."""
+
+    def __init__(self, records: tuple[Record, ...], size: int) -> None:
+        self.records = records
+        self.size = size
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, tuple[int, int]]:
+        image = read_image(self.records[index].path)
+        height, width = image.shape[:2]
+        warped = cv2.resize(image, (self.size, self.size), interpolation=cv2.INTER_LINEAR)
+        return torch.from_numpy(warped).permute(2, 0, 1), (width, height)
+
+
+PictureBatch = tuple[Tensor, list[tuple[int, int]]]
+
+
+def make_picture_loader(pictures: Pictures, batch_size: int, workers: int) -> DataLoader[PictureBatch]:
+    """Batches of evaluation images in order; the last one may be smaller."""
+    return DataLoader(
+        pictures,
+        batch_size=batch_size,
+        num_workers=workers,
+        collate_fn=_stack_pictures,
+        worker_init_fn=_start_worker,
+    )
+
+
+def _stack_pictures(rows: list[tuple[Tensor, tuple[int, int]]]) -> PictureBatch:
+    return torch.stack([image for image, _ in rows]), [size for _, size in rows]

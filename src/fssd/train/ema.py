@@ -1,0 +1,38 @@
+"""An exponential moving average of a network's weights and statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+
+class Average:
+    """Keeps average = decay * average + (1 - decay) * weights; early on it follows faster.
+
+    After t updates the decay is min(decay, (1 + t) / (10 + t)), so a short run does not carry its
+    random start along. Integer buffers are copied.
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.updates = 0
+        self.tensors = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, module: nn.Module) -> None:
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        for name, tensor in module.state_dict().items():
+            average = self.tensors[name]
+            if average.is_floating_point():
+                average.lerp_(tensor, 1 - decay)
+            else:
+                average.copy_(tensor)
+
+    def restore(self, tensors: Mapping[str, Tensor], updates: int) -> None:
+        """Take up a saved average."""
+        self.updates = updates
+        for name, average in self.tensors.items():
+            average.copy_(tensors[name])

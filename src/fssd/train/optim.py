@@ -1,0 +1,74 @@
+"""SGD with Caffe SSD's parameter groups, and the learning rate of each iteration."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from fssd.model.network import Network
+
+NORMS = (nn.BatchNorm2d,)
+
+
+def make_optimizer(
+    network: Network, *, momentum: float, weight_decay: float, bias_lr: float = 2.0, new_layers_lr: float = 1.0
+) -> torch.optim.SGD:
+    """SGD over up to four groups, each with its `lr_scale`; `set_lr` sets the rates.
+
+    Weights decay; biases learn `bias_lr` times as fast without decay; scales and shifts of
+    normalisation do not decay. The layers an SSD lacks learn `new_layers_lr` times as fast: fusion,
+    pyramid, heads and, at 300 px, conv7_2 (the released from-SSD training).
+    """
+    new = {id(parameter) for module in new_modules(network) for parameter in module.parameters()}
+    undecayed = {id(p) for m in network.modules() if isinstance(m, NORMS) for p in m.parameters(recurse=False)}
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        is_bias = name.endswith("bias")
+        scale = (bias_lr if is_bias else 1.0) * (new_layers_lr if id(parameter) in new else 1.0)
+        decay = 0.0 if is_bias or id(parameter) in undecayed else weight_decay
+        groups.setdefault((scale, decay), []).append(parameter)
+    rows = [
+        {"params": parameters, "lr_scale": scale, "weight_decay": decay}
+        for (scale, decay), parameters in sorted(groups.items(), key=lambda item: item[0])
+    ]
+    return torch.optim.SGD(rows, lr=0.0, momentum=momentum)
+
+
+def new_modules(network: Network) -> Iterable[nn.Module]:
+    """The modules that count as new when training starts from an SSD."""
+    yield network.heads
+    for name in ("fusion", "pyramid"):
+        module = getattr(network.neck, name, None)
+        if isinstance(module, nn.Module):
+            yield module
+    extras = getattr(network.neck, "extras", None)
+    if isinstance(extras, nn.ModuleDict) and network.image_size == 300 and "conv7_2" in extras:
+        yield extras["conv7_2"]
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set the base rate; each group multiplies it by its `lr_scale`."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["lr_scale"]
+
+
+def learning_rate(
+    iteration: int, *, base: float, total: int, schedule: str, steps: tuple[int, ...] = (), warmup: int = 0
+) -> float:
+    """The base learning rate of iteration 0, 1, ..., total - 1.
+
+    schedule: "multistep" divides by ten at each of `steps` (given () at 2/3 and 5/6 of the run, the
+    proportions of SSD's 80k and 100k of 120k), "cosine" falls to zero, "constant" stays. During the
+    first `warmup` iterations the rate rises linearly from base / 100.
+    """
+    if iteration < warmup:
+        return base * (0.01 + 0.99 * iteration / warmup)
+    if schedule == "constant":
+        return base
+    if schedule == "cosine":
+        return base * 0.5 * (1 + math.cos(math.pi * (iteration - warmup) / max(1, total - warmup)))
+    steps = steps or (round(total * 2 / 3), round(total * 5 / 6))
+    return float(base * 0.1 ** sum(iteration >= step for step in steps))
