@@ -1,0 +1,75 @@
+"""FSSD and SSD object detectors: train on your own images, evaluate as the papers do, detect.
+
+    det = fssd.Detector.load("runs/bccd/best.safetensors")
+    found = det("street.jpg")
+    found.boxes, found.scores, found.labels, found.names, found.draw()
+
+Names are imported when first used, so that `import fssd` and `fssd --help` do not wait for torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fssd.config import TrainConfig
+    from fssd.data.source import open_data
+    from fssd.detections import Detections
+    from fssd.detector import Detector
+    from fssd.errors import (
+        CheckpointError,
+        ConfigError,
+        DataError,
+        FssdError,
+        ImageError,
+        LabelError,
+        TrainingError,
+    )
+    from fssd.evaluate.report import evaluate_detections as evaluate
+    from fssd.model.build import build_model
+    from fssd.train.loop import train
+
+__version__ = version("fssd")
+
+_PLACES = {
+    "CheckpointError": ("fssd.errors", "CheckpointError"),
+    "ConfigError": ("fssd.errors", "ConfigError"),
+    "DataError": ("fssd.errors", "DataError"),
+    "Detections": ("fssd.detections", "Detections"),
+    "Detector": ("fssd.detector", "Detector"),
+    "FssdError": ("fssd.errors", "FssdError"),
+    "ImageError": ("fssd.errors", "ImageError"),
+    "LabelError": ("fssd.errors", "LabelError"),
+    "TrainConfig": ("fssd.config", "TrainConfig"),
+    "TrainingError": ("fssd.errors", "TrainingError"),
+    "build_model": ("fssd.model.build", "build_model"),
+    "evaluate": ("fssd.evaluate.report", "evaluate_detections"),
+    "open_data": ("fssd.data.source", "open_data"),
+    "train": ("fssd.train.loop", "train"),
+}
+
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "Detections",
+    "Detector",
+    "FssdError",
+    "ImageError",
+    "LabelError",
+    "TrainConfig",
+    "TrainingError",
+    "build_model",
+    "evaluate",
+    "open_data",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module 'fssd' has no attribute {name!r}")
+    module, attribute = _PLACES[name]
+    return getattr(import_module(module), attribute)

@@ -50,9 +50,7 @@ def clip(boxes: Tensor, width: float, height: float) -> Tensor:
     return torch.stack((x[..., 0], y[..., 0], x[..., 1], y[..., 1]), dim=-1)
 
 
-def encode(
-    boxes: Tensor, priors: Tensor, variances: tuple[float, float, float, float] = VARIANCES
-) -> Tensor:
+def encode(boxes: Tensor, priors: Tensor, variances: tuple[float, float, float, float] = VARIANCES) -> Tensor:
     """Offsets (..., 4) that turn `priors` into `boxes`, both (..., 4) corners in one unit.
 
     ((cx - cx_p) / w_p, (cy - cy_p) / h_p, log(w / w_p), log(h / h_p)) / variances, SSD eq. 2.

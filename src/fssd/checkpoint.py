@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from fssd.atomic import atomic_path
+from fssd.atomic import atomic_write
 from fssd.errors import CheckpointError
 from fssd.model.build import build_model
 from fssd.model.network import Network
@@ -34,7 +34,11 @@ class Loaded(NamedTuple):
 
 
 def save_model(
-    path: Path, tensors: Mapping[str, Tensor], network: Network, classes: tuple[str, ...], facts: Mapping[str, Any]
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    network: Network,
+    classes: tuple[str, ...],
+    facts: Mapping[str, Any],
 ) -> None:
     """Write a model file in one step: `path` holds the old or the new file, never a part.
 
@@ -55,18 +59,22 @@ def describe(network: Network, classes: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def load_model(path: Path | str, backbone: nn.Module | None = None, device: str | torch.device = "cpu") -> Loaded:
+def load_model(
+    path: Path | str, backbone: nn.Module | None = None, device: str | torch.device = "cpu"
+) -> Loaded:
     """Read a model file.
 
     path: a .safetensors file, or a run's folder, of which best.safetensors is taken, else final.safetensors.
     backbone: the module to fill, for a model that was built with one of the user's own.
 
-    Raises CheckpointError for a missing, damaged or foreign file, or one that does not fit its own description.
+    Raises CheckpointError for a missing, damaged or foreign file, or one that does not fit together.
     """
     file = model_file(Path(path))
     tensors, facts = read_tensors(file, device)
     if facts.get("kind") != "model":
-        raise CheckpointError(f"{file}: holds the state of a training, not a model; use best.safetensors beside it")
+        raise CheckpointError(
+            f"{file}: holds the state of a training, not a model; use best.safetensors beside it"
+        )
     classes = tuple(facts["classes"])
     options = dict(facts["options"])
     if facts["own_backbone"] and backbone is None:
@@ -86,31 +94,34 @@ def model_file(path: Path) -> Path:
         for name in ("best.safetensors", "final.safetensors"):
             if (path / name).is_file():
                 return path / name
-        raise CheckpointError(f"{path}: this folder holds no best.safetensors or final.safetensors; train into it first")
+        raise CheckpointError(
+            f"{path}: this folder holds no best.safetensors or final.safetensors; train into it first"
+        )
     raise CheckpointError(f"{path}: there is no such model file; check the path")
 
 
 def fill(module: nn.Module, tensors: Mapping[str, Tensor], file: Path) -> None:
-    """Load a state dict that has to fit exactly. Raises CheckpointError naming what is missing or has another shape."""
+    """Load a state dict that has to fit exactly. Raises CheckpointError naming what does not."""
     own = module.state_dict()
     for name, tensor in own.items():
         if name not in tensors:
             raise CheckpointError(f"{file}: has no tensor {name!r}; it belongs to another network")
         if tensors[name].shape != tensor.shape:
             raise CheckpointError(
-                f"{file}: {name!r} has shape {tuple(tensors[name].shape)} where the network has {tuple(tensor.shape)}"
+                f"{file}: {name!r} has shape {tuple(tensors[name].shape)}, the network needs {tuple(tensor.shape)}"
             )
     extra = sorted(set(tensors) - set(own))
     if extra:
-        raise CheckpointError(f"{file}: has {len(extra)} tensors that the network lacks, such as {extra[0]!r}")
+        raise CheckpointError(
+            f"{file}: has {len(extra)} tensors that the network lacks, such as {extra[0]!r}"
+        )
     module.load_state_dict(dict(tensors))
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> None:
-    """Write tensors and a JSON document as one safetensors file, atomically. The same input gives the same bytes."""
+    """Write tensors and a JSON document as one safetensors file, atomically; equal input, equal bytes."""
     plain = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
-    with atomic_path(path) as temporary:
-        safetensors.torch.save_file(plain, temporary, {HEADER: json.dumps(document, sort_keys=True)})
+    atomic_write(path, safetensors.torch.save(plain, {HEADER: json.dumps(document, sort_keys=True)}))
 
 
 def read_tensors(file: Path, device: str | torch.device = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -127,5 +138,7 @@ def read_tensors(file: Path, device: str | torch.device = "cpu") -> tuple[dict[s
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{file}: is damaged or not a safetensors file ({error})") from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise CheckpointError(f"{file}: has format {document.get('format')!r}; this version of fssd reads {FORMAT}")
+        raise CheckpointError(
+            f"{file}: has format {document.get('format')!r}; this version of fssd reads {FORMAT}"
+        )
     return tensors, document

@@ -41,8 +41,8 @@ class TrainConfig:
     """Split to train on."""
     val_split: str | None = "val"
     """Split to evaluate on while training; "none" for no evaluation."""
-    bad_share: float = 0.0
-    """Largest share of images with errors that is left out in silence of training (0..1)."""
+    bad_share: float = 0.02
+    """Share of images with errors (0..1) up to which they are left out with a warning; above it, nothing runs."""
 
     start: Start = "backbone"
     """Start from ImageNet "backbone" weights, from a trained "ssd" (FSSD+, paper 3.2), or from "nothing"."""
@@ -70,13 +70,13 @@ class TrainConfig:
     schedule: Schedule | None = None
     """How the learning rate falls."""
     steps: tuple[int, ...] = ()
-    """Iterations at which multistep multiplies the rate by 0.1; () for 2/3 and 5/6 of the run, as 80k, 100k of 120k."""
+    """Iterations at which multistep multiplies the rate by 0.1; () for 2/3 and 5/6 of the run (80k, 100k of 120k)."""
     warmup: int | None = None
     """Iterations over which the rate rises linearly from a hundredth of it (paper: none)."""
     ema: float | None = None
     """Decay of the moving average of the weights that is evaluated and saved as best; 0 for none."""
     clip_norm: float = 10.0
-    """Longest gradient, as a Euclidean norm; rarely reached, it stops one bad batch from undoing a run. 0 for none."""
+    """Longest gradient, as a Euclidean norm; one bad batch cannot undo a run. 0 for none."""
 
     augment: Literal["ssd", "mirror", "none"] = "ssd"
     """Full SSD augmentation, mirroring only, or none."""
@@ -128,7 +128,9 @@ def load_config(path: Path, base: TrainConfig | None = None) -> TrainConfig:
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: is not valid YAML ({error})".replace("\n", " ")) from error
     if not isinstance(values, Mapping):
-        raise ConfigError(f"{path}: a configuration is a mapping of names to values, not a {type(values).__name__}")
+        raise ConfigError(
+            f"{path}: a configuration is a mapping of names to values, not a {type(values).__name__}"
+        )
     return with_values(base or TrainConfig(), values, where=f"{path}: ")
 
 
@@ -160,7 +162,9 @@ def _convert(key: str, kind: str, value: Any, where: str) -> Any:
             return dict(value)
         if kind == "bool" and isinstance(value, bool):
             return value
-        if kind.startswith(("str", "Schedule", "Start", "Amp", "Metric", "Literal")) and isinstance(value, str):
+        if kind.startswith(("str", "Schedule", "Start", "Amp", "Metric", "Literal")) and isinstance(
+            value, str
+        ):
             return value
     except (TypeError, ValueError):
         pass
@@ -174,7 +178,7 @@ def to_values(config: TrainConfig) -> dict[str, Any]:
 
 
 def resolve(config: TrainConfig) -> TrainConfig:
-    """Fill what was left to the model's recipe and check that the settings fit together. Raises ConfigError."""
+    """Fill what was left to the model's recipe; check that the settings fit together. Raises ConfigError."""
     backbone = config.model.rsplit("-", 1)[-1]
     recipe = RECIPES.get(backbone, RECIPES["lite"])
     filled = {key: value for key, value in recipe.items() if getattr(config, key) is None}
@@ -213,7 +217,9 @@ def _check(config: TrainConfig) -> None:
     }
     for key, known in choices.items():
         if getattr(config, key) not in known:
-            raise ConfigError(f"there is no {key} {getattr(config, key)!r}{nearest(str(getattr(config, key)), known)}")
+            raise ConfigError(
+                f"there is no {key} {getattr(config, key)!r}{nearest(str(getattr(config, key)), known)}"
+            )
     if config.ema is not None and not 0 <= config.ema < 1:
         raise ConfigError(f"ema is {config.ema}; a decay lies from 0 up to but not including 1")
     if not 0 <= config.bad_share < 1:

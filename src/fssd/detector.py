@@ -1,8 +1,8 @@
 """`Detector`: a trained model, from images to `Detections`.
 
-    det = fssd.Detector.load("runs/bccd/best.safetensors")
-    found = det("street.jpg")
-    found.boxes, found.scores, found.labels, found.names, found.draw()
+det = fssd.Detector.load("runs/bccd/best.safetensors")
+found = det("street.jpg")
+found.boxes, found.scores, found.labels, found.names, found.draw()
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from fssd.data.sample import DataSet, Image
 from fssd.detect import Found, detect
 from fssd.detections import Detections
 from fssd.errors import ImageError
-from fssd.model.network import Network
+from fssd.model.network import Network, channels_last
 
 Picture = str | Path | PIL.Image.Image | np.ndarray
 
@@ -38,7 +38,7 @@ class Detector:
     """
 
     def __init__(self, network: Network, classes: Sequence[str], facts: dict[str, Any] | None = None) -> None:
-        self.network = network.eval().to(memory_format=torch.channels_last)
+        self.network = channels_last(network).eval()
         self.classes = tuple(classes)
         self.facts = facts or {}
 
@@ -84,7 +84,13 @@ class Detector:
             yield from self._detect(batch, keep_image, settings)
 
     def evaluate_on(
-        self, dataset: DataSet, *, batch_size: int = 16, workers: int = 0, score: float = 0.01, **settings: Any
+        self,
+        dataset: DataSet,
+        *,
+        batch_size: int = 16,
+        workers: int = 0,
+        score: float = 0.01,
+        **settings: Any,
     ) -> Iterator[Detections]:
         """Detections for every record of a data set, in order, with the settings that papers evaluate at."""
         loader = make_picture_loader(Pictures(dataset.records, self.network.image_size), batch_size, workers)
@@ -94,7 +100,9 @@ class Detector:
 
     def _detect(self, images: list[Image], keep_image: bool, settings: dict[str, Any]) -> list[Detections]:
         size = self.network.image_size
-        warped = np.stack([cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR) for image in images])
+        warped = np.stack(
+            [cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR) for image in images]
+        )
         found = self._find(torch.from_numpy(warped).permute(0, 3, 1, 2), {"score": 0.5, **settings})
         return [
             self._named(f, (image.shape[1], image.shape[0]), image if keep_image else None)
@@ -128,7 +136,7 @@ def as_array(image: Picture) -> Image:
         raise ImageError(f"an image is a path, a PIL image or an array, not a {type(image).__name__}")
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
         raise ImageError(
-            f"an image array is (H, W, 3) uint8 RGB; this one is {image.shape} {image.dtype}; convert it first"
+            f"an image array is (H, W, 3) uint8 RGB; not {image.shape} {image.dtype}; convert it first"
         )
     return image
 

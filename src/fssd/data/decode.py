@@ -124,7 +124,7 @@ def _open(file: BinaryIO, name: Path | str) -> tuple[Pillow.Image, ImageHeader]:
     try:
         picture = Pillow.open(file, formats=_FORMATS)
         return picture, _header(picture)
-    except Pillow.DecompressionBombError as error:
+    except (Pillow.DecompressionBombError, Pillow.DecompressionBombWarning) as error:
         raise _too_large("far more", None, name) from error
     except Exception as error:  # damaged headers raise anything from SyntaxError to struct.error
         if start.startswith(_SIGNATURES):
@@ -199,7 +199,7 @@ def _decode_with_pillow(picture: Pillow.Image, name: Path | str) -> Image:
         return np.asarray(picture.convert("RGB"))
     except ImageError:
         raise
-    except Pillow.DecompressionBombError as error:
+    except (Pillow.DecompressionBombError, Pillow.DecompressionBombWarning) as error:
         raise _too_large("far more", None, name) from error
     except Exception as error:  # decoders raise what they like on damaged data
         reason = f"is truncated or damaged ({_text(error)}); fetch it again or leave it out"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -26,8 +26,8 @@ class Batch(NamedTuple):
     names: list[str]
 
 
-class Views(Dataset[Sample]):
-    """Augmented views of a data set, by *place*: place s is image s % N of pass s // N, each pass shuffled anew.
+class Views(Dataset[Any]):
+    """Augmented views of a data set, by *place*: place s is image s % N of pass s // N, each shuffled anew.
 
     What a place holds depends on the seed alone, not on the process that makes it or on what came before.
     """
@@ -49,7 +49,7 @@ class Views(Dataset[Sample]):
 
 
 def load_sample(record: Record, difficult: bool = True) -> Sample:
-    """Decode a record for training: crowds are left out, and difficult objects too where asked. Raises ImageError."""
+    """Decode a record for training, without its crowds and, if asked, its difficult objects. Raises ImageError."""
     keep = ~record.crowd if difficult else ~(record.crowd | record.difficult)
     image = read_image(record.path)
     return Sample(image, record.boxes[keep], record.labels[keep], record.difficult[keep], str(record.path))
@@ -98,14 +98,14 @@ def collate(samples: list[Sample]) -> Batch:
     return Batch(images, targets, [sample.name for sample in samples])
 
 
-def _start_worker(worker: int) -> None:
+def _start_worker(_: int) -> None:
     # Each worker is one of several processes already; OpenCV's own threads would fight with them.
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
 
 
-class Pictures(Dataset[tuple[Tensor, tuple[int, int]]]):
-    """Images of a data set warped for evaluation, in order: ((3, S, S) uint8 RGB, (width, height) as stored)."""
+class Pictures(Dataset[Any]):
+    """Images of a data set warped for evaluation, in order: ((3, S, S) uint8 RGB, stored (width, height))."""
 
     def __init__(self, records: tuple[Record, ...], size: int) -> None:
         self.records = records

@@ -63,7 +63,7 @@ class DataSet:
     classes: tuple[str, ...]
     records: tuple[Record, ...]
     problems: tuple[Problem, ...] = ()
-    facts: dict[str, Any] = field(default_factory=dict)  # what the reader knows beyond this, e.g. COCO category ids
+    facts: dict[str, Any] = field(default_factory=dict)  # of the reader, e.g. COCO category ids
 
     def __len__(self) -> int:
         return len(self.records)

@@ -79,6 +79,9 @@ def _names(content: Mapping[str, Any], file: Path) -> dict[int, str]:
         raise DataError("needs `names`, the class names, or `nc`, their number", file=file, place="names")
     if not all(isinstance(key, int) and key >= 0 for key in pairs):
         raise DataError("class numbers must be whole numbers from 0", file=file, place="names")
+    for name in pairs.values():  # YAML reads no, off and yes as truth values
+        if isinstance(name, bool) or not isinstance(name, (str, int, float)):
+            raise DataError(f"{name!r} is no class name; put names in quotes", file=file, place="names")
     known = {key: str(pairs[key]).strip() for key in sorted(pairs)}
     if len(set(known.values())) < len(known):
         raise DataError("two classes have the same name", file=file, place="names")

@@ -65,7 +65,7 @@ class Chain(nn.ModuleDict):
 
 
 class L2Norm(nn.Module):
-    """Each pixel's channel vector to unit length, times a learned scale per channel (ParseNet, SSD conv4_3)."""
+    """Each pixel's channel vector to unit length, times a learned scale per channel (SSD conv4_3)."""
 
     def __init__(self, channels: int, scale: float = 20.0) -> None:
         super().__init__()

@@ -23,7 +23,9 @@ from fssd.model.pyramid import LITE_PYRAMID, PYRAMIDS, Block, Pyramid
 PYRAMID_FORMS = ("after", "with-fused", "bottleneck")  # Fig. 3 (b), (a), (c)
 VGG_SOURCES = ("conv4_3", "fc7", "conv7_2")
 LITE_WIDTH = 96  # channels of each transformed source; keeps the fusion under a tenth of the backbone's work
-LITE_FRACTION = 0.97  # running statistics of short trainings; the paper's 0.999 needs tens of thousands of steps
+LITE_FRACTION = (
+    0.97  # running statistics of short trainings; the paper's 0.999 needs tens of thousands of steps
+)
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,9 @@ def build_model(name: str, num_classes: int, **options: Any) -> Network:
     if design is None:
         raise ConfigError(f"there is no model {name!r}{nearest(name, DESIGNS)}")
     if num_classes < 1:
-        raise ConfigError(f"a model needs at least one class, not {num_classes}; background is added by itself")
+        raise ConfigError(
+            f"a model needs at least one class, not {num_classes}; background is added by itself"
+        )
     _check_options(name, design, options)
     levels = make_levels(
         # The lite twins share FSSD's steps, so that only the neck differs between them.
@@ -109,7 +113,9 @@ def feature_shapes(backbone: nn.Module, image_size: int) -> dict[str, tuple[int,
     finally:
         backbone.train(was_training)
     if not isinstance(features, Mapping) or not features:
-        raise ConfigError(f"a backbone returns a dict of feature maps by name, not a {type(features).__name__}")
+        raise ConfigError(
+            f"a backbone returns a dict of feature maps by name, not a {type(features).__name__}"
+        )
     for key, x in features.items():
         if not isinstance(x, Tensor) or x.ndim != 4 or x.shape[-1] != x.shape[-2]:
             raise ConfigError(f"the backbone's map {key!r} is not a (B, C, N, N) tensor")
@@ -236,7 +242,8 @@ def _sources(names: tuple[str, ...], shapes: Shapes, as_is: set[str], size: int)
 _NECKS: dict[
     tuple[str, str],
     tuple[
-        Callable[[Design, Shapes, tuple[Level, ...], Mapping[str, Any]], Neck], Callable[[int, int], nn.Module]
+        Callable[[Design, Shapes, tuple[Level, ...], Mapping[str, Any]], Neck],
+        Callable[[int, int], nn.Module],
     ],
 ] = {
     ("ssd", "vgg16"): (_ssd_vgg, conv_predictor),

@@ -36,14 +36,20 @@ class Fusion(nn.Module):
 
     sources: the maps, in the order of concatenation. width: channels after each 1x1. size: cells a
     side of the fused map (conv4_3's). merge: "concat" or "sum" (all sources need `width` channels
-    then). norm: "batch" as released, without scale and shift; "batch-affine"; or "none". fraction: how much of its running statistics a normalisation keeps each step.
+    then). norm: "batch" as released, without scale and shift; "batch-affine"; or "none". fraction: how much of its running
+    statistics the normalisation keeps each step.
 
     Larger maps are max-pooled 2x2 (rounding up), smaller ones resized bilinearly after their 1x1.
     Raises ConfigError if a choice is unknown or the widths do not allow a sum.
     """
 
     def __init__(
-        self, sources: tuple[Source, ...], width: int, size: int, merge: Merge = "concat", norm: Norm = "batch",
+        self,
+        sources: tuple[Source, ...],
+        width: int,
+        size: int,
+        merge: Merge = "concat",
+        norm: Norm = "batch",
         fraction: float = 0.999,
     ) -> None:
         super().__init__()
@@ -51,7 +57,9 @@ class Fusion(nn.Module):
             raise ConfigError(f"there is no merge {merge!r}{nearest(merge, ('concat', 'sum'))}")
         widths = [width if source.reduce else source.channels for source in sources]
         if merge == "sum" and len(set(widths)) > 1:
-            raise ConfigError(f"a sum needs sources of one width but they have {widths} channels; reduce them all")
+            raise ConfigError(
+                f"a sum needs sources of one width but they have {widths} channels; reduce them all"
+            )
         self.names = [source.name for source in sources]
         self.size = size
         self.merge = merge
@@ -65,8 +73,8 @@ class Fusion(nn.Module):
         """Named maps (B, C_i, H_i, W_i) to the fused map (B, channels, size, size)."""
         maps = [self._bring(name, features[name]) for name in self.names]
         fused = torch.cat(maps, dim=1) if self.merge == "concat" else torch.stack(maps).sum(dim=0)
-        fused = self.norm(fused)  # (B, 768, 38, 38) for FSSD300
-        return fused
+        normalised: Tensor = self.norm(fused)  # (B, 768, 38, 38) for FSSD300
+        return normalised
 
     def _bring(self, name: str, x: Tensor) -> Tensor:
         if name in self.transform:

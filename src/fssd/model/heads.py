@@ -19,7 +19,11 @@ class Heads(nn.Module):
     """channels: width of each level's map. anchors: priors a cell of each level. classes: with background."""
 
     def __init__(
-        self, channels: Sequence[int], anchors: Sequence[int], classes: int, predictor: Predictor = conv_predictor
+        self,
+        channels: Sequence[int],
+        anchors: Sequence[int],
+        classes: int,
+        predictor: Predictor = conv_predictor,
     ) -> None:
         super().__init__()
         self.classes = classes

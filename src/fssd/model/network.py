@@ -122,3 +122,9 @@ class Network(nn.Module):
         features = self.backbone((images - self.mean) / self.std)
         offsets, logits = self.heads(self.neck(features))
         return Raw(offsets, logits)
+
+
+def channels_last(network: Network) -> Network:
+    """The network with its weights laid out pixel by pixel, which convolutions on CPU and GPU prefer."""
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network

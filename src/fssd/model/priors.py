@@ -43,7 +43,7 @@ RATIOS: dict[int, tuple[tuple[float, ...], ...]] = {
 
 
 class Scale(NamedTuple):
-    """Prior sizes in percent of the image: first level `first[0]`..`first[1]`, then from `lowest` by `step`."""
+    """Prior sizes in percent of the image: level 0 spans `first`, the others go from `lowest` by `step`."""
 
     first: tuple[int, int]
     lowest: int
@@ -96,7 +96,7 @@ def make_levels(
     ratios = RATIOS[image_size] if ratios is None else ratios
     if len(ratios) != len(maps):
         raise ConfigError(
-            f"ratios lists {len(ratios)} levels but the {image_size} px pyramid has {len(maps)}; give one tuple each"
+            f"ratios lists {len(ratios)} levels but the {image_size} px pyramid has {len(maps)}"
         )
     sizes = prior_sizes(image_size, len(maps), SCALES[family, image_size, table])
     if truncate:
@@ -116,7 +116,10 @@ def cell_shapes(level: Level) -> list[tuple[float, float]]:
     shapes = [(level.min_size, level.min_size), (middle, middle)]
     for ratio in level.ratios:
         root = math.sqrt(ratio)
-        shapes += [(level.min_size * root, level.min_size / root), (level.min_size / root, level.min_size * root)]
+        shapes += [
+            (level.min_size * root, level.min_size / root),
+            (level.min_size / root, level.min_size * root),
+        ]
     return shapes
 
 

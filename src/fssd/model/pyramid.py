@@ -20,7 +20,12 @@ class Row(NamedTuple):
     padding: int
 
 
-_FIRST = (Row("ds_1", 512, 3, 1, 1), Row("ds_2", 512, 3, 2, 1), Row("ds_4", 256, 3, 2, 1), Row("ds_8", 256, 3, 2, 1))
+_FIRST = (
+    Row("ds_1", 512, 3, 1, 1),
+    Row("ds_2", 512, 3, 2, 1),
+    Row("ds_4", 256, 3, 2, 1),
+    Row("ds_8", 256, 3, 2, 1),
+)
 
 PYRAMIDS = {
     # 5 -> 3 -> 1 without stride or padding: the paper's text says stride 2, the released network does this.

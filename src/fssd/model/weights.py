@@ -44,7 +44,9 @@ def load_ssd(network: Network, file: Path) -> int:
     """
     tensors, facts = read_tensors(file)
     if not str(facts.get("model", "")).startswith("ssd"):
-        raise CheckpointError(f"{file}: is a {facts.get('model')}, not an SSD; name a trained ssd model to start from")
+        raise CheckpointError(
+            f"{file}: is a {facts.get('model')}, not an SSD; name a trained ssd model to start from"
+        )
     taken = _fill_known(network.backbone, _below(tensors, "backbone."), file)
     extras = getattr(network.neck, "extras", None)
     if isinstance(extras, nn.ModuleDict):
@@ -110,7 +112,9 @@ def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
 
 
-def _fill_known(module: nn.Module, tensors: Mapping[str, Tensor], file: Path, optional: tuple[str, ...] = ()) -> int:
+def _fill_known(
+    module: nn.Module, tensors: Mapping[str, Tensor], file: Path, optional: tuple[str, ...] = ()
+) -> int:
     """Copy every tensor of `module` that the file has; those missing must belong to an `optional` layer."""
     taken = 0
     for key, own in module.state_dict().items():
@@ -122,7 +126,9 @@ def _fill_known(module: nn.Module, tensors: Mapping[str, Tensor], file: Path, op
                 continue
             raise CheckpointError(f"{file}: has no {key!r}; these weights are of another network")
         if given.shape != own.shape:
-            raise CheckpointError(f"{file}: {key!r} has shape {tuple(given.shape)}, the network needs {tuple(own.shape)}")
+            raise CheckpointError(
+                f"{file}: {key!r} has shape {tuple(given.shape)}, the network needs {tuple(own.shape)}"
+            )
         own.copy_(given)
         taken += 1
     return taken

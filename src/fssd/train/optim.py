@@ -14,7 +14,12 @@ NORMS = (nn.BatchNorm2d,)
 
 
 def make_optimizer(
-    network: Network, *, momentum: float, weight_decay: float, bias_lr: float = 2.0, new_layers_lr: float = 1.0
+    network: Network,
+    *,
+    momentum: float,
+    weight_decay: float,
+    bias_lr: float = 2.0,
+    new_layers_lr: float = 1.0,
 ) -> torch.optim.SGD:
     """SGD over up to four groups, each with its `lr_scale`; `set_lr` sets the rates.
 
@@ -23,7 +28,9 @@ def make_optimizer(
     pyramid, heads and, at 300 px, conv7_2 (the released from-SSD training).
     """
     new = {id(parameter) for module in new_modules(network) for parameter in module.parameters()}
-    undecayed = {id(p) for m in network.modules() if isinstance(m, NORMS) for p in m.parameters(recurse=False)}
+    undecayed = {
+        id(p) for m in network.modules() if isinstance(m, NORMS) for p in m.parameters(recurse=False)
+    }
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         is_bias = name.endswith("bias")

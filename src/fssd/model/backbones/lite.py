@@ -6,8 +6,8 @@ state dict loads as it is. No squeeze-and-excitation, ReLU6 throughout: made for
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -49,7 +49,9 @@ class SameConv2d(nn.Conv2d):
         left, right = same_padding(x.shape[-1], kernel, stride)
         if top == bottom and left == right:
             return F.conv2d(x, self.weight, None, self.stride, (top, left), 1, self.groups)
-        return F.conv2d(F.pad(x, (left, right, top, bottom)), self.weight, None, self.stride, 0, 1, self.groups)
+        return F.conv2d(
+            F.pad(x, (left, right, top, bottom)), self.weight, None, self.stride, 0, 1, self.groups
+        )
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
@@ -112,7 +114,7 @@ class EfficientNetLite0(nn.Module):
         x = F.relu6(self._bn0(self._conv_stem(images)), inplace=True)
         taps = {5: "stride8", 11: "stride16"}  # the blocks whose depthwise convolution leaves the stride
         features: dict[str, Tensor] = {}
-        for index, block in enumerate(self._blocks):
+        for index, block in enumerate(cast("Iterable[InvertedResidual]", self._blocks)):
             expanded = block.expand(x)
             if index in taps:
                 features[taps[index]] = expanded

@@ -1,0 +1,52 @@
+"""Training by several processes under torchrun: who am I, and what only the first process does."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+
+
+class Place(NamedTuple):
+    """rank: number of this process. world: how many there are. local: its number on this machine."""
+
+    rank: int
+    world: int
+    local: int
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes files and evaluates."""
+        return self.rank == 0
+
+
+@contextmanager
+def process_group(use_cuda: bool) -> Iterator[Place]:
+    """Join the group that torchrun describes in the environment, or be alone where there is none."""
+    if "WORLD_SIZE" not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
+        yield Place(0, 1, 0)
+        return
+    dist.init_process_group("nccl" if use_cuda else "gloo")
+    try:
+        yield Place(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")))
+    finally:
+        dist.destroy_process_group()
+
+
+def wait_for_all(place: Place) -> None:
+    """Wait until every process is here."""
+    if place.world > 1:
+        dist.barrier()
+
+
+def any_process(flag: bool, place: Place, device: torch.device) -> bool:
+    """Whether `flag` is set in any process, so that all of them stop together."""
+    if place.world == 1:
+        return flag
+    value = torch.tensor([float(flag)], device=device)
+    dist.all_reduce(value, op=dist.ReduceOp.MAX)
+    return bool(value.item() > 0)

@@ -1,0 +1,102 @@
+"""What a training run says: lines in log.jsonl, TensorBoard where installed, progress on the terminal."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from fssd.atomic import atomic_write
+
+LOG_FILE = "log.jsonl"
+
+
+class RunLog:
+    """Log of one run. `start` is the iteration it goes on from; older lines past it are dropped.
+
+    folder: of the run. total: iterations of the run. images: images per iteration, for the rate.
+    """
+
+    def __init__(
+        self, folder: Path, start: int, total: int, images: int, console: Console | None = None
+    ) -> None:
+        self.path = folder / LOG_FILE
+        self.total = total
+        self.images = images
+        self.console = console or Console(highlight=False)
+        self.last = (time.monotonic(), start)
+        _drop_lines_after(self.path, start)
+        self.board = _tensorboard(folder, start)
+
+    def step(self, iteration: int, values: dict[str, float]) -> None:
+        """Log the mean losses and the rate since the last call. `values` have plain numbers."""
+        now = time.monotonic()
+        then, before = self.last
+        seconds = max(now - then, 1e-9) / max(iteration - before, 1)
+        self.last = (now, iteration)
+        rate = self.images / seconds
+        left = (self.total - iteration) * seconds
+        self._write({"iteration": iteration, **values, "images_per_second": round(rate, 2)})
+        terms = " ".join(f"{key} {value:.3f}" for key, value in values.items() if key.startswith("loss"))
+        self.console.print(
+            f"{iteration:>6}/{self.total}  {terms}  lr {values['lr']:.2e}"
+            f"  {rate:.1f} images/s  {duration(left)} left"
+        )
+
+    def evaluation(self, iteration: int, report: dict[str, Any], best: bool) -> None:
+        """Log an evaluation. The time it took does not count into the training rate."""
+        self._write({"iteration": iteration, "evaluation": report})
+        value = report["map"]
+        shown = "nan" if value is None or math.isnan(value) else f"{value:.4f}"
+        self.console.print(
+            f"{iteration:>6}/{self.total}  mAP ({report['metric']}) {shown}{'  best' if best else ''}"
+        )
+        self.last = (time.monotonic(), iteration)
+
+    def close(self) -> None:
+        if self.board is not None:
+            self.board.close()
+
+    def _write(self, line: dict[str, Any]) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        if self.board is None:
+            return
+        for key, value in line.items():
+            if key != "iteration" and isinstance(value, (int, float)):
+                self.board.add_scalar(key, value, line["iteration"])
+        if "evaluation" in line and line["evaluation"]["map"] is not None:
+            self.board.add_scalar("mAP", line["evaluation"]["map"], line["iteration"])
+
+
+def duration(seconds: float) -> str:
+    """Seconds as h:mm:ss."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}"
+
+
+def _drop_lines_after(path: Path, iteration: int) -> None:
+    """A resumed run repeats the iterations after its last checkpoint; their old lines would stand twice."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["iteration"] <= iteration:
+                kept.append(line + "\n")
+        except (ValueError, KeyError):
+            continue  # a line that was being written when the run was killed
+    atomic_write(path, "".join(kept))
+
+
+def _tensorboard(folder: Path, start: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=start)  # type: ignore[no-untyped-call]

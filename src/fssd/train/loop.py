@@ -1,0 +1,374 @@
+"""The training loop: data, network, loss, update, and what is kept of it.
+
+torchrun --nproc-per-node 2 -m fssd train ...    runs it in two processes
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import yaml
+from rich.console import Console
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from fssd.atomic import atomic_write
+from fssd.checkpoint import describe, save_model, write_tensors
+from fssd.config import RESUME_MAY_CHANGE, TrainConfig, resolve, to_values
+from fssd.data.loader import Batch, BatchPlaces, Views, make_loader
+from fssd.data.sample import DataSet
+from fssd.data.source import open_data, problem_error, require_usable
+from fssd.detector import Detector, pick_device
+from fssd.errors import ConfigError, TrainingError
+from fssd.evaluate.report import Report, evaluate_detections
+from fssd.loss import Losses, Target, multibox_loss
+from fssd.model.build import build_model
+from fssd.model.network import Network, channels_last
+from fssd.model.weights import load_backbone, load_ssd
+from fssd.train.distributed import Place, any_process, process_group, wait_for_all
+from fssd.train.ema import Average
+from fssd.train.log import RunLog
+from fssd.train.optim import learning_rate, make_optimizer, set_lr
+from fssd.train.state import STATE_FILE, Progress, load_state, save_state
+
+CONFIG_FILE = "config.yaml"
+
+
+class Result(NamedTuple):
+    """out: the run's folder. model: the file to use, the best one where there is one. best: its mAP."""
+
+    out: Path
+    model: Path
+    best: float | None
+
+
+def train(config: TrainConfig, *, resume: bool = False, backbone: torch.nn.Module | None = None) -> Result:
+    """Train a detector.
+
+    config: see `TrainConfig`. resume: go on from the state in `config.out` (a run that is interrupted
+    and resumed ends in the same bytes as one that is not). backbone: a module of the user's own.
+
+    Raises ConfigError, DataError (a fault in the data set), CheckpointError, TrainingError (a loss that
+    is not finite, with the names of the images).
+    """
+    config = resolve(config)
+    assert config.data is not None and config.out is not None
+    torch.set_num_threads(config.threads or torch.get_num_threads())
+    train_set = _open(config, config.train_split, None)
+    val_set = _open(config, config.val_split, train_set.classes) if config.val_split else None
+    device = pick_device(config.device)
+    with process_group(device.type == "cuda") as place:
+        if device.type == "cuda" and place.world > 1:
+            device = torch.device("cuda", place.local)
+        run = _Run(config, train_set, val_set, device, place, backbone)
+        run.begin(resume)
+        return run.train()
+
+
+def _open(config: TrainConfig, split: str, classes: tuple[str, ...] | None) -> DataSet:
+    assert config.data is not None
+    dataset = open_data(config.data, split, classes)
+    require_usable(dataset, config.bad_share)
+    _warn_of_left_out(dataset)
+    return dataset
+
+
+def _warn_of_left_out(dataset: DataSet) -> None:
+    for problem in dataset.problems:
+        if problem.severity == "error":
+            Console(stderr=True, soft_wrap=True).print(f"left out: {problem_error(problem)}", style="yellow")
+
+
+class _Run:
+    """The moving parts of one training run."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        train_set: DataSet,
+        val_set: DataSet | None,
+        device: torch.device,
+        place: Place,
+        backbone: torch.nn.Module | None,
+    ) -> None:
+        assert config.out is not None
+        self.config = config
+        self.out = config.out
+        self.train_set, self.val_set = train_set, val_set
+        self.device, self.place = device, place
+        self.network = channels_last(_fresh_network(config, len(train_set.classes), backbone).to(device))
+        self.optimizer = make_optimizer(
+            self.network,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            bias_lr=config.bias_lr,
+            new_layers_lr=config.new_layers_lr,
+        )
+        self.average = Average(self.network, config.ema) if config.ema else None
+        self.scaler = torch.amp.GradScaler(
+            device.type, enabled=config.amp == "fp16" and device.type == "cuda"
+        )
+        self.progress = Progress(0, None)
+        per_update = config.batch_size * config.accumulate * place.world
+        self.images_per_update = per_update
+        self.updates_per_epoch = len(train_set) / per_update
+        if config.iterations is not None:
+            self.total = config.iterations
+        else:
+            assert config.epochs is not None
+            self.total = max(1, math.ceil(config.epochs * self.updates_per_epoch))
+        self.eval_every = max(1, round(config.eval_every * self.updates_per_epoch))
+
+    # ---- before the first iteration
+
+    def begin(self, resume: bool) -> None:
+        """Make or take up the run's folder."""
+        state = self.out / STATE_FILE
+        if resume and state.exists():
+            self.progress, document = load_state(state, self.network, self.optimizer, self.average)
+            _check_same(document, to_values(self.config), self.place.world, state)
+            if document["scaler"]:
+                self.scaler.load_state_dict(document["scaler"])
+        elif state.exists() or ((self.out / CONFIG_FILE).exists() and not resume):
+            raise ConfigError(f"{self.out}: already holds a run; go on with --resume or choose another --out")
+        else:
+            _start_weights(self.network, self.config)
+            if self.average is not None:
+                self.average.restore(self.network.state_dict(), 0)
+        if self.place.is_first:
+            self.out.mkdir(parents=True, exist_ok=True)
+            for leftover in self.out.glob(".tmp-*"):
+                leftover.unlink()  # of a process that was killed while it wrote
+            atomic_write(self.out / CONFIG_FILE, yaml.safe_dump(to_values(self.config), sort_keys=False))
+        wait_for_all(self.place)
+
+    # ---- the loop
+
+    def train(self) -> Result:
+        start = self.progress.iteration
+        log = RunLog(self.out, start, self.total, self.images_per_update) if self.place.is_first else None
+        try:
+            self._loop(start, log)
+        finally:
+            if log is not None:
+                log.close()
+        final = self.out / "final.safetensors"
+        if self.place.is_first:
+            save_model(final, self._weights(), self.network, self.train_set.classes, self._facts(None))
+        best = self.out / "best.safetensors"
+        return Result(self.out, best if best.exists() else final, self.progress.best)
+
+    def _loop(self, start: int, log: RunLog | None) -> None:
+        config = self.config
+        batches = self._batches(start)
+        model = self._parallel()
+        sums = _Means()
+        self.network.train()
+        for iteration in range(start, self.total):
+            rate = learning_rate(
+                iteration,
+                base=config.lr or 0.0,
+                total=self.total,
+                schedule=config.schedule or "constant",
+                steps=config.steps,
+                warmup=config.warmup or 0,
+            )
+            set_lr(self.optimizer, rate)
+            for part in range(config.accumulate):
+                batch = next(batches)
+                last = part == config.accumulate - 1
+                sums.add(self._backward(model, batch, iteration, synchronise=last))
+            self._update()
+            done = iteration + 1
+            if log is not None and (done % config.log_every == 0 or done == self.total):
+                log.step(done, {**sums.take(), "lr": rate, "epoch": round(done / self.updates_per_epoch, 3)})
+            evaluated = self._maybe_evaluate(done, log)
+            self.progress = self.progress._replace(iteration=done)
+            if evaluated or done % config.save_every == 0 or done == self.total:
+                self._save()
+
+    def _batches(self, start: int) -> Iterator[Batch]:
+        config = self.config
+        views = Views(self.train_set, self.network.image_size, config.seed, config.augment, config.difficult)
+        places = BatchPlaces(
+            start * config.accumulate,
+            self.total * config.accumulate,
+            config.batch_size,
+            self.place.rank,
+            self.place.world,
+        )
+        return iter(make_loader(views, places, config.workers, pin=self.device.type == "cuda"))
+
+    def _parallel(self) -> torch.nn.Module:
+        if self.place.world == 1:
+            return self.network
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        # Statistics stay per process, as in Caffe; the first process's are the ones saved.
+        parallel: torch.nn.Module = DistributedDataParallel(self.network, device_ids=ids, broadcast_buffers=False)
+        return parallel
+
+    def _backward(self, model: torch.nn.Module, batch: Batch, iteration: int, synchronise: bool) -> Losses:
+        config = self.config
+        images = batch.images.to(self.device, non_blocking=True).float()
+        images = images.contiguous(memory_format=torch.channels_last)
+        targets = [Target(t.boxes.to(self.device), t.labels.to(self.device)) for t in batch.targets]
+        dtype = torch.float16 if config.amp == "fp16" else torch.bfloat16
+        hold = contextlib.nullcontext() if synchronise or not isinstance(model, DistributedDataParallel) else model.no_sync()
+        with hold:
+            with torch.autocast(
+                self.device.type, dtype, enabled=config.amp != "off" and self.device.type == "cuda"
+            ):
+                raw = model(images)
+            losses = multibox_loss(raw, self.network.priors, targets)
+            bad = not bool(torch.isfinite(losses.total))
+            if any_process(bad, self.place, self.device):
+                self._stop_not_finite(batch, losses, iteration)
+            self.scaler.scale(losses.total / config.accumulate).backward()  # type: ignore[no-untyped-call]
+        return losses
+
+    def _update(self) -> None:
+        if self.config.clip_norm > 0:
+            self.scaler.unscale_(self.optimizer)
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update(self.network)
+
+    def _stop_not_finite(self, batch: Batch, losses: Losses, iteration: int) -> None:
+        dump = self.out / f"nonfinite-{self.place.rank}.safetensors"
+        tensors = {"images": batch.images}
+        for number, target in enumerate(batch.targets):
+            tensors |= {f"boxes/{number}": target.boxes, f"labels/{number}": target.labels}
+        write_tensors(
+            dump, tensors, {"format": 1, "kind": "batch", "names": batch.names, "iteration": iteration}
+        )
+        raise TrainingError(
+            f"the loss is not finite at iteration {iteration} (localisation {float(losses.localisation)},"
+            f" confidence {float(losses.confidence)}, {int(losses.positives)} positives);"
+            f" the batch is in {dump}, its images are {', '.join(batch.names)};"
+            " check them with `fssd check` or lower --lr"
+        )
+
+    # ---- evaluation and files
+
+    def _maybe_evaluate(self, done: int, log: RunLog | None) -> bool:
+        if self.val_set is None or (done % self.eval_every and done != self.total):
+            return False
+        if self.place.is_first:
+            report = self._evaluate(self.val_set)
+            better = not math.isnan(report.map) and (
+                self.progress.best is None or report.map > self.progress.best
+            )
+            if better:
+                self.progress = self.progress._replace(best=report.map)
+                facts = self._facts(report) | {"iteration": done}
+                path = self.out / "best.safetensors"
+                save_model(path, self._weights(), self.network, self.train_set.classes, facts)
+            if log is not None:
+                log.evaluation(done, json.loads(report.to_json()), better)
+        wait_for_all(self.place)
+        return True
+
+    def _evaluate(self, dataset: DataSet) -> Report:
+        config = self.config
+        with self.average.shown_by(self.network) if self.average is not None else contextlib.nullcontext():
+            detector = Detector(self.network, self.train_set.classes)
+            found = list(detector.evaluate_on(dataset, batch_size=config.batch_size, workers=config.workers))
+        self.network.train()
+        return evaluate_detections(dataset, found, config.metric)
+
+    def _weights(self) -> dict[str, Tensor]:
+        return self.average.tensors if self.average is not None else self.network.state_dict()
+
+    def _facts(self, report: Report | None) -> dict[str, Any]:
+        facts: dict[str, Any] = {"config": to_values(self.config), "iteration": self.total}
+        if report is not None:
+            facts["metrics"] = json.loads(report.to_json())
+        return facts
+
+    def _save(self) -> None:
+        if self.place.is_first:
+            document = describe(self.network, self.train_set.classes) | {
+                "config": to_values(self.config),
+                "world": self.place.world,
+            }
+            save_state(
+                self.out / STATE_FILE,
+                self.network,
+                self.optimizer,
+                self.average,
+                self.scaler.state_dict(),
+                self.progress,
+                document,
+            )
+        wait_for_all(self.place)
+
+
+class _Means:
+    """Running means of the losses between two log lines."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.count = 0
+
+    def add(self, losses: Losses) -> None:
+        values = {
+            "loss": losses.total,
+            "loss_loc": losses.localisation,
+            "loss_conf": losses.confidence,
+            "positives": losses.positives.float(),
+        }
+        for key, value in values.items():
+            self.sums[key] = self.sums.get(key, torch.zeros_like(value)) + value.detach()
+        self.count += 1
+
+    def take(self) -> dict[str, float]:
+        means = {key: float(value) / self.count for key, value in self.sums.items()}
+        self.sums, self.count = {}, 0
+        return means
+
+
+def _fresh_network(config: TrainConfig, num_classes: int, backbone: torch.nn.Module | None) -> Network:
+    """New weights from the seed, without touching the caller's random state."""
+    options = dict(config.options)
+    if backbone is not None:
+        options["backbone"] = backbone
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        return build_model(config.model, num_classes, **options)
+
+
+def _start_weights(network: Network, config: TrainConfig) -> None:
+    if config.start == "nothing":
+        return
+    if config.start == "ssd":
+        assert config.weights is not None
+        load_ssd(network, config.weights)
+        return
+    if network.spec.own_backbone and config.weights is None:
+        return  # the user's module came with the weights it is to start from
+    load_backbone(network, config.weights)
+
+
+def _check_same(document: dict[str, Any], config: dict[str, Any], world: int, state: Path) -> None:
+    """A resumed run has to be the same run. Raises ConfigError naming the first setting that differs."""
+    before = json.loads(json.dumps(document["config"]))
+    now = json.loads(json.dumps(config))
+    for key in sorted(set(before) | set(now)):
+        if key not in RESUME_MAY_CHANGE and before.get(key) != now.get(key):
+            raise ConfigError(
+                f"{state}: was made with {key} {before.get(key)!r}, not {now.get(key)!r};"
+                " resume with the settings of the run or start another in a new --out"
+            )
+    if document["world"] != world:
+        raise ConfigError(
+            f"{state}: was made by {document['world']} processes, not {world}; resume with as many"
+        )

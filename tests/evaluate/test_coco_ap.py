@@ -1,0 +1,202 @@
+"""COCO's numbers against pycocotools on random sets."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fssd.data.sample import DataSet, Record
+from fssd.detections import Detections
+from fssd.errors import ConfigError
+from fssd.evaluate.coco_ap import coco_average_precision, labels_by_name
+
+pytest.importorskip("hotcoco")
+CLASSES = ("a", "b", "c", "d")
+KEYS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+
+
+def random_set(seed: int, images: int = 10) -> tuple[DataSet, list[Detections]]:
+    """Crowds, difficult objects, mask areas, empty images, tied scores; class d has no object."""
+    rng = np.random.default_rng(seed)
+    records, detections, areas = [], [], {}
+    for i in rng.permutation(images):
+        n, d = int(rng.integers(0, 8)), int(rng.integers(0, 130)) * int(rng.random() < 0.8)
+        truth = boxes(rng, n)
+        found = boxes(rng, d)
+        if n:
+            copied = rng.random(d) < 0.5
+            found[copied] = truth[rng.integers(0, n, copied.sum())] + rng.normal(0, 3, (copied.sum(), 4))
+            found[:, 2:] = np.maximum(found[:, 2:], found[:, :2] + 1)
+        name = str(7 + 3 * i)
+        records.append(
+            Record(
+                name,
+                Path("x.jpg"),
+                Path("x.json"),
+                300,
+                200,
+                truth,
+                rng.integers(0, 3, n),
+                rng.random(n) < 0.15,
+                rng.random(n) < 0.15,
+            )
+        )
+        areas[name] = (truth[:, 2:] - truth[:, :2]).prod(1).astype(np.float64) * rng.uniform(0.4, 1, n)
+        scores = np.sort(rng.integers(1, 60, d).astype(np.float32) / 60)[::-1].copy()
+        detections.append(Detections(found, scores, rng.integers(0, 4, d), CLASSES))
+    facts = {"areas": areas} if seed % 2 else {}
+    return DataSet(CLASSES, tuple(records), facts=facts), detections
+
+
+def boxes(rng: np.random.Generator, n: int) -> Any:
+    corner = rng.uniform(0, 150, (n, 2))
+    return np.concatenate([corner, corner + rng.uniform(4, 140, (n, 2))], 1).astype(np.float32)
+
+
+def pycocotools_result(dataset: DataSet, detections: list[Detections]) -> Any:
+    """pycocotools' evaluation of the same set, written down independently."""
+    coco_module = pytest.importorskip("pycocotools.coco")
+    eval_module = pytest.importorskip("pycocotools.cocoeval")
+    annotations: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
+    for record, found in zip(dataset.records, detections, strict=True):
+        image_id = int(record.image_id)
+        for k in range(len(record.labels)):
+            x1, y1, x2, y2 = record.boxes[k].astype(float).tolist()
+            area = (x2 - x1) * (y2 - y1)
+            if "areas" in dataset.facts:
+                area = dataset.facts["areas"][record.image_id][k]
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image_id, "category_id": int(record.labels[k]) + 1,
+                    "bbox": [x1, y1, x2 - x1, y2 - y1], "iscrowd": int(record.crowd[k]),
+                    "area": 1e12 if record.difficult[k] else area,
+                }
+            )  # fmt: skip
+        for k in range(len(found)):
+            x1, y1, x2, y2 = found.boxes[k].astype(float).tolist()
+            results.append(
+                {
+                    "image_id": image_id, "category_id": int(found.labels[k]) + 1,
+                    "bbox": [x1, y1, x2 - x1, y2 - y1], "score": float(found.scores[k]),
+                }
+            )  # fmt: skip
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = coco_module.COCO()
+        truth.dataset = {
+            "images": [{"id": int(r.image_id)} for r in dataset.records],
+            "annotations": annotations,
+            "categories": [{"id": i + 1, "name": c} for i, c in enumerate(dataset.classes)],
+        }
+        truth.createIndex()
+        evaluation = eval_module.COCOeval(truth, truth.loadRes(results), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return evaluation
+
+
+def known_mean(values: Any) -> float:
+    return float(values[values > -1].mean()) if (values > -1).any() else -1.0
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_equals_pycocotools(seed: int) -> None:
+    dataset, detections = random_set(seed)
+    reference = pycocotools_result(dataset, detections)
+    result = coco_average_precision(dataset, detections)
+    assert tuple(result.numbers) == KEYS
+    ours = np.nan_to_num(list(result.numbers.values()), nan=-1.0)
+    np.testing.assert_allclose(ours, reference.stats, rtol=0, atol=1e-9)
+    precision = reference.eval["precision"]  # (10, 101, C, 4, 3)
+    for c in range(len(CLASSES)):
+        assert np.nan_to_num(result.ap[c], nan=-1.0) == pytest.approx(
+            known_mean(precision[:, :, c, 0, 2]), abs=1e-9
+        )
+        assert np.nan_to_num(result.ap50[c], nan=-1.0) == pytest.approx(
+            known_mean(precision[0, :, c, 0, 2]), abs=1e-9
+        )
+        for size in range(3):
+            wanted = known_mean(precision[:, :, c, size + 1, 2])
+            assert np.nan_to_num(result.ap_by_size[c, size], nan=-1.0) == pytest.approx(wanted, abs=1e-9)
+    assert math.isnan(result.ap[3])
+
+
+def test_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    coco_average_precision(*random_set(1))
+    assert capfd.readouterr() == ("", "")
+
+
+def single(
+    found: Any, score: Any = None, *, classes: tuple[str, ...] = ("a",), label: int = 0
+) -> list[Detections]:
+    found = np.array(found, np.float32).reshape(-1, 4)
+    scores = np.linspace(0.9, 0.5, len(found)).astype(np.float32) if score is None else score
+    return [Detections(found, scores, np.full(len(found), label), classes)]
+
+
+def one_record(boxes: Any, *, difficult: Any = None, crowd: Any = None, name: str = "img") -> DataSet:
+    boxes = np.array(boxes, np.float32).reshape(-1, 4)
+    off = np.zeros(len(boxes), bool)
+    record = Record(
+        name, Path("x"), Path("x"), None, None, boxes, np.zeros(len(boxes), np.int64),
+        off if difficult is None else np.array(difficult), off if crowd is None else np.array(crowd),
+    )  # fmt: skip
+    return DataSet(("a",), (record,))
+
+
+def test_crowds_take_many_and_difficult_objects_one() -> None:
+    boxes = [[0, 0, 50, 50], [100, 100, 150, 150]]
+    found = single([boxes[0], boxes[0], boxes[0], boxes[1]])
+    # Three finds inside the crowd drop out: the fourth has precision 1.
+    assert coco_average_precision(one_record(boxes, crowd=[True, False]), found).numbers[
+        "AP"
+    ] == pytest.approx(1)
+    # One find of the difficult object drops out, two are false alarms: the fourth has precision 1/3.
+    difficult = coco_average_precision(one_record(boxes, difficult=[True, False]), found)
+    assert difficult.numbers["AP"] == pytest.approx(1 / 3)
+
+
+def test_classes_are_compared_by_name() -> None:
+    dataset = one_record([[0, 0, 50, 50]])
+    found = single([[0, 0, 50, 50]], classes=("unknown", "a"), label=1)
+    assert coco_average_precision(dataset, found).numbers["AP"] == pytest.approx(1)
+    unknown = single([[0, 0, 50, 50]], classes=("unknown", "a"), label=0)
+    assert coco_average_precision(dataset, unknown).numbers["AP"] == 0
+    assert labels_by_name(found[0], ("z", "y", "a")).tolist() == [2]
+    assert labels_by_name(unknown[0], ("a",)).tolist() == [-1]
+
+
+def test_boxes_are_not_rounded() -> None:
+    # IoU 0.4999: rounding the box to 0.01 would make it 0.5 and a hit at IoU 0.5.
+    dataset = one_record([[0, 0, 1, 1]])
+    assert coco_average_precision(dataset, single([[0, 0, 0.4999, 1]])).numbers["AP50"] == 0
+
+
+def test_nothing_found_and_nothing_to_find() -> None:
+    assert coco_average_precision(one_record([[0, 0, 9, 9]]), single([])).numbers["AP"] == 0
+    empty = coco_average_precision(one_record([]), single([[0, 0, 9, 9]]))
+    assert all(math.isnan(v) for v in empty.numbers.values())
+    assert math.isnan(coco_average_precision(DataSet(("a",), ()), []).numbers["AP"])
+
+
+def test_wrong_lengths() -> None:
+    with pytest.raises(ValueError, match="0 detections for 1 images"):
+        coco_average_precision(one_record([[0, 0, 9, 9]]), [])
+    dataset = DataSet(("a",), one_record([[0, 0, 9, 9]]).records, facts={"areas": {"img": [1.0, 2.0]}})
+    with pytest.raises(ValueError, match="2 areas for the 1 objects of image img"):
+        coco_average_precision(dataset, single([]))
+
+
+def test_missing_hotcoco_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "hotcoco", None)
+    with pytest.raises(ConfigError, match=r'pip install "fssd\[eval\]"'):
+        coco_average_precision(one_record([[0, 0, 9, 9]]), single([]))

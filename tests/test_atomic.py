@@ -1,0 +1,93 @@
+"""Atomic files: the old content or the new one, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from fssd.atomic import atomic_path, atomic_write
+
+
+def test_writes_bytes_and_text(tmp_path: Path) -> None:
+    atomic_write(tmp_path / "a", b"\x00\xff")
+    atomic_write(str(tmp_path / "b.txt"), "Füße\n")
+    assert (tmp_path / "a").read_bytes() == b"\x00\xff"
+    assert (tmp_path / "b.txt").read_bytes() == "Füße\n".encode()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b.txt"]
+
+
+def test_failure_in_the_middle_keeps_the_old_file(tmp_path: Path) -> None:
+    file = tmp_path / "model.bin"
+    file.write_text("old")
+    with pytest.raises(KeyboardInterrupt), atomic_path(file) as temporary:
+        temporary.write_text("half of the n")
+        raise KeyboardInterrupt
+    assert file.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_failure_of_the_renaming_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "model.bin"
+    file.write_text("old")
+
+    def full_disk(_: int) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(OSError, match="no space"):
+        atomic_write(file, "new")
+    assert file.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_old_file_is_there_until_the_end(tmp_path: Path) -> None:
+    file = tmp_path / "x.json"
+    file.write_text("old")
+    with atomic_path(file) as temporary:
+        assert temporary.parent == tmp_path
+        assert temporary.suffix == ".json"  # writers such as cv2.imwrite choose the format by it
+        temporary.write_text("new")
+        assert file.read_text() == "old"
+    assert file.read_text() == "new"
+
+
+def test_file_and_folder_are_synced_before_and_after_the_renaming(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "x"
+    steps: list[str] = []
+    fsync = os.fsync
+
+    def spy(descriptor: int) -> None:
+        kind = "folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file"
+        steps.append(f"{kind}, renamed: {file.exists()}")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", spy)
+    atomic_write(file, "new")
+    assert steps == ["file, renamed: False", "folder, renamed: True"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permissions and links of POSIX")
+def test_permissions_and_links_stay(tmp_path: Path) -> None:
+    file = tmp_path / "x"
+    plain = tmp_path / "plain"
+    plain.write_text("")
+    atomic_write(file, "1")
+    assert file.stat().st_mode == plain.stat().st_mode  # the umask's, not the 0600 of temporary files
+    file.chmod(0o640)
+    link = tmp_path / "link"
+    link.symlink_to(file)
+    atomic_write(link, "2")
+    assert link.is_symlink()
+    assert file.read_text() == "2"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o640
+
+
+def test_block_that_writes_nothing_fails(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "x"):
+        pass
+    assert not list(tmp_path.iterdir())
