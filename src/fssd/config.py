@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import tyro
 import yaml
 
 from fssd.errors import ConfigError, nearest
@@ -35,8 +36,8 @@ class TrainConfig:
     """Data set: a VOC folder, COCO folder or json, YOLO data.yaml, or a YAML that joins several."""
     out: Path | None = None
     """Folder for checkpoints, logs and the resolved configuration."""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    """Model options, such as merge=sum or priors=voc (see `fssd.build_model`)."""
+    options: tyro.conf.Suppress[Mapping[str, Any]] = field(default_factory=dict)
+    """Model options, such as merge: sum or priors: voc (see `fssd.build_model`); --set on the command line."""
     train_split: str = "train"
     """Split to train on."""
     val_split: str | None = "val"
@@ -158,7 +159,7 @@ def _convert(key: str, kind: str, value: Any, where: str) -> Any:
             return int(value)
         if kind.startswith("tuple") and isinstance(value, (list, tuple)):
             return tuple(int(v) for v in value)
-        if kind.startswith("Mapping") and isinstance(value, Mapping):
+        if "Mapping" in kind and isinstance(value, Mapping):
             return dict(value)
         if kind == "bool" and isinstance(value, bool):
             return value

@@ -38,6 +38,10 @@ class Detections:
         keep = self.scores >= score
         return Detections(self.boxes[keep], self.scores[keep], self.labels[keep], self.classes, self.image)
 
+    def without_image(self) -> Detections:
+        """The same detections with the image let go."""
+        return Detections(self.boxes, self.scores, self.labels, self.classes)
+
     def draw(self) -> Image:
         """A copy of the image with boxes, names and scores on it, (H, W, 3) uint8 RGB."""
         from fssd.draw import draw_detections

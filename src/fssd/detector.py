@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from fssd import boxes as box_maths
 from fssd.checkpoint import load_model
 from fssd.data.decode import read_image
-from fssd.data.loader import Pictures, make_picture_loader
+from fssd.data.loader import Pictures, picture_batches
 from fssd.data.sample import DataSet, Image
 from fssd.detect import Found, detect
 from fssd.detections import Detections
@@ -93,8 +93,8 @@ class Detector:
         **settings: Any,
     ) -> Iterator[Detections]:
         """Detections for every record of a data set, in order, with the settings that papers evaluate at."""
-        loader = make_picture_loader(Pictures(dataset.records, self.network.image_size), batch_size, workers)
-        for images, sizes in loader:
+        batches = picture_batches(Pictures(dataset.records, self.network.image_size), batch_size, workers)
+        for images, sizes in batches:
             found = self._find(images, {"score": score, **settings})
             yield from (self._named(f, size, None) for f, size in zip(found, sizes, strict=True))
 

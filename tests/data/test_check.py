@@ -153,7 +153,7 @@ def test_labels_made_on_the_unturned_image(tmp_path: Path) -> None:
 def test_labels_made_on_the_turned_image_are_right(tmp_path: Path) -> None:
     add(tmp_path, "a", box(1, 1, 50, 50), size=(80, 100))
     picture(tmp_path / "JPEGImages/a.jpg", orientation=6)
-    assert check_data(tmp_path).problems[:-1] == ()
+    assert findings(check_data(tmp_path)) == []
 
 
 def test_tiny_and_repeated_boxes(tmp_path: Path) -> None:

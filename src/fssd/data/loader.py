@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import cv2
 import numpy as np
@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from fssd.data.augment import RECIPES, augment, resize, sample_rng
 from fssd.data.decode import read_image
 from fssd.data.sample import DataSet, Record, Sample
+from fssd.errors import DataError
 from fssd.loss import Target
 
 
@@ -39,7 +40,13 @@ class Views(Dataset[Any]):
         self.recipe = recipe
         self.difficult = difficult
 
-    def __getitem__(self, place: int) -> Sample:
+    def __getitem__(self, place: int) -> Sample | DataError:
+        try:
+            return self._view(place)
+        except DataError as error:
+            return error  # raised by `batches`: torch would bury it in a traceback from another process
+
+    def _view(self, place: int) -> Sample:
         epoch, position = divmod(place, len(self.dataset))
         index = int(_order(self.seed, epoch, len(self.dataset))[position])
         sample = load_sample(self.dataset.records[index], self.difficult)
@@ -77,22 +84,32 @@ class BatchPlaces(Sampler[list[int]]):
         return self.stop - self.start
 
 
-def make_loader(views: Views, places: BatchPlaces, workers: int, pin: bool = False) -> DataLoader[Batch]:
-    """A loader over `places`; workers: processes, 0 for none beside this one."""
-    return DataLoader(
+def training_batches(views: Views, places: BatchPlaces, workers: int, pin: bool = False) -> Iterator[Batch]:
+    """The batches of `places`; workers: processes that make them, 0 for none beside this one.
+
+    Raises ImageError for a picture that cannot be read.
+    """
+    loader: DataLoader[Any] = DataLoader(
         views,
         batch_sampler=places,
         num_workers=workers,
         collate_fn=collate,
         worker_init_fn=_start_worker,
-        persistent_workers=False,
         prefetch_factor=4 if workers else None,
         pin_memory=pin,
     )
+    yield from _raise_errors(loader)
 
 
-def collate(samples: list[Sample]) -> Batch:
-    """Samples of one size to a batch."""
+def collate(samples: list[Sample | DataError]) -> Batch | DataError:
+    """Samples of one size to a batch, or the first error among them."""
+    for sample in samples:
+        if isinstance(sample, DataError):
+            return sample
+    return _batch(cast("list[Sample]", samples))
+
+
+def _batch(samples: list[Sample]) -> Batch:
     images = torch.from_numpy(np.stack([sample.image for sample in samples])).permute(0, 3, 1, 2)
     targets = [Target(torch.from_numpy(sample.boxes), torch.from_numpy(sample.labels)) for sample in samples]
     return Batch(images, targets, [sample.name for sample in samples])
@@ -114,26 +131,42 @@ class Pictures(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, tuple[int, int]]:
-        image = read_image(self.records[index].path)
+    def __getitem__(self, index: int) -> Picture | DataError:
+        try:
+            image = read_image(self.records[index].path)
+        except DataError as error:
+            return error
         height, width = image.shape[:2]
         warped = cv2.resize(image, (self.size, self.size), interpolation=cv2.INTER_LINEAR)
         return torch.from_numpy(warped).permute(2, 0, 1), (width, height)
 
 
+Picture = tuple[Tensor, tuple[int, int]]
 PictureBatch = tuple[Tensor, list[tuple[int, int]]]
 
 
-def make_picture_loader(pictures: Pictures, batch_size: int, workers: int) -> DataLoader[PictureBatch]:
-    """Batches of evaluation images in order; the last one may be smaller."""
-    return DataLoader(
+def picture_batches(pictures: Pictures, batch_size: int, workers: int) -> Iterator[PictureBatch]:
+    """Batches of evaluation images in order; the last one may be smaller. Raises ImageError."""
+    loader: DataLoader[Any] = DataLoader(
         pictures,
         batch_size=batch_size,
         num_workers=workers,
         collate_fn=_stack_pictures,
         worker_init_fn=_start_worker,
     )
+    yield from _raise_errors(loader)
 
 
-def _stack_pictures(rows: list[tuple[Tensor, tuple[int, int]]]) -> PictureBatch:
-    return torch.stack([image for image, _ in rows]), [size for _, size in rows]
+def _stack_pictures(rows: list[Picture | DataError]) -> PictureBatch | DataError:
+    for row in rows:
+        if isinstance(row, DataError):
+            return row
+    good = cast("list[Picture]", rows)
+    return torch.stack([image for image, _ in good]), [size for _, size in good]
+
+
+def _raise_errors(loader: DataLoader[Any]) -> Iterator[Any]:
+    for batch in loader:
+        if isinstance(batch, DataError):
+            raise batch
+        yield batch

@@ -82,3 +82,18 @@ class Sample:
     labels: Labels
     difficult: Flags
     name: str
+
+
+def background_record(image_id: str, path: Path) -> Record:
+    """A record of an image without labels."""
+    return Record(
+        image_id,
+        path,
+        path,
+        None,
+        None,
+        np.zeros((0, 4), np.float32),
+        np.zeros(0, np.int64),
+        np.zeros(0, bool),
+        np.zeros(0, bool),
+    )

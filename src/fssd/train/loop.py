@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from fssd.atomic import atomic_write
 from fssd.checkpoint import describe, save_model, write_tensors
 from fssd.config import RESUME_MAY_CHANGE, TrainConfig, resolve, to_values
-from fssd.data.loader import Batch, BatchPlaces, Views, make_loader
+from fssd.data.loader import Batch, BatchPlaces, Views, training_batches
 from fssd.data.sample import DataSet
 from fssd.data.source import open_data, problem_error, require_usable
 from fssd.detector import Detector, pick_device
@@ -203,14 +203,16 @@ class _Run:
             self.place.rank,
             self.place.world,
         )
-        return iter(make_loader(views, places, config.workers, pin=self.device.type == "cuda"))
+        return training_batches(views, places, config.workers, pin=self.device.type == "cuda")
 
     def _parallel(self) -> torch.nn.Module:
         if self.place.world == 1:
             return self.network
         ids = [self.device.index] if self.device.type == "cuda" else None
         # Statistics stay per process, as in Caffe; the first process's are the ones saved.
-        parallel: torch.nn.Module = DistributedDataParallel(self.network, device_ids=ids, broadcast_buffers=False)
+        parallel: torch.nn.Module = DistributedDataParallel(
+            self.network, device_ids=ids, broadcast_buffers=False
+        )
         return parallel
 
     def _backward(self, model: torch.nn.Module, batch: Batch, iteration: int, synchronise: bool) -> Losses:
@@ -219,7 +221,11 @@ class _Run:
         images = images.contiguous(memory_format=torch.channels_last)
         targets = [Target(t.boxes.to(self.device), t.labels.to(self.device)) for t in batch.targets]
         dtype = torch.float16 if config.amp == "fp16" else torch.bfloat16
-        hold = contextlib.nullcontext() if synchronise or not isinstance(model, DistributedDataParallel) else model.no_sync()
+        hold = (
+            contextlib.nullcontext()
+            if synchronise or not isinstance(model, DistributedDataParallel)
+            else model.no_sync()
+        )
         with hold:
             with torch.autocast(
                 self.device.type, dtype, enabled=config.amp != "off" and self.device.type == "cuda"

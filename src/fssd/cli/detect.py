@@ -1,0 +1,177 @@
+"""fssd detect MODEL IMAGES... --out DIR; exit code 1 if an input could not be read."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from fssd.cli.eval import check_thresholds
+from fssd.errors import DataError
+
+if TYPE_CHECKING:
+    from fssd.detections import Detections
+    from fssd.detector import Detector
+
+
+@dataclass(frozen=True)
+class Detect:
+    """Find objects in images, folders, patterns and videos; write pictures and detections.json."""
+
+    model: Annotated[Path, tyro.conf.Positional]
+    """Model file, or the folder of a run."""
+    images: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """Image and video files, folders, or patterns such as "shots/**/*.jpg"."""
+    out: Path
+    """Folder for the results."""
+    score: float = 0.5
+    """Show detections that score more than this."""
+    nms: float = 0.45
+    """Overlap above which the weaker of two detections of one class is dropped."""
+    top_k: int = 400
+    """Candidates in each class before NMS."""
+    keep: int = 200
+    """Detections in an image after NMS."""
+    voc: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Write VOC result files too, with the image's stem as id."""
+    coco: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Write a COCO result json too; image ids are the stems, category ids count from 1."""
+    pictures: bool = True
+    """Write the drawn pictures."""
+    batch_size: int = 8
+    """Images at a time."""
+    device: str = "auto"
+    """cpu, cuda, or auto."""
+
+
+def run(arguments: list[str]) -> int:
+    """Detect in every input; one that cannot be read is named and passed over."""
+    command = tyro.cli(Detect, prog="fssd detect", args=arguments)
+    check_thresholds(command.score, command.nms)
+    from fssd.detector import Detector
+    from fssd.inputs import find_inputs, is_video, output_names
+
+    files = find_inputs(command.images)
+    if not files:
+        raise DataError("there is nothing to look at; name images, folders or videos")
+    detector = Detector.load(command.model, device=command.device)
+    command.out.mkdir(parents=True, exist_ok=True)
+    stills = [file for file in files if not is_video(file)]
+    videos = [file for file in files if is_video(file)]
+    bad = 0
+    if stills:
+        bad += _detect_stills(command, detector, stills, output_names(stills, ".jpg"))
+    for file, name in zip(videos, output_names(videos, ".mp4"), strict=True):
+        bad += _detect_video(command, detector, file, command.out / name)
+    print(f"{len(files) - bad} of {len(files)} inputs done, results in {command.out}")
+    return 1 if bad else 0
+
+
+def _settings(command: Detect) -> dict[str, Any]:
+    return {
+        "score": command.score,
+        "nms": command.nms,
+        "top_k": command.top_k,
+        "keep": command.keep,
+        "batch_size": command.batch_size,
+    }
+
+
+def _detect_stills(command: Detect, detector: Detector, files: list[Path], names: list[str]) -> int:
+    """Pictures and result files of the images; returns how many could not be read."""
+    from fssd.results import write_detections_json
+
+    readable: list[int] = []
+    sizes: list[tuple[int, int]] = []
+    kept: list[Detections] = []
+    stream = detector.stream(_readable(files, readable, sizes), **_settings(command))
+    for number, found in enumerate(stream):
+        file = files[readable[number]]
+        print(f"{file}: {_summary(found)}")
+        if command.pictures:
+            _write_picture(command.out / names[readable[number]], found)
+        kept.append(found.without_image())
+    good = [files[index] for index in readable]
+    write_detections_json(command.out / "detections.json", [str(file) for file in good], sizes, kept)
+    if command.voc or command.coco:
+        _write_results(command, good, kept, detector.classes)
+    return len(files) - len(good)
+
+
+def _readable(files: list[Path], readable: list[int], sizes: list[tuple[int, int]]) -> Iterator[Any]:
+    """The decoded images; those that cannot be are reported. Fills `readable` and `sizes` as it goes."""
+    from fssd.data.decode import read_image
+
+    for index, file in enumerate(files):
+        try:
+            image = read_image(file)
+        except DataError as error:
+            print(f"error: {error}", file=sys.stderr)
+            continue
+        readable.append(index)
+        sizes.append((image.shape[1], image.shape[0]))
+        yield image
+
+
+def _write_picture(path: Path, found: Detections) -> None:
+    import cv2
+
+    from fssd.atomic import atomic_write
+
+    _, data = cv2.imencode(
+        ".jpg", cv2.cvtColor(found.draw(), cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 95]
+    )
+    atomic_write(path, data.tobytes())
+
+
+def _write_results(
+    command: Detect, files: list[Path], found: list[Detections], classes: tuple[str, ...]
+) -> None:
+    from fssd.data.sample import DataSet, background_record
+    from fssd.results import write_coco_results, write_voc_results
+
+    ids = [file.stem for file in files]
+    if command.voc:
+        write_voc_results(command.out, ids, found, classes)
+    if command.coco:
+        records = tuple(background_record(stem, file) for stem, file in zip(ids, files, strict=True))
+        facts = {"category_ids": tuple(range(1, len(classes) + 1))}
+        write_coco_results(command.out / "coco.json", DataSet(classes, records, facts=facts), found)
+
+
+def _detect_video(command: Detect, detector: Detector, file: Path, target: Path) -> int:
+    """A drawn video and its detections frame by frame; returns 1 if it could not be read."""
+    import cv2
+
+    from fssd.results import write_detections_json
+    from fssd.video import read_frames, video_info, video_writer
+
+    kept: list[Detections] = []
+    try:
+        info = video_info(file)
+        stream = detector.stream(read_frames(file), **_settings(command))
+        if command.pictures:
+            with video_writer(target, info) as writer:
+                for found in stream:
+                    writer.write(cv2.cvtColor(found.draw(), cv2.COLOR_RGB2BGR))
+                    kept.append(found.without_image())
+        else:
+            kept = [found.without_image() for found in stream]
+    except DataError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    names = [f"{file}#{number}" for number in range(len(kept))]
+    write_detections_json(target.with_suffix(".json"), names, [(info.width, info.height)] * len(kept), kept)
+    print(f"{file}: {sum(map(len, kept))} objects in {len(kept)} frames")
+    return 0
+
+
+def _summary(found: Detections) -> str:
+    counts: dict[str, int] = {}
+    for name in found.names:
+        counts[name] = counts.get(name, 0) + 1
+    return ", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "nothing"

@@ -1,0 +1,97 @@
+"""fssd eval MODEL --data DATA --split val --metric voc07|voc12|coco [--json FILE]"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from fssd.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Eval:
+    """Measure a model on a data set."""
+
+    model: Annotated[Path, tyro.conf.Positional]
+    """Model file, or the folder of a run."""
+    data: Path
+    """Data set, in any form that `fssd train` takes."""
+    split: str | None = "val"
+    """Split to measure on."""
+    metric: Literal["voc07", "voc12", "coco"] = "voc12"
+    """11-point AP, integral AP, or COCO's twelve numbers."""
+    iou: float = 0.5
+    """Overlap from which an object counts as found, for the VOC metrics."""
+    score: float = 0.01
+    """Detections score more than this."""
+    nms: float = 0.45
+    """Overlap above which the weaker of two detections of one class is dropped."""
+    top_k: int = 400
+    """Candidates in each class before NMS."""
+    keep: int = 200
+    """Detections in an image after NMS."""
+    batch_size: int = 16
+    """Images at a time."""
+    workers: int = 1
+    """Processes that load images."""
+    bad_share: float = 0.0
+    """Share of images with errors (0..1) that may be left out."""
+    device: str = "auto"
+    """cpu, cuda, or auto."""
+    json: Path | None = None
+    """Write the report to this file."""
+    voc_results: Path | None = None
+    """Write detections as VOC result files (comp4_det_CLASS.txt) into this folder."""
+    coco_results: Path | None = None
+    """Write detections as a COCO result json."""
+
+
+def run(arguments: list[str]) -> int:
+    """Evaluate, print the table, write what was asked for."""
+    command = tyro.cli(Eval, prog="fssd eval", args=arguments)
+    check_thresholds(command.score, command.nms)
+    from rich.console import Console
+    from rich.progress import track
+
+    from fssd.atomic import atomic_write
+    from fssd.data.source import open_data, require_usable
+    from fssd.detector import Detector
+    from fssd.evaluate.report import evaluate_detections
+    from fssd.results import write_coco_results, write_voc_results
+
+    detector = Detector.load(command.model, device=command.device)
+    dataset = open_data(command.data, command.split)
+    require_usable(dataset, command.bad_share)
+    stream = detector.evaluate_on(
+        dataset,
+        batch_size=command.batch_size,
+        workers=command.workers,
+        score=command.score,
+        nms=command.nms,
+        top_k=command.top_k,
+        keep=command.keep,
+    )
+    console = Console()
+    found = list(
+        track(stream, "detecting", total=len(dataset), console=console, disable=not console.is_terminal)
+    )
+    report = evaluate_detections(dataset, found, command.metric, command.iou)
+    console.print(report.table())
+    if command.json is not None:
+        atomic_write(command.json, report.to_json())
+    if command.voc_results is not None:
+        ids = [record.image_id for record in dataset.records]
+        write_voc_results(command.voc_results, ids, found, dataset.classes, split=command.split or "test")
+    if command.coco_results is not None:
+        write_coco_results(command.coco_results, dataset, found)
+    return 0
+
+
+def check_thresholds(score: float, nms: float) -> None:
+    """Raise ConfigError unless both lie in 0..1."""
+    for name, value in (("score", score), ("nms", nms)):
+        if not 0 <= value <= 1:
+            raise ConfigError(f"{name} is {value}; it lies between 0 and 1")

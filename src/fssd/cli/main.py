@@ -1,0 +1,61 @@
+"""The `fssd` command: finds the verb and hands over. Each verb is a module beside this one.
+
+Nothing heavy is imported before the verb is known, so that help comes at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+from fssd.errors import FssdError
+
+COMMANDS = {
+    "train": "train a detector on your own images",
+    "eval": "measure a model on a data set as the papers do (VOC 2007, VOC 2012, COCO)",
+    "detect": "find objects in images, folders and videos; write pictures and JSON",
+    "check": "report every problem of a data set with file, place and reason",
+    "scenes": "write a small data set of handwritten digits in photographs",
+    "demo": "make digit scenes, train fssd300-lite on them for minutes, show what it learned",
+}
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run `fssd VERB ...` and return the exit code: 0 good, 1 a finding (see the verb), 2 bad input."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_overview())
+        return 0 if arguments else BAD_INPUT
+    if arguments[0] == "--version":
+        from fssd import __version__
+
+        print(f"fssd {__version__}")
+        return 0
+    verb, rest = arguments[0], arguments[1:]
+    if verb not in COMMANDS:
+        from fssd.errors import nearest
+
+        print(f"error: there is no command {verb!r}{nearest(verb, COMMANDS)}", file=sys.stderr)
+        return BAD_INPUT
+    try:
+        return int(import_module(f"fssd.cli.{verb}").run(rest))
+    except FssdError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _overview() -> str:
+    lines = ["usage: fssd VERB ...", "", "SSD and FSSD object detectors.", ""]
+    lines += [f"  {verb:<8} {meaning}" for verb, meaning in COMMANDS.items()]
+    lines += ["", "`fssd VERB --help` explains a verb; `fssd --version` tells the version."]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

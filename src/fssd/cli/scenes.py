@@ -1,0 +1,37 @@
+"""fssd scenes FOLDER: digit scenes, a small data set to try things on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """Write digit scenes in Pascal VOC layout: handwritten digits at many scales in photographs."""
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    """Folder to make."""
+    train: int = 600
+    """Scenes to train on."""
+    val: int = 150
+    """Scenes to measure on, of other digits and other photographs."""
+    seed: int = 0
+    """Equal seeds make equal scenes."""
+    size: int = 300
+    """Side of the images, pixels."""
+
+
+def run(arguments: list[str]) -> int:
+    """Make the scenes and say where they are."""
+    command = tyro.cli(Scenes, prog="fssd scenes", args=arguments)
+    from fssd.data.scenes import make_scenes
+
+    folder = make_scenes(
+        command.folder, train=command.train, val=command.val, seed=command.seed, size=command.size
+    )
+    print(f"scenes: {folder}")
+    return 0

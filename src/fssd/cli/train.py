@@ -1,0 +1,65 @@
+"""fssd train --model fssd300-lite --data DATA --out DIR [--epochs N | --iterations N] [--resume]"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+import yaml
+
+from fssd.config import TrainConfig, load_config
+from fssd.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a detector on your own images."""
+
+    settings: Annotated[TrainConfig, tyro.conf.arg(name="")]
+    config: Path | None = None
+    """YAML file of settings; flags override it."""
+    set: tuple[str, ...] = ()
+    """Model options as KEY=VALUE, for example: --set merge=sum priors=voc."""
+    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Go on with the run in --out where it stopped; begin it if it has not begun."""
+
+
+def run(arguments: list[str]) -> int:
+    """Parse flags over the configuration file, train, and say where the model is."""
+    file = _config_file(arguments)
+    base = load_config(file) if file is not None else TrainConfig()
+    command = tyro.cli(Train, prog="fssd train", args=arguments, default=Train(settings=base))
+    settings = replace(command.settings, options={**base.options, **parse_options(command.set)})
+    from fssd.train.loop import train
+
+    result = train(settings, resume=command.resume)
+    if result.best is not None:
+        print(f"best mAP ({settings.metric}): {result.best:.4f}")
+    print(f"model: {result.model}")
+    return 0
+
+
+def parse_options(pairs: tuple[str, ...]) -> dict[str, Any]:
+    """KEY=VALUE pairs, each value read as YAML. Raises ConfigError for a pair without =."""
+    options = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"--set takes KEY=VALUE, not {pair!r}; for example --set merge=sum")
+        try:
+            options[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {key}: {value!r} is not a YAML value") from error
+    return options
+
+
+def _config_file(arguments: list[str]) -> Path | None:
+    """The value of --config, needed before the other flags to become their defaults."""
+    for place, argument in enumerate(arguments):
+        if argument == "--config" and place + 1 < len(arguments):
+            return Path(arguments[place + 1])
+        if argument.startswith("--config="):
+            return Path(argument.partition("=")[2])
+    return None

@@ -1,0 +1,64 @@
+"""What a user means by IMAGES...: files, folders, glob patterns and videos, in a stable order."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from fssd.data.decode import IMAGE_EXTENSIONS
+from fssd.errors import DataError
+
+VIDEO_EXTENSIONS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"})
+
+
+def find_inputs(arguments: Sequence[str]) -> list[Path]:
+    """Image and video files, each once, in the order given; a folder's in order of name, subfolders too.
+
+    Raises DataError for an argument that names nothing, or a file that is neither image nor video.
+    """
+    found: dict[Path, None] = {}
+    for argument in arguments:
+        found |= dict.fromkeys(_expand(argument))
+    return list(found)
+
+
+def is_video(path: Path) -> bool:
+    """Whether the name of a file is a video's."""
+    return path.suffix.lower() in VIDEO_EXTENSIONS
+
+
+def output_names(files: Iterable[Path], suffix: str) -> list[str]:
+    """A file name for the result of each input: its stem, numbered where two inputs share one."""
+    taken: set[str] = set()
+    names = []
+    for file in files:
+        name, number = f"{file.stem}{suffix}", 2
+        while name.lower() in taken:
+            name, number = f"{file.stem}-{number}{suffix}", number + 1
+        taken.add(name.lower())
+        names.append(name)
+    return names
+
+
+def _expand(argument: str) -> list[Path]:
+    path = Path(argument)
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file() and _is_known(file))
+        if not files:
+            raise DataError("this folder holds no image or video", file=path)
+        return files
+    if path.exists():
+        if not _is_known(path):
+            known = ", ".join(sorted(IMAGE_EXTENSIONS))
+            raise DataError(f"is neither an image ({known}) nor a video", file=path)
+        return [path]
+    matches = sorted(Path(match) for match in glob.glob(argument, recursive=True))
+    files = [match for match in matches if match.is_file() and _is_known(match)]
+    if not files:
+        raise DataError("no such file, folder or pattern; check the path", file=path)
+    return files
+
+
+def _is_known(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_EXTENSIONS or is_video(path)
