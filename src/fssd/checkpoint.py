@@ -108,7 +108,7 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], file: Path) -> None:
             raise CheckpointError(f"{file}: has no tensor {name!r}; it belongs to another network")
         if tensors[name].shape != tensor.shape:
             raise CheckpointError(
-                f"{file}: {name!r} has shape {tuple(tensors[name].shape)}, the network needs {tuple(tensor.shape)}"
+                f"{file}: {name!r} has shape {tuple(tensors[name].shape)}, not {tuple(tensor.shape)}"
             )
     extra = sorted(set(tensors) - set(own))
     if extra:

@@ -7,7 +7,7 @@ The resolved configuration is stored in every checkpoint. No torch here, so that
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -37,13 +37,13 @@ class TrainConfig:
     out: Path | None = None
     """Folder for checkpoints, logs and the resolved configuration."""
     options: tyro.conf.Suppress[Mapping[str, Any]] = field(default_factory=dict)
-    """Model options, such as merge: sum or priors: voc (see `fssd.build_model`); --set on the command line."""
+    """Model options, such as merge: sum or priors: voc (see `fssd.build_model`); flag --set."""
     train_split: str = "train"
     """Split to train on."""
     val_split: str | None = "val"
     """Split to evaluate on while training; "none" for no evaluation."""
     bad_share: float = 0.02
-    """Share of images with errors (0..1) up to which they are left out with a warning; above it, nothing runs."""
+    """Share of images with errors (0..1) that may be left out with a warning; above it, nothing runs."""
 
     start: Start = "backbone"
     """Start from ImageNet "backbone" weights, from a trained "ssd" (FSSD+, paper 3.2), or from "nothing"."""
@@ -71,7 +71,7 @@ class TrainConfig:
     schedule: Schedule | None = None
     """How the learning rate falls."""
     steps: tuple[int, ...] = ()
-    """Iterations at which multistep multiplies the rate by 0.1; () for 2/3 and 5/6 of the run (80k, 100k of 120k)."""
+    """Iterations at which multistep divides the rate by ten; () for 2/3 and 5/6 of the run."""
     warmup: int | None = None
     """Iterations over which the rate rises linearly from a hundredth of it (paper: none)."""
     ema: float | None = None
@@ -192,6 +192,19 @@ def resolve(config: TrainConfig) -> TrainConfig:
     return config
 
 
+CHOICES: dict[str, tuple[str, ...]] = {
+    "schedule": ("multistep", "cosine", "constant"),
+    "start": ("backbone", "ssd", "nothing"),
+    "amp": ("off", "bf16", "fp16"),
+    "metric": ("voc07", "voc12", "coco"),
+    "augment": ("ssd", "mirror", "none"),
+}
+AT_LEAST_ONE = ("batch_size", "accumulate", "save_every", "log_every")
+ABOVE_ZERO = ("lr", "epochs", "iterations", "eval_every")
+NOT_BELOW_ZERO = ("workers", "threads", "weight_decay", "clip_norm", "warmup", "seed", "momentum")
+SHARES = ("ema", "bad_share", "momentum")
+
+
 def _check(config: TrainConfig) -> None:
     if config.data is None:
         raise ConfigError("training needs a data set; give --data")
@@ -199,31 +212,25 @@ def _check(config: TrainConfig) -> None:
         raise ConfigError("training needs a folder for its results; give --out")
     if config.iterations is not None and config.epochs is not None:
         raise ConfigError("give either --epochs or --iterations, not both")
-    for key in ("batch_size", "accumulate", "save_every", "log_every"):
-        if getattr(config, key) < 1:
-            raise ConfigError(f"{key} is {getattr(config, key)}; it must be 1 or more")
-    for key in ("lr", "epochs", "iterations"):
-        value = getattr(config, key)
-        if value is not None and value <= 0:
-            raise ConfigError(f"{key} is {value}; it must be above 0")
-    for key in ("workers", "threads", "weight_decay", "clip_norm", "warmup"):
-        if getattr(config, key) < 0:
-            raise ConfigError(f"{key} is {getattr(config, key)}; it cannot be below 0")
-    choices = {
-        "schedule": ("multistep", "cosine", "constant"),
-        "start": ("backbone", "ssd", "nothing"),
-        "amp": ("off", "bf16", "fp16"),
-        "metric": ("voc07", "voc12", "coco"),
-        "augment": ("ssd", "mirror", "none"),
-    }
-    for key, known in choices.items():
-        if getattr(config, key) not in known:
-            raise ConfigError(
-                f"there is no {key} {getattr(config, key)!r}{nearest(str(getattr(config, key)), known)}"
-            )
-    if config.ema is not None and not 0 <= config.ema < 1:
-        raise ConfigError(f"ema is {config.ema}; a decay lies from 0 up to but not including 1")
-    if not 0 <= config.bad_share < 1:
-        raise ConfigError(f"bad_share is {config.bad_share}; it is a share of images, 0 or more and below 1")
     if config.start == "ssd" and config.weights is None:
         raise ConfigError("to start from a trained SSD, name its checkpoint with --weights")
+    for key, known in CHOICES.items():
+        value = getattr(config, key)
+        if value not in known:
+            raise ConfigError(f"there is no {key} {value!r}{nearest(str(value), known)}")
+    for key, good, needs in _bounds(config):
+        if not good:
+            raise ConfigError(f"{key} is {getattr(config, key)}; it must be {needs}")
+
+
+def _bounds(config: TrainConfig) -> Iterator[tuple[str, bool, str]]:
+    """Each bounded setting, whether its value is good, and what it needs."""
+    for key in AT_LEAST_ONE:
+        yield key, getattr(config, key) >= 1, "1 or more"
+    for key in ABOVE_ZERO:
+        value = getattr(config, key)
+        yield key, value is None or value > 0, "above 0"
+    for key in NOT_BELOW_ZERO:
+        yield key, getattr(config, key) >= 0, "0 or more"
+    for key in SHARES:
+        yield key, 0 <= getattr(config, key) < 1, "0 or more and below 1"

@@ -53,7 +53,7 @@ def _expand(argument: str) -> list[Path]:
             known = ", ".join(sorted(IMAGE_EXTENSIONS))
             raise DataError(f"is neither an image ({known}) nor a video", file=path)
         return [path]
-    matches = sorted(Path(match) for match in glob.glob(argument, recursive=True))
+    matches = sorted(Path(match) for match in glob.glob(argument, recursive=True))  # noqa: PTH207 (absolute too)
     files = [match for match in matches if match.is_file() and _is_known(match)]
     if not files:
         raise DataError("no such file, folder or pattern; check the path", file=path)

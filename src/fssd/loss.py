@@ -17,7 +17,7 @@ BACKGROUND = 0
 
 
 class Target(NamedTuple):
-    """The objects of an image. boxes: (G, 4) xyxy pixels of the network input. labels: (G,) int64, 0-based."""
+    """The objects of an image. boxes: (G, 4) xyxy pixels of the input. labels: (G,) int64, 0-based."""
 
     boxes: Tensor
     labels: Tensor
@@ -74,7 +74,7 @@ def multibox_loss(
 
 
 def mine_negatives(background_loss: Tensor, positive: Tensor, count: Tensor) -> Tensor:
-    """The `count` (B,) unmatched priors of each image with the largest `background_loss` (B, P), as (B, P) bool."""
+    """The `count` (B,) unmatched priors of each image with most `background_loss` (B, P), as (B, P) bool."""
     ranked = background_loss.masked_fill(positive, -1.0)  # cross entropy is never below 0
     order = ranked.argsort(dim=1, descending=True, stable=True)
     rank = torch.empty_like(order).scatter_(

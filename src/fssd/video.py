@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import cv2
+import numpy as np
 
 from fssd.atomic import atomic_path
 from fssd.data.sample import Image
@@ -39,7 +40,7 @@ def read_frames(path: Path) -> Iterator[Image]:
             if not good:
                 break
             count += 1
-            yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+            yield np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), np.uint8)
     if count == 0:
         raise ImageError("holds no frame that can be decoded; convert it, for example to mp4", file=path)
 

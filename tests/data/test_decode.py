@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image as Pillow
+from PIL.PngImagePlugin import PngImageFile
 
 from fssd.data.decode import decode_image, image_size, probe_image, read_header, read_image
 from fssd.data.sample import Image
@@ -259,3 +260,32 @@ def test_damaged_bytes_raise_only_image_errors(kind: str) -> None:
             assert isinstance(error, FssdError)
             refused += 1
     assert refused > 50
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_size_is_read_from_the_header_alone(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.image"
+    data = encode(Pillow.fromarray(picture()), kind)
+    keep = (
+        len(data) if kind in {"WEBP", "TIFF"} else len(data) * 9 // 10
+    )  # those two keep their directory apart
+    path.write_bytes(data[:keep])
+    assert image_size(path) == (40, 30)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "BMP"])
+def test_arrays_from_pillow_are_writable_too(kind: str) -> None:
+    assert decode_image(encode(Pillow.fromarray(picture()), kind), "a").flags.writeable
+
+
+def test_size_of_a_png_costs_no_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(encode(Pillow.fromarray(picture()), "PNG"))  # without EXIF, which pillow then looks for
+    decoded: list[object] = []
+
+    def load(self: PngImageFile) -> None:
+        decoded.append(self)
+
+    monkeypatch.setattr(PngImageFile, "load", load)
+    assert image_size(path) == (40, 30)
+    assert decoded == []

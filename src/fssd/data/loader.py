@@ -56,7 +56,7 @@ class Views(Dataset[Any]):
 
 
 def load_sample(record: Record, difficult: bool = True) -> Sample:
-    """Decode a record for training, without its crowds and, if asked, its difficult objects. Raises ImageError."""
+    """Decode a record for training, without crowds and, if asked, difficult objects. Raises ImageError."""
     keep = ~record.crowd if difficult else ~(record.crowd | record.difficult)
     image = read_image(record.path)
     return Sample(image, record.boxes[keep], record.labels[keep], record.difficult[keep], str(record.path))

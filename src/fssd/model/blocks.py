@@ -42,6 +42,15 @@ class SeparableConv(nn.Sequential):
         )
 
 
+class LiteBottleneck(nn.Sequential):
+    """The light form of `Bottleneck`: 1x1 to half the width, then the separable block."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int = 0) -> None:
+        super().__init__(
+            ConvReLU(inputs, outputs // 2, 1), SeparableConv(outputs // 2, outputs, kernel, stride, padding)
+        )
+
+
 class SeparablePredictor(nn.Sequential):
     """SSDLite's head: depthwise 3x3 with batch norm and ReLU6, then a 1x1 that predicts."""
 

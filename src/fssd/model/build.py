@@ -12,20 +12,13 @@ from torch import Tensor, nn
 from fssd.errors import ConfigError, nearest
 from fssd.model.backbones.lite import EfficientNetLite0
 from fssd.model.backbones.vgg import VGG16Reduced
-from fssd.model.blocks import Bottleneck, Chain, ConvReLU, L2Norm, SeparableConv, SeparablePredictor, xavier
-from fssd.model.extras import FSSD_EXTRAS, SSD_EXTRAS, make_extras
-from fssd.model.fusion import Fusion, Source
-from fssd.model.heads import Heads, conv_predictor
-from fssd.model.network import FusionNeck, Network, Spec, SSDNeck
-from fssd.model.priors import Level, make_levels
-from fssd.model.pyramid import LITE_PYRAMID, PYRAMIDS, Block, Pyramid
+from fssd.model.blocks import SeparablePredictor, xavier
+from fssd.model.heads import Heads, Predictor, conv_predictor
+from fssd.model.necks import Neck, Plan, fssd_lite, fssd_vgg, ssd_lite, ssd_vgg
+from fssd.model.network import Network, Spec
+from fssd.model.priors import make_levels
 
 PYRAMID_FORMS = ("after", "with-fused", "bottleneck")  # Fig. 3 (b), (a), (c)
-VGG_SOURCES = ("conv4_3", "fc7", "conv7_2")
-LITE_WIDTH = 96  # channels of each transformed source; keeps the fusion under a tenth of the backbone's work
-LITE_FRACTION = (
-    0.97  # running statistics of short trainings; the paper's 0.999 needs tens of thousands of steps
-)
 
 
 @dataclass(frozen=True)
@@ -46,6 +39,13 @@ DESIGNS = {
     # The lite models are for people's own data, where small objects abound: the table that starts at 21 px.
     "ssd300-lite": Design("ssd", 300, "lite", "coco"),
     "fssd300-lite": Design("fssd", 300, "lite", "coco"),
+}
+
+NECKS: dict[tuple[str, str], tuple[Callable[[Plan], Neck], Predictor]] = {
+    ("ssd", "vgg16"): (ssd_vgg, conv_predictor),
+    ("ssd", "lite"): (ssd_lite, SeparablePredictor),
+    ("fssd", "vgg16"): (fssd_vgg, conv_predictor),
+    ("fssd", "lite"): (fssd_lite, SeparablePredictor),
 }
 
 COMMON_OPTIONS = {"priors", "ratios", "truncate", "backbone", "mean", "std"}
@@ -89,8 +89,8 @@ def build_model(name: str, num_classes: int, **options: Any) -> Network:
     own = options.get("backbone")
     backbone = own if own is not None else _backbone(design)
     shapes = feature_shapes(backbone, design.image_size)
-    build_neck, predictor = _NECKS[design.family, design.backbone]
-    neck, channels = build_neck(design, shapes, levels, options)
+    build_neck, predictor = NECKS[design.family, design.backbone]
+    neck, channels = build_neck(Plan(design.image_size, own is None, shapes, levels, options))
     heads = Heads(channels, [level.anchors for level in levels], num_classes + 1, predictor)
     xavier(neck)
     xavier(heads)
@@ -146,108 +146,3 @@ def _backbone(design: Design) -> nn.Module:
     backbone = VGG16Reduced() if design.backbone == "vgg16" else EfficientNetLite0()
     xavier(backbone)
     return backbone
-
-
-Shapes = dict[str, tuple[int, int]]
-Neck = tuple[nn.Module, list[int]]  # and the width of each level
-
-
-def _ssd_vgg(design: Design, shapes: Shapes, levels: tuple[Level, ...], options: Mapping[str, Any]) -> Neck:
-    rows = SSD_EXTRAS[design.image_size]
-    predicted = [row for row in rows if row.name.endswith("_2")]
-    taken = ["conv4_3", "fc7", *(row.name for row in predicted)]
-    channels = [shapes["conv4_3"][0], shapes["fc7"][0], *(row.outputs for row in predicted)]
-    return SSDNeck(taken, "fc7", make_extras(rows), L2Norm(channels[0])), channels
-
-
-def _ssd_lite(design: Design, shapes: Shapes, levels: tuple[Level, ...], options: Mapping[str, Any]) -> Neck:
-    taken = [name for name, (_, size) in shapes.items() if size in {level.size for level in levels}]
-    sizes = [shapes[name][1] for name in taken]
-    if sizes != [level.size for level in levels[: len(taken)]] or not taken:
-        raise ConfigError(
-            f"SSD needs maps of {[level.size for level in levels[:3]]} cells a side; the backbone has {shapes}"
-        )
-    rows = LITE_PYRAMID[len(taken) :]
-    channels = [shapes[name][0] for name in taken]
-    blocks: dict[str, nn.Module] = {}
-    for row in rows:
-        blocks[row.name] = SeparableConv(
-            channels[-1] if not blocks else row.outputs, row.outputs, row.kernel, row.stride, row.padding
-        )
-        channels.append(row.outputs)
-    return SSDNeck([*taken, *blocks], taken[-1], Chain(blocks), nn.Identity()), channels
-
-
-def _fssd_vgg(design: Design, shapes: Shapes, levels: tuple[Level, ...], options: Mapping[str, Any]) -> Neck:
-    own = options.get("backbone") is None
-    names = tuple(options.get("sources", VGG_SOURCES if own else tuple(shapes)))
-    needs_extras = own and "conv7_2" in names
-    if needs_extras:
-        last = -(-shapes["fc7"][1] // 2)
-        shapes = shapes | {"conv7_2": (FSSD_EXTRAS[-1].outputs, last)}
-    # The released network takes conv3_3 and conv7_2, which have 256 channels already, as they are.
-    as_is = {"conv3_3", "conv7_2"} if own and not options.get("reduce_all", False) else set()
-    sources = _sources(names, shapes, as_is, levels[0].size)
-    fusion = Fusion(
-        sources, 256, levels[0].size, options.get("merge", "concat"), options.get("norm", "batch")
-    )
-    form = options.get("pyramid", "after")
-    block: Block = Bottleneck if form == "bottleneck" else ConvReLU
-    pyramid = Pyramid(fusion.channels, PYRAMIDS[design.image_size], block, form == "with-fused")
-    extras = make_extras(FSSD_EXTRAS) if needs_extras else None
-    return FusionNeck("fc7", extras, fusion, pyramid), pyramid.channels
-
-
-def _fssd_lite(design: Design, shapes: Shapes, levels: tuple[Level, ...], options: Mapping[str, Any]) -> Neck:
-    names = tuple(options.get("sources", tuple(shapes)))
-    sources = _sources(names, shapes, set(), levels[0].size)
-    fusion = Fusion(
-        sources,
-        LITE_WIDTH,
-        levels[0].size,
-        options.get("merge", "concat"),
-        options.get("norm", "batch"),
-        LITE_FRACTION,
-    )
-    form = options.get("pyramid", "after")
-    block: Block = LiteBottleneck if form == "bottleneck" else SeparableConv
-    pyramid = Pyramid(fusion.channels, LITE_PYRAMID, block, form == "with-fused")
-    return FusionNeck("", None, fusion, pyramid), pyramid.channels
-
-
-class LiteBottleneck(nn.Sequential):
-    """The light form of `Bottleneck`: 1x1 to half the width, then the separable block."""
-
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int = 0) -> None:
-        super().__init__(
-            ConvReLU(inputs, outputs // 2, 1), SeparableConv(outputs // 2, outputs, kernel, stride, padding)
-        )
-
-
-def _sources(names: tuple[str, ...], shapes: Shapes, as_is: set[str], size: int) -> tuple[Source, ...]:
-    known = list(shapes)
-    if not names:
-        raise ConfigError(f"fusion needs at least one source; known: {', '.join(known)}")
-    for name in names:
-        if name not in shapes:
-            raise ConfigError(f"there is no feature map {name!r} to fuse{nearest(name, known)}")
-        if shapes[name][1] > 2 * size:
-            raise ConfigError(
-                f"the map {name!r} has {shapes[name][1]} cells a side, over twice the fused map's {size};"
-                " fuse maps of stride 4 or more"
-            )
-    return tuple(Source(name, shapes[name][0], name not in as_is) for name in names)
-
-
-_NECKS: dict[
-    tuple[str, str],
-    tuple[
-        Callable[[Design, Shapes, tuple[Level, ...], Mapping[str, Any]], Neck],
-        Callable[[int, int], nn.Module],
-    ],
-] = {
-    ("ssd", "vgg16"): (_ssd_vgg, conv_predictor),
-    ("ssd", "lite"): (_ssd_lite, SeparablePredictor),
-    ("fssd", "vgg16"): (_fssd_vgg, conv_predictor),
-    ("fssd", "lite"): (_fssd_lite, SeparablePredictor),
-}

@@ -36,8 +36,8 @@ class Fusion(nn.Module):
 
     sources: the maps, in the order of concatenation. width: channels after each 1x1. size: cells a
     side of the fused map (conv4_3's). merge: "concat" or "sum" (all sources need `width` channels
-    then). norm: "batch" as released, without scale and shift; "batch-affine"; or "none". fraction: how much of its running
-    statistics the normalisation keeps each step.
+    then). norm: "batch" as released, without scale and shift; "batch-affine"; or "none".
+    fraction: how much of its running statistics the normalisation keeps each step.
 
     Larger maps are max-pooled 2x2 (rounding up), smaller ones resized bilinearly after their 1x1.
     Raises ConfigError if a choice is unknown or the widths do not allow a sum.

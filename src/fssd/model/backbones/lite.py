@@ -79,7 +79,9 @@ class InvertedResidual(nn.Module):
 
     def expand(self, x: Tensor) -> Tensor:
         """The expanded map, (B, expand * inputs, H, W) after ReLU6."""
-        return F.relu6(self._bn0(self._expand_conv(x)), inplace=True) if self.has_expand else x
+        if not self.has_expand:
+            return x
+        return F.relu6(self._bn0(self._expand_conv(x)), inplace=True)
 
     def shrink(self, expanded: Tensor, x: Tensor) -> Tensor:
         """Depthwise convolution and projection of `expanded`, plus the shortcut from `x`."""
