@@ -77,7 +77,7 @@ def fssd_vgg(plan: Plan) -> Neck:
     needs_extras = own and "conv7_2" in names
     if needs_extras:
         last = -(-shapes["fc7"][1] // 2)
-        shapes = shapes | {"conv7_2": (FSSD_EXTRAS[-1].outputs, last)}
+        shapes = dict(shapes) | {"conv7_2": (FSSD_EXTRAS[-1].outputs, last)}
     # The released network takes conv3_3 and conv7_2, which have 256 channels already, as they are.
     as_is = {"conv3_3", "conv7_2"} if own and not options.get("reduce_all", False) else set()
     sources = _sources(names, shapes, as_is, levels[0].size)

@@ -81,7 +81,8 @@ class InvertedResidual(nn.Module):
         """The expanded map, (B, expand * inputs, H, W) after ReLU6."""
         if not self.has_expand:
             return x
-        return F.relu6(self._bn0(self._expand_conv(x)), inplace=True)
+        expanded: Tensor = F.relu6(self._bn0(self._expand_conv(x)), inplace=True)
+        return expanded
 
     def shrink(self, expanded: Tensor, x: Tensor) -> Tensor:
         """Depthwise convolution and projection of `expanded`, plus the shortcut from `x`."""

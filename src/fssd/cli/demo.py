@@ -1,0 +1,29 @@
+"""fssd demo: from nothing to a trained detector and pictures, in minutes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Make digit scenes, train fssd300-lite on them for a few minutes, measure it, draw what it finds."""
+
+    out: Path = Path("runs/demo")
+    """Folder for scenes, run and picture."""
+    iterations: int = 150
+    """Weight updates of 16 scenes; 150 take about five minutes on two cores."""
+    scenes: int = 600
+    """Scenes to train on; a quarter as many more are made to measure on."""
+
+
+def run(arguments: list[str]) -> int:
+    """Run the demonstration."""
+    command = tyro.cli(Demo, prog="fssd demo", args=arguments)
+    from fssd.demo import demo
+
+    demo(command.out, iterations=command.iterations, scenes=command.scenes)
+    return 0
