@@ -9,8 +9,10 @@ Names are imported when first used, so that `import fssd` and `fssd --help` do n
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from importlib.metadata import version
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -66,6 +68,18 @@ __all__ = [
     "open_data",
     "train",
 ]
+
+
+class _Package(ModuleType):
+    """Keeps `fssd.train` and `fssd.evaluate` the functions: importing the packages of these names would
+    otherwise put the packages in their place."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _PLACES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

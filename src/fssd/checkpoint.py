@@ -17,12 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from fssd.atomic import atomic_write
-from fssd.errors import CheckpointError
+from fssd.errors import CheckpointError, ConfigError
 from fssd.model.build import build_model
 from fssd.model.network import Network
 
 FORMAT = 1
 HEADER = "fssd"  # one key, so that the bytes of a file do not depend on the order of a hash table
+NEEDED = {"model": str, "options": dict, "own_backbone": bool, "classes": list}
 
 
 class Loaded(NamedTuple):
@@ -75,13 +76,19 @@ def load_model(
         raise CheckpointError(
             f"{file}: holds the state of a training, not a model; use best.safetensors beside it"
         )
+    for key, kind in NEEDED.items():
+        if not isinstance(facts.get(key), kind):
+            raise CheckpointError(f"{file}: its header has no usable {key!r}; save the model again")
     classes = tuple(facts["classes"])
     options = dict(facts["options"])
     if facts["own_backbone"] and backbone is None:
         raise CheckpointError(f"{file}: was made with a backbone of its own; pass that module as backbone=")
     if backbone is not None:
         options["backbone"] = backbone
-    network = build_model(facts["model"], len(classes), **options)
+    try:
+        network = build_model(facts["model"], len(classes), **options)
+    except ConfigError as error:
+        raise CheckpointError(f"{file}: its network cannot be built again: {error}") from error
     fill(network, tensors, file)
     return Loaded(network.to(device).eval(), classes, facts)
 
@@ -137,7 +144,9 @@ def read_tensors(file: Path, device: str | torch.device = "cpu") -> tuple[dict[s
         raise CheckpointError(f"{file}: there is no such file; check the path") from error
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{file}: is damaged or not a safetensors file ({error})") from error
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
+    if not isinstance(document, dict):
+        raise CheckpointError(f"{file}: its header is a {type(document).__name__}, not a JSON object")
+    if document.get("format") != FORMAT:
         raise CheckpointError(
             f"{file}: has format {document.get('format')!r}; this version of fssd reads {FORMAT}"
         )

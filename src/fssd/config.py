@@ -7,6 +7,7 @@ The resolved configuration is stored in every checkpoint. No torch here, so that
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -126,7 +127,7 @@ def load_config(path: Path, base: TrainConfig | None = None) -> TrainConfig:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: is not valid YAML ({error})".replace("\n", " ")) from error
     if not isinstance(values, Mapping):
         raise ConfigError(
@@ -167,7 +168,7 @@ def _convert(key: str, kind: str, value: Any, where: str) -> Any:
             value, str
         ):
             return value
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         pass
     raise ConfigError(f"{where}{key} cannot be {value!r}; it takes {kind}")
 
@@ -229,7 +230,7 @@ def _bounds(config: TrainConfig) -> Iterator[tuple[str, bool, str]]:
         yield key, getattr(config, key) >= 1, "1 or more"
     for key in ABOVE_ZERO:
         value = getattr(config, key)
-        yield key, value is None or value > 0, "above 0"
+        yield key, value is None or 0 < value < math.inf, "above 0 and finite"
     for key in NOT_BELOW_ZERO:
         yield key, getattr(config, key) >= 0, "0 or more"
     for key in SHARES:

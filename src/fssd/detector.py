@@ -14,18 +14,17 @@ from typing import Any, overload
 import cv2
 import numpy as np
 import PIL.Image
-import PIL.ImageOps
 import torch
 from torch import Tensor, nn
 
 from fssd import boxes as box_maths
 from fssd.checkpoint import load_model
-from fssd.data.decode import read_image
+from fssd.data.decode import convert_picture, read_image
 from fssd.data.loader import Pictures, picture_batches
 from fssd.data.sample import DataSet, Image
 from fssd.detect import Found, detect
 from fssd.detections import Detections
-from fssd.errors import ImageError
+from fssd.errors import ConfigError, ImageError
 from fssd.model.network import Network, channels_last
 
 Picture = str | Path | PIL.Image.Image | np.ndarray
@@ -66,7 +65,7 @@ class Detector:
         batch_size (8); keep_image (True), whether `Detections.draw` is to work afterwards.
         Raises ImageError for what is not such an image.
         """
-        if isinstance(images, (str, Path, PIL.Image.Image, np.ndarray)):
+        if isinstance(images, (str, Path, PIL.Image.Image, np.ndarray)) or not isinstance(images, Iterable):
             return next(self.stream([images], **settings))
         return list(self.stream(images, **settings))
 
@@ -74,6 +73,8 @@ class Detector:
         self, images: Iterable[Picture], *, batch_size: int = 8, keep_image: bool = True, **settings: Any
     ) -> Iterator[Detections]:
         """Detections one image after the other; at most `batch_size` images are held at a time."""
+        if batch_size < 1:
+            raise ConfigError(f"batch_size is {batch_size}; it must be 1 or more")
         batch: list[Image] = []
         for image in images:
             batch.append(as_array(image))
@@ -131,7 +132,7 @@ def as_array(image: Picture) -> Image:
     if isinstance(image, (str, Path)):
         return read_image(Path(image))
     if isinstance(image, PIL.Image.Image):
-        return np.asarray(PIL.ImageOps.exif_transpose(image).convert("RGB"))
+        return convert_picture(image)
     if not isinstance(image, np.ndarray):
         raise ImageError(f"an image is a path, a PIL image or an array, not a {type(image).__name__}")
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
@@ -142,7 +143,13 @@ def as_array(image: Picture) -> Image:
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of a name; "auto" is a GPU where there is one."""
+    """The device of a name; "auto" is a GPU where there is one. Raises ConfigError if it is not there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(name)
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"device {name!r} cannot be used here ({reason}); choose cpu or auto") from error
+    return device

@@ -226,3 +226,10 @@ def test_real_coco() -> None:
     assert sum(len(record.boxes) for part in data for record in part.records) == 1520
     assert data[0].facts["category_ids"][-1] == 90 and len(data[0].classes) == 80
     assert data[0].problems == data[1].problems == ()
+
+
+def test_mask_areas_are_kept(tmp_path: Path) -> None:
+    file = write(tmp_path, content(note(1, area=321.5), note(2, area=7, category_id=3)))
+    areas = read_coco(file).records[0].areas
+    assert areas is not None and areas.tolist() == [321.5, 7.0]
+    assert read_coco(write(tmp_path, content(note(1)))).records[0].areas is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import math
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from fssd.data.sample import DataSet, Record
+from fssd.data.source import open_data
 from fssd.detections import Detections
 from fssd.errors import ConfigError
 from fssd.evaluate.coco_ap import coco_average_precision, labels_by_name
@@ -25,7 +27,7 @@ KEYS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs"
 def random_set(seed: int, images: int = 10) -> tuple[DataSet, list[Detections]]:
     """Crowds, difficult objects, mask areas, empty images, tied scores; class d has no object."""
     rng = np.random.default_rng(seed)
-    records, detections, areas = [], [], {}
+    records, detections = [], []
     for i in rng.permutation(images):
         n, d = int(rng.integers(0, 8)), int(rng.integers(0, 130)) * int(rng.random() < 0.8)
         truth = boxes(rng, n)
@@ -46,13 +48,14 @@ def random_set(seed: int, images: int = 10) -> tuple[DataSet, list[Detections]]:
                 rng.integers(0, 3, n),
                 rng.random(n) < 0.15,
                 rng.random(n) < 0.15,
+                (truth[:, 2:] - truth[:, :2]).prod(1).astype(np.float64) * rng.uniform(0.4, 1, n)
+                if seed % 2
+                else None,
             )
         )
-        areas[name] = (truth[:, 2:] - truth[:, :2]).prod(1).astype(np.float64) * rng.uniform(0.4, 1, n)
         scores = np.sort(rng.integers(1, 60, d).astype(np.float32) / 60)[::-1].copy()
         detections.append(Detections(found, scores, rng.integers(0, 4, d), CLASSES))
-    facts = {"areas": areas} if seed % 2 else {}
-    return DataSet(CLASSES, tuple(records), facts=facts), detections
+    return DataSet(CLASSES, tuple(records)), detections
 
 
 def boxes(rng: np.random.Generator, n: int) -> Any:
@@ -71,8 +74,8 @@ def pycocotools_result(dataset: DataSet, detections: list[Detections]) -> Any:
         for k in range(len(record.labels)):
             x1, y1, x2, y2 = record.boxes[k].astype(float).tolist()
             area = (x2 - x1) * (y2 - y1)
-            if "areas" in dataset.facts:
-                area = dataset.facts["areas"][record.image_id][k]
+            if record.areas is not None:
+                area = record.areas[k]
             annotations.append(
                 {
                     "id": len(annotations) + 1,
@@ -191,12 +194,64 @@ def test_nothing_found_and_nothing_to_find() -> None:
 def test_wrong_lengths() -> None:
     with pytest.raises(ValueError, match="0 detections for 1 images"):
         coco_average_precision(one_record([[0, 0, 9, 9]]), [])
-    dataset = DataSet(("a",), one_record([[0, 0, 9, 9]]).records, facts={"areas": {"img": [1.0, 2.0]}})
-    with pytest.raises(ValueError, match="2 areas for the 1 objects of image img"):
-        coco_average_precision(dataset, single([]))
 
 
 def test_missing_hotcoco_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "hotcoco", None)
     with pytest.raises(ConfigError, match=r'pip install "fssd\[eval\]"'):
         coco_average_precision(one_record([[0, 0, 9, 9]]), single([]))
+
+
+def test_a_json_file_read_by_us_gives_what_pycocotools_makes_of_it(tmp_path: Path) -> None:
+    """Sparse category ids, crowds and mask areas: the whole way from the file to the twelve numbers."""
+    dataset, detections = random_set(3)
+    ids = {0: 5, 1: 18, 2: 44, 3: 90}
+    folder = tmp_path / "val2017"
+    folder.mkdir()
+    (tmp_path / "annotations").mkdir()
+    annotations = []
+    for record in dataset.records:
+        (folder / f"{record.image_id}.jpg").touch()
+        for k, (x1, y1, x2, y2) in enumerate(record.boxes.round().tolist()):
+            annotations.append(
+                {
+                    "id": len(annotations) + 1, "image_id": int(record.image_id),
+                    "category_id": ids[int(record.labels[k])], "bbox": [x1, y1, x2 - x1, y2 - y1],
+                    "iscrowd": int(record.crowd[k]), "area": float(record.areas[k]),
+                }
+            )  # fmt: skip
+    document = {
+        "images": [
+            {"id": int(r.image_id), "file_name": f"{r.image_id}.jpg", "width": 300, "height": 300}
+            for r in dataset.records
+        ],
+        "annotations": annotations,
+        "categories": [{"id": ids[label], "name": name} for label, name in enumerate(CLASSES)],
+    }
+    file = tmp_path / "annotations" / "instances_val2017.json"
+    file.write_text(json.dumps(document))
+    ours = coco_average_precision(open_data(tmp_path, "val"), _in_order_of(file, dataset, detections))
+
+    coco_module = pytest.importorskip("pycocotools.coco")
+    eval_module = pytest.importorskip("pycocotools.cocoeval")
+    rows = [
+        {
+            "image_id": int(record.image_id), "category_id": ids[int(label)], "score": float(score),
+            "bbox": [float(b[0]), float(b[1]), float(b[2]) - float(b[0]), float(b[3]) - float(b[1])],
+        }
+        for record, found in zip(dataset.records, detections, strict=True)
+        for b, score, label in zip(found.boxes, found.scores, found.labels, strict=True)
+    ]  # fmt: skip
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = coco_module.COCO(str(file))
+        evaluation = eval_module.COCOeval(truth, truth.loadRes(rows), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    assert list(ours.numbers.values()) == pytest.approx(evaluation.stats.tolist(), abs=1e-9)
+    assert ours.numbers["APs"] != ours.numbers["APm"]
+
+
+def _in_order_of(file: Path, dataset: DataSet, detections: list[Detections]) -> list[Detections]:
+    by_id = {r.image_id: d for r, d in zip(dataset.records, detections, strict=True)}
+    return [by_id[record.image_id] for record in open_data(file.parent.parent, "val").records]

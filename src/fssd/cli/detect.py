@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from fssd.cli.eval import check_thresholds
-from fssd.errors import DataError
+from fssd.cli.eval import check_counts, check_thresholds
+from fssd.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from fssd.detections import Detections
@@ -51,24 +51,35 @@ class Detect:
 def run(arguments: list[str]) -> int:
     """Detect in every input; one that cannot be read is named and passed over."""
     command = tyro.cli(Detect, prog="fssd detect", args=arguments)
-    check_thresholds(command.score, command.nms)
+    check_thresholds(score=command.score, nms=command.nms)
+    check_counts(top_k=command.top_k, keep=command.keep, batch_size=command.batch_size)
     from fssd.detector import Detector
     from fssd.inputs import find_inputs, is_video, output_names
 
     files = find_inputs(command.images)
     if not files:
         raise DataError("there is nothing to look at; name images, folders or videos")
-    detector = Detector.load(command.model, device=command.device)
-    command.out.mkdir(parents=True, exist_ok=True)
     stills = [file for file in files if not is_video(file)]
     videos = [file for file in files if is_video(file)]
+    pictures, films = output_names(stills, ".jpg"), output_names(videos, ".mp4")
+    _spare_inputs(files, [command.out / name for name in (*pictures, *films)])
+    detector = Detector.load(command.model, device=command.device)
+    command.out.mkdir(parents=True, exist_ok=True)
     bad = 0
     if stills:
-        bad += _detect_stills(command, detector, stills, output_names(stills, ".jpg"))
-    for file, name in zip(videos, output_names(videos, ".mp4"), strict=True):
+        bad += _detect_stills(command, detector, stills, pictures)
+    for file, name in zip(videos, films, strict=True):
         bad += _detect_video(command, detector, file, command.out / name)
     print(f"{len(files) - bad} of {len(files)} inputs done, results in {command.out}")
     return 1 if bad else 0
+
+
+def _spare_inputs(inputs: list[Path], outputs: list[Path]) -> None:
+    """Raise ConfigError if a result would take the place of an input."""
+    own = {file.resolve() for file in inputs}
+    for output in outputs:
+        if output.resolve() in own:
+            raise ConfigError(f"{output}: is an input and would be written over; choose another --out")
 
 
 def _settings(command: Detect) -> dict[str, Any]:

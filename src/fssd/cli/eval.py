@@ -52,7 +52,9 @@ class Eval:
 def run(arguments: list[str]) -> int:
     """Evaluate, print the table, write what was asked for."""
     command = tyro.cli(Eval, prog="fssd eval", args=arguments)
-    check_thresholds(command.score, command.nms)
+    check_thresholds(score=command.score, nms=command.nms, iou=command.iou)
+    check_counts(top_k=command.top_k, keep=command.keep, batch_size=command.batch_size)
+    check_counts(0, workers=command.workers)
     from rich.console import Console
     from rich.progress import track
 
@@ -90,8 +92,15 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def check_thresholds(score: float, nms: float) -> None:
-    """Raise ConfigError unless both lie in 0..1."""
-    for name, value in (("score", score), ("nms", nms)):
+def check_thresholds(**values: float) -> None:
+    """Raise ConfigError unless all lie in 0..1."""
+    for name, value in values.items():
         if not 0 <= value <= 1:
             raise ConfigError(f"{name} is {value}; it lies between 0 and 1")
+
+
+def check_counts(least: int = 1, **values: int) -> None:
+    """Raise ConfigError unless all are at least `least`."""
+    for name, value in values.items():
+        if value < least:
+            raise ConfigError(f"{name} is {value}; it must be {least} or more")

@@ -191,6 +191,7 @@ def _object(row: Row, categories: dict[Id, str], place: str) -> LabelledObject:
         place=place,
         difficult=bool(row.get("difficult")),
         crowd=bool(row.get("iscrowd")),
+        area=float(row["area"]) if _is_number(row.get("area")) else None,
     )
 
 

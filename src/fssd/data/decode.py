@@ -77,6 +77,15 @@ def decode_image(data: bytes, name: Path | str, max_pixels: int = MAX_PIXELS) ->
     return _upright(image, header.orientation)
 
 
+def convert_picture(picture: Pillow.Image) -> Image:
+    """A picture that the caller opened with pillow, as `read_image` would return its file.
+
+    Raises ImageError when its pixels cannot be decoded or are of a kind without an 8-bit meaning.
+    """
+    name = getattr(picture, "filename", "") or "PIL image"
+    return _upright(_decode_with_pillow(picture, name), _orientation(picture))
+
+
 def image_size(path: Path | str) -> tuple[int, int]:
     """(width, height) in pixels as `read_image` would return them, from the header alone.
 

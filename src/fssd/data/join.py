@@ -75,6 +75,7 @@ def _relabel(record: Record, labels: np.ndarray) -> Record:
         labels=mapped[kept],
         difficult=record.difficult[kept],
         crowd=record.crowd[kept],
+        areas=None if record.areas is None else record.areas[kept],
     )
 
 

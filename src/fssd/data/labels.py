@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from fssd.data.sample import Problem, Record
 from fssd.errors import nearest
@@ -23,6 +24,7 @@ class LabelledObject:
     """One object as its label file states it.
 
     name: class name. box: xyxy in pixels. place: where in the file, e.g. "object 3 (dog)" or "line 3".
+    area: px^2 of the object itself, where the format states it.
     """
 
     name: str
@@ -30,6 +32,7 @@ class LabelledObject:
     place: str
     difficult: bool = False
     crowd: bool = False
+    area: float | None = None
 
 
 def build_record(
@@ -64,8 +67,14 @@ def build_record(
         labels=np.array([index[item.name] for item in objects], np.int64),
         difficult=np.array([item.difficult for item in objects], np.bool_),
         crowd=np.array([item.crowd for item in objects], np.bool_),
+        areas=_stated_areas(objects),
     )
     return record, problems
+
+
+def _stated_areas(objects: Sequence[LabelledObject]) -> npt.NDArray[np.float64] | None:
+    areas = [item.area for item in objects if item.area is not None]
+    return np.array(areas, np.float64) if areas and len(areas) == len(objects) else None
 
 
 def missing_image(path: Path) -> Problem:

@@ -40,6 +40,7 @@ class Record:
     width, height: pixels, as the labels declare them; None where the format does not say.
     boxes: (N, 4) float32 xyxy in pixels of the stored image. labels: (N,) int64, 0-based.
     difficult: (N,) bool, ignored by evaluation (Pascal VOC). crowd: (N,) bool, a group (COCO iscrowd).
+    areas: (N,) px^2 of the objects themselves (COCO's masks); None where the format does not say.
     """
 
     image_id: str
@@ -51,6 +52,7 @@ class Record:
     labels: Labels
     difficult: Flags
     crowd: Flags
+    areas: npt.NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,8 +42,8 @@ def coco_average_precision(dataset: DataSet, detections: Sequence[Detections]) -
     """COCO's numbers of one Detections per record, in the order of `dataset.records`.
 
     Crowds match any number of detections and count neither way; difficult objects count neither way. Classes
-    are compared by name. Boxes are not rounded. An object's area is that of its box unless
-    `dataset.facts["areas"]` (image id -> (N,) px^2) knows the area of its mask, which COCO sorts sizes by.
+    are compared by name. Boxes are not rounded. COCO sorts sizes by the area of an object's mask, which
+    `Record.areas` holds; where it is None the area of the box is taken.
     """
     hotcoco = _hotcoco()
     if len(detections) != len(dataset):
@@ -99,8 +99,7 @@ def _image_ids(records: Sequence[Record]) -> npt.NDArray[np.int64]:
 def _truth_columns(dataset: DataSet, image_ids: npt.NDArray[np.int64]) -> dict[str, Any]:
     records = dataset.records
     boxes = np.concatenate([np.zeros((0, 4)), *(xywh(r.boxes) for r in records)])
-    areas: Mapping[str, Any] = dataset.facts.get("areas", {})
-    area = np.concatenate([np.zeros(0), *(_areas(r, areas.get(r.image_id)) for r in records)])
+    area = np.concatenate([np.zeros(0), *(_areas(r) for r in records)])
     return {
         "image_ids": np.repeat(image_ids, [len(r.labels) for r in records]),
         "category_ids": np.concatenate([np.zeros(0, np.int64), *(r.labels + 1 for r in records)]),
@@ -110,10 +109,8 @@ def _truth_columns(dataset: DataSet, image_ids: npt.NDArray[np.int64]) -> dict[s
     }
 
 
-def _areas(record: Record, known: Any) -> Floats:
-    area = xywh(record.boxes)[:, 2:].prod(1) if known is None else np.asarray(known, np.float64)
-    if len(area) != len(record.labels):
-        raise ValueError(f"{len(area)} areas for the {len(record.labels)} objects of image {record.image_id}")
+def _areas(record: Record) -> Floats:
+    area = xywh(record.boxes)[:, 2:].prod(1) if record.areas is None else record.areas
     return np.where(record.difficult, IGNORED_AREA, area)
 
 

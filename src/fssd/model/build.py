@@ -133,7 +133,7 @@ def _check_options(name: str, design: Design, options: Mapping[str, Any]) -> Non
             raise ConfigError(f"{name} has no option {key!r}{nearest(key, sorted(known))}")
     form = options.get("pyramid", "after")
     if form not in PYRAMID_FORMS:
-        raise ConfigError(f"there is no pyramid {form!r}{nearest(form, PYRAMID_FORMS)}")
+        raise ConfigError(f"there is no pyramid {form!r}{nearest(str(form), PYRAMID_FORMS)}")
     if design.family == "ssd" and design.backbone == "vgg16" and options.get("backbone") is not None:
         raise ConfigError(f"{name} predicts from VGG16's own layers; pass a backbone to ssd300-lite instead")
 

@@ -54,7 +54,7 @@ class Fusion(nn.Module):
     ) -> None:
         super().__init__()
         if merge not in ("concat", "sum"):
-            raise ConfigError(f"there is no merge {merge!r}{nearest(merge, ('concat', 'sum'))}")
+            raise ConfigError(f"there is no merge {merge!r}{nearest(str(merge), ('concat', 'sum'))}")
         widths = [width if source.reduce else source.channels for source in sources]
         if merge == "sum" and len(set(widths)) > 1:
             raise ConfigError(
@@ -66,7 +66,7 @@ class Fusion(nn.Module):
         self.transform = nn.ModuleDict(
             {source.name: ConvReLU(source.channels, width, 1) for source in sources if source.reduce}
         )
-        self.channels = sum(widths) if merge == "concat" else width
+        self.channels = sum(widths) if merge == "concat" else widths[0]
         self.norm = _norm(norm, self.channels, fraction)
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
@@ -90,5 +90,5 @@ def _norm(norm: str, channels: int, fraction: float) -> nn.Module:
     if norm == "none":
         return nn.Identity()
     if norm not in ("batch", "batch-affine"):
-        raise ConfigError(f"there is no norm {norm!r}{nearest(norm, ('batch', 'batch-affine', 'none'))}")
+        raise ConfigError(f"there is no norm {norm!r}{nearest(str(norm), ('batch', 'batch-affine', 'none'))}")
     return CaffeBatchNorm(channels, fraction, affine=norm == "batch-affine")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -81,10 +80,11 @@ def _read(file: Path) -> dict[str, Tensor]:
         if file.suffix == ".safetensors":
             return dict(safetensors.torch.load_file(file))
         loaded: Any = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, ValueError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"{file}: cannot be read as weights ({str(error).splitlines()[0]})") from error
     except safetensors.SafetensorError as error:
         raise CheckpointError(f"{file}: is damaged or not a safetensors file ({error})") from error
+    except Exception as error:  # a damaged pickle fails in any of a dozen ways, some without a message
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f"{file}: cannot be read as weights ({reason})") from error
     if not isinstance(loaded, Mapping) or not all(isinstance(v, Tensor) for v in loaded.values()):
         raise CheckpointError(f"{file}: holds no dict of tensors; save a state dict")
     return dict(loaded)

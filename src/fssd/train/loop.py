@@ -35,7 +35,7 @@ from fssd.train.distributed import Place, any_process, process_group, wait_for_a
 from fssd.train.ema import Average
 from fssd.train.log import RunLog
 from fssd.train.optim import learning_rate, make_optimizer, set_lr
-from fssd.train.state import STATE_FILE, Progress, load_state, save_state
+from fssd.train.state import STATE_FILE, Progress, load_state, read_state, save_state
 
 CONFIG_FILE = "config.yaml"
 
@@ -131,8 +131,11 @@ class _Run:
         """Make or take up the run's folder."""
         state = self.out / STATE_FILE
         if resume and state.exists():
-            self.progress, document = load_state(state, self.network, self.optimizer, self.average)
+            tensors, document = read_state(state)
+            # First of all: with other settings the tensors need not fit, and the setting is what to name.
             _check_same(document, to_values(self.config), self.place.world, state)
+            _check_same_data(document, self.train_set, state)
+            self.progress = load_state(state, tensors, document, self.network, self.optimizer, self.average)
             if document["scaler"]:
                 self.scaler.load_state_dict(document["scaler"])
         elif state.exists() or ((self.out / CONFIG_FILE).exists() and not resume):
@@ -141,8 +144,9 @@ class _Run:
             _start_weights(self.network, self.config)
             if self.average is not None:
                 self.average.restore(self.network.state_dict(), 0)
+        wait_for_all(self.place)  # a slower process must not find the folder that the first one makes
         if self.place.is_first:
-            self.out.mkdir(parents=True, exist_ok=True)
+            _make_folder(self.out)
             for leftover in self.out.glob(".tmp-*"):
                 leftover.unlink()  # of a process that was killed while it wrote
             atomic_write(self.out / CONFIG_FILE, yaml.safe_dump(to_values(self.config), sort_keys=False))
@@ -305,6 +309,7 @@ class _Run:
             document = describe(self.network, self.train_set.classes) | {
                 "config": to_values(self.config),
                 "world": self.place.world,
+                "images": len(self.train_set),
             }
             save_state(
                 self.out / STATE_FILE,
@@ -345,11 +350,18 @@ class _Means:
 def _fresh_network(config: TrainConfig, num_classes: int, backbone: torch.nn.Module | None) -> Network:
     """New weights from the seed, without touching the caller's random state."""
     options = dict(config.options)
+    if "backbone" in options:
+        raise ConfigError("a backbone is a module, which no setting can name; use fssd.train(backbone=...)")
     if backbone is not None:
         options["backbone"] = backbone
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        return build_model(config.model, num_classes, **options)
+        try:
+            return build_model(config.model, num_classes, **options)
+        except (TypeError, ValueError) as error:
+            if not config.options:
+                raise
+            raise ConfigError(f"the model options {dict(config.options)} do not fit ({error})") from error
 
 
 def _start_weights(network: Network, config: TrainConfig) -> None:
@@ -362,6 +374,15 @@ def _start_weights(network: Network, config: TrainConfig) -> None:
     if network.spec.own_backbone and config.weights is None:
         return  # the user's module came with the weights it is to start from
     load_backbone(network, config.weights)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"{folder}: cannot be made a folder ({error.strerror}); choose another --out"
+        ) from error
 
 
 def _check_same(document: dict[str, Any], config: dict[str, Any], world: int, state: Path) -> None:
@@ -377,4 +398,16 @@ def _check_same(document: dict[str, Any], config: dict[str, Any], world: int, st
     if document["world"] != world:
         raise ConfigError(
             f"{state}: was made by {document['world']} processes, not {world}; resume with as many"
+        )
+
+
+def _check_same_data(document: dict[str, Any], dataset: DataSet, state: Path) -> None:
+    """The data may have moved, but not changed. Raises ConfigError."""
+    before, now = document["classes"], list(dataset.classes)
+    if before != now:
+        raise ConfigError(f"{state}: was made with the classes {before}, the data set has {now}; start anew")
+    if document["images"] != len(dataset):
+        raise ConfigError(
+            f"{state}: was made with {document['images']} images, the data set has {len(dataset)};"
+            " resume with the same images or start another run in a new --out"
         )

@@ -54,13 +54,23 @@ def save_state(
     write_tensors(path, tensors, {**document, **facts})
 
 
-def load_state(
-    path: Path, network: Network, optimizer: torch.optim.Optimizer, average: Average | None
-) -> tuple[Progress, dict[str, Any]]:
-    """Take up a saved state; returns the progress and the file's document. Raises CheckpointError."""
+def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and document of a saved state. Raises CheckpointError."""
     tensors, document = read_tensors(path)
     if document.get("kind") != "training":
         raise CheckpointError(f"{path}: holds no training state; resume from a run's {STATE_FILE}")
+    return tensors, document
+
+
+def load_state(
+    path: Path,
+    tensors: dict[str, Tensor],
+    document: dict[str, Any],
+    network: Network,
+    optimizer: torch.optim.Optimizer,
+    average: Average | None,
+) -> Progress:
+    """Take up a state that `read_state` read from `path`. Raises CheckpointError if it does not fit."""
     fill(network, _below(tensors, "model/"), path)
     momentum = _below(tensors, "momentum/")
     for name, parameter in network.named_parameters():
@@ -68,7 +78,7 @@ def load_state(
             optimizer.state[parameter]["momentum_buffer"] = _like(momentum[name], parameter)
     if average is not None:
         average.restore(_below(tensors, "average/"), document["average_updates"])
-    return Progress(document["iteration"], document["best"]), document
+    return Progress(document["iteration"], document["best"])
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

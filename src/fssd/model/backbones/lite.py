@@ -86,7 +86,7 @@ class InvertedResidual(nn.Module):
 
     def shrink(self, expanded: Tensor, x: Tensor) -> Tensor:
         """Depthwise convolution and projection of `expanded`, plus the shortcut from `x`."""
-        out = F.relu6(self._bn1(self._depthwise_conv(expanded)), inplace=True)
+        out: Tensor = F.relu6(self._bn1(self._depthwise_conv(expanded)), inplace=True)
         out = self._bn2(self._project_conv(out))
         return out + x if self.has_shortcut else out
 
