@@ -152,14 +152,14 @@ def _convert(key: str, kind: str, value: Any, where: str) -> Any:
     if value is None and "None" in kind:
         return None
     try:
-        if kind.startswith("Path"):
-            return Path(str(value))
+        if kind.startswith("Path") and isinstance(value, (str, Path)):
+            return Path(value)
         if kind.startswith("float") and not isinstance(value, bool):
             return float(value)
-        if kind.startswith("int") and not isinstance(value, bool) and int(value) == float(value):
-            return int(value)
+        if kind.startswith("int"):
+            return _whole(value)
         if kind.startswith("tuple") and isinstance(value, (list, tuple)):
-            return tuple(int(v) for v in value)
+            return tuple(_whole(v) for v in value)
         if "Mapping" in kind and isinstance(value, Mapping):
             return dict(value)
         if kind == "bool" and isinstance(value, bool):
@@ -171,6 +171,13 @@ def _convert(key: str, kind: str, value: Any, where: str) -> Any:
     except (TypeError, ValueError, OverflowError):
         pass
     raise ConfigError(f"{where}{key} cannot be {value!r}; it takes {kind}")
+
+
+def _whole(value: Any) -> int:
+    """`value` as an int if that loses nothing, else ValueError."""
+    if isinstance(value, bool) or int(value) != float(value):
+        raise ValueError
+    return int(value)
 
 
 def to_values(config: TrainConfig) -> dict[str, Any]:

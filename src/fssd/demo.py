@@ -45,7 +45,7 @@ def demo(
 
     A run that was interrupted goes on where it stopped. Raises ConfigError if an optional package is missing.
     """
-    console = console or Console(highlight=False)
+    console = console or Console(highlight=False, soft_wrap=True)
     folder = make_scenes(out / "scenes", train=scenes, val=max(scenes // 4, 1))
     console.print(f"digit scenes: {folder}")
     val = open_data(folder, "val")

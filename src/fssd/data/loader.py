@@ -165,8 +165,21 @@ def _stack_pictures(rows: list[Picture | DataError]) -> PictureBatch | DataError
     return torch.stack([image for image, _ in good]), [size for _, size in good]
 
 
+def _started(loader: DataLoader[Any]) -> Iterator[Any]:
+    """The loader's iterator, its workers started while OpenCV holds no threads.
+
+    A worker is forked, and one that inherits OpenCV's pool without its threads hangs when it touches it.
+    """
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)  # ends the pool
+    try:
+        return iter(loader)
+    finally:
+        cv2.setNumThreads(threads)
+
+
 def _raise_errors(loader: DataLoader[Any]) -> Iterator[Any]:
-    for batch in loader:
+    for batch in _started(loader):
         if isinstance(batch, DataError):
             raise batch
         yield batch

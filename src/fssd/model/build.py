@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,16 +103,14 @@ def build_model(name: str, num_classes: int, **options: Any) -> Network:
 
 
 def feature_shapes(backbone: nn.Module, image_size: int) -> dict[str, tuple[int, int]]:
-    """(channels, cells a side) of each map that a backbone makes of an image, found by trying.
+    """(channels, cells a side) of each map that a backbone makes of an image.
 
-    Raises ConfigError if the module does not return a dict of square maps, finest first.
+    Found by a pass on the meta device, which computes shapes alone. Raises ConfigError if the module does
+    not return a dict of square maps, finest first.
     """
-    was_training = backbone.training
-    try:
-        with torch.no_grad():
-            features = backbone.eval()(torch.zeros(1, 3, image_size, image_size))
-    finally:
-        backbone.train(was_training)
+    with torch.no_grad():
+        probe = deepcopy(backbone).to("meta").eval()
+        features = probe(torch.zeros(1, 3, image_size, image_size, device="meta"))
     if not isinstance(features, Mapping) or not features:
         raise ConfigError(
             f"a backbone returns a dict of feature maps by name, not a {type(features).__name__}"

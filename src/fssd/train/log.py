@@ -27,7 +27,7 @@ class RunLog:
         self.path = folder / LOG_FILE
         self.total = total
         self.images = images
-        self.console = console or Console(highlight=False)
+        self.console = console or Console(highlight=False, soft_wrap=True)
         self.last = (time.monotonic(), start)
         _drop_lines_after(self.path, start)
         self.board = _tensorboard(folder, start)

@@ -1,0 +1,59 @@
+"""What several tests share: digit scenes, backbones that cost next to nothing, a model file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fssd.checkpoint import save_model
+from fssd.data.scenes import CLASSES, make_scenes
+from fssd.model.build import build_model
+
+
+class TinyBackbone(nn.Module):
+    """Three maps of 8 channels, 38, 19 and 10 cells a side; the same weights every time."""
+
+    mean = (123.0, 117.0, 104.0)
+    std = (58.0, 57.0, 57.0)
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(5)
+            self.fine = nn.Conv2d(3, 8, 8, stride=8, padding=2)
+            self.middle = nn.Conv2d(8, 8, 3, stride=2, padding=1)
+            self.coarse = nn.Conv2d(8, 8, 3, stride=2, padding=1)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        fine = self.fine(images).relu()
+        middle = self.middle(fine).relu()
+        return {"fine": fine, "middle": middle, "coarse": self.coarse(middle).relu()}
+
+
+@pytest.fixture(scope="session")
+def tiny_backbone() -> Callable[[], nn.Module]:
+    """Makes a small backbone, always with the same weights."""
+    return TinyBackbone
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A VOC folder of 12 training scenes, one of them empty, and 4 of validation. Not to be changed."""
+    pytest.importorskip("sklearn", reason='the scenes need scikit-learn: pip install "fssd[demo]"')
+    pytest.importorskip("skimage", reason='the scenes need scikit-image: pip install "fssd[demo]"')
+    return make_scenes(tmp_path_factory.mktemp("data") / "scenes", train=12, val=4)
+
+
+@pytest.fixture(scope="session")
+def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model file of an untrained fssd300-lite for digits: it finds much, none of it right."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = build_model("fssd300-lite", len(CLASSES))
+    path = tmp_path_factory.mktemp("model") / "untrained.safetensors"
+    save_model(path, network.state_dict(), network, CLASSES, {"iteration": 0})
+    return path

@@ -1,0 +1,409 @@
+"""`build_model`: parameter counts, map sizes, every option, and backbones of the user's own.
+
+Counts are those computed from the released layer tables; where a variant has none, it is worked out here
+from layer shapes. Where shapes are enough, networks are built on the meta device, which has no numbers.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fssd.errors import ConfigError
+from fssd.model.build import DESIGNS, build_model, feature_shapes
+from fssd.model.network import Network
+
+META = torch.device("meta")
+
+COMMITTED = [[2], [2, 3], [2, 3], [2], [2], [2]]  # anchors 4-6-6-4-4-4
+PORT_300 = [[2, 3], [2, 3], [2, 3], [2, 3], [2], [2]]  # anchors 6-6-6-6-4-4
+PORT_512 = [[2, 3], [2, 3], [2, 3], [2, 3], [2, 3], [2], [2]]
+PORT = {"reduce_all": True, "norm": "batch-affine"}
+FOUR = ("conv3_3", "conv4_3", "fc7", "conv7_2")
+
+
+def meta(name: str, classes: int = 20, **options: Any) -> Network:
+    with META:
+        return build_model(name, classes, **options)
+
+
+def learnable(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+def conv(inputs: int, outputs: int, kernel: int) -> int:
+    """Parameters of a convolution with bias."""
+    return inputs * outputs * kernel * kernel + outputs
+
+
+# ---------------------------------------------------------------- parameter counts
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "options", "expected"),
+    [
+        ("fssd300-vgg16", 20, {}, 33_835_182),
+        ("fssd300-vgg16", 80, {}, 39_366_582),
+        ("fssd512-vgg16", 20, {}, 35_229_764),
+        ("fssd512-vgg16", 80, {}, 41_590_964),
+        ("ssd300-vgg16", 20, {}, 26_285_486),
+        ("ssd300-vgg16", 80, {}, 34_305_206),
+        ("ssd512-vgg16", 20, {}, 27_188_676),
+        ("ssd512-vgg16", 80, {}, 36_038_196),
+        ("fssd300-vgg16", 20, {"ratios": COMMITTED}, 33_719_932),
+        ("fssd300-vgg16", 80, {"ratios": COMMITTED}, 38_974_732),
+        ("fssd300-vgg16", 20, {"ratios": PORT_300, **PORT}, 34_132_960),
+        ("fssd300-vgg16", 80, {"ratios": PORT_300, **PORT}, 40_217_440),
+        ("fssd512-vgg16", 20, {"ratios": PORT_512, **PORT}, 35_527_542),
+        ("fssd512-vgg16", 80, {"ratios": PORT_512, **PORT}, 42_441_822),
+        ("fssd300-vgg16", 20, {"sources": ("conv4_3", "fc7")}, 30_852_142),
+        ("fssd300-vgg16", 20, {"sources": FOUR}, 35_014_830),
+        ("fssd300-vgg16", 20, {"merge": "sum"}, 31_475_886),
+        ("fssd300-vgg16", 20, {"sources": FOUR, "merge": "sum"}, 31_475_886),  # conv3_3 has no weights
+        ("fssd300-vgg16", 20, {"sources": FOUR, "norm": "none"}, 35_014_830),
+    ],
+)
+def test_parameter_count(name: str, classes: int, options: dict[str, Any], expected: int) -> None:
+    assert learnable(meta(name, classes, **options)) == expected
+
+
+def test_parameter_count_of_each_part() -> None:
+    net = meta("fssd300-vgg16")
+    fully = learnable(net.backbone.fc6) + learnable(net.backbone.fc7)
+    assert fully == 5_769_216
+    assert learnable(net.backbone) - fully == 14_714_688
+    assert learnable(net.neck.extras) == 1_803_392
+    assert learnable(net.neck.fusion) == 393_728
+    assert learnable(net.neck.pyramid) == 8_849_408
+    assert [learnable(block) for block in net.neck.pyramid.blocks.values()] == [
+        3_539_456,
+        2_359_808,
+        1_179_904,
+        590_080,
+        590_080,
+        590_080,
+    ]
+    assert learnable(net.heads) == 2_304_750
+    assert learnable(meta("fssd512-vgg16").neck.pyramid) == 9_898_240
+
+
+def test_parameter_count_of_the_pyramid_on_the_fused_map() -> None:
+    # Without ds_1; ds_2 and the first heads read the 768 channels of the fused map.
+    expected = 33_835_182 - conv(768, 512, 3)
+    expected += conv(768, 512, 3) - conv(512, 512, 3)
+    expected += conv(768, 4 * (4 + 21), 3) - conv(512, 4 * (4 + 21), 3)
+    assert learnable(meta("fssd300-vgg16", pyramid="with-fused")) == expected
+
+
+def test_parameter_count_of_the_bottleneck_pyramid() -> None:
+    widths = [768, 512, 512, 256, 256, 256, 256]
+    blocks = [
+        conv(inputs, outputs // 2, 1) + conv(outputs // 2, outputs, 3) for inputs, outputs in pairwise(widths)
+    ]
+    expected = 33_835_182 - 8_849_408 + sum(blocks)
+    assert learnable(meta("fssd300-vgg16", pyramid="bottleneck")) == expected
+
+
+def test_affine_norm_adds_scale_and_shift_and_released_norm_has_none() -> None:
+    plain, affine = meta("fssd300-vgg16"), meta("fssd300-vgg16", norm="batch-affine")
+    assert learnable(plain.neck.fusion.norm) == 0
+    assert learnable(affine) == 33_835_182 + 2 * 768
+
+
+# ---------------------------------------------------------------- map sizes
+
+
+def conv_sizes(net: Network) -> dict[str, int]:
+    """Cells a side of the output of each convolution, by name, in the order they run."""
+    sizes: dict[str, int] = {}
+    for name, module in net.named_modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(
+                lambda _m, _i, out, name=name: sizes.__setitem__(name, int(out.shape[-1]))
+            )
+    with META, torch.no_grad():
+        net.eval()(torch.zeros(1, 3, net.image_size, net.image_size))
+    return sizes
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (
+            "fssd300-vgg16",
+            {
+                "backbone.": [300, 300, 150, 150, 75, 75, 75, 38, 38, 38, 19, 19, 19, 19, 19],
+                "neck.extras.": [19, 19, 19, 10],
+                "neck.fusion.": [38, 19],
+                "neck.pyramid.": [38, 19, 10, 5, 3, 1],
+            },
+        ),
+        (
+            "fssd512-vgg16",
+            {
+                "backbone.": [512, 512, 256, 256, 128, 128, 128, 64, 64, 64, 32, 32, 32, 32, 32],
+                "neck.extras.": [32, 32, 32, 16],
+                "neck.fusion.": [64, 32],
+                "neck.pyramid.": [64, 32, 16, 8, 4, 2, 1],
+            },
+        ),
+        ("ssd300-vgg16", {"neck.extras.": [19, 10, 10, 5, 5, 3, 3, 1]}),
+        ("ssd512-vgg16", {"neck.extras.": [32, 16, 16, 8, 8, 4, 4, 2, 2, 1]}),
+    ],
+)
+def test_map_sizes_of_the_released_networks(name: str, expected: dict[str, list[int]]) -> None:
+    sizes = conv_sizes(meta(name))
+    for prefix, values in expected.items():
+        assert [size for key, size in sizes.items() if key.startswith(prefix)] == values, prefix
+
+
+@pytest.mark.parametrize(
+    ("name", "priors", "heads"),
+    [
+        ("fssd300-vgg16", 8732, [4, 6, 6, 6, 4, 4]),
+        ("ssd300-vgg16", 8732, [4, 6, 6, 6, 4, 4]),
+        ("fssd512-vgg16", 24564, [4, 6, 6, 6, 6, 4, 4]),
+        ("ssd512-vgg16", 24564, [4, 6, 6, 6, 6, 4, 4]),
+    ],
+)
+def test_number_of_priors_and_widths_of_heads(name: str, priors: int, heads: list[int]) -> None:
+    net = meta(name, 20)
+    assert net.priors.shape == (priors, 4)
+    assert [head.out_channels for head in net.heads.loc] == [4 * a for a in heads]
+    assert [head.out_channels for head in net.heads.conf] == [21 * a for a in heads]
+    with META:
+        raw = net.eval()(torch.zeros(2, 3, net.image_size, net.image_size))
+    assert raw.offsets.shape == (2, priors, 4)
+    assert raw.logits.shape == (2, priors, 21)
+
+
+@pytest.mark.parametrize(("ratios", "priors"), [(COMMITTED, 8682), (PORT_300, 11620)])
+def test_number_of_priors_follows_the_ratios(ratios: list[list[float]], priors: int) -> None:
+    net = meta("fssd300-vgg16", ratios=ratios)
+    assert net.priors.shape == (priors, 4)
+    with META:
+        assert net.eval()(torch.zeros(1, 3, 300, 300)).logits.shape == (1, priors, 21)
+
+
+# ---------------------------------------------------------------- Tables 1 and 2
+
+CHOICES: list[tuple[dict[str, Any], int, list[int]]] = [
+    ({}, 768, [512, 512, 256, 256, 256, 256]),
+    ({"pyramid": "with-fused"}, 768, [768, 512, 256, 256, 256, 256]),
+    ({"pyramid": "bottleneck"}, 768, [512, 512, 256, 256, 256, 256]),
+    ({"sources": FOUR}, 1024, [512, 512, 256, 256, 256, 256]),
+    ({"sources": FOUR, "pyramid": "with-fused"}, 1024, [1024, 512, 256, 256, 256, 256]),
+    ({"sources": ("conv4_3", "fc7")}, 512, [512, 512, 256, 256, 256, 256]),
+    ({"sources": FOUR, "norm": "none"}, 1024, [512, 512, 256, 256, 256, 256]),
+    ({"norm": "batch-affine"}, 768, [512, 512, 256, 256, 256, 256]),
+    ({"sources": FOUR, "merge": "sum"}, 256, [512, 512, 256, 256, 256, 256]),
+    ({"merge": "sum", "pyramid": "with-fused"}, 256, [256, 512, 256, 256, 256, 256]),
+    ({"sources": FOUR, "reduce_all": True}, 1024, [512, 512, 256, 256, 256, 256]),
+    ({"priors": "coco", "truncate": False}, 768, [512, 512, 256, 256, 256, 256]),
+]
+
+
+@pytest.mark.parametrize(("options", "fused", "widths"), CHOICES, ids=[str(row[0]) for row in CHOICES])
+def test_every_row_of_the_ablation_tables(options: dict[str, Any], fused: int, widths: list[int]) -> None:
+    net = meta("fssd300-vgg16", **options)
+    shapes: list[torch.Size] = []
+    net.neck.fusion.register_forward_hook(lambda _m, _i, out: shapes.append(out.shape))
+    net.neck.register_forward_hook(lambda _m, _i, out: shapes.extend(level.shape for level in out))
+    with META:
+        raw = net.eval()(torch.zeros(2, 3, 300, 300))
+    expected = [(2, c, n, n) for c, n in zip(widths, (38, 19, 10, 5, 3, 1), strict=True)]
+    assert [tuple(shape) for shape in shapes] == [(2, fused, 38, 38), *expected]
+    assert raw.offsets.shape == (2, 8732, 4)
+    assert raw.logits.shape == (2, 8732, 21)
+
+
+def test_released_transforms_leave_the_256_channel_maps_as_they_are() -> None:
+    assert list(meta("fssd300-vgg16", sources=FOUR).neck.fusion.transform) == ["conv4_3", "fc7"]
+    assert list(meta("fssd300-vgg16", sources=FOUR, reduce_all=True).neck.fusion.transform) == list(FOUR)
+
+
+def test_conv7_2_is_not_built_when_it_is_not_fused() -> None:
+    assert meta("fssd300-vgg16", sources=("conv4_3", "fc7")).neck.extras is None
+
+
+@pytest.mark.parametrize("pyramid", ["after", "with-fused", "bottleneck"])
+@pytest.mark.parametrize("merge", ["concat", "sum"])
+@pytest.mark.parametrize("norm", ["batch", "batch-affine", "none"])
+def test_every_choice_of_the_lite_model(pyramid: str, merge: str, norm: str) -> None:
+    net = meta("fssd300-lite", 3, pyramid=pyramid, merge=merge, norm=norm)
+    with META:
+        raw = net.eval()(torch.zeros(1, 3, 300, 300))
+    assert raw.offsets.shape == (1, 8732, 4)
+    assert raw.logits.shape == (1, 8732, 4)
+    fused = 96 if merge == "sum" else 288
+    assert net.neck.fusion.channels == fused
+    first = fused if pyramid == "with-fused" else 160
+    assert net.neck.pyramid.channels == [first, 160, 128, 128, 128, 128]
+
+
+# ---------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("fssd300-vg16", {}, "did you mean 'fssd300-vgg16'"),
+        ("yolo", {}, "ssd512-vgg16"),  # nothing near: all are listed
+        ("fssd300-lite", {"marge": "sum"}, "did you mean 'merge'"),
+        ("fssd300-lite", {"merge": "summ"}, "did you mean 'sum'"),
+        ("fssd300-lite", {"merge": None}, "there is no merge None"),
+        ("fssd300-lite", {"norm": "batch-afine"}, "did you mean 'batch-affine'"),
+        ("fssd300-lite", {"norm": None}, "there is no norm None"),
+        ("fssd300-lite", {"pyramid": "bottlenek"}, "did you mean 'bottleneck'"),
+        ("fssd300-lite", {"pyramid": None}, "there is no pyramid None"),
+        ("fssd300-lite", {"priors": "cocoa"}, "did you mean 'coco'"),
+        ("fssd300-vgg16", {"sources": ("conv4_3", "conv7_3")}, "did you mean '?conv"),
+        ("fssd300-vgg16", {"sources": ()}, "at least one source"),
+        ("fssd300-lite", {"sources": ("stride8", "stride_16")}, "did you mean 'stride16'"),
+        ("ssd300-lite", {"merge": "sum"}, "has no option 'merge'"),
+        ("ssd300-vgg16", {"pyramid": "after"}, "has no option 'pyramid'"),
+        ("fssd300-vgg16", {"ratios": [[2], [2, 3]]}, "ratios lists 2 levels"),
+    ],
+)
+def test_unknown_choices_are_refused_by_name(name: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        meta(name, 3, **options)
+
+
+def test_a_model_needs_a_class() -> None:
+    with pytest.raises(ConfigError, match="at least one class"):
+        meta("fssd300-lite", 0)
+
+
+# ---------------------------------------------------------------- a backbone of one's own
+
+
+class Pooled(nn.Module):
+    """Means over 8, 16 and 32 pixels, each through a 1x1 convolution: 38, 19 and 10 cells."""
+
+    def __init__(self, widths: tuple[int, ...] = (12, 20, 28)) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(3, width, 1) for width in widths)
+        self.norm = nn.BatchNorm2d(3)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        images = self.norm(images)
+        return {
+            f"s{8 << i}": conv(F.avg_pool2d(images, 8 << i, ceil_mode=True))
+            for i, conv in enumerate(self.convs)
+        }
+
+
+@pytest.mark.parametrize("name", ["fssd300-lite", "ssd300-lite", "fssd300-vgg16"])
+def test_own_backbone(name: str) -> None:
+    backbone = Pooled()
+    before = {key: value.clone() for key, value in backbone.state_dict().items()}
+    net = build_model(name, 4, backbone=backbone)
+    assert net.backbone is backbone
+    assert backbone.training
+    after = backbone.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    raw = net.eval()(torch.rand(1, 3, 300, 300) * 255)
+    assert raw.offsets.shape == (1, 8732, 4)
+    assert raw.logits.shape == (1, 8732, 5)
+    assert raw.logits.isfinite().all()
+    assert raw.logits.std() > 0
+    assert net.spec.own_backbone
+    assert "backbone" not in net.spec.options
+
+
+def test_the_maps_of_an_own_backbone_are_all_fused_unless_named() -> None:
+    assert build_model("fssd300-lite", 4, backbone=Pooled()).neck.fusion.names == ["s8", "s16", "s32"]
+    net = build_model("fssd300-lite", 4, backbone=Pooled(), sources=("s32", "s8"))
+    assert net.neck.fusion.names == ["s32", "s8"]
+
+
+def test_ssd_reads_the_maps_of_an_own_backbone_as_they_are() -> None:
+    net = build_model("ssd300-lite", 4, backbone=Pooled()).eval()
+    images = torch.rand(1, 3, 300, 300) * 255
+    expected = net.backbone(images)
+    levels = net.neck(expected)
+    assert [tuple(level.shape[1:]) for level in levels] == [
+        (12, 38, 38),
+        (20, 19, 19),
+        (28, 10, 10),
+        (128, 5, 5),
+        (128, 3, 3),
+        (128, 1, 1),
+    ]
+    for level, own in zip(levels, expected.values(), strict=False):
+        assert torch.equal(level, own)
+
+
+def test_normalisation_comes_from_the_backbone_or_the_options() -> None:
+    def seen(net: Network) -> list[float]:
+        inputs: list[Tensor] = []
+        net.backbone.register_forward_pre_hook(lambda _m, args: inputs.append(args[0]))
+        net.eval()(torch.tensor([10.0, 20.0, 30.0]).reshape(1, 3, 1, 1).expand(1, 3, 300, 300))
+        return inputs[0][0, :, 150, 150].tolist()
+
+    assert seen(build_model("fssd300-lite", 2, backbone=Pooled())) == [10, 20, 30]
+    backbone = Pooled()
+    backbone.mean, backbone.std = (2.0, 4.0, 6.0), (4.0, 2.0, 8.0)
+    assert seen(build_model("fssd300-lite", 2, backbone=backbone)) == [2, 8, 3]
+    given = build_model("fssd300-lite", 2, backbone=backbone, mean=(0, 10, 0), std=(1, 1, 10))
+    assert seen(given) == [10, 10, 3]
+
+
+class Returns(nn.Module):
+    """A backbone that returns what it is given."""
+
+    def __init__(self, value: Any) -> None:
+        super().__init__()
+        self.value = value
+
+    def forward(self, _images: Tensor) -> Any:
+        return self.value
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (torch.zeros(1, 8, 38, 38), "dict of feature maps by name, not a Tensor"),
+        ([torch.zeros(1, 8, 38, 38)], "not a list"),
+        ({}, "dict of feature maps"),
+        ({"a": torch.zeros(8, 38, 38)}, "'a' is not a"),
+        ({"a": torch.zeros(1, 8, 38, 19)}, "'a' is not a"),
+        ({"a": [1]}, "'a' is not a"),
+        ({"a": torch.zeros(1, 8, 19, 19), "b": torch.zeros(1, 8, 38, 38)}, "finest first"),
+        ({"a": torch.zeros(1, 8, 150, 150)}, "over twice"),
+    ],
+)
+def test_backbone_with_wrong_maps_is_refused(value: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build_model("fssd300-lite", 2, backbone=Returns(value))
+
+
+def test_ssd_refuses_a_backbone_without_its_first_map() -> None:
+    maps = {"a": torch.zeros(1, 8, 19, 19), "b": torch.zeros(1, 8, 10, 10)}
+    with pytest.raises(ConfigError, match="SSD needs maps of"):
+        build_model("ssd300-lite", 2, backbone=Returns(maps))
+    with pytest.raises(ConfigError, match="ssd300-lite instead"):
+        build_model("ssd300-vgg16", 2, backbone=Pooled())
+
+
+def test_feature_shapes_leaves_the_backbone_as_it_was() -> None:
+    backbone = Pooled().eval()
+    assert feature_shapes(backbone, 300) == {"s8": (12, 38), "s16": (20, 19), "s32": (28, 10)}
+    assert not backbone.training
+    assert backbone.norm.num_batches_tracked == 0
+
+
+def test_every_name_builds_the_size_it_says() -> None:
+    assert len(DESIGNS) == 6
+    for name in DESIGNS:
+        net = meta(name, 1)
+        assert str(net.image_size) in name
+        assert net.training
+        assert net.spec.name == name

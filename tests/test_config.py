@@ -1,0 +1,307 @@
+"""The configuration: keys, types, recipes, conflicts, and the way to YAML and back."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from fssd.config import CHOICES, TrainConfig, load_config, resolve, to_values, with_values
+from fssd.errors import ConfigError
+
+GIVEN = TrainConfig(data=Path("some/data"), out=Path("some/run"))
+
+
+def given(**values: Any) -> TrainConfig:
+    return dataclasses.replace(GIVEN, **values)
+
+
+# --- Keys and types -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("batchsize", "batch_size"),
+        ("momentom", "momentum"),
+        ("learning_rate_new_layers", "new_layers_lr"),
+        ("weigths", "weights"),
+        ("epoch", "epochs"),
+    ],
+)
+def test_unknown_key_names_the_nearest(key: str, meant: str) -> None:
+    with pytest.raises(ConfigError, match=key) as caught:
+        with_values(GIVEN, {key: 1})
+    assert repr(meant) in str(caught.value) or meant in str(caught.value)
+
+
+def test_unknown_key_names_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("batch_size: 8\nbatchs: 9\n")
+    with pytest.raises(ConfigError, match=r"run\.yaml.*'batchs'"):
+        load_config(file)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("batch_size", "many"),
+        ("batch_size", 1.5),
+        ("batch_size", True),
+        ("batch_size", None),
+        ("batch_size", [4]),
+        ("batch_size", float("inf")),
+        ("batch_size", float("nan")),
+        ("iterations", 10.5),
+        ("lr", "fast"),
+        ("lr", True),
+        ("lr", [0.1]),
+        ("momentum", None),
+        ("model", 300),
+        ("model", None),
+        ("train_split", ["train"]),
+        ("schedule", 5),
+        ("metric", None),
+        ("difficult", 1),
+        ("difficult", "yes"),
+        ("steps", 80_000),
+        ("steps", "80000"),
+        ("steps", ["soon"]),
+        ("steps", [80_000.5]),
+        ("steps", [True]),
+        ("steps", [float("inf")]),
+        ("options", "merge"),
+        ("options", ["merge"]),
+        ("data", {"train": "here"}),
+        ("data", ["here", "there"]),
+        ("out", False),
+    ],
+)
+def test_wrong_type_names_the_setting(key: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=key) as caught:
+        with_values(GIVEN, {key: value})
+    assert repr(value) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "wanted"),
+    [
+        ("lr", 1, 1.0),
+        ("lr", "1e-3", 0.001),  # YAML 1.1 reads 1e-3 as a string
+        ("lr", None, None),
+        ("epochs", 12, 12.0),
+        ("batch_size", 8.0, 8),
+        ("steps", [80_000, 100_000], (80_000, 100_000)),
+        ("steps", [], ()),
+        ("data", "here/it/is", Path("here/it/is")),
+        ("weights", None, None),
+        ("val_split", None, None),
+        ("difficult", False, False),
+        ("options", {"merge": "sum"}, {"merge": "sum"}),
+    ],
+)
+def test_values_take_the_type_of_their_field(key: str, value: Any, wanted: Any) -> None:
+    found = getattr(with_values(GIVEN, {key: value}), key)
+    assert found == wanted
+    assert type(found) is type(wanted)
+
+
+def test_values_replace_only_what_they_name() -> None:
+    changed = with_values(GIVEN, {"seed": 7})
+    assert changed == given(seed=7)
+    assert GIVEN.seed == 0
+
+
+# --- Choices and bounds -------------------------------------------------------------------------------------
+
+# What each setting accepts, as its documentation says.
+KNOWN = {
+    "schedule": {"multistep", "cosine", "constant"},
+    "start": {"backbone", "ssd", "nothing"},
+    "amp": {"off", "bf16", "fp16"},
+    "metric": {"voc07", "voc12", "coco"},
+    "augment": {"ssd", "mirror", "none"},
+}
+
+
+def test_no_choice_is_untested() -> None:
+    assert {key: set(known) for key, known in CHOICES.items()} == KNOWN
+
+
+@pytest.mark.parametrize("key", sorted(KNOWN))
+def test_every_choice_is_checked(key: str) -> None:
+    for value in KNOWN[key]:
+        assert getattr(resolve(given(**{key: value, "weights": Path("ssd.pt")})), key) == value
+        misspelt = value[:-1] + "x"
+        with pytest.raises(ConfigError, match=f"{key}.*'{misspelt}'") as caught:
+            resolve(given(**{key: misspelt}))
+        assert any(known in str(caught.value) for known in KNOWN[key])
+
+
+@pytest.mark.parametrize(
+    ("key", "bad", "good"),
+    [
+        ("batch_size", [0, -1], [1]),
+        ("accumulate", [0], [1]),
+        ("save_every", [0], [1]),
+        ("log_every", [0], [1]),
+        ("lr", [0.0, -1e-3, float("nan")], [1e-9]),
+        ("epochs", [0.0, -1.0], [0.1]),
+        ("iterations", [0, -5], [1]),
+        ("eval_every", [0.0], [0.5]),
+        ("workers", [-1], [0]),
+        ("threads", [-1], [0]),
+        ("weight_decay", [-1e-9], [0.0]),
+        ("clip_norm", [-1.0], [0.0]),
+        ("warmup", [-1], [0]),
+        ("seed", [-1], [0]),
+        ("momentum", [-0.1, 1.0], [0.0, 0.99]),
+        ("ema", [-0.1, 1.0], [0.0, 0.999]),
+        ("bad_share", [-0.1, 1.0], [0.0, 0.5]),
+    ],
+)
+def test_bounds(key: str, bad: list[float], good: list[float]) -> None:
+    for value in bad:
+        with pytest.raises(ConfigError, match=key):
+            resolve(given(**{key: value}))
+    for value in good:
+        assert getattr(resolve(given(**{key: value})), key) == value
+
+
+# --- Recipes and conflicts ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", ["ssd300-vgg16", "ssd512-vgg16", "fssd300-vgg16", "fssd512-vgg16"])
+def test_vgg16_takes_the_recipe_of_the_paper(model: str) -> None:
+    config = resolve(given(model=model))
+    # 1e-3, no warm-up, 120,000 updates of 32 of the 16,551 images of VOC 07+12, no averaging.
+    assert config.lr == 1e-3
+    assert config.schedule == "multistep"
+    assert config.warmup == 0
+    assert config.ema == 0
+    assert config.epochs is not None
+    assert config.epochs * 16_551 / config.batch_size == pytest.approx(120_000, rel=2e-3)
+    assert (config.momentum, config.weight_decay, config.bias_lr, config.batch_size) == (0.9, 5e-4, 2, 32)
+
+
+@pytest.mark.parametrize("model", ["ssd300-lite", "fssd300-lite"])
+def test_lite_takes_a_recipe_of_its_own(model: str) -> None:
+    config = resolve(given(model=model))
+    assert config.schedule == "cosine"
+    assert config.lr is not None
+    assert config.lr > 1e-3
+    assert config.warmup is not None
+    assert config.warmup > 0
+    assert config.ema is not None
+    assert 0.9 < config.ema < 1
+    assert config.epochs is not None
+
+
+@pytest.mark.parametrize("model", ["fssd300-vgg16", "fssd300-lite"])
+def test_a_given_value_outranks_the_recipe(model: str) -> None:
+    values = {"lr": 0.5, "schedule": "constant", "warmup": 3, "ema": 0.5, "epochs": 2.0}
+    config = resolve(given(model=model, **values))
+    assert {key: getattr(config, key) for key in values} == values
+    # Zero is a value, not an absence.
+    assert resolve(given(model=model, warmup=0, ema=0.0)).warmup == 0
+    assert resolve(given(model=model, warmup=0, ema=0.0)).ema == 0
+
+
+def test_nothing_stays_open() -> None:
+    config = resolve(GIVEN)
+    assert not [key for key in ("lr", "schedule", "warmup", "ema", "epochs") if getattr(config, key) is None]
+    assert resolve(config) == config
+
+
+def test_iterations_stand_for_epochs() -> None:
+    config = resolve(given(iterations=500))
+    assert (config.iterations, config.epochs) == (500, None)
+    assert resolve(config) == config
+
+
+def test_no_validation() -> None:
+    assert resolve(given(val_split="none")).val_split is None
+    assert resolve(given(val_split=None)).val_split is None
+    assert resolve(GIVEN).val_split == "val"
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"data": None}, "--data"),
+        ({"out": None}, "--out"),
+        ({"epochs": 3.0, "iterations": 10}, "--iterations"),
+        ({"start": "ssd"}, "--weights"),
+    ],
+)
+def test_conflicts_name_the_flag(values: dict[str, Any], named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        resolve(given(**values))
+
+
+# --- YAML ---------------------------------------------------------------------------------------------------
+
+FULL = given(
+    model="fssd512-vgg16",
+    options={"merge": "sum", "sources": ["conv4_3", "fc7"], "ratios": [[2.0], [2.0, 3.0]]},
+    val_split=None,
+    start="ssd",
+    weights=Path("ssd/best"),
+    new_layers_lr=2.0,
+    iterations=60_000,
+    lr=5e-4,
+    schedule="multistep",
+    steps=(20_000, 40_000),
+    difficult=False,
+    amp="bf16",
+)
+
+
+@pytest.mark.parametrize("resolved", [False, True])
+@pytest.mark.parametrize("config", [GIVEN, FULL], ids=["default", "full"])
+def test_round_trip(config: TrainConfig, resolved: bool, tmp_path: Path) -> None:
+    config = resolve(config) if resolved else config
+    values = to_values(config)
+    assert set(values) == {field.name for field in dataclasses.fields(TrainConfig)}
+    assert with_values(TrainConfig(), values) == config
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(values))
+    assert load_config(file) == config
+
+
+def test_file_goes_over_the_base(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("lr: 1e-3\nsteps: [10, 20]\noptions: {priors: voc}\n")
+    config = load_config(file, given(seed=3, lr=0.5))
+    assert config == given(seed=3, lr=1e-3, steps=(10, 20), options={"priors": "voc"})
+
+
+def test_empty_file_changes_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "empty.yaml"
+    file.write_text("# nothing yet\n")
+    assert load_config(file, GIVEN) == GIVEN
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "just words", "a: [1", "7", "!!python/object/apply:os.getcwd []"])
+def test_files_that_are_no_configuration(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=r"bad\.yaml"):
+        load_config(file)
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"absent\.yaml"):
+        load_config(tmp_path / "absent.yaml")
+    binary = tmp_path / "binary.yaml"
+    binary.write_bytes(b"\xff\xfe\x00lr")
+    with pytest.raises(ConfigError, match=r"binary\.yaml"):
+        load_config(binary)
+
+
+def test_configuration_is_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        GIVEN.lr = 1.0  # type: ignore[misc]

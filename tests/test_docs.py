@@ -1,0 +1,98 @@
+"""What the documents promise: links lead somewhere, commands parse, examples run."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tyro
+
+from fssd.cli.check import Check
+from fssd.cli.demo import Demo
+from fssd.cli.detect import Detect
+from fssd.cli.eval import Eval
+from fssd.cli.main import COMMANDS
+from fssd.cli.scenes import Scenes
+from fssd.cli.train import Train
+from fssd.config import TrainConfig
+from fssd.model.build import DESIGNS, build_model
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+VERBS: dict[str, Any] = {
+    "check": Check,
+    "demo": Demo,
+    "detect": Detect,
+    "eval": Eval,
+    "scenes": Scenes,
+    "train": Train,
+}
+
+
+def links() -> list[tuple[Path, str]]:
+    found = []
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
+            if not target.startswith("http"):
+                found.append((page, target))
+    return found
+
+
+def commands() -> list[str]:
+    found = []
+    for page in PAGES:
+        for block in re.findall(r"```bash\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL):
+            for line in block.replace("\\\n", " ").splitlines():
+                words = shlex.split(line, comments=True)
+                if "fssd" in words:
+                    found.append(shlex.join(words[words.index("fssd") + 1 :]))
+    return found
+
+
+@pytest.mark.parametrize(("page", "target"), links(), ids=lambda value: getattr(value, "name", value))
+def test_links_lead_somewhere(page: Path, target: str) -> None:
+    assert (page.parent / target.partition("#")[0]).exists()
+
+
+def test_names_in_link_texts_are_in_the_linked_files() -> None:
+    page = ROOT / "docs" / "paper-to-code.md"
+    named = re.findall(r"\[`(\w+)`\]\(([^)]+\.py)\)", page.read_text(encoding="utf-8"))
+    assert len(named) > 10
+    for name, target in named:
+        source = (page.parent / target).read_text(encoding="utf-8")
+        assert re.search(rf"^(class|def) {name}\b", source, flags=re.MULTILINE), (name, target)
+
+
+@pytest.mark.parametrize("line", commands())
+def test_commands_parse(line: str) -> None:
+    verb, *arguments = shlex.split(line)
+    default = Train(settings=TrainConfig()) if verb == "train" else tyro.MISSING_NONPROP
+    tyro.cli(VERBS[verb], args=arguments, default=default)
+
+
+def test_every_verb_is_known_to_the_command_and_to_these_tests() -> None:
+    assert set(VERBS) == set(COMMANDS)
+
+
+def test_python_examples_for_backbones_run() -> None:
+    text = (ROOT / "docs" / "backbones.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    exec(compile(block, "backbones.md", "exec"), {"__name__": "example"})
+
+
+def test_options_in_paper_to_code_build() -> None:
+    text = (ROOT / "docs" / "paper-to-code.md").read_text(encoding="utf-8")
+    table = text.split("## The rows of Tables 1 and 2")[1].split("##")[0]
+    options = [row.split("|")[2] for row in table.splitlines() if row.startswith("| Table")]
+    assert len(options) == 10
+    for cell in options:
+        for code in re.findall(r"`([^`]+)`", cell):
+            build_model("fssd300-vgg16", 20, **eval(f"dict({code})"))
+
+
+def test_readme_lists_every_model() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert all(f"| `{name}` |" in text for name in DESIGNS)

@@ -1,0 +1,162 @@
+"""Two processes under torchrun take the step that the mean of their gradients says; files are written once."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from fssd.checkpoint import load_model, read_tensors
+from fssd.data.loader import BatchPlaces, Views, training_batches
+from fssd.data.source import open_data
+from fssd.loss import multibox_loss
+from fssd.model.build import build_model
+from fssd.train.distributed import Place, any_process, process_group
+
+pytestmark = pytest.mark.skipif(not dist.is_available(), reason="this torch has no torch.distributed")
+
+SETTINGS = {
+    "model": "fssd300-vgg16",
+    "options": {"norm": "none", "sources": ["fine"]},  # no batch norm: its statistics differ in each process
+    "start": "nothing",
+    "iterations": 3,
+    "batch_size": 1,
+    "lr": 1e-3,
+    "clip_norm": 0.0,
+    "warmup": 0,
+    "schedule": "constant",
+    "augment": "none",
+    "seed": 6,
+    "workers": 0,
+    "threads": 1,
+    "log_every": 1,
+    "save_every": 2,
+    "eval_every": 0.2,
+}
+
+SCRIPT = """
+import importlib.util, json, os, sys, time
+
+import fssd
+from fssd.config import TrainConfig, with_values
+from fssd.train import loop
+
+spec = importlib.util.spec_from_file_location("shared", sys.argv[1])
+shared = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(shared)
+if os.environ["RANK"] == "1":
+    time.sleep(1)  # a slower process must not stumble over what the first one has begun
+    if "bad" in sys.argv:
+        real = loop.multibox_loss
+
+        def bad(*arguments):
+            losses = real(*arguments)
+            return losses._replace(total=losses.total * float("nan"))
+
+        loop.multibox_loss = bad
+config = with_values(TrainConfig(), json.loads(sys.argv[2]))
+result = fssd.train(config, backbone=shared.TinyBackbone(), resume="resume" in sys.argv)
+print("process", os.environ["RANK"], "ended with", result.model.name, flush=True)
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def torchrun(folder: Path, settings: dict[str, object], *more: str) -> subprocess.CompletedProcess[str]:
+    script = folder / "script.py"
+    script.write_text(SCRIPT, encoding="utf-8")
+    shared = Path(__file__).parents[1] / "conftest.py"
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command += ["--master-addr", "127.0.0.1", "--master-port", str(free_port()), str(script)]
+    command += [str(shared), json.dumps(settings), *more]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+
+
+def by_hand(scenes: Path, backbone: nn.Module, accumulate: int) -> dict[str, Tensor]:
+    """The same steps in one process: the mean of the gradients of both halves, each by its own positives."""
+    data = open_data(scenes, "train")
+    with torch.random.fork_rng():
+        torch.manual_seed(6)
+        network = build_model(
+            "fssd300-vgg16", len(data.classes), backbone=backbone, norm="none", sources=["fine"]
+        )
+    views = Views(data, 300, 6, "none", True)
+    halves = [training_batches(views, BatchPlaces(0, 3 * accumulate, 1, rank, 2), 0) for rank in range(2)]
+    weights = [p for name, p in network.named_parameters() if not name.endswith("bias")]
+    biases = [p for name, p in network.named_parameters() if name.endswith("bias")]
+    sgd = torch.optim.SGD(
+        [{"params": weights, "weight_decay": 5e-4}, {"params": biases, "lr": 2e-3}], lr=1e-3, momentum=0.9
+    )
+    for _ in range(3):
+        sgd.zero_grad()
+        for _ in range(accumulate):
+            for half in halves:
+                batch = next(half)
+                losses = multibox_loss(network(batch.images.float()), network.priors, batch.targets)
+                (losses.total / (2 * accumulate)).backward()
+        sgd.step()
+    return {name: tensor.detach() for name, tensor in network.state_dict().items()}
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_two_processes_take_the_mean_step(
+    scenes: Path, tmp_path: Path, tiny_backbone: Callable[[], nn.Module], accumulate: int
+) -> None:
+    out = tmp_path / "run"
+    settings = {**SETTINGS, "data": str(scenes), "out": str(out), "accumulate": accumulate}
+    done = torchrun(tmp_path, settings)
+    assert done.returncode == 0, done.stderr
+    assert sorted(re.findall(r"process (\d) ended", done.stdout)) == ["0", "1"]
+
+    loaded = load_model(out / "final.safetensors", tiny_backbone())
+    found = loaded.network.state_dict()
+    start = tiny_backbone().state_dict()["fine.weight"]
+    assert not torch.allclose(found["backbone.fine.weight"], start, atol=1e-5), "the steps are to be seen"
+    for name, value in by_hand(scenes, tiny_backbone(), accumulate).items():
+        torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-5, msg=name)
+
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    steps = [line["iteration"] for line in lines if "evaluation" not in line]
+    assert steps == [1, 2, 3], "only the first process writes the log"
+    evaluated = [line["iteration"] for line in lines if "evaluation" in line]
+    assert evaluated == [1, 2, 3]
+    assert not list(out.glob(".tmp-*"))
+    assert len(list(out.glob("tensorboard/*"))) <= 1
+    document = read_tensors(out / "last.safetensors")[1]
+    assert (document["world"], document["iteration"]) == (2, 3)
+
+
+def test_both_processes_stop_when_one_loss_is_not_finite(scenes: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    done = torchrun(tmp_path, {**SETTINGS, "data": str(scenes), "out": str(out)}, "bad")
+    assert done.returncode != 0
+    assert "TrainingError" in done.stderr
+    document = read_tensors(out / "nonfinite-1.safetensors")[1]
+    assert len(document["names"]) == 1
+    assert document["names"][0] in done.stderr
+
+
+def test_alone_without_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with process_group(use_cuda=False) as place:
+        assert place == Place(0, 1, 0)
+        assert place.is_first
+        assert not dist.is_initialized()
+        assert any_process(True, place, torch.device("cpu"))
+        assert not any_process(False, place, torch.device("cpu"))
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    with process_group(use_cuda=False) as place:
+        assert not dist.is_initialized()

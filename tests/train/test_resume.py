@@ -1,0 +1,316 @@
+"""A run that is stopped at any moment and taken up again ends in the same bytes as one that is not."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from fssd.checkpoint import read_tensors
+from fssd.config import TrainConfig
+from fssd.data.scenes import make_scenes
+from fssd.errors import CheckpointError, ConfigError
+from fssd.train import loop
+from fssd.train.loop import train
+
+MakeBackbone = Callable[[], nn.Module]
+
+MODELS = ("last.safetensors", "best.safetensors", "final.safetensors")
+ITERATIONS = 6
+
+# The disk of the child is slow, so that there is time to kill it between writing a file and renaming it.
+SLOW_DISK = """
+import os, sys, time
+real = os.fsync
+
+def slow(descriptor):
+    time.sleep(0.4)
+    real(descriptor)
+
+if __name__ == "__main__":
+    os.fsync = slow
+    from fssd.cli.main import main
+    sys.exit(main(sys.argv[1:]))
+"""
+
+
+def config_for(data: Path, out: Path, **changes: Any) -> TrainConfig:
+    base = TrainConfig(
+        data=data,
+        out=out,
+        start="nothing",
+        iterations=ITERATIONS,
+        batch_size=2,
+        warmup=2,
+        ema=0.9,
+        eval_every=0.5,  # of 6 updates
+        save_every=2,
+        log_every=1,
+        workers=0,
+    )
+    return replace(base, **changes)
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    return {name: (out / name).read_bytes() for name in MODELS}
+
+
+def log_lines(out: Path) -> list[dict[str, Any]]:
+    """Everything in the log but the rate, which a clock decides."""
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [{key: value for key, value in line.items() if key != "images_per_second"} for line in lines]
+
+
+def assert_same_run(out: Path, reference: Path) -> None:
+    for name, expected in contents(reference).items():
+        assert (out / name).read_bytes() == expected, f"{name} differs"
+    assert log_lines(out) == log_lines(reference)
+    steps = [line["iteration"] for line in log_lines(out) if "evaluation" not in line]
+    assert steps == list(range(1, ITERATIONS + 1))
+    assert not list(out.glob(".tmp-*"))
+
+
+# ---- the command, killed
+
+
+def start(script: Path, data: Path, out: Path, *more: str) -> subprocess.Popen[bytes]:
+    arguments = [
+        *("train", "--data", data, "--out", out, "--model", "fssd300-lite", "--start", "nothing"),
+        *("--iterations", ITERATIONS, "--batch-size", 2, "--ema", 0.9, "--eval-every", 0.5),
+        *("--save-every", 2, "--log-every", 1, "--workers", 1, "--warmup", 2, *more),
+    ]
+    return subprocess.Popen(
+        [sys.executable, str(script), *map(str, arguments)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+
+
+def finish(process: subprocess.Popen[bytes]) -> None:
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors.decode()
+
+
+def kill_when(process: subprocess.Popen[bytes], reached: Callable[[], bool]) -> None:
+    end = time.monotonic() + 240
+    while not reached():
+        assert process.poll() is None, f"ended too early: {process.communicate()[1].decode()}"
+        assert time.monotonic() < end, "did not get there"
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_killed_and_resumed(scenes: Path, tmp_path: Path) -> None:
+    script = tmp_path / "slow_disk.py"
+    script.write_text(SLOW_DISK, encoding="utf-8")
+    out, reference = tmp_path / "run", tmp_path / "reference"
+    finish(start(script, scenes, out))
+    out.rename(reference)  # the configuration in the files names --out, so both runs use the same
+
+    def logged(count: int) -> bool:
+        log = out / "log.jsonl"
+        return log.exists() and f'"iteration": {count}, "loss"' in log.read_text(encoding="utf-8")
+
+    def writing() -> bool:
+        return any(out.glob(".tmp-*.safetensors"))
+
+    state = out / "last.safetensors"
+    kill_when(start(script, scenes, out), writing)
+    assert list(out.glob(".tmp-*.safetensors")), "the case did not occur: no file was being written"
+    assert not state.exists()
+
+    kill_when(start(script, scenes, out, "--resume"), lambda: logged(3))
+    assert read_tensors(state)[1]["iteration"] == 2
+
+    kill_when(start(script, scenes, out, "--resume"), lambda: logged(4) and writing())
+    assert list(out.glob(".tmp-*.safetensors")), "the case did not occur: no file was being written"
+    assert read_tensors(state)[1]["iteration"] in (2, 3), "the old state is whole and in its place"
+
+    finish(start(script, scenes, out, "--resume"))
+    assert_same_run(out, reference)
+
+
+# ---- the function, stopped at every iteration
+
+
+@pytest.fixture(scope="module")
+def whole(
+    scenes: Path, tiny_backbone: MakeBackbone, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[TrainConfig, Path]:
+    """A run that nobody disturbed, moved aside from its --out."""
+    folder = tmp_path_factory.mktemp("whole")
+    config = config_for(scenes, folder / "run", accumulate=2, batch_size=1, augment="ssd")
+    train(config, backbone=tiny_backbone())
+    return config, (folder / "run").rename(folder / "reference")
+
+
+@pytest.mark.parametrize("call", [1, 4, 5, 8, 12])
+def test_stopped_anywhere(
+    whole: tuple[TrainConfig, Path],
+    tiny_backbone: MakeBackbone,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    call: int,
+) -> None:
+    config, reference = whole
+    out = config.out
+    assert out is not None
+    count = 0
+    real = loop.multibox_loss
+
+    def stop(*arguments: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == call:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "multibox_loss", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, backbone=tiny_backbone())
+    try:
+        train(config, resume=True, backbone=tiny_backbone())
+        assert_same_run(out, reference)
+    finally:
+        out.rename(tmp_path / "run")
+
+
+def test_a_finished_run_stays_as_it_is(
+    whole: tuple[TrainConfig, Path], tiny_backbone: MakeBackbone, tmp_path: Path
+) -> None:
+    config, reference = whole
+    assert config.out is not None
+    first = train(config, resume=True, backbone=tiny_backbone())  # begins: there is nothing to resume
+    again = train(config, resume=True, backbone=tiny_backbone())
+    assert again == first
+    assert_same_run(config.out, reference)
+    config.out.rename(tmp_path / "run")
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_workers_make_no_difference(
+    whole: tuple[TrainConfig, Path], tiny_backbone: MakeBackbone, tmp_path: Path, workers: int
+) -> None:
+    config, reference = whole
+    assert config.out is not None
+    train(replace(config, workers=workers), backbone=tiny_backbone())
+    moved = config.out.rename(tmp_path / "run")
+    for name in MODELS:
+        tensors, facts = read_tensors(moved / name)
+        expected, known = read_tensors(reference / name)
+        assert tensors.keys() == expected.keys()
+        assert all(torch.equal(tensors[key], expected[key]) for key in tensors)
+        assert facts["config"].pop("workers") == workers
+        assert known["config"].pop("workers") == 0
+        assert facts == known
+    assert log_lines(moved) == log_lines(reference)
+
+
+def test_resuming_with_other_workers(
+    whole: tuple[TrainConfig, Path], tiny_backbone: MakeBackbone, tmp_path: Path
+) -> None:
+    config, _ = whole
+    moved = replace(config, out=tmp_path / "run", workers=1, log_every=5)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "last.safetensors").write_bytes((whole[1] / "last.safetensors").read_bytes())
+    assert train(moved, resume=True, backbone=tiny_backbone()).model.exists()
+
+
+# ---- what is refused
+
+
+@pytest.fixture
+def half(whole: tuple[TrainConfig, Path], tmp_path: Path) -> TrainConfig:
+    """The configuration of a run with a state to resume from."""
+    config, reference = whole
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "last.safetensors").write_bytes((reference / "last.safetensors").read_bytes())
+    return replace(config, out=out)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"lr": 0.5},
+        {"seed": 1},
+        {"iterations": 9},
+        {"batch_size": 4},
+        {"ema": 0.0},
+        {"augment": "none"},
+        {"model": "ssd300-lite"},
+        {"options": {"norm": "none"}},
+        {"threads": 1},
+        {"val_split": None},
+    ],
+)
+def test_other_settings_are_refused(
+    half: TrainConfig, tiny_backbone: MakeBackbone, changes: dict[str, Any]
+) -> None:
+    with pytest.raises(ConfigError, match=f"was made with {next(iter(changes))} "):
+        train(replace(half, **changes), resume=True, backbone=tiny_backbone())
+
+
+def test_an_average_cannot_be_added(scenes: Path, tmp_path: Path, tiny_backbone: MakeBackbone) -> None:
+    config = config_for(scenes, tmp_path / "run", iterations=1, ema=0.0, val_split=None)
+    train(config, backbone=tiny_backbone())
+    with pytest.raises(ConfigError, match=r"was made with ema 0\.0, not 0\.9"):
+        train(replace(config, ema=0.9), resume=True, backbone=tiny_backbone())
+
+
+def test_other_images_are_refused(half: TrainConfig, tiny_backbone: MakeBackbone, tmp_path: Path) -> None:
+    more = make_scenes(tmp_path / "more", train=13, val=4, size=64)
+    with pytest.raises(ConfigError, match="was made with 12 images, the data set has 13"):
+        train(replace(half, data=more), resume=True, backbone=tiny_backbone())
+
+
+def test_other_classes_are_refused(
+    half: TrainConfig, scenes: Path, tiny_backbone: MakeBackbone, tmp_path: Path
+) -> None:
+    other = tmp_path / "renamed.yaml"
+    other.write_text(f"map: {{one: uno}}\nsources: [{{data: {scenes}}}]\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="'uno'"):
+        train(replace(half, data=other), resume=True, backbone=tiny_backbone())
+
+
+def test_data_may_have_moved(half: TrainConfig, tiny_backbone: MakeBackbone, tmp_path: Path) -> None:
+    moved = make_scenes(tmp_path / "moved", train=12, val=4)
+    train(replace(half, data=moved), resume=True, backbone=tiny_backbone())
+
+
+@pytest.mark.parametrize("left", ["last.safetensors", "config.yaml"])
+def test_a_folder_with_a_run_is_not_overwritten(
+    half: TrainConfig, tiny_backbone: MakeBackbone, left: str
+) -> None:
+    assert half.out is not None
+    (half.out / "last.safetensors").rename(half.out / left)
+    before = (half.out / left).read_bytes()
+    with pytest.raises(ConfigError, match=f"{re.escape(str(half.out))}: already holds a run.*--resume"):
+        train(half, backbone=tiny_backbone())
+    assert (half.out / left).read_bytes() == before
+
+
+@pytest.mark.parametrize("damage", ["cut", "model"])
+def test_a_damaged_state_is_refused(
+    half: TrainConfig, whole: tuple[TrainConfig, Path], tiny_backbone: MakeBackbone, damage: str
+) -> None:
+    assert half.out is not None
+    state = half.out / "last.safetensors"
+    whole_bytes = state.read_bytes()
+    other = (whole[1] / "final.safetensors").read_bytes()
+    state.write_bytes(whole_bytes[: len(whole_bytes) // 2] if damage == "cut" else other)
+    with pytest.raises(CheckpointError, match=re.escape(str(state))):
+        train(half, resume=True, backbone=tiny_backbone())
