@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,13 @@ from torch import Tensor, nn
 from fssd.checkpoint import save_model
 from fssd.data.scenes import CLASSES, make_scenes
 from fssd.model.build import build_model
+
+# Real data sets and weights are not part of the project. Tests that want them look here, and say so when
+# they are skipped: the folders these variables name, or else a folder `shared` beside the checkout.
+for _variable, _folder in (("FSSD_TEST_DATA", "data"), ("FSSD_TEST_WEIGHTS", "weights")):
+    _beside = Path(__file__).parents[2] / "shared" / _folder
+    if _variable not in os.environ and _beside.is_dir():
+        os.environ[_variable] = str(_beside)
 
 
 class TinyBackbone(nn.Module):

@@ -150,9 +150,17 @@ def test_score_must_be_above_the_threshold() -> None:
     priors = SQUARES[[0, 2]]
     assert len(detect(raw, priors, score=0.5)[0].scores) == 0
     assert len(detect(raw, priors, score=0.4999)[0].scores) == 2
-    # Beside a candidate of its class that is above it, too: the second prior scores 1 / (1 + 1/e) = 0.73.
-    raw.logits[0, 1, 1] = 1.0
-    assert detect(raw, priors, score=0.5)[0].scores.tolist() == pytest.approx([0.731059], abs=1e-5)
+
+
+def test_score_at_the_threshold_is_no_candidate_beside_better_ones() -> None:
+    # Four equal logits are exactly 0.25 each. Class 0 has priors 1 and 2 above it, class 1 has prior 3;
+    # prior 0 stays at the threshold in all classes.
+    logits = torch.zeros(1, 4, 4)
+    logits[0, 1, 1] = logits[0, 2, 1] = logits[0, 3, 2] = 5.0
+    priors = torch.tensor([[20.0 * i, 0, 20 * i + 9, 9] for i in range(4)])
+    found = detect(Raw(torch.zeros(1, 4, 4), logits), priors, score=0.25)[0]
+    assert sorted(found.labels.tolist()) == [0, 0, 1]
+    assert sorted(found.boxes[:, 0].tolist()) == [20, 40, 60]
 
 
 def test_labels_skip_classes_that_are_not_seen() -> None:

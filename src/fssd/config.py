@@ -152,7 +152,7 @@ def _convert(key: str, kind: str, value: Any, where: str) -> Any:
     if value is None and "None" in kind:
         return None
     try:
-        if kind.startswith("Path") and isinstance(value, (str, Path)):
+        if kind.startswith("Path"):
             return Path(value)
         if kind.startswith("float") and not isinstance(value, bool):
             return float(value)

@@ -98,7 +98,10 @@ def test_maps_at_300(backbone: EfficientNetLite0) -> None:
 
 
 def test_it_knows_a_cat(backbone: EfficientNetLite0, imagenet: dict[str, Tensor]) -> None:
-    """The model's own mean and std, and RGB, lead through the classifier's head to ImageNet's cats."""
+    """The map at stride 32 leads through the classifier's head to ImageNet's cats.
+
+    This holds the two forward passes against the weights' own task; it forgives another mean or std.
+    """
     data = pytest.importorskip("skimage.data", reason="the photograph needs pip install fssd[demo]")
     photo = torch.from_numpy(data.chelsea()).permute(2, 0, 1)[None, :, :, 75:375].float()  # 300 x 300
     mean, std = (torch.tensor(v).reshape(3, 1, 1) for v in (backbone.mean, backbone.std))

@@ -1,4 +1,4 @@
-"""Two processes under torchrun take the step that the mean of their gradients says; files are written once."""
+"""Two processes under torchrun take the step that their mean gradient says; files are written once."""
 
 from __future__ import annotations
 

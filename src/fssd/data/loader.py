@@ -96,6 +96,7 @@ def training_batches(views: Views, places: BatchPlaces, workers: int, pin: bool 
         collate_fn=collate,
         worker_init_fn=_start_worker,
         prefetch_factor=4 if workers else None,
+        generator=torch.Generator(),  # else the seeds of the workers are drawn from the caller's
         pin_memory=pin,
     )
     yield from _raise_errors(loader)
@@ -153,6 +154,7 @@ def picture_batches(pictures: Pictures, batch_size: int, workers: int) -> Iterat
         num_workers=workers,
         collate_fn=_stack_pictures,
         worker_init_fn=_start_worker,
+        generator=torch.Generator(),
     )
     yield from _raise_errors(loader)
 

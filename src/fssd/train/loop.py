@@ -215,7 +215,11 @@ class _Run:
         ids = [self.device.index] if self.device.type == "cuda" else None
         # Statistics stay per process, as in Caffe; the first process's are the ones saved.
         parallel: torch.nn.Module = DistributedDataParallel(
-            self.network, device_ids=ids, broadcast_buffers=False
+            self.network,
+            device_ids=ids,
+            broadcast_buffers=False,
+            # Layers behind the last map that is fused get no gradient, for which every process would wait.
+            find_unused_parameters=self.network.spec.own_backbone or "sources" in self.network.spec.options,
         )
         return parallel
 
@@ -261,8 +265,8 @@ class _Run:
             dump, tensors, {"format": 1, "kind": "batch", "names": batch.names, "iteration": iteration}
         )
         raise TrainingError(
-            f"the loss is not finite at iteration {iteration} (localisation {float(losses.localisation)},"
-            f" confidence {float(losses.confidence)}, {int(losses.positives)} positives);"
+            f"the loss is not finite at iteration {iteration} (localisation {losses.localisation.item()},"
+            f" confidence {losses.confidence.item()}, {int(losses.positives)} positives);"
             f" the batch is in {dump}, its images are {', '.join(batch.names)};"
             " check them with `fssd check` or lower --lr"
         )
