@@ -21,7 +21,7 @@ def make_optimizer(
     bias_lr: float = 2.0,
     new_layers_lr: float = 1.0,
 ) -> torch.optim.SGD:
-    """SGD over up to four groups, each with its `lr_scale`; `set_lr` sets the rates.
+    """SGD over groups that each have an `lr_scale` and a decay; `set_lr` sets the rates.
 
     Weights decay; biases learn `bias_lr` times as fast without decay; scales and shifts of
     normalisation do not decay. The layers an SSD lacks learn `new_layers_lr` times as fast: fusion,
