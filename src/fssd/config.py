@@ -209,7 +209,9 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 AT_LEAST_ONE = ("batch_size", "accumulate", "save_every", "log_every")
 ABOVE_ZERO = ("lr", "epochs", "iterations", "eval_every")
-NOT_BELOW_ZERO = ("workers", "threads", "weight_decay", "clip_norm", "warmup", "seed", "momentum")
+NOT_BELOW_ZERO = (
+    "workers", "threads", "weight_decay", "clip_norm", "warmup", "seed", "momentum", "bias_lr", "new_layers_lr",
+)  # fmt: skip
 SHARES = ("ema", "bad_share", "momentum")
 
 
@@ -222,6 +224,8 @@ def _check(config: TrainConfig) -> None:
         raise ConfigError("give either --epochs or --iterations, not both")
     if config.start == "ssd" and config.weights is None:
         raise ConfigError("to start from a trained SSD, name its checkpoint with --weights")
+    if config.model.endswith("-lite") and config.batch_size == 1:
+        raise ConfigError("batch_size is 1; lite models normalise over the batch and need 2 or more")
     for key, known in CHOICES.items():
         value = getattr(config, key)
         if value not in known:

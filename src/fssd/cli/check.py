@@ -37,7 +37,9 @@ def run(arguments: list[str]) -> int:
     if command.json == Path("-"):
         print(text)
     else:
-        Console().print(report.table())
+        console = Console()
+        console.print(report.summary())
+        console.print(report.table())
         if command.json is not None:
             atomic_write(command.json, text)
     return 1 if any(problem.severity == "error" for problem in report.problems) else 0

@@ -95,8 +95,8 @@ def build_model(name: str, num_classes: int, **options: Any) -> Network:
     heads = Heads(channels, [level.anchors for level in levels], num_classes + 1, predictor)
     xavier(neck)
     xavier(heads)
-    mean = options.get("mean", getattr(backbone, "mean", (0.0, 0.0, 0.0)))
-    std = options.get("std", getattr(backbone, "std", (1.0, 1.0, 1.0)))
+    mean = _three("mean", options.get("mean", getattr(backbone, "mean", (0.0, 0.0, 0.0))))
+    std = _three("std", options.get("std", getattr(backbone, "std", (1.0, 1.0, 1.0))))
     plain = {key: value for key, value in options.items() if key != "backbone"}
     spec = Spec(name, num_classes, plain, own is not None)
     return Network(backbone, neck, heads, levels, design.image_size, mean, std, spec)
@@ -105,12 +105,17 @@ def build_model(name: str, num_classes: int, **options: Any) -> Network:
 def feature_shapes(backbone: nn.Module, image_size: int) -> dict[str, tuple[int, int]]:
     """(channels, cells a side) of each map that a backbone makes of an image.
 
-    Found by a pass on the meta device, which computes shapes alone. Raises ConfigError if the module does
+    Found by a pass on the meta device, which computes shapes alone, or where a module cannot do that, by a
+    pass on a black image. Raises ConfigError if the module does
     not return a dict of square maps, finest first.
     """
+    shape = (1, 3, image_size, image_size)
+    probe = deepcopy(backbone).eval()
     with torch.no_grad():
-        probe = deepcopy(backbone).to("meta").eval()
-        features = probe(torch.zeros(1, 3, image_size, image_size, device="meta"))
+        try:
+            features = deepcopy(probe).to("meta")(torch.zeros(shape, device="meta"))
+        except (RuntimeError, NotImplementedError):  # it makes tensors of its own, or looks at values
+            features = probe(torch.zeros(shape))
     if not isinstance(features, Mapping) or not features:
         raise ConfigError(
             f"a backbone returns a dict of feature maps by name, not a {type(features).__name__}"
@@ -135,6 +140,13 @@ def _check_options(name: str, design: Design, options: Mapping[str, Any]) -> Non
         raise ConfigError(f"there is no pyramid {form!r}{nearest(str(form), PYRAMID_FORMS)}")
     if design.family == "ssd" and design.backbone == "vgg16" and options.get("backbone") is not None:
         raise ConfigError(f"{name} predicts from VGG16's own layers; pass a backbone to ssd300-lite instead")
+
+
+def _three(name: str, values: Sequence[float]) -> tuple[float, ...]:
+    numbers = tuple(float(value) for value in values)
+    if len(numbers) != 3:
+        raise ConfigError(f"{name} has {len(numbers)} numbers; it takes three, for red, green and blue")
+    return numbers
 
 
 def _ratios(rows: Sequence[Sequence[float]] | None) -> tuple[tuple[float, ...], ...] | None:

@@ -103,6 +103,7 @@ class _Run:
         self.train_set, self.val_set = train_set, val_set
         self.device, self.place = device, place
         self.network = channels_last(_fresh_network(config, len(train_set.classes), backbone).to(device))
+        _check_batch(config, self.network)
         self.optimizer = make_optimizer(
             self.network,
             momentum=config.momentum,
@@ -366,6 +367,15 @@ def _fresh_network(config: TrainConfig, num_classes: int, backbone: torch.nn.Mod
             if not config.options:
                 raise
             raise ConfigError(f"the model options {dict(config.options)} do not fit ({error})") from error
+
+
+def _check_batch(config: TrainConfig, network: Network) -> None:
+    """Batch normalisation of a single cell needs another image. Raises ConfigError."""
+    if config.batch_size == 1 and any(isinstance(m, torch.nn.BatchNorm2d) for m in network.heads.modules()):
+        raise ConfigError(
+            f"batch_size is 1; {config.model} normalises its last level, a single cell, over the batch and"
+            " needs 2 or more"
+        )
 
 
 def _start_weights(network: Network, config: TrainConfig) -> None:
