@@ -210,8 +210,16 @@ CHOICES: dict[str, tuple[str, ...]] = {
 AT_LEAST_ONE = ("batch_size", "accumulate", "save_every", "log_every")
 ABOVE_ZERO = ("lr", "epochs", "iterations", "eval_every")
 NOT_BELOW_ZERO = (
-    "workers", "threads", "weight_decay", "clip_norm", "warmup", "seed", "momentum", "bias_lr", "new_layers_lr",
-)  # fmt: skip
+    "workers",
+    "threads",
+    "weight_decay",
+    "clip_norm",
+    "warmup",
+    "seed",
+    "momentum",
+    "bias_lr",
+    "new_layers_lr",
+)
 SHARES = ("ema", "bad_share", "momentum")
 
 

@@ -407,3 +407,25 @@ def test_every_name_builds_the_size_it_says() -> None:
         assert str(net.image_size) in name
         assert net.training
         assert net.spec.name == name
+
+
+def test_backbone_that_looks_at_values_is_tried_on_an_image() -> None:
+    """The meta device has no values; a module that needs some is probed with a real image instead."""
+
+    class Looks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.convs = nn.ModuleList(nn.Conv2d(3, width, 8, stride, padding=3) for width, stride in SHAPES)
+
+        def forward(self, images: Tensor) -> dict[str, Tensor]:
+            shift = float(images.mean())
+            return {f"map{i}": conv(images - shift) for i, conv in enumerate(self.convs)}
+
+    SHAPES = ((4, 8), (6, 16))  # noqa: N806
+    assert feature_shapes(Looks(), 304) == {"map0": (4, 38), "map1": (6, 19)}
+
+
+@pytest.mark.parametrize("name", ["mean", "std"])
+def test_normalisation_needs_three_numbers(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name} has 2 numbers"):
+        build_model("fssd300-lite", 1, **{name: (1.0, 2.0)})

@@ -106,8 +106,8 @@ def feature_shapes(backbone: nn.Module, image_size: int) -> dict[str, tuple[int,
     """(channels, cells a side) of each map that a backbone makes of an image.
 
     Found by a pass on the meta device, which computes shapes alone, or where a module cannot do that, by a
-    pass on a black image. Raises ConfigError if the module does
-    not return a dict of square maps, finest first.
+    pass on a black image. Raises ConfigError if the module does not return a dict of square maps, finest
+    first.
     """
     shape = (1, 3, image_size, image_size)
     probe = deepcopy(backbone).eval()
