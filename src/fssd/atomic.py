@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from fssd.errors import ConfigError
+
 
 def atomic_write(path: Path | str, data: bytes | str) -> None:
     """Replace `path` by `data` (text as UTF-8); after a crash the file holds the old or the new content."""
@@ -35,6 +37,14 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
         raise
     _sync_folder(target.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, if they are not there. Raises ConfigError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot be made a folder ({error.strerror}); choose another") from error
 
 
 def _sync(file: Path) -> None:

@@ -77,7 +77,7 @@ class TrainConfig:
     """Iterations over which the rate rises linearly from a hundredth of it (paper: none)."""
     ema: float | None = None
     """Decay of the moving average of the weights that is evaluated and saved as best; 0 for none."""
-    clip_norm: float = 10.0
+    clip_norm: float | None = None
     """Longest gradient, as a Euclidean norm; one bad batch cannot undo a run. 0 for none."""
 
     augment: Literal["ssd", "mirror", "none"] = "ssd"
@@ -108,13 +108,20 @@ class TrainConfig:
 
 RECIPES: dict[str, dict[str, Any]] = {
     # Paper 4.2 and the SSD solver: 1e-3, divided by ten at 80k and 100k of 120k iterations, no warm-up.
-    "vgg16": {"epochs": 232.0, "lr": 1e-3, "schedule": "multistep", "warmup": 0, "ema": 0.0},
+    "vgg16": {
+        "epochs": 232.0,
+        "lr": 1e-3,
+        "schedule": "multistep",
+        "warmup": 0,
+        "ema": 0.0,
+        "clip_norm": 0.0,
+    },
     # Batch norm throughout bears a tenfold rate; cosine and averaged weights shorten small runs.
-    "lite": {"epochs": 60.0, "lr": 1e-2, "schedule": "cosine", "warmup": 50, "ema": 0.998},
+    "lite": {"epochs": 60.0, "lr": 1e-2, "schedule": "cosine", "warmup": 50, "ema": 0.998, "clip_norm": 10.0},
 }
 
-RESUME_MAY_CHANGE = {"out", "data", "workers", "save_every", "log_every", "device"}
-"""Settings that do not change the weights a run ends with."""
+RESUME_MAY_CHANGE = {"out", "data", "weights", "workers", "save_every", "log_every", "device"}
+"""Settings that a resumed run may change; none but the device touches the weights it ends with."""
 
 
 def load_config(path: Path, base: TrainConfig | None = None) -> TrainConfig:
@@ -230,6 +237,10 @@ def _check(config: TrainConfig) -> None:
         raise ConfigError("training needs a folder for its results; give --out")
     if config.iterations is not None and config.epochs is not None:
         raise ConfigError("give either --epochs or --iterations, not both")
+    if config.start == "nothing" and config.weights is not None:
+        raise ConfigError("--start nothing takes no --weights; leave one of them out")
+    if config.steps and config.schedule != "multistep":
+        raise ConfigError(f"steps belong to --schedule multistep, not to {config.schedule}")
     if config.start == "ssd" and config.weights is None:
         raise ConfigError("to start from a trained SSD, name its checkpoint with --weights")
     if config.model.endswith("-lite") and config.batch_size == 1:

@@ -26,7 +26,8 @@ def match(boxes: Tensor, priors: Tensor, threshold: float = 0.5) -> Tensor:
     overlaps = iou(boxes, priors)  # (G, P)
     best, owner = overlaps.max(dim=0)
     matches = torch.where(best >= threshold, owner, matches)
-    for g, p in _bipartite(overlaps):
+    # On the CPU, because it goes object by object: each look at a GPU would wait for it.
+    for g, p in _bipartite(overlaps.cpu()):
         matches[p] = g
     return matches
 

@@ -191,9 +191,11 @@ def test_trainval_is_left_out_unless_asked_for(tmp_path: Path) -> None:
 
 
 def test_classes_without_an_object(tmp_path: Path) -> None:
-    add(tmp_path, "a", box(1, 1, 50, 50, name="dog"))
-    (problem,) = check_data(tmp_path).problems
-    assert (problem.severity, problem.file, problem.place) == ("warning", tmp_path, "classes")
+    original = tmp_path / "VOC2012"  # the name by which VOC's own folders, and so their classes, are known
+    original.mkdir()
+    add(original, "a", box(1, 1, 50, 50, name="dog"))
+    (problem,) = check_data(original).problems
+    assert (problem.severity, problem.file, problem.place) == ("warning", original, "classes")
     assert problem.reason.startswith("19 of 20 classes have no object in any split: aeroplane, ")
     assert "dog," not in problem.reason
 

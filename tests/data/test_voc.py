@@ -86,10 +86,17 @@ def test_background_image(tmp_path: Path) -> None:
 
 
 def test_voc_classes_keep_their_order_even_if_few_occur(tmp_path: Path) -> None:
-    write(tmp_path, "a", xml(obj("dog"), obj("cat")))
-    data = read_voc(tmp_path, None)
+    original = tmp_path / "VOC2012"
+    original.mkdir()
+    write(original, "a", xml(obj("dog"), obj("cat")))
+    data = read_voc(original, None)
     assert data.classes == VOC_CLASSES and len(VOC_CLASSES) == 20
     assert data.records[0].labels.tolist() == [11, 7]
+
+
+def test_a_users_own_folder_has_the_classes_that_occur_in_it(tmp_path: Path) -> None:
+    write(tmp_path, "a", xml(obj("person"), obj("car")))
+    assert read_voc(tmp_path, None).classes == ("car", "person")
 
 
 def test_other_classes_are_sorted_over_all_splits(tmp_path: Path) -> None:

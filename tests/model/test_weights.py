@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fssd.checkpoint import save_model
@@ -35,8 +36,9 @@ def torchvision_vgg() -> dict[str, Tensor]:
     for place, (_, outputs, inputs) in FEATURES.items():
         tensors[f"features.{place}.weight"] = torch.randn(outputs, inputs, 3, 3)
         tensors[f"features.{place}.bias"] = torch.randn(outputs)
-    tensors["classifier.0.weight"] = torch.randn(8, 4)
-    tensors["classifier.0.bias"] = torch.randn(8)
+    # Files of the features alone keep the classifier's names with nothing in them.
+    tensors["classifier.0.weight"] = torch.full((8, 4), torch.nan)
+    tensors["classifier.0.bias"] = torch.full((8,), torch.nan)
     return tensors
 
 
@@ -261,3 +263,21 @@ def test_lite_fssd_starts_from_a_lite_ssd(tmp_path: Path) -> None:
     for key, tensor in lite.state_dict().items():
         source = other.state_dict()[key] if key.startswith("backbone.") else before[key]
         assert torch.equal(tensor, source), key
+
+
+def test_a_torchvision_classifier_is_made_to_read_pixels(tmp_path: Path) -> None:
+    """Its conv1_1 saw (x / 255 - mean) / std, ours sees x - (123, 117, 104); inside, both agree."""
+    tensors = torchvision_vgg()
+    tensors["classifier.0.weight"] = torch.zeros(2, 2)
+    tensors["classifier.0.bias"] = torch.zeros(2)
+    file = tmp_path / "vgg16.pth"
+    torch.save(tensors, file)
+    network = build_model("fssd300-vgg16", 1)
+    load_backbone(network, file)
+    pixels = torch.randint(0, 256, (1, 3, 12, 12)).float()
+    mean = torch.tensor([0.485, 0.456, 0.406]).reshape(3, 1, 1)
+    std = torch.tensor([0.229, 0.224, 0.225]).reshape(3, 1, 1)
+    expected = F.conv2d((pixels / 255 - mean) / std, tensors["features.0.weight"], tensors["features.0.bias"])
+    own = network.backbone.conv1_1
+    found = F.conv2d(pixels - torch.tensor([123.0, 117.0, 104.0]).reshape(3, 1, 1), own.weight, own.bias)
+    assert torch.allclose(found, expected, atol=1e-4)

@@ -22,7 +22,7 @@ def test_eight_scenes_are_learned_by_heart(tmp_path: Path) -> None:
         val_split="train",
         iterations=100,
         batch_size=4,
-        lr=2e-2,
+        lr=6e-2,
         warmup=5,
         ema=0.0,
         augment="none",

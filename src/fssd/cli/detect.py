@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Detect:
-    """Find objects in images, folders, patterns and videos; write pictures and detections.json."""
+    """Find objects in images, folders, patterns and videos; write pictures and JSON."""
 
     model: Annotated[Path, tyro.conf.Positional]
     """Model file, or the folder of a run."""
@@ -37,7 +37,7 @@ class Detect:
     keep: int = 200
     """Detections in an image after NMS."""
     voc: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Write VOC result files too, with the image's stem as id."""
+    """Write VOC result files too, with the image's stem as id (numbered where two share it)."""
     coco: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Write a COCO result json too; image ids are the stems, category ids count from 1."""
     pictures: bool = True
@@ -63,6 +63,9 @@ def run(arguments: list[str]) -> int:
     videos = [file for file in files if is_video(file)]
     pictures, films = output_names(stills, ".jpg"), output_names(videos, ".mp4")
     _spare_inputs(files, [command.out / name for name in (*pictures, *films)])
+    spaced = [file for file in files if " " in file.stem]
+    if command.voc and spaced:
+        raise DataError("VOC result files cannot hold a name with a space; rename it", file=spaced[0])
     detector = Detector.load(command.model, device=command.device)
     command.out.mkdir(parents=True, exist_ok=True)
     bad = 0
@@ -143,9 +146,10 @@ def _write_results(
     command: Detect, files: list[Path], found: list[Detections], classes: tuple[str, ...]
 ) -> None:
     from fssd.data.sample import DataSet, background_record
+    from fssd.inputs import output_names
     from fssd.results import write_coco_results, write_voc_results
 
-    ids = [file.stem for file in files]
+    ids = output_names(files, "")
     if command.voc:
         write_voc_results(command.out, ids, found, classes)
     if command.coco:
@@ -176,7 +180,9 @@ def _detect_video(command: Detect, detector: Detector, file: Path, target: Path)
         print(f"error: {error}", file=sys.stderr)
         return 1
     names = [f"{file}#{number}" for number in range(len(kept))]
-    write_detections_json(target.with_suffix(".json"), names, [(info.width, info.height)] * len(kept), kept)
+    write_detections_json(
+        target.with_name(f"{target.name}.json"), names, [(info.width, info.height)] * len(kept), kept
+    )
     print(f"{file}: {sum(map(len, kept))} objects in {len(kept)} frames")
     return 0
 

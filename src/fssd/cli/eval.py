@@ -20,7 +20,7 @@ class Eval:
     data: Path
     """Data set, in any form that `fssd train` takes."""
     split: str | None = "val"
-    """Split to measure on."""
+    """Split to measure on; "none" for every image."""
     metric: Literal["voc07", "voc12", "coco"] = "voc12"
     """11-point AP, integral AP, or COCO's twelve numbers."""
     iou: float = 0.5
@@ -37,8 +37,8 @@ class Eval:
     """Images at a time."""
     workers: int = 1
     """Processes that load images."""
-    bad_share: float = 0.0
-    """Share of images with errors (0..1) that may be left out."""
+    bad_share: float = 0.02
+    """Share of images with errors (0..1) that may be left out with a warning; above it, nothing runs."""
     device: str = "auto"
     """cpu, cuda, or auto."""
     json: Path | None = None
@@ -58,15 +58,20 @@ def run(arguments: list[str]) -> int:
     from rich.console import Console
     from rich.progress import track
 
-    from fssd.atomic import atomic_write
-    from fssd.data.source import open_data, require_usable
+    from fssd.atomic import atomic_write, make_folder
+    from fssd.data.source import open_data, print_left_out, require_usable
     from fssd.detector import Detector
-    from fssd.evaluate.report import evaluate_detections
+    from fssd.evaluate.report import check_measurable, evaluate_detections
     from fssd.results import write_coco_results, write_voc_results
 
     detector = Detector.load(command.model, device=command.device)
-    dataset = open_data(command.data, command.split)
+    dataset = open_data(command.data, None if command.split == "none" else command.split)
     require_usable(dataset, command.bad_share)
+    print_left_out(dataset)
+    check_measurable(dataset, detector.classes, command.metric, command.iou)
+    for file in (command.json, command.coco_results):
+        if file is not None:
+            make_folder(file.parent)
     stream = detector.evaluate_on(
         dataset,
         batch_size=command.batch_size,

@@ -49,9 +49,24 @@ def main(arguments: list[str] | None = None) -> int:
         where = f"{error.filename}: " if error.filename else ""
         print(f"error: {where}{error.strerror or error}", file=sys.stderr)
         return BAD_INPUT
+    except RuntimeError as error:
+        advice = _advice(str(error))
+        if not advice:
+            raise
+        print(f"error: {advice}", file=sys.stderr)
+        return BAD_INPUT
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
+
+
+def _advice(message: str) -> str:
+    """What to do about a fault of the machine that torch reports, "" for any other."""
+    if "out of memory" in message:
+        return "the device is out of memory; lower --batch-size"
+    if "DataLoader worker" in message:
+        return "a process that loads images was killed, mostly for lack of (shared) memory; lower --workers"
+    return ""
 
 
 def _overview() -> str:

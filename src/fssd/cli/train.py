@@ -28,7 +28,7 @@ class Train:
 
 def run(arguments: list[str]) -> int:
     """Parse flags over the configuration file, train, and say where the model is."""
-    file = _config_file(arguments)
+    file = _value_of("--config", arguments) or _saved_config(arguments)
     base = load_config(file) if file is not None else TrainConfig()
     command = tyro.cli(Train, prog="fssd train", args=arguments, default=Train(settings=base))
     settings = replace(command.settings, options={**base.options, **parse_options(command.set)})
@@ -55,11 +55,19 @@ def parse_options(pairs: tuple[str, ...]) -> dict[str, Any]:
     return options
 
 
-def _config_file(arguments: list[str]) -> Path | None:
-    """The value of --config, needed before the other flags to become their defaults."""
+def _saved_config(arguments: list[str]) -> Path | None:
+    """With --resume, the settings that the run in --out was started with."""
+    out = _value_of("--out", arguments)
+    if "--resume" not in arguments or out is None or not (out / "config.yaml").is_file():
+        return None
+    return out / "config.yaml"
+
+
+def _value_of(flag: str, arguments: list[str]) -> Path | None:
+    """The value of a flag that is needed before the others, because it holds their defaults."""
     for place, argument in enumerate(arguments):
-        if argument == "--config" and place + 1 < len(arguments):
+        if argument == flag and place + 1 < len(arguments):
             return Path(arguments[place + 1])
-        if argument.startswith("--config="):
+        if argument.startswith(f"{flag}="):
             return Path(argument.partition("=")[2])
     return None

@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from fssd.data.augment import RECIPES, augment, resize, sample_rng
 from fssd.data.decode import read_image
-from fssd.data.sample import DataSet, Record, Sample
-from fssd.errors import DataError
+from fssd.data.sample import DataSet, Image, Record, Sample
+from fssd.errors import DataError, ImageError
 from fssd.loss import Target
 
 
@@ -58,8 +58,21 @@ class Views(Dataset[Any]):
 def load_sample(record: Record, difficult: bool = True) -> Sample:
     """Decode a record for training, without crowds and, if asked, difficult objects. Raises ImageError."""
     keep = ~record.crowd if difficult else ~(record.crowd | record.difficult)
-    image = read_image(record.path)
+    image = read_fitting(record)
     return Sample(image, record.boxes[keep], record.labels[keep], record.difficult[keep], str(record.path))
+
+
+def read_fitting(record: Record) -> Image:
+    """The decoded image of a record. Raises ImageError, also if its size is not what its labels say."""
+    image = read_image(record.path)
+    height, width = image.shape[:2]
+    if record.width is not None and (record.width, record.height) != (width, height):
+        raise ImageError(
+            f"is {width} x {height} pixels, but {record.source} says {record.width} x {record.height}:"
+            " the boxes do not fit this image; correct the labels or the image",
+            file=record.path,
+        )
+    return image
 
 
 @lru_cache(maxsize=4)
@@ -134,7 +147,7 @@ class Pictures(Dataset[Any]):
 
     def __getitem__(self, index: int) -> Picture | DataError:
         try:
-            image = read_image(self.records[index].path)
+            image = read_fitting(self.records[index])
         except DataError as error:
             return error
         height, width = image.shape[:2]

@@ -12,6 +12,7 @@ that joins several of these, selects and orders classes, and renames them (paths
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,10 +78,10 @@ def list_splits(path: Path | str) -> tuple[str, ...]:
     if kind == "yolo":
         return yolo.yolo_splits(yolo.read_yaml(place))
     parts = _read_joined(place).parts
-    names = [
-        name for part in parts for name in (list_splits(part.path) if part.splits is None else part.splits)
-    ]
-    return tuple(dict.fromkeys(names))
+    named = [tuple(part.splits) for part in parts if part.splits is not None]
+    # Names that the YAML gives stand for all sources; a source's own would list the same images again.
+    groups = named or [list_splits(part.path) for part in parts]
+    return tuple(dict.fromkeys(name for group in groups for name in group))
 
 
 def recognise(path: Path) -> tuple[Format, Path]:
@@ -116,6 +117,13 @@ def require_usable(data: DataSet, bad_share: float = 0.0) -> None:
         raise problem_error(errors[0], share)
     if not data.records:
         raise DataError("the data set holds no image")
+
+
+def print_left_out(data: DataSet) -> None:
+    """Name on stderr every image that is left out because of an error."""
+    for problem in data.problems:
+        if problem.severity == "error":
+            print(f"left out: {problem_error(problem)}", file=sys.stderr)
 
 
 def problem_error(problem: Problem, note: str = "") -> DataError:

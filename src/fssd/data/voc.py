@@ -143,14 +143,19 @@ def voc_splits(folders: Iterable[VocFolder]) -> tuple[str, ...]:
 
 
 def voc_classes(folders: Iterable[VocFolder]) -> tuple[str, ...]:
-    """The 20 VOC classes in their usual order if no other name is found, else the sorted names found."""
+    """The 20 VOC classes in their order for VOC's own folders (VOC2007, ...), else the sorted names found.
+
+    VOC's own folders may hold a part of the images, so not every class need occur in them.
+    """
+    folders = list(folders)
     found: set[str] = set()
     for folder in folders:
         for file in folder.annotation_files:
             annotation = folder.annotation(file)
             if isinstance(annotation, Annotation):
                 found |= {item.name for item in annotation.objects}
-    return VOC_CLASSES if found <= set(VOC_CLASSES) else tuple(sorted(found))
+    is_original = all(re.fullmatch(r"VOC\d{4}", folder.root.name) for folder in folders)
+    return VOC_CLASSES if is_original and found <= set(VOC_CLASSES) else tuple(sorted(found))
 
 
 def _entries(folders: Sequence[VocFolder], split: str | None) -> tuple[list[_Entry], list[Problem]]:

@@ -45,7 +45,7 @@ def coco_average_precision(dataset: DataSet, detections: Sequence[Detections]) -
     are compared by name. Boxes are not rounded. COCO sorts sizes by the area of an object's mask, which
     `Record.areas` holds; where it is None the area of the box is taken.
     """
-    hotcoco = _hotcoco()
+    hotcoco = require_hotcoco()
     if len(detections) != len(dataset):
         raise ValueError(f"{len(detections)} detections for {len(dataset)} images")
     image_ids = _image_ids(dataset.records)
@@ -77,7 +77,7 @@ def xywh(boxes: npt.NDArray[Any]) -> Floats:
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
 
 
-def _hotcoco() -> Any:
+def require_hotcoco() -> Any:
     try:
         import hotcoco
     except ImportError as error:

@@ -16,7 +16,7 @@ from rich.text import Text
 from fssd.data.sample import DataSet, Record
 from fssd.detections import Detections
 from fssd.errors import ConfigError, DataError, nearest
-from fssd.evaluate.coco_ap import coco_average_precision, labels_by_name
+from fssd.evaluate.coco_ap import coco_average_precision, labels_by_name, require_hotcoco
 from fssd.evaluate.voc_ap import AveragePrecision, voc_average_precision
 
 Metric = Literal["voc07", "voc12", "coco"]
@@ -79,33 +79,37 @@ def evaluate_detections(
     iou: the overlap threshold of the VOC metrics, in 0..1. Difficult objects and crowds count neither way.
     Classes are compared by name; detections of classes that the data set does not have are left out.
     """
-    _check(dataset, detections, metric, iou)
+    check_measurable(dataset, detections[0].classes if detections else (), metric, iou)
+    if len(detections) != len(dataset):
+        raise ValueError(
+            f"{len(detections)} detections for {len(dataset)} images; there must be one per image"
+        )
     if metric == "coco":
         return _coco_report(dataset, detections)
     return _voc_report(dataset, detections, metric, iou)
 
 
-def _check(dataset: DataSet, detections: Sequence[Detections], metric: str, iou: float) -> None:
+def check_measurable(dataset: DataSet, classes: Sequence[str], metric: str, iou: float = 0.5) -> None:
+    """Raise what `evaluate_detections` would, before any time is spent on detecting.
+
+    classes: the detector's. Raises ConfigError for an unknown metric, a threshold it does not take, a missing
+    package or classes of which the data set has none, DataError for a data set without an object to find.
+    """
     if metric not in get_args(Metric):
         raise ConfigError(f"there is no metric {metric!r}{nearest(metric, get_args(Metric))}")
+    if not 0 < iou <= 1:
+        raise ConfigError(f"iou is {iou}; an overlap threshold lies above 0 and at most at 1")
     if metric == "coco" and iou != 0.5:
         raise ConfigError(f"the coco metric averages IoU 0.50:0.95 and takes no iou ({iou} given); use voc12")
-    if len(detections) != len(dataset):
-        raise ValueError(
-            f"{len(detections)} detections for {len(dataset)} images; there must be one per image"
-        )
+    if metric == "coco":
+        require_hotcoco()
     if not _count(dataset):
         raise DataError(
             f"none of the {len(dataset)} images has an object to evaluate on; give labelled images"
         )
-    _check_names(dataset, detections)
-
-
-def _check_names(dataset: DataSet, detections: Sequence[Detections]) -> None:
-    known = {name for classes in {d.classes for d in detections} for name in classes}
-    if known and known.isdisjoint(dataset.classes):
+    if classes and set(classes).isdisjoint(dataset.classes):
         raise ConfigError(
-            f"the detector and the data set share no class name: {', '.join(sorted(known)[:3])}, ... "
+            f"the detector and the data set share no class name: {', '.join(sorted(classes)[:3])}, ... "
             f"against {', '.join(dataset.classes[:3])}, ...; rename the classes of one of them"
         )
 

@@ -110,7 +110,7 @@ def feature_shapes(backbone: nn.Module, image_size: int) -> dict[str, tuple[int,
     first.
     """
     shape = (1, 3, image_size, image_size)
-    probe = deepcopy(backbone).eval()
+    probe = deepcopy(backbone).cpu().eval()
     with torch.no_grad():
         try:
             features = deepcopy(probe).to("meta")(torch.zeros(shape, device="meta"))

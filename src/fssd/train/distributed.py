@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
+
+from fssd.errors import ConfigError
 
 
 class Place(NamedTuple):
@@ -30,9 +33,15 @@ def process_group(use_cuda: bool) -> Iterator[Place]:
     if "WORLD_SIZE" not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
         yield Place(0, 1, 0)
         return
-    dist.init_process_group("nccl" if use_cuda else "gloo")
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    if use_cuda and local >= torch.cuda.device_count():
+        raise ConfigError(f"process {local} has no GPU of its own; start at most {torch.cuda.device_count()}")
+    if use_cuda:
+        torch.cuda.set_device(local)
+    # The first process evaluates alone; the others wait for it longer than the ten minutes NCCL allows.
+    dist.init_process_group("nccl" if use_cuda else "gloo", timeout=timedelta(hours=2))
     try:
-        yield Place(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")))
+        yield Place(dist.get_rank(), dist.get_world_size(), local)
     finally:
         dist.destroy_process_group()
 

@@ -99,4 +99,4 @@ def _tensorboard(folder: Path, start: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(str(folder / "tensorboard"), purge_step=start)
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)

@@ -8,25 +8,25 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 import yaml
-from rich.console import Console
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from fssd.atomic import atomic_write
+from fssd.atomic import atomic_write, make_folder
 from fssd.checkpoint import describe, save_model, write_tensors
 from fssd.config import RESUME_MAY_CHANGE, TrainConfig, resolve, to_values
 from fssd.data.loader import Batch, BatchPlaces, Views, training_batches
 from fssd.data.sample import DataSet
-from fssd.data.source import open_data, problem_error, require_usable
+from fssd.data.source import open_data, print_left_out, require_usable
 from fssd.detector import Detector, pick_device
 from fssd.errors import ConfigError, TrainingError
-from fssd.evaluate.report import Report, evaluate_detections
+from fssd.evaluate.report import Report, check_measurable, evaluate_detections
 from fssd.loss import Losses, Target, multibox_loss
 from fssd.model.build import build_model
 from fssd.model.network import Network, channels_last
@@ -62,6 +62,8 @@ def train(config: TrainConfig, *, resume: bool = False, backbone: torch.nn.Modul
     torch.set_num_threads(config.threads or torch.get_num_threads())
     train_set = _open(config, config.train_split, None)
     val_set = _open(config, config.val_split, train_set.classes) if config.val_split else None
+    if val_set is not None:
+        check_measurable(val_set, train_set.classes, config.metric)
     device = pick_device(config.device)
     with process_group(device.type == "cuda") as place:
         if device.type == "cuda" and place.world > 1:
@@ -75,14 +77,9 @@ def _open(config: TrainConfig, split: str, classes: tuple[str, ...] | None) -> D
     assert config.data is not None
     dataset = open_data(config.data, split, classes)
     require_usable(dataset, config.bad_share)
-    _warn_of_left_out(dataset)
+    if os.environ.get("RANK", "0") == "0":
+        print_left_out(dataset)
     return dataset
-
-
-def _warn_of_left_out(dataset: DataSet) -> None:
-    for problem in dataset.problems:
-        if problem.severity == "error":
-            Console(stderr=True, soft_wrap=True).print(f"left out: {problem_error(problem)}", style="yellow")
 
 
 class _Run:
@@ -147,7 +144,7 @@ class _Run:
                 self.average.restore(self.network.state_dict(), 0)
         wait_for_all(self.place)  # a slower process must not find the folder that the first one makes
         if self.place.is_first:
-            _make_folder(self.out)
+            make_folder(self.out)
             for leftover in self.out.glob(".tmp-*"):
                 leftover.unlink()  # of a process that was killed while it wrote
             atomic_write(self.out / CONFIG_FILE, yaml.safe_dump(to_values(self.config), sort_keys=False))
@@ -188,8 +185,10 @@ class _Run:
             for part in range(config.accumulate):
                 batch = next(batches)
                 last = part == config.accumulate - 1
-                sums.add(self._backward(model, batch, iteration, synchronise=last))
-            self._update()
+                losses = self._backward(model, batch, iteration, synchronise=last)
+                sums.add(losses)
+            if not self._update():
+                self._stop_not_finite("gradient", True, batch, losses, iteration)
             done = iteration + 1
             if log is not None and (done % config.log_every == 0 or done == self.total):
                 log.step(done, {**sums.take(), "lr": rate, "epoch": round(done / self.updates_per_epoch, 3)})
@@ -243,21 +242,28 @@ class _Run:
             losses = multibox_loss(raw, self.network.priors, targets)
             bad = not bool(torch.isfinite(losses.total))
             if any_process(bad, self.place, self.device):
-                self._stop_not_finite(batch, losses, iteration)
+                self._stop_not_finite("loss", bad, batch, losses, iteration)
             self.scaler.scale(losses.total / config.accumulate).backward()  # type: ignore[no-untyped-call]
         return losses
 
-    def _update(self) -> None:
-        if self.config.clip_norm > 0:
-            self.scaler.unscale_(self.optimizer)
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
+    def _update(self) -> bool:
+        """Take the step; False, and no step, if the gradient is not finite."""
+        self.scaler.unscale_(self.optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm or math.inf)
+        # Under fp16 overflow is expected: the scaler skips that step and lowers its scale.
+        if not self.scaler.is_enabled() and not bool(torch.isfinite(norm)):
+            return False
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
             self.average.update(self.network)
+        return True
 
-    def _stop_not_finite(self, batch: Batch, losses: Losses, iteration: int) -> None:
+    def _stop_not_finite(self, what: str, here: bool, batch: Batch, losses: Losses, iteration: int) -> None:
+        """Dump the batch and name its images; a process whose own batch was good only says so."""
+        if not here:
+            raise TrainingError(f"the {what} of another process is not finite at iteration {iteration}")
         dump = self.out / f"nonfinite-{self.place.rank}.safetensors"
         tensors = {"images": batch.images}
         for number, target in enumerate(batch.targets):
@@ -266,7 +272,7 @@ class _Run:
             dump, tensors, {"format": 1, "kind": "batch", "names": batch.names, "iteration": iteration}
         )
         raise TrainingError(
-            f"the loss is not finite at iteration {iteration} (localisation {losses.localisation.item()},"
+            f"the {what} is not finite at iteration {iteration} (localisation {losses.localisation.item()},"
             f" confidence {losses.confidence.item()}, {int(losses.positives)} positives);"
             f" the batch is in {dump}, its images are {', '.join(batch.names)};"
             " check them with `fssd check` or lower --lr"
@@ -359,8 +365,8 @@ def _fresh_network(config: TrainConfig, num_classes: int, backbone: torch.nn.Mod
         raise ConfigError("a backbone is a module, which no setting can name; use fssd.train(backbone=...)")
     if backbone is not None:
         options["backbone"] = backbone
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(config.seed)
         try:
             return build_model(config.model, num_classes, **options)
         except (TypeError, ValueError) as error:
@@ -388,15 +394,6 @@ def _start_weights(network: Network, config: TrainConfig) -> None:
     if network.spec.own_backbone and config.weights is None:
         return  # the user's module came with the weights it is to start from
     load_backbone(network, config.weights)
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"{folder}: cannot be made a folder ({error.strerror}); choose another --out"
-        ) from error
 
 
 def _check_same(document: dict[str, Any], config: dict[str, Any], world: int, state: Path) -> None:

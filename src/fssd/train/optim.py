@@ -10,7 +10,7 @@ from torch import nn
 
 from fssd.model.network import Network
 
-NORMS = (nn.BatchNorm2d,)
+NORMS = (nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)
 
 
 def make_optimizer(
