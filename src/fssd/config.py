@@ -74,7 +74,7 @@ class TrainConfig:
     steps: tuple[int, ...] = ()
     """Iterations at which multistep divides the rate by ten; () for 2/3 and 5/6 of the run."""
     warmup: int | None = None
-    """Iterations over which the rate rises linearly from a hundredth of it (paper: none)."""
+    """Iterations over which the rate rises to its value (paper: none); a fifth of the run at most."""
     ema: float | None = None
     """Decay of the moving average of the weights that is evaluated and saved as best; 0 for none."""
     clip_norm: float | None = None
@@ -82,6 +82,8 @@ class TrainConfig:
 
     augment: Literal["ssd", "mirror", "none"] = "ssd"
     """Full SSD augmentation, mirroring only, or none."""
+    jpeg: bool = False
+    """Encode and decode the image between the steps of "ssd", as the Caffe data layer does unasked; slow."""
     difficult: bool = True
     """Train on objects marked difficult (Caffe on VOC: yes)."""
     seed: int = 0

@@ -33,12 +33,15 @@ class Views(Dataset[Any]):
     What a place holds depends on the seed alone, not on the process that makes it or on what came before.
     """
 
-    def __init__(self, dataset: DataSet, size: int, seed: int, recipe: str, difficult: bool) -> None:
+    def __init__(
+        self, dataset: DataSet, size: int, seed: int, recipe: str, difficult: bool, jpeg: bool = False
+    ) -> None:
         self.dataset = dataset
         self.size = size
         self.seed = seed
         self.recipe = recipe
         self.difficult = difficult
+        self.jpeg = jpeg
 
     def __getitem__(self, place: int) -> Sample | DataError:
         try:
@@ -52,7 +55,13 @@ class Views(Dataset[Any]):
         sample = load_sample(self.dataset.records[index], self.difficult)
         if self.recipe == "none":
             return resize(sample, self.size)
-        return augment(sample, self.size, sample_rng(self.seed, epoch, index), recipe=RECIPES[self.recipe])
+        return augment(
+            sample,
+            self.size,
+            sample_rng(self.seed, epoch, index),
+            recipe=RECIPES[self.recipe],
+            jpeg=self.jpeg,
+        )
 
 
 def load_sample(record: Record, difficult: bool = True) -> Sample:

@@ -179,7 +179,7 @@ class _Run:
                 total=self.total,
                 schedule=config.schedule or "constant",
                 steps=config.steps,
-                warmup=config.warmup or 0,
+                warmup=min(config.warmup or 0, self.total // 5),
             )
             set_lr(self.optimizer, rate)
             for part in range(config.accumulate):
@@ -199,7 +199,14 @@ class _Run:
 
     def _batches(self, start: int) -> Iterator[Batch]:
         config = self.config
-        views = Views(self.train_set, self.network.image_size, config.seed, config.augment, config.difficult)
+        views = Views(
+            self.train_set,
+            self.network.image_size,
+            config.seed,
+            config.augment,
+            config.difficult,
+            config.jpeg,
+        )
         places = BatchPlaces(
             start * config.accumulate,
             self.total * config.accumulate,
