@@ -18,9 +18,9 @@ import numpy as np
 
 from fssd.data.sample import DataSet, Record
 from fssd.detections import Detections
-from fssd.evaluate.coco_ap import coco_average_precision
-from fssd.evaluate.report import evaluate_detections
-from fssd.evaluate.voc_ap import voc_average_precision
+from fssd.evaluation.coco_ap import coco_average_precision
+from fssd.evaluation.report import evaluate_detections
+from fssd.evaluation.voc_ap import voc_average_precision
 
 
 def random_set(

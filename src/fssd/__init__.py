@@ -9,10 +9,8 @@ Names are imported when first used, so that `import fssd` and `fssd --help` do n
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
 from importlib.metadata import version
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -29,9 +27,9 @@ if TYPE_CHECKING:
         LabelError,
         TrainingError,
     )
-    from fssd.evaluate.report import evaluate_detections as evaluate
+    from fssd.evaluation.report import evaluate_detections as evaluate
     from fssd.model.build import build_model
-    from fssd.train.loop import train
+    from fssd.training.loop import train
 
 __version__ = version("fssd")
 
@@ -47,9 +45,9 @@ _PLACES = {
     "TrainConfig": ("fssd.config", "TrainConfig"),
     "TrainingError": ("fssd.errors", "TrainingError"),
     "build_model": ("fssd.model.build", "build_model"),
-    "evaluate": ("fssd.evaluate.report", "evaluate_detections"),
+    "evaluate": ("fssd.evaluation.report", "evaluate_detections"),
     "open_data": ("fssd.data.source", "open_data"),
-    "train": ("fssd.train.loop", "train"),
+    "train": ("fssd.training.loop", "train"),
 }
 
 __all__ = [
@@ -68,18 +66,6 @@ __all__ = [
     "open_data",
     "train",
 ]
-
-
-class _Package(ModuleType):
-    """Keeps `fssd.train` and `fssd.evaluate` the functions: importing the packages of these names would
-    otherwise put the packages in their place."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if not (name in _PLACES and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

@@ -1,7 +1,7 @@
 """Model files: safetensors with one JSON document in the header. Nothing in them is executed or unpickled.
 
 The JSON holds {"format": 1, "kind": "model" | "training", "model", "options", "classes", ...facts}; the
-tensors are the network's state dict. A training state (see `fssd.train.state`) is the same with more tensors.
+tensors are the network's state dict. A training state (`fssd.training.state`) is the same with more tensors.
 """
 
 from __future__ import annotations

@@ -17,10 +17,10 @@ from fssd.data.scenes import make_scenes
 from fssd.data.source import open_data
 from fssd.detector import Detector
 from fssd.draw import class_colour, draw_boxes, draw_detections, mosaic
-from fssd.evaluate.report import Report, evaluate_detections
+from fssd.evaluation.report import Report, evaluate_detections
 from fssd.model.build import build_model
 from fssd.model.weights import load_backbone
-from fssd.train.loop import train
+from fssd.training.loop import train
 
 # What two cores do in about five minutes. The rate is high and the run short: cosine ends it gently.
 ITERATIONS = 150

@@ -14,7 +14,7 @@ from fssd.atomic import atomic_path
 from fssd.data.sample import DataSet
 from fssd.detections import Detections
 from fssd.errors import ConfigError, DataError
-from fssd.evaluate.coco_ap import labels_by_name, xywh
+from fssd.evaluation.coco_ap import labels_by_name, xywh
 
 BOX_DECIMALS = 2  # the 0.01 px of COCO's own files
 SCORE_DECIMALS = 5

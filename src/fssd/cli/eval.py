@@ -61,7 +61,7 @@ def run(arguments: list[str]) -> int:
     from fssd.atomic import atomic_write, make_folder
     from fssd.data.source import open_data, print_left_out, require_usable
     from fssd.detector import Detector
-    from fssd.evaluate.report import check_measurable, evaluate_detections
+    from fssd.evaluation.report import check_measurable, evaluate_detections
     from fssd.results import write_coco_results, write_voc_results
 
     detector = Detector.load(command.model, device=command.device)

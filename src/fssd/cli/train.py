@@ -32,7 +32,7 @@ def run(arguments: list[str]) -> int:
     base = load_config(file) if file is not None else TrainConfig()
     command = tyro.cli(Train, prog="fssd train", args=arguments, default=Train(settings=base))
     settings = replace(command.settings, options={**base.options, **parse_options(command.set)})
-    from fssd.train.loop import train
+    from fssd.training.loop import train
 
     result = train(settings, resume=command.resume)
     if result.best is not None:

@@ -17,7 +17,7 @@ from fssd.data.sample import DataSet, Record
 from fssd.data.source import open_data
 from fssd.detections import Detections
 from fssd.errors import ConfigError
-from fssd.evaluate.coco_ap import coco_average_precision, labels_by_name
+from fssd.evaluation.coco_ap import coco_average_precision, labels_by_name
 
 pytest.importorskip("hotcoco")
 CLASSES = ("a", "b", "c", "d")

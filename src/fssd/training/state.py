@@ -11,7 +11,7 @@ from torch import Tensor
 from fssd.checkpoint import fill, read_tensors, write_tensors
 from fssd.errors import CheckpointError
 from fssd.model.network import Network
-from fssd.train.ema import Average
+from fssd.training.ema import Average
 
 STATE_FILE = "last.safetensors"
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from fssd.model.build import build_model
 from fssd.model.network import Network
-from fssd.train.optim import learning_rate, make_optimizer, set_lr
+from fssd.training.optim import learning_rate, make_optimizer, set_lr
 
 DECAY = 5e-4
 

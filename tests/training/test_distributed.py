@@ -20,7 +20,7 @@ from fssd.data.loader import BatchPlaces, Views, training_batches
 from fssd.data.source import open_data
 from fssd.loss import multibox_loss
 from fssd.model.build import build_model
-from fssd.train.distributed import Place, any_process, process_group
+from fssd.training.distributed import Place, any_process, process_group
 
 pytestmark = pytest.mark.skipif(not dist.is_available(), reason="this torch has no torch.distributed")
 
@@ -49,7 +49,7 @@ import importlib.util, json, os, sys, time
 
 import fssd
 from fssd.config import TrainConfig, with_values
-from fssd.train import loop
+from fssd.training import loop
 
 spec = importlib.util.spec_from_file_location("shared", sys.argv[1])
 shared = importlib.util.module_from_spec(spec)

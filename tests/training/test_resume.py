@@ -22,8 +22,8 @@ from fssd.checkpoint import read_tensors
 from fssd.config import TrainConfig
 from fssd.data.scenes import make_scenes
 from fssd.errors import CheckpointError, ConfigError
-from fssd.train import loop
-from fssd.train.loop import train
+from fssd.training import loop
+from fssd.training.loop import train
 
 MakeBackbone = Callable[[], nn.Module]
 

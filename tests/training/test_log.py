@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from fssd.train import log as module
-from fssd.train.log import LOG_FILE, RunLog, duration
+from fssd.training import log as module
+from fssd.training.log import LOG_FILE, RunLog, duration
 
 VALUES = {"loss": 2.5, "loss_loc": 1.0, "loss_conf": 1.5, "lr": 0.01, "epoch": 0.25}
 

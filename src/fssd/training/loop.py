@@ -26,16 +26,16 @@ from fssd.data.sample import DataSet
 from fssd.data.source import open_data, print_left_out, require_usable
 from fssd.detector import Detector, pick_device
 from fssd.errors import ConfigError, TrainingError
-from fssd.evaluate.report import Report, check_measurable, evaluate_detections
+from fssd.evaluation.report import Report, check_measurable, evaluate_detections
 from fssd.loss import Losses, Target, multibox_loss
 from fssd.model.build import build_model
 from fssd.model.network import Network, channels_last
 from fssd.model.weights import load_backbone, load_ssd
-from fssd.train.distributed import Place, any_process, process_group, wait_for_all
-from fssd.train.ema import Average
-from fssd.train.log import RunLog
-from fssd.train.optim import learning_rate, make_optimizer, set_lr
-from fssd.train.state import STATE_FILE, Progress, load_state, read_state, save_state
+from fssd.training.distributed import Place, any_process, process_group, wait_for_all
+from fssd.training.ema import Average
+from fssd.training.log import RunLog
+from fssd.training.optim import learning_rate, make_optimizer, set_lr
+from fssd.training.state import STATE_FILE, Progress, load_state, read_state, save_state
 
 CONFIG_FILE = "config.yaml"
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fssd.evaluate.voc_ap import AveragePrecision, voc_average_precision
+from fssd.evaluation.voc_ap import AveragePrecision, voc_average_precision
 
 # --- The kit's algorithm, one detection after the other ---------------------------------------------------
 

@@ -21,12 +21,12 @@ from fssd.config import TrainConfig, load_config, resolve
 from fssd.data.loader import BatchPlaces, Views, training_batches
 from fssd.data.source import open_data
 from fssd.errors import ConfigError, DataError, FssdError, TrainingError
-from fssd.evaluate.report import Report
+from fssd.evaluation.report import Report
 from fssd.loss import multibox_loss
 from fssd.model.build import build_model
-from fssd.train import loop
-from fssd.train.ema import Average
-from fssd.train.loop import Result, train
+from fssd.training import loop
+from fssd.training.ema import Average
+from fssd.training.loop import Result, train
 
 MakeBackbone = Callable[[], nn.Module]
 
