@@ -134,7 +134,12 @@ def test_no_choice_is_untested() -> None:
 @pytest.mark.parametrize("key", sorted(KNOWN))
 def test_every_choice_is_checked(key: str) -> None:
     for value in KNOWN[key]:
-        assert getattr(resolve(given(**{key: value, "weights": Path("ssd.pt")})), key) == value
+        assert (
+            getattr(
+                resolve(given(**{key: value, "weights": None if value == "nothing" else Path("ssd.pt")})), key
+            )
+            == value
+        )
         misspelt = value[:-1] + "x"
         with pytest.raises(ConfigError, match=f"{key}.*'{misspelt}'") as caught:
             resolve(given(**{key: misspelt}))
@@ -144,7 +149,7 @@ def test_every_choice_is_checked(key: str) -> None:
 @pytest.mark.parametrize(
     ("key", "bad", "good"),
     [
-        ("batch_size", [0, -1], [1]),
+        ("batch_size", [0, -1, 1], [2]),
         ("accumulate", [0], [1]),
         ("save_every", [0], [1]),
         ("log_every", [0], [1]),
@@ -305,3 +310,18 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 def test_configuration_is_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         GIVEN.lr = 1.0  # type: ignore[misc]
+
+
+def test_steps_alone_mean_multistep_and_do_not_go_with_another_schedule() -> None:
+    assert resolve(given(model="fssd300-lite", steps=(5, 7))).schedule == "multistep"
+    with pytest.raises(ConfigError, match="steps belong to --schedule multistep"):
+        resolve(given(steps=(5,), schedule="cosine"))
+
+
+def test_from_nothing_takes_no_weights() -> None:
+    with pytest.raises(ConfigError, match="--start nothing takes no --weights"):
+        resolve(given(start="nothing", weights=Path("vgg.pth")))
+
+
+def test_a_single_image_a_batch_is_for_vgg16_only() -> None:
+    assert resolve(given(model="fssd300-vgg16", batch_size=1)).batch_size == 1

@@ -199,6 +199,8 @@ def resolve(config: TrainConfig) -> TrainConfig:
     """Fill what was left to the model's recipe; check that the settings fit together. Raises ConfigError."""
     backbone = config.model.rsplit("-", 1)[-1]
     recipe = RECIPES.get(backbone, RECIPES["lite"])
+    if config.steps and config.schedule is None:
+        config = dataclasses.replace(config, schedule="multistep")
     filled = {key: value for key, value in recipe.items() if getattr(config, key) is None}
     if config.iterations is not None:
         filled.pop("epochs", None)

@@ -408,7 +408,7 @@ def test_folder_that_cannot_be_made(scenes: Path, tmp_path: Path, tiny_backbone:
     file = tmp_path / "file"
     file.write_text("not a folder")
     for out in (file, file / "run"):
-        with pytest.raises(ConfigError, match="choose another --out"):
+        with pytest.raises(ConfigError, match="choose another"):
             train(small(scenes, out), backbone=tiny_backbone())
 
 

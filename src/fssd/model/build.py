@@ -110,12 +110,12 @@ def feature_shapes(backbone: nn.Module, image_size: int) -> dict[str, tuple[int,
     first.
     """
     shape = (1, 3, image_size, image_size)
-    probe = deepcopy(backbone).cpu().eval()
+    probe = deepcopy(backbone).eval()
     with torch.no_grad():
         try:
             features = deepcopy(probe).to("meta")(torch.zeros(shape, device="meta"))
         except (RuntimeError, NotImplementedError):  # it makes tensors of its own, or looks at values
-            features = probe(torch.zeros(shape))
+            features = probe.cpu()(torch.zeros(shape, device="cpu"))
     if not isinstance(features, Mapping) or not features:
         raise ConfigError(
             f"a backbone returns a dict of feature maps by name, not a {type(features).__name__}"
