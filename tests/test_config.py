@@ -149,7 +149,7 @@ def test_every_choice_is_checked(key: str) -> None:
 @pytest.mark.parametrize(
     ("key", "bad", "good"),
     [
-        ("batch_size", [0, -1, 1], [2]),
+        ("batch_size", [0, -1], [1]),
         ("accumulate", [0], [1]),
         ("save_every", [0], [1]),
         ("log_every", [0], [1]),
@@ -321,7 +321,3 @@ def test_steps_alone_mean_multistep_and_do_not_go_with_another_schedule() -> Non
 def test_from_nothing_takes_no_weights() -> None:
     with pytest.raises(ConfigError, match="--start nothing takes no --weights"):
         resolve(given(start="nothing", weights=Path("vgg.pth")))
-
-
-def test_a_single_image_a_batch_is_for_vgg16_only() -> None:
-    assert resolve(given(model="fssd300-vgg16", batch_size=1)).batch_size == 1

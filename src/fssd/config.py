@@ -247,8 +247,6 @@ def _check(config: TrainConfig) -> None:
         raise ConfigError(f"steps belong to --schedule multistep, not to {config.schedule}")
     if config.start == "ssd" and config.weights is None:
         raise ConfigError("to start from a trained SSD, name its checkpoint with --weights")
-    if config.model.endswith("-lite") and config.batch_size == 1:
-        raise ConfigError("batch_size is 1; lite models normalise over the batch and need 2 or more")
     for key, known in CHOICES.items():
         value = getattr(config, key)
         if value not in known:

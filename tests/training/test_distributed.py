@@ -55,13 +55,13 @@ spec = importlib.util.spec_from_file_location("shared", sys.argv[1])
 shared = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(shared)
 if os.environ["RANK"] == "1":
-    make = loop._fresh_network
+    make = loop.fresh_network
 
     def slowly(*arguments):
         time.sleep(2)  # a slower process must not stumble over what the first one has begun
         return make(*arguments)
 
-    loop._fresh_network = slowly
+    loop.fresh_network = slowly
     if "bad" in sys.argv:
         real = loop.multibox_loss
 

@@ -8,9 +8,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
+from torch import Tensor
 
 from fssd.atomic import atomic_write
+from fssd.loss import Losses
 
 LOG_FILE = "log.jsonl"
 
@@ -71,6 +74,30 @@ class RunLog:
                 self.board.add_scalar(key, value, line["iteration"])
         if "evaluation" in line and line["evaluation"]["map"] is not None:
             self.board.add_scalar("mAP", line["evaluation"]["map"], line["iteration"])
+
+
+class Means:
+    """Running means of the losses between two log lines."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.count = 0
+
+    def add(self, losses: Losses) -> None:
+        values = {
+            "loss": losses.total,
+            "loss_loc": losses.localisation,
+            "loss_conf": losses.confidence,
+            "positives": losses.positives.float(),
+        }
+        for key, value in values.items():
+            self.sums[key] = self.sums.get(key, torch.zeros_like(value)) + value.detach()
+        self.count += 1
+
+    def take(self) -> dict[str, float]:
+        means = {key: float(value) / self.count for key, value in self.sums.items()}
+        self.sums, self.count = {}, 0
+        return means
 
 
 def duration(seconds: float) -> str:

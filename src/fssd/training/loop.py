@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from fssd.atomic import atomic_write, make_folder
 from fssd.checkpoint import describe, save_model, write_tensors
-from fssd.config import RESUME_MAY_CHANGE, TrainConfig, resolve, to_values
+from fssd.config import TrainConfig, resolve, to_values
 from fssd.data.loader import Batch, BatchPlaces, Views, training_batches
 from fssd.data.sample import DataSet
 from fssd.data.source import open_data, print_left_out, require_usable
@@ -28,14 +28,21 @@ from fssd.detector import Detector, pick_device
 from fssd.errors import ConfigError, TrainingError
 from fssd.evaluation.report import Report, check_measurable, evaluate_detections
 from fssd.loss import Losses, Target, multibox_loss
-from fssd.model.build import build_model
-from fssd.model.network import Network, channels_last
-from fssd.model.weights import load_backbone, load_ssd
+from fssd.model.network import channels_last
 from fssd.training.distributed import Place, any_process, process_group, wait_for_all
 from fssd.training.ema import Average
-from fssd.training.log import RunLog
+from fssd.training.log import Means, RunLog
 from fssd.training.optim import learning_rate, make_optimizer, set_lr
-from fssd.training.state import STATE_FILE, Progress, load_state, read_state, save_state
+from fssd.training.start import check_batch, fresh_network, start_weights
+from fssd.training.state import (
+    STATE_FILE,
+    Progress,
+    check_same_data,
+    check_same_settings,
+    load_state,
+    read_state,
+    save_state,
+)
 
 CONFIG_FILE = "config.yaml"
 
@@ -99,8 +106,8 @@ class _Run:
         self.out = config.out
         self.train_set, self.val_set = train_set, val_set
         self.device, self.place = device, place
-        self.network = channels_last(_fresh_network(config, len(train_set.classes), backbone).to(device))
-        _check_batch(config, self.network)
+        self.network = channels_last(fresh_network(config, len(train_set.classes), backbone).to(device))
+        check_batch(config, self.network)
         self.optimizer = make_optimizer(
             self.network,
             momentum=config.momentum,
@@ -131,15 +138,15 @@ class _Run:
         if resume and state.exists():
             tensors, document = read_state(state)
             # First of all: with other settings the tensors need not fit, and the setting is what to name.
-            _check_same(document, to_values(self.config), self.place.world, state)
-            _check_same_data(document, self.train_set, state)
+            check_same_settings(document, to_values(self.config), self.place.world, state)
+            check_same_data(document, self.train_set, state)
             self.progress = load_state(state, tensors, document, self.network, self.optimizer, self.average)
             if document["scaler"]:
                 self.scaler.load_state_dict(document["scaler"])
         elif state.exists() or ((self.out / CONFIG_FILE).exists() and not resume):
             raise ConfigError(f"{self.out}: already holds a run; go on with --resume or choose another --out")
         else:
-            _start_weights(self.network, self.config)
+            start_weights(self.network, self.config)
             if self.average is not None:
                 self.average.restore(self.network.state_dict(), 0)
         wait_for_all(self.place)  # a slower process must not find the folder that the first one makes
@@ -170,7 +177,7 @@ class _Run:
         config = self.config
         batches = self._batches(start)
         model = self._parallel()
-        sums = _Means()
+        sums = Means()
         self.network.train()
         for iteration in range(start, self.total):
             rate = learning_rate(
@@ -339,93 +346,3 @@ class _Run:
                 document,
             )
         wait_for_all(self.place)
-
-
-class _Means:
-    """Running means of the losses between two log lines."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-        self.count = 0
-
-    def add(self, losses: Losses) -> None:
-        values = {
-            "loss": losses.total,
-            "loss_loc": losses.localisation,
-            "loss_conf": losses.confidence,
-            "positives": losses.positives.float(),
-        }
-        for key, value in values.items():
-            self.sums[key] = self.sums.get(key, torch.zeros_like(value)) + value.detach()
-        self.count += 1
-
-    def take(self) -> dict[str, float]:
-        means = {key: float(value) / self.count for key, value in self.sums.items()}
-        self.sums, self.count = {}, 0
-        return means
-
-
-def _fresh_network(config: TrainConfig, num_classes: int, backbone: torch.nn.Module | None) -> Network:
-    """New weights from the seed, without touching the caller's random state."""
-    options = dict(config.options)
-    if "backbone" in options:
-        raise ConfigError("a backbone is a module, which no setting can name; use fssd.train(backbone=...)")
-    if backbone is not None:
-        options["backbone"] = backbone
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(config.seed)
-        try:
-            return build_model(config.model, num_classes, **options)
-        except (TypeError, ValueError) as error:
-            if not config.options:
-                raise
-            raise ConfigError(f"the model options {dict(config.options)} do not fit ({error})") from error
-
-
-def _check_batch(config: TrainConfig, network: Network) -> None:
-    """Batch normalisation of a single cell needs another image. Raises ConfigError."""
-    if config.batch_size == 1 and any(isinstance(m, torch.nn.BatchNorm2d) for m in network.heads.modules()):
-        raise ConfigError(
-            f"batch_size is 1; {config.model} normalises its last level, a single cell, over the batch and"
-            " needs 2 or more"
-        )
-
-
-def _start_weights(network: Network, config: TrainConfig) -> None:
-    if config.start == "nothing":
-        return
-    if config.start == "ssd":
-        assert config.weights is not None
-        load_ssd(network, config.weights)
-        return
-    if network.spec.own_backbone and config.weights is None:
-        return  # the user's module came with the weights it is to start from
-    load_backbone(network, config.weights)
-
-
-def _check_same(document: dict[str, Any], config: dict[str, Any], world: int, state: Path) -> None:
-    """A resumed run has to be the same run. Raises ConfigError naming the first setting that differs."""
-    before = json.loads(json.dumps(document["config"]))
-    now = json.loads(json.dumps(config))
-    for key in sorted(set(before) | set(now)):
-        if key not in RESUME_MAY_CHANGE and before.get(key) != now.get(key):
-            raise ConfigError(
-                f"{state}: was made with {key} {before.get(key)!r}, not {now.get(key)!r};"
-                " resume with the settings of the run or start another in a new --out"
-            )
-    if document["world"] != world:
-        raise ConfigError(
-            f"{state}: was made by {document['world']} processes, not {world}; resume with as many"
-        )
-
-
-def _check_same_data(document: dict[str, Any], dataset: DataSet, state: Path) -> None:
-    """The data may have moved, but not changed. Raises ConfigError."""
-    before, now = document["classes"], list(dataset.classes)
-    if before != now:
-        raise ConfigError(f"{state}: was made with the classes {before}, the data set has {now}; start anew")
-    if document["images"] != len(dataset):
-        raise ConfigError(
-            f"{state}: was made with {document['images']} images, the data set has {len(dataset)};"
-            " resume with the same images or start another run in a new --out"
-        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,7 +10,9 @@ import torch
 from torch import Tensor
 
 from fssd.checkpoint import fill, read_tensors, write_tensors
-from fssd.errors import CheckpointError
+from fssd.config import RESUME_MAY_CHANGE
+from fssd.data.sample import DataSet
+from fssd.errors import CheckpointError, ConfigError
 from fssd.model.network import Network
 from fssd.training.ema import Average
 
@@ -88,3 +91,31 @@ def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def _like(saved: Tensor, parameter: Tensor) -> Tensor:
     # The memory layout must be the parameter's own, or sums would run in another order than before.
     return torch.empty_like(parameter, memory_format=torch.preserve_format).copy_(saved)
+
+
+def check_same_settings(document: dict[str, Any], config: dict[str, Any], world: int, state: Path) -> None:
+    """A resumed run has to be the same run. Raises ConfigError naming the first setting that differs."""
+    before = json.loads(json.dumps(document["config"]))
+    now = json.loads(json.dumps(config))
+    for key in sorted(set(before) | set(now)):
+        if key not in RESUME_MAY_CHANGE and before.get(key) != now.get(key):
+            raise ConfigError(
+                f"{state}: was made with {key} {before.get(key)!r}, not {now.get(key)!r};"
+                " resume with the settings of the run or start another in a new --out"
+            )
+    if document["world"] != world:
+        raise ConfigError(
+            f"{state}: was made by {document['world']} processes, not {world}; resume with as many"
+        )
+
+
+def check_same_data(document: dict[str, Any], dataset: DataSet, state: Path) -> None:
+    """The data may have moved, but not changed. Raises ConfigError."""
+    before, now = document["classes"], list(dataset.classes)
+    if before != now:
+        raise ConfigError(f"{state}: was made with the classes {before}, the data set has {now}; start anew")
+    if document["images"] != len(dataset):
+        raise ConfigError(
+            f"{state}: was made with {document['images']} images, the data set has {len(dataset)};"
+            " resume with the same images or start another run in a new --out"
+        )
