@@ -22,9 +22,9 @@ from fssd.model.build import build_model
 from fssd.model.weights import load_backbone
 from fssd.training.loop import train
 
-# What two cores do in about six minutes: many small, bold steps, which cosine ends gently, on the scenes as
+# What two cores do in about five minutes: many small, bold steps, which cosine ends gently, on the scenes as
 # they are. Augmentation pays in long runs only, and a mirrored 2 is no 2.
-ITERATIONS = 360
+ITERATIONS = 260
 BATCH_SIZE = 8
 RATE = 0.06
 SHOWN = 12  # scenes in the picture

@@ -14,8 +14,8 @@ class Demo:
 
     out: Path = Path("runs/demo")
     """Folder for scenes, run and picture."""
-    iterations: int = 360
-    """Weight updates of 8 scenes; 360 take about six minutes on two cores."""
+    iterations: int = 260
+    """Weight updates of 8 scenes; 260 take about five minutes on two cores."""
     scenes: int = 600
     """Scenes to train on; a quarter as many more are made to measure on."""
 
