@@ -96,3 +96,8 @@ def test_options_in_paper_to_code_build() -> None:
 def test_readme_lists_every_model() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert all(f"| `{name}` |" in text for name in DESIGNS)
+
+
+def test_no_placeholder_is_left() -> None:
+    for page in PAGES:
+        assert not re.search(r"\b(?:RESULTS|DEMO)_[A-Z]+\b", page.read_text(encoding="utf-8")), page

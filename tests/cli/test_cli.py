@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -453,13 +452,3 @@ def test_check_and_scenes_mistakes(
     (tmp_path / "full" / "file").write_text("in the way")
     assert run(*arguments) == BAD_INPUT
     only_error(capsys)
-
-
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
-def test_folder_without_permission(scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    tmp_path.chmod(0o500)
-    try:
-        assert run(*train_arguments(scenes, tmp_path / "run")) == BAD_INPUT
-        only_error(capsys)
-    finally:
-        tmp_path.chmod(0o700)
