@@ -10,7 +10,7 @@ import pytest
 
 from fssd import draw
 from fssd.detections import Detections
-from fssd.draw import class_colour, draw_boxes, draw_detections, mosaic
+from fssd.draw import class_colour, draw_boxes, draw_detections
 
 GREY = 100
 
@@ -143,16 +143,3 @@ def test_line_grows_with_the_image() -> None:
     small = (draw_boxes(blank(300, 300), box / 4, [""])[150] == 255).all(1).sum()
     large = (draw_boxes(blank(1200, 1200), box, [""])[600] == 255).all(1).sum()
     assert large > 2 * small > 0
-
-
-def test_mosaic() -> None:
-    sheet = mosaic([np.full((50, 100, 3), value, np.uint8) for value in (200, 210, 220)], columns=2, cell=80)
-    assert sheet.shape == (160, 160, 3)
-    assert (sheet[40, 40] == 200).all()
-    assert (sheet[40, 120] == 210).all()
-    assert (sheet[120, 40] == 220).all()
-    assert (sheet[5, 40] == draw.MOSAIC_GREY).all()
-    assert (sheet[20:60, :80] == 200).all()  # 100 x 50 becomes 80 x 40, centred
-    assert mosaic([], columns=3, cell=10).shape == (10, 30, 3)
-    with pytest.raises(ValueError, match="columns"):
-        mosaic([], columns=0)

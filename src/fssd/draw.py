@@ -9,7 +9,6 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image as PillowImage
@@ -24,7 +23,6 @@ Rectangle = tuple[int, int, int, int]  # x1, y1, x2, y2, pixels, last one includ
 GOLDEN_RATIO = 0.618034  # steps of this part of the colour circle never come close to each other for long
 SHADES = ((0.85, 0.95), (0.95, 0.65), (0.45, 1.0))  # (saturation, value), in turn
 SMALLEST_TEXT = 7  # pixels; anything below cannot be read
-MOSAIC_GREY = 40
 
 # Pillow's own font has only ASCII; other names take the first of these that the system has.
 SYSTEM_FONTS = (
@@ -78,30 +76,6 @@ def draw_boxes(
         pen.rectangle(rectangle, outline=colour, width=line)
     _draw_labels(pen, visible, width, height)
     return np.array(canvas, np.uint8)
-
-
-def mosaic(images: Sequence[Image], columns: int = 4, cell: int = 320) -> Image:
-    """Images side by side, each scaled into a square of `cell` pixels: (rows * cell, columns * cell, 3)."""
-    if columns < 1 or cell < 1:
-        raise ValueError(f"columns is {columns} and cell is {cell}; both are at least 1")
-    rows = -(-len(images) // columns)
-    sheet = np.full((max(rows, 1) * cell, columns * cell, 3), MOSAIC_GREY, np.uint8)
-    for i, image in enumerate(images):
-        small = _fitted(image, cell)
-        height, width = small.shape[:2]
-        top = i // columns * cell + (cell - height) // 2
-        left = i % columns * cell + (cell - width) // 2
-        sheet[top : top + height, left : left + width] = small
-    return sheet
-
-
-def _fitted(image: Image, cell: int) -> Image:
-    """The image at the largest size that fits into a square of `cell` pixels."""
-    height, width = image.shape[:2]
-    scale = cell / max(height, width)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(image, size, interpolation=interpolation), np.uint8)
 
 
 def _inside(box: npt.NDArray[Any], width: int, height: int) -> Rectangle | None:
