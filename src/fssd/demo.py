@@ -5,18 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 from rich.console import Console
 
-from fssd.atomic import atomic_write
 from fssd.config import TrainConfig
 from fssd.data.decode import read_image
 from fssd.data.sample import DataSet, Image
 from fssd.data.scenes import make_scenes
 from fssd.data.source import open_data
 from fssd.detector import Detector
-from fssd.draw import class_colour, draw_boxes, draw_detections
+from fssd.draw import class_colour, draw_boxes, draw_detections, write_jpeg
 from fssd.evaluation.report import Report, evaluate_detections
 from fssd.model.build import build_model
 from fssd.model.weights import load_backbone
@@ -73,7 +71,7 @@ def demo(
     after = _measure(detector, val)
     console.print(after.table())
     picture = out / "detections.jpg"
-    _write_jpeg(picture, picture_of(detector, val))
+    write_jpeg(picture, picture_of(detector, val))
     console.print(f"mAP before training {before.map:.4f}, after {after.map:.4f} (voc12, IoU 0.5)")
     console.print(f"picture: {picture}  (rows in turn: truth, detections)")
     console.print(f"model:   {result.model}")
@@ -113,8 +111,3 @@ def _untrained(dataset: DataSet) -> Detector:
 def _measure(detector: Detector, dataset: DataSet) -> Report:
     found = list(detector.evaluate_on(dataset, workers=1))
     return evaluate_detections(dataset, found, "voc12")
-
-
-def _write_jpeg(path: Path, image: Image) -> None:
-    _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    atomic_write(path, data.tobytes())

@@ -7,13 +7,16 @@ import unicodedata
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image as PillowImage
 from PIL import ImageDraw, ImageFont
 
+from fssd.atomic import atomic_write
 from fssd.data.sample import Boxes, Image
 from fssd.detections import Detections
 
@@ -76,6 +79,12 @@ def draw_boxes(
         pen.rectangle(rectangle, outline=colour, width=line)
     _draw_labels(pen, visible, width, height)
     return np.array(canvas, np.uint8)
+
+
+def write_jpeg(path: Path, image: Image) -> None:
+    """Write (H, W, 3) uint8 RGB as a JPEG of quality 95, atomically."""
+    _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 95])
+    atomic_write(path, data.tobytes())
 
 
 def _inside(box: npt.NDArray[Any], width: int, height: int) -> Rectangle | None:

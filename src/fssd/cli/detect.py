@@ -97,6 +97,7 @@ def _settings(command: Detect) -> dict[str, Any]:
 
 def _detect_stills(command: Detect, detector: Detector, files: list[Path], names: list[str]) -> int:
     """Pictures and result files of the images; returns how many could not be read."""
+    from fssd.draw import write_jpeg
     from fssd.results import write_detections_json
 
     readable: list[int] = []
@@ -107,7 +108,7 @@ def _detect_stills(command: Detect, detector: Detector, files: list[Path], names
         file = files[readable[number]]
         print(f"{file}: {_summary(found)}")
         if command.pictures:
-            _write_picture(command.out / names[readable[number]], found)
+            write_jpeg(command.out / names[readable[number]], found.draw())
         kept.append(found.without_image())
     good = [files[index] for index in readable]
     write_detections_json(command.out / "detections.json", [str(file) for file in good], sizes, kept)
@@ -129,17 +130,6 @@ def _readable(files: list[Path], readable: list[int], sizes: list[tuple[int, int
         readable.append(index)
         sizes.append((image.shape[1], image.shape[0]))
         yield image
-
-
-def _write_picture(path: Path, found: Detections) -> None:
-    import cv2
-
-    from fssd.atomic import atomic_write
-
-    _, data = cv2.imencode(
-        ".jpg", cv2.cvtColor(found.draw(), cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 95]
-    )
-    atomic_write(path, data.tobytes())
 
 
 def _write_results(
