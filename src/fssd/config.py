@@ -53,6 +53,11 @@ class TrainConfig:
     new_layers_lr: float = 1.0
     """Learning rate multiple of the layers that an SSD does not have; the paper's FSSD+ uses 2."""
 
+    freeze: int = 0
+    """Leading stages of the backbone that keep their weights (lite has 7, VGG16 6: conv1 to conv5, fc)."""
+    freeze_norm: bool = False
+    """Keep the statistics of the backbone's batch norms: a third quicker on a CPU, good in small batches."""
+
     epochs: float | None = None
     """Passes over the training images."""
     iterations: int | None = None
@@ -223,6 +228,7 @@ ABOVE_ZERO = ("lr", "epochs", "iterations", "eval_every")
 NOT_BELOW_ZERO = (
     "workers",
     "threads",
+    "freeze",
     "weight_decay",
     "clip_norm",
     "warmup",

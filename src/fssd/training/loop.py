@@ -31,6 +31,7 @@ from fssd.loss import Losses, Target, multibox_loss
 from fssd.model.network import channels_last
 from fssd.training.distributed import Place, any_process, process_group, wait_for_all
 from fssd.training.ema import Average
+from fssd.training.freeze import freeze_stages, training_mode
 from fssd.training.log import Means, RunLog
 from fssd.training.optim import learning_rate, make_optimizer, set_lr
 from fssd.training.start import check_batch, fresh_network, start_weights
@@ -108,6 +109,7 @@ class _Run:
         self.device, self.place = device, place
         self.network = channels_last(fresh_network(config, len(train_set.classes), backbone).to(device))
         check_batch(config, self.network)
+        freeze_stages(self.network, config.freeze)
         self.optimizer = make_optimizer(
             self.network,
             momentum=config.momentum,
@@ -178,7 +180,7 @@ class _Run:
         batches = self._batches(start)
         model = self._parallel()
         sums = Means()
-        self.network.train()
+        self._training_mode()
         for iteration in range(start, self.total):
             rate = learning_rate(
                 iteration,
@@ -203,6 +205,9 @@ class _Run:
             self.progress = self.progress._replace(iteration=done)
             if evaluated or done % config.save_every == 0 or done == self.total:
                 self._save()
+
+    def _training_mode(self) -> None:
+        training_mode(self.network, self.config.freeze, self.config.freeze_norm)
 
     def _batches(self, start: int) -> Iterator[Batch]:
         config = self.config
@@ -317,7 +322,7 @@ class _Run:
         with self.average.shown_by(self.network) if self.average is not None else contextlib.nullcontext():
             detector = Detector(self.network, self.train_set.classes)
             found = list(detector.evaluate_on(dataset, batch_size=config.batch_size, workers=config.workers))
-        self.network.train()
+        self._training_mode()
         return evaluate_detections(dataset, found, config.metric)
 
     def _weights(self) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -44,14 +45,29 @@ class SameConv2d(nn.Conv2d):
         super().__init__(inputs, outputs, kernel, stride, groups=groups, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.convolve(x, self.weight, None)
+
+    def normalised(self, x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
+        """`norm` of the convolution of `x`; one convolution where the statistics are fixed.
+
+        Then scale and shift go into weight and bias, which is exact, spares a pass over the map forwards
+        and two backwards, and still lets gradients reach the scale and shift of `norm`.
+        """
+        if norm.training or norm.running_mean is None or norm.running_var is None:
+            normalised: Tensor = norm(self(x))
+            return normalised
+        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+        shift = norm.bias - norm.running_mean * scale
+        return self.convolve(x, self.weight * scale[:, None, None, None], shift)
+
+    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The convolution by another weight and bias."""
         kernel, stride = self.kernel_size[0], self.stride[0]
         top, bottom = same_padding(x.shape[-2], kernel, stride)
         left, right = same_padding(x.shape[-1], kernel, stride)
         if top == bottom and left == right:
-            return F.conv2d(x, self.weight, None, self.stride, (top, left), 1, self.groups)
-        return F.conv2d(
-            F.pad(x, (left, right, top, bottom)), self.weight, None, self.stride, 0, 1, self.groups
-        )
+            return F.conv2d(x, weight, bias, self.stride, (top, left), 1, self.groups)
+        return F.conv2d(F.pad(x, (left, right, top, bottom)), weight, bias, self.stride, 0, 1, self.groups)
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
@@ -81,13 +97,13 @@ class InvertedResidual(nn.Module):
         """The expanded map, (B, expand * inputs, H, W) after ReLU6."""
         if not self.has_expand:
             return x
-        expanded: Tensor = F.relu6(self._bn0(self._expand_conv(x)), inplace=True)
+        expanded: Tensor = F.relu6(self._expand_conv.normalised(x, self._bn0), inplace=True)
         return expanded
 
     def shrink(self, expanded: Tensor, x: Tensor) -> Tensor:
         """Depthwise convolution and projection of `expanded`, plus the shortcut from `x`."""
-        out: Tensor = F.relu6(self._bn1(self._depthwise_conv(expanded)), inplace=True)
-        out = self._bn2(self._project_conv(out))
+        out: Tensor = F.relu6(self._depthwise_conv.normalised(expanded, self._bn1), inplace=True)
+        out = self._project_conv.normalised(out, self._bn2)
         return out + x if self.has_shortcut else out
 
     def forward(self, x: Tensor) -> Tensor:
@@ -114,7 +130,7 @@ class EfficientNetLite0(nn.Module):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """(B, 3, H, W) float, normalised, to named feature maps."""
-        x = F.relu6(self._bn0(self._conv_stem(images)), inplace=True)
+        x = F.relu6(self._conv_stem.normalised(images, self._bn0), inplace=True)
         taps = {5: "stride8", 11: "stride16"}  # the blocks whose depthwise convolution leaves the stride
         features: dict[str, Tensor] = {}
         for index, block in enumerate(cast("Iterable[InvertedResidual]", self._blocks)):
@@ -124,6 +140,16 @@ class EfficientNetLite0(nn.Module):
             x = block.shrink(expanded, x)
         features["stride32"] = x
         return features
+
+    def stages(self) -> list[list[nn.Module]]:
+        """The modules of each of the seven stages, the stem with the first."""
+        stages: list[list[nn.Module]] = [[self._conv_stem, self._bn0]]
+        blocks = iter(self._blocks)
+        for number, stage in enumerate(STAGES):
+            if number:
+                stages.append([])
+            stages[-1] += [next(blocks) for _ in range(stage.repeats)]
+        return stages
 
 
 def _blocks(inputs: int) -> Iterator[InvertedResidual]:

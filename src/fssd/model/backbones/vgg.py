@@ -40,6 +40,14 @@ class VGG16Reduced(nn.Module):
         fc7 = F.relu(self.fc7(x), inplace=True)
         return {"conv3_3": conv3_3, "conv4_3": conv4_3, "fc7": fc7}
 
+    def stages(self) -> list[list[nn.Module]]:
+        """The modules of each stage: conv1 to conv5, then fc6 and fc7."""
+        convs: list[list[nn.Module]] = [
+            [self.get_submodule(f"conv{stage}_{number}") for number in range(1, len(widths) + 1)]
+            for stage, widths in enumerate(STAGES, start=1)
+        ]
+        return [*convs, [self.fc6, self.fc7]]
+
     def _stage(self, stage: int, x: Tensor) -> Tensor:
         for number in range(1, len(STAGES[stage - 1]) + 1):
             x = F.relu(self.get_submodule(f"conv{stage}_{number}")(x), inplace=True)
