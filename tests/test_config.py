@@ -120,7 +120,7 @@ def test_values_replace_only_what_they_name() -> None:
 # What each setting accepts, as its documentation says.
 KNOWN = {
     "schedule": {"multistep", "cosine", "constant"},
-    "start": {"backbone", "ssd", "nothing"},
+    "start": {"backbone", "ssd", "model", "nothing"},
     "amp": {"off", "bf16", "fp16"},
     "metric": {"voc07", "voc12", "coco"},
     "augment": {"ssd", "mirror", "none"},

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import re
 import shlex
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tyro
 
-from fssd.cli.check import Check
-from fssd.cli.demo import Demo
-from fssd.cli.detect import Detect
-from fssd.cli.eval import Eval
-from fssd.cli.main import COMMANDS
-from fssd.cli.scenes import Scenes
+from fssd.cli.main import COMMANDS, MODULES
 from fssd.cli.train import Train
 from fssd.config import TrainConfig
 from fssd.model.build import DESIGNS, build_model
@@ -23,12 +19,7 @@ from fssd.model.build import DESIGNS, build_model
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 VERBS: dict[str, Any] = {
-    "check": Check,
-    "demo": Demo,
-    "detect": Detect,
-    "eval": Eval,
-    "scenes": Scenes,
-    "train": Train,
+    verb: getattr(import_module(f"fssd.cli.{MODULES.get(verb, verb)}"), verb.title()) for verb in COMMANDS
 }
 
 
@@ -73,8 +64,9 @@ def test_commands_parse(line: str) -> None:
     tyro.cli(VERBS[verb], args=arguments, default=default)
 
 
-def test_every_verb_is_known_to_the_command_and_to_these_tests() -> None:
-    assert set(VERBS) == set(COMMANDS)
+def test_every_verb_has_a_module_and_every_module_a_verb() -> None:
+    modules = {path.stem for path in (ROOT / "src" / "fssd" / "cli").glob("*.py")}
+    assert {MODULES.get(verb, verb) for verb in COMMANDS} == modules - {"__init__", "main"}
 
 
 def test_python_examples_for_backbones_run() -> None:

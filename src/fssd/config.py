@@ -19,7 +19,7 @@ import yaml
 from fssd.errors import ConfigError, nearest
 
 Schedule = Literal["multistep", "cosine", "constant"]
-Start = Literal["backbone", "ssd", "nothing"]
+Start = Literal["backbone", "ssd", "model", "nothing"]
 Amp = Literal["off", "bf16", "fp16"]
 Metric = Literal["voc07", "voc12", "coco"]
 
@@ -47,7 +47,8 @@ class TrainConfig:
     """Share of images with errors (0..1) that may be left out with a warning; above it, nothing runs."""
 
     start: Start = "backbone"
-    """Start from ImageNet "backbone" weights, from a trained "ssd" (FSSD+, paper 3.2), or from "nothing"."""
+    """Start from ImageNet "backbone" weights, a trained "ssd" (FSSD+, paper 3.2), a whole trained "model" of
+    the same network (classes of the same name keep their weights), or "nothing"."""
     weights: Path | None = None
     """File with the weights to start from; not needed for the lite backbone, whose package holds them."""
     new_layers_lr: float = 1.0
@@ -134,9 +135,27 @@ RESUME_MAY_CHANGE = {"out", "data", "weights", "workers", "save_every", "log_eve
 def load_config(path: Path, base: TrainConfig | None = None) -> TrainConfig:
     """A configuration from YAML, over `base`.
 
-    Raises ConfigError for a file that cannot be read, an unknown key (naming the nearest known one) or
-    a value of the wrong type.
+    A file may itself say `base: FILE` (a path from where it lies), and then holds what differs from it.
+    Raises ConfigError for a file that cannot be read, an unknown key (naming the nearest known one),
+    a value of the wrong type, or files that are each other's base.
     """
+    return _load(path, base or TrainConfig(), ())
+
+
+def _load(path: Path, base: TrainConfig, above: tuple[Path, ...]) -> TrainConfig:
+    """`above`: the files that lead here, each by its `base`."""
+    values = read_mapping(path)
+    parent = values.pop("base", None)
+    if parent is not None:
+        file = path.parent / str(parent)
+        if file.resolve() in (path.resolve(), *above):
+            raise ConfigError(f"{path}: base {parent} leads back to this file; name another")
+        base = _load(file, base, (path.resolve(), *above))
+    return with_values(base, values, where=f"{path}: ")
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """The YAML mapping in a file. Raises ConfigError if it cannot be read or is something else."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except OSError as error:
@@ -147,7 +166,7 @@ def load_config(path: Path, base: TrainConfig | None = None) -> TrainConfig:
         raise ConfigError(
             f"{path}: a configuration is a mapping of names to values, not a {type(values).__name__}"
         )
-    return with_values(base or TrainConfig(), values, where=f"{path}: ")
+    return dict(values)
 
 
 def with_values(config: TrainConfig, values: Mapping[str, Any], where: str = "") -> TrainConfig:
@@ -218,7 +237,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "schedule": ("multistep", "cosine", "constant"),
-    "start": ("backbone", "ssd", "nothing"),
+    "start": ("backbone", "ssd", "model", "nothing"),
     "amp": ("off", "bf16", "fp16"),
     "metric": ("voc07", "voc12", "coco"),
     "augment": ("ssd", "mirror", "none"),
@@ -251,8 +270,9 @@ def _check(config: TrainConfig) -> None:
         raise ConfigError("--start nothing takes no --weights; leave one of them out")
     if config.steps and config.schedule != "multistep":
         raise ConfigError(f"steps belong to --schedule multistep, not to {config.schedule}")
-    if config.start == "ssd" and config.weights is None:
-        raise ConfigError("to start from a trained SSD, name its checkpoint with --weights")
+    if config.start in ("ssd", "model") and config.weights is None:
+        what = "a trained SSD" if config.start == "ssd" else "a trained model"
+        raise ConfigError(f"to start from {what}, name its checkpoint with --weights")
     for key, known in CHOICES.items():
         value = getattr(config, key)
         if value not in known:

@@ -67,6 +67,7 @@ def demo(
         ),
         resume=True,
     )
+    assert result.model is not None  # no time limit was set, so the run went to its end
     detector = Detector.load(result.model)
     after = _measure(detector, val)
     console.print(after.table())

@@ -180,7 +180,7 @@ def test_what_a_run_leaves(scenes: Path, tmp_path: Path, tiny_backbone: MakeBack
         scenes, tmp_path / "deep" / "run", val_split="val", iterations=4, eval_every=1 / 3, schedule="cosine"
     )
     result = train(config, backbone=tiny_backbone())  # 6 updates an epoch, so two evaluations
-    assert result == Result(config.out, config.out / "best.safetensors", result.best)
+    assert result == Result(config.out, config.out / "best.safetensors", result.best, finished=True)
     assert result.best is not None
     names = {path.name for path in config.out.iterdir()} - {"tensorboard"}
     assert names == {

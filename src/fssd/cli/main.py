@@ -16,8 +16,19 @@ COMMANDS = {
     "detect": "find objects in images, folders and videos; write pictures and JSON",
     "check": "report every problem of a data set with file, place and reason",
     "scenes": "write a small data set of handwritten digits in photographs",
+    "import": "take up published weights: .caffemodel, .pth",
+    "subset": "take some classes out of a model, such as VOC's out of COCO's",
+    "fetch": "download and unpack VOC2007, VOC2012 or COCO 2017",
+    "ablate": "train the rows of a table, measure them, write the table",
+    "curves": "plot mAP against iterations of runs",
+    "scatter": "plot speed against accuracy of models",
+    "compare": "the same images by two models, side by side",
+    "submit": "write the files that the VOC and COCO servers take",
+    "export": "write a model as ONNX or OpenVINO, checked against the original",
     "demo": "make digit scenes, train fssd300-lite on them for minutes, show what it learned",
 }
+
+MODULES = {"import": "import_"}  # where the verb cannot name a module
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -41,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: there is no command {verb!r}{nearest(verb, COMMANDS)}", file=sys.stderr)
         return BAD_INPUT
     try:
-        return int(import_module(f"fssd.cli.{verb}").run(rest))
+        return int(import_module(f"fssd.cli.{MODULES.get(verb, verb)}").run(rest))
     except FssdError as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT

@@ -24,6 +24,8 @@ class Train:
     """Model options as KEY=VALUE, for example: --set merge=sum priors=voc."""
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Go on with the run in --out where it stopped; begin it if it has not begun."""
+    minutes: float | None = None
+    """Save and stop after so many minutes; --resume goes on."""
 
 
 def run(arguments: list[str]) -> int:
@@ -34,10 +36,15 @@ def run(arguments: list[str]) -> int:
     settings = replace(command.settings, options={**base.options, **parse_options(command.set)})
     from fssd.training.loop import train
 
-    result = train(settings, resume=command.resume)
+    result = train(settings, resume=command.resume, minutes=command.minutes)
     if result.best is not None:
         print(f"best mAP ({settings.metric}): {result.best:.4f}")
-    print(f"model: {result.model}")
+    if result.model is not None:
+        print(f"model: {result.model}")
+    if not result.finished:
+        print(
+            f"stopped after {command.minutes:g} minutes; go on with: fssd train --out {result.out} --resume"
+        )
     return 0
 
 

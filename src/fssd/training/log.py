@@ -100,6 +100,22 @@ class Means:
         return means
 
 
+def last_evaluation(folder: Path) -> dict[str, Any] | None:
+    """The last evaluation in a run's log, as `Report.to_json` has it; None if there is none."""
+    path = folder / LOG_FILE
+    if not path.exists():
+        return None
+    for line in reversed(path.read_text(encoding="utf-8").splitlines()):
+        try:
+            content = json.loads(line)
+        except ValueError:
+            continue  # a line that was being written when the run was killed
+        if isinstance(content, dict) and isinstance(content.get("evaluation"), dict):
+            found: dict[str, Any] = content["evaluation"]
+            return found
+    return None
+
+
 def duration(seconds: float) -> str:
     """Seconds as h:mm:ss."""
     minutes, rest = divmod(round(seconds), 60)

@@ -9,6 +9,7 @@ import contextlib
 import json
 import math
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,25 +47,39 @@ from fssd.training.state import (
 )
 
 CONFIG_FILE = "config.yaml"
+FINAL_FILE = "final.safetensors"
 
 
 class Result(NamedTuple):
-    """out: the run's folder. model: the file to use, the best one where there is one. best: its mAP."""
+    """What a call of `train` leaves.
+
+    out: the run's folder. model: the file to use, the best one where there is one; None while there is none.
+    best: its mAP. finished: whether the last iteration was reached.
+    """
 
     out: Path
-    model: Path
+    model: Path | None
     best: float | None
+    finished: bool
 
 
-def train(config: TrainConfig, *, resume: bool = False, backbone: torch.nn.Module | None = None) -> Result:
+def train(
+    config: TrainConfig,
+    *,
+    resume: bool = False,
+    minutes: float | None = None,
+    backbone: torch.nn.Module | None = None,
+) -> Result:
     """Train a detector.
 
     config: see `TrainConfig`. resume: go on from the state in `config.out` (a run that is interrupted
-    and resumed ends in the same bytes as one that is not). backbone: a module of the user's own.
+    and resumed ends in the same bytes as one that is not). minutes: save and stop after so many of them,
+    to be resumed; None runs to the end. backbone: a module of the user's own.
 
     Raises ConfigError, DataError (a fault in the data set), CheckpointError, TrainingError (a loss that
     is not finite, with the names of the images).
     """
+    stop_at = math.inf if minutes is None else time.monotonic() + 60 * minutes
     config = resolve(config)
     assert config.data is not None and config.out is not None
     torch.set_num_threads(config.threads or torch.get_num_threads())
@@ -78,7 +93,7 @@ def train(config: TrainConfig, *, resume: bool = False, backbone: torch.nn.Modul
             device = torch.device("cuda", place.local)
         run = _Run(config, train_set, val_set, device, place, backbone)
         run.begin(resume)
-        return run.train()
+        return run.train(stop_at)
 
 
 def _open(config: TrainConfig, split: str, classes: tuple[str, ...] | None) -> DataSet:
@@ -148,7 +163,7 @@ class _Run:
         elif state.exists() or ((self.out / CONFIG_FILE).exists() and not resume):
             raise ConfigError(f"{self.out}: already holds a run; go on with --resume or choose another --out")
         else:
-            start_weights(self.network, self.config)
+            start_weights(self.network, self.train_set.classes, self.config)
             if self.average is not None:
                 self.average.restore(self.network.state_dict(), 0)
         wait_for_all(self.place)  # a slower process must not find the folder that the first one makes
@@ -161,21 +176,24 @@ class _Run:
 
     # ---- the loop
 
-    def train(self) -> Result:
+    def train(self, stop_at: float = math.inf) -> Result:
+        """stop_at: of the monotonic clock, seconds."""
         start = self.progress.iteration
         log = RunLog(self.out, start, self.total, self.images_per_update) if self.place.is_first else None
         try:
-            self._loop(start, log)
+            self._loop(start, stop_at, log)
         finally:
             if log is not None:
                 log.close()
-        final = self.out / "final.safetensors"
+        best = self.out / "best.safetensors"
+        if self.progress.iteration < self.total:
+            return Result(self.out, best if best.exists() else None, self.progress.best, finished=False)
+        final = self.out / FINAL_FILE
         if self.place.is_first:
             save_model(final, self._weights(), self.network, self.train_set.classes, self._facts(None))
-        best = self.out / "best.safetensors"
-        return Result(self.out, best if best.exists() else final, self.progress.best)
+        return Result(self.out, best if best.exists() else final, self.progress.best, finished=True)
 
-    def _loop(self, start: int, log: RunLog | None) -> None:
+    def _loop(self, start: int, stop_at: float, log: RunLog | None) -> None:
         config = self.config
         batches = self._batches(start)
         model = self._parallel()
@@ -203,8 +221,11 @@ class _Run:
                 log.step(done, {**sums.take(), "lr": rate, "epoch": round(done / self.updates_per_epoch, 3)})
             evaluated = self._maybe_evaluate(done, log)
             self.progress = self.progress._replace(iteration=done)
-            if evaluated or done % config.save_every == 0 or done == self.total:
+            stops = stop_at < math.inf and any_process(time.monotonic() >= stop_at, self.place, self.device)
+            if evaluated or stops or done % config.save_every == 0 or done == self.total:
                 self._save()
+            if stops:
+                return
 
     def _training_mode(self) -> None:
         training_mode(self.network, self.config.freeze, self.config.freeze_norm)

@@ -8,6 +8,7 @@ from fssd.config import TrainConfig
 from fssd.errors import ConfigError
 from fssd.model.build import build_model
 from fssd.model.network import Network
+from fssd.model.transfer import load_detector
 from fssd.model.weights import load_backbone, load_ssd
 
 
@@ -37,9 +38,13 @@ def check_batch(config: TrainConfig, network: Network) -> None:
         )
 
 
-def start_weights(network: Network, config: TrainConfig) -> None:
+def start_weights(network: Network, classes: tuple[str, ...], config: TrainConfig) -> None:
     """Fill `network` as `config.start` says. Raises ConfigError or CheckpointError."""
     if config.start == "nothing":
+        return
+    if config.start == "model":
+        assert config.weights is not None
+        load_detector(network, classes, config.weights)
         return
     if config.start == "ssd":
         assert config.weights is not None

@@ -95,18 +95,22 @@ def _like(saved: Tensor, parameter: Tensor) -> Tensor:
 
 def check_same_settings(document: dict[str, Any], config: dict[str, Any], world: int, state: Path) -> None:
     """A resumed run has to be the same run. Raises ConfigError naming the first setting that differs."""
-    before = json.loads(json.dumps(document["config"]))
-    now = json.loads(json.dumps(config))
-    for key in sorted(set(before) | set(now)):
-        if key not in RESUME_MAY_CHANGE and before.get(key) != now.get(key):
-            raise ConfigError(
-                f"{state}: was made with {key} {before.get(key)!r}, not {now.get(key)!r};"
-                " resume with the settings of the run or start another in a new --out"
-            )
+    require_same(document["config"], config, state)
     if document["world"] != world:
         raise ConfigError(
             f"{state}: was made by {document['world']} processes, not {world}; resume with as many"
         )
+
+
+def require_same(before: dict[str, Any], now: dict[str, Any], run: Path) -> None:
+    """Raise ConfigError naming the first setting that differs, but for those a resumed run may change."""
+    before, now = json.loads(json.dumps(before)), json.loads(json.dumps(now))
+    for key in sorted(set(before) | set(now)):
+        if key not in RESUME_MAY_CHANGE and before.get(key) != now.get(key):
+            raise ConfigError(
+                f"{run}: was made with {key} {before.get(key)!r}, not {now.get(key)!r};"
+                " resume with the settings of the run or start another in a new --out"
+            )
 
 
 def check_same_data(document: dict[str, Any], dataset: DataSet, state: Path) -> None:

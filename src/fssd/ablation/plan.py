@@ -1,0 +1,128 @@
+"""The rows of an ablation: a YAML file that names a configuration for each.
+
+    title: Fusion (paper, Table 2)
+    settings: {epochs: 15}              # of every row, over its own file
+    rows:
+      - {name: ssd300, config: ../ssd300-voc0712.yaml, paper: 77.2}
+      - {name: fssd300, config: ../fssd300-plus-voc0712.yaml, after: ssd300, paper: 78.8, set: {ema: 0}}
+
+A row starts from the trained weights of the row it comes `after`. Paths are relative to the file.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from fssd.config import TrainConfig, load_config, read_mapping, with_values
+from fssd.errors import ConfigError, nearest
+
+ROW_KEYS = ("name", "config", "set", "after", "paper")
+FILE_KEYS = ("title", "settings", "rows")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table.
+
+    name: also of its folder. config: settings without data, folder and seed. after: the row whose weights
+    it starts from. paper: the paper's figure, percent.
+    """
+
+    name: str
+    config: TrainConfig
+    after: str | None
+    paper: float | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An ablation: its title and rows, in the order in which they are trained."""
+
+    title: str
+    rows: tuple[Row, ...]
+
+
+class Budget(NamedTuple):
+    """How long each run is: so many "epochs" or "iterations"."""
+
+    amount: float
+    unit: Literal["epochs", "iterations"]
+
+
+def read_plan(file: Path) -> Plan:
+    """Read an ablation. Raises ConfigError with file and row for anything that does not fit."""
+    values = read_mapping(file)
+    for key in values:
+        if key not in FILE_KEYS:
+            raise ConfigError(f"{file}: there is no key {key!r}{nearest(str(key), FILE_KEYS)}")
+    listed = values.get("rows")
+    if not isinstance(listed, list) or not listed:
+        raise ConfigError(f"{file}: rows must list at least one row, such as {{name: a, config: a.yaml}}")
+    settings = values.get("settings") or {}
+    if not isinstance(settings, Mapping):
+        raise ConfigError(f"{file}: settings must map names to values, not be {settings!r}")
+    rows: list[Row] = []
+    for number, entry in enumerate(listed, start=1):
+        rows.append(_row(file, f"{file}: row {number}", entry, settings, [row.name for row in rows]))
+    return Plan(str(values.get("title") or file.stem), tuple(rows))
+
+
+def _row(file: Path, where: str, entry: Any, settings: Mapping[str, Any], before: Sequence[str]) -> Row:
+    if not isinstance(entry, Mapping):
+        raise ConfigError(f"{where} is {entry!r}; a row is a mapping such as {{name: a, config: a.yaml}}")
+    for key in entry:
+        if key not in ROW_KEYS:
+            raise ConfigError(f"{where}: there is no key {key!r}{nearest(str(key), ROW_KEYS)}")
+    name = entry.get("name")
+    if not isinstance(name, str) or not re.fullmatch(r"[\w.+-]+", name) or name.startswith("."):
+        raise ConfigError(f"{where}: name is {name!r}; it must be letters, digits, - + . and _")
+    if name in before:
+        raise ConfigError(f"{where}: the name {name!r} stands twice; rename one of the rows")
+    after = entry.get("after")
+    if after is not None and after not in before:
+        raise ConfigError(
+            f"{where}: after is {after!r}, which is no row above it{nearest(str(after), before)}"
+        )
+    paper = entry.get("paper")
+    if paper is not None and (isinstance(paper, bool) or not isinstance(paper, (int, float))):
+        raise ConfigError(f"{where}: paper is {paper!r}; it must be a number, percent")
+    config = TrainConfig()
+    if entry.get("config") is not None:
+        config = load_config(file.parent / str(entry["config"]))
+    own = entry.get("set") or {}
+    if not isinstance(own, Mapping):
+        raise ConfigError(f"{where}: set must map names to values, not be {own!r}")
+    config = with_values(config, {**settings, **own}, where=f"{where}: ")
+    return Row(name, config, after, None if paper is None else float(paper))
+
+
+def parse_budget(text: str) -> Budget:
+    """`20ep` or `5000it`. Raises ConfigError."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ep|it)", text.strip())
+    if match is None or float(match[1]) <= 0 or (match[2] == "it" and "." in match[1]):
+        raise ConfigError(f"budget is {text!r}; it is a length of each run such as 20ep or 5000it")
+    return Budget(float(match[1]), "epochs" if match[2] == "ep" else "iterations")
+
+
+def shorten(config: TrainConfig, budget: Budget, images: int) -> TrainConfig:
+    """`config` with the length of `budget`; the steps of its learning rate keep their places in proportion.
+
+    images: of the training split. `config` has to be a resolved one.
+    """
+    per_epoch = images / (config.batch_size * config.accumulate)
+    if config.iterations is not None:
+        before = float(config.iterations)
+    else:
+        before = math.ceil((config.epochs or 0) * per_epoch)
+    if budget.unit == "epochs":
+        config = replace(config, epochs=budget.amount, iterations=None)
+        total = budget.amount * per_epoch
+    else:
+        config = replace(config, epochs=None, iterations=int(budget.amount))
+        total = budget.amount
+    return replace(config, steps=tuple(max(1, round(step * total / before)) for step in config.steps))

@@ -1,0 +1,141 @@
+"""The table of an ablation: mean and spread over the seeds, and what each row costs."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from fssd.ablation.plan import Row
+from fssd.config import TrainConfig
+from fssd.model.build import build_model
+from fssd.model.cost import multiply_adds, parameters
+from fssd.model.network import Network, channels_last
+
+MEASURES = ("mAP", "small", "medium", "large")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """parameters: learnable ones. multiply_adds: of one image. milliseconds: of one image, network alone."""
+
+    parameters: int
+    multiply_adds: int
+    milliseconds: float
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of the table.
+
+    values: of each measure the percent AP of each seed, in the order of the seeds; nan where there is no
+    object of that size. gain: of each seed, the mAP over the first row's with the same seed.
+    """
+
+    row: Row
+    seeds: tuple[int, ...]
+    values: Mapping[str, tuple[float, ...]]
+    gain: tuple[float, ...]
+    cost: Cost
+
+
+def measure_costs(configs: Mapping[str, TrainConfig], classes: int, repeats: int = 7) -> dict[str, Cost]:
+    """Cost of each row's network; the rows take turns at the clock, so that a busy moment hits all alike."""
+    networks = {name: _network(config, classes) for name, config in configs.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in networks}
+    for turn in range(repeats + 1):
+        for name, network in networks.items():
+            taken = _forward_seconds(network)
+            if turn:  # the first is warm-up
+                seconds[name].append(taken)
+    return {
+        name: Cost(parameters(network), multiply_adds(network), 1000 * statistics.median(seconds[name]))
+        for name, network in networks.items()
+    }
+
+
+def _network(config: TrainConfig, classes: int) -> Network:
+    return channels_last(build_model(config.model, classes, **dict(config.options))).eval()
+
+
+def _forward_seconds(network: Network) -> float:
+    image = torch.zeros(1, 3, network.image_size, network.image_size)
+    with torch.inference_mode():
+        start = time.perf_counter()
+        network(image)
+        return time.perf_counter() - start
+
+
+def make_lines(
+    rows: Sequence[Row], results: Mapping[str, Mapping[int, Mapping[str, Any]]], costs: Mapping[str, Cost]
+) -> list[Line]:
+    """Lines of the rows that have results.
+
+    results: of each row's name, by seed, the last evaluation as `Report.to_json` wrote it.
+    """
+    first = results.get(rows[0].name, {})
+    lines = []
+    for row in rows:
+        own = results.get(row.name, {})
+        if not own:
+            continue
+        seeds = tuple(sorted(own))
+        values = {measure: tuple(_percent(own[seed], measure) for seed in seeds) for measure in MEASURES}
+        paired = [seed for seed in seeds if seed in first]
+        gain = tuple(_percent(own[seed], "mAP") - _percent(first[seed], "mAP") for seed in paired)
+        lines.append(Line(row, seeds, values, gain, costs[row.name]))
+    return lines
+
+
+def _percent(evaluation: Mapping[str, Any], measure: str) -> float:
+    value = evaluation["map"] if measure == "mAP" else evaluation["sizes"].get(measure)
+    return math.nan if value is None else 100 * float(value)
+
+
+def markdown(title: str, notes: Sequence[str], lines: Sequence[Line]) -> str:
+    """The table as Markdown: mean ± standard deviation over the seeds, percent."""
+    head = ["row", "seeds", *MEASURES, "over the first row", "parameters", "multiply-adds", "ms", "paper"]
+    text = [f"# {title}", "", *notes, "", _cells(head), _cells(["---", *["---:"] * (len(head) - 1)])]
+    for line in lines:
+        cost = line.cost
+        cells = [line.row.name, str(len(line.seeds)), *(mean_spread(line.values[m]) for m in MEASURES)]
+        cells.append("" if line is lines[0] else mean_spread(line.gain, signed=True))
+        cells += [f"{cost.parameters:,}", f"{cost.multiply_adds / 1e9:.2f} G", f"{cost.milliseconds:.1f}"]
+        cells.append("" if line.row.paper is None else f"{line.row.paper:.1f}")
+        text.append(_cells(cells))
+    return "\n".join(text) + "\n"
+
+
+def _cells(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def mean_spread(values: Sequence[float], signed: bool = False) -> str:
+    """`61.2 ± 0.8`: mean and sample standard deviation; no spread of a single value, - of none."""
+    known = [value for value in values if not math.isnan(value)]
+    if not known:
+        return "-"
+    mean = f"{statistics.fmean(known):{'+' if signed else ''}.1f}"
+    return mean if len(known) == 1 else f"{mean} ± {statistics.stdev(known):.1f}"
+
+
+def csv_rows(lines: Sequence[Line]) -> tuple[list[str], list[list[object]]]:
+    """Column names, and one row for each run of the table: nothing is averaged away."""
+    columns = ["row", "seed", *MEASURES, "parameters", "multiply_adds", "milliseconds", "paper"]
+    rows: list[list[object]] = []
+    for line in lines:
+        for place, seed in enumerate(line.seeds):
+            measured = [_plain(line.values[measure][place]) for measure in MEASURES]
+            cost = [line.cost.parameters, line.cost.multiply_adds, round(line.cost.milliseconds, 2)]
+            paper = "" if line.row.paper is None else line.row.paper
+            rows.append([line.row.name, seed, *measured, *cost, paper])
+    return columns, rows
+
+
+def _plain(value: float) -> object:
+    return "" if math.isnan(value) else round(value, 3)

@@ -1,0 +1,76 @@
+"""fssd ablate FILE --data DATA [--seeds N] [--budget 20ep|5000it] [--minutes N]"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from fssd.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Ablate:
+    """Train the rows of a table, measure them, and write the table as Markdown, CSV and plot."""
+
+    file: Annotated[Path, tyro.conf.Positional]
+    """YAML file of rows, such as configs/ablations/table2.yaml."""
+    data: Path | None = None
+    """Data set for every row, instead of those that the rows name."""
+    out: Path | None = None
+    """Folder for runs and table; runs/FILE without its suffix if not given. Finished runs in it are kept."""
+    seeds: int = 1
+    """Seeds for each row: 0, 1, ...; the table gives their mean and spread."""
+    budget: str | None = None
+    """Length of each run, such as 20ep or 5000it, instead of its own; learning rate steps move along."""
+    minutes: float | None = None
+    """Save and stop after so many minutes; the same command goes on."""
+    set: tuple[str, ...] = ()
+    """Training settings of every row as KEY=VALUE, for example: --set batch_size=16 amp=bf16."""
+
+
+def run(arguments: list[str]) -> int:
+    """Train what is missing; write the table; 0 if it is complete, 1 if time ran out before."""
+    command = tyro.cli(Ablate, prog="fssd ablate", args=arguments)
+    if command.seeds < 1:
+        raise ConfigError(f"seeds is {command.seeds}; it must be 1 or more")
+    if command.minutes is not None and command.minutes <= 0:
+        raise ConfigError(f"minutes is {command.minutes}; it must be above 0")
+    from fssd.ablation.plan import parse_budget, read_plan
+    from fssd.ablation.report import write_report
+    from fssd.ablation.run import Run, plan_runs, train_runs
+    from fssd.ablation.table import measure_costs
+    from fssd.cli.train import parse_options
+    from fssd.data.source import open_data
+    from fssd.plots import require_matplotlib
+
+    require_matplotlib()
+    plan = read_plan(command.file)
+    out = command.out or Path("runs") / command.file.stem
+    budget = None if command.budget is None else parse_budget(command.budget)
+    runs = plan_runs(
+        plan, out, seeds=command.seeds, data=command.data, budget=budget, changes=parse_options(command.set)
+    )
+    first = runs[0].config
+    assert first.data is not None
+    classes = len(open_data(first.data, first.train_split).classes)
+
+    def say(run: Run, what: str) -> None:
+        print(f"{run.row.name}, seed {run.seed}: {what}")
+
+    finished = []
+    costs = None
+    for one in train_runs(runs, command.minutes, say):
+        finished.append(one)
+        if costs is None:
+            costs = measure_costs({row.name: row.config for row in plan.rows}, classes)
+        write_report(out, plan, finished, costs)
+    if finished:
+        print((out / "table.md").read_text(encoding="utf-8"))
+        print(f"table: {out / 'table.md'}, {out / 'table.csv'}, {out / 'table.png'}")
+    if len(finished) == len(runs):
+        return 0
+    print(f"{len(finished)} of {len(runs)} runs are finished; the same command goes on with the rest")
+    return 1

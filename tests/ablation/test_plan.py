@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fssd.ablation.plan import Budget, parse_budget, read_plan, shorten
+from fssd.config import TrainConfig, load_config
+from fssd.errors import ConfigError
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "plan.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_rows_take_their_file_then_the_common_settings_then_their_own(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("lr: 0.5\nbatch_size: 7\nmomentum: 0.1\n")
+    plan = read_plan(
+        write(
+            tmp_path,
+            "title: T\nsettings: {batch_size: 8, momentum: 0.2}\n"
+            "rows:\n"
+            "  - {name: a, config: a.yaml, set: {momentum: 0.3}, paper: 77}\n"
+            "  - {name: b, after: a}\n",
+        )
+    )
+    first, second = plan.rows
+    assert plan.title == "T"
+    assert (first.config.lr, first.config.batch_size, first.config.momentum) == (0.5, 8, 0.3)
+    assert (first.paper, first.after, second.after) == (77.0, None, "a")
+    assert (second.config.batch_size, second.config.momentum) == (8, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("rows: []", "at least one row"),
+        ("titel: x\nrows: [{name: a}]", "no key 'titel'; did you mean 'title'"),
+        ("rows: [a]", "row 1 is 'a'"),
+        ("rows: [{name: a, papr: 1}]", "row 1: there is no key 'papr'"),
+        ("rows: [{name: ../a}]", "name is '../a'"),
+        ("rows: [{name: a}, {name: a}]", "row 2: the name 'a' stands twice"),
+        ("rows: [{name: a, after: b}, {name: b}]", "after is 'b', which is no row above"),
+        ("rows: [{name: a, paper: high}]", "paper is 'high'"),
+        ("rows: [{name: a, set: {epoch: 3}}]", "row 1: there is no setting 'epoch'"),
+        ("rows: [{name: a, set: 3}]", "set must map"),
+        ("settings: 3\nrows: [{name: a}]", "settings must map"),
+        ("rows: [{name: a, config: none.yaml}]", "none.yaml: cannot be read"),
+    ],
+)
+def test_what_does_not_fit_is_named(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says.replace("?", "\\?").replace("../", r"\.\./")):
+        read_plan(write(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("text", "budget"),
+    [("20ep", (20.0, "epochs")), ("0.5ep", (0.5, "epochs")), ("5000it", (5000.0, "iterations"))],
+)
+def test_budgets(text: str, budget: tuple[float, str]) -> None:
+    assert parse_budget(text) == budget
+
+
+@pytest.mark.parametrize("text", ["20", "ep", "-3ep", "0it", "1.5it", "3 hours"])
+def test_what_is_no_budget(text: str) -> None:
+    with pytest.raises(ConfigError, match="such as 20ep or 5000it"):
+        parse_budget(text)
+
+
+def test_steps_keep_their_places_in_a_shorter_run() -> None:
+    config = TrainConfig(iterations=120_000, steps=(80_000, 100_000, 120_000))
+    short = shorten(config, Budget(1200, "iterations"), images=5)
+    assert (short.iterations, short.epochs, short.steps) == (1200, None, (800, 1000, 1200))
+    # 640 images in batches of 32 are 20 updates an epoch, 60 in all.
+    short = shorten(config, Budget(3, "epochs"), images=640)
+    assert (short.iterations, short.epochs, short.steps) == (None, 3, (40, 50, 60))
+    half = shorten(TrainConfig(epochs=10, steps=(100,)), Budget(5, "epochs"), images=640)
+    assert half.steps == (50,)
+
+
+def test_a_file_may_build_on_another(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("lr: 0.5\nbatch_size: 7\n")
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "b.yaml").write_text("base: ../a.yaml\nlr: 0.25\n")
+    config = load_config(tmp_path / "deep" / "b.yaml", TrainConfig(momentum=0.3))
+    assert (config.lr, config.batch_size, config.momentum) == (0.25, 7, 0.3)
+
+
+def test_files_that_build_on_each_other(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("base: b.yaml\n")
+    (tmp_path / "b.yaml").write_text("base: a.yaml\n")
+    with pytest.raises(ConfigError, match="leads back"):
+        load_config(tmp_path / "a.yaml")

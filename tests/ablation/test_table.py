@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from fssd.ablation.plan import Row
+from fssd.ablation.table import Cost, csv_rows, make_lines, markdown, mean_spread
+from fssd.config import TrainConfig
+
+ROWS = (Row("plain", TrainConfig(), None, 77.2), Row("fused", TrainConfig(), None, None))
+COSTS = {"plain": Cost(1_000, 2_000_000_000, 10.0), "fused": Cost(2_000, 2_500_000_000, 12.5)}
+
+
+def evaluation(value: float, small: float | None) -> dict[str, Any]:
+    return {"map": value, "sizes": {"small": small, "medium": 0.5, "large": 0.75}}
+
+
+RESULTS = {
+    "plain": {0: evaluation(0.50, 0.10), 1: evaluation(0.52, 0.12), 2: evaluation(0.54, None)},
+    "fused": {0: evaluation(0.53, 0.20), 2: evaluation(0.55, 0.24)},
+}
+
+
+def test_mean_and_sample_deviation() -> None:
+    assert mean_spread([50.0, 52.0, 54.0]) == "52.0 ± 2.0"  # squares 4 + 0 + 4 over n - 1 = 2
+    assert mean_spread([3.0]) == "3.0"
+    assert mean_spread([math.nan, 3.0, 5.0], signed=True) == "+4.0 ± 1.4"
+    assert mean_spread([math.nan]) == "-"
+
+
+def test_gain_is_over_the_first_row_with_the_same_seed() -> None:
+    plain, fused = make_lines(ROWS, RESULTS, COSTS)
+    assert plain.gain == (0.0, 0.0, 0.0)
+    assert fused.seeds == (0, 2)
+    assert fused.gain == pytest.approx((3.0, 1.0))
+
+
+def test_markdown() -> None:
+    text = markdown("T", ["note"], make_lines(ROWS, RESULTS, COSTS))
+    lines = text.splitlines()
+    assert lines[0] == "# T" and "note" in lines
+    assert lines[-2] == (
+        "| plain | 3 | 52.0 ± 2.0 | 11.0 ± 1.4 | 50.0 ± 0.0 | 75.0 ± 0.0 |  | 1,000 | 2.00 G | 10.0 | 77.2 |"
+    )
+    assert lines[-1] == (
+        "| fused | 2 | 54.0 ± 1.4 | 22.0 ± 2.8 | 50.0 ± 0.0 | 75.0 ± 0.0 | +2.0 ± 1.4 | 2,000 | 2.50 G"
+        " | 12.5 |  |"
+    )
+
+
+def test_csv_has_every_run() -> None:
+    columns, rows = csv_rows(make_lines(ROWS, RESULTS, COSTS))
+    assert columns[:3] == ["row", "seed", "mAP"]
+    assert [(row[0], row[1], row[2]) for row in rows] == [
+        ("plain", 0, 50.0), ("plain", 1, 52.0), ("plain", 2, 54.0), ("fused", 0, 53.0), ("fused", 2, 55.0),
+    ]  # fmt: skip
+    assert rows[2][columns.index("small")] == ""
+
+
+def test_rows_without_a_result_are_left_out() -> None:
+    assert [line.row.name for line in make_lines(ROWS, {"plain": RESULTS["plain"]}, COSTS)] == ["plain"]

@@ -1,0 +1,95 @@
+"""`fssd ablate` from rows to table, with trainings of two updates."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from pathlib import Path
+
+import pytest
+
+from fssd.checkpoint import load_model
+from fssd.cli.main import main
+
+pytest.importorskip("matplotlib", reason='plots need matplotlib: pip install "fssd[plot]"')
+
+PLAN = """
+title: Two rows
+settings: {iterations: 2, batch_size: 2, start: nothing, augment: none, lr: 0.001, ema: 0}
+rows:
+  - {name: plain, set: {model: ssd300-lite}, paper: 77.2}
+  - {name: fused, set: {model: fssd300-lite, options: {merge: sum}}}
+"""
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("plan") / "two.yaml"
+    path.write_text(PLAN)
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(plan: Path, scenes: Path) -> Path:
+    out = plan.parent / "runs"
+    assert main(["ablate", str(plan), "--data", str(scenes), "--out", str(out)]) == 0
+    return out
+
+
+def table(out: Path) -> list[dict[str, str]]:
+    with (out / "table.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_table_and_plot(trained: Path) -> None:
+    assert [(row["row"], row["seed"]) for row in table(trained)] == [("plain", "0"), ("fused", "0")]
+    text = (trained / "table.md").read_text()
+    assert text.startswith("# Two rows") and "77.2" in text and "2 updates of 2 images" in text
+    assert (trained / "table.png").read_bytes().startswith(b"\x89PNG")
+    assert load_model(trained / "fused" / "seed-0").network.spec.options == {"merge": "sum"}
+
+
+def test_finished_runs_are_kept_and_more_seeds_added(
+    plan: Path, trained: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "runs"
+    shutil.copytree(trained, out)
+    model = out / "plain" / "seed-0" / "final.safetensors"
+    before = model.stat().st_mtime_ns
+    assert main(["ablate", str(plan), "--data", str(scenes), "--out", str(out), "--seeds", "2"]) == 0
+    assert model.stat().st_mtime_ns == before
+    assert "plain, seed 0: finished before" in capsys.readouterr().out
+    assert {(row["row"], row["seed"]) for row in table(out)} == {
+        (name, seed) for name in ("plain", "fused") for seed in ("0", "1")
+    }
+
+
+def test_time_over_and_taken_up_again(plan: Path, scenes: Path, tmp_path: Path) -> None:
+    arguments = ["ablate", str(plan), "--data", str(scenes), "--out", str(tmp_path / "runs")]
+    assert main([*arguments, "--minutes", "0.000001"]) == 1
+    assert not (tmp_path / "runs" / "plain" / "seed-0" / "final.safetensors").exists()
+    assert main(arguments) == 0
+    assert len(table(tmp_path / "runs")) == 2
+
+
+def test_other_settings_in_the_same_folder_are_refused(
+    plan: Path, trained: Path, scenes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["ablate", str(plan), "--data", str(scenes), "--out", str(trained), "--budget", "3it"]
+    assert main(arguments) == 2
+    assert "was made with iterations 2, not 3" in capsys.readouterr().err
+
+
+def test_a_row_starts_from_the_row_it_comes_after(scenes: Path, tmp_path: Path) -> None:
+    plan = tmp_path / "after.yaml"
+    plan.write_text(
+        "settings: {iterations: 1, batch_size: 2, augment: none, ema: 0, lr: 1.0e-12}\n"
+        "rows:\n"
+        "  - {name: ssd, set: {model: ssd300-lite, start: nothing}}\n"
+        "  - {name: fssd, after: ssd, set: {model: fssd300-lite, start: ssd}}\n"
+    )
+    out = tmp_path / "runs"
+    assert main(["ablate", str(plan), "--data", str(scenes), "--out", str(out)]) == 0
+    ssd, fssd = (load_model(out / name / "seed-0").network.backbone for name in ("ssd", "fssd"))
+    weight = "_blocks.3._project_conv.weight"
+    assert abs(ssd.state_dict()[weight] - fssd.state_dict()[weight]).max() < 1e-6

@@ -1,0 +1,145 @@
+"""The files of configs/: each loads, each network can be built, and the numbers are the papers'."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fssd.ablation.plan import read_plan
+from fssd.config import TrainConfig, load_config, resolve
+from fssd.data.source import list_splits
+from fssd.model.build import build_model
+from fssd.model.cost import parameters
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+TABLES = sorted(path for path in (CONFIGS / "ablations").glob("*.yaml") if "title:" in path.read_text())
+ROWS = sorted(
+    path for path in [*CONFIGS.glob("*.yaml"), *(CONFIGS / "ablations").glob("*.yaml")] if path not in TABLES
+)
+MODELS = ("ssd300", "ssd512", "fssd300", "fssd512", "fssd300-scratch", "fssd300-plus")
+DATA = ("voc0712", "voc07pp12", "voc0712-coco", "coco")
+
+
+def load(name: str) -> TrainConfig:
+    return resolve(replace(load_config(CONFIGS / f"{name}.yaml"), out=Path("run")))
+
+
+@pytest.mark.parametrize("path", ROWS, ids=lambda path: path.stem)
+def test_every_file_is_a_training_that_can_be_built(path: Path) -> None:
+    config = resolve(replace(load_config(path), out=Path("run")))
+    assert config.iterations is not None and config.steps and config.schedule == "multistep"
+    assert config.steps[-1] <= config.iterations
+    assert config.lr == {"ssd": 5e-4, "model": 1e-4}.get(config.start, 1e-3) or "coco" in path.stem
+    network = build_model(config.model, 80 if config.metric == "coco" else 20, **config.options)
+    assert parameters(network) > 20_000_000
+
+
+def test_every_model_has_every_data_set() -> None:
+    assert {f"{model}-{data}" for model in MODELS for data in DATA} <= {path.stem for path in ROWS}
+
+
+# init, base lr, multiple of new layers, steps in thousands, iterations in thousands: the recorded solvers.
+@pytest.mark.parametrize(
+    ("name", "start", "lr", "multiple", "steps", "length"),
+    [
+        ("ssd300-voc0712", "backbone", 1e-3, 1, (80, 100, 120), 120),
+        ("ssd300-coco", "backbone", 1e-3, 1, (280, 360, 400), 400),
+        ("fssd300-voc0712", "backbone", 1e-3, 1, (80, 100, 120), 120),
+        ("fssd300-plus-voc0712", "ssd", 5e-4, 2, (20, 40, 60), 60),
+        ("fssd512-plus-voc0712", "ssd", 5e-4, 2, (40, 60, 80), 80),
+        ("fssd300-coco", "backbone", 1e-3, 1, (280, 360, 400), 400),
+        ("fssd300-plus-coco", "ssd", 5e-4, 2, (80, 120, 160), 160),
+        ("fssd512-coco", "backbone", 1e-3, 1, (280, 320, 360), 380),
+        ("fssd300-plus-voc0712-coco", "ssd", 1e-4, 2, (40, 60, 80), 80),
+        ("fssd300-voc0712-coco", "model", 1e-4, 1, (40, 60, 80), 80),
+    ],
+)
+def test_schedules_are_the_recorded_ones(
+    name: str, start: str, lr: float, multiple: float, steps: tuple[int, ...], length: int
+) -> None:
+    config = load(name)
+    assert (config.start, config.lr, config.new_layers_lr) == (start, lr, multiple)
+    assert config.steps == tuple(1000 * step for step in steps)
+    assert config.iterations == 1000 * length
+    assert (config.batch_size * config.accumulate, config.momentum, config.weight_decay) == (32, 0.9, 5e-4)
+    assert (config.warmup, config.ema, config.clip_norm, config.bias_lr) == (0, 0, 0, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "learnable"),
+    [
+        ("table1-b", 33_835_182),
+        ("table2-row2", 35_014_830),
+        ("table2-row3", 33_835_182),
+        ("table2-row4", 30_852_142),
+        ("table2-row5", 35_014_830),
+        ("table2-row6", 35_014_830),  # the normalisation has nothing to learn
+        # Row 7 sums to 256 channels: ds_1 has 9 * 512 * (1024 - 256) weights fewer than row 2's.
+        ("table2-row7", 35_014_830 - 9 * 512 * 768),
+        ("../fssd512-coco", 41_590_964),
+        ("../ssd512-voc0712", 27_188_676),
+        ("../fssd300-coco", 39_366_582),
+    ],
+)
+def test_parameters(name: str, learnable: int) -> None:
+    config = load_config(CONFIGS / "ablations" / f"{name}.yaml")
+    network = build_model(config.model, 80 if config.metric == "coco" else 20, **config.options)
+    assert parameters(network) == learnable
+
+
+# The papers' VOC2007 test mAP of Tables 1, 2 and 3 and test-dev AP of Table 5.
+PAPER = {
+    "table1": {"ssd300": 77.2, "with-fused": 78.2, "after-fused": 78.8, "bottleneck": 78.4},
+    "table2": {
+        "ssd300": 77.2,
+        "row1-scratch-conv3-conv7": 72.7,
+        "row2-conv3-conv7": 78.6,
+        "row3-conv4-conv7": 78.8,
+        "row4-conv4-fc7": 78.6,
+        "row5-vgg-conv3-conv7": 78.8,
+        "row6-no-norm": 78.1,
+        "row7-sum": 76.3,
+    },
+    "table3": {
+        "ssd300": 77.2,
+        "ssd512": 78.5,
+        "fssd300-scratch": 72.7,
+        "fssd300": 78.8,
+        "fssd512": 80.9,
+        "ssd300-coco": 81.2,
+        "ssd512-coco": 83.2,
+        "fssd300-coco": 82.7,
+        "fssd512-coco": 84.5,
+    },
+    "table5": {"ssd300": 25.1, "ssd512": 28.8, "fssd300": 27.1, "fssd512": 31.8},
+}
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_tables_show_the_papers_figures(name: str) -> None:
+    plan = read_plan(CONFIGS / "ablations" / f"{name}.yaml")
+    assert {row.name: row.paper for row in plan.rows} == PAPER[name]
+
+
+@pytest.mark.parametrize("path", TABLES, ids=lambda path: path.stem)
+def test_rows_of_every_table_can_be_built(path: Path) -> None:
+    for row in read_plan(path).rows:
+        build_model(row.config.model, 3, **row.config.options)
+        assert row.after is None or row.config.start == "ssd"
+
+
+@pytest.mark.parametrize(("name", "splits"), [("voc0712", {"train", "val"}), ("voc07pp12", {"train"})])
+def test_joined_data_sets(name: str, splits: set[str], tmp_path: Path) -> None:
+    (tmp_path / "configs" / "data").mkdir(parents=True)
+    target = tmp_path / "configs" / "data" / f"{name}.yaml"
+    target.write_text((CONFIGS / "data" / f"{name}.yaml").read_text())
+    for year, parts in (("VOC2007", ("trainval", "test")), ("VOC2012", ("trainval",))):
+        main = tmp_path / "data" / "VOCdevkit" / year / "ImageSets" / "Main"
+        main.mkdir(parents=True)
+        for part in parts:
+            (main / f"{part}.txt").write_text("")
+        for folder in ("Annotations", "JPEGImages"):
+            (main.parents[1] / folder).mkdir()
+    assert set(list_splits(target)) == splits
