@@ -46,6 +46,10 @@ class TrainingError(FssdError):
     """Training cannot go on, for example because the loss is not finite."""
 
 
+class FetchError(FssdError):
+    """A download that failed, or an archive that is damaged, is not the one expected, or would do harm."""
+
+
 def _rebuild(kind: type[DataError], reason: str, file: Path | None, place: str) -> DataError:
     return kind(reason, file=file, place=place)
 

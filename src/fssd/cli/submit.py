@@ -1,0 +1,96 @@
+"""fssd submit MODEL --data DATA --to voc2007|voc2012|coco --out FILE [--split test]"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from fssd.cli.eval import check_counts, check_thresholds
+
+
+@dataclass(frozen=True)
+class Submit:
+    """Detect on a test split, labelled or not, and pack the results for an evaluation server."""
+
+    model: Annotated[Path, tyro.conf.Positional]
+    """Model file, or the folder of a run."""
+    data: Path
+    """VOCdevkit or VOC folder, COCO folder or image_info json."""
+    to: Literal["voc2007", "voc2012", "coco"]
+    """The server."""
+    out: Path
+    """Archive to write, .tar.gz for VOC and .zip for COCO; in a folder it gets the usual name."""
+    split: str | None = None
+    """Split to detect on; by default test for VOC, test-dev2017 for COCO."""
+    competition: Literal["comp3", "comp4"] = "comp4"
+    """VOC: comp3 if trained on its own images alone, comp4 if on others too."""
+    name: str = "fssd"
+    """COCO: name of the method, a part of the file's name."""
+    score: float = 0.01
+    """Detections score more than this."""
+    nms: float = 0.45
+    """Overlap above which the weaker of two detections of one class is dropped."""
+    top_k: int = 400
+    """Candidates in each class before NMS."""
+    keep: int = 200
+    """Detections in an image after NMS."""
+    batch_size: int = 16
+    """Images at a time."""
+    workers: int = 1
+    """Processes that load images."""
+    device: str = "auto"
+    """cpu, cuda, or auto."""
+
+
+def run(arguments: list[str]) -> int:
+    """Detect, write the archive, say where it is."""
+    command = tyro.cli(Submit, prog="fssd submit", args=arguments)
+    check_thresholds(score=command.score, nms=command.nms)
+    check_counts(top_k=command.top_k, keep=command.keep, batch_size=command.batch_size)
+    check_counts(0, workers=command.workers)
+    from rich.console import Console
+    from rich.progress import track
+
+    from fssd.atomic import make_folder
+    from fssd.detector import Detector
+    from fssd.submit import (
+        archive_path,
+        open_split,
+        require_classes,
+        write_coco_archive,
+        write_voc_archive,
+    )
+
+    split = open_split(command.data, command.to, command.split)
+    file = archive_path(command.out, split, command.name)
+    detector = Detector.load(command.model, device=command.device)
+    require_classes(detector.classes, split.dataset.classes, command.to)
+    make_folder(file.parent)
+    stream = detector.evaluate_on(
+        split.dataset,
+        batch_size=command.batch_size,
+        workers=command.workers,
+        score=command.score,
+        nms=command.nms,
+        top_k=command.top_k,
+        keep=command.keep,
+    )
+    console = Console(stderr=True)
+    total = len(split.dataset)
+    found = list(track(stream, "detecting", total=total, console=console, disable=not console.is_terminal))
+    if command.to == "coco":
+        write_coco_archive(file, split, found, command.name)
+        _note_name(file, archive_path(file.parent, split, command.name))
+    else:
+        write_voc_archive(file, split, found, command.competition)
+    print(f"{total} images of {split.name}, {sum(map(len, found))} detections: {file}")
+    return 0
+
+
+def _note_name(file: Path, usual: Path) -> None:
+    if file.name != usual.name:
+        print(f"note: COCO's server wants the archive to be called {usual.name}", file=sys.stderr)

@@ -1,0 +1,192 @@
+"""Which archives make up a data set: the official ones, and those of a user's own table.
+
+A table is YAML, a list of archives for each name of a data set; only `url` is needed:
+
+    mine:
+      - {url: "https://example.org/photos.zip", sha256: 9f86d0..., size: 123456}
+      - {url: "https://example.org/extra.tar.gz", md5: 098f6b..., part: extra, optional: true}
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from fssd.errors import ConfigError, nearest
+
+HEX_DIGITS = {"md5": 32, "sha256": 64}
+ZIP = (".zip",)
+TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+_KEYS = ("url", "part", "size", "optional", *HEX_DIGITS)
+
+
+@dataclass(frozen=True)
+class Archive:
+    """One file to fetch and unpack.
+
+    url: http or https. part: the name it is chosen by. checksum: (md5 or sha256, hex digits), None if nobody
+    has stated one. size: bytes, None if not known. optional: fetched only if it is named.
+    """
+
+    url: str
+    part: str
+    checksum: tuple[str, str] | None = None
+    size: int | None = None
+    optional: bool = False
+
+    @property
+    def file_name(self) -> str:
+        """The last part of the address."""
+        return file_name(self.url)
+
+
+Table = dict[str, tuple[Archive, ...]]
+
+_VOC = "http://host.robots.ox.ac.uk/pascal/VOC"
+_COCO = "http://images.cocodataset.org"  # https has a certificate of another name
+
+OFFICIAL: Table = {
+    "voc2007": (
+        Archive(
+            f"{_VOC}/voc2007/VOCtrainval_06-Nov-2007.tar",
+            "trainval",
+            ("md5", "c52e279531787c972589f7e41ab4ae64"),
+            460_032_000,
+        ),
+        Archive(
+            f"{_VOC}/voc2007/VOCtest_06-Nov-2007.tar",
+            "test",
+            ("md5", "b6e924de25625d8de591ea690078ad9f"),
+            451_020_800,
+        ),
+    ),
+    "voc2012": (
+        Archive(
+            f"{_VOC}/voc2012/VOCtrainval_11-May-2012.tar",
+            "trainval",
+            ("md5", "6cd6e144f989b92b3379bac3b3de84fd"),
+            1_999_639_040,
+        ),
+    ),
+    "coco2017": (
+        Archive(
+            f"{_COCO}/annotations/annotations_trainval2017.zip",
+            "annotations",
+            ("md5", "f4bbac642086de4f52a3fdda2de5fa2c"),
+            252_907_541,
+        ),
+        Archive(f"{_COCO}/zips/val2017.zip", "val", ("md5", "442b8da7639aecaf257c1dceb8ba8c80"), 815_585_330),
+        Archive(
+            f"{_COCO}/zips/train2017.zip",
+            "train",
+            ("md5", "cced6f7f71b7629ddf16f17bbcfab6b2"),
+            19_336_861_798,
+        ),
+        Archive(
+            f"{_COCO}/annotations/image_info_test2017.zip",
+            "test-info",
+            ("md5", "85da7065e5e600ebfee8af1edb634eb5"),
+            optional=True,
+        ),
+        Archive(
+            f"{_COCO}/zips/test2017.zip",
+            "test",
+            ("md5", "77ad2c53ac5d0aea611d422c0938fb35"),
+            6_646_970_404,
+            optional=True,
+        ),
+    ),
+}
+
+
+def choose(table: Table, name: str, parts: Sequence[str] = ()) -> tuple[Archive, ...]:
+    """The archives of a data set: the parts named, or all that are not optional.
+
+    Raises ConfigError for a data set or part that the table does not have.
+    """
+    if name not in table:
+        raise ConfigError(f"there is no data set {name!r} to fetch{nearest(name, table)}")
+    archives = {archive.part: archive for archive in table[name]}
+    for part in parts:
+        if part not in archives:
+            raise ConfigError(f"{name} has no part {part!r}{nearest(part, archives)}")
+    return tuple(
+        archive for archive in archives.values() if archive.part in parts or not (parts or archive.optional)
+    )
+
+
+def read_table(file: Path) -> Table:
+    """The data sets of a YAML table. Raises DataError for broken YAML, ConfigError for a wrong entry."""
+    from fssd.data.yolo import read_yaml
+
+    return {name: _read_set(rows, f"{file} ({name})") for name, rows in read_yaml(file).items()}
+
+
+def file_name(url: str) -> str:
+    """The last part of an address, without its query; "" if there is none."""
+    return PurePosixPath(unquote(urlsplit(url).path)).name
+
+
+def _read_set(rows: Any, place: str) -> tuple[Archive, ...]:
+    if not isinstance(rows, list) or not rows:
+        raise ConfigError(f"{place}: must be a list of archives, each with a `url:`")
+    archives = tuple(_read_archive(row, f"{place}, archive {number}") for number, row in enumerate(rows, 1))
+    for values in ([a.part for a in archives], [a.file_name for a in archives]):
+        if len(set(values)) < len(values):
+            twice = next(value for value in values if values.count(value) > 1)
+            raise ConfigError(
+                f"{place}: two archives are called {twice!r}; give each `part:` and file its own name"
+            )
+    return archives
+
+
+def _read_archive(row: Any, place: str) -> Archive:
+    if not isinstance(row, dict) or not isinstance(row.get("url"), str):
+        raise ConfigError(f"{place}: needs `url:`, the address of an archive")
+    for key in row:
+        if key not in _KEYS:
+            raise ConfigError(f"{place}: unknown key {key!r}{nearest(str(key), _KEYS)}")
+    name = _require_archive(row["url"], place)
+    size, part, optional = row.get("size"), row.get("part", _stem(name)), row.get("optional", False)
+    if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
+        raise ConfigError(f"{place}: size is {size!r}; it is a number of bytes")
+    if not isinstance(part, str) or not part:
+        raise ConfigError(f"{place}: part is {part!r}; it is a name")
+    if not isinstance(optional, bool):
+        raise ConfigError(f"{place}: optional is {optional!r}; it is true or false")
+    return Archive(row["url"], part, _read_checksum(row, place), size, optional)
+
+
+def _require_archive(url: str, place: str) -> str:
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise ConfigError(f"{place}: {url!r} is no address ({error})") from error
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(f"{place}: {url!r} is no address; it begins with http:// or https://")
+    name = file_name(url)
+    if name.startswith(".") or "\\" in name or not name.lower().endswith(ZIP + TAR):
+        raise ConfigError(f"{place}: {url!r} must end in the name of an archive ({', '.join(ZIP + TAR)})")
+    return name
+
+
+def _stem(name: str) -> str:
+    return next(name[: -len(end)] for end in ZIP + TAR if name.lower().endswith(end))
+
+
+def _read_checksum(row: dict[str, Any], place: str) -> tuple[str, str] | None:
+    stated = {kind: row[kind] for kind in HEX_DIGITS if row.get(kind) is not None}
+    if len(stated) > 1:
+        raise ConfigError(f"{place}: has md5 and sha256; one of them is enough")
+    for kind, digits in stated.items():
+        text = str(digits).lower()
+        if not re.fullmatch(f"[0-9a-f]{{{HEX_DIGITS[kind]}}}", text):
+            raise ConfigError(
+                f"{place}: {kind} is {digits!r}; it has {HEX_DIGITS[kind]} hex digits (in quotes)"
+            )
+        return kind, text
+    return None

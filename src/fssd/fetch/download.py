@@ -1,0 +1,216 @@
+"""One file over HTTP: resumed where it broke off, tried again after a pause, its length checked.
+
+A download grows in NAME.part. NAME.part.json beside it says which version of the file the server has been
+sending (RFC 9110: ETag or Last-Modified), so that two versions are never joined.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from http.client import HTTPException, HTTPResponse
+from pathlib import Path
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+from fssd.atomic import atomic_write
+from fssd.errors import FetchError
+
+CHUNK = 1 << 20
+TIMEOUT = 60.0  # seconds without a byte
+PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)  # seconds; as many failures in a row are forgiven
+PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})  # answers that may be others a moment later
+CANNOT_RESUME = 416
+PARTIAL = 206
+
+Report = Callable[[int, int | None], None]  # bytes done, bytes in all if known
+
+
+def silent(*_: object) -> None:
+    """A report that nobody hears."""
+
+
+class _BrokenError(Exception):
+    """The transfer stopped for a reason that may pass."""
+
+
+@dataclass(frozen=True)
+class _Version:
+    """What is being sent: its address, ETag or Last-Modified ("" if the server says neither), and bytes."""
+
+    url: str
+    validator: str
+    total: int | None
+
+
+class _Part:
+    """The file that grows, and the note on its version beside it."""
+
+    def __init__(self, file: Path) -> None:
+        self.path = file.with_name(f"{file.name}.part")
+        self.note = file.with_name(f"{file.name}.part.json")
+
+    @property
+    def length(self) -> int:
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def version(self) -> _Version | None:
+        try:
+            return _Version(**json.loads(self.note.read_bytes()))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def begin(self, version: _Version) -> None:
+        self.path.write_bytes(b"")
+        atomic_write(self.note, json.dumps(asdict(version)))
+
+    def forget(self) -> None:
+        self.path.unlink(missing_ok=True)
+        self.note.unlink(missing_ok=True)
+
+
+def download(
+    url: str,
+    file: Path,
+    *,
+    size: int | None = None,
+    report: Report = silent,
+    pauses: Sequence[float] = PAUSES,
+) -> None:
+    """Fetch `url` into `file`; what an earlier call left in `file`.part is not fetched again.
+
+    size: bytes, if known. report: is told how far it is. pauses: seconds to wait after each failure in a row;
+    bytes that arrive end the row. Raises FetchError, mostly with the .part kept.
+    """
+    part = _Part(file)
+    best, failures = part.length, 0
+    while True:
+        try:
+            _go_on(url, part, size, report)
+            break
+        except _BrokenError as error:
+            failures = 1 if part.length > best else failures + 1
+            best = max(best, part.length)
+            if failures > len(pauses):
+                advice = "run the command again to go on from there"
+                raise FetchError(f"{url}: {error}, {failures} times in a row; {advice}") from error
+            time.sleep(pauses[failures - 1])
+    part.path.replace(file)
+    part.note.unlink(missing_ok=True)
+
+
+def _go_on(url: str, part: _Part, size: int | None, report: Report) -> None:
+    """Ask for what is missing and append it. Raises _BrokenError if less than that came."""
+    version = part.version()
+    if version is None or version.url != url:
+        part.forget()
+        version = None
+    if part.length and part.length == size:
+        return
+    response = _ask(url, part, version)
+    if response is None:
+        return
+    with response:
+        total = _place(response, part, version, url, size)
+        _require_space(part, total, url)
+        with part.path.open("ab") as handle:
+            report(handle.tell(), total)
+            for chunk in _chunks(response):
+                handle.write(chunk)
+                report(handle.tell(), total)
+    if total is not None and part.length < total:
+        raise _BrokenError(f"the connection ended after {part.length} of {total} bytes")
+    if size is not None and part.length != size:
+        raise _wrong_size(url, part, part.length, size)
+
+
+def _ask(url: str, part: _Part, version: _Version | None) -> HTTPResponse | None:
+    """The server's answer; None if it says that there is nothing left to send."""
+    headers = {"User-Agent": "fssd"}
+    if part.length and version is not None:
+        headers["Range"] = f"bytes={part.length}-"
+        if version.validator:
+            headers["If-Range"] = version.validator
+    try:
+        response: HTTPResponse = urlopen(Request(url, headers=headers), timeout=TIMEOUT)
+        return response
+    except HTTPError as error:
+        with error:
+            if error.code == CANNOT_RESUME and part.length:
+                _require_all(error, part)
+                return None
+            if error.code in PASSING:
+                raise _BrokenError(f"the server answers {error.code} {error.reason}") from error
+            advice = "check the address, or give another in a --table"
+            raise FetchError(f"{url}: the server answers {error.code} {error.reason}; {advice}") from error
+    except (OSError, HTTPException, ValueError) as error:
+        reason = error.reason if isinstance(error, URLError) else error
+        raise _BrokenError(f"there is no answer ({str(reason) or type(reason).__name__})") from error
+
+
+def _require_all(error: HTTPError, part: _Part) -> None:
+    """All bytes may be there already; if not, the file on the server is another one now."""
+    if error.headers.get("Content-Range") == f"bytes */{part.length}":
+        return
+    part.forget()
+    raise _BrokenError("the file on the server has changed") from error
+
+
+def _place(
+    response: HTTPResponse, part: _Part, version: _Version | None, url: str, size: int | None
+) -> int | None:
+    """Make the part ready for the bytes of this answer; returns how many there will be in all."""
+    if response.status == PARTIAL:
+        total: int | None = _partial_total(response, part, version)
+    else:
+        length = response.headers.get("Content-Length", "")
+        total = int(length) if length.isdecimal() else None
+        part.begin(_Version(url, _validator(response), total))
+    if size is not None and total is not None and total != size:
+        raise _wrong_size(url, part, total, size)
+    return total
+
+
+def _partial_total(response: HTTPResponse, part: _Part, version: _Version | None) -> int:
+    stated = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
+    known = None if version is None else version.total
+    if stated is None or int(stated[1]) != part.length or known not in (None, int(stated[2])):
+        part.forget()
+        raise _BrokenError("the server sends another range than the one asked for")
+    return int(stated[2])
+
+
+def _validator(response: HTTPResponse) -> str:
+    """What If-Range may hold: a strong ETag, else the date."""
+    etag = response.headers.get("ETag", "")
+    return etag if etag.startswith('"') else response.headers.get("Last-Modified", "")
+
+
+def _chunks(response: HTTPResponse) -> Iterator[bytes]:
+    while True:
+        try:
+            chunk = response.read(CHUNK)
+        except (OSError, HTTPException) as error:
+            raise _BrokenError(f"the connection broke ({str(error) or type(error).__name__})") from error
+        if not chunk:
+            return
+        yield chunk
+
+
+def _wrong_size(url: str, part: _Part, found: int, size: int) -> FetchError:
+    part.forget()
+    return FetchError(
+        f"{url}: the file has {found} bytes, not {size}; check the address, or correct the table"
+    )
+
+
+def _require_space(part: _Part, total: int | None, url: str) -> None:
+    free = shutil.disk_usage(part.path.parent).free
+    needed = 0 if total is None else total - part.length
+    if needed > free:
+        place = f"{part.path.parent} has {free} free"
+        raise FetchError(f"{url}: needs {needed} bytes, {place}; make room or choose another --to")

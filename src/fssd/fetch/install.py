@@ -1,0 +1,89 @@
+"""From an archive of the table to its files on disk: download, compare, unpack, and note that it is done."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePosixPath
+
+from fssd.atomic import atomic_write, make_folder
+from fssd.errors import FetchError
+from fssd.fetch.archives import Archive
+from fssd.fetch.download import CHUNK, PAUSES, Report, download, silent
+from fssd.fetch.unpack import unpack
+
+NOTES = ".fetched"  # folder of one note for each archive unpacked
+
+Stages = Callable[[str, int, int | None], None]  # "download", "check" or "unpack", bytes done, bytes in all
+
+
+def install(
+    archive: Archive,
+    folder: Path,
+    *,
+    keep: bool = False,
+    report: Stages = silent,
+    pauses: Sequence[float] = PAUSES,
+) -> str:
+    """Fetch an archive and unpack it into a folder; returns its checksum, such as `md5:c52e27...`.
+
+    A file of its name that lies in the folder already is taken instead of a download. An archive without a
+    checksum in the table is not compared; its sha256 is returned. keep: leave the archive beside its files.
+    Raises FetchError; ConfigError if the folder cannot be made.
+    """
+    make_folder(folder)
+    file = folder / archive.file_name
+    if not file.is_file():
+        download(archive.url, file, size=archive.size, report=_stage(report, "download"), pauses=pauses)
+    checksum = _compare(archive, file, _stage(report, "check"))
+    last = unpack(file, folder, _stage(report, "unpack"))
+    if hasattr(os, "sync"):
+        os.sync()  # the note must not reach the disk before what it vouches for
+    make_folder(folder / NOTES)
+    note = {"url": archive.url, "checksum": checksum, "last": None if last is None else str(last)}
+    atomic_write(_note(archive, folder), json.dumps(note))
+    if not keep:
+        file.unlink()
+    return checksum
+
+
+def is_installed(archive: Archive, folder: Path) -> bool:
+    """Whether this very archive has been unpacked there, and its last file is still in place."""
+    try:
+        note = json.loads(_note(archive, folder).read_bytes())
+        checksum, url, last = note["checksum"], note["url"], note["last"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    same = url == archive.url if archive.checksum is None else checksum == ":".join(archive.checksum)
+    return same and (last is None or (folder / PurePosixPath(last)).is_file())
+
+
+def _note(archive: Archive, folder: Path) -> Path:
+    return folder / NOTES / f"{archive.file_name}.json"
+
+
+def _compare(archive: Archive, file: Path, report: Report) -> str:
+    """The checksum of a file. Raises FetchError, and removes the file, if it is not the table's."""
+    kind, expected = archive.checksum or ("sha256", None)
+    found = _digest(file, kind, report)
+    if expected not in (None, found):
+        file.unlink()
+        reason = f"its {kind} is {found}, not {expected}; the file was removed, fetch it again"
+        raise FetchError(f"{archive.url}: {reason}")
+    return f"{kind}:{found}"
+
+
+def _digest(file: Path, kind: str, report: Report) -> str:
+    digest = hashlib.new(kind, usedforsecurity=False)
+    total = file.stat().st_size
+    with file.open("rb") as handle:
+        while chunk := handle.read(CHUNK):
+            digest.update(chunk)
+            report(handle.tell(), total)
+    return digest.hexdigest()
+
+
+def _stage(report: Stages, name: str) -> Report:
+    return lambda done, total: report(name, done, total)

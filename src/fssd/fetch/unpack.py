@@ -1,0 +1,161 @@
+"""Unpacking an archive that is not trusted: files and folders only, inside one folder, all of it or nothing.
+
+Of an archive only names and bytes are used. Owners, permissions and times are not, and links are refused,
+so nothing that is written can lead elsewhere.
+"""
+
+from __future__ import annotations
+
+import lzma
+import shutil
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from fssd.errors import FetchError
+from fssd.fetch.archives import ZIP
+from fssd.fetch.download import CHUNK, Report, silent
+
+# What the standard library raises for broken bytes; NotImplementedError: a compression it does not know.
+_DAMAGE = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    NotImplementedError,
+    UnicodeDecodeError,
+)
+
+
+@dataclass(frozen=True)
+class _Member:
+    """A file or folder of an archive: its path, declared bytes, and how to read it (None for a folder)."""
+
+    path: PurePosixPath
+    size: int
+    open: Callable[[], IO[bytes] | None] | None
+
+
+def unpack(file: Path, folder: Path, report: Report = silent) -> PurePosixPath | None:
+    """Unpack a tar or zip file into a folder, beside what is there; returns the path of its last file.
+
+    Everything is first written to `.unpacking-NAME` in the folder and then moved, so a failure leaves nothing
+    behind. Raises FetchError for a damaged archive, a name that leaves the folder, a link, a device, an
+    encrypted member, and for more bytes than the disk has free.
+    """
+    staging = folder / f".unpacking-{file.name}"
+    shutil.rmtree(staging, ignore_errors=True)  # of a process that was killed
+    try:
+        with _members(file) as members:
+            _require_space(members, folder, file)
+            staging.mkdir(parents=True)
+            _write(members, staging, file, report)
+        _merge(staging, folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    files = [member.path for member in members if member.open is not None]
+    return files[-1] if files else None
+
+
+@contextmanager
+def _members(file: Path) -> Iterator[list[_Member]]:
+    try:
+        if file.name.lower().endswith(ZIP):
+            with zipfile.ZipFile(file) as archive:
+                yield [_zip_member(archive, info, file) for info in archive.infolist()]
+        else:
+            with tarfile.open(file) as tar:
+                yield [_tar_member(tar, info, file) for info in tar]
+    except _DAMAGE as error:
+        raise _damaged(file, error) from error
+    except OSError as error:
+        if error.errno is not None:  # of the disk, not of the archive
+            raise
+        raise _damaged(file, error) from error  # gzip and bz2 raise it for broken bytes
+
+
+def _damaged(file: Path, error: Exception) -> FetchError:
+    return FetchError(f"{file}: is damaged or no archive ({error}); delete it and fetch it again")
+
+
+def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, file: Path) -> _Member:
+    kind = stat.S_IFMT(info.external_attr >> 16)
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        raise _refused(file, info.filename, "is a link or a device")
+    if info.flag_bits & 1:
+        raise _refused(file, info.filename, "is encrypted")
+    path = _inside(info.filename, file)
+    return _Member(path, info.file_size, None if info.is_dir() else lambda: archive.open(info))
+
+
+def _tar_member(tar: tarfile.TarFile, info: tarfile.TarInfo, file: Path) -> _Member:
+    if not (info.isreg() or info.isdir()):
+        raise _refused(file, info.name, "is a link or a device")
+    path = _inside(info.name, file)
+    return _Member(path, info.size, None if info.isdir() else lambda: tar.extractfile(info))
+
+
+def _inside(name: str, file: Path) -> PurePosixPath:
+    """The path of a member, relative and without `..`; on Windows `C:` and `\\` would lead elsewhere too."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name.partition("/")[0]:
+        raise _refused(file, name, "leads out of its folder")
+    return path
+
+
+def _refused(file: Path, name: str, reason: str) -> FetchError:
+    return FetchError(f"{file}: member {name!r} {reason}; nothing was unpacked, get the archive elsewhere")
+
+
+def _require_space(members: Sequence[_Member], folder: Path, file: Path) -> None:
+    needed, free = sum(member.size for member in members), shutil.disk_usage(folder).free
+    if needed > free:
+        raise FetchError(
+            f"{file}: unpacks to {needed} bytes, {folder} has {free} free; make room or choose another --to"
+        )
+
+
+def _write(members: Sequence[_Member], staging: Path, file: Path, report: Report) -> None:
+    done, total = 0, sum(member.size for member in members)
+    for member in members:
+        place = staging / member.path
+        try:
+            if member.open is None:
+                place.mkdir(parents=True, exist_ok=True)
+                continue
+            place.parent.mkdir(parents=True, exist_ok=True)
+            written = _copy(member.open, place)
+        except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+            raise _refused(file, str(member.path), "is there twice") from error
+        if written != member.size:
+            raise _damaged(file, EOFError(f"{member.path} has {written} of {member.size} bytes"))
+        done += written
+        report(done, total)
+
+
+def _copy(source: Callable[[], IO[bytes] | None], place: Path) -> int:
+    reading = source()
+    if reading is None:
+        return 0
+    with reading, place.open("xb") as writing:
+        shutil.copyfileobj(reading, writing, CHUNK)
+        return writing.tell()
+
+
+def _merge(source: Path, target: Path) -> None:
+    """Move what is in `source` to `target`: a folder that is new in one step, else file by file."""
+    for item in sorted(source.iterdir()):
+        place = target / item.name
+        if item.is_dir() and place.is_dir():
+            _merge(item, place)
+        elif place.is_dir() or (item.is_dir() and place.exists()):
+            raise FetchError(f"{place}: is in the way of what is unpacked; move it away")
+        else:
+            item.replace(place)

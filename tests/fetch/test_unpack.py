@@ -1,0 +1,167 @@
+"""Unpacking: whole or not at all, and nothing outside the folder."""
+
+from __future__ import annotations
+
+import io
+import stat
+import tarfile
+import zipfile
+from collections import namedtuple
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+from fssd.errors import FetchError
+from fssd.fetch import unpack as module
+from fssd.fetch.unpack import unpack
+
+GOOD = {"kit/2007/a.txt": b"a", "kit/2007/b.jpg": bytes(1000), "kit/readme": b""}
+
+
+def make_tar(file: Path, contents: dict[str, bytes], *more: tarfile.TarInfo) -> Path:
+    with tarfile.open(file, "w:gz" if file.suffix == ".gz" else "w") as archive:
+        for name, content in contents.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+        for member in more:
+            archive.addfile(member)
+    return file
+
+
+def make_zip(file: Path, contents: dict[str, bytes], *more: zipfile.ZipInfo) -> Path:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in contents.items():
+            archive.writestr(name, content)
+        for member in more:
+            archive.writestr(member, "/etc/passwd")
+    return file
+
+
+def make(file: Path, contents: dict[str, bytes]) -> Path:
+    return make_zip(file, contents) if file.suffix == ".zip" else make_tar(file, contents)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder).as_posix()): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    folder = tmp_path / "inner" / "target"
+    folder.mkdir(parents=True)
+    return folder
+
+
+KINDS = ["a.tar", "a.tar.gz", "a.zip"]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_unpacks_beside_what_is_there(tmp_path: Path, target: Path, name: str) -> None:
+    (target / "kit" / "2012").mkdir(parents=True)
+    (target / "kit" / "2012" / "kept").write_bytes(b"k")
+    (target / "kit" / "readme").write_bytes(b"old")
+    done: list[tuple[int, int | None]] = []
+    last = unpack(make(tmp_path / name, GOOD), target, lambda *told: done.append(told))
+    assert last == PurePosixPath("kit/readme")
+    assert files(target) == {**GOOD, "kit/2012/kept": b"k"}
+    assert done[-1] == (1001, 1001)
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("path", ["../out", "kit/../../out", "/tmp/out", "C:/out", "kit\\..\\out"])
+def test_names_that_leave_the_folder(tmp_path: Path, target: Path, name: str, path: str) -> None:
+    file = make(tmp_path / name, {**GOOD, path: b"bad"})
+    with pytest.raises(FetchError, match=r"leads out of its folder; nothing was unpacked"):
+        unpack(file, target)
+    assert files(tmp_path) == {name: file.read_bytes()}
+    assert not list(target.iterdir())
+
+
+def tar_member(kind: bytes) -> tarfile.TarInfo:
+    member = tarfile.TarInfo("kit/odd")
+    member.type, member.linkname = kind, "../../out"
+    return member
+
+
+@pytest.mark.parametrize(
+    "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE]
+)
+def test_links_and_devices_in_tar(tmp_path: Path, target: Path, kind: bytes) -> None:
+    with pytest.raises(FetchError, match="'kit/odd' is a link or a device"):
+        unpack(make_tar(tmp_path / "a.tar", GOOD, tar_member(kind)), target)
+    assert not list(target.iterdir())
+
+
+def test_link_in_zip(tmp_path: Path, target: Path) -> None:
+    link = zipfile.ZipInfo("kit/odd")
+    link.create_system, link.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+    with pytest.raises(FetchError, match="'kit/odd' is a link or a device"):
+        unpack(make_zip(tmp_path / "a.zip", GOOD, link), target)
+    assert not list(target.iterdir())
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_damage(tmp_path: Path, target: Path, name: str) -> None:
+    file = make(tmp_path / name, {"kit/noise": bytes(range(256)) * 400, **GOOD})
+    content = file.read_bytes()
+    for broken in (content[: len(content) // 2], b"no archive", b""):
+        file.write_bytes(broken)
+        with pytest.raises(FetchError, match="is damaged or no archive"):
+            unpack(file, target)
+        assert not list(target.iterdir())
+
+
+def test_wrong_bytes_in_zip(tmp_path: Path, target: Path) -> None:
+    file = tmp_path / "a.zip"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("kit/a", b"some plain content")
+    file.write_bytes(file.read_bytes().replace(b"plain", b"plane"))
+    with pytest.raises(FetchError, match="CRC"):
+        unpack(file, target)
+    assert not list(target.iterdir())
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_file_and_folder_of_one_name(tmp_path: Path, target: Path, name: str) -> None:
+    with pytest.raises(FetchError, match="is there twice"):
+        unpack(make(tmp_path / name, {"kit": b"", "kit/a": b"a"}), target)
+    assert not list(target.iterdir())
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_bomb(tmp_path: Path, target: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = make(tmp_path / name, {"zeros": bytes(1_000_000)})
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: namedtuple("usage", "free")(999_999))
+    with pytest.raises(FetchError, match=r"unpacks to 1000000 bytes, .* has 999999 free"):
+        unpack(file, target)
+    assert not list(target.iterdir())
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_interrupted(tmp_path: Path, target: Path, name: str) -> None:
+    def interrupt(done: int, total: int | None) -> None:
+        assert files(target), "in the middle of it"
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        unpack(make(tmp_path / name, GOOD), target, interrupt)
+    assert not list(target.iterdir())
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path, target: Path) -> None:
+    (target / ".unpacking-a.zip" / "kit").mkdir(parents=True)
+    (target / ".unpacking-a.zip" / "kit" / "half").write_bytes(b"h")
+    unpack(make_zip(tmp_path / "a.zip", GOOD), target)
+    assert files(target) == GOOD
+
+
+def test_folder_in_the_way(tmp_path: Path, target: Path) -> None:
+    (target / "kit" / "readme").mkdir(parents=True)
+    with pytest.raises(FetchError, match="in the way"):
+        unpack(make_zip(tmp_path / "a.zip", GOOD), target)
+    assert not list(target.glob(".unpacking*"))
