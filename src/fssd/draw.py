@@ -108,7 +108,7 @@ def _draw_labels(
     labels = []
     # The last box lies on top and is the most certain one, so it chooses its place first.
     for rectangle, name, colour in reversed(visible):
-        text, font, pad = _fitting_text(name, size, width, height)
+        text, font, pad = fitting_text(name, size, width, height)
         if not text:
             continue
         place = _free_place(rectangle, _text_size(text, font, pad), taken, width, height)
@@ -120,7 +120,7 @@ def _draw_labels(
         pen.text((place[0] + pad - left, place[1] + pad - top), text, fill=_ink(colour), font=font)
 
 
-def _fitting_text(name: str, size: int, width: int, height: int) -> tuple[str, Any, int]:
+def fitting_text(name: str, size: int, width: int, height: int) -> tuple[str, Any, int]:
     """The name, its font and the padding: smaller where it would not fit, then cut; "" if nothing fits."""
     text = " ".join(name.split())  # a line break would make the label two lines high
     if not text.isascii() and _system_font() is None:

@@ -23,6 +23,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 INK, QUIET, GRID = "#333333", "#767676", "#E6E6E6"
 DOTS_PER_INCH = 150  # text of 10 points is then 21 pixels high, readable in a picture 900 wide
 TEXT, SMALL_TEXT = 9.0, 6.5  # points
+LEAST_PERCENT = 5.0  # what an axis of AP spans
 PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 METRICS = {"voc07": "11-point AP", "voc12": "integral AP", "coco": "COCO"}
 
@@ -148,6 +149,13 @@ def without_seed(run: Path) -> Path:
         return run
     head = head.rstrip("-_.")
     return run.with_name(head) if head else run.parent
+
+
+def limit_percent(axes: Axes) -> None:
+    """Limits of a y axis in percent: not below 0, and so far apart that noise looks like noise."""
+    low, high = axes.get_ylim()
+    room = max(0.0, LEAST_PERCENT - (high - low)) / 2
+    axes.set_ylim(max(0.0, low - room), high + room)
 
 
 def spread(values: Sequence[float], gap: float, low: float, high: float) -> list[float]:

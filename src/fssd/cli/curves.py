@@ -1,0 +1,50 @@
+"""fssd curves RUN... [--out curves.png] [--metric-name map]"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from fssd.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Plot accuracy on the validation split against iterations, as the paper's Fig. 4."""
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Folders of runs; NAME/seed-0, NAME/seed-1, ... become one line, their mean, and a band, their range."""
+    out: Path = Path("curves.png")
+    """Picture, .png, .svg or .pdf; the numbers go beside it as .csv."""
+    metric_name: str = "map"
+    """Number to plot: map, small, medium, large (mAP of objects so big), COCO's AP50, ..., or a class."""
+
+
+def run(arguments: list[str]) -> int:
+    """Read the logs, write the picture and its numbers."""
+    command = tyro.cli(Curves, prog="fssd curves", args=arguments)
+    from fssd.curves import draw_curves, read_curves, write_csv
+    from fssd.plots import check_suffix, require_matplotlib, save_plot
+
+    check_suffix(command.out)
+    if not command.runs:
+        raise ConfigError("there is nothing to plot; name the folders of runs")
+    require_matplotlib()
+    curves = read_curves(command.runs, command.metric_name)
+    axes = draw_curves(curves)
+    for line in curves.lines:
+        if line.left_out:
+            print(
+                f"note: {line.name}: left out {line.left_out} iterations that not all of its {line.runs} runs"
+                " were evaluated at",
+                file=sys.stderr,
+            )
+    table = command.out.with_suffix(".csv")
+    write_csv(table, curves)
+    save_plot(command.out, axes)
+    print(f"{len(curves.lines)} lines in {command.out}, numbers in {table}")
+    return 0

@@ -1,0 +1,115 @@
+"""fssd scatter MODEL... [--data DATA --split val] [--out scatter.png] [--paper]"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from fssd.cli.eval import check_counts, check_thresholds
+from fssd.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fssd.data.sample import DataSet
+    from fssd.detector import Detector
+    from fssd.scatter import Accuracy
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """Plot speed on this machine against accuracy, as the paper's Fig. 5."""
+
+    models: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Model files, or folders of runs."""
+    data: Path | None = None
+    """Measure accuracy on this data set; without it the one stored in each file is taken."""
+    split: str | None = "val"
+    """Split to measure on; "none" for every image."""
+    metric: Literal["voc07", "voc12", "coco"] = "voc12"
+    """Metric to measure with, as in `fssd eval`."""
+    out: Path = Path("scatter.png")
+    """Picture, .png, .svg or .pdf; the numbers go beside it as .csv."""
+    paper: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Show the points of the paper's Table 3 in grey."""
+    image: Path | None = None
+    """Image to measure speed on; by default a colour card."""
+    repeats: int = 20
+    """Detections to time, models in turn; the median counts."""
+    batch_size: int = 16
+    """Images at a time while accuracy is measured."""
+    workers: int = 1
+    """Processes that load images."""
+    bad_share: float = 0.02
+    """Share of images with errors (0..1) that may be left out with a warning; above it, nothing runs."""
+    device: str = "auto"
+    """cpu, cuda, or auto."""
+
+
+def run(arguments: list[str]) -> int:
+    """Find or measure accuracy, measure speed, write the picture and its numbers."""
+    command = tyro.cli(Scatter, prog="fssd scatter", args=arguments)
+    check_counts(repeats=command.repeats, batch_size=command.batch_size)
+    check_counts(0, workers=command.workers)
+    check_thresholds(bad_share=command.bad_share)
+    from fssd.plots import check_suffix, require_matplotlib, save_plot
+
+    check_suffix(command.out)
+    if not command.models:
+        raise ConfigError("there is nothing to plot; name model files or the folders of runs")
+    require_matplotlib()
+    from fssd.checkpoint import model_file
+    from fssd.data.decode import read_image
+    from fssd.detector import Detector
+    from fssd.plots import model_names
+    from fssd.scatter import (
+        Point,
+        detection_speeds,
+        draw_scatter,
+        machine,
+        require_one_metric,
+        write_csv,
+    )
+
+    files = list(dict.fromkeys(model_file(model).resolve() for model in command.models))
+    image = None if command.image is None else read_image(command.image)
+    detectors = [Detector.load(file, device=command.device) for file in files]
+    accuracies = _accuracies(command, files, detectors)
+    require_one_metric(files, accuracies)
+    speeds = detection_speeds(detectors, image, command.repeats)
+    measured = zip(model_names(files), speeds, accuracies, strict=True)
+    points = [Point(name, speed, accuracy.ap) for name, speed, accuracy in measured]
+    for point in points:
+        print(f"{point.name}: {point.speed:.1f} images/s, mAP {100 * point.ap:.1f} %")
+    place = machine(detectors[0].network.priors.device)
+    table = command.out.with_suffix(".csv")
+    write_csv(table, points, accuracies[0], place, command.paper)
+    save_plot(command.out, draw_scatter(points, accuracies[0], place, command.paper))
+    print(f"{len(points)} models in {command.out}, numbers in {table}")
+    return 0
+
+
+def _accuracies(command: Scatter, files: list[Path], detectors: list[Detector]) -> list[Accuracy]:
+    from fssd.scatter import stored_accuracy
+
+    if command.data is None:
+        return [stored_accuracy(detector, file) for detector, file in zip(detectors, files, strict=True)]
+    from fssd.data.source import open_data, print_left_out, require_usable
+    from fssd.evaluation.report import check_measurable
+
+    dataset = open_data(command.data, None if command.split == "none" else command.split)
+    require_usable(dataset, command.bad_share)
+    print_left_out(dataset)
+    for detector in detectors:
+        check_measurable(dataset, detector.classes, command.metric)
+    return [_measured(command, detector, dataset) for detector in detectors]
+
+
+def _measured(command: Scatter, detector: Detector, dataset: DataSet) -> Accuracy:
+    from fssd.evaluation.report import evaluate_detections
+    from fssd.scatter import Accuracy
+
+    found = list(detector.evaluate_on(dataset, batch_size=command.batch_size, workers=command.workers))
+    report = evaluate_detections(dataset, found, command.metric)
+    return Accuracy(report.map, report.metric, report.iou)
