@@ -1,0 +1,118 @@
+"""fssd import FILE --model NAME --out DIR [--classes voc|coco|FILE.txt] [--colours bgr|rgb]"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from fssd.errors import CheckpointError, ConfigError
+
+if TYPE_CHECKING:
+    from fssd.importers.imported import Imported
+
+BACKBONE = "vgg16"
+
+
+@dataclass(frozen=True)
+class Import:
+    """Turn published weights of Caffe or PyTorch into a model file of this package."""
+
+    file: Annotated[Path, tyro.conf.Positional]
+    """A .caffemodel, .pth or .safetensors file; its content tells which."""
+    model: str
+    """The model it holds, such as fssd300-vgg16; or vgg16 for the backbone alone."""
+    out: Path
+    """Folder to write final.safetensors (or backbone.safetensors) into."""
+    classes: str | None = None
+    """Class names: voc, coco, or a text file with one a line; by default by their number."""
+    colours: Literal["bgr", "rgb"] | None = None
+    """Order of the colours that the file was trained on; Caffe's networks on bgr."""
+    priors: Literal["voc", "coco"] | None = None
+    """Table of prior sizes; by default coco for 80 classes, else voc."""
+
+
+def run(arguments: list[str]) -> int:
+    """Read the file, write the model, say what became of each part."""
+    command = tyro.cli(Import, prog="fssd import", args=arguments)
+    if command.model == BACKBONE and (command.classes or command.priors):
+        raise ConfigError(f"{BACKBONE} is a backbone without classes and priors; leave those options out")
+    form = file_format(command.file)
+    found = _read(command, form)
+    if found.num_classes == 0:
+        _write_backbone(command, found)
+    else:
+        _write_model(command, found, form)
+    print(f"unused: {', '.join(found.unused) or 'nothing'}")
+    return 0
+
+
+def file_format(file: Path) -> Literal["caffemodel", "pth", "safetensors"]:
+    """What a file of weights is, by its first bytes. Raises CheckpointError if it cannot be read."""
+    try:
+        with file.open("rb") as handle:
+            head = handle.read(9)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{file}: there is no such file; check the path") from error
+    except OSError as error:
+        raise CheckpointError(f"{file}: cannot be read ({error.strerror or error})") from error
+    if head.startswith((b"PK\x03\x04", b"\x80")):  # torch's archive, and the bare pickle before it
+        return "pth"
+    if head[4:] == b"\0\0\0\0{":  # the header's length in eight bytes, then its JSON
+        return "safetensors"
+    return "caffemodel"
+
+
+def _read(command: Import, form: str) -> Imported:
+    if form == "caffemodel":
+        from fssd.importers.caffe import import_caffe
+
+        return import_caffe(
+            command.file, command.model, colours=command.colours or "bgr", priors=command.priors
+        )
+    from fssd.importers.pth import import_pth
+
+    return import_pth(command.file, command.model, colours=command.colours, priors=command.priors)
+
+
+def _write_model(command: Import, found: Imported, form: str) -> None:
+    from fssd.atomic import make_folder
+    from fssd.checkpoint import fill, save_model
+    from fssd.class_names import names_for
+    from fssd.model.build import build_model
+
+    classes = names_for(found.num_classes, command.classes)
+    if (command.out / "best.safetensors").exists():
+        raise ConfigError(
+            f"{command.out}: holds the best.safetensors of a training, which would be taken for the"
+            " imported model; choose another folder"
+        )
+    network = build_model(command.model, found.num_classes, **found.options)
+    fill(network, found.tensors, command.file)
+    make_folder(command.out)
+    target = command.out / "final.safetensors"
+    facts = {"imported_from": command.file.name, "imported_format": form}
+    save_model(target, network.state_dict(), network, classes, facts)
+    parameters = sum(p.numel() for p in network.parameters())
+    anchors = " ".join(str(level.anchors) for level in network.levels)
+    print(f"model: {command.model}, {parameters:,} parameters, {len(found.tensors)} tensors taken")
+    print(f"options: {' '.join(f'{key}={value}' for key, value in found.options.items()) or 'none'}")
+    print(f"priors: {len(network.priors):,}, a cell of each level {anchors}")
+    print(f"classes: {len(classes)}, {classes[0]} ... {classes[-1]}")
+    print(f"written: {target}")
+
+
+def _write_backbone(command: Import, found: Imported) -> None:
+    import safetensors.torch
+
+    from fssd.atomic import atomic_write, make_folder
+
+    make_folder(command.out)
+    target = command.out / "backbone.safetensors"
+    plain = {name: tensor.contiguous() for name, tensor in found.tensors.items()}
+    atomic_write(target, safetensors.torch.save(plain))
+    print(f"backbone: {command.model}, {len(plain)} tensors taken; start a training from it with")
+    print(f"  fssd train --model fssd300-vgg16 --weights {target} ...")
+    print(f"written: {target}")

@@ -1,0 +1,309 @@
+"""Weights of the Caffe networks: VGG16, SSD (weiliu89/caffe) and FSSD (lzx1413/CAFFE_SSD, branch fssd).
+
+Layouts agree: Caffe's convolutions are (out, in, height, width) like PyTorch's, and the heads list cell by
+cell, prior by prior. So names are mapped, conv1_1 is turned from BGR to RGB, and the sums of BatchNorm are
+divided by their counter. What differs between released files (priors a cell, classes, sources) is read off
+the shapes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fssd.errors import CheckpointError, ConfigError, nearest
+from fssd.importers.caffemodel import read_caffemodel
+from fssd.importers.decimate import decimate_fc6, decimate_fc7
+from fssd.importers.imported import Imported
+from fssd.model.backbones.vgg import VGG16Reduced
+from fssd.model.blocks import CaffeBatchNorm
+from fssd.model.build import DESIGNS, build_model
+from fssd.model.extras import SSD_EXTRAS
+from fssd.model.network import Network
+from fssd.model.priors import RATIOS
+from fssd.model.pyramid import PYRAMIDS
+
+DETECTORS = tuple(name for name, design in DESIGNS.items() if design.backbone == "vgg16")
+BACKBONE = "vgg16"
+NAMES = (*DETECTORS, BACKBONE)
+
+FUSED = "fea_concat_bn"  # the normalisation; the pyramid is called after it
+SCALES = (f"{FUSED}_scale", "fea_concat_scale")  # not in the released networks
+L2NORM = "conv4_3_norm"
+LAST = {"fssd": f"{FUSED}_ds_64", "ssd": "conv10_2"}  # a layer that only the 512 networks have
+SOURCES = {  # by the width of the concatenation, in its order
+    768: ("conv4_3", "fc7", "conv7_2"),
+    1024: ("conv3_3", "conv4_3", "fc7", "conv7_2"),
+    512: ("conv4_3", "fc7"),
+}
+ASPECTS = {4: (2.0,), 6: (2.0, 3.0)}  # ratios by the number of priors a cell
+PRIORS = {80: "coco"}  # table by the number of classes; VOC's for all others
+
+
+def import_caffe(file: Path, name: str, *, colours: str = "bgr", priors: str | None = None) -> Imported:
+    """Read a .caffemodel as the network `name`, one of `NAMES`.
+
+    "vgg16" is the backbone alone, of any file that has one; the fully connected layers of the original
+    classifier are decimated. colours: order of the images that the file was trained on; Caffe's is "bgr".
+    priors: table of prior sizes, by default "coco" for 80 classes and "voc" for others; the file does not
+    tell.
+
+    Raises ConfigError for an unknown name, colour order or table; CheckpointError for a file that is
+    damaged, of another network, or has numbers that are not finite.
+    """
+    if name not in NAMES:
+        raise ConfigError(f"there is no Caffe network {name!r} to import{nearest(name, NAMES)}")
+    if colours not in ("bgr", "rgb"):
+        raise ConfigError(f"there is no colour order {colours!r}; known: bgr, rgb")
+    layers = _Layers(file, read_caffemodel(file), colours)
+    if name == BACKBONE:
+        with torch.device("meta"):
+            backbone = VGG16Reduced()
+        _decimate(layers)
+        tensors = _take_convolutions(layers, backbone, {name: name for name in _convolutions(backbone)})
+        return Imported({}, 0, tensors, layers.unused())
+    design = DESIGNS[name]
+    _check_kind(layers, name)
+    heads = _head_sources(design.family, design.image_size)
+    anchors, classes = _read_heads(layers, heads)
+    options: dict[str, Any] = {"priors": priors or PRIORS.get(classes, "voc")}
+    ratios = tuple(ASPECTS[number] for number in anchors)
+    if ratios != RATIOS[design.image_size]:
+        options["ratios"] = [list(row) for row in ratios]
+    if design.family == "fssd":
+        options |= _fusion_options(layers)
+    with torch.device("meta"):  # shapes alone
+        network = build_model(name, classes, **options)
+    tensors = _take_convolutions(layers, network, _detector_layers(network, heads))
+    tensors |= _take_normalisation(layers, network)
+    return Imported(options, classes, tensors, layers.unused())
+
+
+class _Layers:
+    """The layers of a file, and which of them were taken.
+
+    expected: names of the network's own layers, which a hint at a misspelt one must not offer.
+    """
+
+    def __init__(self, file: Path, blobs: dict[str, list[Tensor]], colours: str) -> None:
+        self.file = file
+        self.blobs = blobs
+        self.colours = colours
+        self.taken: set[str] = set()
+        self.expected: set[str] = set()
+
+    def __contains__(self, layer: str) -> bool:
+        return layer in self.blobs
+
+    def take(self, layer: str, *shapes: tuple[int, ...]) -> list[Tensor]:
+        """The blobs of a layer, which must have these shapes and finite numbers. Raises CheckpointError."""
+        shown = " and ".join(str(shape) for shape in shapes)
+        if layer not in self.blobs:
+            raise self._missing(layer, f"expected with blobs of shape {shown}")
+        blobs = self.blobs[layer]
+        found = [tuple(blob.shape) for blob in blobs]
+        if found != list(shapes):
+            own = " and ".join(str(shape) for shape in found)
+            raise CheckpointError(
+                f"{self.file}: layer {layer!r} has blobs of shape {own}, expected {shown};"
+                " the file is of another network"
+            )
+        if not all(torch.stack(blob.aminmax()).isfinite().all() for blob in blobs):  # NaN comes through
+            raise CheckpointError(
+                f"{self.file}: layer {layer!r} has numbers that are not finite; its training diverged"
+            )
+        self.taken.add(layer)
+        return blobs
+
+    def outputs(self, layer: str) -> int:
+        """How many channels a convolution gives. Raises CheckpointError if there is no such layer."""
+        if layer not in self.blobs:
+            raise self._missing(layer, "which this network predicts with")
+        shape = self.blobs[layer][0].shape
+        return int(shape[0]) if shape else 0
+
+    def unused(self) -> tuple[str, ...]:
+        return tuple(layer for layer in self.blobs if layer not in self.taken)
+
+    def _missing(self, layer: str, what: str) -> CheckpointError:
+        others = [name for name in self.blobs if name not in self.expected]
+        near = get_close_matches(layer, others, n=1, cutoff=0.7)
+        hint = f"; the nearest name in it is {near[0]!r}" if near else ""
+        return CheckpointError(f"{self.file}: has no layer {layer!r}, {what}{hint}")
+
+
+def _check_kind(layers: _Layers, name: str) -> None:
+    """Say it plainly where the file holds a network of another name than `name`."""
+    file = layers.file
+    if not any(layer.endswith("_mbox_loc") for layer in layers.blobs):
+        raise CheckpointError(
+            f"{file}: has no layers that predict boxes, so it is no {name};"
+            f" import it as {BACKBONE} if you want the backbone"
+        )
+    is_fused = any(layer.startswith("fea_concat") for layer in layers.blobs)
+    if not is_fused and L2NORM not in layers:
+        return  # neither: the layer that is missed first tells more
+    family = "fssd" if is_fused else "ssd"
+    size = 512 if LAST[family] in layers else 300
+    held = f"{family}{size}-vgg16"
+    if held != name:
+        raise CheckpointError(f"{file}: holds a {held} by its layers, not a {name}; import it as {held}")
+
+
+def _head_sources(family: str, image_size: int) -> list[str]:
+    if family == "fssd":
+        return [f"{FUSED}_{row.name}" for row in PYRAMIDS[image_size]]
+    extras = [row.name for row in SSD_EXTRAS[image_size] if row.name.endswith("_2")]
+    return [L2NORM, "fc7", *extras]
+
+
+def _read_heads(layers: _Layers, sources: list[str]) -> tuple[list[int], int]:
+    """Priors a cell of each level, and the number of classes without background, from the heads' shapes."""
+    layers.expected.update(f"{source}_mbox_{kind}" for source in sources for kind in ("loc", "conf"))
+    anchors = []
+    classes: int | None = None
+    for source in sources:
+        offsets, scores = layers.outputs(f"{source}_mbox_loc"), layers.outputs(f"{source}_mbox_conf")
+        number, rest = divmod(offsets, 4)
+        if rest or number not in ASPECTS:
+            raise CheckpointError(
+                f"{layers.file}: layer '{source}_mbox_loc' gives {offsets} channels, expected 16 or 24:"
+                " four offsets of 4 or 6 priors a cell"
+            )
+        each, rest = divmod(scores, number)
+        classes = each if classes is None else classes
+        if rest or each != classes or each < 2:
+            expected = classes * number if classes >= 2 else f"{number} for each class and background"
+            raise CheckpointError(
+                f"{layers.file}: layer '{source}_mbox_conf' gives {scores} channels for {number} priors"
+                f" a cell, expected {expected}"
+            )
+        anchors.append(number)
+    return anchors, (classes or 1) - 1
+
+
+def _fusion_options(layers: _Layers) -> dict[str, Any]:
+    """Sources and normalisation, where they are not the released network's."""
+    first = f"{FUSED}_ds_1"
+    blobs = layers.blobs.get(first)
+    if not blobs or blobs[0].ndim != 4:
+        raise CheckpointError(f"{layers.file}: has no convolution {first!r}, the first of FSSD's pyramid")
+    width = blobs[0].shape[1]
+    if width not in SOURCES:
+        raise CheckpointError(
+            f"{layers.file}: layer {first!r} reads {width} channels; expected 768 (conv4_3, fc7, conv7_2),"
+            " 1024 (with conv3_3) or 512 (conv4_3, fc7)"
+        )
+    options: dict[str, Any] = {}
+    if width != 768:
+        options["sources"] = list(SOURCES[width])
+    if any(f"{source}_reduce" in layers for source in ("conv3_3", "conv7_2")):
+        options["reduce_all"] = True
+    _refuse_unknown_norm(layers, width)
+    if FUSED not in layers:
+        options["norm"] = "none"
+    elif any(scale in layers for scale in SCALES):
+        options["norm"] = "batch-affine"
+    return options
+
+
+def _refuse_unknown_norm(layers: _Layers, width: int) -> None:
+    # Left out in silence, a normalisation under another name would make a network that finds nothing.
+    for layer, blobs in layers.blobs.items():
+        if layer in (FUSED, *SCALES, L2NORM):
+            continue
+        if all(blob.ndim == 1 and len(blob) in (1, width) for blob in blobs):
+            raise CheckpointError(
+                f"{layers.file}: layer {layer!r} looks like a normalisation of the {width} fused channels"
+                f" but has an unknown name, expected {FUSED!r} (or {SCALES[0]!r} for its scale)"
+            )
+
+
+def _convolutions(module: nn.Module) -> list[str]:
+    return [name for name, child in module.named_modules() if isinstance(child, nn.Conv2d)]
+
+
+def _detector_layers(network: Network, heads: list[str]) -> dict[str, str]:
+    """Our name by Caffe's of every convolution of a network."""
+    layers = {}
+    for name in _convolutions(network):
+        part, _, rest = name.partition(".")
+        if part == "heads":  # heads.loc.0
+            kind, _, level = rest.partition(".")
+            layers[f"{heads[int(level)]}_mbox_{kind}"] = name
+        elif part == "backbone":  # backbone.conv1_1
+            layers[rest] = name
+        else:  # neck.extras.conv6_1.0, neck.fusion.transform.fc7.0, neck.pyramid.blocks.ds_1.0
+            own = name.split(".")[-2]
+            layers[_neck_name(rest.partition(".")[0], own)] = name
+    return layers
+
+
+def _neck_name(part: str, own: str) -> str:
+    if part == "fusion":
+        return f"{own}_reduce"
+    return f"{FUSED}_{own}" if part == "pyramid" else own
+
+
+def _take_convolutions(layers: _Layers, module: nn.Module, names: Mapping[str, str]) -> dict[str, Tensor]:
+    layers.expected.update(names)
+    own = module.state_dict()
+    tensors: dict[str, Tensor] = {}
+    for layer, name in names.items():
+        keys = (f"{name}.weight", f"{name}.bias")
+        weight, bias = layers.take(layer, *(tuple(own[key].shape) for key in keys))
+        if layer == "conv1_1" and layers.colours == "bgr":
+            weight = weight.flip(1)
+        tensors |= dict(zip(keys, (weight, bias), strict=True))
+    return tensors
+
+
+def _take_normalisation(layers: _Layers, network: Network) -> dict[str, Tensor]:
+    """SSD's L2Norm, or what normalises FSSD's fused map."""
+    own = network.state_dict()
+    if "neck.scale.weight" in own:
+        return {"neck.scale.weight": layers.take(L2NORM, tuple(own["neck.scale.weight"].shape))[0]}
+    prefix = "neck.fusion.norm"
+    norm = network.get_submodule(prefix)
+    if not isinstance(norm, CaffeBatchNorm):
+        return {}
+    channels = norm.num_features
+    mean, variance, counter = layers.take(FUSED, (channels,), (channels,), (1,))
+    count = float(counter)
+    scale = 1 / count if count else 0.0
+    tensors = {
+        f"{prefix}.running_mean": mean * scale,
+        f"{prefix}.running_var": variance * scale,
+        f"{prefix}.num_batches_tracked": torch.tensor(_batches(count, norm.fraction)),
+    }
+    if norm.affine:
+        layer = next(name for name in SCALES if name in layers)
+        tensors[f"{prefix}.weight"], tensors[f"{prefix}.bias"] = layers.take(layer, (channels,), (channels,))
+    return tensors
+
+
+def _batches(count: float, fraction: float) -> int:
+    """After how many batches Caffe's counter 1 + f + f^2 + ... has this value: a training goes on as there.
+
+    The float32 counter stands still near its limit 1 / (1 - f); later batches weigh the same anyway.
+    """
+    left = max(1 - count * (1 - fraction), 2.0**-24)
+    return round(math.log(left) / math.log(fraction))
+
+
+def _decimate(layers: _Layers) -> None:
+    """Turn the fully connected layers of the original VGG16 into those of VGG16-reduced, if it has them."""
+    blobs = layers.blobs
+    if not all(len(blobs.get(layer, ())) == 2 for layer in ("fc6", "fc7")) or len(blobs["fc6"][1]) != 4096:
+        return
+    try:
+        blobs["fc6"] = list(decimate_fc6(*blobs["fc6"]))
+        blobs["fc7"] = list(decimate_fc7(*blobs["fc7"]))
+    except CheckpointError as error:
+        raise CheckpointError(f"{layers.file}: {error}") from error
