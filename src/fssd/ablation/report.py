@@ -7,7 +7,7 @@ import platform
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -15,8 +15,11 @@ from fssd.ablation.plan import Plan
 from fssd.ablation.run import Run
 from fssd.ablation.table import MEASURES, Cost, Line, csv_rows, make_lines, markdown
 from fssd.atomic import atomic_write
-from fssd.plots import INK, QUIET, colour, new_panels, save_plot, save_table
+from fssd.plots import INK, QUIET, TEXT, colour, new_panels, save_plot, save_table
 from fssd.training.log import last_evaluation
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def write_report(out: Path, plan: Plan, finished: Sequence[Run], costs: dict[str, Cost]) -> list[Line]:
@@ -31,7 +34,7 @@ def write_report(out: Path, plan: Plan, finished: Sequence[Run], costs: dict[str
         return lines
     atomic_write(out / "table.md", markdown(plan.title, _notes(finished), lines))
     save_table(out / "table.csv", *csv_rows(lines))
-    _plot(out / "table.png", lines)
+    draw_table(out / "table.png", lines)
     return lines
 
 
@@ -50,26 +53,45 @@ def _notes(finished: Sequence[Run]) -> list[str]:
     ]
 
 
-def _plot(path: Path, lines: Sequence[Line]) -> None:
-    """A panel for each measure: a dot for each seed, a bar for the mean."""
+def draw_table(path: Path, lines: Sequence[Line]) -> None:
+    """A panel for each measure: a dot for each seed, a bar for the mean, a cross for the paper's figure."""
     shown = [m for m in MEASURES if any(not math.isnan(v) for line in lines for v in line.values[m])]
     panels = new_panels(1350, 190 + 60 * len(lines), len(shown))
     for panel, measure in zip(panels, shown, strict=True):
         for place, line in enumerate(lines):
-            known = [value for value in line.values[measure] if not math.isnan(value)]
-            if not known:
-                continue
-            panel.plot(known, [place] * len(known), "o", color=colour(place), alpha=0.45, markersize=5)
-            mean = statistics.fmean(known)
-            panel.plot([mean], [place], "|", color=colour(place), markersize=20, markeredgewidth=2.5)
-            panel.annotate(
-                f"{mean:.1f}", (mean, place), xytext=(0, 11), textcoords="offset points",
-                ha="center", fontsize=8, color=INK,
-            )  # fmt: skip
+            _draw_values(panel, place, [v for v in line.values[measure] if not math.isnan(v)])
             if measure == "mAP" and line.row.paper is not None:
                 panel.plot([line.row.paper], [place], "x", color=QUIET, markersize=6)
         panel.set_xlabel("mAP %" if measure == "mAP" else f"AP %, {measure}")
         panel.set_ylim(len(lines) - 0.5, -0.7)
         panel.set_yticks(range(len(lines)), [line.row.name for line in lines])
-        panel.margins(x=0.18)
+        _widen(panel)
+    if any(line.row.paper is not None for line in lines):
+        panels[0].set_xlabel("mAP %  (\u00d7 the paper's)")
     save_plot(path, panels[0])
+
+
+def _draw_values(panel: Axes, place: int, values: Sequence[float]) -> None:
+    if not values:
+        return
+    mean = statistics.fmean(values)
+    panel.plot(values, [place] * len(values), "o", color=colour(place), alpha=0.45, markersize=5)
+    panel.plot([mean], [place], "|", color=colour(place), markersize=20, markeredgewidth=2.5)
+    panel.annotate(
+        f"{mean:.1f}",
+        (mean, place),
+        xytext=(0, 11),
+        textcoords="offset points",
+        ha="center",
+        fontsize=TEXT,
+        color=INK,
+    )
+
+
+def _widen(panel: Axes) -> None:
+    """Show a point of AP at least, so that noise does not fill the panel, and few numbers below it."""
+    low, high = panel.get_xlim()
+    room = max(1.0, (high - low) * 1.3) / 2
+    middle = (low + high) / 2
+    panel.set_xlim(middle - room, middle + room)
+    panel.locator_params(axis="x", nbins=4)
