@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from fssd.errors import ConfigError
 from fssd.model.build import DESIGNS, build_model, feature_shapes
+from fssd.model.fusion import Fusion, Source
 from fssd.model.network import Network
 
 META = torch.device("meta")
@@ -24,6 +25,7 @@ COMMITTED = [[2], [2, 3], [2, 3], [2], [2], [2]]  # anchors 4-6-6-4-4-4
 PORT_300 = [[2, 3], [2, 3], [2, 3], [2, 3], [2], [2]]  # anchors 6-6-6-6-4-4
 PORT_512 = [[2, 3], [2, 3], [2, 3], [2, 3], [2, 3], [2], [2]]
 PORT = {"reduce_all": True, "norm": "batch-affine"}
+VARIANT = {"variant": "pytorchssd"}
 FOUR = ("conv3_3", "conv4_3", "fc7", "conv7_2")
 
 
@@ -61,6 +63,12 @@ def conv(inputs: int, outputs: int, kernel: int) -> int:
         ("fssd300-vgg16", 80, {"ratios": PORT_300, **PORT}, 40_217_440),
         ("fssd512-vgg16", 20, {"ratios": PORT_512, **PORT}, 35_527_542),
         ("fssd512-vgg16", 80, {"ratios": PORT_512, **PORT}, 42_441_822),
+        ("fssd300-vgg16", 20, VARIANT, 34_132_960),
+        ("fssd300-vgg16", 80, VARIANT, 40_217_440),
+        ("fssd512-vgg16", 20, VARIANT, 35_527_542),
+        ("fssd512-vgg16", 80, VARIANT, 42_441_822),
+        ("fssd300-vgg16", 20, {**VARIANT, "norm": "none"}, 34_132_960 - 2 * 768),
+        ("fssd300-vgg16", 20, {"variant": "released"}, 33_835_182),
         ("fssd300-vgg16", 20, {"sources": ("conv4_3", "fc7")}, 30_852_142),
         ("fssd300-vgg16", 20, {"sources": FOUR}, 35_014_830),
         ("fssd300-vgg16", 20, {"merge": "sum"}, 31_475_886),
@@ -190,6 +198,70 @@ def test_number_of_priors_follows_the_ratios(ratios: list[list[float]], priors: 
         assert net.eval()(torch.zeros(1, 3, 300, 300)).logits.shape == (1, priors, 21)
 
 
+# ---------------------------------------------------------------- the PyTorch port
+
+
+@pytest.mark.parametrize(
+    ("name", "extras", "maps", "priors"),
+    [
+        ("fssd300-vgg16", [19, 17, 17, 9], [38, 19, 10, 5, 3, 1], 11620),
+        ("fssd512-vgg16", [32, 30, 30, 15], [64, 32, 16, 8, 4, 2, 1], 32756),
+    ],
+)
+def test_map_sizes_and_priors_of_the_pytorch_port(
+    name: str, extras: list[int], maps: list[int], priors: int
+) -> None:
+    net = meta(name, **VARIANT)
+    sizes = conv_sizes(net)
+    assert [size for key, size in sizes.items() if key.startswith("neck.extras.")] == extras
+    assert [size for key, size in sizes.items() if key.startswith("neck.fusion.")] == [
+        maps[0],
+        *extras[:1],
+        extras[-1],
+    ]
+    assert [size for key, size in sizes.items() if key.startswith("neck.pyramid.")] == maps
+    assert net.priors.shape == (priors, 4)
+    assert [level.anchors for level in net.levels] == [6] * (len(maps) - 2) + [4, 4]
+
+
+def test_priors_of_the_pytorch_port_have_ssds_steps_and_sizes_and_are_clipped() -> None:
+    net = meta("fssd300-vgg16", **VARIANT)
+    assert [level.step for level in net.levels] == [8, 16, 32, 64, 100, 300]
+    assert [(level.longest, level.furthest) for level in net.levels] == [(300, 300)] * 6
+    first = meta("fssd512-vgg16", **VARIANT).levels[0]
+    assert (first.min_size, first.max_size) == pytest.approx((35.84, 76.8))
+    first = meta("fssd512-vgg16", priors="coco", **VARIANT).levels[0]
+    assert (first.min_size, first.max_size) == pytest.approx((20.48, 51.2))
+
+
+def test_options_go_before_those_of_the_variant() -> None:
+    net = meta("fssd300-vgg16", clip="none", ratios=COMMITTED, **VARIANT)
+    assert net.priors.shape == (8682, 4)
+    assert net.levels[0].longest is None
+    assert net.spec.options == {"clip": "none", "ratios": COMMITTED, **VARIANT}
+
+
+def test_the_port_keeps_pytorchs_running_statistics() -> None:
+    assert meta("fssd300-vgg16", **VARIANT).neck.fusion.norm.fraction == pytest.approx(1 - 0.1)
+    assert meta("fssd300-vgg16").neck.fusion.norm.fraction == pytest.approx(0.999)
+
+
+@pytest.mark.parametrize(
+    ("aligned", "wanted"), [(True, [0, 1 / 3, 2 / 3, 1]), (False, [0, 0.25, 0.75, 1])], ids=str
+)
+def test_align_corners_by_hand(aligned: bool, wanted: list[float]) -> None:
+    # Two cells, 0 and 1, brought to four: corners kept, or cells of half the width at -1/4, 1/4, 3/4, 5/4.
+    fusion = Fusion((Source("a", 1, False),), 1, 4, norm="none", align_corners=aligned)
+    x = torch.tensor([[0.0, 1.0], [0.0, 1.0]])[None, None]
+    assert fusion({"a": x})[0, 0, 1].tolist() == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("name", ["fssd300-vgg16", "fssd300-lite"])
+def test_align_corners_reaches_the_fusion(name: str) -> None:
+    assert meta(name, align_corners=False).neck.fusion.align_corners is False
+    assert meta(name).neck.fusion.align_corners is True
+
+
 # ---------------------------------------------------------------- Tables 1 and 2
 
 CHOICES: list[tuple[dict[str, Any], int, list[int]]] = [
@@ -262,6 +334,13 @@ def test_every_choice_of_the_lite_model(pyramid: str, merge: str, norm: str) -> 
         ("fssd300-lite", {"pyramid": "bottlenek"}, "did you mean 'bottleneck'"),
         ("fssd300-lite", {"pyramid": None}, "there is no pyramid None"),
         ("fssd300-lite", {"priors": "cocoa"}, "did you mean 'coco'"),
+        ("fssd300-lite", {"clip": "al"}, "did you mean 'all'"),
+        ("fssd300-lite", {"clip": True}, "there is no clip True"),
+        ("fssd300-vgg16", {"variant": "pytorch-ssd"}, "did you mean 'pytorchssd'"),
+        ("fssd300-vgg16", {"variant": None}, "there is no variant None"),
+        ("fssd300-lite", VARIANT, "one of VGG16's own layers"),
+        ("ssd300-vgg16", VARIANT, "has no option 'variant'"),
+        ("fssd300-vgg16", {"align_corners": "no"}, "align_corners is 'no'"),
         ("fssd300-vgg16", {"sources": ("conv4_3", "conv7_3")}, "did you mean '?conv"),
         ("fssd300-vgg16", {"sources": ()}, "at least one source"),
         ("fssd300-lite", {"sources": ("stride8", "stride_16")}, "did you mean 'stride16'"),

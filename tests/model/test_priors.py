@@ -201,3 +201,43 @@ def test_vgg_models_take_the_table_of_their_family(name: str, key: tuple[str, in
     assert [level.min_size for level in levels] == whole[:-1]
     assert [level.max_size for level in levels] == whole[1:]
     assert [level.step for level in levels] == pytest.approx(steps, abs=1e-9)
+
+
+def sides(level: Level) -> list[tuple[float, float]]:
+    return [(round(width, 2), round(height, 2)) for width, height in cell_shapes(level)]
+
+
+@pytest.mark.parametrize("clip", ["sides", "all"])
+def test_clipped_sides_by_hand(clip: str) -> None:
+    levels = make_levels("ssd", 300, clip=clip)
+    # 213 sqrt 2 = 301.23 and 264 sqrt 2 = 373.35 exceed the image; sqrt(264 * 315) = 288.37 does not.
+    assert sides(levels[4]) == [(213, 213), (237.13, 237.13), (300, 150.61), (150.61, 300)]
+    assert sides(levels[5]) == [(264, 264), (288.37, 288.37), (300, 186.68), (186.68, 300)]
+    assert [sides(level) for level in levels[:4]] == [sides(level) for level in make_levels("ssd", 300)[:4]]
+    only = make_priors(levels)[-2].tolist()  # the wide one of the last level, about the middle
+    assert only == pytest.approx([0, 150 - 93.34, 300, 150 + 93.34], abs=1e-2)
+
+
+@pytest.mark.parametrize(("clip", "center"), [("none", 304), ("sides", 304), ("all", 300)])
+def test_centres_beyond_the_image_by_hand(clip: str, center: float) -> None:
+    # Level 2 of SSD300: 10 cells at step 32, the last at 9.5 * 32 = 304. Priors 5776 + 2166 to + 600.
+    last = make_priors(make_levels("ssd", 300, clip=clip))[5776 + 2166 + 600 - 6]
+    assert last.tolist() == pytest.approx([center - 55.5, center - 55.5, center + 55.5, center + 55.5])
+
+
+@pytest.mark.parametrize("image_size", [300, 512])
+def test_clipping_as_the_ports_do_is_a_clamp_of_normalised_numbers(image_size: int) -> None:
+    maps, ratios = layout(image_size)
+    sizes, steps = (VOC300, STEPS300) if image_size == 300 else (VOC512, STEPS512)
+    boxes = torch.tensor(plain_priors(maps, steps, sizes, ratios), dtype=torch.float64) / image_size
+    low, high = boxes[:, :2], boxes[:, 2:]
+    clamped = torch.cat(((low + high) / 2, high - low), dim=1).clamp(0, 1)
+    center, half = clamped[:, :2], clamped[:, 2:] / 2
+    wanted = torch.cat((center - half, center + half), dim=1) * image_size
+    found = make_priors(make_levels("ssd", image_size, truncate=False, clip="all"))
+    torch.testing.assert_close(found.double(), wanted, rtol=0, atol=1e-4)
+
+
+def test_unknown_clip_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"'side'.*'sides'"):
+        make_levels("ssd", 300, clip="side")

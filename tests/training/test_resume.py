@@ -188,6 +188,24 @@ def test_stopped_anywhere(
         out.rename(tmp_path / "run")
 
 
+def test_time_is_over_after_every_update(
+    whole: tuple[TrainConfig, Path], tiny_backbone: MakeBackbone, tmp_path: Path
+) -> None:
+    config, reference = whole
+    out = config.out
+    assert out is not None
+    try:
+        for done in range(1, ITERATIONS):
+            result = train(config, resume=True, minutes=0, backbone=tiny_backbone())
+            assert not result.finished
+            assert read_tensors(out / "last.safetensors")[1]["iteration"] == done
+            assert not (out / "final.safetensors").exists()
+        assert train(config, resume=True, minutes=60, backbone=tiny_backbone()).finished
+        assert_same_run(out, reference)
+    finally:
+        out.rename(tmp_path / "run")
+
+
 def test_a_finished_run_stays_as_it_is(
     whole: tuple[TrainConfig, Path], tiny_backbone: MakeBackbone, tmp_path: Path
 ) -> None:

@@ -32,6 +32,8 @@ class Import:
     """Order of the colours that the file was trained on; Caffe's networks on bgr."""
     priors: Literal["voc", "coco"] | None = None
     """Table of prior sizes; by default coco for 80 classes, else voc."""
+    align_corners: bool | None = None
+    """How a PyTorch FSSD resized maps, which its file does not tell; by default as its project mostly did."""
 
 
 def run(arguments: list[str]) -> int:
@@ -40,6 +42,8 @@ def run(arguments: list[str]) -> int:
     if command.model == BACKBONE and (command.classes or command.priors):
         raise ConfigError(f"{BACKBONE} is a backbone without classes and priors; leave those options out")
     form = file_format(command.file)
+    if form == "caffemodel" and command.align_corners is not None:
+        raise ConfigError("Caffe always aligns corners; leave --align-corners out")
     found = _read(command, form)
     if found.num_classes == 0:
         _write_backbone(command, found)
@@ -74,7 +78,13 @@ def _read(command: Import, form: str) -> Imported:
         )
     from fssd.importers.pth import import_pth
 
-    return import_pth(command.file, command.model, colours=command.colours, priors=command.priors)
+    return import_pth(
+        command.file,
+        command.model,
+        colours=command.colours,
+        priors=command.priors,
+        align_corners=command.align_corners,
+    )
 
 
 def _write_model(command: Import, found: Imported, form: str) -> None:

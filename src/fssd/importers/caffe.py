@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from fssd.errors import CheckpointError, ConfigError, nearest
 from fssd.importers.caffemodel import read_caffemodel
 from fssd.importers.decimate import decimate_fc6, decimate_fc7
-from fssd.importers.imported import Imported
+from fssd.importers.imported import ASPECTS, Imported
 from fssd.model.backbones.vgg import VGG16Reduced
 from fssd.model.blocks import CaffeBatchNorm
 from fssd.model.build import DESIGNS, build_model
@@ -42,7 +42,6 @@ SOURCES = {  # by the width of the concatenation, in its order
     1024: ("conv3_3", "conv4_3", "fc7", "conv7_2"),
     512: ("conv4_3", "fc7"),
 }
-ASPECTS = {4: (2.0,), 6: (2.0, 3.0)}  # ratios by the number of priors a cell
 PRIORS = {80: "coco"}  # table by the number of classes; VOC's for all others
 
 

@@ -6,6 +6,9 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+ASPECTS = {4: (2.0,), 6: (2.0, 3.0)}
+"""Aspect ratios by the number of priors a cell: what every known SSD and FSSD has."""
+
 
 class Imported(NamedTuple):
     """Weights under this package's names, and what has to be built to hold them.

@@ -105,9 +105,9 @@ class CaffeBatchNorm(nn.BatchNorm2d):
         return super().forward(x)
 
 
-def resize_bilinear(x: Tensor, size: int) -> Tensor:
-    """(B, C, H, W) to (B, C, size, size), corner pixels aligned, as Caffe's Interp layer does."""
-    return F.interpolate(x, size=(size, size), mode="bilinear", align_corners=True)
+def resize_bilinear(x: Tensor, size: int, align_corners: bool = True) -> Tensor:
+    """(B, C, H, W) to (B, C, size, size); corner pixels stay in place as in Caffe's Interp layer, or not."""
+    return F.interpolate(x, size=(size, size), mode="bilinear", align_corners=align_corners)
 
 
 def xavier(module: nn.Module) -> None:

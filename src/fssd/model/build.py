@@ -17,7 +17,7 @@ from fssd.model.blocks import SeparablePredictor, xavier
 from fssd.model.heads import Heads, Predictor, conv_predictor
 from fssd.model.necks import Neck, Plan, fssd_lite, fssd_vgg, ssd_lite, ssd_vgg
 from fssd.model.network import Network, Spec
-from fssd.model.priors import make_levels
+from fssd.model.priors import PORT_RATIOS, Level, make_levels
 
 PYRAMID_FORMS = ("after", "with-fused", "bottleneck")  # Fig. 3 (b), (a), (c)
 
@@ -49,8 +49,13 @@ NECKS: dict[tuple[str, str], tuple[Callable[[Plan], Neck], Predictor]] = {
     ("fssd", "lite"): (fssd_lite, SeparablePredictor),
 }
 
-COMMON_OPTIONS = {"priors", "ratios", "truncate", "backbone", "mean", "std"}
-FUSION_OPTIONS = {"sources", "merge", "norm", "pyramid", "reduce_all"}
+COMMON_OPTIONS = {"priors", "ratios", "truncate", "clip", "backbone", "mean", "std"}
+FUSION_OPTIONS = {"sources", "merge", "norm", "pyramid", "reduce_all", "align_corners", "variant"}
+
+VARIANTS = ("released", "pytorchssd")
+# What the authors' own PyTorch port, lzx1413/PytorchSSD, does otherwise and an option can say. The rest,
+# SSD's steps and sizes of priors and a conv6_2 without padding, goes with the variant alone.
+PORT_OPTIONS = {"reduce_all": True, "norm": "batch-affine", "truncate": False, "clip": "all"}
 
 
 def build_model(name: str, num_classes: int, **options: Any) -> Network:
@@ -58,7 +63,8 @@ def build_model(name: str, num_classes: int, **options: Any) -> Network:
 
     name: one of `DESIGNS`. num_classes: without background. Options of every model:
         priors: "voc" or "coco" table of prior sizes. ratios: aspect ratios per level instead of the
-        standard ones. truncate: whole-pixel prior sizes as in Caffe (True).
+        standard ones. truncate: whole-pixel prior sizes as in Caffe (True). clip: "none", "sides" (no
+        prior longer than the image) or "all" (nor centred beyond it), see `make_levels`.
         backbone: a module that maps normalised images (B, 3, S, S) to a dict of feature maps, finest
         first, instead of the model's own; it keeps its weights. mean, std: RGB normalisation for it
         (else its attributes of these names, else 0 and 1).
@@ -68,6 +74,11 @@ def build_model(name: str, num_classes: int, **options: Any) -> Network:
         pyramid: "after" (Fig. 3 b), "with-fused" (a) or "bottleneck" (c).
         reduce_all: a 1x1 on every source, conv7_2 and conv3_3 too, as the paper's text has it; the
         released network takes those two as they are.
+        align_corners: resize as Caffe does (True), or as PyTorch does by default (False).
+        variant: "released", the Caffe network, or for VGG16 "pytorchssd", the authors' PyTorch port, whose
+        weights fit no other: conv6_2 without padding (conv7_2 9 x 9, or 15 x 15), reduce_all, norm
+        "batch-affine", SSD's prior steps and sizes, 6-6-6-6(-6)-4-4 priors a cell, clip "all", no truncation.
+        Other options given beside it go before it.
 
     Raises ConfigError for an unknown name, option or value, or choices that do not fit together.
     """
@@ -79,19 +90,13 @@ def build_model(name: str, num_classes: int, **options: Any) -> Network:
             f"a model needs at least one class, not {num_classes}; background is added by itself"
         )
     _check_options(name, design, options)
-    levels = make_levels(
-        # The lite twins share FSSD's steps, so that only the neck differs between them.
-        "fssd" if design.backbone == "lite" else design.family,
-        design.image_size,
-        options.get("priors", design.priors),
-        ratios=_ratios(options.get("ratios")),
-        truncate=options.get("truncate", True),
-    )
+    chosen = _resolve(design, options)
+    levels = _levels(design, chosen)
     own = options.get("backbone")
     backbone = own if own is not None else _backbone(design)
     shapes = feature_shapes(backbone, design.image_size)
     build_neck, predictor = NECKS[design.family, design.backbone]
-    neck, channels = build_neck(Plan(design.image_size, own is None, shapes, levels, options))
+    neck, channels = build_neck(Plan(design.image_size, own is None, shapes, levels, chosen))
     heads = Heads(channels, [level.anchors for level in levels], num_classes + 1, predictor)
     xavier(neck)
     xavier(heads)
@@ -140,6 +145,38 @@ def _check_options(name: str, design: Design, options: Mapping[str, Any]) -> Non
         raise ConfigError(f"there is no pyramid {form!r}{nearest(str(form), PYRAMID_FORMS)}")
     if design.family == "ssd" and design.backbone == "vgg16" and options.get("backbone") is not None:
         raise ConfigError(f"{name} predicts from VGG16's own layers; pass a backbone to ssd300-lite instead")
+
+    align = options.get("align_corners", True)
+    if not isinstance(align, bool):
+        raise ConfigError(f"align_corners is {align!r}; it is true or false")
+    variant = options.get("variant", "released")
+    if variant not in VARIANTS:
+        raise ConfigError(f"there is no variant {variant!r}{nearest(str(variant), VARIANTS)}")
+    own_vgg = design.backbone == "vgg16" and options.get("backbone") is None
+    if variant != "released" and not own_vgg:
+        raise ConfigError(
+            f"the variant {variant!r} is one of VGG16's own layers; use fssd300-vgg16 without backbone="
+        )
+
+
+def _resolve(design: Design, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The user's options and, behind them, those that their variant stands for."""
+    if options.get("variant") != "pytorchssd":
+        return dict(options)
+    return {**PORT_OPTIONS, "ratios": PORT_RATIOS[design.image_size], **options}
+
+
+def _levels(design: Design, options: Mapping[str, Any]) -> tuple[Level, ...]:
+    # The lite twins share FSSD's steps, so that only the neck differs between them.
+    family = "fssd" if design.backbone == "lite" else design.family
+    return make_levels(
+        "ssd" if options.get("variant") == "pytorchssd" else family,
+        design.image_size,
+        options.get("priors", design.priors),
+        ratios=_ratios(options.get("ratios")),
+        truncate=options.get("truncate", True),
+        clip=options.get("clip", "none"),
+    )
 
 
 def _three(name: str, values: Sequence[float]) -> tuple[float, ...]:

@@ -25,6 +25,9 @@ FSSD_EXTRAS = (
     Extra("conv7_2", 128, 256, 3, 2, 1),
 )
 
+# The authors' PyTorch port leaves conv6_2 without padding: 19 -> 17, so that conv7_2 is 9 x 9.
+PORT_EXTRAS = tuple(row._replace(padding=0) if row.name == "conv6_2" else row for row in FSSD_EXTRAS)
+
 _SSD_SHARED = (
     Extra("conv6_1", 1024, 256, 1, 1, 0),
     Extra("conv6_2", 256, 512, 3, 2, 1),

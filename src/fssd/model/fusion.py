@@ -37,7 +37,8 @@ class Fusion(nn.Module):
     sources: the maps, in the order of concatenation. width: channels after each 1x1. size: cells a
     side of the fused map (conv4_3's). merge: "concat" or "sum" (all sources need `width` channels
     then). norm: "batch" as released, without scale and shift; "batch-affine"; or "none".
-    fraction: how much of its running statistics the normalisation keeps each step.
+    fraction: how much of its running statistics the normalisation keeps each step. align_corners: whether
+    resizing keeps the corner pixels in place, as Caffe does and PyTorch does not by default.
 
     Larger maps are max-pooled 2x2 (rounding up), smaller ones resized bilinearly after their 1x1.
     Raises ConfigError if a choice is unknown or the widths do not allow a sum.
@@ -51,6 +52,7 @@ class Fusion(nn.Module):
         merge: Merge = "concat",
         norm: Norm = "batch",
         fraction: float = 0.999,
+        align_corners: bool = True,
     ) -> None:
         super().__init__()
         if merge not in ("concat", "sum"):
@@ -62,6 +64,7 @@ class Fusion(nn.Module):
             )
         self.names = [source.name for source in sources]
         self.size = size
+        self.align_corners = align_corners
         self.merge = merge
         self.transform = nn.ModuleDict(
             {source.name: ConvReLU(source.channels, width, 1) for source in sources if source.reduce}
@@ -81,9 +84,9 @@ class Fusion(nn.Module):
             x = self.transform[name](x)
         if x.shape[-1] > self.size:
             x = F.max_pool2d(x, 2, stride=2, ceil_mode=True)
-        if x.shape[-1] != self.size:
-            x = resize_bilinear(x, self.size)
-        return x
+        if x.shape[-1] == self.size:
+            return x
+        return resize_bilinear(x, self.size, self.align_corners)
 
 
 def _norm(norm: str, channels: int, fraction: float) -> nn.Module:

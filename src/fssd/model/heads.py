@@ -30,6 +30,13 @@ class Heads(nn.Module):
         self.loc = nn.ModuleList(predictor(c, a * 4) for c, a in zip(channels, anchors, strict=True))
         self.conf = nn.ModuleList(predictor(c, a * classes) for c, a in zip(channels, anchors, strict=True))
 
+    def class_layers(self) -> list[str]:
+        """Names, from here, of the convolutions that put out class scores: the last of each predictor."""
+        return [
+            [name for name, m in predictor.named_modules(prefix=f"conf.{i}") if isinstance(m, nn.Conv2d)][-1]
+            for i, predictor in enumerate(self.conf)
+        ]
+
     def forward(self, levels: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Level maps to offsets (B, P, 4) and logits (B, P, classes), in the order of the priors."""
         offsets = [_flatten(head(x), 4) for head, x in zip(self.loc, levels, strict=True)]

@@ -9,7 +9,7 @@ from torch import nn
 
 from fssd.errors import ConfigError, nearest
 from fssd.model.blocks import Bottleneck, Chain, ConvReLU, L2Norm, LiteBottleneck, SeparableConv
-from fssd.model.extras import FSSD_EXTRAS, SSD_EXTRAS, make_extras
+from fssd.model.extras import FSSD_EXTRAS, PORT_EXTRAS, SSD_EXTRAS, make_extras
 from fssd.model.fusion import Fusion, Source
 from fssd.model.network import FusionNeck, SSDNeck
 from fssd.model.priors import Level
@@ -17,9 +17,9 @@ from fssd.model.pyramid import LITE_PYRAMID, PYRAMIDS, Block, Pyramid
 
 VGG_SOURCES = ("conv4_3", "fc7", "conv7_2")
 LITE_WIDTH = 96  # channels of each transformed source; keeps the fusion under a tenth of the backbone's work
-LITE_FRACTION = (
-    0.97  # running statistics of short trainings; the paper's 0.999 needs tens of thousands of steps
-)
+FRACTION = 0.999  # running statistics of the released network
+PORT_FRACTION = 0.9  # and of the PyTorch port, which leaves PyTorch's default
+LITE_FRACTION = 0.97  # those of short trainings; the paper's 0.999 needs tens of thousands of steps
 
 Shapes = Mapping[str, tuple[int, int]]
 Neck = tuple[nn.Module, list[int]]  # and the width of each level
@@ -29,7 +29,8 @@ class Plan(NamedTuple):
     """What a neck is built from.
 
     image_size: pixels. own_backbone: whether the backbone is the model's own, not the user's.
-    shapes: (channels, cells a side) of each map of the backbone. levels: the pyramid's. options: the user's.
+    shapes: (channels, cells a side) of each map of the backbone. levels: the pyramid's.
+    options: the user's, and those that a variant stands for.
     """
 
     image_size: int
@@ -75,19 +76,27 @@ def fssd_vgg(plan: Plan) -> Neck:
     own = plan.own_backbone
     names = tuple(options.get("sources", VGG_SOURCES if own else tuple(shapes)))
     needs_extras = own and "conv7_2" in names
+    ported = options.get("variant") == "pytorchssd"
+    rows = PORT_EXTRAS if ported else FSSD_EXTRAS
     if needs_extras:
-        last = -(-shapes["fc7"][1] // 2)
-        shapes = dict(shapes) | {"conv7_2": (FSSD_EXTRAS[-1].outputs, last)}
+        last = -(-(shapes["fc7"][1] - (2 if ported else 0)) // 2)
+        shapes = dict(shapes) | {"conv7_2": (rows[-1].outputs, last)}
     # The released network takes conv3_3 and conv7_2, which have 256 channels already, as they are.
     as_is = {"conv3_3", "conv7_2"} if own and not options.get("reduce_all", False) else set()
     sources = _sources(names, shapes, as_is, levels[0].size)
     fusion = Fusion(
-        sources, 256, levels[0].size, options.get("merge", "concat"), options.get("norm", "batch")
+        sources,
+        256,
+        levels[0].size,
+        options.get("merge", "concat"),
+        options.get("norm", "batch"),
+        PORT_FRACTION if ported else FRACTION,
+        options.get("align_corners", True),
     )
     form = options.get("pyramid", "after")
     block: Block = Bottleneck if form == "bottleneck" else ConvReLU
     pyramid = Pyramid(fusion.channels, PYRAMIDS[plan.image_size], block, form == "with-fused")
-    extras = make_extras(FSSD_EXTRAS) if needs_extras else None
+    extras = make_extras(rows) if needs_extras else None
     return FusionNeck("fc7", extras, fusion, pyramid), pyramid.channels
 
 
@@ -103,6 +112,7 @@ def fssd_lite(plan: Plan) -> Neck:
         options.get("merge", "concat"),
         options.get("norm", "batch"),
         LITE_FRACTION,
+        options.get("align_corners", True),
     )
     form = options.get("pyramid", "after")
     block: Block = LiteBottleneck if form == "bottleneck" else SeparableConv

@@ -19,7 +19,8 @@ class Level(NamedTuple):
     """One map of the pyramid.
 
     size: cells along a side. step: pixels between cell centres. min_size, max_size: prior sides in
-    pixels. ratios: aspect ratios beside 1; each also stands for its inverse.
+    pixels. ratios: aspect ratios beside 1; each also stands for its inverse. longest: pixels that no side
+    of a prior exceeds. furthest: pixels that no coordinate of a centre exceeds.
     """
 
     size: int
@@ -27,6 +28,8 @@ class Level(NamedTuple):
     min_size: float
     max_size: float
     ratios: tuple[float, ...]
+    longest: float | None = None
+    furthest: float | None = None
 
     @property
     def anchors(self) -> int:
@@ -35,10 +38,16 @@ class Level(NamedTuple):
 
 
 MAP_SIZES = {300: (38, 19, 10, 5, 3, 1), 512: (64, 32, 16, 8, 4, 2, 1)}
+CLIPS = ("none", "sides", "all")
 SSD_STEPS = {300: (8, 16, 32, 64, 100, 300), 512: (8, 16, 32, 64, 128, 256, 512)}
 RATIOS: dict[int, tuple[tuple[float, ...], ...]] = {
     300: ((2,), (2, 3), (2, 3), (2, 3), (2,), (2,)),
     512: ((2,), (2, 3), (2, 3), (2, 3), (2, 3), (2,), (2,)),
+}
+# The authors' PyTorch port of FSSD has six priors a cell at the finest level too.
+PORT_RATIOS: dict[int, tuple[tuple[float, ...], ...]] = {
+    300: ((2, 3), *RATIOS[300][1:]),
+    512: ((2, 3), *RATIOS[512][1:]),
 }
 
 
@@ -81,17 +90,22 @@ def make_levels(
     *,
     ratios: tuple[tuple[float, ...], ...] | None = None,
     truncate: bool = True,
+    clip: str = "none",
 ) -> tuple[Level, ...]:
     """The level table of a network.
 
     family: "ssd" (steps 8, 16, 32, ...) or "fssd" (steps image_size / map size). image_size: 300 or 512.
     table: "voc" or "coco". ratios: per level, instead of the standard ones. truncate: cut prior sizes to
     whole pixels as Caffe does (its prior_box layer keeps them in an int; this touches the 512 tables only).
+    clip: "none" as in Caffe; "sides" makes no prior longer than the image (torchvision); "all" also moves
+    centres that lie beyond the image onto its border (ssd.pytorch, PytorchSSD). Corners may stay outside.
 
-    Raises ConfigError for an unknown table or a list of ratios of the wrong length.
+    Raises ConfigError for an unknown table or clip, or a list of ratios of the wrong length.
     """
     if (family, image_size, table) not in SCALES:
         raise ConfigError(f"there is no prior table {table!r}{nearest(table, ('voc', 'coco'))}")
+    if clip not in CLIPS:
+        raise ConfigError(f"there is no clip {clip!r}{nearest(str(clip), CLIPS)}")
     maps = MAP_SIZES[image_size]
     ratios = RATIOS[image_size] if ratios is None else ratios
     if len(ratios) != len(maps):
@@ -102,8 +116,11 @@ def make_levels(
     if truncate:
         sizes = [float(int(size)) for size in sizes]
     steps = SSD_STEPS[image_size] if family == "ssd" else [image_size / size for size in maps]
+    longest = None if clip == "none" else float(image_size)
+    furthest = float(image_size) if clip == "all" else None
     return tuple(
-        Level(maps[i], float(steps[i]), sizes[i], sizes[i + 1], tuple(ratios[i])) for i in range(len(maps))
+        Level(maps[i], float(steps[i]), sizes[i], sizes[i + 1], tuple(ratios[i]), longest, furthest)
+        for i in range(len(maps))
     )
 
 
@@ -120,11 +137,13 @@ def cell_shapes(level: Level) -> list[tuple[float, float]]:
             (level.min_size * root, level.min_size / root),
             (level.min_size / root, level.min_size * root),
         ]
-    return shapes
+    if level.longest is None:
+        return shapes
+    return [(min(width, level.longest), min(height, level.longest)) for width, height in shapes]
 
 
 def make_priors(levels: tuple[Level, ...]) -> Tensor:
-    """All priors, (P, 4) float32 xyxy in pixels of the network input, not clipped to it.
+    """All priors, (P, 4) float32 xyxy in pixels of the network input, which they may leave.
 
     Levels in order, cells row by row, shapes in the order of `cell_shapes`: index
     ((level offset) + (row * size + column) * anchors + shape).
@@ -134,6 +153,8 @@ def make_priors(levels: tuple[Level, ...]) -> Tensor:
 
 def _level_priors(level: Level) -> Tensor:
     centers = (torch.arange(level.size, dtype=torch.float64) + 0.5) * level.step
+    if level.furthest is not None:
+        centers = centers.clamp(max=level.furthest)
     y, x = torch.meshgrid(centers, centers, indexing="ij")
     half = torch.tensor(cell_shapes(level), dtype=torch.float64) / 2  # (A, 2)
     middle = torch.stack((x, y), dim=-1)[:, :, None]  # (H, W, 1, 2)

