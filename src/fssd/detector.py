@@ -15,41 +15,69 @@ import cv2
 import numpy as np
 import PIL.Image
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fssd import boxes as box_maths
 from fssd.checkpoint import load_model
 from fssd.data.decode import convert_picture, read_image
 from fssd.data.loader import Pictures, picture_batches
 from fssd.data.sample import DataSet, Image
-from fssd.detect import Found, detect
+from fssd.detect import Found
 from fssd.detections import Detections
 from fssd.errors import ConfigError, ImageError
-from fssd.model.network import Network, channels_last
+from fssd.model.network import Network
+from fssd.runtimes.runner import EXPORTED, NetworkRunner, Runner, open_file
 
 Picture = str | Path | PIL.Image.Image | np.ndarray
 
 
 class Detector:
-    """A network with its class names, ready to use.
+    """A trained model with its class names, ready to use.
 
-    network: in evaluation mode, on its device. classes: names by label. facts: what its file says of it.
+    model: a network, which is set to evaluation mode, or what runs an exported file. classes: names by label.
+    facts: what its file says of it.
     """
 
-    def __init__(self, network: Network, classes: Sequence[str], facts: dict[str, Any] | None = None) -> None:
-        self.network = channels_last(network).eval()
+    def __init__(
+        self, model: Network | Runner, classes: Sequence[str], facts: dict[str, Any] | None = None
+    ) -> None:
+        self.runner: Runner = NetworkRunner(model) if isinstance(model, Network) else model
         self.classes = tuple(classes)
         self.facts = facts or {}
 
     @classmethod
-    def load(cls, path: str | Path, *, device: str = "auto", backbone: nn.Module | None = None) -> Detector:
-        """Open a model file or a run's folder.
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        device: str = "auto",
+        backbone: nn.Module | None = None,
+        threads: int | None = None,
+    ) -> Detector:
+        """Open a model file, a run's folder, or what `fssd export` wrote (.onnx, OpenVINO's .xml).
 
         device: "cpu", "cuda", ... or "auto". backbone: the module of a model with a backbone of its own.
-        Raises CheckpointError.
+        threads: of an exported file's runtime, one a core if None; PyTorch has `torch.set_num_threads`.
+        Raises CheckpointError, ConfigError.
         """
+        path = Path(path)
+        if path.suffix in EXPORTED:
+            runner, header = open_file(path, device, threads)
+            return cls(runner, header.classes, header.facts)
         loaded = load_model(path, backbone, pick_device(device))
         return cls(loaded.network, loaded.classes, loaded.facts)
+
+    @property
+    def network(self) -> Network:
+        """The PyTorch network. Raises ConfigError for an exported file, which has none."""
+        if not isinstance(self.runner, NetworkRunner):
+            raise ConfigError("an exported file has no PyTorch network; load the model it was exported from")
+        return self.runner.network
+
+    @property
+    def image_size(self) -> int:
+        """Side of the model's input, pixels."""
+        return self.runner.image_size
 
     @overload
     def __call__(self, images: Picture, **settings: Any) -> Detections: ...
@@ -94,32 +122,26 @@ class Detector:
         **settings: Any,
     ) -> Iterator[Detections]:
         """Detections for every record of a data set, in order, with the settings that papers evaluate at."""
-        batches = picture_batches(Pictures(dataset.records, self.network.image_size), batch_size, workers)
+        batches = picture_batches(Pictures(dataset.records, self.image_size), batch_size, workers)
         for images, sizes in batches:
-            found = self._find(images, {"score": score, **settings})
+            found = self.runner.find(images, score=score, **settings)
             yield from (self._named(f, size, None) for f, size in zip(found, sizes, strict=True))
 
     def _detect(self, images: list[Image], keep_image: bool, settings: dict[str, Any]) -> list[Detections]:
-        size = self.network.image_size
+        size = self.image_size
         warped = np.stack(
             [cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR) for image in images]
         )
-        found = self._find(torch.from_numpy(warped).permute(0, 3, 1, 2), {"score": 0.5, **settings})
+        found = self.runner.find(torch.from_numpy(warped).permute(0, 3, 1, 2), **{"score": 0.5, **settings})
         return [
             self._named(f, (image.shape[1], image.shape[0]), image if keep_image else None)
             for f, image in zip(found, images, strict=True)
         ]
 
-    @torch.inference_mode()
-    def _find(self, images: Tensor, settings: dict[str, Any]) -> list[Found]:
-        device = self.network.priors.device
-        inputs = images.to(device).float().contiguous(memory_format=torch.channels_last)
-        return detect(self.network(inputs), self.network.priors, **settings)
-
     def _named(self, found: Found, size: tuple[int, int], image: Image | None) -> Detections:
         """From pixels of the network input to pixels of the image, cut to it."""
         width, height = size
-        side = self.network.image_size
+        side = self.image_size
         scale = found.boxes.new_tensor([width / side, height / side] * 2)
         boxes = box_maths.clip(found.boxes * scale, width, height)
         return Detections(
