@@ -25,7 +25,7 @@ import PIL.Image
 
 from fssd.atomic import atomic_path, atomic_write
 from fssd.cli.main import main as fssd
-from fssd.data.sample import DataSet
+from fssd.data.sample import DataSet, Record
 from fssd.data.source import open_data
 
 PART = 50_000_000  # bytes; leaves room for the wrapping of any transfer limited to 60 MB
@@ -63,43 +63,52 @@ def pack(data: Path, weights: Path, to: Path) -> int:
     names: dict[str, Path] = {}
     for split in ("train", "val"):
         dataset = open_data(data, split)
-        atomic_write(to / f"instances_{split}.json", json.dumps(_labels(dataset)))
-        names |= {record.path.name: record.path for record in dataset.records}
-    for number, shard in enumerate(_shards(list(names.values()))):
+        atomic_write(to / f"instances_{split}.json", json.dumps(_labels(dataset, split)))
+        names |= {_name(split, number, record): record.path for number, record in enumerate(dataset.records)}
+    for number, shard in enumerate(_shards(names)):
         with atomic_path(to / f"images-{number:02}.tar") as temporary, tarfile.open(temporary, "w") as tar:
-            for path in shard:
-                tar.add(path, arcname=path.name)
+            for name in shard:
+                tar.add(names[name], arcname=name)
+    if weights.stat().st_size > PART:
+        print(f"note: {weights} is larger than a transfer; convolutions in half precision are 29 MB")
     shutil.copyfile(weights, to / WEIGHTS)
     for file in sorted(to.iterdir()):
         print(f"{file.stat().st_size / 1e6:6.1f} MB  {file}")
     return 0
 
 
-def _labels(dataset: DataSet) -> dict[str, list[dict[str, object]]]:
-    """The labels as COCO has them, ids counted from 1."""
+def _name(split: str, number: int, record: Record) -> str:
+    """A file name that no other image has, whatever folder it comes from."""
+    return f"{split}-{number:06}{record.path.suffix}"
+
+
+def _labels(dataset: DataSet, split: str) -> dict[str, list[dict[str, object]]]:
+    """The labels as COCO has them, with VOC's difficult flag; images are counted from 0, objects from 1."""
     images: list[dict[str, object]] = []
     objects: list[dict[str, object]] = []
-    for number, record in enumerate(dataset.records, start=1):
+    for number, record in enumerate(dataset.records):
         with PIL.Image.open(record.path) as image:
             width, height = image.size
-        images.append({"id": number, "file_name": record.path.name, "width": width, "height": height})
-        for (x1, y1, x2, y2), label in zip(record.boxes.tolist(), record.labels.tolist(), strict=True):
+        name = _name(split, number, record)
+        images.append({"id": number, "file_name": name, "width": width, "height": height})
+        for place, (x1, y1, x2, y2) in enumerate(record.boxes.tolist()):
             box = [x1, y1, x2 - x1, y2 - y1]
-            ids = {"id": len(objects) + 1, "image_id": number, "category_id": label + 1, "iscrowd": 0}
-            objects.append({**ids, "bbox": box, "area": box[2] * box[3]})
+            ids = {"id": len(objects) + 1, "image_id": number, "category_id": int(record.labels[place]) + 1}
+            flags = {"iscrowd": int(record.crowd[place]), "difficult": int(record.difficult[place])}
+            objects.append({**ids, **flags, "bbox": box, "area": box[2] * box[3]})
     classes = [{"id": label, "name": name} for label, name in enumerate(dataset.classes, start=1)]
     return {"images": images, "annotations": objects, "categories": classes}
 
 
-def _shards(paths: list[Path]) -> Iterator[list[Path]]:
-    shard: list[Path] = []
+def _shards(names: dict[str, Path]) -> Iterator[list[str]]:
+    shard: list[str] = []
     size = 0
-    for path in paths:
+    for name, path in names.items():
         own = path.stat().st_size + 1024  # header and padding of tar
         if shard and size + own > PART:
             yield shard
             shard, size = [], 0
-        shard.append(path)
+        shard.append(name)
         size += own
     if shard:
         yield shard
@@ -123,7 +132,7 @@ def piece(args: argparse.Namespace) -> int:
 
 
 def _unpack(source: Path, to: Path) -> Path:
-    """The data set of a pack as a YAML that joins its splits."""
+    """Lay a pack out as a COCO folder; a shard that is unpacked already is left alone."""
     images = to / "images"
     for file in sorted(source.glob("images-*.tar")):
         mark = to / f"{file.name}.done"

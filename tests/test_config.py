@@ -19,6 +19,18 @@ def given(**values: Any) -> TrainConfig:
     return dataclasses.replace(GIVEN, **values)
 
 
+def test_model_options_add_up_and_null_takes_one_out() -> None:
+    first = with_values(GIVEN, {"options": {"merge": "sum", "priors": "coco"}})
+    second = with_values(first, {"options": {"norm": "none", "merge": None}})
+    assert second.options == {"priors": "coco", "norm": "none"}
+
+
+def test_yaml_reads_off_as_false() -> None:
+    assert with_values(GIVEN, yaml.safe_load("amp: off")).amp == "off"
+    with pytest.raises(ConfigError, match="it takes off or bf16 or fp16"):
+        with_values(GIVEN, {"amp": True})
+
+
 # --- Keys and types -----------------------------------------------------------------------------------------
 
 

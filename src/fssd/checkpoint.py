@@ -107,6 +107,11 @@ def model_file(path: Path) -> Path:
     raise CheckpointError(f"{path}: there is no such model file; check the path")
 
 
+def holds_run(folder: Path) -> bool:
+    """Whether a training went on in a folder, so that no other model may be put beside its own."""
+    return any((folder / name).exists() for name in ("best.safetensors", "last.safetensors", "config.yaml"))
+
+
 def fill(module: nn.Module, tensors: Mapping[str, Tensor], file: Path) -> None:
     """Load a state dict that has to fit exactly. Raises CheckpointError naming what does not."""
     own = module.state_dict()

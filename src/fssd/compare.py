@@ -54,7 +54,7 @@ def compose(
     starts = range(0, len(rows[0]), columns)
     strips: list[Image] = []
     for start in starts:
-        block = [[_fit(found, cell) for found in row[start : start + columns]] for row in rows]
+        block = [[fit(found, cell) for found in row[start : start + columns]] for row in rows]
         height = max(_image(found).shape[0] for row in block for found in row)
         for name, row in zip(names, block, strict=True):
             strips.append(_strip([_cell(found, name, cell, height) for found in row], columns))
@@ -91,7 +91,7 @@ def _image(found: Detections) -> Image:
     return found.image
 
 
-def _fit(found: Detections, cell: int) -> Detections:
+def fit(found: Detections, cell: int) -> Detections:
     """The same detections on their image in the size it is shown in."""
     image = _image(found)
     height, width = image.shape[:2]

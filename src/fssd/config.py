@@ -161,7 +161,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # a date such as 2020-13-45 is no YAMLError
         raise ConfigError(f"{path}: is not valid YAML ({error})".replace("\n", " ")) from error
     if not isinstance(values, Mapping):
         raise ConfigError(
@@ -171,13 +171,19 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
 
 def with_values(config: TrainConfig, values: Mapping[str, Any], where: str = "") -> TrainConfig:
-    """`config` with some fields replaced, each converted to its field's type. Raises ConfigError."""
+    """`config` with some fields replaced, each converted to its field's type. Raises ConfigError.
+
+    Model options are added to those that `config` has; an option that is null is taken out.
+    """
     fields = {f.name: f for f in dataclasses.fields(TrainConfig)}
     changed: dict[str, Any] = {}
     for key, value in values.items():
         if key not in fields:
             raise ConfigError(f"{where}there is no setting {key!r}{nearest(str(key), fields)}")
         changed[key] = _convert(key, str(fields[key].type), value, where)
+    if "options" in changed:
+        merged = {**config.options, **changed["options"]}
+        changed["options"] = {key: value for key, value in merged.items() if value is not None}
     return dataclasses.replace(config, **changed)
 
 
@@ -185,6 +191,8 @@ def _convert(key: str, kind: str, value: Any, where: str) -> Any:
     """`value` as the type written in the annotation `kind`."""
     if value is None and "None" in kind:
         return None
+    if value is False and key in CHOICES and "off" in CHOICES[key]:
+        return "off"  # which YAML reads as a boolean
     try:
         if kind.startswith("Path"):
             return Path(value)
@@ -204,7 +212,8 @@ def _convert(key: str, kind: str, value: Any, where: str) -> Any:
             return value
     except (TypeError, ValueError, OverflowError):
         pass
-    raise ConfigError(f"{where}{key} cannot be {value!r}; it takes {kind}")
+    takes = " or ".join(CHOICES[key]) if key in CHOICES else kind
+    raise ConfigError(f"{where}{key} cannot be {value!r}; it takes {takes}")
 
 
 def _whole(value: Any) -> int:
@@ -294,3 +303,4 @@ def _bounds(config: TrainConfig) -> Iterator[tuple[str, bool, str]]:
         yield key, getattr(config, key) >= 0, "0 or more"
     for key in SHARES:
         yield key, 0 <= getattr(config, key) < 1, "0 or more and below 1"
+    yield "seed", config.seed < 2**63, "below 2 to the power of 63"

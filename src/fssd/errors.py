@@ -56,7 +56,7 @@ def _rebuild(kind: type[DataError], reason: str, file: Path | None, place: str) 
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint such as `; did you mean 'concat'?`, or the list of what is known if nothing is near."""
-    known = list(known)
+    known = [str(name) for name in known]
     close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
     if close:
         return f"; did you mean {close[0]!r}?"

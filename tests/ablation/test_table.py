@@ -11,6 +11,7 @@ from fssd.config import TrainConfig
 
 ROWS = (Row("plain", TrainConfig(), None, 77.2), Row("fused", TrainConfig(), None, None))
 COSTS = {"plain": Cost(1_000, 2_000_000_000, 10.0), "fused": Cost(2_000, 2_500_000_000, 12.5)}
+UPDATES = {"plain": (1200, 32), "fused": (600, 32)}
 
 
 def evaluation(value: float, small: float | None) -> dict[str, Any]:
@@ -31,33 +32,38 @@ def test_mean_and_sample_deviation() -> None:
 
 
 def test_gain_is_over_the_first_row_with_the_same_seed() -> None:
-    plain, fused = make_lines(ROWS, RESULTS, COSTS)
+    plain, fused = make_lines(ROWS, RESULTS, UPDATES, COSTS)
     assert plain.gain == (0.0, 0.0, 0.0)
     assert fused.seeds == (0, 2)
     assert fused.gain == pytest.approx((3.0, 1.0))
 
 
 def test_markdown() -> None:
-    text = markdown("T", ["note"], make_lines(ROWS, RESULTS, COSTS))
+    text = markdown("T", ["note"], make_lines(ROWS, RESULTS, UPDATES, COSTS))
     lines = text.splitlines()
     assert lines[0] == "# T" and "note" in lines
     assert lines[-2] == (
-        "| plain | 3 | 52.0 ± 2.0 | 11.0 ± 1.4 | 50.0 ± 0.0 | 75.0 ± 0.0 |  | 1,000 | 2.00 G | 10.0 | 77.2 |"
+        "| plain | 3 | 1,200 x 32 | 52.0 ± 2.0"
+        " | 11.0 ± 1.4 | 50.0 ± 0.0 | 75.0 ± 0.0 |  | 1,000 | 2.00 G | 10.0 | 77.2 |"
     )
     assert lines[-1] == (
-        "| fused | 2 | 54.0 ± 1.4 | 22.0 ± 2.8 | 50.0 ± 0.0 | 75.0 ± 0.0 | +2.0 ± 1.4 | 2,000 | 2.50 G"
+        "| fused | 2 | 600 x 32 | 54.0 ± 1.4"
+        " | 22.0 ± 2.8 | 50.0 ± 0.0 | 75.0 ± 0.0 | +2.0 ± 1.4 | 2,000 | 2.50 G"
         " | 12.5 |  |"
     )
 
 
 def test_csv_has_every_run() -> None:
-    columns, rows = csv_rows(make_lines(ROWS, RESULTS, COSTS))
-    assert columns[:3] == ["row", "seed", "mAP"]
-    assert [(row[0], row[1], row[2]) for row in rows] == [
+    columns, rows = csv_rows(make_lines(ROWS, RESULTS, UPDATES, COSTS))
+    assert columns[:5] == ["row", "seed", "updates", "images_per_update", "mAP"]
+    assert rows[0][2:4] == [1200, 32]
+    assert [(row[0], row[1], row[4]) for row in rows] == [
         ("plain", 0, 50.0), ("plain", 1, 52.0), ("plain", 2, 54.0), ("fused", 0, 53.0), ("fused", 2, 55.0),
     ]  # fmt: skip
     assert rows[2][columns.index("small")] == ""
 
 
 def test_rows_without_a_result_are_left_out() -> None:
-    assert [line.row.name for line in make_lines(ROWS, {"plain": RESULTS["plain"]}, COSTS)] == ["plain"]
+    assert [line.row.name for line in make_lines(ROWS, {"plain": RESULTS["plain"]}, UPDATES, COSTS)] == [
+        "plain"
+    ]

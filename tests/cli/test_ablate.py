@@ -44,7 +44,7 @@ def table(out: Path) -> list[dict[str, str]]:
 def test_table_and_plot(trained: Path) -> None:
     assert [(row["row"], row["seed"]) for row in table(trained)] == [("plain", "0"), ("fused", "0")]
     text = (trained / "table.md").read_text()
-    assert text.startswith("# Two rows") and "77.2" in text and "2 updates of 2 images" in text
+    assert text.startswith("# Two rows") and "77.2" in text and "| plain | 1 | 2 x 2 |" in text
     assert (trained / "table.png").read_bytes().startswith(b"\x89PNG")
     assert load_model(trained / "fused" / "seed-0").network.spec.options == {"merge": "sum"}
 
@@ -78,6 +78,57 @@ def test_other_settings_in_the_same_folder_are_refused(
     arguments = ["ablate", str(plan), "--data", str(scenes), "--out", str(trained), "--budget", "3it"]
     assert main(arguments) == 2
     assert "was made with iterations 2, not 3" in capsys.readouterr().err
+
+
+def test_other_data_in_the_same_folder_is_refused(
+    plan: Path, trained: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(scenes, other)
+    assert main(["ablate", str(plan), "--data", str(other), "--out", str(trained)]) == 2
+    assert "was made with data" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ("[{name: a}, {name: b, set: {metric: coco}}]", "rows a and b cannot share a table: their metric"),
+        ("[{name: a}, {name: b, after: a}]", "comes after a but starts from 'backbone'"),
+        (
+            "[{name: a, set: {start: ssd, weights: none.safetensors}}]",
+            "there are no weights none.safetensors",
+        ),
+        ("[{name: a, set: {val_split: none}}]", "measures on a split"),
+        ("[{name: a, set: {options: {merge: mean}}}]", "there is no merge 'mean'"),
+    ],
+)
+def test_what_cannot_end_well_is_refused_before_training(
+    rows: str, says: str, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(f"rows: {rows}\n")
+    out = tmp_path / "runs"
+    assert main(["ablate", str(plan), "--data", str(scenes), "--out", str(out)]) == 2
+    assert says in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_row_that_diverges_does_not_stop_the_others(
+    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(
+        "settings: {iterations: 2, batch_size: 2, start: nothing, augment: none, ema: 0, warmup: 0}\n"
+        "rows:\n"
+        "  - {name: wild, set: {model: ssd300-lite, lr: 1.0e+30, clip_norm: 0}}\n"
+        "  - {name: next, after: wild, set: {model: ssd300-lite, start: ssd}}\n"
+        "  - {name: calm, set: {model: ssd300-lite, lr: 0.001}}\n"
+    )
+    out = tmp_path / "runs"
+    assert main(["ablate", str(plan), "--data", str(scenes), "--out", str(out)]) == 1
+    said = capsys.readouterr().out
+    assert "wild, seed 0: failed" in said and "next, seed 0: not begun" in said
+    assert [row["row"] for row in table(out)] == ["calm"]
 
 
 def test_a_row_starts_from_the_row_it_comes_after(scenes: Path, tmp_path: Path) -> None:

@@ -163,3 +163,15 @@ def test_mistakes(table: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cannot be made a folder"):
         fetch(table, tmp_path / "file")
+
+
+def test_archive_brought_by_hand_is_never_removed(table: Path, server: Any, tmp_path: Path) -> None:
+    to = tmp_path / "voc"
+    to.mkdir()
+    (to / "test.tar").write_bytes(b"of another year")
+    with pytest.raises(FetchError, match=r"test\.tar: its md5 is \w+, not \w+; remove it"):
+        fetch(table, to, "--parts", "test")
+    assert (to / "test.tar").read_bytes() == b"of another year"
+    (to / "test.tar").write_bytes(server.files["test.tar"])
+    assert fetch(table, to, "--parts", "test") == 0
+    assert (to / "test.tar").is_file()

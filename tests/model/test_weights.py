@@ -19,7 +19,7 @@ from fssd.checkpoint import save_model
 from fssd.errors import CheckpointError, ConfigError
 from fssd.model.build import build_model
 from fssd.model.network import Network
-from fssd.model.weights import load_backbone, load_ssd
+from fssd.model.weights import load_backbone, load_ssd, read_state_dict, vgg16_layers
 
 # torchvision's vgg16().features: convolutions by their place in the list, pools and ReLUs between
 FEATURES = {
@@ -281,3 +281,22 @@ def test_a_torchvision_classifier_is_made_to_read_pixels(tmp_path: Path) -> None
     own = network.backbone.conv1_1
     found = F.conv2d(pixels - torch.tensor([123.0, 117.0, 104.0]).reshape(3, 1, 1), own.weight, own.bias)
     assert torch.allclose(found, expected, atol=1e-4)
+
+
+def test_a_classifier_without_numbers_gives_no_fully_connected_layers() -> None:
+    # Its features alone are published with the classifier's names and shapes, filled with NaN.
+    tensors = torchvision_vgg()
+    for place, shape in ((0, (4096, 25088)), (3, (4096, 4096))):
+        tensors[f"classifier.{place}.weight"] = torch.tensor(torch.nan).expand(shape)
+        tensors[f"classifier.{place}.bias"] = torch.tensor(torch.nan).expand(shape[0])
+    layers = vgg16_layers(tensors)
+    assert "conv5_3.weight" in layers and not any(name.startswith("fc") for name in layers)
+    assert torch.equal(layers["conv1_1.weight"], tensors["features.0.weight"])
+
+
+def test_the_name_of_a_file_does_not_tell_its_format(tmp_path: Path) -> None:
+    tensors = {"a": torch.ones(2)}
+    safetensors.torch.save_file(tensors, tmp_path / "one.pth")
+    torch.save(tensors, tmp_path / "two.safetensors")
+    for name in ("one.pth", "two.safetensors"):
+        assert torch.equal(read_state_dict(tmp_path / name)["a"], tensors["a"])

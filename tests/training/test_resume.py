@@ -19,11 +19,12 @@ import torch
 from torch import nn
 
 from fssd.checkpoint import read_tensors
-from fssd.config import TrainConfig
+from fssd.config import TrainConfig, to_values
 from fssd.data.scenes import make_scenes
 from fssd.errors import CheckpointError, ConfigError
 from fssd.training import loop
 from fssd.training.loop import train
+from fssd.training.state import require_same
 
 MakeBackbone = Callable[[], nn.Module]
 
@@ -319,6 +320,29 @@ def test_a_folder_with_a_run_is_not_overwritten(
     with pytest.raises(ConfigError, match=f"{re.escape(str(half.out))}: already holds a run.*--resume"):
         train(half, backbone=tiny_backbone())
     assert (half.out / left).read_bytes() == before
+
+
+@pytest.mark.parametrize("resume", [True, False])
+@pytest.mark.parametrize("model", ["best.safetensors", "final.safetensors"])
+def test_a_model_without_its_state_is_not_overwritten(
+    half: TrainConfig, tiny_backbone: MakeBackbone, model: str, resume: bool
+) -> None:
+    assert half.out is not None
+    (half.out / "last.safetensors").rename(half.out / model)
+    before = (half.out / model).read_bytes()
+    if not resume:
+        (half.out / "config.yaml").unlink(missing_ok=True)
+    with pytest.raises(ConfigError, match=r"holds a model but no last\.safetensors"):
+        train(half, resume=resume, backbone=tiny_backbone())
+    assert (half.out / model).read_bytes() == before
+
+
+def test_a_setting_that_is_younger_than_the_run_stood_at_its_default(tmp_path: Path) -> None:
+    now = to_values(TrainConfig(lr=0.5))
+    before = {key: value for key, value in now.items() if key != "freeze"}
+    require_same(before, now, tmp_path)
+    with pytest.raises(ConfigError, match="was made with freeze 0, not 2"):
+        require_same(before, {**now, "freeze": 2}, tmp_path)
 
 
 @pytest.mark.parametrize("damage", ["cut", "model"])

@@ -6,7 +6,8 @@
       - {name: ssd300, config: ../ssd300-voc0712.yaml, paper: 77.2}
       - {name: fssd300, config: ../fssd300-plus-voc0712.yaml, after: ssd300, paper: 78.8, set: {ema: 0}}
 
-A row starts from the trained weights of the row it comes `after`. Paths are relative to the file.
+A row starts from the trained weights of the row it comes `after`. A `config` is looked for beside the file,
+data and weights where the command runs.
 """
 
 from __future__ import annotations

@@ -25,29 +25,29 @@ if TYPE_CHECKING:
 def write_report(out: Path, plan: Plan, finished: Sequence[Run], costs: dict[str, Cost]) -> list[Line]:
     """Write the table of the runs that are finished, and return its lines."""
     results: dict[str, dict[int, dict[str, Any]]] = {}
+    updates: dict[str, tuple[int, int]] = {}
     for run in finished:
-        evaluation = last_evaluation(run.folder)
-        if evaluation is not None:
-            results.setdefault(run.row.name, {})[run.seed] = evaluation
-    lines = make_lines(plan.rows, results, costs)
+        last = last_evaluation(run.folder)
+        if last is not None:
+            results.setdefault(run.row.name, {})[run.seed] = last.report
+            updates[run.row.name] = (last.iteration, run.config.batch_size * run.config.accumulate)
+    lines = make_lines(plan.rows, results, updates, costs)
     if not lines:
         return lines
-    atomic_write(out / "table.md", markdown(plan.title, _notes(finished), lines))
+    report = next(iter(results[lines[0].row.name].values()))
+    atomic_write(out / "table.md", markdown(plan.title, _notes(report, finished[0]), lines))
     save_table(out / "table.csv", *csv_rows(lines))
     draw_table(out / "table.png", lines)
     return lines
 
 
-def _notes(finished: Sequence[Run]) -> list[str]:
+def _notes(report: dict[str, Any], run: Run) -> list[str]:
     """What the figures are, and where they come from."""
-    evaluation = last_evaluation(finished[0].folder) or {}
-    config = finished[0].config
-    length = f"{config.iterations} updates" if config.iterations is not None else f"{config.epochs:g} epochs"
-    iou = "0.50:0.95" if evaluation.get("iou") is None else f"{evaluation['iou']:.2f}"
+    iou = "0.50:0.95" if report.get("iou") is None else f"{report['iou']:.2f}"
     return [
-        f"AP in percent ({evaluation.get('metric')}, IoU {iou}) on {evaluation.get('images')} images of split"
-        f" {config.val_split} after the last update; mean ± standard deviation over the seeds.",
-        f"{length} of {config.batch_size} images; ms: network alone, one image, fp32, median,"
+        f"AP in percent ({report.get('metric')}, IoU {iou}) on {report.get('images')} images of split"
+        f" {run.config.val_split} after the last update; mean ± standard deviation over the seeds.",
+        f"Updates x images in each; ms: network alone, one image, fp32, median,"
         f" {torch.get_num_threads()} threads of {platform.processor() or platform.machine()}."
         " The last column is the paper's figure.",
     ]

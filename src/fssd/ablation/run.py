@@ -11,9 +11,9 @@ from typing import Any
 import yaml
 
 from fssd.ablation.plan import Budget, Plan, Row, shorten
-from fssd.config import TrainConfig, resolve, to_values, with_values
+from fssd.config import RESUME_MAY_CHANGE, TrainConfig, resolve, to_values, with_values
 from fssd.data.source import open_data
-from fssd.errors import ConfigError
+from fssd.errors import ConfigError, TrainingError
 from fssd.training.log import last_evaluation
 from fssd.training.loop import CONFIG_FILE, FINAL_FILE, train
 from fssd.training.state import require_same
@@ -55,8 +55,6 @@ def plan_runs(
             if row.after is not None:
                 config = replace(config, weights=_folder(out, row.after, seed) / FINAL_FILE)
             config = resolve(config)
-            if config.val_split is None:
-                raise ConfigError(f"row {row.name}: an ablation measures on a split; give it a val_split")
             if budget is not None:
                 key = (config.data, config.train_split)
                 if key not in images:
@@ -64,7 +62,33 @@ def plan_runs(
                     images[key] = len(open_data(config.data, config.train_split))
                 config = shorten(config, budget, images[key])
             runs.append(Run(row, seed, config))
+    _check(runs)
     return runs
+
+
+def _check(runs: Sequence[Run]) -> None:
+    """Raise ConfigError for what would only show, or make rows incomparable, after hours of training."""
+    first = runs[0]
+    for run in runs:
+        row, config = run.row, run.config
+        if config.val_split is None:
+            raise ConfigError(f"row {row.name}: an ablation measures on a split; give it a val_split")
+        if row.after is not None and config.start not in ("ssd", "model"):
+            raise ConfigError(
+                f"row {row.name}: comes after {row.after} but starts from {config.start!r};"
+                " set start to ssd or model"
+            )
+        if row.after is None and config.weights is not None and not config.weights.exists():
+            raise ConfigError(
+                f"row {row.name}: there are no weights {config.weights}; train or import them first"
+            )
+        for key in ("data", "val_split", "metric"):
+            one, other = getattr(first.config, key), getattr(config, key)
+            if one != other:
+                raise ConfigError(
+                    f"rows {first.row.name} and {row.name} cannot share a table: their {key} is {one} and"
+                    f" {other}"
+                )
 
 
 def _folder(out: Path, row: str, seed: int) -> Path:
@@ -76,29 +100,44 @@ def train_runs(
 ) -> Iterator[Run]:
     """Train what is not finished, yielding each run that is; stops when the minutes are over.
 
-    report: told of each run what becomes of it. Raises what `fssd.training.loop.train` does.
+    A run whose loss is not finite is given up, and so are those that come after it; the others go on.
+    report: told of each run what becomes of it. Raises what else `fssd.training.loop.train` does.
     """
+    failed: set[Path] = set()
     stop_at = None if minutes is None else time.monotonic() + 60 * minutes
     for run in runs:
         if is_finished(run):
             report(run, "finished before")
             yield run
             continue
+        if run.config.weights is not None and run.config.weights.parent in failed:
+            failed.add(run.folder)
+            report(run, f"not begun: {run.row.after} failed")
+            continue
         left = None if stop_at is None else (stop_at - time.monotonic()) / 60
         if left is not None and left <= 0:
             report(run, "not begun: the time is over")
             return
         report(run, "trains")
-        if not train(run.config, resume=True, minutes=left).finished:
+        try:
+            result = train(run.config, resume=True, minutes=left)
+        except TrainingError as error:
+            failed.add(run.folder)
+            report(run, f"failed: {error}")
+            continue
+        if not result.finished:
             report(run, "stopped: the time is over")
             return
         yield run
 
 
 def is_finished(run: Run) -> bool:
-    """Whether the run has its last model. Raises ConfigError if it was made with other settings."""
+    """Whether the run has its last model. Raises ConfigError if it was made with other settings or data."""
     file = run.folder / CONFIG_FILE
     if not (run.folder / FINAL_FILE).exists() or not file.exists():
         return False
-    require_same(yaml.safe_load(file.read_text(encoding="utf-8")), to_values(run.config), run.folder)
+    before, now = yaml.safe_load(file.read_text(encoding="utf-8")), to_values(run.config)
+    # Other data or weights would have made another result; a row after another finds its weights by itself.
+    may_change = RESUME_MAY_CHANGE - {"data", "weights"} | ({"weights"} if run.row.after else set())
+    require_same(before, now, run.folder, may_change)
     return last_evaluation(run.folder) is not None

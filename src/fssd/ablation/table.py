@@ -33,12 +33,14 @@ class Cost:
 class Line:
     """One row of the table.
 
-    values: of each measure the percent AP of each seed, in the order of the seeds; nan where there is no
-    object of that size. gain: of each seed, the mAP over the first row's with the same seed.
+    updates: of each run, and the images of one. values: of each measure the percent AP of each seed, in the
+    order of the seeds; nan where there is no object of that size. gain: of each seed, the mAP over the first
+    row's with the same seed.
     """
 
     row: Row
     seeds: tuple[int, ...]
+    updates: tuple[int, int]
     values: Mapping[str, tuple[float, ...]]
     gain: tuple[float, ...]
     cost: Cost
@@ -72,11 +74,15 @@ def _forward_seconds(network: Network) -> float:
 
 
 def make_lines(
-    rows: Sequence[Row], results: Mapping[str, Mapping[int, Mapping[str, Any]]], costs: Mapping[str, Cost]
+    rows: Sequence[Row],
+    results: Mapping[str, Mapping[int, Mapping[str, Any]]],
+    updates: Mapping[str, tuple[int, int]],
+    costs: Mapping[str, Cost],
 ) -> list[Line]:
     """Lines of the rows that have results.
 
-    results: of each row's name, by seed, the last evaluation as `Report.to_json` wrote it.
+    results: of each row's name, by seed, the last evaluation as `Report.to_json` wrote it. updates: of each
+    row's name, how many there were and of how many images.
     """
     first = results.get(rows[0].name, {})
     lines = []
@@ -88,7 +94,7 @@ def make_lines(
         values = {measure: tuple(_percent(own[seed], measure) for seed in seeds) for measure in MEASURES}
         paired = [seed for seed in seeds if seed in first]
         gain = tuple(_percent(own[seed], "mAP") - _percent(first[seed], "mAP") for seed in paired)
-        lines.append(Line(row, seeds, values, gain, costs[row.name]))
+        lines.append(Line(row, seeds, updates[row.name], values, gain, costs[row.name]))
     return lines
 
 
@@ -99,11 +105,27 @@ def _percent(evaluation: Mapping[str, Any], measure: str) -> float:
 
 def markdown(title: str, notes: Sequence[str], lines: Sequence[Line]) -> str:
     """The table as Markdown: mean ± standard deviation over the seeds, percent."""
-    head = ["row", "seeds", *MEASURES, "over the first row", "parameters", "multiply-adds", "ms", "paper"]
+    head = [
+        "row",
+        "seeds",
+        "updates",
+        *MEASURES,
+        "over the first row",
+        "parameters",
+        "multiply-adds",
+        "ms",
+        "paper",
+    ]
     text = [f"# {title}", "", *notes, "", _cells(head), _cells(["---", *["---:"] * (len(head) - 1)])]
     for line in lines:
         cost = line.cost
-        cells = [line.row.name, str(len(line.seeds)), *(mean_spread(line.values[m]) for m in MEASURES)]
+        updates = "{:,} x {}".format(*line.updates)
+        cells = [
+            line.row.name,
+            str(len(line.seeds)),
+            updates,
+            *(mean_spread(line.values[m]) for m in MEASURES),
+        ]
         cells.append("" if line is lines[0] else mean_spread(line.gain, signed=True))
         cells += [f"{cost.parameters:,}", f"{cost.multiply_adds / 1e9:.2f} G", f"{cost.milliseconds:.1f}"]
         cells.append("" if line.row.paper is None else f"{line.row.paper:.1f}")
@@ -126,14 +148,24 @@ def mean_spread(values: Sequence[float], signed: bool = False) -> str:
 
 def csv_rows(lines: Sequence[Line]) -> tuple[list[str], list[list[object]]]:
     """Column names, and one row for each run of the table: nothing is averaged away."""
-    columns = ["row", "seed", *MEASURES, "parameters", "multiply_adds", "milliseconds", "paper"]
+    columns = [
+        "row",
+        "seed",
+        "updates",
+        "images_per_update",
+        *MEASURES,
+        "parameters",
+        "multiply_adds",
+        "milliseconds",
+        "paper",
+    ]
     rows: list[list[object]] = []
     for line in lines:
         for place, seed in enumerate(line.seeds):
             measured = [_plain(line.values[measure][place]) for measure in MEASURES]
             cost = [line.cost.parameters, line.cost.multiply_adds, round(line.cost.milliseconds, 2)]
             paper = "" if line.row.paper is None else line.row.paper
-            rows.append([line.row.name, seed, *measured, *cost, paper])
+            rows.append([line.row.name, seed, *line.updates, *measured, *cost, paper])
     return columns, rows
 
 

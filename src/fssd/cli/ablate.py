@@ -8,7 +8,10 @@ from typing import Annotated
 
 import tyro
 
+from fssd.cli.eval import check_minutes
 from fssd.errors import ConfigError
+
+MOST_SEEDS = 1000
 
 
 @dataclass(frozen=True)
@@ -32,12 +35,11 @@ class Ablate:
 
 
 def run(arguments: list[str]) -> int:
-    """Train what is missing; write the table; 0 if it is complete, 1 if time ran out before."""
+    """Train what is missing; write the table; 0 if it is complete, 1 if time ran out or a run failed."""
     command = tyro.cli(Ablate, prog="fssd ablate", args=arguments)
-    if command.seeds < 1:
-        raise ConfigError(f"seeds is {command.seeds}; it must be 1 or more")
-    if command.minutes is not None and command.minutes <= 0:
-        raise ConfigError(f"minutes is {command.minutes}; it must be above 0")
+    if not 1 <= command.seeds <= MOST_SEEDS:
+        raise ConfigError(f"seeds is {command.seeds}; it must be 1 to {MOST_SEEDS}")
+    check_minutes(command.minutes)
     from fssd.ablation.plan import parse_budget, read_plan
     from fssd.ablation.report import write_report
     from fssd.ablation.run import Run, plan_runs, train_runs
@@ -61,16 +63,14 @@ def run(arguments: list[str]) -> int:
         print(f"{run.row.name}, seed {run.seed}: {what}")
 
     finished = []
-    costs = None
+    costs = measure_costs({run.row.name: run.config for run in runs}, classes)  # and so build every network
     for one in train_runs(runs, command.minutes, say):
         finished.append(one)
-        if costs is None:
-            costs = measure_costs({row.name: row.config for row in plan.rows}, classes)
         write_report(out, plan, finished, costs)
     if finished:
         print((out / "table.md").read_text(encoding="utf-8"))
         print(f"table: {out / 'table.md'}, {out / 'table.csv'}, {out / 'table.png'}")
     if len(finished) == len(runs):
         return 0
-    print(f"{len(finished)} of {len(runs)} runs are finished; the same command goes on with the rest")
+    print(f"{len(finished)} of {len(runs)} runs are finished; the same command goes on with the others")
     return 1

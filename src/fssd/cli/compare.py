@@ -43,7 +43,7 @@ def run(arguments: list[str]) -> int:
     check_counts(columns=command.columns)
     check_counts(32, cell=command.cell)
     from fssd.checkpoint import model_file
-    from fssd.compare import PICTURE_SUFFIXES, check_room, compose, write_picture
+    from fssd.compare import PICTURE_SUFFIXES, check_room, compose, fit, write_picture
     from fssd.detector import Detector
     from fssd.inputs import find_inputs
     from fssd.plots import check_suffix, model_names
@@ -58,7 +58,9 @@ def run(arguments: list[str]) -> int:
     rows = []
     for model, name in zip(models, model_names(models), strict=True):
         detector = Detector.load(model, device=command.device)
-        rows.append(list(detector.stream(files, score=command.score, nms=command.nms)))
+        stream = detector.stream(files, score=command.score, nms=command.nms)
+        # Fitted at once: photographs at their full size would fill the memory.
+        rows.append([fit(found, command.cell) for found in stream])
         print(f"{name}: {sum(map(len, rows[-1]))} objects in {len(files)} images")
     write_picture(command.out, compose(rows, model_names(models), command.columns, command.cell))
     print(f"picture in {command.out}")

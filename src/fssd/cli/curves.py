@@ -31,10 +31,11 @@ def run(arguments: list[str]) -> int:
     from fssd.plots import check_suffix, require_matplotlib, save_plot
 
     check_suffix(command.out)
-    if not command.runs:
+    if all(run.is_file() for run in command.runs):
         raise ConfigError("there is nothing to plot; name the folders of runs")
     require_matplotlib()
-    curves = read_curves(command.runs, command.metric_name)
+    # `runs/table2/*` also names the tables that lie beside the runs.
+    curves = read_curves([run for run in command.runs if not run.is_file()], command.metric_name)
     axes = draw_curves(curves)
     for line in curves.lines:
         if line.left_out:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -102,6 +103,12 @@ def check_thresholds(**values: float) -> None:
     for name, value in values.items():
         if not 0 <= value <= 1:
             raise ConfigError(f"{name} is {value}; it lies between 0 and 1")
+
+
+def check_minutes(minutes: float | None) -> None:
+    """Raise ConfigError unless it is a length of time."""
+    if minutes is not None and not 0 < minutes < math.inf:
+        raise ConfigError(f"minutes is {minutes}; it must be above 0 and finite")
 
 
 def check_counts(least: int = 1, **values: int) -> None:

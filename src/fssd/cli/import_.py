@@ -55,17 +55,19 @@ def run(arguments: list[str]) -> int:
 
 def file_format(file: Path) -> Literal["caffemodel", "pth", "safetensors"]:
     """What a file of weights is, by its first bytes. Raises CheckpointError if it cannot be read."""
+    from fssd.model.weights import is_safetensors
+
     try:
         with file.open("rb") as handle:
-            head = handle.read(9)
+            head = handle.read(4)
+        if is_safetensors(file):
+            return "safetensors"
     except FileNotFoundError as error:
         raise CheckpointError(f"{file}: there is no such file; check the path") from error
     except OSError as error:
         raise CheckpointError(f"{file}: cannot be read ({error.strerror or error})") from error
     if head.startswith((b"PK\x03\x04", b"\x80")):  # torch's archive, and the bare pickle before it
         return "pth"
-    if head[4:] == b"\0\0\0\0{":  # the header's length in eight bytes, then its JSON
-        return "safetensors"
     return "caffemodel"
 
 
@@ -89,15 +91,15 @@ def _read(command: Import, form: str) -> Imported:
 
 def _write_model(command: Import, found: Imported, form: str) -> None:
     from fssd.atomic import make_folder
-    from fssd.checkpoint import fill, save_model
+    from fssd.checkpoint import fill, holds_run, save_model
     from fssd.class_names import names_for
     from fssd.model.build import build_model
 
     classes = names_for(found.num_classes, command.classes)
-    if (command.out / "best.safetensors").exists():
+    if holds_run(command.out):
         raise ConfigError(
-            f"{command.out}: holds the best.safetensors of a training, which would be taken for the"
-            " imported model; choose another folder"
+            f"{command.out}: holds a training, whose models would be taken for the imported one or be"
+            " replaced; choose another folder"
         )
     network = build_model(command.model, found.num_classes, **found.options)
     fill(network, found.tensors, command.file)

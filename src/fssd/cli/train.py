@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import tyro
 import yaml
 
+from fssd.cli.eval import check_minutes
 from fssd.config import TrainConfig, load_config
 from fssd.errors import ConfigError
 
@@ -34,6 +35,7 @@ def run(arguments: list[str]) -> int:
     base = load_config(file) if file is not None else TrainConfig()
     command = tyro.cli(Train, prog="fssd train", args=arguments, default=Train(settings=base))
     settings = replace(command.settings, options={**base.options, **parse_options(command.set)})
+    check_minutes(command.minutes)
     from fssd.training.loop import train
 
     result = train(settings, resume=command.resume, minutes=command.minutes)
@@ -57,7 +59,7 @@ def parse_options(pairs: tuple[str, ...]) -> dict[str, Any]:
             raise ConfigError(f"--set takes KEY=VALUE, not {pair!r}; for example --set merge=sum")
         try:
             options[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:  # a date such as 2020-13-45 is no YAMLError
             raise ConfigError(f"--set {key}: {value!r} is not a YAML value") from error
     return options
 

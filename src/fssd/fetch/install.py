@@ -29,22 +29,24 @@ def install(
 ) -> str:
     """Fetch an archive and unpack it into a folder; returns its checksum, such as `md5:c52e27...`.
 
-    A file of its name that lies in the folder already is taken instead of a download. An archive without a
-    checksum in the table is not compared; its sha256 is returned. keep: leave the archive beside its files.
+    A file of its name that lies in the folder already is taken instead of a download, and stays. An archive
+    without a checksum in the table is not compared; its sha256 is returned. keep: leave a downloaded archive
+    beside its files.
     Raises FetchError; ConfigError if the folder cannot be made.
     """
     make_folder(folder)
     file = folder / archive.file_name
-    if not file.is_file():
+    brought = file.is_file()  # by hand, and then not ours to remove
+    if not brought:
         download(archive.url, file, size=archive.size, report=_stage(report, "download"), pauses=pauses)
-    checksum = _compare(archive, file, _stage(report, "check"))
+    checksum = _compare(archive, file, _stage(report, "check"), brought)
     last = unpack(file, folder, _stage(report, "unpack"))
     if hasattr(os, "sync"):
         os.sync()  # the note must not reach the disk before what it vouches for
     make_folder(folder / NOTES)
     note = {"url": archive.url, "checksum": checksum, "last": None if last is None else str(last)}
     atomic_write(_note(archive, folder), json.dumps(note))
-    if not keep:
+    if not (keep or brought):
         file.unlink()
     return checksum
 
@@ -64,11 +66,13 @@ def _note(archive: Archive, folder: Path) -> Path:
     return folder / NOTES / f"{archive.file_name}.json"
 
 
-def _compare(archive: Archive, file: Path, report: Report) -> str:
-    """The checksum of a file. Raises FetchError, and removes the file, if it is not the table's."""
+def _compare(archive: Archive, file: Path, report: Report, brought: bool) -> str:
+    """The checksum of a file. Raises FetchError if it is not the table's, and removes what was downloaded."""
     kind, expected = archive.checksum or ("sha256", None)
     found = _digest(file, kind, report)
     if expected not in (None, found):
+        if brought:
+            raise FetchError(f"{file}: its {kind} is {found}, not {expected}; remove it to have it fetched")
         file.unlink()
         reason = f"its {kind} is {found}, not {expected}; the file was removed, fetch it again"
         raise FetchError(f"{archive.url}: {reason}")

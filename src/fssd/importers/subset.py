@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fssd.atomic import make_folder
-from fssd.checkpoint import load_model, model_file, write_tensors
+from fssd.checkpoint import holds_run, load_model, model_file, write_tensors
 from fssd.errors import ConfigError, nearest
 from fssd.model.network import Network
 
@@ -32,20 +32,22 @@ def write_subset(
     """Write `folder`/final.safetensors with the classes `wanted` of a model; return it and their old names.
 
     model: a model file or the folder of a run. backbone: the module, for a model with one of the user's own.
-    The file's other facts are kept.
+    The file's other facts are kept, but for what was measured.
 
     Raises CheckpointError for a file that is no model; ConfigError for classes that it lacks, and for a
     folder where the result would be mistaken for the model it came from, or replace it.
     """
     source = model_file(model)
     target = folder / "final.safetensors"
-    if folder.resolve() == source.parent.resolve() or (folder / "best.safetensors").exists():
+    if folder.resolve() == source.parent.resolve() or holds_run(folder):
         raise ConfigError(f"{folder}: holds another model; choose a folder of its own")
     network, classes, facts = load_model(source, backbone)
     places = find_classes(classes, wanted)
     tensors = take_classes(network, places)
     make_folder(folder)
-    write_tensors(target, tensors, {**facts, "classes": list(wanted)})
+    # What was measured was measured on all classes.
+    kept = {key: value for key, value in facts.items() if key != "metrics"}
+    write_tensors(target, tensors, {**kept, "classes": list(wanted), "subset_of": list(classes)})
     return target, tuple(classes[place] for place in places)
 
 

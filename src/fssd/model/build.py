@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -146,9 +147,11 @@ def _check_options(name: str, design: Design, options: Mapping[str, Any]) -> Non
     if design.family == "ssd" and design.backbone == "vgg16" and options.get("backbone") is not None:
         raise ConfigError(f"{name} predicts from VGG16's own layers; pass a backbone to ssd300-lite instead")
 
-    align = options.get("align_corners", True)
-    if not isinstance(align, bool):
-        raise ConfigError(f"align_corners is {align!r}; it is true or false")
+    for key in ("align_corners", "reduce_all", "truncate"):
+        if not isinstance(options.get(key, True), bool):
+            raise ConfigError(f"{key} is {options[key]!r}; it is true or false")
+    if isinstance(options.get("sources"), str):
+        raise ConfigError(f"sources is the text {options['sources']!r}; it is a list such as [conv4_3, fc7]")
     variant = options.get("variant", "released")
     if variant not in VARIANTS:
         raise ConfigError(f"there is no variant {variant!r}{nearest(str(variant), VARIANTS)}")
@@ -187,7 +190,12 @@ def _three(name: str, values: Sequence[float]) -> tuple[float, ...]:
 
 
 def _ratios(rows: Sequence[Sequence[float]] | None) -> tuple[tuple[float, ...], ...] | None:
-    return None if rows is None else tuple(tuple(float(ratio) for ratio in row) for row in rows)
+    if rows is None:
+        return None
+    ratios = tuple(tuple(float(ratio) for ratio in row) for row in rows)
+    if not all(0 < ratio < math.inf for row in ratios for ratio in row):
+        raise ConfigError(f"ratios are {rows}; each must be above 0 and finite")
+    return ratios
 
 
 def _backbone(design: Design) -> nn.Module:

@@ -29,6 +29,11 @@ def load_detector(network: Network, classes: tuple[str, ...], file: Path) -> tup
             f"{file}: is a {loaded.network.spec.name}, not a {network.spec.name}; start from the same network"
         )
     given = loaded.network.state_dict()
+    extra = sorted(set(given) - set(network.state_dict()))
+    if extra:
+        raise CheckpointError(
+            f"{file}: has {extra[0]!r}, which the network lacks; give the same model options"
+        )
     chosen = [(0, 0)]  # rows (here, there) of an anchor; the background is the first
     chosen += [
         (here, 1 + loaded.classes.index(name))

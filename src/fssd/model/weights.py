@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from fssd.checkpoint import read_tensors
+from fssd.checkpoint import model_file, read_tensors
 from fssd.errors import CheckpointError, ConfigError
 from fssd.importers.decimate import decimate_fc6, decimate_fc7
 from fssd.model.backbones.vgg import VGG16Reduced
@@ -58,7 +58,10 @@ def load_ssd(network: Network, file: Path) -> int:
 
     The rest (fusion, pyramid, heads) keeps its fresh weights. Raises CheckpointError if it does not fit.
     """
+    file = model_file(file)
     tensors, facts = read_tensors(file)
+    if facts.get("kind") != "model":
+        raise CheckpointError(f"{file}: holds the state of a training, not a model; name the model beside it")
     if not str(facts.get("model", "")).startswith("ssd"):
         raise CheckpointError(
             f"{file}: is a {facts.get('model')}, not an SSD; name a trained ssd model to start from"
@@ -101,9 +104,10 @@ def read_state_dict(file: Path, wrappers: tuple[str, ...] = ()) -> dict[str, Ten
     if not file.is_file():
         raise CheckpointError(f"{file}: there is no such weights file; check the path")
     try:
-        if file.suffix == ".safetensors":
+        if is_safetensors(file):
             return dict(safetensors.torch.load_file(file))
-        loaded: Any = torch.load(file, map_location="cpu", weights_only=True)
+        with file.open("rb") as handle:  # given a path, torch goes by its suffix
+            loaded: Any = torch.load(handle, map_location="cpu", weights_only=True)
     except safetensors.SafetensorError as error:
         raise CheckpointError(f"{file}: is damaged or not a safetensors file ({error})") from error
     except Exception as error:  # a damaged pickle fails in any of a dozen ways, some without a message
@@ -115,6 +119,13 @@ def read_state_dict(file: Path, wrappers: tuple[str, ...] = ()) -> dict[str, Ten
     if not isinstance(loaded, Mapping) or not all(isinstance(v, Tensor) for v in loaded.values()):
         raise CheckpointError(f"{file}: holds no dict of tensors; save a state dict")
     return {str(key).removeprefix("module."): tensor for key, tensor in loaded.items()}
+
+
+def is_safetensors(file: Path) -> bool:
+    """Whether a file begins as safetensors do, with the length of a JSON header; its name does not matter."""
+    with file.open("rb") as handle:
+        head = handle.read(9)
+    return head[4:] == b"\0\0\0\0{"
 
 
 def vgg16_layers(tensors: Mapping[str, Tensor], colours: str | None = None) -> dict[str, Tensor]:
@@ -152,7 +163,8 @@ def vgg16_names(tensors: Mapping[str, Tensor]) -> dict[str, str]:
         places = {
             f"features.{place}": layer for place, layer in VGG_PLACES.items() if not layer.startswith("fc")
         }
-        if all(key in tensors and tensors[key].shape == shape for key, shape in FULLY_CONNECTED.items()):
+        whole = all(key in tensors and tensors[key].shape == shape for key, shape in FULLY_CONNECTED.items())
+        if whole and _is_classifier(tensors):
             places |= {"classifier.0": "fc6", "classifier.3": "fc7"}
     elif any(key.partition(".")[0].isdigit() for key in tensors):
         places = {str(place): layer for place, layer in VGG_PLACES.items()}

@@ -30,7 +30,7 @@ def _frozen(network: Network, stages: int) -> list[nn.Module]:
     if not stages:
         return []
     listed = getattr(network.backbone, "stages", None)
-    if listed is None:
+    if listed is None or isinstance(listed, nn.Module):
         raise ConfigError("this backbone does not list its stages; give it a method stages() or freeze none")
     known: list[list[nn.Module]] = listed()
     if stages > len(known):

@@ -6,7 +6,7 @@ import json
 import math
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from rich.console import Console
@@ -100,8 +100,15 @@ class Means:
         return means
 
 
-def last_evaluation(folder: Path) -> dict[str, Any] | None:
-    """The last evaluation in a run's log, as `Report.to_json` has it; None if there is none."""
+class LastEvaluation(NamedTuple):
+    """iteration: after so many updates. report: as `Report.to_json` has it."""
+
+    iteration: int
+    report: dict[str, Any]
+
+
+def last_evaluation(folder: Path) -> LastEvaluation | None:
+    """The last evaluation in a run's log; None if there is none."""
     path = folder / LOG_FILE
     if not path.exists():
         return None
@@ -111,8 +118,7 @@ def last_evaluation(folder: Path) -> dict[str, Any] | None:
         except ValueError:
             continue  # a line that was being written when the run was killed
         if isinstance(content, dict) and isinstance(content.get("evaluation"), dict):
-            found: dict[str, Any] = content["evaluation"]
-            return found
+            return LastEvaluation(content["iteration"], content["evaluation"])
     return None
 
 

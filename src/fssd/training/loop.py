@@ -46,7 +46,9 @@ from fssd.training.state import (
     save_state,
 )
 
+_ALL_THREADS = torch.get_num_threads()  # before any run set its own
 CONFIG_FILE = "config.yaml"
+BEST_FILE = "best.safetensors"
 FINAL_FILE = "final.safetensors"
 
 
@@ -82,7 +84,7 @@ def train(
     stop_at = math.inf if minutes is None else time.monotonic() + 60 * minutes
     config = resolve(config)
     assert config.data is not None and config.out is not None
-    torch.set_num_threads(config.threads or torch.get_num_threads())
+    torch.set_num_threads(config.threads or _ALL_THREADS)
     train_set = _open(config, config.train_split, None)
     val_set = _open(config, config.val_split, train_set.classes) if config.val_split else None
     if val_set is not None:
@@ -162,6 +164,10 @@ class _Run:
                 self.scaler.load_state_dict(document["scaler"])
         elif state.exists() or ((self.out / CONFIG_FILE).exists() and not resume):
             raise ConfigError(f"{self.out}: already holds a run; go on with --resume or choose another --out")
+        elif (self.out / BEST_FILE).exists() or (self.out / FINAL_FILE).exists():
+            raise ConfigError(
+                f"{self.out}: holds a model but no {STATE_FILE} to go on from; choose another --out"
+            )
         else:
             start_weights(self.network, self.train_set.classes, self.config)
             if self.average is not None:
@@ -185,7 +191,7 @@ class _Run:
         finally:
             if log is not None:
                 log.close()
-        best = self.out / "best.safetensors"
+        best = self.out / BEST_FILE
         if self.progress.iteration < self.total:
             return Result(self.out, best if best.exists() else None, self.progress.best, finished=False)
         final = self.out / FINAL_FILE
@@ -331,7 +337,7 @@ class _Run:
             if better:
                 self.progress = self.progress._replace(best=report.map)
                 facts = self._facts(report) | {"iteration": done}
-                path = self.out / "best.safetensors"
+                path = self.out / BEST_FILE
                 save_model(path, self._weights(), self.network, self.train_set.classes, facts)
             if log is not None:
                 log.evaluation(done, json.loads(report.to_json()), better)

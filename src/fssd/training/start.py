@@ -44,7 +44,8 @@ def start_weights(network: Network, classes: tuple[str, ...], config: TrainConfi
         return
     if config.start == "model":
         assert config.weights is not None
-        load_detector(network, classes, config.weights)
+        shared = load_detector(network, classes, config.weights)
+        print(f"starts from {config.weights} with {len(shared)} of {len(classes)} classes known to it")
         return
     if config.start == "ssd":
         assert config.weights is not None

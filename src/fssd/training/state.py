@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fssd.checkpoint import fill, read_tensors, write_tensors
-from fssd.config import RESUME_MAY_CHANGE
+from fssd.config import RESUME_MAY_CHANGE, TrainConfig, to_values
 from fssd.data.sample import DataSet
 from fssd.errors import CheckpointError, ConfigError
 from fssd.model.network import Network
@@ -102,11 +103,15 @@ def check_same_settings(document: dict[str, Any], config: dict[str, Any], world:
         )
 
 
-def require_same(before: dict[str, Any], now: dict[str, Any], run: Path) -> None:
-    """Raise ConfigError naming the first setting that differs, but for those a resumed run may change."""
-    before, now = json.loads(json.dumps(before)), json.loads(json.dumps(now))
+def require_same(
+    before: dict[str, Any], now: dict[str, Any], run: Path, may_change: Set[str] = RESUME_MAY_CHANGE
+) -> None:
+    """Raise ConfigError naming the first setting that differs, but for those that may."""
+    # A setting that did not exist yet stood at what is now its default.
+    before = json.loads(json.dumps({**to_values(TrainConfig()), **before}))
+    now = json.loads(json.dumps(now))
     for key in sorted(set(before) | set(now)):
-        if key not in RESUME_MAY_CHANGE and before.get(key) != now.get(key):
+        if key not in may_change and before.get(key) != now.get(key):
             raise ConfigError(
                 f"{run}: was made with {key} {before.get(key)!r}, not {now.get(key)!r};"
                 " resume with the settings of the run or start another in a new --out"
