@@ -50,6 +50,10 @@ class FetchError(FssdError):
     """A download that failed, or an archive that is damaged, is not the one expected, or would do harm."""
 
 
+class ExportError(FssdError):
+    """An exported model that does not do what the PyTorch model does; nothing was written."""
+
+
 def _rebuild(kind: type[DataError], reason: str, file: Path | None, place: str) -> DataError:
     return kind(reason, file=file, place=place)
 

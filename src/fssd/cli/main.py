@@ -24,7 +24,7 @@ COMMANDS = {
     "scatter": "plot speed on this machine against accuracy (Fig. 5)",
     "compare": "draw what two models find in the same images (Fig. 6)",
     "submit": "detect on a test split and pack results for the VOC or COCO server",
-    "export": "write a model as ONNX or OpenVINO, checked against the original",
+    "export": "write a model for ONNX Runtime or OpenVINO, checked against PyTorch",
     "demo": "make digit scenes, train fssd300-lite on them for minutes, show what it learned",
 }
 

@@ -1,0 +1,127 @@
+"""fssd export MODEL --to onnx|openvino [--nms] [--int8 --calibrate DATA] --out FILE"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from fssd.cli.eval import check_counts, check_thresholds
+from fssd.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fssd.export.write import Trial
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a model as a file for ONNX Runtime or OpenVINO, if it does there what it does in PyTorch."""
+
+    model: Annotated[Path, tyro.conf.Positional]
+    """Model file, or the folder of a run."""
+    out: Path
+    """File to write: .onnx, or .xml for OpenVINO, which gets a .bin beside it."""
+    to: Literal["onnx", "openvino"] = "onnx"
+    """Runtime that will read it."""
+    raw: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """End in offsets and logits of every prior (the default); thresholds are then chosen when it is used."""
+    nms: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """End in boxes, scores and labels, with the thresholds below built in."""
+    score: float = 0.01
+    """Least score, with --nms."""
+    overlap: float = 0.45
+    """Overlap above which the weaker of two detections of one class is dropped, with --nms."""
+    top_k: int = 400
+    """Candidates in each class before NMS, with --nms."""
+    keep: int = 200
+    """Detections in an image after NMS, with --nms."""
+    int8: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Eight-bit integers; needs --calibrate."""
+    calibrate: Path | None = None
+    """Data set for --int8: the ranges of its training images, mAP of its validation images."""
+    train_split: str = "train"
+    """Split of --calibrate whose images are shown."""
+    val_split: str = "val"
+    """Split of --calibrate to measure on."""
+    bad_share: float = 0.02
+    """Share of images with errors (0..1) that may be left out with a warning; above it, nothing runs."""
+    allow_drop: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Write an eight-bit file even if it loses more than 1 point of mAP."""
+    images: tuple[str, ...] = ()
+    """Images or folders to compare the runtimes on, at most 300 of them; below 33, made ones are added."""
+
+
+def run(arguments: list[str]) -> int:
+    """Export, check, and say how near the file is."""
+    command = tyro.cli(Export, prog="fssd export", args=arguments)
+    _check(command)
+    from fssd.atomic import make_folder
+    from fssd.detector import Detector
+    from fssd.export.write import check_suffix, export_model
+    from fssd.runtimes.header import Thresholds
+
+    check_suffix(command.out, command.to)
+    detector = Detector.load(command.model, device="cpu")
+    _ = detector.network  # an exported file cannot be exported again
+    make_folder(command.out.parent)
+    thresholds = Thresholds(command.score, command.overlap, command.top_k, command.keep)
+    done = export_model(
+        detector,
+        command.out,
+        command.to,
+        nms=thresholds if command.nms else None,
+        images=_pictures(command, detector.image_size),
+        trial=_trial(command, detector.image_size, detector.classes),
+        allow_drop=command.allow_drop,
+    )
+    if done.parity is not None:
+        print(done.parity)
+    if done.maps is not None:
+        print("mAP (voc12): {:.1f} fp32 in PyTorch, {:.1f} int8".format(*(100 * m for m in done.maps)))
+    print(f"exported: {command.out}")
+    return 0
+
+
+def _check(command: Export) -> None:
+    """Raise ConfigError for choices that do not fit together."""
+    check_thresholds(score=command.score, overlap=command.overlap, bad_share=command.bad_share)
+    check_counts(top_k=command.top_k, keep=command.keep)
+    if command.raw and command.nms:
+        raise ConfigError("--raw and --nms are two ends of the graph; choose one")
+    if command.int8 and command.calibrate is None:
+        raise ConfigError("--int8 needs images to see the ranges of; name a data set with --calibrate")
+    if command.calibrate is not None and not command.int8:
+        raise ConfigError("--calibrate is for --int8; add that, or show the check images with --images")
+
+
+def _pictures(command: Export, size: int) -> Tensor | None:
+    """The user's images for the check, (N, 3, size, size), if any."""
+    if not command.images:
+        return None
+    from fssd.export.pictures import read_pictures
+    from fssd.inputs import find_inputs, is_video
+
+    files = [file for file in find_inputs(command.images) if not is_video(file)]
+    return read_pictures(files, size) if files else None
+
+
+def _trial(command: Export, size: int, classes: tuple[str, ...]) -> Trial | None:
+    """Calibration images of the training split and the split to measure on, if they are asked for."""
+    if command.calibrate is None:
+        return None
+    from fssd.data.source import open_data, print_left_out, require_usable
+    from fssd.evaluation.report import check_measurable
+    from fssd.export.pictures import read_pictures
+    from fssd.export.write import Trial
+
+    shown = open_data(command.calibrate, command.train_split)
+    measured = open_data(command.calibrate, command.val_split)
+    for part in (shown, measured):
+        require_usable(part, command.bad_share)
+        print_left_out(part)
+    check_measurable(measured, classes, "voc12")
+    return Trial(read_pictures([record.path for record in shown.records], size), measured)

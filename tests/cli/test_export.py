@@ -1,0 +1,109 @@
+"""fssd export: its choices, its answers, and mistakes in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fssd.cli.export import run
+from fssd.data.sample import DataSet
+from fssd.errors import CheckpointError, ConfigError, DataError
+from fssd.export import write
+from fssd.export.parity import Parity
+from fssd.export.write import Exported
+from fssd.runtimes.header import Thresholds
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What `export_model` was asked for; nothing is exported."""
+    seen: list[dict[str, Any]] = []
+
+    def note(detector: Any, out: Path, to: str, **settings: Any) -> Exported:
+        seen.append({"out": out, "to": to, **settings})
+        if settings["trial"] is not None:
+            return Exported(maps=(0.906, 0.901))
+        return Exported(parity=Parity(32, 640, 2e-4, 1e-6, 1))
+
+    monkeypatch.setattr(write, "export_model", note)
+    return seen
+
+
+def ask(*words: object) -> int:
+    return run([str(word) for word in words])
+
+
+def test_raw_onnx_is_the_default(
+    calls: list[dict[str, Any]], model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "new" / "a.onnx"
+    assert ask(model_file, "--out", out) == 0
+    assert ask(model_file, "--raw", "--out", out) == 0
+    assert calls[0] == calls[1]
+    assert (calls[0]["to"], calls[0]["nms"], calls[0]["trial"], calls[0]["images"]) == (
+        "onnx",
+        None,
+        None,
+        None,
+    )
+    text = capsys.readouterr().out
+    assert "640 detections in 32 images agree" in text and str(out) in text
+    assert out.parent.is_dir()
+
+
+def test_thresholds_and_images(
+    calls: list[dict[str, Any]], model_file: Path, scenes: Path, tmp_path: Path
+) -> None:
+    words = ("--nms", "--score", 0.2, "--overlap", 0.5, "--top-k", 100, "--keep", 50)
+    pictures = scenes / "JPEGImages"
+    ask(model_file, "--to", "openvino", *words, "--images", pictures, "--out", tmp_path / "a.xml")
+    assert calls[0]["nms"] == Thresholds(0.2, 0.5, 100, 50)
+    assert calls[0]["images"].shape == (16, 3, 300, 300)
+
+
+def test_calibration_sees_the_training_split_and_measures_on_the_other(
+    calls: list[dict[str, Any]],
+    model_file: Path,
+    scenes: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ask(model_file, "--int8", "--calibrate", scenes, "--out", tmp_path / "a.onnx", "--allow-drop")
+    trial = calls[0]["trial"]
+    assert trial.images.shape == (12, 3, 300, 300)
+    assert isinstance(trial.measured, DataSet) and len(trial.measured) == 4
+    assert calls[0]["allow_drop"]
+    assert "90.6 fp32 in PyTorch, 90.1 int8" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--raw", "--nms"], "choose one"),
+        (["--int8"], "--calibrate"),
+        (["--calibrate", "x"], "--int8"),
+        (["--score", "1.5"], "score"),
+        (["--keep", "0"], "keep"),
+        (["--to", "openvino"], "rename"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_choices_that_do_not_fit(
+    calls: list[dict[str, Any]], model_file: Path, tmp_path: Path, words: list[str], reason: str
+) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        ask(model_file, *words, "--out", tmp_path / "a.onnx")
+    assert calls == []
+
+
+def test_what_is_not_there(calls: list[dict[str, Any]], model_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a.onnx"
+    with pytest.raises(CheckpointError, match="nothing"):
+        ask(tmp_path / "nothing.safetensors", "--out", out)
+    with pytest.raises(DataError, match="nothing"):
+        ask(model_file, "--images", tmp_path / "nothing", "--out", out)
+    with pytest.raises(DataError, match="nothing"):
+        ask(model_file, "--int8", "--calibrate", tmp_path / "nothing", "--out", out)
+    assert calls == []
