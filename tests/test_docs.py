@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import shlex
+import statistics
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -93,3 +95,20 @@ def test_readme_lists_every_model() -> None:
 def test_no_placeholder_is_left() -> None:
     for page in PAGES:
         assert not re.search(r"\b(?:RESULTS|DEMO)_[A-Z]+\b", page.read_text(encoding="utf-8")), page
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "docs" / "results").glob("*.csv")), ids=lambda file: file.stem)
+def test_tables_of_results_are_those_of_the_runs(file: Path) -> None:
+    with file.open(encoding="utf-8") as stream:
+        runs = list(csv.DictReader(stream))
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    section = page.split(f"](results/{file.name})")[0].rpartition("## ")[2]
+    for name in dict.fromkeys(run["row"] for run in runs):
+        own = [run for run in runs if run["row"] == name]
+        (line,) = [line for line in section.splitlines() if line.startswith(f"| {name} |")]
+        cells = [cell.strip() for cell in line.split("|")[1:-1]]
+        assert cells[1] == str(len(own))
+        for measure, cell in zip(("mAP", "small", "medium", "large"), cells[3:7], strict=True):
+            values = [float(run[measure]) for run in own]
+            shown = f"{statistics.mean(values):.1f}"
+            assert cell == (shown if len(own) == 1 else f"{shown} ± {statistics.stdev(values):.1f}")

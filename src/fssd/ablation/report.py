@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import platform
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from fssd.ablation.run import Run
 from fssd.ablation.table import MEASURES, Cost, Line, csv_rows, make_lines, markdown
 from fssd.atomic import atomic_write
 from fssd.plots import INK, QUIET, TEXT, colour, new_panels, save_plot, save_table
+from fssd.scatter import machine
 from fssd.training.log import last_evaluation
 
 if TYPE_CHECKING:
@@ -47,9 +47,8 @@ def _notes(report: dict[str, Any], run: Run) -> list[str]:
     return [
         f"AP in percent ({report.get('metric')}, IoU {iou}) on {report.get('images')} images of split"
         f" {run.config.val_split} after the last update; mean ± standard deviation over the seeds.",
-        f"Updates x images in each; ms: network alone, one image, fp32, median,"
-        f" {torch.get_num_threads()} threads of {platform.processor() or platform.machine()}."
-        " The last column is the paper's figure.",
+        "Updates x images in each; ms: network alone, one image, fp32, median"
+        f" ({machine(torch.device('cpu'))}). The last column is the paper's figure.",
     ]
 
 
