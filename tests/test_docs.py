@@ -97,7 +97,10 @@ def test_no_placeholder_is_left() -> None:
         assert not re.search(r"\b(?:RESULTS|DEMO)_[A-Z]+\b", page.read_text(encoding="utf-8")), page
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "docs" / "results").glob("*.csv")), ids=lambda file: file.stem)
+RESULTS = sorted((ROOT / "docs" / "results").glob("*.csv"))
+
+
+@pytest.mark.parametrize("file", RESULTS, ids=lambda file: file.stem)
 def test_tables_of_results_are_those_of_the_runs(file: Path) -> None:
     with file.open(encoding="utf-8") as stream:
         runs = list(csv.DictReader(stream))
