@@ -112,6 +112,11 @@ def holds_run(folder: Path) -> bool:
     return any((folder / name).exists() for name in ("best.safetensors", "last.safetensors", "config.yaml"))
 
 
+def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with `prefix`, under the rest of their names."""
+    return {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
 def fill(module: nn.Module, tensors: Mapping[str, Tensor], file: Path) -> None:
     """Load a state dict that has to fit exactly. Raises CheckpointError naming what does not."""
     own = module.state_dict()

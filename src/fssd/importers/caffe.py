@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from fssd.errors import CheckpointError, ConfigError, nearest
 from fssd.importers.caffemodel import read_caffemodel
 from fssd.importers.decimate import decimate_fc6, decimate_fc7
-from fssd.importers.imported import ASPECTS, Imported
+from fssd.importers.imported import ASPECTS, Imported, prior_table
 from fssd.model.backbones.vgg import VGG16Reduced
 from fssd.model.blocks import CaffeBatchNorm
 from fssd.model.build import DESIGNS, build_model
@@ -42,7 +42,6 @@ SOURCES = {  # by the width of the concatenation, in its order
     1024: ("conv3_3", "conv4_3", "fc7", "conv7_2"),
     512: ("conv4_3", "fc7"),
 }
-PRIORS = {80: "coco"}  # table by the number of classes; VOC's for all others
 
 
 def import_caffe(file: Path, name: str, *, colours: str = "bgr", priors: str | None = None) -> Imported:
@@ -71,7 +70,7 @@ def import_caffe(file: Path, name: str, *, colours: str = "bgr", priors: str | N
     _check_kind(layers, name)
     heads = _head_sources(design.family, design.image_size)
     anchors, classes = _read_heads(layers, heads)
-    options: dict[str, Any] = {"priors": priors or PRIORS.get(classes, "voc")}
+    options: dict[str, Any] = {"priors": prior_table(classes, priors)}
     ratios = tuple(ASPECTS[number] for number in anchors)
     if ratios != RATIOS[design.image_size]:
         options["ratios"] = [list(row) for row in ratios]

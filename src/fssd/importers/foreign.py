@@ -137,8 +137,3 @@ def read_rgb(tensors: dict[str, Tensor], colours: str, layer: str = "backbone.co
     """Turn the first convolution, if it reads BGR, to read RGB; in place."""
     if colours == "bgr":
         tensors[layer] = tensors[layer].flip(1)
-
-
-def prior_table(classes: int, wanted: str | None) -> str:
-    """Table of prior sizes for so many classes without background: COCO's 80 have their own."""
-    return wanted or ("coco" if classes == 80 else "voc")

@@ -23,3 +23,8 @@ class Imported(NamedTuple):
     num_classes: int
     tensors: dict[str, Tensor]
     unused: tuple[str, ...]
+
+
+def prior_table(classes: int, wanted: str | None) -> str:
+    """Table of prior sizes for so many classes without background: COCO's 80 have their own."""
+    return wanted or ("coco" if classes == 80 else "voc")

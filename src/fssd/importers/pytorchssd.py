@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from fssd.importers.foreign import Foreign, Wanted, check_name, convolutions, prior_table, read_rgb
-from fssd.importers.imported import Imported
+from fssd.importers.foreign import Foreign, Wanted, check_name, convolutions, read_rgb
+from fssd.importers.imported import Imported, prior_table
 from fssd.model.extras import PORT_EXTRAS
 from fssd.model.necks import VGG_SOURCES
 from fssd.model.priors import PORT_RATIOS

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from fssd.importers.foreign import Foreign, Wanted, check_name, convolutions, prior_table, read_rgb
-from fssd.importers.imported import Imported
+from fssd.importers.foreign import Foreign, Wanted, check_name, convolutions, read_rgb
+from fssd.importers.imported import Imported, prior_table
 from fssd.model.extras import SSD_EXTRAS
 from fssd.model.priors import RATIOS
 from fssd.model.weights import VGG_PLACES

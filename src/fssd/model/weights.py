@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from fssd.checkpoint import model_file, read_tensors
+from fssd.checkpoint import below, model_file, read_tensors
 from fssd.errors import CheckpointError, ConfigError
 from fssd.importers.decimate import decimate_fc6, decimate_fc7
 from fssd.model.backbones.vgg import VGG16Reduced
@@ -66,11 +66,11 @@ def load_ssd(network: Network, file: Path) -> int:
         raise CheckpointError(
             f"{file}: is a {facts.get('model')}, not an SSD; name a trained ssd model to start from"
         )
-    taken = _fill_known(network.backbone, _below(tensors, "backbone."), file)
+    taken = _fill_known(network.backbone, below(tensors, "backbone."), file)
     extras = getattr(network.neck, "extras", None)
     if isinstance(extras, nn.ModuleDict):
         shared = {f"{name}.{rest}" for name in SHARED_EXTRAS for rest in ("0.weight", "0.bias")}
-        own = _below(tensors, "neck.extras.")
+        own = below(tensors, "neck.extras.")
         chosen = {key: own[key] for key in shared if key in own}
         if chosen:
             taken += _fill_known(extras, chosen, file, optional=tuple(extras.keys()))
@@ -191,10 +191,6 @@ def _take_pixels(tensors: dict[str, Tensor]) -> None:
     scaled = weight * scale[:, None, None]
     tensors["conv1_1.weight"] = scaled
     tensors["conv1_1.bias"] = bias + (scaled * shift[:, None, None]).sum(dim=(1, 2, 3))
-
-
-def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
 
 
 def _fill_known(

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fssd.checkpoint import fill, read_tensors, write_tensors
+from fssd.checkpoint import below, fill, read_tensors, write_tensors
 from fssd.config import RESUME_MAY_CHANGE, TrainConfig, to_values
 from fssd.data.sample import DataSet
 from fssd.errors import CheckpointError, ConfigError
@@ -75,18 +75,14 @@ def load_state(
     average: Average | None,
 ) -> Progress:
     """Take up a state that `read_state` read from `path`. Raises CheckpointError if it does not fit."""
-    fill(network, _below(tensors, "model/"), path)
-    momentum = _below(tensors, "momentum/")
+    fill(network, below(tensors, "model/"), path)
+    momentum = below(tensors, "momentum/")
     for name, parameter in network.named_parameters():
         if name in momentum:
             optimizer.state[parameter]["momentum_buffer"] = _like(momentum[name], parameter)
     if average is not None:
-        average.restore(_below(tensors, "average/"), document["average_updates"])
+        average.restore(below(tensors, "average/"), document["average_updates"])
     return Progress(document["iteration"], document["best"])
-
-
-def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)}
 
 
 def _like(saved: Tensor, parameter: Tensor) -> Tensor:
