@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import statistics
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from fssd.config import TrainConfig
 from fssd.model.build import build_model
 from fssd.model.cost import multiply_adds, parameters
 from fssd.model.network import Network, channels_last
+from fssd.scatter import median_seconds
 
 MEASURES = ("mAP", "small", "medium", "large")
 
@@ -49,15 +50,11 @@ class Line:
 def measure_costs(configs: Mapping[str, TrainConfig], classes: int, repeats: int = 7) -> dict[str, Cost]:
     """Cost of each row's network; the rows take turns at the clock, so that a busy moment hits all alike."""
     networks = {name: _network(config, classes) for name, config in configs.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in networks}
-    for turn in range(repeats + 1):
-        for name, network in networks.items():
-            taken = _forward_seconds(network)
-            if turn:  # the first is warm-up
-                seconds[name].append(taken)
+    steps = [partial(_forward, network) for network in networks.values()]
+    seconds = median_seconds(steps, repeats, warm_up=1)  # of VGG16 on a CPU one warm-up is long enough
     return {
-        name: Cost(parameters(network), multiply_adds(network), 1000 * statistics.median(seconds[name]))
-        for name, network in networks.items()
+        name: Cost(parameters(network), multiply_adds(network), 1000 * taken)
+        for (name, network), taken in zip(networks.items(), seconds, strict=True)
     }
 
 
@@ -65,12 +62,9 @@ def _network(config: TrainConfig, classes: int) -> Network:
     return channels_last(build_model(config.model, classes, **dict(config.options))).eval()
 
 
-def _forward_seconds(network: Network) -> float:
-    image = torch.zeros(1, 3, network.image_size, network.image_size)
-    with torch.inference_mode():
-        start = time.perf_counter()
-        network(image)
-        return time.perf_counter() - start
+@torch.inference_mode()
+def _forward(network: Network) -> None:
+    network(torch.zeros(1, 3, network.image_size, network.image_size))
 
 
 def make_lines(
