@@ -8,6 +8,7 @@ found.boxes, found.scores, found.labels, found.names, found.draw()
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -15,7 +16,7 @@ import cv2
 import numpy as np
 import PIL.Image
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fssd import boxes as box_maths
 from fssd.checkpoint import load_model
@@ -124,19 +125,34 @@ class Detector:
         """Detections for every record of a data set, in order, with the settings that papers evaluate at."""
         batches = picture_batches(Pictures(dataset.records, self.image_size), batch_size, workers)
         for images, sizes in batches:
-            found = self.runner.find(images, score=score, **settings)
-            yield from (self._named(f, size, None) for f, size in zip(found, sizes, strict=True))
+            yield from self.finish(self.runner.predict(images), sizes, score=score, **settings)
 
     def _detect(self, images: list[Image], keep_image: bool, settings: dict[str, Any]) -> list[Detections]:
-        size = self.image_size
-        warped = np.stack(
-            [cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR) for image in images]
+        sizes = [(image.shape[1], image.shape[0]) for image in images]
+        predicted = self.runner.predict(self.warp(images))
+        found = self.finish(predicted, sizes, **{"score": 0.5, **settings})
+        return (
+            [replace(f, image=image) for f, image in zip(found, images, strict=True)] if keep_image else found
         )
-        found = self.runner.find(torch.from_numpy(warped).permute(0, 3, 1, 2), **{"score": 0.5, **settings})
-        return [
-            self._named(f, (image.shape[1], image.shape[0]), image if keep_image else None)
-            for f, image in zip(found, images, strict=True)
-        ]
+
+    # ---- the stages between decoded images and detections, for those who time or batch them apart:
+    # ---- finish(runner.predict(warp(images)), sizes)
+
+    def warp(self, images: Sequence[Image]) -> Tensor:
+        """Decoded images (H, W, 3) uint8 RGB of any sizes to the network's input, (B, 3, S, S) uint8."""
+        size = self.image_size
+        warped = np.empty((len(images), size, size, 3), np.uint8)
+        for image, place in zip(images, warped, strict=True):
+            cv2.resize(image, (size, size), dst=place, interpolation=cv2.INTER_LINEAR)
+        return torch.from_numpy(warped).permute(0, 3, 1, 2)
+
+    def finish(self, predicted: Any, sizes: Sequence[tuple[int, int]], **settings: Any) -> list[Detections]:
+        """What `runner.predict` gave to detections, one for each of `sizes`, (width, height) of the images.
+
+        settings: as in `fssd.detect.detect`.
+        """
+        found = self.runner.finish(predicted, **settings)
+        return [self._named(f, size, None) for f, size in zip(found, sizes, strict=True)]
 
     def _named(self, found: Found, size: tuple[int, int], image: Image | None) -> Detections:
         """From pixels of the network input to pixels of the image, cut to it."""

@@ -26,15 +26,22 @@ EXPORTED = (".onnx", ".xml")
 
 
 class Runner(Protocol):
-    """A detector without class names. image_size: side of its input, pixels."""
+    """A detector without class names, in two stages. image_size: side of its input, pixels."""
 
     image_size: int
 
+    def predict(self, images: Tensor) -> Any:
+        """What the network says of (B, 3, S, S) uint8 RGB; a value for `finish` alone to read."""
+
+    def finish(self, predicted: Any, **settings: Any) -> list[Found]:
+        """The detections in what `predict` gave; settings as in `fssd.detect.detect`."""
+
     def find(self, images: Tensor, **settings: Any) -> list[Found]:
-        """Detections of (B, 3, S, S) uint8 RGB; settings as in `fssd.detect.detect`."""
+        """Detections of (B, 3, S, S) uint8 RGB: both stages."""
+        return self.finish(self.predict(images), **settings)
 
 
-class NetworkRunner:
+class NetworkRunner(Runner):
     """A network, in evaluation mode, on its device."""
 
     def __init__(self, network: Network) -> None:
@@ -42,13 +49,18 @@ class NetworkRunner:
         self.image_size = network.image_size
 
     @torch.inference_mode()
-    def find(self, images: Tensor, **settings: Any) -> list[Found]:
+    def predict(self, images: Tensor) -> Raw:
         """See `Runner`."""
         inputs = images.to(self.network.priors.device).float().contiguous(memory_format=torch.channels_last)
-        return detect(self.network(inputs), self.network.priors, **settings)
+        return self.network(inputs)  # type: ignore[no-any-return]
+
+    @torch.inference_mode()
+    def finish(self, predicted: Raw, **settings: Any) -> list[Found]:
+        """See `Runner`."""
+        return detect(predicted, self.network.priors, **settings)
 
 
-class FileRunner:
+class FileRunner(Runner):
     """An exported file. NMS runs here or in the file, as the file has it."""
 
     def __init__(self, session: Session, header: Header) -> None:
@@ -57,15 +69,18 @@ class FileRunner:
         self.image_size = header.image_size
         self.priors = make_priors(header.levels)
 
+    def predict(self, images: Tensor) -> Sequence[npt.NDArray[Any]]:
+        """See `Runner`."""
+        return self.session(np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy()))
+
     @torch.inference_mode()
-    def find(self, images: Tensor, **settings: Any) -> list[Found]:
+    def finish(self, predicted: Sequence[npt.NDArray[Any]], **settings: Any) -> list[Found]:
         """See `Runner`. Raises ConfigError for settings that a file with NMS inside cannot follow."""
-        wanted = None if self.thresholds is None else _inside(self.thresholds, settings)
-        outputs = self.session(np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy()))
-        if wanted is None:
-            offsets, logits = (torch.from_numpy(output) for output in outputs)
-            return detect(Raw(offsets, logits), self.priors, **settings)
-        return [_cut(wanted, *row) for row in zip(*outputs, strict=True)]
+        if self.thresholds is not None:
+            wanted = _inside(self.thresholds, settings)
+            return [_cut(wanted, *row) for row in zip(*predicted, strict=True)]
+        offsets, logits = (torch.from_numpy(output) for output in predicted)
+        return detect(Raw(offsets, logits), self.priors, **settings)
 
 
 def open_file(path: Path, device: str, threads: int | None) -> tuple[FileRunner, Header]:
