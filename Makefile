@@ -5,18 +5,28 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint browser clean
 
 demo: $(VENV)/.demo
 	$(BIN)/fssd demo --out runs/demo
 
-test: lint
+test: lint browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/mypy
+
+# Pages are tested in Debian's Chromium. Where it is missing and cannot be installed (no root, no apt-get, no
+# network), those tests are skipped and say so.
+browser:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null \
+	|| command -v google-chrome >/dev/null || { \
+		test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
+		&& timeout 60 apt-get -qq -o Acquire::Retries=0 -o Acquire::http::Timeout=20 update \
+		&& DEBIAN_FRONTEND=noninteractive timeout 300 apt-get -qq -y --no-install-recommends install chromium; \
+	} >/dev/null 2>&1 || echo "no Chromium: the tests of pages will be skipped"
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

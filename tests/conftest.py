@@ -1,10 +1,12 @@
-"""What several tests share: digit scenes, backbones that cost next to nothing, a model file."""
+"""What several tests share: digit scenes, backbones that cost next to nothing, a model file, a browser."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -65,3 +67,31 @@ def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("model") / "untrained.safetensors"
     save_model(path, network.state_dict(), network, CLASSES, {"iteration": 0})
     return path
+
+
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM_FLAGS = (
+    "--no-sandbox",  # root, as in most containers, cannot have one
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium without a window, with a fresh profile (a playwright Browser); or a skip that says why.
+
+    Of a module, not of the session: while it is open no other test of the process could use asyncio.
+    """
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
+    program = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if program is None:
+        pytest.skip("needs Chromium, on Debian: apt-get install chromium")
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=program, headless=True, args=list(CHROMIUM_FLAGS))
+        yield opened
+        opened.close()
