@@ -16,7 +16,6 @@ from fssd.scatter import (
     colour_card,
     detection_speeds,
     draw_scatter,
-    median_seconds,
     require_one_metric,
     stored_accuracy,
     write_csv,
@@ -24,21 +23,6 @@ from fssd.scatter import (
 
 POINTS = [Point("ours", 20.0, 0.75), Point("other", 25.0, 0.5)]
 VOC12 = Accuracy(0.75, "voc12", 0.5)
-
-
-def test_median_leaves_the_warm_up_out_and_models_take_turns() -> None:
-    now = 0.0
-    order: list[str] = []
-    costs = {"a": iter([100.0, 1.0, 5.0, 2.0]), "b": iter([100.0, 7.0, 7.0, 70.0])}
-
-    def step(name: str) -> None:
-        nonlocal now
-        order.append(name)
-        now += next(costs[name])
-
-    times = median_seconds([lambda: step("a"), lambda: step("b")], repeats=3, warm_up=1, clock=lambda: now)
-    assert times == [2.0, 7.0]
-    assert order == ["a", "b"] * 4
 
 
 def test_speed_of_a_model(model_file: Path) -> None:

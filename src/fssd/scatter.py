@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
@@ -12,6 +11,7 @@ import cv2
 import numpy as np
 import torch
 
+from fssd.bench.timing import take_turns
 from fssd.data.sample import Image
 from fssd.detect import detect
 from fssd.detector import Detector
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 WIDTH, HEIGHT = 900, 600  # pixels
-WARM_UP = 3  # detections before the clock runs: the first ones choose kernels and claim memory
 WIDE = 4  # a logarithmic axis from this ratio of speeds on
 
 
@@ -106,27 +105,7 @@ def detection_speeds(
     """
     picture = colour_card() if image is None else image
     steps = [_step(detector, picture) for detector in detectors]
-    return [1 / seconds for seconds in median_seconds(steps, repeats)]
-
-
-def median_seconds(
-    steps: Sequence[Callable[[], object]],
-    repeats: int,
-    warm_up: int = WARM_UP,
-    clock: Callable[[], float] = time.perf_counter,
-) -> list[float]:
-    """The median time of each step, after calls that do not count. `clock` tells seconds.
-
-    The steps take turns, so that what else the machine does slows all of them alike.
-    """
-    times: list[list[float]] = [[] for _ in steps]
-    for turn in range(warm_up + repeats):
-        for step, own in zip(steps, times, strict=True):
-            start = clock()
-            step()
-            if turn >= warm_up:
-                own.append(clock() - start)
-    return [median(own) for own in times]
+    return [1 / median(times) for times in take_turns(dict(enumerate(steps)), repeats).values()]
 
 
 def colour_card() -> Image:

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 
 from fssd.ablation.plan import Row
+from fssd.bench.timing import take_turns
 from fssd.config import TrainConfig
 from fssd.model.build import build_model
 from fssd.model.cost import multiply_adds, parameters
 from fssd.model.network import Network, channels_last
-from fssd.scatter import median_seconds
 
 MEASURES = ("mAP", "small", "medium", "large")
 
@@ -50,11 +50,11 @@ class Line:
 def measure_costs(configs: Mapping[str, TrainConfig], classes: int, repeats: int = 7) -> dict[str, Cost]:
     """Cost of each row's network; the rows take turns at the clock, so that a busy moment hits all alike."""
     networks = {name: _network(config, classes) for name, config in configs.items()}
-    steps = [partial(_forward, network) for network in networks.values()]
-    seconds = median_seconds(steps, repeats, warm_up=1)  # of VGG16 on a CPU one warm-up is long enough
+    steps = {name: partial(_forward, network) for name, network in networks.items()}
+    times = take_turns(steps, repeats, warm_up=1)  # of VGG16 on a CPU one warm-up is long enough
     return {
-        name: Cost(parameters(network), multiply_adds(network), 1000 * taken)
-        for (name, network), taken in zip(networks.items(), seconds, strict=True)
+        name: Cost(parameters(network), multiply_adds(network), 1000 * statistics.median(times[name]))
+        for name, network in networks.items()
     }
 
 
