@@ -20,6 +20,7 @@ from fssd.atomic import atomic_write
 from fssd.errors import CheckpointError, ConfigError
 from fssd.model.build import build_model
 from fssd.model.network import Network
+from fssd.zoo.models import MODELS, find_model
 
 FORMAT = 1
 HEADER = "fssd"  # one key, so that the bytes of a file do not depend on the order of a hash table
@@ -65,7 +66,8 @@ def load_model(
 ) -> Loaded:
     """Read a model file.
 
-    path: a .safetensors file, or a run's folder, of which best.safetensors is taken, else final.safetensors.
+    path: a .safetensors file; a run's folder, of which best.safetensors is taken, else final.safetensors; or
+    the name of a packaged model. Tensors in half precision are widened to the network's float32.
     backbone: the module to fill, for a model that was built with one of the user's own.
 
     Raises CheckpointError for a missing, damaged or foreign file, or one that does not fit together.
@@ -94,15 +96,17 @@ def load_model(
 
 
 def model_file(path: Path) -> Path:
-    """The model file that a path stands for. Raises CheckpointError if there is none."""
+    """The model file that a path or a packaged model's name stands for. Raises CheckpointError if none."""
+    path = find_model(path)
     if path.is_file():
         return path
     if path.is_dir():
         for name in ("best.safetensors", "final.safetensors"):
             if (path / name).is_file():
                 return path / name
+        hidden = ", or name the packaged model from another folder" if str(path) in MODELS else ""
         raise CheckpointError(
-            f"{path}: this folder holds no best.safetensors or final.safetensors; train into it first"
+            f"{path}: this folder holds no best.safetensors or final.safetensors; train into it first{hidden}"
         )
     raise CheckpointError(f"{path}: there is no such model file; check the path")
 

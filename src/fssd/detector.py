@@ -28,6 +28,7 @@ from fssd.detections import Detections
 from fssd.errors import ConfigError, ImageError
 from fssd.model.network import Network
 from fssd.runtimes.runner import EXPORTED, NetworkRunner, Runner, open_file
+from fssd.zoo.models import find_model
 
 Picture = str | Path | PIL.Image.Image | np.ndarray
 
@@ -55,13 +56,14 @@ class Detector:
         backbone: nn.Module | None = None,
         threads: int | None = None,
     ) -> Detector:
-        """Open a model file, a run's folder, or what `fssd export` wrote (.onnx, OpenVINO's .xml).
+        """Open a model file, a run's folder, what `fssd export` wrote (.onnx, OpenVINO's .xml), or a model
+        of the package by its name: "animals", or "animals-int8" for OpenVINO.
 
         device: "cpu", "cuda", ... or "auto". backbone: the module of a model with a backbone of its own.
         threads: of an exported file's runtime, one a core if None; PyTorch has `torch.set_num_threads`.
         Raises CheckpointError, ConfigError.
         """
-        path = Path(path)
+        path = find_model(Path(path))
         if path.suffix in EXPORTED:
             runner, header = open_file(path, device, threads)
             return cls(runner, header.classes, header.facts)

@@ -17,7 +17,7 @@ class Compare:
     """Draw what two models find in the same images, one row each, as the paper's Fig. 6."""
 
     model_a: Annotated[Path, tyro.conf.Positional]
-    """Model file, or the folder of a run, of the upper row."""
+    """Model file, the folder of a run, or a packaged model, of the upper row."""
     model_b: Annotated[Path, tyro.conf.Positional]
     """The same for the lower row; it may know other classes."""
     images: Annotated[tuple[str, ...], tyro.conf.Positional]

@@ -1,4 +1,4 @@
-"""fssd detect MODEL IMAGES... --out DIR; exit code 1 if an input could not be read."""
+"""fssd detect MODEL IMAGES... [--out DIR]; exit code 1 if an input could not be read."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Detect:
     """Find objects in images, folders, patterns and videos; write pictures and JSON."""
 
     model: Annotated[Path, tyro.conf.Positional]
-    """Model file, or the folder of a run."""
+    """Model file, the folder of a run, or a packaged model: animals."""
     images: Annotated[tuple[str, ...], tyro.conf.Positional]
     """Image and video files, folders, or patterns such as "shots/**/*.jpg"."""
-    out: Path
+    out: Path = Path("found")
     """Folder for the results."""
     score: float = 0.5
     """Show detections that score more than this."""

@@ -17,7 +17,7 @@ class Eval:
     """Measure a model on a data set."""
 
     model: Annotated[Path, tyro.conf.Positional]
-    """Model file, or the folder of a run."""
+    """Model file, the folder of a run, or a packaged model: animals."""
     data: Path
     """Data set, in any form that `fssd train` takes."""
     split: str | None = "val"

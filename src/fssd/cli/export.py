@@ -22,7 +22,7 @@ class Export:
     """Write a model as a file for ONNX Runtime or OpenVINO, if it does there what it does in PyTorch."""
 
     model: Annotated[Path, tyro.conf.Positional]
-    """Model file, or the folder of a run."""
+    """Model file, the folder of a run, or a packaged model: animals."""
     out: Path
     """File to write: .onnx, or .xml for OpenVINO, which gets a .bin beside it."""
     to: Literal["onnx", "openvino"] = "onnx"

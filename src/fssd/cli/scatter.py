@@ -22,7 +22,7 @@ class Scatter:
     """Plot speed on this machine against accuracy, as the paper's Fig. 5."""
 
     models: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Model files, or folders of runs."""
+    """Model files, folders of runs, or packaged models."""
     data: Path | None = None
     """Measure accuracy on this data set; without it the one stored in each file is taken."""
     split: str | None = "val"

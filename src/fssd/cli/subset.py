@@ -14,26 +14,36 @@ class Subset:
     """Take some classes out of a trained model, for example VOC's 20 out of COCO's 80."""
 
     model: Annotated[Path, tyro.conf.Positional]
-    """Model file, or the folder of a run."""
+    """Model file, the folder of a run, or a packaged model: animals."""
     classes: tuple[str, ...]
     """Names in the order wanted, or voc or coco for all of theirs; "aeroplane" finds "airplane" and so on."""
     out: Path | None = None
-    """Folder to write final.safetensors into; by default beside the run's, with -subset after its name."""
+    """Folder to write final.safetensors into; by default beside the run's, with -subset after its name; for a
+    packaged model, in the current one."""
 
 
 def run(arguments: list[str]) -> int:
     """Write the smaller model and say which class came from which."""
     command = tyro.cli(Subset, prog="fssd subset", args=arguments)
-    from fssd.checkpoint import model_file
     from fssd.class_names import COCO, VOC
     from fssd.importers.subset import write_subset
 
     tables: dict[tuple[str, ...], tuple[str, ...]] = {("voc",): VOC, ("coco",): COCO}
     wanted = tables.get(command.classes, command.classes)
-    run_folder = model_file(command.model).parent.resolve()
-    folder = command.out or run_folder.with_name(f"{run_folder.name}-subset")
+    folder = command.out or _default_folder(command.model)
     target, old = write_subset(command.model, wanted, folder)
     for name, before in zip(wanted, old, strict=True):
         print(name if name == before else f"{name} (was {before})")
     print(f"written: {target}")
     return 0
+
+
+def _default_folder(model: Path) -> Path:
+    from fssd.checkpoint import model_file
+    from fssd.zoo.models import FOLDER
+
+    file = model_file(model)
+    if file.parent == FOLDER:
+        return Path(f"{file.stem}-subset")  # the package's folder is not the user's to add to
+    run = file.parent.resolve()
+    return run.with_name(f"{run.name}-subset")

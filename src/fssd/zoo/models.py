@@ -1,0 +1,38 @@
+"""Packaged models by name: what `fssd detect animals photo.jpg` finds. Nothing is ever downloaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fssd.errors import CheckpointError, nearest
+
+FOLDER = Path(__file__).parent
+MODELS = {
+    "animals": FOLDER / "animals.safetensors",  # half precision, for PyTorch
+    "animals-int8": FOLDER / "animals.xml",  # eight bits, for OpenVINO
+}
+PHOTOS = (FOLDER / "photos" / "chelsea.jpg", FOLDER / "photos" / "astronaut.jpg")  # a cat, a person
+
+
+def find_model(path: Path) -> Path:
+    """What a user's MODEL stands for: what exists under that path, else the packaged model of that name.
+
+    A path with a folder or a suffix is no name and comes back as it is, for whoever opens it to judge.
+    Raises CheckpointError for a name that the package does not have.
+    """
+    if path.exists() or path.suffix or len(path.parts) != 1:
+        return path
+    name = str(path)
+    if name not in MODELS:
+        raise CheckpointError(
+            f"{name}: there is no such model file, nor a packaged model of that name{nearest(name, MODELS)}"
+        )
+    return packaged_model(name)
+
+
+def packaged_model(name: str) -> Path:
+    """The file of a packaged model. Raises CheckpointError if the installation lacks it."""
+    file = MODELS[name]
+    if not file.is_file():
+        raise CheckpointError(f"{file}: the packaged model {name!r} is missing; install fssd again")
+    return file
