@@ -34,6 +34,10 @@ class ImageError(DataError):
     """An image that cannot be read: missing, truncated, not an image, or too large to decode safely."""
 
 
+class ImageSizeError(ImageError):
+    """An image that declares more pixels than may be decoded."""
+
+
 class LabelError(DataError):
     """A label that cannot be used: a box outside its image, an unknown class, a malformed row."""
 

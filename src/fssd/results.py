@@ -33,10 +33,18 @@ def write_detections_json(
     pixels, rounded to 0.01, scores to 5 decimals.
     """
     rows = (
-        {"image": str(image), "width": int(width), "height": int(height), "objects": _objects(found)}
+        {"image": str(image), "width": int(width), "height": int(height), "objects": object_rows(found)}
         for image, (width, height), found in zip(images, sizes, detections, strict=True)
     )
     _write_json_list(path, rows)
+
+
+def object_rows(found: Detections) -> list[dict[str, Any]]:
+    """The objects of an image as JSON has them, `{"name", "score", "box"}`, rounded."""
+    return [
+        {"name": name, "score": score, "box": box}
+        for name, score, box in zip(found.names, _scores(found), _rounded(found.boxes), strict=True)
+    ]
 
 
 def write_voc_results(
@@ -80,13 +88,6 @@ def write_coco_results(path: Path | str, dataset: DataSet, detections: Sequence[
         for row in _coco_rows(found, dataset.classes, categories)
     )
     _write_json_list(path, rows)
-
-
-def _objects(found: Detections) -> list[dict[str, Any]]:
-    return [
-        {"name": name, "score": score, "box": box}
-        for name, score, box in zip(found.names, _scores(found), _rounded(found.boxes), strict=True)
-    ]
 
 
 def _coco_rows(

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image as Pillow
 from PIL.PngImagePlugin import PngImageFile
 
-from fssd.data.decode import decode_image, image_size, probe_image, read_header, read_image
+from fssd.data.decode import count_scans, decode_image, image_size, probe_image, read_header, read_image
 from fssd.data.sample import Image
 from fssd.errors import FssdError, ImageError
 
@@ -188,6 +188,17 @@ def test_truncated_jpeg_is_not_hidden_by_padding_or_by_its_thumbnail() -> None:
 @pytest.mark.parametrize("tail", [b"\0" * 500, b"\r\n", b"maker notes" * 3000, b"\xff\xda" + b"x" * 99])
 def test_whole_jpeg_with_something_behind_it(tail: bytes) -> None:
     np.testing.assert_array_equal(decode_image(JPEG + tail, "a"), decode_image(JPEG, "a"))
+
+
+def test_scans_of_a_jpeg() -> None:
+    assert count_scans(JPEG) == 1  # all components in one
+    progressive = encode(Pillow.fromarray(picture(120, 160)), "JPEG", quality=90, progressive=True)
+    assert count_scans(progressive) == 10  # libjpeg's jpeg_simple_progression for three components
+    grey = encode(Pillow.fromarray(picture(120, 160)[:, :, 0]), "JPEG", progressive=True)
+    assert count_scans(grey) == 6  # likewise for one
+    assert count_scans(progressive + JPEG + b"\xff\xda" * 50) == 10  # the first picture alone
+    thumbnail = b"\xff\xfe" + struct.pack(">H", len(JPEG) + 2) + JPEG
+    assert count_scans(JPEG[:2] + thumbnail + JPEG[2:]) == 1
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "BMP", "TIFF"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,7 +19,7 @@ import numpy.typing as npt
 from PIL import Image as Pillow
 
 from fssd.data.sample import Image
-from fssd.errors import ImageError
+from fssd.errors import ImageError, ImageSizeError
 
 MAX_PIXELS = 100_000_000  # 300 MB decoded: more than any camera makes, less than a small machine has
 IMAGE_EXTENSIONS = frozenset(
@@ -29,6 +30,7 @@ _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 _SIGNATURES = (b"\xff\xd8", b"\x89PNG", b"BM", b"GIF8", b"RIFF", b"II*\0", b"MM\0*", b"P5", b"P6")
 _MARKER = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")  # not a stuffed FF 00, a restart marker, or padding
 _END_OF_IMAGE = b"\xff\xd9"
+_START_OF_SCAN = 0xDA
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,8 @@ def decode_image(data: bytes, name: Path | str, max_pixels: int = MAX_PIXELS) ->
 
     Grey, palette and CMYK become RGB; 16 bits keep the upper 8; transparency is laid on white, as viewers
     show it; of an animation the first frame is taken. `name` is used in messages only.
-    Raises ImageError and nothing else, whatever the bytes.
+    Raises ImageError, its subclass ImageSizeError for more than `max_pixels`, and nothing else, whatever the
+    bytes.
     """
     picture, header = _open(io.BytesIO(data), name)
     if header.width * header.height > max_pixels:
@@ -169,16 +172,26 @@ def _is_complete_jpeg(data: bytes) -> bool:
     return _walk_to_end(data)
 
 
+def count_scans(data: bytes) -> int:
+    """How many passes over its pixels a JPEG asks for: 1 or a few, about 10 if it is progressive."""
+    return sum(marker == _START_OF_SCAN for marker in _markers(data))
+
+
 def _walk_to_end(data: bytes) -> bool:
-    """Follow the markers of a JPEG that has something after its end, or no end."""
+    """Whether a JPEG that has something after its end, or no end, has one."""
+    return any(marker == _END_OF_IMAGE[1] for marker in _markers(data))
+
+
+def _markers(data: bytes) -> Iterator[int]:
+    """The markers of the first picture of a JPEG, its end included."""
     place = 2
     while found := _MARKER.search(data, place):
         marker = data[found.end() - 1]
+        yield marker
         if marker == _END_OF_IMAGE[1]:
-            return True
+            return
         length = int.from_bytes(data[found.end() : found.end() + 2], "big")
         place = found.end() + max(length, 2)  # the coded data after a scan header is skipped by the search
-    return False
 
 
 def _decode_with_opencv(data: bytes, header: ImageHeader) -> Image | None:
@@ -241,9 +254,9 @@ def _upright(image: Image, orientation: int) -> Image:
     return np.require(image, requirements=["C", "W"])
 
 
-def _too_large(size: str, limit: int | None, name: Path | str) -> ImageError:
-    most = "than is safe to decode" if limit is None else f"over the limit of {limit:,} in all"
-    return ImageError(f"declares {size} pixels, {most}; scale the image down", file=name)
+def _too_large(size: str, limit: int | None, name: Path | str) -> ImageSizeError:
+    most = " than is safe to decode" if limit is None else f", over the limit of {limit:,} in all"
+    return ImageSizeError(f"declares {size} pixels{most}; scale the image down", file=name)
 
 
 def _text(error: Exception) -> str:

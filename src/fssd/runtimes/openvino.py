@@ -13,11 +13,14 @@ from fssd.runtimes.header import KEY, Header, read_header
 from fssd.runtimes.packages import require_openvino
 from fssd.runtimes.runner import Images, Session
 
+SIZES_KEPT = 6
+
 
 class OpenVinoSession:
     """A model, compiled for each batch size it meets: with fixed shapes OpenVINO runs faster.
 
-    Two sizes are kept, as many as a stream has: its full batch and what is left at the end.
+    A stream has two sizes, its full batch and what is left at the end; a server has the powers of two below
+    its largest. Six are kept, those last used.
     """
 
     def __init__(self, core: Any, model: Any, device: str, threads: int) -> None:
@@ -36,14 +39,16 @@ class OpenVinoSession:
         return [request.get_output_tensor(place).data.copy() for place in range(len(self.model.outputs))]
 
     def _request(self, batch: int) -> Any:
-        if batch not in self.requests:
-            if len(self.requests) == 2:
+        request = self.requests.pop(batch, None)
+        if request is None:
+            if len(self.requests) == SIZES_KEPT:
                 del self.requests[next(iter(self.requests))]
             model = self.model.clone()
             model.reshape([batch, *list(model.input(0).partial_shape)[1:]])
             compiled = self.core.compile_model(model, self.device, self.settings)
-            self.requests[batch] = compiled.create_infer_request()
-        return self.requests[batch]
+            request = compiled.create_infer_request()
+        self.requests[batch] = request  # the last one is the one last used
+        return request
 
 
 def open_openvino(

@@ -36,6 +36,9 @@ class Runner(Protocol):
     def finish(self, predicted: Any, **settings: Any) -> list[Found]:
         """The detections in what `predict` gave; settings as in `fssd.detect.detect`."""
 
+    def rows(self, predicted: Any) -> list[Any]:
+        """What `predict` gave, image by image; each is for `finish` by itself."""
+
     def find(self, images: Tensor, **settings: Any) -> list[Found]:
         """Detections of (B, 3, S, S) uint8 RGB: both stages."""
         return self.finish(self.predict(images), **settings)
@@ -53,6 +56,10 @@ class NetworkRunner(Runner):
         """See `Runner`."""
         inputs = images.to(self.network.priors.device).float().contiguous(memory_format=torch.channels_last)
         return self.network(inputs)  # type: ignore[no-any-return]
+
+    def rows(self, predicted: Raw) -> list[Raw]:
+        """See `Runner`."""
+        return [Raw(*row) for row in zip(*(part.split(1) for part in predicted), strict=True)]
 
     @torch.inference_mode()
     def finish(self, predicted: Raw, **settings: Any) -> list[Found]:
@@ -72,6 +79,10 @@ class FileRunner(Runner):
     def predict(self, images: Tensor) -> Sequence[npt.NDArray[Any]]:
         """See `Runner`."""
         return self.session(np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy()))
+
+    def rows(self, predicted: Sequence[npt.NDArray[Any]]) -> list[Sequence[npt.NDArray[Any]]]:
+        """See `Runner`."""
+        return [[part[i : i + 1] for part in predicted] for i in range(len(predicted[0]))]
 
     @torch.inference_mode()
     def finish(self, predicted: Sequence[npt.NDArray[Any]], **settings: Any) -> list[Found]:
