@@ -15,12 +15,12 @@ WARM_UP = 3  # calls before the clock runs: the first ones choose kernels and cl
 
 
 class Spread(NamedTuple):
-    """A figure taken several times: its median, and the 10th and 90th percentile. count: how often."""
+    """A figure taken several times: its median, and the 10th and 90th percentile. number: of times."""
 
     median: float
     low: float
     high: float
-    count: int
+    number: int
 
 
 def spread(values: Sequence[float]) -> Spread:

@@ -25,6 +25,7 @@ COMMANDS = {
     "compare": "draw what two models find in the same images (Fig. 6)",
     "submit": "detect on a test split and pack results for the VOC or COCO server",
     "export": "write a model for ONNX Runtime or OpenVINO, checked against PyTorch",
+    "bench": "time a model stage by stage, beside the machine's measured peak",
     "demo": "make digit scenes, train fssd300-lite on them for minutes, show what it learned",
 }
 

@@ -1,0 +1,80 @@
+"""Multiply-adds of an exported file, counted in its graph, for one image.
+
+Convolutions and matrix products count, as in `fssd.model.cost`; eight bits change nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from fssd.runtimes.packages import require, require_openvino
+
+NOT_COUNTED = ("Gemm", "Einsum", "ConvTranspose", "ConvolutionBackpropData", "GroupConvolutionBackpropData")
+"""Products that `fssd export` writes for a backbone of the user's own at most."""
+
+
+def file_multiply_adds(file: Path) -> int | None:
+    """Multiply-adds of an .onnx or an OpenVINO .xml; None if something in it cannot be counted.
+
+    Raises ConfigError if the package that reads such files is missing.
+    """
+    if file.suffix == ".onnx":
+        return onnx_multiply_adds(require("onnx", "export").load(file))
+    return openvino_multiply_adds(require_openvino().Core().read_model(file))
+
+
+def onnx_multiply_adds(model: Any) -> int | None:
+    """Of an `onnx.ModelProto` whose first input is a batch of images; the model is left as it is."""
+    own = type(model)()
+    own.CopyFrom(model)
+    if any(node.op_type in NOT_COUNTED for node in own.graph.node):
+        return None
+    own.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    del own.graph.value_info[:]  # made for any batch; they would stand against the sizes of this one
+    for output in own.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    inferred = require("onnx", "export").shape_inference.infer_shapes(own, data_prop=True)
+    return _total(_onnx_products(inferred.graph))
+
+
+def openvino_multiply_adds(model: Any) -> int | None:
+    """Of an `openvino.Model` whose first input is a batch of images; the model is left as it is."""
+    own = model.clone()
+    own.reshape([1, *list(own.input(0).partial_shape)[1:]])
+    if any(op.get_type_name() in NOT_COUNTED for op in own.get_ops()):
+        return None
+    return _total(_openvino_products(own))
+
+
+def _onnx_products(graph: Any) -> Iterator[int]:
+    """Multiply-adds of each operator that has some; 0 where a size is not known."""
+    shapes = {
+        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in (*graph.input, *graph.value_info, *graph.output)
+    }
+    shapes |= {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Conv":  # weights (C_out, C_in / groups, H, W)
+            yield prod(shapes.get(node.output[0], [0])) * prod(shapes.get(node.input[1], [0])[1:])
+        elif node.op_type == "MatMul":
+            yield prod(shapes.get(node.output[0], [0])) * shapes.get(node.input[0], [0])[-1]
+
+
+def _openvino_products(model: Any) -> Iterator[int]:
+    for op in model.get_ops():
+        kind = op.get_type_name()
+        if kind == "Convolution":  # weights (C_out, C_in, H, W)
+            yield prod(op.output(0).shape) * prod(op.input(1).get_shape()[1:])
+        elif kind == "GroupConvolution":  # weights (groups, C_out, C_in, H, W)
+            yield prod(op.output(0).shape) * prod(op.input(1).get_shape()[2:])
+        elif kind == "MatMul":
+            inner = -2 if op.get_attributes().get("transpose_a") else -1
+            yield prod(op.output(0).shape) * op.input(0).get_shape()[inner]
+
+
+def _total(products: Iterator[int]) -> int | None:
+    found = [int(product) for product in products]
+    return sum(found) if found and all(found) else None

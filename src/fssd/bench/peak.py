@@ -1,0 +1,158 @@
+"""The most that matrix products reach on the machine at hand: what a network's speed is measured against.
+
+No single library reaches it everywhere (MKL, for one, is slow on AMD), so several ways are taken and the best
+of their medians is the peak. A 1x1 convolution is a matrix product as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from fssd.bench.timing import Spread, Step, rates, take_turns
+from fssd.runtimes.cores import usable_cores
+from fssd.runtimes.packages import require_openvino
+
+CPU_SIDES = (1024, 2048)
+CUDA_SIDES = (4096, 8192)
+MAP = (1024, 48)  # channels and cells a side of the map that the 1x1 convolution reads
+CUDA_CALLS = 8  # products in one step: starting a step costs as much as a small product
+
+
+class Way(NamedTuple):
+    """One way to multiply matrices. flop: operations of a step, two for a multiply-add."""
+
+    name: str
+    flop: float
+    step: Step
+
+
+@dataclass(frozen=True)
+class Peak:
+    """GFLOP/s (10^9 operations a second) of each way. precision: of the numbers that were multiplied."""
+
+    precision: str
+    ways: dict[str, Spread]
+
+    @property
+    def best(self) -> str:
+        """The way with the highest median."""
+        return max(self.ways, key=lambda name: self.ways[name].median)
+
+    @property
+    def gflops(self) -> float:
+        """Its median."""
+        return self.ways[self.best].median
+
+
+class PeakMeter:
+    """Measures in as many parts as are asked for, so that what lies between them saw the same machine.
+
+    precision: of the numbers that `ways` multiply, for the record; "tf32" also lets PyTorch use it.
+    """
+
+    def __init__(self, ways: Sequence[Way], precision: str) -> None:
+        self.precision = precision
+        self.ways = {way.name: way for way in ways}
+        self.times: dict[str, list[float]] = {way.name: [] for way in ways}
+
+    def measure(self, repeats: int) -> None:
+        """Take each way `repeats` times more."""
+        with _tf32(self.precision == "tf32"), torch.inference_mode():
+            taken = take_turns({name: way.step for name, way in self.ways.items()}, repeats, warm_up=1)
+        for name, times in taken.items():
+            self.times[name] += times
+
+    def peak(self) -> Peak:
+        """What all parts gave together."""
+        return Peak(
+            self.precision,
+            {name: rates(times, self.ways[name].flop / 1e9) for name, times in self.times.items()},
+        )
+
+
+def peak_meter(device: torch.device, threads: int, precision: str = "fp32") -> PeakMeter:
+    """A meter for the device of a network.
+
+    precision: of the network. On the CPU products are fp32 whatever it is; on CUDA bf16 ones are bf16, all
+    others TF32, as PyTorch's convolutions there are.
+    """
+    if device.type != "cuda":
+        return PeakMeter(cpu_ways(threads), "fp32")
+    kind = "bf16" if precision == "bf16" else "tf32"
+    return PeakMeter(cuda_ways(device, torch.bfloat16 if kind == "bf16" else torch.float32), kind)
+
+
+def cpu_ways(threads: int, sides: Sequence[int] = CPU_SIDES, cells: tuple[int, int] = MAP) -> list[Way]:
+    """Float32 products on `threads` threads. sides: of square matrices.
+
+    PyTorch's own number of threads counts for its ways. numpy's cannot be set here, so it takes part only
+    where `threads` is one a core; OpenVINO takes part where it is installed.
+    """
+    ways = []
+    for side in sides:
+        a, b = torch.rand(side, side), torch.rand(side, side)
+        flop = 2.0 * side**3
+        ways.append(Way(f"torch.mm {side}", flop, partial(torch.mm, a, b)))
+        if threads == usable_cores():
+            ways.append(Way(f"numpy {side}", flop, partial(np.matmul, a.numpy(), b.numpy())))
+        if find_spec("openvino") is not None:
+            ways.append(Way(f"OpenVINO MatMul {side}", flop, _openvino_step(a.numpy(), b.numpy(), threads)))
+    return [*ways, _convolution(*cells)]
+
+
+def cuda_ways(device: torch.device, dtype: torch.dtype, sides: Sequence[int] = CUDA_SIDES) -> list[Way]:
+    """Products of square matrices on a GPU."""
+    ways = []
+    for side in sides:
+        a = torch.rand(side, side, device=device, dtype=dtype)
+        b = torch.rand(side, side, device=device, dtype=dtype)
+        ways.append(Way(f"torch.mm {side}", CUDA_CALLS * 2.0 * side**3, partial(_cuda_step, a, b)))
+    return ways
+
+
+def _cuda_step(a: torch.Tensor, b: torch.Tensor) -> None:
+    for _ in range(CUDA_CALLS):
+        torch.mm(a, b)
+    torch.cuda.synchronize(a.device)
+
+
+def _convolution(channels: int, cells: int) -> Way:
+    maps = torch.rand(1, channels, cells, cells).contiguous(memory_format=torch.channels_last)
+    weights = torch.rand(channels, channels, 1, 1).contiguous(memory_format=torch.channels_last)
+    flop = 2.0 * channels * channels * cells * cells
+    return Way(f"torch 1x1 convolution {channels} x {cells}²", flop, partial(F.conv2d, maps, weights))
+
+
+def _openvino_step(a: np.ndarray, b: np.ndarray, threads: int) -> Step:
+    openvino = require_openvino()
+    ops: Any = openvino.opset13
+    rows = ops.parameter(list(a.shape), np.float32)
+    model = openvino.Model([ops.matmul(rows, ops.constant(b), False, False)], [rows])
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
+    request = openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
+    return partial(request.infer, {0: a}, share_inputs=True)
+
+
+@contextmanager
+def _tf32(wanted: bool) -> Iterator[None]:
+    """Within it, CUDA multiplies float32 matrices as TF32 if that is wanted."""
+    before = torch.get_float32_matmul_precision()
+    if wanted:
+        torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

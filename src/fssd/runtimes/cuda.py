@@ -1,0 +1,98 @@
+"""A network on CUDA the quick way: folded, channels last, in bfloat16, its kernels in one CUDA graph.
+
+    det = fssd.Detector.load("runs/mine", device="cuda")
+    quick = fssd.Detector(CudaRunner(det.network), det.classes)
+
+A graph starts all kernels at once; one by one, starting them takes longer than a small batch computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from fssd.errors import ConfigError
+from fssd.export.fold import fold
+from fssd.model.network import Network, Raw
+from fssd.runtimes.runner import NetworkRunner
+
+WARM_UP = 3  # passes before a graph is captured, which must not choose kernels or load libraries
+
+
+class Folded(nn.Module):
+    """A folded network that computes in `dtype` and reads bytes.
+
+    Input: (B, 3, S, S) uint8 RGB. Output: `Raw` in float32. The mean is subtracted in float32, because
+    bfloat16 would round it by up to half a grey level.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: Network, dtype: torch.dtype) -> None:
+        super().__init__()
+        folded = fold(network)
+        self.body = nn.Sequential(folded.backbone, folded.neck, folded.heads).to(dtype)
+        self.dtype = dtype
+        self.register_buffer("mean", folded.mean.clone())
+        self.register_buffer("std", folded.std.clone())
+
+    def forward(self, images: Tensor) -> Raw:
+        x = (images.float() - self.mean) / self.std
+        offsets, logits = self.body(x.to(self.dtype).contiguous(memory_format=torch.channels_last))
+        return Raw(offsets.float(), logits.float())
+
+
+class CudaRunner(NetworkRunner):
+    """A network on a CUDA device, one graph for each batch size it meets; the last two are kept.
+
+    dtype: of the convolutions, torch.bfloat16 or torch.float32. Raises ConfigError for a network elsewhere.
+    """
+
+    def __init__(self, network: Network, dtype: torch.dtype = torch.bfloat16) -> None:
+        device = network.priors.device
+        if device.type != "cuda":
+            raise ConfigError(
+                f"a CUDA graph needs a network on a GPU, not on {device}; load it with device='cuda'"
+            )
+        super().__init__(network)
+        folded = Folded(network, dtype).to(device)
+        self.folded = folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.graphs: dict[int, Callable[[Tensor], Raw]] = {}
+
+    @torch.inference_mode()
+    def predict(self, images: Tensor) -> Raw:
+        """See `Runner`."""
+        batch = len(images)
+        if batch not in self.graphs:
+            if len(self.graphs) == 2:
+                del self.graphs[next(iter(self.graphs))]
+            self.graphs[batch] = capture(self.folded, images.to(self.network.priors.device))
+        return self.graphs[batch](images)
+
+
+def capture(module: Callable[[Tensor], Raw], example: Tensor) -> Callable[[Tensor], Raw]:
+    """What `module` does to a tensor like `example`, on CUDA, as a graph that is replayed.
+
+    The result is a copy: the next call writes to the same memory.
+    """
+    inputs = example.clone()
+    aside = torch.cuda.Stream(inputs.device)  # type: ignore[no-untyped-call]
+    aside.wait_stream(torch.cuda.current_stream(inputs.device))
+    with torch.backends.cudnn.flags(enabled=True, benchmark=True):  # let cuDNN try which kernels are quickest
+        with torch.cuda.stream(aside):
+            for _ in range(WARM_UP):
+                module(inputs)
+        torch.cuda.current_stream(inputs.device).wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            outputs = module(inputs)
+
+    def replay(images: Tensor) -> Raw:
+        inputs.copy_(images, non_blocking=True)
+        graph.replay()
+        return Raw(outputs.offsets.clone(), outputs.logits.clone())
+
+    return replay
