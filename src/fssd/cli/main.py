@@ -24,9 +24,10 @@ COMMANDS = {
     "scatter": "plot speed on this machine against accuracy (Fig. 5)",
     "compare": "draw what two models find in the same images (Fig. 6)",
     "submit": "detect on a test split and pack results for the VOC or COCO server",
+    "serve": "answer images over HTTP, with a page to try the model on",
     "export": "write a model for ONNX Runtime or OpenVINO, checked against PyTorch",
     "bench": "time a model stage by stage, beside the machine's measured peak",
-    "demo": "make digit scenes, train fssd300-lite on them for minutes, show what it learned",
+    "demo": "try the packaged model, then train fssd300-lite on digit scenes for minutes",
 }
 
 MODULES = {"import": "import_"}  # where the verb cannot name a module

@@ -1,0 +1,120 @@
+"""fssd serve MODEL [--host 127.0.0.1 --port 8080]: a model behind HTTP, with a page to try it on."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from fssd.cli.eval import check_counts, check_thresholds
+from fssd.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Serve:
+    """Serve a model: POST an image to /detect, or open the page in a browser."""
+
+    model: Annotated[Path, tyro.conf.Positional]
+    """Model file, the folder of a run, or what `fssd export` wrote."""
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 for every network this machine is in."""
+    port: int = 8080
+    """Port to listen on; 0 for any free one."""
+    runtime: Literal["auto", "torch", "onnx", "openvino"] = "auto"
+    """What computes: auto is what the file is for; a PyTorch model is exported for the others first."""
+    device: str = "auto"
+    """cpu, cuda, or auto."""
+    workers: int = 1
+    """Batches computed at the same time, each in a thread of its own; the cores are shared out."""
+    threads: int | None = None
+    """CPU threads for each batch; None to share the cores out."""
+    batch_size: int = 8
+    """Images computed together at most."""
+    delay_ms: float = 5.0
+    """Milliseconds an image waits for others that are on their way."""
+    score: float = 0.5
+    """Report objects that score more than this, unless a request says otherwise."""
+    keep: int = 200
+    """Objects in an answer at most."""
+    queue: int = 32
+    """Images taken on and not yet answered; above it the answer is 503."""
+    max_mb: float = 10.0
+    """Largest body, in megabytes; above it the answer is 413."""
+    max_megapixels: float = 40.0
+    """Largest image; above it the answer is 422."""
+    seconds: float = 30.0
+    """Longest time from request to answer; above it the answer is 504."""
+    stall: float = 10.0
+    """Seconds a client may keep silent in the middle of a request before it is cut off."""
+    access_log: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print a line for each request."""
+
+
+def run(arguments: list[str]) -> int:
+    """Serve until SIGINT or SIGTERM."""
+    command = tyro.cli(Serve, prog="fssd serve", args=arguments)
+    _check(command)
+    from fssd.runtimes.packages import require
+
+    for package in ("fastapi", "uvicorn", "python_multipart"):
+        require(package, "serve")
+    import cv2
+
+    from fssd.serve.limits import MEGA, Limits
+    from fssd.serve.models import load_detectors, runtime_of
+    from fssd.serve.server import bind, run_server
+    from fssd.serve.service import Service, Settings
+
+    limits = Limits(
+        body=int(command.max_mb * MEGA),
+        pixels=int(command.max_megapixels * MEGA),
+        queue=command.queue,
+        batch=min(Limits.batch, command.queue),
+        seconds=command.seconds,
+        stall=command.stall,
+    )
+    runtime = runtime_of(command.model, command.runtime)
+    settings = Settings(
+        runtime=runtime,
+        score=command.score,
+        most=command.keep,
+        batch=command.batch_size,
+        delay=command.delay_ms / 1000,
+        limits=limits,
+    )
+    cv2.setNumThreads(1)  # images are worked on side by side
+    with bind(command.host, command.port) as bound, tempfile.TemporaryDirectory() as folder:
+        detectors = load_detectors(
+            command.model,
+            runtime,
+            command.workers,
+            folder=Path(folder),
+            device=command.device,
+            threads=command.threads,
+        )
+        service = Service(detectors, settings)
+        service.pipeline.warm_up()
+        print(f"{command.model}: {len(detectors[0].classes)} classes, {runtime}", flush=True)
+        run_server(service, bound, access_log=command.access_log)
+    return 0
+
+
+def _check(command: Serve) -> None:
+    """Raise ConfigError for settings that cannot be."""
+    check_thresholds(score=command.score)
+    check_counts(
+        workers=command.workers, batch_size=command.batch_size, queue=command.queue, keep=command.keep
+    )
+    if command.threads is not None:
+        check_counts(threads=command.threads)
+    if not 0 <= command.port <= 65535:
+        raise ConfigError(f"port is {command.port}; it lies between 0 and 65535")
+    if not 0 <= command.delay_ms <= 1000:
+        raise ConfigError(f"delay_ms is {command.delay_ms}; it lies between 0 and 1000")
+    for name in ("max_mb", "max_megapixels", "seconds", "stall"):
+        value = getattr(command, name)
+        if not 0 < value <= 1e6:
+            raise ConfigError(f"{name} is {value}; it must be above 0 and at most 1,000,000")

@@ -1,0 +1,39 @@
+"""`make_app`: a service as an ASGI application."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from fssd import __version__
+from fssd.serve import pages, routes
+from fssd.serve.errors import add_handlers
+from fssd.serve.guard import Guard
+from fssd.serve.service import Service
+
+
+def make_app(service: Service) -> Guard:
+    """The application. It works while its lifespan lasts, which ASGI servers see to."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await service.pipeline.start()
+        yield
+        await service.pipeline.stop()
+
+    app = FastAPI(
+        title="fssd",
+        summary="An object detector of the SSD family.",
+        version=__version__,
+        docs_url=None,  # its page loads scripts from another host
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    app.state.service = service
+    app.include_router(routes.router)
+    app.include_router(pages.router)
+    add_handlers(app, service.metrics.errors.add)
+    paths = {str(getattr(route, "path", "")) for route in (*app.routes, *routes.router.routes)}
+    return Guard(app, service.metrics, frozenset(paths))

@@ -1,0 +1,110 @@
+"""What the server answers instead of detections: a stable code, a status, one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+
+
+class Kind(NamedTuple):
+    """status: of HTTP. meaning: for the documentation."""
+
+    status: int
+    meaning: str
+
+
+KINDS: dict[str, Kind] = {
+    "bad_request": Kind(400, "The request is not HTTP that can be read."),
+    "empty_body": Kind(400, "There is no image in the request."),
+    "bad_upload": Kind(400, "The multipart form is damaged or does not hold the files it should."),
+    "not_found": Kind(404, "There is nothing at this address."),
+    "method_not_allowed": Kind(405, "This address takes another method."),
+    "slow_upload": Kind(408, "The body took too long to arrive."),
+    "body_too_large": Kind(413, "The body is larger than the server takes."),
+    "unsupported_image": Kind(415, "The image is not JPEG, PNG, WebP or BMP."),
+    "unsupported_encoding": Kind(415, "The body is compressed by Content-Encoding."),
+    "damaged_image": Kind(422, "The image is damaged or cut short."),
+    "too_many_pixels": Kind(422, "The image has more pixels, or more passes over them, than are decoded."),
+    "too_many_images": Kind(422, "There are more images in the request than one may hold."),
+    "bad_parameter": Kind(422, "A query parameter is out of range or not a number."),
+    "internal": Kind(500, "The server failed; its log says why."),
+    "busy": Kind(503, "Too many images are waiting; come back after Retry-After seconds."),
+    "stopping": Kind(503, "The server is shutting down."),
+    "timeout": Kind(504, "The answer was not ready in time."),
+}
+RETRY_SECONDS = 1
+GONE = 499  # nginx's number for a client that hung up; nobody reads it but the metrics
+OF_STATUS = {404: "not_found", 405: "method_not_allowed"}
+
+
+class RequestError(Exception):
+    """A request that gets an error for an answer. code: of `KINDS`. message: one sentence for its sender."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+    @property
+    def status(self) -> int:
+        """The HTTP status of the code."""
+        return KINDS[self.code].status
+
+    def body(self) -> dict[str, Any]:
+        """The JSON of the answer."""
+        return {"error": {"code": self.code, "message": self.message}}
+
+
+class DisconnectError(Exception):
+    """The client hung up; nobody is there to answer."""
+
+
+def respond(refusal: RequestError, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """The answer that a refusal is."""
+    extra = dict(headers or {})
+    if refusal.status == 503:
+        extra["Retry-After"] = str(RETRY_SECONDS)
+    return JSONResponse(refusal.body(), refusal.status, extra)
+
+
+def add_handlers(app: FastAPI, count: Callable[[str], None]) -> None:
+    """Let every error of an application leave as JSON of the same form, without a word of the machine.
+
+    count: told of the code of each.
+    """
+
+    def answer(refusal: RequestError, headers: Mapping[str, str] | None = None) -> JSONResponse:
+        count(refusal.code)
+        return respond(refusal, headers)
+
+    async def on_refusal(_: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestError)
+        return answer(error)
+
+    async def on_http(_: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        code = OF_STATUS.get(error.status_code, "bad_request")
+        return answer(RequestError(code, KINDS[code].meaning), error.headers)
+
+    async def on_parameters(_: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"][1:])
+        return answer(RequestError("bad_parameter", f"{name}: {first['msg']}."))
+
+    async def on_gone(_: Request, __: Exception) -> Response:
+        return Response(status_code=GONE)
+
+    async def on_fault(_: Request, __: Exception) -> Response:
+        return answer(RequestError("internal", "The server failed at this request; its log says why."))
+
+    app.add_exception_handler(RequestError, on_refusal)
+    app.add_exception_handler(HTTPException, on_http)
+    app.add_exception_handler(RequestValidationError, on_parameters)
+    app.add_exception_handler(DisconnectError, on_gone)
+    app.add_exception_handler(Exception, on_fault)

@@ -1,0 +1,106 @@
+"""What every request passes first and every answer last: headers, counts, the rest of refused bodies."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from fssd.serve.metrics import Metrics
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+HEADERS = {
+    b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
+    b"x-content-type-options": b"nosniff",
+    b"referrer-policy": b"no-referrer",
+    b"cross-origin-resource-policy": b"same-origin",
+    b"cross-origin-opener-policy": b"same-origin",
+    b"cache-control": b"no-store",
+}
+"""Of every answer that does not set them itself."""
+
+REST_BYTES = 64_000_000
+REST_SECONDS = 5.0
+
+
+class Guard:
+    """An ASGI application around another one. routes: the paths to count one by one."""
+
+    def __init__(self, app: Application, metrics: Metrics, routes: frozenset[str]) -> None:
+        self.app = app
+        self.metrics = metrics
+        self.routes = routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on a request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        start = time.perf_counter()
+        body = _Body(scope, receive)
+        status = 500
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                own = {name for name, _ in message["headers"]}
+                extra = [item for item in HEADERS.items() if item[0] not in own]
+                message = {**message, "headers": [*message["headers"], *extra]}
+            elif not message.get("more_body", False) and body.unread:
+                await send({**message, "more_body": True})
+                await body.discard()
+                message = {"type": "http.response.body", "body": b""}
+            await send(message)
+
+        try:
+            await self.app(scope, body.receive, answer)
+        finally:
+            route = scope["path"] if scope["path"] in self.routes else "other"
+            self.metrics.requests.add(route, str(status))
+            self.metrics.request_seconds.observe(time.perf_counter() - start, route)
+
+
+class _Body:
+    """The body of a request: how much of it is still to come.
+
+    A connection that is closed while the client still sends is reset, and the client never reads why. So what
+    is left of a body that was refused is read and thrown away, within bounds, once the answer is on its way.
+    """
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        headers = dict(scope["headers"])
+        self._receive = receive
+        self._more = headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
+        self._held_back = headers.get(b"expect", b"").lower() == b"100-continue"
+
+    @property
+    def unread(self) -> bool:
+        """Whether there is something the client will send whatever the answer."""
+        return self._more and not self._held_back
+
+    async def receive(self) -> Message:
+        """The next message of the request."""
+        self._held_back = False
+        message = await self._receive()
+        if message["type"] == "http.disconnect" or not message.get("more_body", False):
+            self._more = False
+        return message
+
+    async def discard(self) -> None:
+        """Read what is left and keep nothing, up to a size and a time."""
+        try:
+            await asyncio.wait_for(self._read_rest(), REST_SECONDS)
+        except asyncio.TimeoutError:
+            return
+
+    async def _read_rest(self) -> None:
+        size = 0
+        while self._more and size < REST_BYTES:
+            size += len((await self.receive()).get("body", b""))

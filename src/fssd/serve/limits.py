@@ -1,0 +1,154 @@
+"""How much of everything a request may take, checked before the work that it would cause."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+
+from fssd.serve.errors import DisconnectError, RequestError
+
+MEGA = 1_000_000
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The limits of a server.
+
+    body: bytes. pixels: of an image, width x height. passes: pixels times the scans of a JPEG, which a small
+    file can ask for by the thousand. queue: images taken on and not yet answered. batch: images in one
+    request. seconds: from the head of a request to its answer. stall: seconds that a client may keep silent.
+    connections: open at a time.
+    """
+
+    body: int = 10 * MEGA
+    pixels: int = 40 * MEGA
+    passes: int = 640 * MEGA
+    queue: int = 32
+    batch: int = 16
+    seconds: float = 30.0
+    stall: float = 10.0
+    connections: int = 512
+
+
+class Gate:
+    """What the server has taken on: images to be answered, bytes of bodies. Raises RequestError when full."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.most_images = limits.queue
+        self.most_bytes = limits.queue * limits.body
+        self.images = 0
+        self.bytes = 0
+        self.open = True
+
+    def check(self, images: int = 1) -> None:
+        """Raise RequestError if there is no room for so many images more, or the server is to stop."""
+        if not self.open:
+            raise RequestError("stopping", "The server is shutting down.")
+        if self.images + images > self.most_images:
+            raise RequestError("busy", f"{self.images} images are being worked on; try again in a moment.")
+
+    @contextmanager
+    def places(self, images: int) -> Iterator[None]:
+        """Room for some images, held until the block ends."""
+        self.check(images)
+        self.images += images
+        try:
+            yield
+        finally:
+            self.images -= images
+
+    @contextmanager
+    def memory(self) -> Iterator[Callable[[int], None]]:
+        """A function that takes so many bytes; all of them are given back when the block ends."""
+        held = 0
+
+        def take(count: int) -> None:
+            nonlocal held
+            if self.bytes + count > self.most_bytes:
+                raise RequestError("busy", "Too much is being uploaded at once; try again in a moment.")
+            self.bytes += count
+            held += count
+
+        try:
+            yield take
+        finally:
+            self.bytes -= held
+
+
+class Clock:
+    """The time a request has left."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._end = asyncio.get_running_loop().time() + seconds
+
+    def left(self) -> float:
+        """Seconds, not below 0."""
+        return max(0.0, self._end - asyncio.get_running_loop().time())
+
+
+async def read_body(request: Request, limits: Limits, clock: Clock, take: Callable[[int], None]) -> bytes:
+    """The body of a request, refused as soon as it is known to be too large, too slow or compressed.
+
+    take: told of the bytes as they come, see `Gate.memory`. Raises RequestError, DisconnectError.
+    """
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise RequestError("unsupported_encoding", "Send the image as it is, without Content-Encoding.")
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > limits.body:
+        raise _too_large(limits)
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        chunk, more = await _next_chunk(request, limits, clock)
+        size += len(chunk)
+        if size > limits.body:
+            raise _too_large(limits)
+        take(len(chunk))
+        chunks.append(chunk)
+        if not more:
+            return b"".join(chunks)
+
+
+async def in_time(request: Request, clock: Clock, work: Coroutine[Any, Any, T]) -> T:
+    """The result of some work, which is given up when time is over or the client has hung up.
+
+    The body of the request has been read. Raises RequestError, DisconnectError, and what the work raises.
+    """
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(request.receive())
+    try:
+        await asyncio.wait({task, gone}, timeout=clock.left(), return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        if gone.done():
+            raise DisconnectError
+        raise RequestError(
+            "timeout", f"The answer was not ready within {clock.seconds:g} s; try again later."
+        )
+    finally:
+        task.cancel()
+        gone.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+async def _next_chunk(request: Request, limits: Limits, clock: Clock) -> tuple[bytes, bool]:
+    try:
+        message = await asyncio.wait_for(request.receive(), min(limits.stall, clock.left()))
+    except asyncio.TimeoutError:
+        raise RequestError("slow_upload", "The body took too long to arrive; send a smaller image.") from None
+    if message["type"] == "http.disconnect":
+        raise DisconnectError
+    return message.get("body", b""), message.get("more_body", False)
+
+
+def _too_large(limits: Limits) -> RequestError:
+    return RequestError(
+        "body_too_large", f"The body is larger than {limits.body / MEGA:g} MB; send a smaller image."
+    )

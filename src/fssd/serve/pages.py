@@ -1,0 +1,80 @@
+"""The page to try a model on and that of the interface: files held in memory, under a strict policy."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib import resources
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from fssd.serve.errors import RequestError
+
+TYPES = {
+    "html": "text/html; charset=utf-8",
+    "css": "text/css; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "svg": "image/svg+xml",
+}
+POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self' blob:",  # blob: the image that was dropped
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+        "require-trusted-types-for 'script'",
+    )
+)
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
+    "Cache-Control": "no-cache",
+}
+METHODS = ["GET", "HEAD"]
+
+router = APIRouter(include_in_schema=False)
+
+
+def _read_files() -> dict[str, tuple[bytes, str]]:
+    """Content and ETag of each file by name."""
+    files = {}
+    for file in (resources.files("fssd.serve") / "page").iterdir():
+        if file.name.rpartition(".")[2] in TYPES:
+            content = file.read_bytes()
+            files[file.name] = (content, f'"{hashlib.sha256(content).hexdigest()[:20]}"')
+    return files
+
+
+FILES = _read_files()
+
+
+@router.api_route("/", methods=METHODS)
+async def index(request: Request) -> Response:
+    """The page to try the model on."""
+    return _answer("index.html", request)
+
+
+@router.api_route("/docs", methods=METHODS)
+async def docs(request: Request) -> Response:
+    """The interface, as /openapi.json describes it."""
+    return _answer("docs.html", request)
+
+
+@router.api_route("/assets/{name}", methods=METHODS)
+async def asset(name: str, request: Request) -> Response:
+    """A script, a style or an icon of the pages."""
+    if name not in FILES or name.endswith(".html"):
+        raise RequestError("not_found", "There is nothing at this address.")
+    return _answer(name, request)
+
+
+def _answer(name: str, request: Request) -> Response:
+    content, tag = FILES[name]
+    headers = {**HEADERS, "ETag": tag}
+    if request.headers.get("if-none-match") == tag:
+        return Response(status_code=304, headers=headers)
+    return Response(content, media_type=TYPES[name.rpartition(".")[2]], headers=headers)

@@ -1,0 +1,89 @@
+"""`run_server`: an application on a port, until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+
+from fssd.errors import ConfigError
+from fssd.serve.app import make_app
+from fssd.serve.connection import impatient
+from fssd.serve.limits import Gate
+from fssd.serve.service import Service
+
+BACKLOG = 256
+SETTLE = 0.2  # seconds in which what has arrived when the signal comes is still taken on
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket on a port, 0 for any free one. Raises ConfigError."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        bound = socket.socket(family, kind, protocol)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"cannot listen on {host} port {port} ({reason}); choose another --port") from error
+    bound.setblocking(False)
+    return bound
+
+
+def run_server(service: Service, bound: socket.socket, *, access_log: bool = False) -> None:
+    """Serve until SIGINT or SIGTERM, then finish what was taken on. A second SIGINT ends it at once."""
+    limits = service.limits
+    config = uvicorn.Config(
+        make_app(service),
+        http=impatient(limits.stall, limits.connections),
+        loop="asyncio",
+        ws="none",
+        lifespan="on",
+        log_level="info" if access_log else "warning",
+        access_log=access_log,
+        server_header=False,
+        proxy_headers=False,
+        backlog=BACKLOG,
+        timeout_graceful_shutdown=int(limits.seconds + limits.stall) + 1,
+    )
+    _Server(config, service.gate).run(sockets=[bound])
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, which says where it listens and ends with exit code 0."""
+
+    def __init__(self, config: uvicorn.Config, gate: Gate) -> None:
+        super().__init__(config)
+        self.gate = gate
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for bound in sockets or []:
+            print(f"listening on {_address(bound)}", flush=True)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await asyncio.sleep(SETTLE)
+        self.gate.open = False
+        await super().shutdown(sockets)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take both signals as a wish to stop; uvicorn would raise them again at the end."""
+        signals = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, self.handle_exit) for number in signals}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _address(bound: socket.socket) -> str:
+    host, port = bound.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,109 @@
+"""What the routes share: the model that is served, what it may be asked, what is counted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fssd import __version__
+from fssd.detector import Detector
+from fssd.draw import class_colour
+from fssd.errors import ConfigError
+from fssd.runtimes.header import Thresholds
+from fssd.runtimes.runner import FileRunner
+from fssd.serve.errors import RequestError
+from fssd.serve.limits import Gate, Limits
+from fssd.serve.metrics import Gauge, Metrics
+from fssd.serve.pipeline import Ask, Looked, Pipeline
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is the same for every request.
+
+    runtime: name of what computes, for people. score: objects score more than this unless a request says
+    otherwise. most: objects in an answer at most. batch: images computed together at most. delay: seconds
+    that an image waits for others that are on their way.
+    """
+
+    runtime: str = "torch"
+    score: float = 0.5
+    most: int = 200
+    batch: int = 8
+    delay: float = 0.005
+    limits: Limits = field(default_factory=Limits)
+
+
+class Service:
+    """A model being served. detectors: of the same model, one for each batch computed at a time.
+
+    Raises ConfigError for a score below that of a file with NMS inside.
+    """
+
+    def __init__(self, detectors: Sequence[Detector], settings: Settings) -> None:
+        self.settings = settings
+        self.limits = settings.limits
+        self.gate = Gate(self.limits)
+        self.metrics = Metrics()
+        self.pipeline = Pipeline(detectors, self.limits, batch=settings.batch, delay=settings.delay)
+        self.detector = detectors[0]
+        inside = _inside(self.detector)
+        self.least_score = 0.0 if inside is None else inside.score
+        if settings.score < self.least_score:
+            raise ConfigError(f"this file has NMS inside, for scores above {self.least_score}; raise --score")
+        self.most = settings.most if inside is None else min(settings.most, inside.keep)
+        self.metrics.gauges += [
+            Gauge("fssd_queue_images", "Images taken on and not yet answered.", lambda: self.gate.images),
+            Gauge("fssd_queue_limit", "Images taken on at most.", lambda: self.limits.queue),
+            Gauge("fssd_body_bytes", "Bytes of bodies held in memory.", lambda: self.gate.bytes),
+        ]
+
+    def ask(self, score: float | None, most: int | None) -> Ask:
+        """What a request asks for, the defaults filled in. Raises RequestError where the model cannot."""
+        if score is not None and score < self.least_score:
+            raise RequestError(
+                "bad_parameter", f"score: this model reports objects above {self.least_score:g} only."
+            )
+        if most is not None and most > self.most:
+            raise RequestError("bad_parameter", f"max: at most {self.most} objects are reported.")
+        return Ask(self.settings.score if score is None else score, self.most if most is None else most)
+
+    def count(self, looked: Looked) -> None:
+        """Take an image that was looked at into the metrics."""
+        self.metrics.images.add()
+        self.metrics.batch_images.observe(looked.batch)
+        for stage, seconds in looked.seconds.items():
+            self.metrics.stage_seconds.observe(seconds, stage)
+        for name in looked.found.names:
+            self.metrics.objects.add(name)
+
+    def describe(self) -> dict[str, Any]:
+        """What `/model` tells: of the model and its limits, nothing of the machine or where the file lies."""
+        facts = self.detector.facts
+        return {
+            "model": str(facts.get("model", "fssd")),
+            "runtime": self.settings.runtime,
+            "precision": str(facts.get("precision", "fp32")),
+            "image_size": self.detector.image_size,
+            "classes": [
+                {"name": name, "colour": "#{:02x}{:02x}{:02x}".format(*class_colour(index))}
+                for index, name in enumerate(self.detector.classes)
+            ],
+            "score": self.settings.score,
+            "least_score": self.least_score,
+            "max": self.most,
+            "limits": {
+                "body_bytes": self.limits.body,
+                "pixels": self.limits.pixels,
+                "images": self.limits.batch,
+                "seconds": self.limits.seconds,
+            },
+            "version": __version__,
+        }
+
+
+def _inside(detector: Detector) -> Thresholds | None:
+    """The thresholds that the model's file has built in, if any."""
+    runner = detector.runner
+    return runner.thresholds if isinstance(runner, FileRunner) else None
