@@ -135,7 +135,7 @@ KNOWN = {
     "start": {"backbone", "ssd", "model", "nothing"},
     "amp": {"off", "bf16", "fp16"},
     "metric": {"voc07", "voc12", "coco"},
-    "augment": {"ssd", "mirror", "none"},
+    "augment": {"ssd", "mild", "mirror", "none"},
 }
 
 

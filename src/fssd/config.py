@@ -53,6 +53,8 @@ class TrainConfig:
     """File with the weights to start from; not needed for the lite backbone, whose package holds them."""
     new_layers_lr: float = 1.0
     """Learning rate multiple of the layers that an SSD does not have; the paper's FSSD+ uses 2."""
+    backbone_lr: float = 1.0
+    """Learning rate multiple of the backbone; below 1 keeps what its pretraining learned on little data."""
 
     freeze: int = 0
     """Leading stages of the backbone that keep their weights (lite has 7, VGG16 6: conv1 to conv5, fc)."""
@@ -87,8 +89,9 @@ class TrainConfig:
     clip_norm: float | None = None
     """Longest gradient, as a Euclidean norm; one bad batch cannot undo a run. 0 for none."""
 
-    augment: Literal["ssd", "mirror", "none"] = "ssd"
-    """Full SSD augmentation, mirroring only, or none."""
+    augment: Literal["ssd", "mild", "mirror", "none"] = "ssd"
+    """Full SSD augmentation, the same with rarer and smaller zooms out (for runs of tens of epochs),
+    mirroring only, or none."""
     jpeg: bool = False
     """Encode and decode the image between the steps of "ssd", as the Caffe data layer does unasked; slow."""
     difficult: bool = True
@@ -110,7 +113,8 @@ class TrainConfig:
     device: str = "auto"
     """"cpu", "cuda", "cuda:1", or "auto" for a GPU where there is one."""
     amp: Amp = "off"
-    """Mixed precision on CUDA."""
+    """Mixed precision. On a CPU bf16 alone, which is quicker where the processor computes in it (AVX-512
+    BF16, AMX) and slower elsewhere."""
     threads: int = 0
     """CPU threads for the network; 0 for as many as there are cores. Part of what makes a run repeatable."""
 
@@ -250,7 +254,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "start": ("backbone", "ssd", "model", "nothing"),
     "amp": ("off", "bf16", "fp16"),
     "metric": ("voc07", "voc12", "coco"),
-    "augment": ("ssd", "mirror", "none"),
+    "augment": ("ssd", "mild", "mirror", "none"),
 }
 AT_LEAST_ONE = ("batch_size", "accumulate", "save_every", "log_every")
 ABOVE_ZERO = ("lr", "epochs", "iterations", "eval_every")
@@ -265,6 +269,7 @@ NOT_BELOW_ZERO = (
     "momentum",
     "bias_lr",
     "new_layers_lr",
+    "backbone_lr",
 )
 SHARES = ("ema", "bad_share", "momentum")
 

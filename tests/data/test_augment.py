@@ -408,6 +408,15 @@ def test_jpeg_changes_pixels_a_little_and_boxes_not_at_all() -> None:
         assert np.abs(clean.image.astype(int) - jpeg.image).mean() < 3
 
 
+def test_mild_recipe_zooms_out_less_often_and_less_far() -> None:
+    sample = sample_of(noise(60, 40), boxes_of((5, 5, 30, 30)))
+    canvases = [draw_plan(sample, sample_rng(0, 0, i), RECIPES["mild"]).canvas for i in range(400)]
+    widened = [canvas for canvas in canvases if canvas != (60, 40)]
+    assert 60 < len(widened) < 140, "a quarter of 400, give or take four standard deviations"
+    assert max(width for width, _ in widened) <= 120
+    assert max(height for _, height in widened) <= 80
+
+
 def test_another_mean_fills_the_canvas() -> None:
     plan = plan_of(4, 4, canvas=(8, 8), offset=(4, 4), crop=(0, 0, 8, 8))
     view = apply_plan(sample_of(noise(4, 4), boxes_of()), plan, 8, mean=(1.0, 2.0, 3.0))

@@ -28,6 +28,8 @@ def outspoken(network: Network) -> Network:
     for norm in (m for m in network.modules() if isinstance(m, nn.BatchNorm2d)):
         assert norm.running_mean is not None
         norm.running_mean.uniform_(-0.2, 0.2, generator=generator)
+        if norm.affine and not norm.weight.any():  # a light block that starts as its shortcut alone
+            norm.weight.data.uniform_(0.2, 0.6, generator=generator)
     return network.eval()
 
 

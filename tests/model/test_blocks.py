@@ -15,8 +15,8 @@ from fssd.model.blocks import (
     Chain,
     ConvReLU,
     L2Norm,
+    LiteBlock,
     LiteBottleneck,
-    SeparableConv,
     SeparablePredictor,
     resize_bilinear,
     xavier,
@@ -201,16 +201,20 @@ def kinds(module: nn.Module) -> list[str]:
 def test_layers_of_the_blocks() -> None:
     assert kinds(ConvReLU(4, 8, 3)) == ["Conv2d", "ReLU"]
     assert kinds(Bottleneck(4, 8, 3)) == ["Conv2d", "ReLU"] * 2
-    separable = ["Conv2d", "BatchNorm2d", "ReLU6"] * 2
-    assert kinds(SeparableConv(4, 8, 3)) == separable
-    assert kinds(LiteBottleneck(4, 8, 3)) == ["Conv2d", "ReLU", *separable]
+    separable = ["Conv2d", "BatchNorm2d", "ReLU6", "Conv2d", "BatchNorm2d"]
+    assert kinds(LiteBlock(8, 8, 3, 1, 1).separable) == separable
+    assert kinds(LiteBlock(8, 8, 3, 1, 1).shortcut) == ["Sequential"], "nothing in it: the input itself"
+    assert kinds(LiteBlock(4, 8, 3, 1, 1).shortcut) == ["Conv2d", "BatchNorm2d"]
+    assert kinds(LiteBlock(8, 8, 3, 2, 1).shortcut) == ["AvgPool2d"]
+    assert kinds(LiteBlock(4, 8, 3, 1, 0).shortcut) == ["AvgPool2d", "Conv2d", "BatchNorm2d"]
+    assert kinds(LiteBottleneck(4, 8, 3))[:7] == ["Conv2d", "ReLU", *separable]
     assert kinds(SeparablePredictor(4, 8)) == ["Conv2d", "BatchNorm2d", "ReLU6", "Conv2d"]
 
 
 @pytest.mark.parametrize(
     ("kernel", "stride", "padding", "size"), [(3, 1, 1, 10), (3, 2, 1, 5), (3, 1, 0, 8), (4, 1, 1, 9)]
 )
-@pytest.mark.parametrize("block", [ConvReLU, Bottleneck, SeparableConv, LiteBottleneck])
+@pytest.mark.parametrize("block", [ConvReLU, Bottleneck, LiteBlock, LiteBottleneck])
 def test_stride_and_padding_are_applied_once(
     block: type[nn.Module], kernel: int, stride: int, padding: int, size: int
 ) -> None:
@@ -219,10 +223,32 @@ def test_stride_and_padding_are_applied_once(
     assert out.min() >= 0
 
 
-def test_separable_conv_keeps_channels_apart_until_the_1x1() -> None:
-    block = SeparableConv(4, 6, 3, 1, 1)
-    assert [tuple(c.weight.shape) for c in block if isinstance(c, nn.Conv2d)] == [(4, 1, 3, 3), (6, 4, 1, 1)]
-    assert [c.bias for c in block if isinstance(c, nn.Conv2d)] == [None, None]
+def test_light_block_keeps_channels_apart_until_the_1x1() -> None:
+    block = LiteBlock(4, 6, 3, 1, 1)
+    shapes = [tuple(c.weight.shape) for c in block.separable if isinstance(c, nn.Conv2d)]
+    assert shapes == [(4, 1, 3, 3), (6, 4, 1, 1)]
+    assert all(c.bias is None for c in block.modules() if isinstance(c, nn.Conv2d))
+
+
+def test_light_block_starts_as_the_average_of_its_window() -> None:
+    x = torch.arange(16.0).reshape(1, 1, 4, 4) / 4
+    same = LiteBlock(1, 1, 3, 1, 1).eval()(x).detach()
+    assert torch.equal(same, x)
+    halved = LiteBlock(1, 1, 3, 2, 1).eval()(x).detach()
+    # Windows around the pixels (0, 0), (0, 2), (2, 0), (2, 2), cut to the map: 2x2, 2x3, 3x2 and 3x3 values.
+    assert halved.flatten() * 4 == pytest.approx([2.5, 4.0, 8.5, 10.0])
+    inner = LiteBlock(1, 1, 3, 1, 0).eval()(x).detach()
+    assert inner.flatten() * 4 == pytest.approx([5.0, 6.0, 9.0, 10.0])
+
+
+def test_light_block_adds_its_convolution_and_cuts_at_six() -> None:
+    block = LiteBlock(1, 1, 1).eval()
+    nn.init.ones_(block.separable[0].weight)
+    nn.init.ones_(block.separable[3].weight)
+    nn.init.constant_(block.separable[4].weight, 2.0)
+    scale = 1 / math.sqrt(1 + 1e-3)  # of a norm with fresh statistics
+    out = block(torch.tensor([1.0, -1.0, 5.0]).reshape(1, 1, 1, 3)).flatten()
+    assert out.tolist() == pytest.approx([1 + 2 * scale * scale, 0.0, 6.0])
 
 
 def test_predictor_can_be_negative() -> None:

@@ -315,7 +315,7 @@ def test_every_choice_of_the_lite_model(pyramid: str, merge: str, norm: str) -> 
     fused = 96 if merge == "sum" else 288
     assert net.neck.fusion.channels == fused
     first = fused if pyramid == "with-fused" else 160
-    assert net.neck.pyramid.channels == [first, 160, 128, 128, 128, 128]
+    assert net.neck.pyramid.channels == [first, 160, 160, 160, 160, 160]
 
 
 # ---------------------------------------------------------------- what is refused
@@ -412,9 +412,9 @@ def test_ssd_reads_the_maps_of_an_own_backbone_as_they_are() -> None:
         (12, 38, 38),
         (20, 19, 19),
         (28, 10, 10),
-        (128, 5, 5),
-        (128, 3, 3),
-        (128, 1, 1),
+        (160, 5, 5),
+        (160, 3, 3),
+        (160, 1, 1),
     ]
     for level, own in zip(levels, expected.values(), strict=False):
         assert torch.equal(level, own)

@@ -181,9 +181,9 @@ def test_ssd_lite_predicts_from_the_maps_themselves() -> None:
         (240, 38, 38),
         (672, 19, 19),
         (320, 10, 10),
-        (128, 5, 5),
-        (128, 3, 3),
-        (128, 1, 1),
+        (160, 5, 5),
+        (160, 3, 3),
+        (160, 1, 1),
     ]
     for x, own in zip(levels, features.values(), strict=False):
         assert torch.equal(x, own)

@@ -126,6 +126,21 @@ def _plain_training(config: TrainConfig, backbone: nn.Module) -> dict[str, Tenso
     return {name: tensor.detach() for name, tensor in network.state_dict().items()}
 
 
+def test_half_the_bits_on_a_cpu_move_the_weights_almost_alike(
+    scenes: Path, tmp_path: Path, tiny_backbone: MakeBackbone
+) -> None:
+    settings: dict[str, Any] = {**PLAIN, "iterations": 2, "lr": 1e-3, "augment": "none", "device": "cpu"}
+    whole = tensors_of(train(small(scenes, tmp_path / "whole", **settings), backbone=tiny_backbone()).model)
+    half = tensors_of(
+        train(small(scenes, tmp_path / "half", **settings, amp="bf16"), backbone=tiny_backbone()).model
+    )
+    assert not equal(whole, half), "bfloat16 rounds"
+    for name, value in whole.items():
+        assert half[name].dtype == value.dtype == torch.float32
+        # Eight bits of mantissa: gradients agree to about a percent, and so do the steps taken.
+        torch.testing.assert_close(half[name], value, rtol=0.02, atol=2e-3, msg=name)
+
+
 def test_seed_decides_everything(scenes: Path, tmp_path: Path, tiny_backbone: MakeBackbone) -> None:
     def run(name: str, seed: int) -> dict[str, Tensor]:
         config = small(scenes, tmp_path / name, iterations=2, seed=seed)
@@ -347,6 +362,7 @@ def test_weights_from_before_the_bad_loss_stay(
         ({"ema": 1.0}, "ema is 1.0"),
         ({"schedule": "cosin"}, "did you mean 'cosine'"),
         ({"augment": "sdd"}, "did you mean 'ssd'"),
+        ({"amp": "fp16", "device": "cpu"}, "amp fp16 needs a GPU"),
         ({"start": "ssd"}, "--weights"),
         ({"model": "fssd300-light"}, "did you mean 'fssd300-lite'"),
         ({"device": "gpu"}, "device 'gpu' cannot be used here"),

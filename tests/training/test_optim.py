@@ -99,6 +99,14 @@ def test_other_bias_rate() -> None:
     assert found["heads.loc.0.weight"] == (3, DECAY)
 
 
+def test_backbone_has_a_rate_of_its_own() -> None:
+    found = settings_of(network("fssd300-vgg16"), backbone_lr=0.25, new_layers_lr=2.0)
+    assert found["backbone.conv1_1.weight"] == (0.25, DECAY)
+    assert found["backbone.fc7.bias"] == (0.5, 0)
+    assert found["neck.extras.conv6_1.0.weight"] == (1, DECAY)
+    assert found["neck.pyramid.blocks.ds_1.0.weight"] == (2, DECAY)
+
+
 class Toy(nn.Module):
     """The three places that the groups ask about, one number each."""
 

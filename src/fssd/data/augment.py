@@ -59,8 +59,10 @@ class Recipe:
 
 
 SSD = Recipe()
+# Zooming out up to four times turns half of a short run's objects into small ones.
+MILD = Recipe(expand_prob=0.25, max_expand=2.0)
 MIRROR = Recipe(distort_prob=0.0, expand_prob=0.0, min_ious=(), interpolations=(cv2.INTER_LINEAR,))
-RECIPES = {"ssd": SSD, "mirror": MIRROR}  # the names that a configuration may use
+RECIPES = {"ssd": SSD, "mild": MILD, "mirror": MIRROR}  # the names that a configuration may use
 
 
 @dataclass(frozen=True)

@@ -28,26 +28,43 @@ class Bottleneck(nn.Sequential):
         )
 
 
-class SeparableConv(nn.Sequential):
-    """Depthwise convolution and 1x1, each with batch norm and ReLU6: the light form of the simple block."""
+class LiteBlock(nn.Module):
+    """The light form of the simple block: a separable convolution, added to a pooled copy of its input.
+
+    Depthwise convolution and 1x1, each with batch norm, ReLU6 between them and after the sum. The copy is
+    averaged over the same windows where the block shrinks the map, and goes through a 1x1 with batch norm
+    where the width changes. The shortcut is ours: a chain of fresh separable layers alone learns slowly, and
+    with it the coarse levels see the pretrained features from the first step. The last norm of the
+    convolution starts at 0, so that the chain starts as averages of the fused map.
+    """
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int = 0) -> None:
-        super().__init__(
+        super().__init__()
+        self.separable = nn.Sequential(
             nn.Conv2d(inputs, inputs, kernel, stride, padding, groups=inputs, bias=False),
             nn.BatchNorm2d(inputs, eps=1e-3, momentum=0.03),
             nn.ReLU6(inplace=True),
             nn.Conv2d(inputs, outputs, 1, bias=False),
             nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.03),
-            nn.ReLU6(inplace=True),
         )
+        nn.init.zeros_(self.separable[-1].weight)
+        self.shortcut = nn.Sequential()
+        if stride > 1 or 2 * padding != kernel - 1:
+            self.shortcut.append(nn.AvgPool2d(kernel, stride, padding, count_include_pad=False))
+        if inputs != outputs:
+            self.shortcut.append(nn.Conv2d(inputs, outputs, 1, bias=False))
+            self.shortcut.append(nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.03))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu6(self.separable(x) + self.shortcut(x))
 
 
 class LiteBottleneck(nn.Sequential):
-    """The light form of `Bottleneck`: 1x1 to half the width, then the separable block."""
+    """The light form of `Bottleneck`: 1x1 to half the width, then the light block."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int = 0) -> None:
         super().__init__(
-            ConvReLU(inputs, outputs // 2, 1), SeparableConv(outputs // 2, outputs, kernel, stride, padding)
+            ConvReLU(inputs, outputs // 2, 1), LiteBlock(outputs // 2, outputs, kernel, stride, padding)
         )
 
 

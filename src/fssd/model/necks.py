@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from fssd.errors import ConfigError, nearest
-from fssd.model.blocks import Bottleneck, Chain, ConvReLU, L2Norm, LiteBottleneck, SeparableConv
+from fssd.model.blocks import Bottleneck, Chain, ConvReLU, L2Norm, LiteBlock, LiteBottleneck
 from fssd.model.extras import FSSD_EXTRAS, PORT_EXTRAS, SSD_EXTRAS, make_extras
 from fssd.model.fusion import Fusion, Source
 from fssd.model.network import FusionNeck, SSDNeck
@@ -51,7 +51,7 @@ def ssd_vgg(plan: Plan) -> Neck:
 
 
 def ssd_lite(plan: Plan) -> Neck:
-    """SSD-lite: the backbone's maps as they are, then separable blocks below them."""
+    """SSD-lite: the backbone's maps as they are, then light blocks below them."""
     shapes, levels = plan.shapes, plan.levels
     taken = [name for name, (_, size) in shapes.items() if size in {level.size for level in levels}]
     sizes = [shapes[name][1] for name in taken]
@@ -63,7 +63,7 @@ def ssd_lite(plan: Plan) -> Neck:
     channels = [shapes[name][0] for name in taken]
     blocks: dict[str, nn.Module] = {}
     for row in rows:
-        blocks[row.name] = SeparableConv(
+        blocks[row.name] = LiteBlock(
             channels[-1] if not blocks else row.outputs, row.outputs, row.kernel, row.stride, row.padding
         )
         channels.append(row.outputs)
@@ -101,7 +101,7 @@ def fssd_vgg(plan: Plan) -> Neck:
 
 
 def fssd_lite(plan: Plan) -> Neck:
-    """The same fusion at light width, with separable blocks for the pyramid."""
+    """The same fusion at light width, with light blocks for the pyramid."""
     shapes, levels, options = plan.shapes, plan.levels, plan.options
     names = tuple(options.get("sources", tuple(shapes)))
     sources = _sources(names, shapes, set(), levels[0].size)
@@ -115,7 +115,7 @@ def fssd_lite(plan: Plan) -> Neck:
         options.get("align_corners", True),
     )
     form = options.get("pyramid", "after")
-    block: Block = LiteBottleneck if form == "bottleneck" else SeparableConv
+    block: Block = LiteBottleneck if form == "bottleneck" else LiteBlock
     pyramid = Pyramid(fusion.channels, LITE_PYRAMID, block, form == "with-fused")
     return FusionNeck("", None, fusion, pyramid), pyramid.channels
 

@@ -33,13 +33,13 @@ PYRAMIDS = {
     512: (*_FIRST, Row("ds_16", 256, 3, 2, 1), Row("ds_32", 256, 3, 2, 1), Row("ds_64", 256, 4, 1, 1)),
 }
 
-LITE_PYRAMID = (
+LITE_PYRAMID = (  # one width, so that no shortcut but the first needs a 1x1
     Row("ds_1", 160, 3, 1, 1),
     Row("ds_2", 160, 3, 2, 1),
-    Row("ds_4", 128, 3, 2, 1),
-    Row("ds_8", 128, 3, 2, 1),
-    Row("ds_16", 128, 3, 1, 0),
-    Row("ds_32", 128, 3, 1, 0),
+    Row("ds_4", 160, 3, 2, 1),
+    Row("ds_8", 160, 3, 2, 1),
+    Row("ds_16", 160, 3, 1, 0),
+    Row("ds_32", 160, 3, 1, 0),
 )
 
 

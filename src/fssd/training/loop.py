@@ -90,6 +90,8 @@ def train(
     if val_set is not None:
         check_measurable(val_set, train_set.classes, config.metric)
     device = pick_device(config.device)
+    if config.amp == "fp16" and device.type == "cpu":
+        raise ConfigError("amp fp16 needs a GPU; choose bf16, or off")
     with process_group(device.type == "cuda") as place:
         if device.type == "cuda" and place.world > 1:
             device = torch.device("cuda", place.local)
@@ -133,6 +135,7 @@ class _Run:
             weight_decay=config.weight_decay,
             bias_lr=config.bias_lr,
             new_layers_lr=config.new_layers_lr,
+            backbone_lr=config.backbone_lr,
         )
         self.average = Average(self.network, config.ema) if config.ema else None
         self.scaler = torch.amp.GradScaler(
@@ -281,9 +284,7 @@ class _Run:
             else model.no_sync()
         )
         with hold:
-            with torch.autocast(
-                self.device.type, dtype, enabled=config.amp != "off" and self.device.type == "cuda"
-            ):
+            with torch.autocast(self.device.type, dtype, enabled=config.amp != "off"):
                 raw = model(images)
             losses = multibox_loss(raw, self.network.priors, targets)
             bad = not bool(torch.isfinite(losses.total))

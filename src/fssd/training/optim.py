@@ -20,21 +20,24 @@ def make_optimizer(
     weight_decay: float,
     bias_lr: float = 2.0,
     new_layers_lr: float = 1.0,
+    backbone_lr: float = 1.0,
 ) -> torch.optim.SGD:
     """SGD over groups that each have an `lr_scale` and a decay; `set_lr` sets the rates.
 
     Weights decay; biases learn `bias_lr` times as fast without decay; scales and shifts of
     normalisation do not decay. The layers an SSD lacks learn `new_layers_lr` times as fast: fusion,
-    pyramid, heads and, at 300 px, conv7_2 (the released from-SSD training).
+    pyramid, heads and, at 300 px, conv7_2 (the released from-SSD training). The backbone learns
+    `backbone_lr` times as fast.
     """
-    new = {id(parameter) for module in new_modules(network) for parameter in module.parameters()}
+    faster = {id(p): new_layers_lr for module in new_modules(network) for p in module.parameters()}
+    faster |= {id(p): backbone_lr for p in network.backbone.parameters()}
     undecayed = {
         id(p) for m in network.modules() if isinstance(m, NORMS) for p in m.parameters(recurse=False)
     }
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         is_bias = name.endswith("bias")
-        scale = (bias_lr if is_bias else 1.0) * (new_layers_lr if id(parameter) in new else 1.0)
+        scale = (bias_lr if is_bias else 1.0) * faster.get(id(parameter), 1.0)
         decay = 0.0 if is_bias or id(parameter) in undecayed else weight_decay
         groups.setdefault((scale, decay), []).append(parameter)
     rows = [
