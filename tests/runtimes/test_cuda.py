@@ -1,0 +1,64 @@
+"""The network as it runs on CUDA: its arithmetic on the CPU, its graphs where there is a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from fssd.errors import ConfigError
+from fssd.export.pictures import make_pictures
+from fssd.model.build import build_model
+from fssd.model.network import Network
+from fssd.runtimes.cuda import CudaRunner, Folded
+
+GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+
+
+@pytest.fixture(scope="module")
+def network(tiny_backbone: Callable[[], nn.Module]) -> Network:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return build_model("fssd300-lite", 3, backbone=tiny_backbone()).eval()
+
+
+@torch.inference_mode()
+def test_folded_in_float32_is_the_network(network: Network) -> None:
+    images = make_pictures(2, 300)
+    expected = network(images.float())
+    found = Folded(network, torch.float32)(images)
+    torch.testing.assert_close(found.offsets, expected.offsets, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found.logits, expected.logits, atol=1e-4, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_folded_in_bfloat16_is_near_it(network: Network) -> None:
+    images = make_pictures(2, 300)
+    expected = network(images.float())
+    found = Folded(network, torch.bfloat16)(images)
+    assert found.offsets.dtype == found.logits.dtype == torch.float32
+    error = (found.logits - expected.logits).norm() / expected.logits.norm()
+    assert 0 < error < 0.03  # eight bits of fraction are 0.4 %, over a dozen layers
+
+
+def test_a_network_that_is_not_on_a_gpu(network: Network) -> None:
+    with pytest.raises(ConfigError, match="not on cpu; load it with device='cuda'"):
+        CudaRunner(network)
+
+
+@GPU
+def test_graphs_give_what_the_network_gives(network: Network) -> None:
+    images = make_pictures(4, 300)
+    on_gpu = network.to("cuda")
+    runner = CudaRunner(on_gpu, torch.float32)
+    with torch.inference_mode():
+        expected = on_gpu(images.to("cuda").float())
+    first, second = runner.predict(images[:2]), runner.predict(images[2:])
+    torch.testing.assert_close(
+        torch.cat((first.logits, second.logits)), expected.logits, atol=5e-3, rtol=5e-3
+    )
+    for batch in (1, 3, 4):  # the graphs of the first two sizes are let go
+        assert len(runner.predict(images[:batch]).offsets) == batch
+    assert list(runner.graphs) == [3, 4]
