@@ -9,12 +9,14 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from fssd.serve.errors import RequestError
+from fssd.zoo.models import PHOTOS
 
 TYPES = {
     "html": "text/html; charset=utf-8",
     "css": "text/css; charset=utf-8",
     "js": "text/javascript; charset=utf-8",
     "svg": "image/svg+xml",
+    "jpg": "image/jpeg",
 }
 POLICY = "; ".join(
     (
@@ -42,7 +44,7 @@ router = APIRouter(include_in_schema=False)
 def _read_files() -> dict[str, tuple[bytes, str]]:
     """Content and ETag of each file by name."""
     files = {}
-    for file in (resources.files("fssd.serve") / "page").iterdir():
+    for file in (*(resources.files("fssd.serve") / "page").iterdir(), *PHOTOS):
         if file.name.rpartition(".")[2] in TYPES:
             content = file.read_bytes()
             files[file.name] = (content, f'"{hashlib.sha256(content).hexdigest()[:20]}"')

@@ -95,6 +95,7 @@ class ModelAnswer(BaseModel):
     least_score: float = Field(description="Lowest ?score= that is taken.")
     max: int = Field(description="Default and greatest ?max=.")
     limits: LimitsAnswer
+    samples: list[str] = Field(description="Images under /assets/ to try it on.")
     version: str = Field(description="Of fssd.")
 
 

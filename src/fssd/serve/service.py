@@ -16,6 +16,9 @@ from fssd.serve.errors import RequestError
 from fssd.serve.limits import Gate, Limits
 from fssd.serve.metrics import Gauge, Metrics
 from fssd.serve.pipeline import Ask, Looked, Pipeline
+from fssd.zoo.models import PHOTOS
+
+SAMPLED = {"cat", "person"}  # what is to be seen in the photographs of the package
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,7 @@ class Service:
                 "images": self.limits.batch,
                 "seconds": self.limits.seconds,
             },
+            "samples": [photo.name for photo in PHOTOS] if SAMPLED & set(self.detector.classes) else [],
             "version": __version__,
         }
 
