@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -267,3 +268,116 @@ def test_padding_suppresses_nothing() -> None:
 def test_suppress_of_nothing() -> None:
     assert suppress(torch.zeros(0, 4), 0.5).shape == (0,)
     assert suppress(torch.zeros(3, 0, 4), 0.5).shape == (3, 0)
+
+
+# --- Suppression in single precision ------------------------------------------------------------------------
+
+
+def plain_single_suppress(boxes: Tensor, threshold: float) -> list[bool]:
+    """Greedy NMS one box at a time, each step of IoU rounded to single precision as SSD's code has it."""
+    array = boxes.numpy()
+    x1, y1, x2, y2 = array.T
+    zero = np.float32(0)
+    areas = np.maximum(x2 - x1, zero) * np.maximum(y2 - y1, zero)
+    keep = np.zeros(len(array), bool)
+    for i in range(len(array)):
+        width = np.maximum(np.minimum(x2[keep], x2[i]) - np.maximum(x1[keep], x1[i]), zero)
+        height = np.maximum(np.minimum(y2[keep], y2[i]) - np.maximum(y1[keep], y1[i]), zero)
+        shared = width * height
+        union = areas[keep] + areas[i] - shared
+        overlaps = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+        keep[i] = not (overlaps > np.float32(threshold)).any()
+    return keep.tolist()
+
+
+pixels = st.integers(-3000, 3000).map(lambda n: n / 7)  # of which few are exact in single precision
+
+
+@st.composite
+def single_boxes(draw: st.DrawFn) -> tuple[float, float, float, float]:
+    """Now and then inverted or without area."""
+    x, y = draw(pixels), draw(pixels)
+    return x, y, x + draw(st.integers(-5, 3000)) / 7, y + draw(st.integers(-5, 3000)) / 7
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(single_boxes(), max_size=40), st.data())
+def test_suppress_rounds_as_a_plain_loop_does(
+    rows: list[tuple[float, float, float, float]], data: st.DataObject
+) -> None:
+    boxes = torch.tensor(rows, dtype=torch.float32).reshape(-1, 4)
+    threshold = data.draw(st.sampled_from([0.0, 0.3, 0.45, 0.5, 0.999]))
+    if len(rows) > 1:  # or the IoU of a pair, to the last bit, or the number before
+        pair = iou(boxes[:1], boxes[1:2]).item()
+        threshold = data.draw(st.sampled_from([threshold, pair, float(np.nextafter(np.float32(pair), 0.0))]))
+    assert suppress(boxes, threshold).tolist() == plain_single_suppress(boxes, threshold)
+
+
+def spread(count: int, kind: str) -> Tensor:
+    """A set of so many boxes of one kind, in random order but for the chain, which follows itself."""
+    generator = torch.Generator().manual_seed(count)
+    place = torch.arange(count)
+    if kind == "chain":  # a box overlaps its neighbours alone: (12 - 2)^2 of 2 * 144 - 100, IoU 0.53
+        corner = torch.stack((2 * place, 2 * place), dim=1).float()
+        return torch.cat((corner, corner + 12), dim=1)
+    if kind == "apart":
+        corner = torch.stack((place % 20 * 15, place // 20 * 15), dim=1).float()
+        return torch.cat((corner, corner + 14), dim=1)[torch.randperm(count, generator=generator)]
+    if kind == "piled":
+        corner = torch.rand(count, 2, generator=generator) * 20
+        return torch.cat((corner, corner + 200), dim=1)
+    corner = torch.rand(count, 2, generator=generator) * 250
+    return torch.cat((corner, corner + 5 + torch.rand(count, 2, generator=generator) * 120), dim=1)
+
+
+@pytest.mark.parametrize("kind", ["chain", "apart", "piled", "mixed"])
+@pytest.mark.parametrize("count", [181, 182, 400, 1000])  # 181 squared is the last that fits at once
+def test_suppress_of_large_sets(count: int, kind: str) -> None:
+    boxes = spread(count, kind)
+    keep = suppress(boxes, 0.45)
+    assert keep.tolist() == plain_single_suppress(boxes, 0.45)
+    wanted = {"chain": (count + 1) // 2, "apart": count, "piled": 1}
+    assert int(keep.sum()) == wanted.get(kind, int(keep.sum()))
+
+
+def test_suppress_of_more_boxes_than_are_compared_at_once() -> None:
+    boxes = spread(33_000, "piled")
+    assert suppress(boxes, 0.45).tolist() == [True] + [False] * 32_999
+
+
+def test_suppress_of_large_sets_side_by_side() -> None:
+    kinds = ["chain", "apart", "piled", "mixed"]
+    keep = suppress(torch.stack([spread(400, kind) for kind in kinds]), 0.3)
+    assert keep.tolist() == [plain_single_suppress(spread(400, kind), 0.3) for kind in kinds]
+
+
+@pytest.mark.parametrize("threshold", [0.5, 1.0, 2.0])
+def test_suppress_ends_whatever_the_boxes(threshold: float) -> None:
+    inf, nan = math.inf, math.nan
+    rows = [
+        [-inf, -inf, inf, inf],
+        [-inf, -inf, inf, inf],
+        [nan, 0, 4, 4],
+        [0, 0, 3e38, 3e38],
+        [-3e19, -3e19, 3e19, 3e19],
+        [0, 0, 1e19, 1e19],
+        [0, 0, 1e19, 1e19],
+        [0, 0, 8, 8],
+        [0, 0, 8, 8],
+    ]
+    # No number says how far the first five overlap; of the pairs after them, the second goes if it may.
+    equal = threshold >= 1
+    assert suppress(torch.tensor(rows), threshold).tolist() == [True] * 6 + [equal, True, equal]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16, torch.int64], ids=str)
+def test_suppress_in_other_precisions(dtype: torch.dtype) -> None:
+    boxes = spread(60, "mixed").to(dtype)
+    keep = suppress(boxes, 0.45)
+    assert keep.tolist() == plain_single_suppress(boxes.float(), 0.45)
+    assert 0 < int(keep.sum()) < 60
+
+
+def test_suppress_of_boxes_with_a_gradient() -> None:
+    boxes = spread(20, "mixed")
+    assert torch.equal(suppress(boxes.clone().requires_grad_(), 0.45), suppress(boxes, 0.45))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from fssd.detect import detect
+from fssd.boxes import decode, encode
+from fssd.detect import detect, fetch, least_lead
 from fssd.model.network import Raw
+from fssd.model.priors import make_levels, make_priors
 
 # --- Plain loop ---------------------------------------------------------------------------------------------
 
@@ -243,3 +246,142 @@ def test_half_precision_is_decoded_in_single() -> None:
     for i, image in enumerate(detect(half, PRIORS)):
         assert image.boxes.dtype == image.scores.dtype == torch.float32
         assert_equal(image, plain_detect(half.offsets[i].tolist(), half.logits[i].tolist(), PRIORS.tolist()))
+
+
+# --- Many candidates ----------------------------------------------------------------------------------------
+
+ALL_PRIORS = make_priors(make_levels("fssd", 300, "voc"))  # 8,732
+
+
+def plain_single_detect(
+    raw: Raw, score: float, nms: float, top_k: int, keep: int
+) -> list[tuple[float, int, int]]:
+    """(score, label, prior) of one image, class by class and box by box, in single precision throughout.
+
+    Of equal scores the earlier prior comes first, of equal priors the earlier class.
+    """
+    x1, y1, x2, y2 = decode(raw.offsets[0], ALL_PRIORS).numpy().T
+    area = (x2 - x1) * (y2 - y1)
+    powers = np.exp(raw.logits[0].numpy().T - raw.logits[0].numpy().max(axis=1))
+    scores = powers / powers.sum(axis=0)
+    found: list[tuple[float, int, int]] = []
+    for label in range(1, len(scores)):
+        row = scores[label]
+        candidates = sorted(np.flatnonzero(row > score), key=lambda p, row=row: (-row[p], p))[:top_k]
+        kept: list[int] = []
+        for p in candidates:
+            width = np.minimum(x2[kept], x2[p]) - np.maximum(x1[kept], x1[p])
+            height = np.minimum(y2[kept], y2[p]) - np.maximum(y1[kept], y1[p])
+            shared = np.maximum(width, 0) * np.maximum(height, 0)
+            if not (shared / (area[kept] + area[p] - shared) > np.float32(nms)).any():
+                kept.append(p)
+        found += [(float(row[p]), label - 1, int(p)) for p in kept]
+    return sorted(found, key=lambda one: (-one[0], one[1]))[:keep]
+
+
+def crowd(kind: str) -> Raw:
+    """400 candidates or more in each of 20 classes."""
+    generator = torch.Generator().manual_seed(11)
+    if kind == "every prior":
+        noise = torch.randn(1, 8732, 25, generator=generator)
+        return Raw(noise[..., :4], noise[..., 4:])
+    corner = torch.rand(20, 400, 2, generator=generator) * 280
+    if kind == "apart":
+        place = torch.arange(400)
+        corner = torch.stack((place % 20 * 15, place // 20 * 15), dim=1).float().expand(20, 400, 2)
+    side = {"apart": 14.0, "clusters": 60.0}[kind]
+    boxes = torch.cat((corner, corner + side), dim=-1)
+    prior = torch.randperm(8732, generator=generator)[:8000].reshape(20, 400)
+    logits = torch.zeros(1, 8732, 21)
+    logits[..., 0] = 9
+    offsets = torch.zeros(1, 8732, 4)
+    for label in range(20):
+        logits[0, prior[label], label + 1] = torch.linspace(16, 7, 400) + label * 1.1e-3  # no two are equal
+        offsets[0, prior[label]] = encode(boxes[label], ALL_PRIORS[prior[label]])
+    return Raw(offsets, logits)
+
+
+@pytest.mark.parametrize("kind", ["every prior", "apart", "clusters"])
+def test_the_worst_case_equals_the_plain_loop(kind: str) -> None:
+    raw = crowd(kind)
+    found = detect(raw, ALL_PRIORS, keep=10_000)[0]
+    wanted = plain_single_detect(raw, 0.01, 0.45, 400, 10_000)
+    if kind == "apart":
+        assert len(wanted) == 8000
+    prior = torch.tensor([p for _, _, p in wanted])
+    assert found.labels.tolist() == [label for _, label, _ in wanted]
+    assert torch.equal(found.boxes, decode(raw.offsets[0, prior], ALL_PRIORS[prior]))
+    torch.testing.assert_close(
+        found.scores, torch.tensor([score for score, _, _ in wanted]), rtol=1e-6, atol=0
+    )
+    few = detect(raw, ALL_PRIORS)[0]
+    for every, best in zip(found, few, strict=True):
+        assert torch.equal(every[:200], best)
+
+
+def test_equal_scores_keep_the_order_of_priors_and_classes() -> None:
+    # All scores are 1/3 to the bit; 600 candidates a class, of which the first 400 count.
+    priors = torch.tensor([[4.0 * i, 0, 4 * i + 3, 3] for i in range(600)])
+    raw = Raw(torch.zeros(1, 600, 4), torch.zeros(1, 600, 3))
+    found = detect(raw, priors, keep=700)[0]
+    assert found.labels.tolist() == [0] * 400 + [1] * 300
+    assert (found.boxes[:, 0] / 4).tolist() == [*range(400), *range(300)]
+    first = detect(raw, priors, top_k=2)[0]
+    assert (first.boxes[:, 0] / 4).tolist() == [0, 1, 0, 1]
+
+
+# --- Priors that are not looked at --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("score", [1e-6, 0.01, 0.3, 0.5, 0.9, 0.999999])
+def test_the_least_lead_loses_no_candidate(score: float) -> None:
+    # With two classes a score is a function of the lead: just above and just below `score`.
+    lead = math.log(score / (1 - score))
+    for shift in (0.0, 30.0, -1000.0):
+        logits = torch.tensor([[shift, shift + lead + gap] for gap in (-0.01, -1e-4, 1e-4, 0.01)])
+        passes = logits[:, 1] - logits[:, 0] > least_lead(score)
+        assert passes.tolist() == [False, True, True, True]
+    assert (least_lead(0.0), least_lead(-1.0)) == (-math.inf, -math.inf)
+    assert (least_lead(1.0), least_lead(2.0)) == (math.inf, math.inf)
+
+
+@pytest.mark.parametrize("score", [0.0, 0.01, 0.2, 0.6, 1.0])
+def test_what_is_fetched_from_a_device_gives_the_same(score: float) -> None:
+    raw = random_raw(5, images=4)
+    raw.logits[2, :, 0] += 60  # an image without candidates between others
+    rows = list(fetch(raw, PRIORS, score))
+    assert len(rows) == 4
+    for i, (offsets, logits, priors) in enumerate(rows):
+        assert len(offsets) == len(logits) == len(priors)
+        one = detect(Raw(offsets[None], logits[None]), priors, score=score)[0]
+        whole = detect(Raw(raw.offsets[i : i + 1], raw.logits[i : i + 1]), PRIORS, score=score)[0]
+        for a, b in zip(one, whole, strict=True):
+            assert torch.equal(a, b)
+
+
+def test_little_is_fetched() -> None:
+    raw = random_raw(5, images=3)
+    raw.logits[..., 0] += 60
+    raw.logits[0, [4, 9], 2] += 70
+    raw.logits[2, 30, 1] += 70
+    counts = [[len(part) for part in row] for row in fetch(raw, PRIORS, 0.01)]
+    assert counts == [[2] * 3, [0] * 3, [1] * 3]
+
+
+def test_numbers_that_are_none_are_not_found() -> None:
+    raw = random_raw(2, images=1)
+    wanted = detect(raw, PRIORS)[0]
+    spoilt = Raw(raw.offsets.repeat(1, 2, 1), raw.logits.repeat(1, 2, 1))
+    half = len(PRIORS)
+    spoilt.logits[0, half:, 1] = torch.nan
+    found = detect(spoilt, PRIORS.repeat(2, 1))[0]
+    for a, b in zip(found, wanted, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_predictions_with_a_gradient() -> None:
+    raw = random_raw(4, images=1)
+    graded = Raw(raw.offsets.clone().requires_grad_(), raw.logits.clone().requires_grad_())
+    for a, b in zip(detect(graded, PRIORS)[0], detect(raw, PRIORS)[0], strict=True):
+        assert torch.equal(a, b)
+        assert not a.requires_grad
