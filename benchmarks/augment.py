@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import statistics
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
 import cv2
 import numpy as np
 
+from fssd.bench.figures import line, write_figures
+from fssd.bench.timing import rates, ratio, take_turns
 from fssd.data.augment import MIRROR, augment, resize, sample_rng
 from fssd.data.sample import Sample
 
@@ -41,26 +42,22 @@ def main() -> None:
         "decode": lambda sample, _: sample,
     }
     photos = [_photo(np.random.default_rng(seed)) for seed in range(args.images)]
-    rates: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(args.repeats + 1):
-        for name, view in sides.items():
-            rates[name].append(_images_per_second(photos, view, args.views))
-    for name, values in rates.items():
-        kept = values[1:]  # the first round warms caches up
-        median = statistics.median(kept)
-        print(f"{name:12} {median:7.0f} images/s  ({min(kept):.0f} to {max(kept):.0f})")
-    pairs = zip(rates["fssd"][1:], rates["plain"][1:], strict=True)
-    print(f"fssd / plain {statistics.median(ours / plain for ours, plain in pairs):.2f} (median of rounds)")
+    steps = {name: partial(_augment, photos, view, args.views) for name, view in sides.items()}
+    times = take_turns(steps, args.repeats, warm_up=1)
+    figures = {name: rates(taken, args.views * args.images) for name, taken in times.items()}
+    gain = ratio(times["plain"], times["fssd"])
+    for name, figure in figures.items():
+        print(line(name, figure, "images/s", digits=0))
+    print(line("plain / fssd", gain, "times"))
+    write_figures(args.json, {"images_per_second": figures, "gain": gain}, threads=1)
 
 
-def _images_per_second(photos: list[tuple[np.ndarray, Sample]], view: View, views: int) -> float:
-    start = time.perf_counter()
+def _augment(photos: list[tuple[np.ndarray, Sample]], view: View, views: int) -> None:
     for epoch in range(views):
         for index, (data, labels) in enumerate(photos):
             image = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR_RGB), dtype=np.uint8)
             sample = Sample(image, labels.boxes, labels.labels, labels.difficult, labels.name)
             view(sample, epoch * len(photos) + index)
-    return views * len(photos) / (time.perf_counter() - start)
 
 
 def _photo(rng: np.random.Generator) -> tuple[np.ndarray, Sample]:
@@ -92,6 +89,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--views", type=int, default=2, help="augmented views of each JPEG per round")
     parser.add_argument("--repeats", type=int, default=7, help="rounds that count")
     parser.add_argument("--size", type=int, default=300, help="pixels of the result")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
     return parser.parse_args()
 
 

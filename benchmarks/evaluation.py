@@ -1,32 +1,38 @@
-"""How long evaluation takes: `python benchmarks/evaluation.py`, about a minute on two cores.
+"""How long evaluation takes: `python benchmarks/evaluation.py`, about two minutes on two cores.
 
 Sets of the size of VOC 2007 test (4,952 images, 200 detections each, 20 classes) and COCO val 2017 (5,000
 images, 100 detections each, 80 classes), random boxes near the objects. The plain algorithm of the VOC kit,
-one detection after the other, runs on a part of the set.
+one detection after the other, and pycocotools (extra dev) run on a part of the set, in turn with ours.
 """
 
 from __future__ import annotations
 
+import argparse
+import contextlib
+import io
 import math
-import statistics
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fssd.bench.figures import line, write_figures
+from fssd.bench.timing import ratio, spread, take_turns
 from fssd.data.sample import DataSet, Record
 from fssd.detections import Detections
 from fssd.evaluation.coco_ap import coco_average_precision
 from fssd.evaluation.report import evaluate_detections
 from fssd.evaluation.voc_ap import voc_average_precision
+from fssd.runtimes.cores import usable_cores
 
 
 def random_set(
-    images: int, found: int, objects: float, classes: int, seed: int = 0
+    images: int, found: int, objects: float, classes: int, difficult: float = 0.1, seed: int = 0
 ) -> tuple[DataSet, list[Detections]]:
-    """Images of 500 x 500 with `objects` objects on average and exactly `found` detections."""
+    """Images of 500 x 500 with `objects` objects on average and exactly `found` detections.
+
+    difficult: share of the objects.
+    """
     rng = np.random.default_rng(seed)
     names = tuple(f"class {i}" for i in range(classes))
     records, detections = [], []
@@ -49,7 +55,7 @@ def random_set(
                 500,
                 truth,
                 labels,
-                rng.random(n) < 0.1,
+                rng.random(n) < difficult,
                 np.zeros(n, bool),
             )
         )
@@ -120,37 +126,111 @@ def kit_judge(box: Any, truths: Any, difficult: Any, taken: list[bool]) -> bool 
     return first
 
 
-def median_seconds(work: Callable[[], Any], repeats: int) -> float:
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+def kit_coco(dataset: DataSet, detections: list[Detections]) -> float:
+    """AP by pycocotools, from the same arrays."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO()
+        truth.dataset = _coco_json(dataset)
+        truth.createIndex()
+        evaluation = COCOeval(truth, truth.loadRes(_coco_rows(detections)), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return float(evaluation.stats[0])
 
 
-def voc(images: int = 4952, part: int = 500) -> None:
+def _coco_json(dataset: DataSet) -> dict[str, Any]:
+    annotations = []
+    for image, record in enumerate(dataset.records, start=1):
+        for box, label in zip(record.boxes.astype(np.float64), record.labels, strict=True):
+            width, height = box[2:] - box[:2]
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image,
+                    "category_id": int(label) + 1,
+                    "bbox": [box[0], box[1], width, height],
+                    "area": width * height,
+                    "iscrowd": 0,
+                }
+            )
+    return {
+        "images": [{"id": image} for image in range(1, len(dataset) + 1)],
+        "categories": [{"id": label, "name": name} for label, name in enumerate(dataset.classes, start=1)],
+        "annotations": annotations,
+    }
+
+
+def _coco_rows(detections: list[Detections]) -> np.ndarray:
+    """One row a detection, as pycocotools takes them: image, x, y, width, height, score, category."""
+    rows = []
+    for image, found in enumerate(detections, start=1):
+        boxes = found.boxes.astype(np.float64)
+        place = np.full((len(found), 1), image)
+        size = boxes[:, 2:] - boxes[:, :2]
+        rows.append(np.hstack([place, boxes[:, :2], size, found.scores[:, None], found.labels[:, None] + 1]))
+    return np.concatenate(rows)
+
+
+def voc(images: int, part: int, repeats: int) -> dict[str, Any]:
     dataset, detections = random_set(images, found=200, objects=2.4, classes=20)
     case = lists_of(dataset, detections)
-    whole = median_seconds(lambda: voc_average_precision(**case, classes=20, eleven_points=True), 3)
-    report = median_seconds(lambda: evaluate_detections(dataset, detections, "voc07"), 3)
-    print(f"VOC, {images} x 200 detections, 20 classes: AP {whole:.2f} s, report with sizes {report:.2f} s")
     few = {key: arrays[:part] for key, arrays in case.items()}
-    ours = median_seconds(lambda: voc_average_precision(**few, classes=20, eleven_points=True), 3)
-    kit = median_seconds(lambda: kit_mean_ap(few, 20), 3)
-    difference = abs(voc_average_precision(**few, classes=20, eleven_points=True).mean - kit_mean_ap(few, 20))
-    print(
-        f"VOC, first {part} images: {ours:.3f} s, plain algorithm {kit:.2f} s: {kit / ours:.0f} times as fast"
+    sides = {
+        "AP": lambda: voc_average_precision(**case, classes=20, eleven_points=True),
+        "report with sizes": lambda: evaluate_detections(dataset, detections, "voc07"),
+        "AP of a part": lambda: voc_average_precision(**few, classes=20, eleven_points=True),
+        "plain algorithm, a part": lambda: kit_mean_ap(few, 20),
+    }
+    ours = voc_average_precision(**few, classes=20, eleven_points=True).mean
+    print(f"VOC, {images} images x 200 detections, 20 classes; a part is the first {part}")
+    return _compare(
+        sides, "AP of a part", "plain algorithm, a part", abs(ours - kit_mean_ap(few, 20)), repeats
     )
-    print(f"difference of the two means: {difference:.1e}")
 
 
-def coco(images: int = 5000) -> None:
-    dataset, detections = random_set(images, found=100, objects=7.3, classes=80)
-    seconds = median_seconds(lambda: coco_average_precision(dataset, detections), 3)
-    print(f"COCO, {images} x 100 detections, 80 classes: {seconds:.2f} s")
+def coco(images: int, part: int, repeats: int) -> dict[str, Any]:
+    dataset, detections = random_set(images, found=100, objects=7.3, classes=80, difficult=0)
+    few, found = DataSet(dataset.classes, dataset.records[:part]), detections[:part]
+    sides = {
+        "AP": lambda: coco_average_precision(dataset, detections),
+        "AP of a part": lambda: coco_average_precision(few, found),
+        "pycocotools, a part": lambda: kit_coco(few, found),
+    }
+    difference = abs(coco_average_precision(few, found).numbers["AP"] - kit_coco(few, found))
+    print(f"COCO, {images} images x 100 detections, 80 classes; a part is the first {part}")
+    return _compare(sides, "AP of a part", "pycocotools, a part", difference, repeats)
+
+
+def _compare(
+    sides: dict[str, Any], ours: str, theirs: str, difference: float, repeats: int
+) -> dict[str, Any]:
+    times = take_turns(sides, repeats, warm_up=1)
+    seconds = {name: spread(taken) for name, taken in times.items()}
+    gain = ratio(times[theirs], times[ours])
+    for name, figure in seconds.items():
+        print(line(f"  {name}", figure, "s", digits=3))
+    print(line(f"  {theirs} / ours", gain, "times", digits=0))
+    print(f"  difference of the two APs: {difference:.1e}")
+    return {"seconds": seconds, "gain": gain, "difference": difference}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--images", type=int, default=5000, help="of COCO; of VOC 48 fewer")
+    parser.add_argument("--part", type=int, default=250, help="images that the slow side sees too")
+    parser.add_argument("--repeats", type=int, default=3, help="turns that count")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    args = parser.parse_args()
+    figures = {
+        "voc": voc(args.images - 48, args.part, args.repeats),
+        "coco": coco(args.images, args.part, args.repeats),
+    }
+    write_figures(args.json, {"images": args.images, "part": args.part, **figures}, usable_cores())
 
 
 if __name__ == "__main__":
-    voc()
-    coco()
+    main()

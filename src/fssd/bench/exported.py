@@ -10,6 +10,7 @@ from torch import Tensor
 from fssd.detector import Detector
 from fssd.export.graph import trace
 from fssd.export.quantise import quantise_onnx, quantise_openvino
+from fssd.export.write import SUFFIXES
 from fssd.runtimes.header import KEY, write_header
 from fssd.runtimes.packages import require, require_openvino
 
@@ -26,7 +27,7 @@ def export_unchecked(detector: Detector, to: Target, folder: Path, calibration: 
     precision = "fp32" if calibration is None else "int8"
     header = write_header(network, detector.classes, {}, None, precision)
     model = trace(network)
-    file = folder / f"{precision}{'.onnx' if to == 'onnx' else '.xml'}"
+    file = folder / f"{network.spec.name}-{precision}{SUFFIXES[to]}"
     if to == "onnx":
         if calibration is not None:
             model = quantise_onnx(model, calibration, str(folder))

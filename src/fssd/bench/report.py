@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from fssd.bench.figures import plain
 from fssd.bench.peak import Peak
 from fssd.bench.stages import WHOLES, Timed
 from fssd.bench.timing import Spread, rates, ratio, spread
@@ -83,19 +84,19 @@ class Report:
             "model": {**self.model, "multiply_adds": self.multiply_adds},
             "machine": self.machine,
             "setup": self.setup,
-            "milliseconds": _plain(self.milliseconds),
-            "frames_per_second": _plain(self.frames_per_second),
-            "overhead": self.overhead._asdict(),
-            "detections": spread(self.timed.detections)._asdict(),
+            "milliseconds": plain(self.milliseconds),
+            "frames_per_second": plain(self.frames_per_second),
+            "overhead": plain(self.overhead),
+            "detections": plain(spread(self.timed.detections)),
             "gflops": self.gflops,
             "peak": {
                 "precision": self.peak.precision,
                 "gflops": self.peak.gflops,
                 "way": self.peak.best,
-                "ways": _plain(self.peak.ways),
+                "ways": plain(self.peak.ways),
             },
             "share_of_peak": self.share,
-            "batches": {str(batch): rate for batch, rate in self.batches.items()},
+            "batches": plain(self.batches),
         }
         return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
@@ -151,7 +152,3 @@ class Report:
                 "random weights: the network's speed is real; what it finds, and so post-processing, is not"
             )
         return lines
-
-
-def _plain(figures: Mapping[str, Spread]) -> dict[str, dict[str, float]]:
-    return {name: figure._asdict() for name, figure in figures.items()}

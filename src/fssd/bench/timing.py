@@ -34,14 +34,17 @@ def take_turns(
     repeats: int,
     warm_up: int = WARM_UP,
     clock: Callable[[], float] = time.perf_counter,
+    rest: float = 0.0,
 ) -> dict[Key, list[float]]:
     """The times of each step, `repeats` of them, after calls that do not count. `clock` tells seconds.
 
-    The steps take turns, so that what else the machine does slows all of them alike.
+    The steps take turns, so that what else the machine does slows all of them alike. rest: seconds before
+    each step, for steps of different libraries: the threads of one go on waiting busily when it is done.
     """
     times: dict[Key, list[float]] = {key: [] for key in steps}
     for turn in range(warm_up + repeats):
         for key, step in steps.items():
+            time.sleep(rest)
             start = clock()
             step()
             taken = clock() - start
