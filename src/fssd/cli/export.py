@@ -1,4 +1,4 @@
-"""fssd export MODEL --to onnx|openvino [--nms] [--int8 --calibrate DATA] --out FILE"""
+"""fssd export MODEL --to onnx|openvino|safetensors [--nms] [--int8 --calibrate DATA] --out FILE"""
 
 from __future__ import annotations
 
@@ -14,19 +14,21 @@ from fssd.errors import ConfigError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from fssd.detector import Detector
     from fssd.export.write import Trial
 
 
 @dataclass(frozen=True)
 class Export:
-    """Write a model as a file for ONNX Runtime or OpenVINO, if it does there what it does in PyTorch."""
+    """Write a model as a file for ONNX Runtime or OpenVINO, or one of half the size to pass on, if it does
+    there what it does in PyTorch."""
 
     model: Annotated[Path, tyro.conf.Positional]
     """Model file, the folder of a run, or a packaged model: animals."""
     out: Path
-    """File to write: .onnx, or .xml for OpenVINO, which gets a .bin beside it."""
-    to: Literal["onnx", "openvino"] = "onnx"
-    """Runtime that will read it."""
+    """File to write: .onnx, .xml for OpenVINO, which gets a .bin beside it, or .safetensors."""
+    to: Literal["onnx", "openvino", "safetensors"] = "onnx"
+    """Runtime that will read it; safetensors is PyTorch's again, with weights in half precision."""
     raw: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """End in offsets and logits of every prior (the default); thresholds are then chosen when it is used."""
     nms: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -68,6 +70,8 @@ def run(arguments: list[str]) -> int:
     detector = Detector.load(command.model, device="cpu")
     _ = detector.network  # an exported file cannot be exported again
     make_folder(command.out.parent)
+    if command.to == "safetensors":
+        return _export_half(command, detector)
     thresholds = Thresholds(command.score, command.overlap, command.top_k, command.keep)
     done = export_model(
         detector,
@@ -86,10 +90,27 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
+def _export_half(command: Export, detector: Detector) -> int:
+    from fssd.checkpoint import model_file
+    from fssd.export.half import export_half
+
+    if command.out.resolve() == model_file(command.model).resolve():
+        raise ConfigError(
+            f"{command.out}: is the model itself and would lose precision; choose another --out"
+        )
+    print(export_half(detector, command.out, _pictures(command, detector.image_size)))
+    print(f"exported: {command.out}")
+    return 0
+
+
 def _check(command: Export) -> None:
     """Raise ConfigError for choices that do not fit together."""
     check_thresholds(score=command.score, overlap=command.overlap, bad_share=command.bad_share)
     check_counts(top_k=command.top_k, keep=command.keep)
+    if command.to == "safetensors" and (command.raw or command.nms or command.int8):
+        raise ConfigError(
+            "--to safetensors writes the weights alone; --raw, --nms and --int8 are for a runtime"
+        )
     if command.raw and command.nms:
         raise ConfigError("--raw and --nms are two ends of the graph; choose one")
     if command.int8 and command.calibrate is None:

@@ -14,10 +14,22 @@ from fssd.detect import Found
 from fssd.errors import ExportError
 from fssd.runtimes.header import Thresholds
 
-BOX = 0.1  # pixels of the network's input
-SCORE = 1e-4
-OVERLAP = 1e-3  # IoU; how near the NMS threshold a pair may lie on one side here and on the other there
-TIE = 1e-5  # scores nearer than this may change places by rounding
+
+class Tolerance(NamedTuple):
+    """How far apart two runs may be and still agree.
+
+    box: of a coordinate, pixels of the network's input. score: of a score. overlap: how near the NMS
+    threshold a pair's IoU may lie on one side here and on the other there. tie: scores nearer than this may
+    change places.
+    """
+
+    box: float
+    score: float
+    overlap: float
+    tie: float
+
+
+ROUNDING = Tolerance(box=0.1, score=1e-4, overlap=1e-3, tie=1e-5)  # float32 on both sides
 
 
 class Candidates(NamedTuple):
@@ -65,22 +77,24 @@ def compare(
     candidates: Iterable[Candidates],
     found: Iterable[Found],
     thresholds: Thresholds,
+    tolerance: Tolerance = ROUNDING,
 ) -> Parity:
     """Compare the detections of each image, made with `thresholds`, with PyTorch's and its candidates.
 
-    Raises ExportError if a side kept a detection that the other has not, boxes BOX apart or scores SCORE
-    apart, unless rounding at a threshold explains it; or if there was nothing to compare.
+    Raises ExportError if a side kept a detection that the other has not within `tolerance`, unless rounding
+    at a threshold explains it; or if there was nothing to compare.
     """
     parity = Parity()
     for one, every, other in zip(expected, candidates, found, strict=True):
         parity.images += 1
-        pairs = _pair(one, other)
-        wrong = _foreign(every, other, ~pairs.found) or _unexplained(one, other, pairs, thresholds)
+        pairs = _pair(one, other, tolerance)
+        wrong = _foreign(every, other, ~pairs.found, tolerance)
+        wrong = wrong or _unexplained(one, other, pairs, thresholds, tolerance)
         if wrong:
             raise ExportError(
                 f"the exported model differs from the PyTorch model: {wrong} detections in image"
-                f" {parity.images} have no partner within {BOX} px and {SCORE} of score; nothing was written,"
-                " please report it with the versions of torch and of the runtime"
+                f" {parity.images} have no partner within {tolerance.box:g} px and {tolerance.score:g} of"
+                " score; nothing was written, please report it with the versions of torch and of the runtime"
             )
         parity.detections += int(pairs.expected.sum())
         parity.borderline += int((~pairs.expected).sum() + (~pairs.found).sum())
@@ -93,17 +107,17 @@ def compare(
     return parity
 
 
-def _foreign(every: Candidates, other: Found, lone: Tensor) -> int:
+def _foreign(every: Candidates, other: Found, lone: Tensor, tolerance: Tolerance) -> int:
     """How many of the lone detections are not even candidates in PyTorch."""
     count = 0
     for i in lone.nonzero()[:, 0].tolist():
-        near = (every.boxes - other.boxes[i]).abs().amax(dim=-1) <= BOX
-        near &= (every.scores[:, int(other.labels[i])] - other.scores[i]).abs() <= SCORE
+        near = (every.boxes - other.boxes[i]).abs().amax(dim=-1) <= tolerance.box
+        near &= (every.scores[:, int(other.labels[i])] - other.scores[i]).abs() <= tolerance.score
         count += not bool(near.any())
     return count
 
 
-def _pair(one: Found, other: Found) -> _Pairs:
+def _pair(one: Found, other: Found, tolerance: Tolerance) -> _Pairs:
     """Partner each detection of `one` with the nearest box of its class in `other` that is near enough."""
     pairs = _Pairs(
         torch.zeros(len(one.scores), dtype=torch.bool), torch.zeros(len(other.scores), dtype=torch.bool)
@@ -112,7 +126,7 @@ def _pair(one: Found, other: Found) -> _Pairs:
         return pairs
     box = (one.boxes[:, None] - other.boxes[None]).abs().amax(dim=-1)  # (N, M)
     score = (one.scores[:, None] - other.scores[None]).abs()
-    near = (one.labels[:, None] == other.labels[None]) & (box <= BOX) & (score <= SCORE)
+    near = (one.labels[:, None] == other.labels[None]) & (box <= tolerance.box) & (score <= tolerance.score)
     for i in range(len(one.scores)):
         free = torch.where(near[i] & ~pairs.found, box[i], torch.inf)
         j = int(free.argmin())
@@ -122,7 +136,9 @@ def _pair(one: Found, other: Found) -> _Pairs:
     return pairs
 
 
-def _unexplained(one: Found, other: Found, pairs: _Pairs, thresholds: Thresholds) -> int:
+def _unexplained(
+    one: Found, other: Found, pairs: _Pairs, thresholds: Thresholds, tolerance: Tolerance
+) -> int:
     """How many lone detections no threshold explains.
 
     A score at the least score, or at the last place of a full list, explains itself. Otherwise something of
@@ -131,15 +147,17 @@ def _unexplained(one: Found, other: Found, pairs: _Pairs, thresholds: Thresholds
     """
     lone = [~pairs.expected, ~pairs.found]
     sides = [one, other]
-    fine = [lone[s] & (sides[s].scores <= _cutoff(sides[1 - s], thresholds) + SCORE) for s in (0, 1)]
+    fine = [
+        lone[s] & (sides[s].scores <= _cutoff(sides[1 - s], thresholds) + tolerance.score) for s in (0, 1)
+    ]
     while True:
         before = int(fine[0].sum() + fine[1].sum())
         for s in (0, 1):
             mine, theirs = sides[s], sides[1 - s]
             overlap = iou(mine.boxes, theirs.boxes)
             same = mine.labels[:, None] == theirs.labels[None]
-            on_edge = (overlap - thresholds.nms).abs() <= OVERLAP
-            tie = (mine.scores[:, None] - theirs.scores[None]).abs() <= TIE
+            on_edge = (overlap - thresholds.nms).abs() <= tolerance.overlap
+            tie = (mine.scores[:, None] - theirs.scores[None]).abs() <= tolerance.tie
             by_lone = (overlap > thresholds.nms) & (fine[1 - s][None] | (tie & lone[1 - s][None]))
             fine[s] = fine[s] | (lone[s] & (same & (on_edge | by_lone)).any(dim=1))
         if int(fine[0].sum() + fine[1].sum()) == before:

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from torch import Tensor
 
 from fssd.atomic import atomic_path
-from fssd.boxes import decode
 from fssd.data.sample import DataSet
-from fssd.detect import Found, detect
 from fssd.detector import Detector
 from fssd.errors import ConfigError, ExportError
 from fssd.evaluation.report import evaluate_detections
+from fssd.export.check import check
+from fssd.export.facts import portable
 from fssd.export.graph import trace
-from fssd.export.parity import Candidates, Parity, compare
-from fssd.export.pictures import fill_up
+from fssd.export.parity import Parity
 from fssd.export.quantise import quantise_onnx, quantise_openvino
 from fssd.export.tail import append_nms
-from fssd.model.network import Network, Raw
 from fssd.runtimes.header import KEY, Thresholds, write_header
 from fssd.runtimes.onnx import open_onnx
 from fssd.runtimes.openvino import open_openvino
@@ -36,9 +33,8 @@ if TYPE_CHECKING:
     import onnx
 
 Target = Literal["onnx", "openvino"]
-SUFFIXES: dict[str, str] = {"onnx": ".onnx", "openvino": ".xml"}
+SUFFIXES: dict[str, str] = {"onnx": ".onnx", "openvino": ".xml", "safetensors": ".safetensors"}
 DROP = 0.01  # of mAP; what eight bits may cost
-BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -90,15 +86,16 @@ def export_model(
             model = quantise_onnx(model, trial.images, folder)
     if nms is not None:
         model = append_nms(model, network, nms)
-    header = write_header(network, detector.classes, detector.facts, nms, "fp32" if trial is None else "int8")
+    precision = "fp32" if trial is None else "int8"
+    header = write_header(network, detector.classes, portable(detector.facts), nms, precision)
     write = _onnx_file if to == "onnx" else _openvino_files
     with write(model, header, out, trial) as runner:
         if trial is None:
-            return Exported(parity=_check(network, runner, nms, images))
+            return Exported(parity=check(network, runner, nms, images))
         return Exported(maps=_measure(detector, runner, trial.measured, allow_drop))
 
 
-def check_suffix(out: Path, to: Target) -> None:
+def check_suffix(out: Path, to: str) -> None:
     """Raise ConfigError if the name of a file does not end as its runtime wants it."""
     if out.suffix != SUFFIXES[to]:
         raise ConfigError(f"{out}: a file for {to} ends in {SUFFIXES[to]}; rename it")
@@ -136,43 +133,6 @@ def _openvino_files(
         session, read = open_openvino(xml, "cpu", None, weights)
         yield FileRunner(session, read)
         out.resolve().unlink(missing_ok=True)  # an older .xml must not be read with the new .bin
-
-
-def _check(network: Network, runner: FileRunner, nms: Thresholds | None, images: Tensor | None) -> Parity:
-    """Compare with PyTorch; raises ExportError. The least score falls until a raw graph finds something."""
-    images = fill_up(images, network.image_size)
-    raws = [_raw(network, batch) for batch in _batches(images)]
-    thresholds = Thresholds() if nms is None else nms
-    expected = _expected(raws, network.priors, thresholds)
-    while nms is None and thresholds.score > 1e-6 and not any(len(found.scores) for found in expected):
-        thresholds = Thresholds(score=thresholds.score / 10)
-        expected = _expected(raws, network.priors, thresholds)
-    candidates = (
-        Candidates(boxes, scores)
-        for raw in raws
-        for boxes, scores in zip(
-            decode(raw.offsets, network.priors), raw.logits.softmax(dim=-1)[..., 1:], strict=True
-        )
-    )
-    found = (one for batch in _batches(images) for one in runner.find(batch, **vars(thresholds)))
-    return compare(expected, candidates, found, thresholds)
-
-
-def _batches(images: Tensor) -> Iterator[Tensor]:
-    """The first image by itself, the others several at a time: a file takes any number."""
-    yield images[:1]
-    for start in range(1, len(images), BATCH):
-        yield images[start : start + BATCH]
-
-
-@torch.inference_mode()
-def _raw(network: Network, images: Tensor) -> Raw:
-    return network(images.float())  # type: ignore[no-any-return]
-
-
-def _expected(raws: Sequence[Raw], priors: Tensor, thresholds: Thresholds) -> list[Found]:
-    settings: dict[str, Any] = vars(thresholds)
-    return [found for raw in raws for found in detect(raw, priors, **settings)]
 
 
 def _measure(
