@@ -1,5 +1,5 @@
 # Two commands that need nothing but Python 3.10 or newer, each with all of its own set-up:
-#   make demo   train a small detector for minutes and look at what it finds
+#   make demo   see the packaged model at work, then train a small detector for minutes and look at what it finds
 #   make test   lint, types and the whole test suite
 PYTHON ?= python3
 VENV ?= .venv

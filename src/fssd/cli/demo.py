@@ -1,4 +1,4 @@
-"""fssd demo: from nothing to a trained detector and pictures, in minutes."""
+"""fssd demo: a packaged model at work, then from nothing to a trained detector and pictures, in minutes."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import tyro
 
 @dataclass(frozen=True)
 class Demo:
-    """Make digit scenes, train fssd300-lite on them for a few minutes, measure it, draw what it finds."""
+    """Find a cat and a person with the packaged model; then make digit scenes, train fssd300-lite on them for
+    a few minutes, measure it, draw what it finds."""
 
     out: Path = Path("runs/demo")
-    """Folder for scenes, run and picture."""
+    """Folder for pictures, scenes and run."""
     iterations: int = 260
     """Weight updates of 8 scenes; 260 take about five minutes on two cores."""
     scenes: int = 600
