@@ -61,6 +61,16 @@ def test_label_has_the_colour_of_the_class_and_text_on_it() -> None:
     assert (label > 200).all(1).any()  # white ink on dark blue
 
 
+def test_text_is_as_high_as_asked() -> None:
+    def label_height(text: int | None) -> int:
+        box = np.array([[50, 100, 300, 160]], np.float32)
+        drawn = draw_boxes(blank(), box, ["cat"], (255, 0, 0), text)
+        return int((drawn[:99] != GREY).any(axis=(1, 2)).sum())
+
+    assert label_height(None) == label_height(10)
+    assert label_height(30) == pytest.approx(3 * label_height(10), abs=4)
+
+
 def test_best_score_lies_on_top() -> None:
     drawn = draw_detections(blank(), detections([[50, 60, 150, 160]] * 2, labels=[0, 1]))
     assert tuple(drawn[160, 100]) == class_colour(0)

@@ -60,12 +60,17 @@ def draw_detections(image: Image, detections: Detections) -> Image:
 
 
 def draw_boxes(
-    image: Image, boxes: Boxes, names: Sequence[str], colours: Sequence[Colour] | Colour = (255, 255, 255)
+    image: Image,
+    boxes: Boxes,
+    names: Sequence[str],
+    colours: Sequence[Colour] | Colour = (255, 255, 255),
+    text: int | None = None,
 ) -> Image:
     """A copy of (H, W, 3) uint8 RGB with (N, 4) xyxy boxes and a label each; an empty name draws no label.
 
-    colours: one for each box or one for all. Boxes are cut at the border and later ones lie on top; a box
-    wholly outside the image is left out. Labels stay inside the image, and a name too long for it is cut.
+    colours: one for each box or one for all. text: its height in pixels, by default as the image is large.
+    Boxes are cut at the border and later ones lie on top; a box wholly outside the image is left out. Labels
+    stay inside the image, and a name too long for it is cut.
     """
     if isinstance(colours, tuple) and len(colours) == 3 and isinstance(colours[0], int):
         colours = [colours] * len(boxes)
@@ -77,7 +82,7 @@ def draw_boxes(
     visible = [(r, str(n), c) for b, n, c in items if (r := _inside(b, width, height)) is not None]
     for rectangle, _, colour in visible:
         pen.rectangle(rectangle, outline=colour, width=line)
-    _draw_labels(pen, visible, width, height)
+    _draw_labels(pen, visible, width, height, text or max(10, round(0.012 * (width + height))))
     return np.array(canvas, np.uint8)
 
 
@@ -101,9 +106,12 @@ def _inside(box: npt.NDArray[Any], width: int, height: int) -> Rectangle | None:
 
 
 def _draw_labels(
-    pen: ImageDraw.ImageDraw, visible: Sequence[tuple[Rectangle, str, Colour]], width: int, height: int
+    pen: ImageDraw.ImageDraw,
+    visible: Sequence[tuple[Rectangle, str, Colour]],
+    width: int,
+    height: int,
+    size: int,
 ) -> None:
-    size = max(10, round(0.012 * (width + height)))
     taken: list[Rectangle] = []
     labels = []
     # The last box lies on top and is the most certain one, so it chooses its place first.

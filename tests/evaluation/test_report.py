@@ -15,7 +15,7 @@ from rich.console import Console
 from fssd.data.sample import DataSet, Record
 from fssd.detections import Detections
 from fssd.errors import ConfigError, DataError
-from fssd.evaluation.report import evaluate_detections
+from fssd.evaluation.report import average_precisions, evaluate_detections
 
 CLASSES = ("cat", "dog", "[bold]bird")
 SMALL, MEDIUM, LARGE = [0, 0, 20, 20], [100, 0, 150, 50], [200, 0, 300, 100]  # areas 400, 2500, 10000
@@ -61,6 +61,19 @@ def test_sizes() -> None:
     assert report.sizes == pytest.approx({"small": 1.0, "medium": 0.0, "large": 0.5})
     # Whole set: precision 0, 1/2, 2/3 at recall 0, 1/3, 2/3; the envelope is 2/3: AP 4/9.
     assert report.map == pytest.approx(4 / 9)
+
+
+def test_average_precisions_of_class_and_size() -> None:
+    # As above for the first class; the dog is medium and found; there is no bird.
+    stray = [0, 150, 100, 250]
+    dog = [100, 200, 150, 250]
+    dataset = DataSet(CLASSES, (record([SMALL, MEDIUM, LARGE, dog], [0, 0, 0, 1]),))
+    found_all = [found([stray, SMALL, LARGE, dog], [0, 0, 0, 1])]
+    nan = math.nan
+    expected = np.array([[1, 0, 0.5], [nan, 1, nan], [nan, nan, nan]])
+    assert average_precisions(dataset, found_all, "voc12") == pytest.approx(expected, nan_ok=True)
+    with pytest.raises(ConfigError, match="takes no iou"):
+        average_precisions(dataset, found_all, "coco", iou=0.75)
 
 
 def test_size_limits_belong_to_the_larger_size() -> None:

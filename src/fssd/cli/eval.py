@@ -1,4 +1,4 @@
-"""fssd eval MODEL --data DATA --split val --metric voc07|voc12|coco [--json FILE]"""
+"""fssd eval MODEL --data DATA --split val --metric voc07|voc12|coco [--report DIR] [--json FILE]"""
 
 from __future__ import annotations
 
@@ -42,8 +42,10 @@ class Eval:
     """Share of images with errors (0..1) that may be left out with a warning; above it, nothing runs."""
     device: str = "auto"
     """cpu, cuda, or auto."""
+    report: Path | None = None
+    """Write a page with curves, mistakes and pictures into this folder; needs the extra plot."""
     json: Path | None = None
-    """Write the report to this file."""
+    """Write the numbers to this file."""
     voc_results: Path | None = None
     """Write detections as VOC result files (comp4_det_CLASS.txt) into this folder."""
     coco_results: Path | None = None
@@ -63,6 +65,7 @@ def run(arguments: list[str]) -> int:
     from fssd.data.source import open_data, print_left_out, require_usable
     from fssd.detector import Detector
     from fssd.evaluation.report import check_measurable, evaluate_detections
+    from fssd.plots import require_matplotlib
     from fssd.results import write_coco_results, write_voc_results
 
     detector = Detector.load(command.model, device=command.device)
@@ -73,6 +76,9 @@ def run(arguments: list[str]) -> int:
     for file in (command.json, command.coco_results):
         if file is not None:
             make_folder(file.parent)
+    if command.report is not None:
+        require_matplotlib()
+        make_folder(command.report)
     stream = detector.evaluate_on(
         dataset,
         batch_size=command.batch_size,
@@ -90,6 +96,11 @@ def run(arguments: list[str]) -> int:
     console.print(report.table())
     if command.json is not None:
         atomic_write(command.json, report.to_json())
+    if command.report is not None:
+        from fssd.report.eval_page import Subject, write_eval_page
+
+        subject = Subject(command.model, command.data, command.split)
+        print(f"report in {write_eval_page(command.report, subject, dataset, found, report)}")
     if command.voc_results is not None:
         ids = [record.image_id for record in dataset.records]
         write_voc_results(command.voc_results, ids, found, dataset.classes, split=command.split or "test")

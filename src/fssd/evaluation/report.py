@@ -89,6 +89,21 @@ def evaluate_detections(
     return _voc_report(dataset, detections, metric, iou)
 
 
+def average_precisions(
+    dataset: DataSet, detections: Sequence[Detections], metric: Metric, iou: float = 0.5
+) -> npt.NDArray[np.float64]:
+    """(C, 3) AP of each class for small, medium and large objects; nan where there are none.
+
+    Arguments and errors are those of `evaluate_detections`.
+    """
+    check_measurable(dataset, detections[0].classes if detections else (), metric, iou)
+    if metric == "coco":
+        return coco_average_precision(dataset, detections).ap_by_size
+    found = [of_classes(d, dataset.classes) for d in detections]
+    columns = [_voc(dataset, found, metric, iou, limits).ap for limits in SIZES.values()]
+    return np.stack(columns, axis=1)
+
+
 def check_measurable(dataset: DataSet, classes: Sequence[str], metric: str, iou: float = 0.5) -> None:
     """Raise what `evaluate_detections` would, before any time is spent on detecting.
 
@@ -115,10 +130,11 @@ def check_measurable(dataset: DataSet, classes: Sequence[str], metric: str, iou:
 
 
 def _count(dataset: DataSet) -> int:
-    return sum(int(np.count_nonzero(~_uncounted(r))) for r in dataset.records)
+    return sum(int(np.count_nonzero(~uncounted(r))) for r in dataset.records)
 
 
-def _uncounted(record: Record) -> Bools:
+def uncounted(record: Record) -> Bools:
+    """(N,) the objects that count neither way: difficult ones and crowds."""
     return record.difficult | record.crowd
 
 
@@ -137,7 +153,7 @@ def _coco_report(dataset: DataSet, detections: Sequence[Detections]) -> Report:
 
 
 def _voc_report(dataset: DataSet, detections: Sequence[Detections], metric: str, iou: float) -> Report:
-    found = [_of_classes(d, dataset.classes) for d in detections]
+    found = [of_classes(d, dataset.classes) for d in detections]
     whole = _voc(dataset, found, metric, iou)
     return Report(
         metric=metric,
@@ -150,7 +166,7 @@ def _voc_report(dataset: DataSet, detections: Sequence[Detections], metric: str,
     )
 
 
-def _of_classes(detections: Detections, classes: tuple[str, ...]) -> Detections:
+def of_classes(detections: Detections, classes: tuple[str, ...]) -> Detections:
     """The detections whose class name is among `classes`, labelled by the index there."""
     labels = labels_by_name(detections, classes)
     keep = labels >= 0
@@ -172,7 +188,7 @@ def _voc(
     return voc_average_precision(
         truth_boxes=[r.boxes for r in records],
         truth_labels=[r.labels for r in records],
-        truth_difficult=[_uncounted(r) | ~_within(r.boxes, limits) for r in records],
+        truth_difficult=[uncounted(r) | ~_within(r.boxes, limits) for r in records],
         boxes=[d.boxes for d in found],
         scores=[d.scores for d in found],
         labels=[d.labels for d in found],

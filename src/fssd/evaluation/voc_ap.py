@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,7 @@ class AveragePrecision:
     positives: (C,) int64, objects that count, the difficult ones left out.
     recall, precision, scores: for each class (K,) float64, one point per detection that counts, best score
     first: what recall and precision are if the detector stops at that score. Empty where `ap` is nan.
+    right: for each class (K,) bool, whether the detection is right. images: (K,) int64, the image it is in.
     """
 
     ap: Floats
@@ -40,6 +41,18 @@ class AveragePrecision:
     recall: tuple[Floats, ...]
     precision: tuple[Floats, ...]
     scores: tuple[Floats, ...]
+    right: tuple[Bools, ...]
+    images: tuple[Ints, ...]
+
+
+class _Curve(NamedTuple):
+    """One class of an `AveragePrecision`, (K,) each."""
+
+    recall: Floats
+    precision: Floats
+    scores: Floats
+    right: Bools
+    images: Ints
 
 
 @dataclass(frozen=True)
@@ -92,15 +105,18 @@ def voc_average_precision(
     summarise = _eleven_point_mean if eleven_points else _area_under_envelope
     positives = np.array([np.count_nonzero(~t.flags) for t in truths], np.int64)
     ap = np.array(
-        [summarise(c[0], c[1]) if n else np.nan for c, n in zip(curves, positives, strict=True)], np.float64
+        [summarise(c.recall, c.precision) if n else np.nan for c, n in zip(curves, positives, strict=True)],
+        np.float64,
     )
     return AveragePrecision(
         ap,
         float(ap[positives > 0].mean()) if positives.any() else float("nan"),
         positives,
-        tuple(c[0] for c in curves),
-        tuple(c[1] for c in curves),
-        tuple(c[2] for c in curves),
+        tuple(c.recall for c in curves),
+        tuple(c.precision for c in curves),
+        tuple(c.scores for c in curves),
+        tuple(c.right for c in curves),
+        tuple(c.images for c in curves),
     )
 
 
@@ -138,16 +154,18 @@ def _joined(arrays: Sequence[Array], dtype: Any) -> Array:
     return np.concatenate([np.zeros(0, dtype), *(np.asarray(a, dtype).ravel() for a in arrays)])
 
 
-def _curve(found: _Objects, truths: _Objects, iou: float) -> tuple[Floats, Floats, Floats]:
-    """Recall, precision and score, (K,) each, of one class; empty if no object counts."""
+def _curve(found: _Objects, truths: _Objects, iou: float) -> _Curve:
+    """The curve of one class; empty if no object counts."""
     positives = np.count_nonzero(~truths.flags)
     if not positives:
-        return np.zeros(0), np.zeros(0), np.zeros(0)
+        return _Curve(np.zeros(0), np.zeros(0), np.zeros(0), np.zeros(0, bool), np.zeros(0, np.int64))
     found = found[np.argsort(-found.scores, kind="stable")]
     overlap, match = _best_overlap(found, truths)
     right, counts = _judge(overlap >= iou, match, truths.flags, found.flags)
-    hits = np.cumsum(right[counts])  # (K,)
-    return hits / positives, hits / np.arange(1, len(hits) + 1), found.scores[counts]
+    right = right[counts]  # (K,)
+    hits = np.cumsum(right)
+    precision = hits / np.arange(1, len(hits) + 1)
+    return _Curve(hits / positives, precision, found.scores[counts], right, found.image[counts])
 
 
 def _best_overlap(found: _Objects, truths: _Objects) -> tuple[Floats, Ints]:

@@ -1,0 +1,93 @@
+"""The page of `fssd eval --report`: one model on one data set."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from fssd.checkpoint import model_file
+from fssd.data.sample import DataSet
+from fssd.detections import Detections
+from fssd.evaluation.report import Report
+from fssd.plots import metric_label, model_names, require_matplotlib
+from fssd.report.analysis import Analysis, Totals, analyse
+from fssd.report.eval_tables import class_table, confusion_table, curves, error_table
+from fssd.report.galleries import LEGEND, Album, false_alarms, lost_objects, worst_images
+from fssd.report.html import Html, join, write_page
+from fssd.report.layout import Card, Section, document, gallery, key, lead, percent, plural
+
+_WORST = (
+    "The images with the lowest F1 at the best thresholds. Only what disagrees has a name. Each picture leads"
+    " to its file."
+)
+_LOST = "Objects that no detection found at the best thresholds: the largest first, two of an image at most."
+_ALARMS = "Wrong detections at the best thresholds: the surest first, two of an image at most."
+
+
+class Subject(NamedTuple):
+    """What was evaluated, as the user named it. split: "none" or None for every image."""
+
+    model: Path
+    data: Path
+    split: str | None
+
+    @property
+    def name(self) -> str:
+        """A short name of the model."""
+        return model_names([model_file(self.model)])[0]
+
+    @property
+    def images(self) -> str:
+        """The data set and its split."""
+        return str(self.data) if self.split in (None, "none") else f"{self.data}, split {self.split}"
+
+
+def write_eval_page(
+    folder: Path, subject: Subject, dataset: DataSet, detections: Sequence[Detections], report: Report
+) -> Path:
+    """Write the page of one Detections per record, which `report` is the evaluation of. Returns the file.
+
+    Raises ConfigError without matplotlib, ImageError for an image that is gone.
+    """
+    require_matplotlib()
+    analysis = analyse(dataset, detections, report)
+    sections = _sections(Album(dataset, folder), analysis)
+    body = document("eval", subject.name, facts(subject, report), _cards(analysis), sections)
+    return write_page(folder, f"{subject.name} on {subject.data.name}", body)
+
+
+def facts(subject: Subject, report: Report) -> list[str]:
+    """The lines below a title: data and metric."""
+    return [
+        f"{subject.images}: {plural(report.images, 'image')}, {plural(report.objects, 'object')}",
+        f"AP in percent: {metric_label(report.metric, report.iou)}",
+    ]
+
+
+def _sections(album: Album, analysis: Analysis) -> list[Section]:
+    return [
+        Section("classes", "Classes and sizes", class_table(analysis)),
+        Section("errors", "Mistakes by kind", error_table(analysis)),
+        Section("curves", "Curves", curves(analysis)),
+        Section("confusion", "Confusion", confusion_table(analysis)),
+        Section("worst", "Worst images", _pictures(_WORST, worst_images(album, analysis))),
+        Section("missed", "Missed objects", _pictures(_LOST, lost_objects(album, analysis), "small")),
+        Section("alarms", "False alarms", _pictures(_ALARMS, false_alarms(album, analysis), "small")),
+    ]
+
+
+def _cards(analysis: Analysis) -> list[Card]:
+    report, totals = analysis.report, Totals.of(analysis.shown)
+    measured = sum(not math.isnan(ap) for ap in report.classes.values())
+    return [
+        Card("mAP", f"{percent(report.map)} %", f"mean of {plural(measured, 'class', 'classes')}"),
+        Card("objects found", f"{percent(totals.recall)} %", f"{totals.right:,} at the best thresholds"),
+        Card("detections right", f"{percent(totals.precision)} %", f"{totals.false:,} false alarms there"),
+        *(Card(f"{size} objects", f"{percent(ap)} %", "AP") for size, ap in report.sizes.items()),
+    ]
+
+
+def _pictures(intro: str, figures: Sequence[Html], kind: str = "") -> Html:
+    return join([lead(intro), key(LEGEND) if figures else "", gallery(figures, kind)])

@@ -1,0 +1,131 @@
+"""The page of an evaluation: numbers, pictures, links; and what it looks like in a browser."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("matplotlib", reason='plots need matplotlib: pip install "fssd[plot]"')
+
+from fssd.cli import eval as eval_command
+from fssd.data.sample import DataSet
+from fssd.detections import Detections
+from fssd.errors import ConfigError, ImageError
+from fssd.evaluation.report import evaluate_detections
+from fssd.report.analysis import Totals, analyse
+from fssd.report.eval_page import Subject, write_eval_page
+
+CLASSES = ("</td><script>alert(1)</script>", "$x_1$", "cat & 'dog'", "without")
+A, B = [10, 10, 60, 60], [70, 20, 110, 80]
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> list[Path]:
+    """Four noisy images of 160 x 120, one with a name that is markup."""
+    noise = np.random.default_rng(0).integers(0, 255, (4, 120, 160, 3), np.uint8)
+    names = ["a.png", '"><img src=x onerror=alert(1)> #50%.png', "c.png", "d.png"]
+    files = [tmp_path / "images" / name for name in names]
+    files[0].parent.mkdir()
+    for file, image in zip(files, noise, strict=True):
+        file.write_bytes(cv2.imencode(".png", image)[1].tobytes())
+    return files
+
+
+@pytest.fixture
+def data(make_set: Any, images: list[Path]) -> tuple[DataSet, list[Detections]]:
+    """Four objects: of the first class one is found and one missed, those of the others are found. The third
+    class has a false alarm above its right detection, and one image holds nothing but gets a detection.
+    """
+    rows = [
+        ([(0, A), (1, B)], [(0, 0.9, A), (1, 0.6, B)]),
+        ([(0, A)], [(2, 0.8, B)]),
+        ([(2, A)], [(2, 0.7, A), (2, 0.65, [14, 14, 64, 64])]),
+        ([], [(0, 0.3, B)]),
+    ]
+    return make_set(rows, CLASSES, paths=images)  # type: ignore[no-any-return]
+
+
+def write(folder: Path, data: tuple[DataSet, list[Detections]], metric: Any = "voc12") -> Path:
+    dataset, found = data
+    model = folder / "model.safetensors"
+    folder.mkdir(exist_ok=True)
+    model.touch()
+    subject = Subject(model, Path("a & <b>"), "val")
+    return write_eval_page(
+        folder / "report", subject, dataset, found, evaluate_detections(dataset, found, metric)
+    )
+
+
+def test_page(data: tuple[DataSet, list[Detections]], tmp_path: Path, read_page: Any) -> None:
+    page = read_page(write(tmp_path, data))
+    assert "a & <b>, split val: 4 images, 4 objects" in page.text
+    # AP: 1/2, 1 and 1/2 (a false alarm of the third class scores more than its right detection).
+    assert "66.7 %" in page.text
+    assert page.text.count(CLASSES[0]) > 3
+    # One image with mistakes, its missed object, and the false alarm that reaches the best threshold.
+    assert page.linked_files() == [data[0].records[1].path.resolve()] * 3
+    assert [picture.shape[:2] for picture in page.pictures()] == [(120, 160), (250, 250), (250, 250)]
+    assert len(page.source) < 1_000_000
+
+
+def test_numbers_behind_the_page(data: tuple[DataSet, list[Detections]]) -> None:
+    dataset, found = data
+    analysis = analyse(dataset, found, evaluate_detections(dataset, found, "voc12"))
+    assert [cut.threshold for cut in analysis.cuts] == pytest.approx(
+        [np.float32(0.9), np.float32(0.6), np.float32(0.7), 0.5]
+    )
+    # At these thresholds: three right, the alarm at 0.8; the second detection of the third class is cut off.
+    assert Totals.of(analysis.shown) == (3, 1, 1)
+    assert analysis.errors.counts()["background"] == 1
+    assert analysis.errors.counts()["missed"] == 1
+
+
+def test_coco_numbers(data: tuple[DataSet, list[Detections]], tmp_path: Path, read_page: Any) -> None:
+    pytest.importorskip("hotcoco")
+    page = read_page(write(tmp_path, data, "coco"))
+    assert "COCO's twelve numbers" in page.text
+    assert "AR100" in page.text
+
+
+def test_nothing_found(data: tuple[DataSet, list[Detections]], tmp_path: Path, read_page: Any) -> None:
+    dataset, found = data
+    empty = [Detections(f.boxes[:0], f.scores[:0], f.labels[:0], f.classes) for f in found]
+    page = read_page(write(tmp_path, (dataset, empty)))
+    assert "No class has a right detection." in page.text
+    assert "nothing was detected in this image" in page.text
+    assert "None." in page.text
+
+
+def test_an_image_that_is_gone(data: tuple[DataSet, list[Detections]], tmp_path: Path) -> None:
+    data[0].records[1].path.unlink()
+    with pytest.raises(ImageError, match=r"onerror"):
+        write(tmp_path, data)
+
+
+def test_in_a_browser(data: tuple[DataSet, list[Detections]], tmp_path: Path, look: Any) -> None:
+    look(write(tmp_path, data), tmp_path)
+
+
+def test_command(
+    model_file: Path, scenes: Path, tmp_path: Path, read_page: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "new" / "report"
+    arguments = ["--data", scenes, "--report", out, "--workers", 0, "--device", "cpu"]
+    assert eval_command.run([str(model_file), *map(str, arguments)]) == 0
+    assert f"report in {out / 'index.html'}" in capsys.readouterr().out
+    page = read_page(out / "index.html")
+    assert "untrained" in page.text
+    assert page.pictures()
+
+
+def test_command_without_matplotlib(
+    model_file: Path, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
+    with pytest.raises(ConfigError, match="plots need matplotlib"):
+        eval_command.run([str(model_file), "--data", str(scenes), "--report", str(tmp_path / "report")])
+    assert not (tmp_path / "report").exists()
