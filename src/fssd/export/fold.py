@@ -7,7 +7,8 @@ Every step is exact algebra, also at the border of a map:
   move the zeros of the padding too. It goes backwards. With scale s > 0 and shift t of a channel,
   s * relu(y) + t = max(s * y + t, t), so s and t go into the 1x1 of the source and its ReLU becomes a maximum
   with t. The pooling and the resizing in between let them pass: s is positive, bilinear weights add up to 1.
-- The mean is subtracted by the first convolution if the padding is the mean too, before it is subtracted.
+- The first convolution of the lite backbone divides by the standard deviation. The mean stays outside:
+  padding is 0 after it was subtracted, not before.
 - The 3x3 convolutions for offsets and for class scores of a level are one. The separable heads of the lite
   models stay two: joined, their 1x1 would multiply as many zeros as numbers.
 """
@@ -22,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fssd.model.backbones.lite import EfficientNetLite0, InvertedResidual, SameConv2d, same_padding
+from fssd.model.backbones.lite import EfficientNetLite0, InvertedResidual, SameConv2d
 from fssd.model.fusion import Fusion
 from fssd.model.heads import Heads
 from fssd.model.network import FusionNeck, Network
@@ -90,31 +91,6 @@ class FoldedResidual(nn.Module):
         """The block's output, as `InvertedResidual.shrink`."""
         out: Tensor = self.project(F.relu6(self.depthwise(expanded)))
         return out + x if self.has_shortcut else out
-
-
-class FoldedStem(nn.Module):
-    """The first convolution of the lite backbone, reading 0..255: (B, 3, S, S) to (B, 32, S / 2, S / 2).
-
-    mean: one number for the three channels, because padding has one value. std: (3,).
-    """
-
-    def __init__(self, conv: SameConv2d, norm: nn.BatchNorm2d, mean: float, std: Tensor) -> None:
-        super().__init__()
-        self.mean = mean
-        self.kernel, self.stride = conv.kernel_size[0], conv.stride[0]
-        weight, bias = _normalised(conv, norm)
-        wide = weight.double() / std.double()[:, None, None]
-        self.weight = nn.Parameter(wide.float(), requires_grad=False)
-        self.bias = nn.Parameter(
-            (bias.double() - mean * wide.sum(dim=(1, 2, 3))).float(), requires_grad=False
-        )
-
-    def normalised(self, x: Tensor, _: nn.Module) -> Tensor:
-        """The convolution of the raw pixels, normalisation and norm included."""
-        top, bottom = same_padding(x.shape[-2], self.kernel, self.stride)
-        left, right = same_padding(x.shape[-1], self.kernel, self.stride)
-        padded = F.pad(x, (left, right, top, bottom), value=self.mean)
-        return F.conv2d(padded, self.weight, self.bias, self.stride)
 
 
 class Floor(nn.Module):
@@ -208,13 +184,10 @@ def _fold_sequences(module: nn.Module) -> None:
 
 
 def _fold_lite(network: Network, backbone: EfficientNetLite0) -> None:
-    """Fold the norms of the lite backbone, and mean and standard deviation if the mean is one number."""
-    mean, std = network.mean.flatten(), network.std.flatten()
-    if bool((mean == mean[0]).all()):
-        stem: nn.Module = FoldedStem(backbone._conv_stem, backbone._bn0, float(mean[0]), std)
-        network.mean, network.std = torch.zeros_like(network.mean), torch.ones_like(network.std)
-    else:
-        stem = FoldedConv(backbone._conv_stem, backbone._bn0)
+    """Fold the norms of the lite backbone, and the standard deviation."""
+    stem = FoldedConv(backbone._conv_stem, backbone._bn0)
+    stem.conv.weight.div_(network.std)
+    network.std = torch.ones_like(network.std)
     backbone.add_module("_conv_stem", stem)
     blocks = cast("Iterable[InvertedResidual]", backbone._blocks)
     backbone._blocks = nn.ModuleList(FoldedResidual(block) for block in blocks)

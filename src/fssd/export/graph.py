@@ -31,16 +31,17 @@ class Graph(nn.Module):
         super().__init__()
         folded = fold(network)
         self.backbone, self.neck, self.heads = folded.backbone, folded.neck, folded.heads
-        self.mean = None if not folded.mean.any() else folded.mean
-        self.std = None if bool((folded.std == 1).all()) else folded.std
+        self.mean = None if not folded.mean.any() else folded.mean.flatten()
+        self.std = None if bool((folded.std == 1).all()) else folded.std.flatten()
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        x = images.permute(0, 3, 1, 2).float()
+        x = images.float()
         if self.mean is not None:
             x = x - self.mean
         if self.std is not None:
             x = x / self.std
-        offsets, logits = self.heads(self.neck(self.backbone(x)))
+        # Transposed last, next to the convolution: where that wants pixel by pixel, nothing is moved at all.
+        offsets, logits = self.heads(self.neck(self.backbone(x.permute(0, 3, 1, 2))))
         return offsets, logits
 
 
