@@ -10,7 +10,7 @@ import pytest
 from fssd.cli.export import run
 from fssd.data.sample import DataSet
 from fssd.errors import CheckpointError, ConfigError, DataError
-from fssd.export import write
+from fssd.export import half, write
 from fssd.export.parity import Parity
 from fssd.export.write import Exported
 from fssd.runtimes.header import Thresholds
@@ -87,6 +87,10 @@ def test_calibration_sees_the_training_split_and_measures_on_the_other(
         (["--score", "1.5"], "score"),
         (["--keep", "0"], "keep"),
         (["--to", "openvino"], "rename"),
+        (["--to", "safetensors"], "rename"),
+        (["--to", "safetensors", "--nms"], "weights alone"),
+        (["--to", "safetensors", "--raw"], "weights alone"),
+        (["--to", "safetensors", "--int8", "--calibrate", "x"], "weights alone"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -96,6 +100,39 @@ def test_choices_that_do_not_fit(
     with pytest.raises(ConfigError, match=reason):
         ask(model_file, *words, "--out", tmp_path / "a.onnx")
     assert calls == []
+
+
+def test_half_precision(
+    calls: list[dict[str, Any]],
+    model_file: Path,
+    scenes: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def note(detector: Any, out: Path, images: Any) -> Parity:
+        seen.append((detector.network.spec.name, out, None if images is None else tuple(images.shape)))
+        return Parity(33, 640, 0.2, 1e-3)
+
+    seen: list[Any] = []
+    monkeypatch.setattr(half, "export_half", note)
+    out = tmp_path / "new" / "a.safetensors"
+    assert ask(model_file, "--to", "safetensors", "--out", out) == 0
+    pictures = scenes / "JPEGImages"
+    assert ask(model_file, "--to", "safetensors", "--images", pictures, "--out", out) == 0
+    assert seen == [("fssd300-lite", out, None), ("fssd300-lite", out, (16, 3, 300, 300))]
+    text = capsys.readouterr().out
+    assert "640 detections in 33 images agree" in text and f"exported: {out}" in text
+    assert calls == []
+
+
+def test_a_model_is_not_replaced_by_its_half(model_file: Path, tmp_path: Path) -> None:
+    own = tmp_path / "best.safetensors"
+    own.write_bytes(model_file.read_bytes())
+    for model in (own, tmp_path):
+        with pytest.raises(ConfigError, match="is the model itself"):
+            ask(model, "--to", "safetensors", "--out", own)
+    assert own.read_bytes() == model_file.read_bytes()
 
 
 def test_what_is_not_there(calls: list[dict[str, Any]], model_file: Path, tmp_path: Path) -> None:
