@@ -35,6 +35,7 @@ from fssd.training.ema import Average
 from fssd.training.freeze import freeze_stages, training_mode
 from fssd.training.log import Means, RunLog
 from fssd.training.optim import learning_rate, make_optimizer, set_lr
+from fssd.training.pictures import draw_batches, draw_progress
 from fssd.training.start import check_batch, fresh_network, start_weights
 from fssd.training.state import (
     STATE_FILE,
@@ -249,6 +250,8 @@ class _Run:
             config.difficult,
             config.jpeg,
         )
+        if self.place.is_first:
+            draw_batches(self.out, views)
         places = BatchPlaces(
             start * config.accumulate,
             self.total * config.accumulate,
@@ -378,4 +381,5 @@ class _Run:
                 self.progress,
                 document,
             )
+            draw_progress(self.out)
         wait_for_all(self.place)
