@@ -219,17 +219,21 @@ def _compare(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--images", type=int, default=5000, help="of COCO; of VOC 48 fewer")
-    parser.add_argument("--part", type=int, default=250, help="images that the slow side sees too")
-    parser.add_argument("--repeats", type=int, default=3, help="turns that count")
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
-    args = parser.parse_args()
+    args = _arguments()
     figures = {
         "voc": voc(args.images - 48, args.part, args.repeats),
         "coco": coco(args.images, args.part, args.repeats),
     }
     write_figures(args.json, {"images": args.images, "part": args.part, **figures}, usable_cores())
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--images", type=int, default=5000, help="of COCO; of VOC 48 fewer")
+    parser.add_argument("--part", type=int, default=250, help="images that the slow side sees too")
+    parser.add_argument("--repeats", type=int, default=3, help="turns that count")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

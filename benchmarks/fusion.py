@@ -44,7 +44,7 @@ def main() -> None:
         for name, figure in own.items():
             print(line(name, figure, "ms"))
         print(line(f"{fssd} / {ssd}", cost, "times"))
-        print(f"{'multiply-adds':42} {counts[1] / counts[0]:10.2f} times")
+        print(f"{'multiply-adds':52} {counts[1] / counts[0]:10.2f} times")
         figures[fssd] = {"milliseconds": own, "ratio": cost, "multiply_adds": counts[1] / counts[0]}
     write_figures(args.json, {"runtime": args.runtime, "pairs": figures}, args.threads)
 

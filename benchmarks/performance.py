@@ -24,7 +24,7 @@ PAPER = 85 / 65.8  # SSD300 and FSSD300 on a 1080Ti, images a second, Table 3 of
 
 
 class Row(NamedTuple):
-    """One line of a table. reached: None where nothing is to be reached. source: the measurement it is from."""
+    """One line of a table. reached: None where it has no target. source: the measurement it is from."""
 
     what: str
     reach: str

@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 def line(name: str, figure: Spread, unit: str, digits: int = 2) -> str:
     """A figure with its spread, such as `ours   1.20 ms  (1.10 to 1.50)`."""
     low, high = f"{figure.low:.{digits}f}", f"{figure.high:.{digits}f}"
-    return f"{name:42} {figure.median:10.{digits}f} {unit:9} ({low} to {high})"
+    return f"{name:52} {figure.median:10.{digits}f} {unit:9} ({low} to {high})"
 
 
 def milliseconds(figure: Spread) -> Spread:
