@@ -82,6 +82,20 @@ def test_the_last_place_of_a_full_list_is_forgiven() -> None:
         compare(found(A, B, one), found(A, B, other), *found(other))
 
 
+def test_the_last_candidate_of_a_class_is_forgiven() -> None:
+    # Twins of one score far apart: which of them is the 400th candidate of the class is a matter of rounding.
+    crowd = found(*((0.0, 0.0, 50.0, 50.0, 0.8, 1) for _ in range(398)))[0]
+    one = (300.0, 10.0, 350.0, 50.0, 0.50001, 1)
+    other = (400.0, 10.0, 450.0, 50.0, 0.5, 1)
+    weaker = (400.0, 10.0, 450.0, 50.0, 0.4, 1)
+    first = (0.0, 0.0, 50.0, 50.0, 0.8, 1)
+    assert compare(found(first, one), found(first, other), *found(other), crowd).borderline == 2
+    with pytest.raises(ExportError):  # there was room for both
+        compare(found(first, one), found(first, other), *found(other))
+    with pytest.raises(ExportError):  # PyTorch would not have looked at it
+        compare(found(first, one), found(first, one, weaker), *found(weaker), crowd)
+
+
 def test_an_overlap_on_the_threshold_is_forgiven_and_what_follows_from_it() -> None:
     # 100 px against 100 px shifted by 33.3: IoU 66.7 / 133.3 = 0.5 within 1e-3.
     first = (0.0, 0.0, 100.0, 10.0, 0.9, 0)

@@ -89,7 +89,9 @@ def compare(
         parity.images += 1
         pairs = _pair(one, other, tolerance)
         wrong = _foreign(every, other, ~pairs.found, tolerance)
-        wrong = wrong or _unexplained(one, other, pairs, thresholds, tolerance)
+        wrong = wrong or _unexplained(
+            one, other, pairs, _entry_scores(every, thresholds), thresholds, tolerance
+        )
         if wrong:
             raise ExportError(
                 f"the exported model differs from the PyTorch model: {wrong} detections in image"
@@ -137,19 +139,27 @@ def _pair(one: Found, other: Found, tolerance: Tolerance) -> _Pairs:
 
 
 def _unexplained(
-    one: Found, other: Found, pairs: _Pairs, thresholds: Thresholds, tolerance: Tolerance
+    one: Found,
+    other: Found,
+    pairs: _Pairs,
+    entry: Tensor,
+    thresholds: Thresholds,
+    tolerance: Tolerance,
 ) -> int:
-    """How many lone detections no threshold explains.
+    """How many lone detections no threshold explains. entry: (C,), see `_entry_scores`.
 
-    A score at the least score, or at the last place of a full list, explains itself. Otherwise something of
+    A score at the least score, at the last place of a full list, or at the last of its class that NMS looked
+    at, explains itself. Otherwise something of
     its class on the other side suppressed it there: with an overlap on the threshold, or a lone one of the
     same score, or one that is explained itself.
     """
     lone = [~pairs.expected, ~pairs.found]
     sides = [one, other]
-    fine = [
-        lone[s] & (sides[s].scores <= _cutoff(sides[1 - s], thresholds) + tolerance.score) for s in (0, 1)
-    ]
+    fine = []
+    for s in (0, 1):
+        scores = sides[s].scores
+        at_entry = (scores - entry[sides[s].labels]).abs() <= tolerance.score
+        fine.append(lone[s] & (at_entry | (scores <= _cutoff(sides[1 - s], thresholds) + tolerance.score)))
     while True:
         before = int(fine[0].sum() + fine[1].sum())
         for s in (0, 1):
@@ -162,6 +172,14 @@ def _unexplained(
             fine[s] = fine[s] | (lone[s] & (same & (on_edge | by_lone)).any(dim=1))
         if int(fine[0].sum() + fine[1].sum()) == before:
             return int((lone[0] & ~fine[0]).sum() + (lone[1] & ~fine[1]).sum())
+
+
+def _entry_scores(every: Candidates, thresholds: Thresholds) -> Tensor:
+    """(C,): the score of the last candidate of each class that NMS looks at, 0 if it looks at all of them."""
+    scores = every.scores
+    if len(scores) <= thresholds.top_k:
+        return scores.new_zeros(scores.shape[1])
+    return scores.topk(thresholds.top_k, dim=0).values[-1]
 
 
 def _cutoff(side: Found, thresholds: Thresholds) -> float:

@@ -40,14 +40,15 @@ class LiteBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int = 0) -> None:
         super().__init__()
+        last = nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.03)
+        nn.init.zeros_(last.weight)
         self.separable = nn.Sequential(
             nn.Conv2d(inputs, inputs, kernel, stride, padding, groups=inputs, bias=False),
             nn.BatchNorm2d(inputs, eps=1e-3, momentum=0.03),
             nn.ReLU6(inplace=True),
             nn.Conv2d(inputs, outputs, 1, bias=False),
-            nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.03),
+            last,
         )
-        nn.init.zeros_(self.separable[-1].weight)
         self.shortcut = nn.Sequential()
         if stride > 1 or 2 * padding != kernel - 1:
             self.shortcut.append(nn.AvgPool2d(kernel, stride, padding, count_include_pad=False))

@@ -59,7 +59,7 @@ class NetworkRunner(Runner):
 
     def rows(self, predicted: Raw) -> list[Raw]:
         """See `Runner`."""
-        return [Raw(*row) for row in zip(*(part.split(1) for part in predicted), strict=True)]
+        return [Raw(*row) for row in zip(*(torch.split(part, 1) for part in predicted), strict=True)]
 
     @torch.inference_mode()
     def finish(self, predicted: Raw, **settings: Any) -> list[Found]:
