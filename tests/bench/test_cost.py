@@ -14,20 +14,20 @@ from fssd.errors import ConfigError
 onnx = pytest.importorskip("onnx", reason='needs onnx: pip install "fssd[export]"')
 
 # 3 -> 4 channels, 3 x 3, stride 2: 4 x 4 cells of 8 x 8, each 4 * 3 * 9 products, together 1728.
-# Then depthwise 3 x 3 on 4 channels: 4 x 4 cells of 4 * 9, 576. Then 16 cells times (4 x 5): 320.
+# Then 3 x 3 in two groups of 2 -> 2 channels: 4 x 4 cells of 4 * 2 * 9, 1152. Then 16 cells times (4 x 5): 320.
 TEXT = """
 <ir_version: 9, opset_import: ["": 18]>
 graph (float[batch, 3, 8, 8] images) => (float[batch, 16, 5] out)
-<float[4, 3, 3, 3] w1, float[4, 1, 3, 3] w2, float[4, 5] w3, int64[3] rows = {0, 4, 16}>
+<float[4, 3, 3, 3] w1, float[4, 2, 3, 3] w2, float[4, 5] w3, int64[3] rows = {0, 4, 16}>
 {
     a = Conv <pads = [1, 1, 1, 1], strides = [2, 2]> (images, w1)
-    b = Conv <pads = [1, 1, 1, 1], group = 4> (a, w2)
+    b = Conv <pads = [1, 1, 1, 1], group = 2> (a, w2)
     c = Reshape(b, rows)
     d = Transpose <perm = [0, 2, 1]> (c)
     out = MatMul(d, w3)
 }
 """
-BY_HAND = 1728 + 576 + 320
+BY_HAND = 1728 + 1152 + 320
 
 
 def model(text: str = TEXT) -> Any:
@@ -35,7 +35,7 @@ def model(text: str = TEXT) -> Any:
     import numpy as np
 
     made = onnx.parser.parse_model(text)
-    shapes = {"w1": (4, 3, 3, 3), "w2": (4, 1, 3, 3), "w3": (4, 5)}
+    shapes = {"w1": (4, 3, 3, 3), "w2": (4, 2, 3, 3), "w3": (4, 5)}
     kept = [tensor for tensor in made.graph.initializer if tensor.name not in shapes]
     del made.graph.initializer[:]
     made.graph.initializer.extend(kept)
