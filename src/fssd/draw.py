@@ -65,19 +65,20 @@ def draw_boxes(
     names: Sequence[str],
     colours: Sequence[Colour] | Colour = (255, 255, 255),
     text: int | None = None,
+    line: int | None = None,
 ) -> Image:
     """A copy of (H, W, 3) uint8 RGB with (N, 4) xyxy boxes and a label each; an empty name draws no label.
 
-    colours: one for each box or one for all. text: its height in pixels, by default as the image is large.
-    Boxes are cut at the border and later ones lie on top; a box wholly outside the image is left out. Labels
-    stay inside the image, and a name too long for it is cut.
+    colours: one for each box or one for all. text, line: height of the text and width of the lines in pixels,
+    by default as the image is large. Boxes are cut at the border and later ones lie on top; a box wholly
+    outside the image is left out. Labels stay inside the image, and a name too long for it is cut.
     """
     if isinstance(colours, tuple) and len(colours) == 3 and isinstance(colours[0], int):
         colours = [colours] * len(boxes)
     canvas = PillowImage.fromarray(np.ascontiguousarray(image))
     pen = ImageDraw.Draw(canvas)
     height, width = image.shape[:2]
-    line = max(1, round(0.003 * (width + height)))
+    line = line or max(1, round(0.003 * (width + height)))
     items = list(zip(boxes, names, colours, strict=True))
     visible = [(r, str(n), c) for b, n, c in items if (r := _inside(b, width, height)) is not None]
     for rectangle, _, colour in visible:

@@ -1,20 +1,28 @@
-"""fssd compare MODEL_A MODEL_B IMAGES... [--out compare.png]"""
+"""fssd compare MODEL_A MODEL_B IMAGES... [--out compare.png], or MODEL_A MODEL_B --data DATA --report DIR"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from fssd.cli.eval import check_counts, check_thresholds
 from fssd.errors import ConfigError, DataError
 
+if TYPE_CHECKING:
+    from fssd.data.sample import DataSet
+    from fssd.detections import Detections
+    from fssd.detector import Detector
+
 
 @dataclass(frozen=True)
 class Compare:
-    """Draw what two models find in the same images, one row each, as the paper's Fig. 6."""
+    """Draw what two models find in the same images, one row each, as the paper's Fig. 6.
+
+    With --data and --report, write a page instead: what B gained and lost against A on a labelled data set.
+    """
 
     model_a: Annotated[Path, tyro.conf.Positional]
     """Model file, the folder of a run, or a packaged model, of the upper row."""
@@ -34,24 +42,50 @@ class Compare:
     """Width of an image in the picture, pixels."""
     device: str = "auto"
     """cpu, cuda, or auto."""
+    report: Path | None = None
+    """Write a page into this folder, instead of a picture; needs --data and the extra plot."""
+    data: Path | None = None
+    """Data set for the page, in any form that `fssd train` takes."""
+    split: str | None = "val"
+    """Split for the page; "none" for every image."""
+    metric: Literal["voc07", "voc12", "coco"] = "voc12"
+    """Metric of the page, as in `fssd eval`."""
+    iou: float = 0.5
+    """Overlap from which an object counts as found, for the VOC metrics of the page."""
+    draws: int = 1000
+    """Draws of the images for the interval on the difference in mAP."""
+    batch_size: int = 16
+    """Images at a time, for the page."""
+    workers: int = 1
+    """Processes that load images, for the page."""
+    bad_share: float = 0.02
+    """Share of images with errors (0..1) that may be left out of the page with a warning."""
 
 
 def run(arguments: list[str]) -> int:
-    """Detect with both models and write the picture."""
+    """Detect with both models and write the picture, or the page."""
     command = tyro.cli(Compare, prog="fssd compare", args=arguments)
-    check_thresholds(score=command.score, nms=command.nms)
-    check_counts(columns=command.columns)
+    check_thresholds(score=command.score, nms=command.nms, iou=command.iou, bad_share=command.bad_share)
+    check_counts(columns=command.columns, draws=command.draws, batch_size=command.batch_size)
     check_counts(32, cell=command.cell)
+    check_counts(0, workers=command.workers)
+    if (command.data is None) != (command.report is None):
+        raise ConfigError("a page needs both: give --data DATA and --report DIR")
     from fssd.checkpoint import model_file
+
+    models = [model_file(model).resolve() for model in (command.model_a, command.model_b)]
+    if models[0] == models[1]:
+        raise ConfigError(f"{command.model_a}: is given twice; name two models")
+    return _picture(command, models) if command.report is None else _page(command, models)
+
+
+def _picture(command: Compare, models: list[Path]) -> int:
     from fssd.compare import PICTURE_SUFFIXES, check_room, compose, fit, write_picture
     from fssd.detector import Detector
     from fssd.inputs import find_inputs
     from fssd.plots import check_suffix, model_names
 
     check_suffix(command.out, PICTURE_SUFFIXES)
-    models = [model_file(model).resolve() for model in (command.model_a, command.model_b)]
-    if models[0] == models[1]:
-        raise ConfigError(f"{command.model_a}: is given twice; name two models")
     files = find_inputs(command.images)
     _check_images(files, command.out)
     check_room(len(files), len(models), command.columns, command.cell)
@@ -65,6 +99,54 @@ def run(arguments: list[str]) -> int:
     write_picture(command.out, compose(rows, model_names(models), command.columns, command.cell))
     print(f"picture in {command.out}")
     return 0
+
+
+def _page(command: Compare, models: list[Path]) -> int:
+    assert command.data is not None and command.report is not None
+    if command.images:
+        raise ConfigError("--data names the images of the page; leave out the others")
+    from fssd.atomic import make_folder
+    from fssd.data.source import open_data, print_left_out, require_usable
+    from fssd.detector import Detector
+    from fssd.evaluation.report import check_measurable
+    from fssd.plots import model_names, require_matplotlib
+    from fssd.report.compare_page import verdict, write_compare_page
+    from fssd.report.eval_page import Subject
+
+    require_matplotlib()
+    detectors = [Detector.load(model, device=command.device) for model in models]
+    dataset = open_data(command.data, None if command.split == "none" else command.split)
+    require_usable(dataset, command.bad_share)
+    print_left_out(dataset)
+    for detector in detectors:
+        check_measurable(dataset, detector.classes, command.metric, command.iou)
+    make_folder(command.report)
+    first, second = (_detections(command, detector, dataset) for detector in detectors)
+    names = model_names(models)
+    subject = Subject(models[1], command.data, command.split)
+    page, difference = write_compare_page(
+        command.report,
+        subject,
+        (names[0], names[1]),
+        dataset,
+        (first, second),
+        command.metric,
+        command.iou,
+        command.draws,
+    )
+    low, value, high = (100 * number for number in (difference.low, difference.value, difference.high))
+    print(f"A: {names[0]}\nB: {names[1]}")
+    print(
+        f"B less A: {value:+.1f} points of mAP, 95 % interval {low:+.1f} to {high:+.1f}; {verdict(difference)}"
+    )
+    print(f"report in {page}")
+    return 0
+
+
+def _detections(command: Compare, detector: Detector, dataset: DataSet) -> list[Detections]:
+    return list(
+        detector.evaluate_on(dataset, batch_size=command.batch_size, workers=command.workers, nms=command.nms)
+    )
 
 
 def _check_images(files: list[Path], out: Path) -> None:

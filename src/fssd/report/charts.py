@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -54,6 +55,14 @@ def thresholds(names: Sequence[str], sweeps: Sequence[Sweep], cuts: Sequence[Cut
         _lines(part, "threshold %", "F1 %", "F1 against the threshold", marks)
         for part, marks in zip(_parts(lines), _parts(dots), strict=True)
     ]
+
+
+def two_models(name: str, models: Sequence[str], sweeps: Sequence[Sweep], cuts: Sequence[Cut]) -> Html:
+    """Precision against recall of one class by several models; one without a right detection has no line."""
+    shown = [place for place, cut in enumerate(cuts) if not math.isnan(cut.f1)]
+    lines = [(models[place], sweeps[place].recall, sweeps[place].precision) for place in shown]
+    dots = [(cuts[place].recall, cuts[place].precision) for place in shown]
+    return _lines(lines, "recall %", "precision %", f"Precision against recall of {name}", dots)
 
 
 def calibration(result: Calibration) -> Html:

@@ -17,6 +17,7 @@ from fssd.report.judge import Floats
 
 QUALITY = 80  # of a JPEG
 TEXT, LARGE_TEXT = 14, 16  # pixels, the height of names on boxes of whole images, of parts of them
+LINE = 2  # pixels, the width of a box
 LARGEST_GROWTH = 4.0  # times that a part of an image is enlarged
 
 # Okabe and Ito 2008: told apart by colour-blind people, and on most photographs.
@@ -42,9 +43,10 @@ class View(NamedTuple):
 
 
 def whole(image: Image, marks: Sequence[Mark], side: int = 480) -> View:
-    """An image with its longest side at most `side` pixels."""
+    """An image, at most `side` pixels wide and three quarters of that high."""
     height, width = image.shape[:2]
-    return _view(image, marks, (0, 0, width, height), min(1.0, side / max(height, width)), TEXT)
+    scale = min(1.0, side / width, 0.75 * side / height)
+    return _view(image, marks, (0, 0, width, height), scale, TEXT)
 
 
 def around(image: Image, box: Floats, marks: Sequence[Mark], side: int = 250) -> View:
@@ -89,7 +91,12 @@ def _view(
     factor = np.array([size[0] / (right - left), size[1] / (bottom - top)] * 2)
     boxes = np.array([(mark.box - [left, top, left, top]) * factor for mark in marks], np.float32)
     drawn = draw_boxes(
-        shown, boxes.reshape(-1, 4), [mark.text for mark in marks], [mark.colour for mark in marks], text
+        shown,
+        boxes.reshape(-1, 4),
+        [mark.text for mark in marks],
+        [mark.colour for mark in marks],
+        text,
+        LINE,
     )
     return View((size[1], size[0]), _jpeg(drawn))
 

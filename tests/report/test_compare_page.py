@@ -1,0 +1,146 @@
+"""The page of two models: differences, gains and losses image by image."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("matplotlib", reason='plots need matplotlib: pip install "fssd[plot]"')
+
+from fssd.checkpoint import save_model
+from fssd.cli import compare as compare_command
+from fssd.errors import ConfigError
+from fssd.model.build import build_model
+from fssd.report.bootstrap import Difference
+from fssd.report.compare_page import interval, verdict, write_compare_page
+from fssd.report.eval_page import Subject
+
+A, B = [10, 10, 60, 60], [70, 20, 110, 80]
+NAMES = ("first <i>", "second & 'third'")
+NAN = float("nan")
+
+
+@pytest.fixture
+def page(make_set: Any, tmp_path: Path, read_page: Any) -> Any:
+    """Model A finds the cats of the first two images, B those of the last two; the fourth is the same for both."""
+    files = [tmp_path / f"{name}.png" for name in ("gained", "lost", "alarm", "same")]
+    for file, image in zip(
+        files, np.random.default_rng(0).integers(0, 255, (4, 90, 120, 3), np.uint8), strict=True
+    ):
+        cv2.imwrite(str(file), image)
+    rows = [[(0, A)], [(0, A)], [], [(0, A), (1, B)]]
+    of_a = [[], [(0, 0.9, A)], [(0, 0.8, B)], [(0, 0.7, A)]]
+    of_b = [[(0, 0.9, A)], [], [], [(0, 0.7, A)]]
+    dataset, first = make_set(list(zip(rows, of_a, strict=True)), paths=files)
+    _, second = make_set(list(zip(rows, of_b, strict=True)), paths=files)
+    subject = Subject(Path("unused"), Path("cats"), None)
+    file, difference = write_compare_page(
+        tmp_path / "page", subject, NAMES, dataset, (first, second), "voc12", draws=200
+    )
+    # A: right, false, right of three cats: precision 1 and 2/3 at recall 1/3 and 2/3, so AP 1/3 + 2/9.
+    # B: right, right: AP 2/3. The dog is found by neither, so the mean has half of the difference.
+    assert difference.value == pytest.approx((2 / 3 - 5 / 9) / 2)
+    return read_page(file)
+
+
+def table(page: Any, label: str) -> dict[str, list[str]]:
+    """The rows of a table: the first cell and the others."""
+    source = page.source.split(f'aria-label="{label}"')[1].split("</table>")[0]
+    rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in source.split("<tr")[2:]]
+    return {row[0]: row[1:] for row in rows}
+
+
+def test_page(page: Any) -> None:
+    assert "A: first <i>" in page.text
+    assert "B: second & 'third'" in page.text
+    assert "cats: 4 images, 4 objects" in page.text
+    difference = table(page, "Difference by class")
+    assert difference["cat"][:4] == ["3", "55.6", "66.7", "+11.1"]
+    assert difference["dog"][:4] == ["1", "0.0", "0.0", "0.0"]
+    assert difference["mean AP"][:4] == ["4", "27.8", "33.3", "+5.6"]
+    assert difference["large objects"] == ["", "–", "–", "–", "", ""]  # noqa: RUF001
+
+
+def test_objects_and_mistakes(page: Any) -> None:
+    found = table(page, "Objects found by each model")
+    assert found["cat"] == ["1", "1", "1", "0"]
+    assert found["dog"] == ["0", "0", "0", "1"]
+    assert found["all"] == ["1", "1", "1", "1"]
+    mistakes = table(page, "Mistakes by kind")
+    assert mistakes["background"][:2] == ["1", "0"]
+    assert mistakes["missed"][:2] == ["2", "2"]
+
+
+def test_gains_losses_and_images(page: Any) -> None:
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", page.source)
+    gained = [text for text in captions if text.startswith(("gained", "alarm"))]
+    assert gained[0] == (
+        "gained.png: A 0 right, 0 false alarms, 1 not found; B 1 right, 0 false alarms, 0 not found"
+    )
+    assert gained[1].startswith("alarm.png: A 0 right, 1 false alarm, 0 not found")
+    (lost,) = [text for text in captions if text.startswith("lost")]
+    assert lost.endswith("B 0 right, 0 false alarms, 1 not found")
+    assert not [text for text in captions if text.startswith("same")]
+    assert len(page.pictures()) == 2 * 3
+    images = table(page, "Image by image")
+    assert len(images) == 3
+    assert "3 images on which the models differ" in page.text
+    assert "on 1 image the counts are equal" in page.text
+
+
+def test_in_a_browser(page: Any, tmp_path: Path, look: Any) -> None:
+    look(page.file, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said", "shown"),
+    [
+        (0.01, 0.03, "B is better", "+1.0 to +3.0"),
+        (-0.03, -0.01, "A is better", "\u22123.0 to \u22121.0"),
+        (-0.01, 0.0004, "may be chance", "\u22121.0 to 0.0"),
+        (0.0, 0.0, "may be chance", "0.0 to 0.0"),
+        (NAN, NAN, "cannot be said: there is nothing to find", "\u2013"),
+    ],
+)
+def test_what_an_interval_says(low: float, high: float, said: str, shown: str) -> None:
+    difference = Difference(0.0, low, high, 0.5)
+    assert verdict(difference) == said
+    assert interval(difference) == shown
+
+
+def test_command(
+    model_file: Path, scenes: Path, tmp_path: Path, read_page: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        network = build_model("ssd300-lite", 2)
+    other = tmp_path / "other.safetensors"
+    save_model(other, network.state_dict(), network, ("seven", "tree"), {})
+    out = tmp_path / "page"
+    arguments = [model_file, other, "--data", scenes, "--report", out, "--draws", 20, "--workers", 0]
+    assert compare_command.run([*map(str, arguments), "--device", "cpu"]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"B less A: [+-]\d+\.\d points of mAP, 95 % interval ", printed)
+    assert f"report in {out / 'index.html'}" in printed
+    assert "untrained against other" in read_page(out / "index.html").text
+
+
+def test_mistakes(model_file: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.safetensors"
+    other.touch()
+    both = [str(model_file), str(other)]
+    with pytest.raises(ConfigError, match="give --data DATA and --report DIR"):
+        compare_command.run([*both, "--report", str(tmp_path / "page")])
+    with pytest.raises(ConfigError, match="give --data DATA and --report DIR"):
+        compare_command.run([*both, "--data", str(tmp_path)])
+    with pytest.raises(ConfigError, match="leave out the others"):
+        compare_command.run([*both, "a.jpg", "--data", str(tmp_path), "--report", str(tmp_path / "page")])
+    with pytest.raises(ConfigError, match="draws is 0"):
+        compare_command.run([*both, "--draws", "0"])
+    assert not (tmp_path / "page").exists()
