@@ -28,7 +28,7 @@ NAN = float("nan")
 
 @pytest.fixture
 def page(make_set: Any, tmp_path: Path, read_page: Any) -> Any:
-    """Model A finds the cats of the first two images, B those of the last two; the fourth is the same for both."""
+    """A finds the cats of images two and four and raises an alarm, B finds those of images one and four."""
     files = [tmp_path / f"{name}.png" for name in ("gained", "lost", "alarm", "same")]
     for file, image in zip(
         files, np.random.default_rng(0).integers(0, 255, (4, 90, 120, 3), np.uint8), strict=True

@@ -136,9 +136,8 @@ def _page(command: Compare, models: list[Path]) -> int:
     )
     low, value, high = (100 * number for number in (difference.low, difference.value, difference.high))
     print(f"A: {names[0]}\nB: {names[1]}")
-    print(
-        f"B less A: {value:+.1f} points of mAP, 95 % interval {low:+.1f} to {high:+.1f}; {verdict(difference)}"
-    )
+    said = f"95 % interval {low:+.1f} to {high:+.1f}; {verdict(difference)}"
+    print(f"B less A: {value:+.1f} points of mAP, {said}")
     print(f"report in {page}")
     return 0
 
