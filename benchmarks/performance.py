@@ -1,6 +1,6 @@
 """The table of `docs/performance.md`: everything measured anew, as Markdown and JSON.
 
-    python benchmarks/performance.py --model animals --int8 animals-int8 --out runs/performance
+    python benchmarks/performance.py --model animals --int8 animals-int8 --page docs/performance.md
 
 Each measurement is a command of its own, whose JSON stays in --out; one that is there already is not taken
 again, so that the table can be made in pieces. Take it on a quiet machine.
@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from fssd.atomic import atomic_write, make_folder
 
 FOLDER = Path(__file__).parent
+BEGIN, END = "<!-- tables begin -->", "<!-- tables end -->"
 PAPER = 85 / 65.8  # SSD300 and FSSD300 on a 1080Ti, images a second, Table 3 of the paper
 
 
@@ -58,6 +59,8 @@ def main() -> None:
     }
     atomic_write(args.out / "performance.json", json.dumps(document, indent=2, ensure_ascii=False) + "\n")
     print(text)
+    if args.page is not None:
+        put_into(args.page, text)
 
 
 # ---- what is run
@@ -327,6 +330,15 @@ def markdown(rows: list[Row], comparisons: list[Row], commands: Mapping[str, lis
     return "\n".join(lines) + "\n"
 
 
+def put_into(page: Path, text: str) -> None:
+    """Replace what stands between the marks of a page."""
+    before, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise SystemExit(f"{page}: has no lines {BEGIN} and {END}; put them where the tables are to stand")
+    atomic_write(page, f"{before}{BEGIN}\n\n{text}\n{END}{after}")
+
+
 def machine(found: Found) -> str:
     """One paragraph on the machine, or the machines, of the measurements."""
     kinds = dict.fromkeys(_machine(one["machine"]) for one in found.values())
@@ -353,6 +365,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="rounds of training that count")
     parser.add_argument("--only", nargs="*", help="take these measurements alone, such as nms start")
     parser.add_argument("--out", type=Path, default=Path("runs/performance"))
+    parser.add_argument("--page", type=Path, help="put the tables into this page too, between its marks")
     return parser.parse_args()
 
 

@@ -14,7 +14,7 @@ from fssd.errors import ConfigError
 onnx = pytest.importorskip("onnx", reason='needs onnx: pip install "fssd[export]"')
 
 # 3 -> 4 channels, 3 x 3, stride 2: 4 x 4 cells of 8 x 8, each 4 * 3 * 9 products, together 1728.
-# Then 3 x 3 in two groups of 2 -> 2 channels: 4 x 4 cells of 4 * 2 * 9, 1152. Then 16 cells times (4 x 5): 320.
+# Then 3 x 3 in two groups of 2 -> 2 channels: 16 cells of 4 * 2 * 9, 1152. Then 16 rows times (4 x 5): 320.
 TEXT = """
 <ir_version: 9, opset_import: ["": 18]>
 graph (float[batch, 3, 8, 8] images) => (float[batch, 16, 5] out)

@@ -160,7 +160,10 @@ def test_a_table_of_what_is_there(
     performance: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "nms.json").write_text(json.dumps(nms(9.0, 5.0)), encoding="utf-8")
-    monkeypatch.setattr("sys.argv", ["performance.py", "--out", str(tmp_path), "--only"])
+    page = tmp_path / "page.md"
+    page.write_text("Above.\n<!-- tables begin -->\nold\n<!-- tables end -->\nBelow.\n", encoding="utf-8")
+    words = ["--out", str(tmp_path), "--page", str(page), "--only"]
+    monkeypatch.setattr("sys.argv", ["performance.py", *words])
     performance.main()
     text = (tmp_path / "performance.md").read_text(encoding="utf-8")
     assert "Measured on P 1, 2 cores, AVX512; Linux x86_64, Python 3.12.1, torch 2.13.0." in text
@@ -169,6 +172,20 @@ def test_a_table_of_what_is_there(
     document = json.loads((tmp_path / "performance.json").read_text(encoding="utf-8"))
     assert [row["reached"] for row in document["targets"]] == [False]
     assert document["measurements"]["nms"] == nms(9.0, 5.0)
+    whole = f"Above.\n<!-- tables begin -->\n\n{text}\n<!-- tables end -->\nBelow.\n"
+    assert page.read_text(encoding="utf-8") == whole
+    performance.main()
+    assert page.read_text(encoding="utf-8") == whole
+
+
+def test_a_page_without_a_place_for_the_tables_stays_as_it_is(
+    performance: ModuleType, tmp_path: Path
+) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("Nothing.\n<!-- tables end -->\n", encoding="utf-8")
+    with pytest.raises(SystemExit, match="has no lines"):
+        performance.put_into(page, "text")
+    assert page.read_text(encoding="utf-8") == "Nothing.\n<!-- tables end -->\n"
 
 
 def test_commands_use_the_models_that_were_named(performance: ModuleType) -> None:
