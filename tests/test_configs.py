@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from fssd.ablation.plan import read_plan
-from fssd.config import TrainConfig, load_config, resolve
+from fssd.checkpoint import read_tensors
+from fssd.config import TrainConfig, load_config, resolve, to_values
 from fssd.data.source import list_splits
 from fssd.model.build import build_model
 from fssd.model.cost import parameters
+from fssd.zoo.models import packaged_model
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 TABLES = sorted(path for path in (CONFIGS / "ablations").glob("*.yaml") if "title:" in path.read_text())
@@ -143,3 +145,12 @@ def test_joined_data_sets(name: str, splits: set[str], tmp_path: Path) -> None:
         for folder in ("Annotations", "JPEGImages"):
             (main.parents[1] / folder).mkdir()
     assert set(list_splits(target)) == splits
+
+
+def test_recipe_for_photographs_is_that_of_the_packaged_model() -> None:
+    config = load_config(CONFIGS / "recipes" / "photographs.yaml")
+    recipe = to_values(resolve(replace(config, data=Path("data"), out=Path("run"))))
+    trained = read_tensors(packaged_model("animals"))[1]["config"]
+    for key, value in trained.items():
+        if key not in ("log_every", "save_every"):
+            assert recipe[key] == (tuple(value) if isinstance(value, list) else value), key
