@@ -22,9 +22,6 @@ from fssd.errors import CheckpointError, ConfigError
 from fssd.zoo.models import FOLDER, MODELS, PHOTOS, find_model
 
 ROOT = Path(__file__).parents[2]
-REAL = pytest.mark.skipif(
-    not all(file.is_file() for file in MODELS.values()), reason="the packaged model is not trained yet"
-)
 LIMIT = 15_000_000  # bytes of all packaged models together
 
 
@@ -174,13 +171,11 @@ def test_everything_in_the_folder_is_packaged() -> None:
     assert not [(name, rule) for name in names for rule in ignored if fnmatch(name, rule.strip("/"))]
 
 
-@REAL
 def test_the_packaged_files_are_few_and_small() -> None:
     files = [*MODELS.values(), FOLDER / "animals.bin"]
     assert sum(file.stat().st_size for file in files) < LIMIT
 
 
-@REAL
 @pytest.mark.parametrize("name", MODELS)
 def test_what_the_packaged_models_find(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     if name.endswith("int8"):
@@ -192,7 +187,6 @@ def test_what_the_packaged_models_find(name: str, monkeypatch: pytest.MonkeyPatc
     assert (cat.names[0], person.names[0]) == ("cat", "person")
 
 
-@REAL
 def test_nothing_of_another_machine_is_in_the_packaged_files() -> None:
     for file in (*MODELS.values(), FOLDER / "animals.json", FOLDER / "animals.md"):
         found = re.findall(rb"(?:/home/|/root|/tmp/|/work/|/mnt/)[^\s\"]*", file.read_bytes())

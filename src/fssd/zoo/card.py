@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -36,12 +36,9 @@ def recipe(config: Mapping[str, Any]) -> str:
 
     config: of a model file, without the places of data and run.
     """
-    usual = to_values(TrainConfig())
-    known = {field.name for field in dataclasses.fields(TrainConfig)}
+    usual = json.loads(json.dumps(to_values(TrainConfig())))  # as model files have it: lists, no tuples
     chosen = {
-        key: list(value) if isinstance(value, tuple) else value
-        for key, value in config.items()
-        if key == "model" or (key in known and _plain(value) != _plain(usual[key]))
+        key: config[key] for key in usual if key in config and (key == "model" or config[key] != usual[key])
     }
     return f"```yaml\n{yaml.safe_dump(chosen, sort_keys=False).strip()}\n```"
 
@@ -64,7 +61,3 @@ def _row(cells: Sequence[str]) -> str:
 
 def _percent(ap: float | None) -> str:
     return "-" if ap is None else f"{100 * ap:.1f}"
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
