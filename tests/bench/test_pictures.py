@@ -29,8 +29,16 @@ def test_places_of_a_batch(tmp_path: Path) -> None:
 
 def test_the_users_images(scenes: Path) -> None:
     given = user_pictures([str(scenes / "JPEGImages")])
-    assert given.what == "16 images of the user's"
+    assert given.what == "16 of 16 images given"
     assert all(image.shape == (300, 300, 3) for image in given.images)
+
+
+def test_many_images_are_taken_evenly(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fssd.bench.pictures.MOST", 7)
+    given = user_pictures([str(scenes / "JPEGImages")])
+    files = sorted((scenes / "JPEGImages").iterdir())
+    assert list(given.files) == files[::3]  # 6 of 16; every second one would be 8
+    assert given.what == "6 of 16 images given"
 
 
 def test_a_film_is_no_image(tmp_path: Path) -> None:

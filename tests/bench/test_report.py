@@ -99,7 +99,7 @@ def test_text() -> None:
     table = capture.get()
     assert "100.00" in table and "110.00" in table
     head, foot = " ".join(report().head()), " ".join(report().foot())
-    assert "random weights" in head and "some images" in head and "5 detections over 0.5 an image" in head
+    assert "random weights" in head and "some images" in head and "detections over 0.5 in an image: 5" in head
     assert "4.0% of the network's time" in foot
     assert "3.00 G multiply-adds an image: 60 GFLOP/s, 50% of the 120 GFLOP/s that b reaches in fp32" in foot
     assert "post-processing, is not" in foot

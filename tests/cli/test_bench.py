@@ -31,7 +31,7 @@ def test_a_model_file(
     words = ("--images", scenes / "JPEGImages", "--repeats", 2, "--warm-up", 1, "--device", "cpu")
     assert ask(model_file, *words, "--batch", 2, "--json", out) == 0
     text = capsys.readouterr().out
-    for part in ("trained weights", "16 images of the user's, batch 2", "file in, detections out", "GFLOP/s"):
+    for part in ("trained weights", "16 of 16 images given, batch 2", "file in, detections out", "GFLOP/s"):
         assert part in text, part
     assert "random" not in text
     document = json.loads(out.read_text(encoding="utf-8"))
@@ -48,7 +48,7 @@ def test_a_network_by_name_says_that_it_is_random(capsys: pytest.CaptureFixture[
     text = capsys.readouterr().out
     assert "random weights" in text
     assert "16 made JPEGs of 500 x 375" in text
-    assert "200 detections over 0.0 an image" in text  # every prior is one, and `keep` is 200
+    assert "detections over 0.0 in an image: 200" in text  # every prior is one, and `keep` is 200
 
 
 def test_threads_reach_the_report(tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from fssd.inputs import find_inputs, is_video
 
 WIDTH, HEIGHT = 500, 375  # pixels; the commonest size in VOC
 MADE = 16
+MOST = 64  # images that are held in memory
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,15 @@ class Pictures:
 
 
 def user_pictures(arguments: Sequence[str]) -> Pictures:
-    """The images among the user's files, folders and patterns. Raises DataError if there is none."""
+    """The images among the user's files, folders and patterns, evenly taken where they are more than `MOST`.
+
+    Raises DataError if there is none.
+    """
     files = [file for file in find_inputs(arguments) if not is_video(file)]
     if not files:
         raise DataError("there is no image among these; name images or folders that hold some")
-    return _read(files, f"{len(files)} images of the user's")
+    taken = files[:: -(-len(files) // MOST)]
+    return _read(taken, f"{len(taken)} of {len(files)} images given")
 
 
 def made_pictures(folder: Path, count: int = MADE) -> Pictures:

@@ -128,9 +128,9 @@ class Report:
         return [
             f"{model['name']}: {model['runtime']}, {model['precision']}, {size} x {size},"
             f" {model['classes']} classes, {model['weights']} weights",
-            f"{place}, {machine['threads']} threads{load}",
+            f"{place}, threads {machine['threads']}{load}",
             f"{setup['images']}, batch {setup['batch']}, {len(self.timed.seconds['network'])} turns;"
-            f" {statistics.median(self.timed.detections):g} detections over {setup['score']} an image",
+            f" detections over {setup['score']} in an image: {statistics.median(self.timed.detections):g}",
         ]
 
     def foot(self) -> list[str]:
