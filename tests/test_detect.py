@@ -330,6 +330,19 @@ def test_equal_scores_keep_the_order_of_priors_and_classes() -> None:
     assert (first.boxes[:, 0] / 4).tolist() == [0, 1, 0, 1]
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_many_candidates_with_three_scores(seed: int) -> None:
+    priors = torch.tensor([[4.0 * i, 0, 4 * i + 3, 3] for i in range(700)])
+    level = torch.randint(0, 3, (700,), generator=torch.Generator().manual_seed(seed))
+    logits = torch.zeros(1, 700, 5)
+    logits[0, :, 1:] = level[:, None].float()  # the four classes of a prior are equal, to the bit
+    found = detect(Raw(torch.zeros(1, 700, 4), logits), priors, top_k=300, keep=1000)[0]
+    best = sorted(range(700), key=lambda p: (-int(level[p]), p))[:300]
+    wanted = sorted(((c, p) for c in range(4) for p in best), key=lambda one: -int(level[one[1]]))[:1000]
+    assert found.labels.tolist() == [c for c, _ in wanted]
+    assert (found.boxes[:, 0] / 4).tolist() == [p for _, p in wanted]
+
+
 # --- Priors that are not looked at --------------------------------------------------------------------------
 
 
