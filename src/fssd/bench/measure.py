@@ -22,7 +22,7 @@ from fssd.runtimes.cores import usable_cores
 
 Mode = Literal["latency", "throughput"]
 
-PEAK_TURNS = 5  # before the stages, and as many after them
+PEAK_TURNS = 8  # before the stages, and as many after them
 TRIAL_TURNS = 5  # of each batch size in search of the best
 
 

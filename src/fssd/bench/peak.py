@@ -21,7 +21,7 @@ from fssd.bench.timing import Spread, Step, rates, take_turns
 from fssd.runtimes.cores import usable_cores
 from fssd.runtimes.packages import require_openvino
 
-CPU_SIDES = (1024, 2048)
+CPU_SIDES = (512, 1024, 2048)
 CUDA_SIDES = (4096, 8192)
 MAP = (1024, 48)  # channels and cells a side of the map that the 1x1 convolution reads
 CUDA_CALLS = 8  # products in one step: starting a step costs as much as a small product
