@@ -79,7 +79,7 @@ def test_all_files_of_a_run(
     assert {file.name for file in folder.iterdir()} == {"digits.safetensors", "digits.json", "digits.md"}
 
     (call,) = asked
-    assert (call["out"], call["to"]) == (folder / "digits.xml", "openvino")
+    assert (call["out"], call["to"]) == (folder / "digits-int8.xml", "openvino")
     assert call["trial"].images.shape == (12, 3, 300, 300), "calibrated on the training images"
     assert len(call["trial"].measured) == 4, "judged on the validation images"
     assert "allow_drop" not in call

@@ -41,11 +41,11 @@ class Make:
 
 
 def make(command: Make) -> None:
-    """Write NAME.safetensors, NAME.xml and .bin, NAME.json and the made parts of NAME.md.
+    """Write NAME.safetensors, NAME-int8.xml and .bin, NAME.json and the made parts of NAME.md.
 
     Raises ExportError if a file does not do what the run's model does, or eight bits cost over a point.
     """
-    half, eight = (command.folder / f"{command.name}{suffix}" for suffix in (".safetensors", ".xml"))
+    half, eight = (command.folder / f"{command.name}{end}" for end in (".safetensors", "-int8.xml"))
     detector = Detector.load(command.run, device="cpu")
     train, val = open_data(command.data, "train"), open_data(command.data, "val")
     print(export_half(detector, half, _pictures(val, detector)))

@@ -9,7 +9,7 @@ from fssd.errors import CheckpointError, nearest
 FOLDER = Path(__file__).parent
 MODELS = {
     "animals": FOLDER / "animals.safetensors",  # half precision, for PyTorch
-    "animals-int8": FOLDER / "animals.xml",  # eight bits, for OpenVINO
+    "animals-int8": FOLDER / "animals-int8.xml",  # eight bits, for OpenVINO
 }
 PHOTOS = (FOLDER / "photos" / "chelsea.jpg", FOLDER / "photos" / "astronaut.jpg")  # a cat, a person
 
