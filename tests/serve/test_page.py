@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -47,8 +46,9 @@ def page(request: pytest.FixtureRequest, browser: Any, server: Any) -> Iterator[
     opened.on("pageerror", lambda error: complaints.append(str(error)))
     opened.on("request", lambda sent: asked.append(sent.url))
     opened.goto(server.address)
-    opened.wait_for_function("document.querySelector('#limits').textContent.includes('megapixels')")
+    opened.wait_for_selector("#threshold[aria-valuetext]", state="attached")
     opened.asked = asked
+    opened.complaints = complaints
     yield opened
     foreign = [url for url in asked if not url.startswith((server.address, "blob:"))]
     context.close()
@@ -69,9 +69,9 @@ def drop(page: Any, file: Path) -> None:
             const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
             const transfer = new DataTransfer();
             transfer.items.add(new File([bytes], name));
+            const more = { dataTransfer: transfer, bubbles: true, cancelable: true };
             for (const kind of ["dragenter", "dragover", "drop"]) {
-                const place = document.querySelector("#drop");
-                place.dispatchEvent(new DragEvent(kind, { dataTransfer: transfer, bubbles: true, cancelable: true }));
+                document.querySelector("#drop").dispatchEvent(new DragEvent(kind, more));
             }
         }""",
         [file.name, content],
@@ -82,8 +82,10 @@ def slide_to(page: Any, percent: int) -> None:
     page.locator("#threshold").fill(str(percent))
 
 
-def visible(page: Any, selector: str) -> list[Any]:
-    return [element for element in page.query_selector_all(selector) if element.is_visible()]
+def visible(page: Any, selector: str) -> int:
+    """How many of these elements are to be seen."""
+    script = "(all) => [...document.querySelectorAll(all)].filter((one) => one.checkVisibility()).length"
+    return int(page.evaluate(script, selector))
 
 
 def fits(page: Any) -> bool:
@@ -97,8 +99,8 @@ def test_drop_an_image_and_see_the_boxes(page: Any, photo: Path, answer: list[di
     assert fits(page)
     shown = [found for found in answer if found["score"] > 0.5]
     assert page.inner_text("#count") == f"{len(shown)} objects"
-    assert len(visible(page, ".box")) == len(shown)
-    assert len(visible(page, "#list .object")) == len(shown)
+    assert visible(page, ".box") == len(shown)
+    assert visible(page, "#list .object") == len(shown)
     image = page.locator("#image").bounding_box()
     scale = image["width"] / SIZE[0]
     assert abs(image["height"] - scale * SIZE[1]) <= 1
@@ -117,8 +119,8 @@ def test_slider_filters_without_asking_again(page: Any, photo: Path, answer: lis
     counts = []
     for percent in (5, 55, 65, 100):
         slide_to(page, percent)
-        counts.append(len(visible(page, ".box")))
-        assert len(visible(page, "#list .object")) == counts[-1]
+        counts.append(visible(page, ".box"))
+        assert visible(page, "#list .object") == counts[-1]
     assert counts == [sum(found["score"] > percent / 100 for found in answer) for percent in (5, 55, 65, 100)]
     assert counts[0] > counts[1] > counts[2] > counts[3] == 0
     assert page.is_visible("#none")
@@ -185,7 +187,7 @@ def test_classes_can_be_left_out(page: Any, photo: Path, answer: list[dict[str, 
     name = button.get_attribute("data-name")
     button.click()
     left = sum(found["name"] != name for found in answer)
-    assert len(visible(page, ".box")) == left
+    assert visible(page, ".box") == left
     assert page.locator("#classes .class").first.get_attribute("aria-pressed") == "false"
 
 
@@ -212,7 +214,7 @@ def test_download_picture(page: Any, photo: Path, answer: list[dict[str, Any]], 
     kept = [found for found in answer if found["score"] > 0.75]
     assert kept
     colours = {row["name"]: row["colour"] for row in httpx.get(f"{server.address}/model").json()["classes"]}
-    x1, y1, x2, y2 = kept[0]["box"]
+    x1, _, x2, y2 = kept[0]["box"]
     row, column = min(SIZE[1] - 1, round(y2) - 1), round((x1 + x2) / 2)  # on the lower edge of the best box
     rgb = [int(colours[kept[0]["name"]][at : at + 2], 16) for at in (1, 3, 5)]
     near = drawn[row - 1 : row + 2, column]
@@ -276,10 +278,11 @@ def test_camera(page: Any) -> None:
         }"""
     )
     page.click("#drop [data-camera]")
-    page.wait_for_function("document.querySelector('#video').videoWidth === 320")
+    while page.evaluate("document.querySelector('#video').videoWidth") != 320:
+        page.wait_for_timeout(20)
     page.click("#snap")
     page.wait_for_selector("#app[data-state=done]")
-    assert page.inner_text("#file") == "camera.jpg, 320 × 240"
+    assert page.inner_text("#file") == "camera.jpg, 320 \u00d7 240"
     assert page.evaluate("camera.getTracks().every((track) => track.readyState === 'ended')")
 
 
@@ -290,7 +293,8 @@ def test_dark_and_light(page: Any) -> None:
 
     light = paper()
     page.click("#theme")
-    assert paper() < 200 < 600 < light
+    assert light > 600
+    assert paper() < 200
     page.reload()
     assert paper() < 200  # it is remembered
     page.click("#theme")
@@ -309,31 +313,17 @@ def test_docs(page: Any, server: Any) -> None:
 
 
 def test_nothing_within_the_page_can_be_run(page: Any) -> None:
-    """The policy holds: a script or a style that gets into the page does nothing."""
+    """The policy holds: a script that gets into the page does nothing, in either of the ways there are."""
     page.evaluate(
         """() => {
             const script = document.createElement("script");
-            try { script.textContent = "window.hacked = true"; } catch { /* trusted types */ }
+            script.append("window.hacked = true");
             document.body.append(script);
+            try {
+                document.body.innerHTML += "<img src=x onerror='window.hacked = true'>";
+            } catch { /* the policy */ }
         }"""
     )
     assert page.evaluate("window.hacked") is None
-
-
-def test_picture_of_the_server(page: Any, server: Any, photo: Path) -> None:
-    """The same image drawn by the server, asked for as a browser would."""
-    png = page.evaluate(
-        """async () => {
-            const file = await (await fetch(document.querySelector("link[rel=icon]").href)).blob();
-            const answer = await fetch("detect", { method: "POST", body: file, headers: { Accept: "image/png" } });
-            return answer.status;
-        }"""
-    )
-    assert png == 415  # an SVG is none of the four formats
-    drawn = httpx.post(
-        f"{server.address}/detect",
-        content=photo.read_bytes(),
-        headers={"accept": "image/png"},
-        timeout=PATIENCE,
-    )
-    assert Pillow.open(io.BytesIO(drawn.content)).size == SIZE
+    assert any("TrustedScript" in text for text in page.complaints)
+    page.complaints.clear()
