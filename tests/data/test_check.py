@@ -11,7 +11,7 @@ import pytest
 from PIL import Image as Pillow
 from rich.console import Console
 
-from fssd.data.check import CheckReport, check_data
+from fssd.data.check import CheckReport, Seen, check_data
 from fssd.errors import DataError
 
 REAL = os.environ.get("FSSD_TEST_DATA", "")
@@ -273,3 +273,20 @@ def test_real_data(name: str, errors: int, backgrounds: int) -> None:
     report = check_data(Path(REAL) / name, decode=name != "voc2012-animals")  # the largest: headers only
     assert report.errors == errors
     assert sum(counts.backgrounds for counts in report.splits.values()) == backgrounds
+
+
+def test_a_visitor_sees_every_usable_image(tmp_path: Path) -> None:
+    add(tmp_path, "good", box(10, 10, 50, 50), box(20, 20, 60, 60, name="cat"))
+    add(tmp_path, "faulty", box(10, 10, 10, 50))
+    add(tmp_path, "late", split="val")
+    seen: list[Seen] = []
+    report = check_data(tmp_path, visit=seen.append)
+    assert [(one.split, one.record.image_id) for one in seen] == [("train", "good"), ("val", "late")]
+    assert len(seen) == sum(counts.usable for counts in report.splits.values())
+    assert [seen[0].classes[label] for label in seen[0].record.labels] == ["dog", "cat"]
+    assert (seen[0].header.width, seen[0].header.height) == (100, 80)
+    assert seen[0].image is not None
+    assert seen[0].image.shape == (*SHAPE, 3)
+    seen.clear()
+    check_data(tmp_path, decode=False, visit=seen.append)
+    assert [one.image for one in seen] == [None, None]

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fssd.errors import ConfigError
-from fssd.model.build import DESIGNS, build_model, feature_shapes
+from fssd.model.build import DESIGNS, build_model, feature_shapes, model_levels
 from fssd.model.fusion import Fusion, Source
 from fssd.model.network import Network
 
@@ -508,3 +508,18 @@ def test_backbone_that_looks_at_values_is_tried_on_an_image() -> None:
 def test_normalisation_needs_three_numbers(name: str) -> None:
     with pytest.raises(ConfigError, match=f"{name} has 2 numbers"):
         build_model("fssd300-lite", 1, **{name: (1.0, 2.0)})
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("ssd300-lite", {"priors": "voc"}), ("fssd300-vgg16", {"variant": "pytorchssd"})]
+)
+def test_levels_without_a_network(name: str, options: dict[str, Any]) -> None:
+    network = build_model(name, 3, **options)
+    assert model_levels(name, **options) == (network.image_size, network.levels)
+
+
+def test_levels_of_unknown_names_and_options() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'ssd300-lite'"):
+        model_levels("ssd300-light")
+    with pytest.raises(ConfigError, match="has no option 'prior'; did you mean 'priors'"):
+        model_levels("ssd300-lite", prior="voc")

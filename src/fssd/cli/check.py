@@ -1,13 +1,17 @@
-"""fssd check DATA [--json FILE]; exit code 1 if anything is an error."""
+"""fssd check DATA [--report DIR] [--json FILE]; exit code 1 if anything is an error."""
 
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
+
+if TYPE_CHECKING:
+    from fssd.data.check import CheckReport
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,10 @@ class Check:
     """Splits to look at; all of them if none is named."""
     labels_only: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Do not decode the images."""
+    report: Path | None = None
+    """Write a page with counts, box sizes, samples and findings into this folder; needs the extra plot."""
+    model: str = "fssd300-lite"
+    """Model whose priors the page compares the boxes with."""
     json: Path | None = None
     """Write the findings to this file; "-" prints them instead of the table."""
 
@@ -32,7 +40,10 @@ def run(arguments: list[str]) -> int:
     from fssd.atomic import atomic_write
     from fssd.data.check import check_data
 
-    report = check_data(command.data, command.splits or None, decode=not command.labels_only)
+    if command.report is not None:
+        report = _check_with_page(command, command.report)
+    else:
+        report = check_data(command.data, command.splits or None, decode=not command.labels_only)
     text = json.dumps(report.to_json(), indent=2, ensure_ascii=False)
     if command.json == Path("-"):
         print(text)
@@ -43,3 +54,19 @@ def run(arguments: list[str]) -> int:
         if command.json is not None:
             atomic_write(command.json, text)
     return 1 if any(problem.severity == "error" for problem in report.problems) else 0
+
+
+def _check_with_page(command: Check, folder: Path) -> CheckReport:
+    """Check and write the page. What is said of it goes to stderr, as stdout may be JSON."""
+    from fssd.data.check import check_data
+    from fssd.model.build import model_levels
+    from fssd.plots import require_matplotlib
+    from fssd.report.data_page import Priors, Survey, write_data_page
+
+    require_matplotlib()
+    priors = Priors(command.model, *model_levels(command.model))
+    survey = Survey()
+    report = check_data(command.data, command.splits or None, not command.labels_only, survey.visit)
+    page, pairs = write_data_page(folder, report, survey, priors)
+    print(f"report in {page}; near-duplicates across splits: {pairs}", file=sys.stderr)
+    return report

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.table import Table
@@ -20,7 +20,7 @@ from rich.text import Text
 from fssd.data.decode import ImageHeader, decode_image, probe_image, read_bytes, read_header
 from fssd.data.join import join_classes, object_place
 from fssd.data.labels import LEAVES_BY, Corners, box_fault
-from fssd.data.sample import DataSet, Problem, Record
+from fssd.data.sample import DataSet, Image, Problem, Record
 from fssd.data.source import list_splits, open_data
 from fssd.errors import ConfigError, DataError, ImageError
 
@@ -34,6 +34,19 @@ _SUFFIXES = {
     "TIFF": {".tif", ".tiff"},
     "PPM": {".ppm", ".pgm"},
 }
+
+
+class Seen(NamedTuple):
+    """A usable image on the way through a source. split: as in the report. classes: names by label.
+
+    image: (H, W, 3) uint8 RGB; None where images are not decoded.
+    """
+
+    split: str
+    classes: tuple[str, ...]
+    record: Record
+    header: ImageHeader
+    image: Image | None
 
 
 @dataclass(frozen=True)
@@ -113,11 +126,17 @@ class CheckReport:
         }
 
 
-def check_data(path: Path | str, splits: Sequence[str] | None = None, decode: bool = True) -> CheckReport:
+def check_data(
+    path: Path | str,
+    splits: Sequence[str] | None = None,
+    decode: bool = True,
+    visit: Callable[[Seen], None] | None = None,
+) -> CheckReport:
     """Go through every image and label of a source.
 
     splits: by default all that are found, except trainval where train and val are both there.
     decode: False reads image headers only, so truncated images and equal content stay unnoticed.
+    visit: is shown every usable image, one after the other.
     Raises DataError or ConfigError when `path` is no data set at all; all else is in the report.
     """
     path = Path(path)
@@ -131,7 +150,7 @@ def check_data(path: Path | str, splits: Sequence[str] | None = None, decode: bo
             problems.append(_problem(error, path))
             counts[name] = SplitCounts()
             continue
-        found, usable = _check_split(data, name, seen, decode)
+        found, usable = _check_split(data, name, seen, decode, visit)
         problems += found
         counts[name] = _count(data, usable)
     problems += _without_object(path, counts)
@@ -151,13 +170,17 @@ def _asked(path: Path, splits: Sequence[str] | None) -> list[tuple[str, str | No
 
 
 def _check_split(
-    data: DataSet, split: str, seen: dict[bytes, tuple[str, Path]], decode: bool
+    data: DataSet,
+    split: str,
+    seen: dict[bytes, tuple[str, Path]],
+    decode: bool,
+    visit: Callable[[Seen], None] | None,
 ) -> tuple[list[Problem], list[Record]]:
     problems = list(data.problems)
     usable: list[Record] = []
     for record in data.records:
         try:
-            header, key = _read(record, decode)
+            header, key, image = _read(record, decode)
         except ImageError as error:
             problems.append(_problem(error, record.path))
             continue
@@ -169,16 +192,18 @@ def _check_split(
         problems += found
         if all(problem.severity == "warning" for problem in found):
             usable.append(record)
+            if visit is not None:
+                visit(Seen(split, data.classes, record, header, image))
     return problems, usable
 
 
-def _read(record: Record, decode: bool) -> tuple[ImageHeader, bytes]:
-    """The header, and a key that is equal for equal images. Raises ImageError."""
+def _read(record: Record, decode: bool) -> tuple[ImageHeader, bytes, Image | None]:
+    """The header, a key that is equal for equal images, and the image if decoded. Raises ImageError."""
     if not decode:
-        return read_header(record.path), str(record.path.resolve()).encode()
+        return read_header(record.path), str(record.path.resolve()).encode(), None
     data = read_bytes(record.path)
-    decode_image(data, record.path)
-    return probe_image(data, record.path), hashlib.blake2b(data, digest_size=16).digest()
+    image = decode_image(data, record.path)
+    return probe_image(data, record.path), hashlib.blake2b(data, digest_size=16).digest(), image
 
 
 def _image_problems(record: Record, header: ImageHeader) -> Iterator[Problem]:

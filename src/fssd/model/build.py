@@ -83,14 +83,11 @@ def build_model(name: str, num_classes: int, **options: Any) -> Network:
 
     Raises ConfigError for an unknown name, option or value, or choices that do not fit together.
     """
-    design = DESIGNS.get(name)
-    if design is None:
-        raise ConfigError(f"there is no model {name!r}{nearest(name, DESIGNS)}")
+    design = _design(name, options)
     if num_classes < 1:
         raise ConfigError(
             f"a model needs at least one class, not {num_classes}; background is added by itself"
         )
-    _check_options(name, design, options)
     chosen = _resolve(design, options)
     levels = _levels(design, chosen)
     own = options.get("backbone")
@@ -106,6 +103,15 @@ def build_model(name: str, num_classes: int, **options: Any) -> Network:
     plain = {key: value for key, value in options.items() if key != "backbone"}
     spec = Spec(name, num_classes, plain, own is not None)
     return Network(backbone, neck, heads, levels, design.image_size, mean, std, spec)
+
+
+def model_levels(name: str, **options: Any) -> tuple[int, tuple[Level, ...]]:
+    """The side of a model's input in pixels, and the table that its priors follow from (see `make_priors`).
+
+    name, options and errors are those of `build_model`, but nothing is built.
+    """
+    design = _design(name, options)
+    return design.image_size, _levels(design, _resolve(design, options))
 
 
 def feature_shapes(backbone: nn.Module, image_size: int) -> dict[str, tuple[int, int]]:
@@ -134,6 +140,15 @@ def feature_shapes(backbone: nn.Module, image_size: int) -> dict[str, tuple[int,
     if sizes != sorted(sizes, reverse=True):
         raise ConfigError(f"a backbone lists its maps finest first; these have {sizes} cells a side")
     return shapes
+
+
+def _design(name: str, options: Mapping[str, Any]) -> Design:
+    """The design of a name that its options fit. Raises ConfigError."""
+    design = DESIGNS.get(name)
+    if design is None:
+        raise ConfigError(f"there is no model {name!r}{nearest(name, DESIGNS)}")
+    _check_options(name, design, options)
+    return design
 
 
 def _check_options(name: str, design: Design, options: Mapping[str, Any]) -> None:

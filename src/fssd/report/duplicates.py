@@ -1,0 +1,81 @@
+"""Images that are almost the same although they belong to different splits.
+
+Two images are alike if the correlation of their grey thumbnails is high, one of them mirrored or not.
+That finds copies that were resized, compressed again, brightened or mirrored, and frames taken one
+after the other, but not parts of an image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from fssd.data.sample import Image
+
+SIDE = 32  # pixels of a thumbnail
+ALIKE = 0.96  # different photographs of one kind reach 0.95
+LEAST_SPREAD = 2.0  # grey levels; flatter thumbnails, of blank images, are like nothing
+CHUNK = 1024  # images compared at a time
+
+Thumbnail = npt.NDArray[np.uint8]
+
+
+class Pair(NamedTuple):
+    """Places of two images in the lists given, their splits, and how alike they are (up to 1)."""
+
+    splits: tuple[str, str]
+    places: tuple[int, int]
+    alike: float
+    mirrored: bool
+
+
+def thumbnail(image: Image) -> Thumbnail:
+    """(H, W, 3) uint8 RGB -> (SIDE, SIDE) uint8 grey, whatever the shape of the image."""
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    return np.asarray(cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def near_duplicates(splits: dict[str, Sequence[Thumbnail]], least: float = ALIKE) -> list[Pair]:
+    """For each image and each earlier split, the image most alike, if it is alike; the most alike first."""
+    tables = {name: np.array(images, np.float32).reshape(-1, SIDE, SIDE) for name, images in splits.items()}
+    pairs = [
+        pair
+        for one, other in combinations(tables, 2)
+        for pair in _between((one, other), tables[one], tables[other], least)
+    ]
+    return sorted(pairs, key=lambda pair: -pair.alike)
+
+
+def _between(
+    names: tuple[str, str], first: npt.NDArray[np.float32], second: npt.NDArray[np.float32], least: float
+) -> list[Pair]:
+    """The pairs of two splits, at most one for each image of the second."""
+    others = _normalised(second).T
+    best = np.full(len(second), -1.0, np.float32)
+    partner, turned = np.zeros(len(second), np.int64), np.zeros(len(second), bool)
+    for start in range(0, len(first), CHUNK):
+        part = first[start : start + CHUNK]
+        for mirrored, images in ((False, part), (True, part[:, :, ::-1])):
+            alike = _normalised(images) @ others
+            row = alike.argmax(axis=0)
+            value = alike.max(axis=0)
+            better = value > best
+            best[better], partner[better], turned[better] = value[better], start + row[better], mirrored
+    return [
+        Pair(names, (int(partner[place]), int(place)), float(best[place]), bool(turned[place]))
+        for place in np.flatnonzero(best >= least)
+    ]
+
+
+def _normalised(images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """(N, SIDE, SIDE) -> (N, SIDE * SIDE), mean 0 and length 1; all 0 where there is nothing to see."""
+    flat = images.reshape(len(images), -1)
+    flat = flat - flat.mean(axis=1, keepdims=True)
+    length = np.linalg.norm(flat, axis=1, keepdims=True)
+    seen = length > LEAST_SPREAD * SIDE
+    return np.asarray(np.where(seen, flat / np.where(seen, length, 1), 0), np.float32)
