@@ -11,6 +11,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+Floats = npt.NDArray[np.floating]
+
 VARIANCES = (0.1, 0.1, 0.2, 0.2)
 """Scale of (cx, cy, w, h) offsets in the coder, as in Caffe SSD's prior boxes."""
 
@@ -67,18 +69,15 @@ def encode(boxes: Tensor, priors: Tensor, variances: tuple[float, float, float, 
 def decode(
     offsets: Tensor, priors: Tensor, variances: tuple[float, float, float, float] = VARIANCES
 ) -> Tensor:
-    """Boxes (..., 4) corners that `offsets` (..., 4) make of `priors` (P, 4): the inverse of `encode`.
-
-    Column by column: for thousands of boxes three times as quick as centres and sizes in pairs.
-    """
-    left, top, right, bottom = priors.unbind(dim=-1)
-    x, y, log_width, log_height = (
-        offset * variance for offset, variance in zip(offsets.unbind(dim=-1), variances, strict=True)
-    )
-    width, height = right - left, bottom - top
-    x, y = (left + right) / 2 + x * width, (top + bottom) / 2 + y * height
-    half_width, half_height = width * torch.exp(log_width) / 2, height * torch.exp(log_height) / 2
-    return torch.stack((x - half_width, y - half_height, x + half_width, y + half_height), dim=-1)
+    """Boxes (..., 4) corners that `offsets` (..., 4) make of `priors` (P, 4): the inverse of `encode`."""
+    # Box by box along rows, because steps over long rows are quicker than over many pairs.
+    low, high = priors.mT.contiguous().chunk(2, dim=-2)  # (2, P)
+    scaled = offsets * offsets.new_tensor(variances)
+    shift, growth = scaled.mT.contiguous().chunk(2, dim=-2)  # (..., 2, P)
+    size = high - low
+    center = (low + high) / 2 + shift * size
+    half = size * torch.exp(growth) / 2
+    return torch.cat((center - half, center + half), dim=-2).mT
 
 
 def suppress(boxes: Tensor, threshold: float) -> Tensor:
@@ -90,54 +89,68 @@ def suppress(boxes: Tensor, threshold: float) -> Tensor:
     """
     if not boxes.numel():
         return boxes.new_ones(boxes.shape[:-1], dtype=torch.bool)
-    single = boxes.detach().to("cpu", torch.promote_types(boxes.dtype, torch.float32))
+    single = boxes.detach().to("cpu", torch.promote_types(boxes.dtype, torch.float32)).numpy()
     sets = single.reshape(-1, *boxes.shape[-2:])
-    # Right, bottom, left and top negated, area: the side of an overlap is then the sum of two minima.
-    planes = torch.cat((sets[..., 2:], -sets[..., :2], area(sets)[..., None]), dim=-1).mT.contiguous()
-    space = planes.new_empty(4, min(max(PAIRS, sets.shape[1]), sets.shape[1] ** 2))
-    keep = np.stack([_suppress_set(one, threshold, space) for one in planes])
-    return torch.from_numpy(keep).reshape(boxes.shape[:-1]).to(boxes.device)
+    space = torch.from_numpy(np.empty((4, max(PAIRS, sets.shape[1])), sets.dtype))
+    with np.errstate(all="ignore"):  # boxes may be infinite, or no numbers
+        keep = np.stack([_suppress_set(one, threshold, space) for one in sets])
+    return torch.from_numpy(keep.reshape(boxes.shape[:-1])).to(boxes.device)
 
 
 PAIRS = 32768
 """How many pairs of boxes are compared at once. More of them torch would divide among its threads, which then
 wait busily for work, on cores that the network wants."""
+FEW = 8192
+"""Pairs that numpy, which takes less time to begin, has compared before torch."""
 
 
-def _suppress_set(planes: Tensor, threshold: float, space: Tensor) -> npt.NDArray[np.bool_]:
-    """`suppress` of one set, planes (5, K), to (K,).
-
-    The best boxes left are compared with all that are left, as many of them as fill `space`.
-    """
-    keep = ~(planes[4] > 0).numpy()  # these overlap nothing
+def _suppress_set(boxes: Floats, threshold: float, space: Tensor) -> npt.NDArray[np.bool_]:
+    """`suppress` of one set, (K, 4) to (K,): the best boxes left and all that are left, block after block."""
+    # Right, bottom, left and top negated, area: the side of an overlap is then the sum of two minima.
+    planes = np.empty((5, len(boxes)), boxes.dtype)
+    np.copyto(planes[:2], boxes[:, 2:].T)
+    np.negative(boxes[:, :2].T, out=planes[2:4])
+    width, height = np.maximum(planes[:2] + planes[2:4], 0)
+    np.multiply(width, height, out=planes[4])
+    keep: npt.NDArray[np.bool_] = ~(planes[4] > 0)  # these overlap nothing
     left = np.flatnonzero(~keep)
-    planes = planes.index_select(1, torch.from_numpy(left))
+    planes = planes.take(left, axis=1)
     while len(left):
-        count = min(len(left), max(1, space.shape[1] // len(left)))
-        rivals = _overlaps(planes[:, :count], planes, space) > threshold  # (count, left)
+        count = min(len(left), max(1, PAIRS // len(left)))
+        overlaps = _overlaps if count * len(left) > FEW else _few_overlaps
+        rivals = overlaps(planes[:, :count], planes, space) > threshold  # (count, left)
         kept = _in_turn(rivals[:, :count])
         keep[left[:count][kept]] = True
         later = np.flatnonzero(~rivals[kept, count:].any(axis=0)) + count
-        left, planes = left[later], planes.index_select(1, torch.from_numpy(later))
+        left, planes = left[later], planes.take(later, axis=1)
     return keep
 
 
-def _overlaps(some: Tensor, every: Tensor, space: Tensor) -> npt.NDArray[np.floating]:
+def _few_overlaps(some: Floats, every: Floats, _: Tensor) -> Floats:
     """`iou` of boxes with positive area, planes (5, N) and (5, M), to the last bit: (N, M).
 
-    Boxes that are apart may have less than 0. The result lies in `space` (4, N * M or more): fresh memory
-    would cost more time than the arithmetic.
+    Boxes that are apart may have less than 0.
     """
+    ends = np.minimum(some[:4, :, None], every[:4, None])
+    width, height = ends[:2] + ends[2:]
+    shared = width * np.maximum(height, 0)
+    overlaps: Floats = shared / (some[4][:, None] + every[4] - shared)
+    return overlaps
+
+
+def _overlaps(some: Floats, every: Floats, space: Tensor) -> Floats:
+    """`_few_overlaps` of many, in `space` (4, N * M or more): new memory would take longer than the sums."""
     shape = some.shape[1], every.shape[1]
     right, bottom, left, top = space[:, : shape[0] * shape[1]].view(4, *shape).unbind()
-    own, other = some[:, :, None].unbind(), every.unbind()
+    own, other = torch.from_numpy(some)[:, :, None].unbind(), torch.from_numpy(every).unbind()
     torch.minimum(own[0], other[0], out=right)
     torch.minimum(own[1], other[1], out=bottom)
     torch.minimum(own[2], other[2], out=left)
     torch.minimum(own[3], other[3], out=top)
     shared = right.add_(left).mul_(bottom.add_(top).relu_())
     union = torch.add(own[4], other[4], out=bottom).sub_(shared)
-    return shared.div_(union).numpy()
+    overlaps: Floats = shared.div_(union).numpy()
+    return overlaps
 
 
 def _in_turn(rivals: npt.NDArray[np.bool_]) -> slice | npt.NDArray[np.intp]:
