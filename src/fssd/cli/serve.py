@@ -58,7 +58,9 @@ def run(arguments: list[str]) -> int:
     command = tyro.cli(Serve, prog="fssd serve", args=arguments)
     _check(command)
     from fssd.runtimes.packages import require
+    from fssd.serve.memory import share_heaps
 
+    share_heaps()
     for package in ("fastapi", "uvicorn", "python_multipart"):
         require(package, "serve")
     import cv2
