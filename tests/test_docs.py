@@ -19,7 +19,8 @@ from fssd.config import TrainConfig
 from fssd.model.build import DESIGNS, build_model
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+CARDS = sorted((ROOT / "src" / "fssd" / "zoo").rglob("*.md"))
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *CARDS]
 VERBS: dict[str, Any] = {
     verb: getattr(import_module(f"fssd.cli.{MODULES.get(verb, verb)}"), verb.title()) for verb in COMMANDS
 }
