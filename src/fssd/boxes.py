@@ -159,16 +159,13 @@ def _in_turn(rivals: npt.NDArray[np.bool_]) -> slice | npt.NDArray[np.intp]:
     A row becomes one whole number, its bits the boxes that go when its own is kept: of all that Python has,
     whole numbers get through so many small steps the fastest.
     """
-    count = len(rivals)
     if np.count_nonzero(rivals) == np.count_nonzero(rivals.diagonal()):
-        return slice(count)
-    size = (count + 7) // 8
-    rows = np.packbits(rivals, axis=1, bitorder="little").tobytes()
+        return slice(len(rivals))
+    bits = np.packbits(rivals, axis=1, bitorder="little")
     kept: list[int] = []
-    left = (1 << count) - 1
-    while left:
-        first = (left & -left).bit_length() - 1
-        kept.append(first)
-        left &= left - 1  # without the first
-        left &= ~int.from_bytes(rows[first * size : (first + 1) * size], "little")
+    dropped = 0
+    for box, row in enumerate(bits.view(f"V{bits.shape[1]}")[:, 0].tolist()):
+        if not dropped >> box & 1:
+            kept.append(box)
+            dropped |= int.from_bytes(row, "little")
     return np.array(kept)
