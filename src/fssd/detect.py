@@ -85,7 +85,9 @@ def _detect_one(
     rank = np.concatenate([np.empty(0, np.intp), *map(np.arange, counts)])
     row = np.repeat(np.arange(len(active)), counts)
     place = prior[column]
-    boxes = decode(torch.from_numpy(offsets[place]), torch.from_numpy(priors[place])).numpy()
+    # take, here and below, because an index in brackets copies rows a number at a time
+    own_offsets, own_priors = (torch.from_numpy(part.take(place, axis=0)) for part in (offsets, priors))
+    boxes = decode(own_offsets, own_priors).numpy()
 
     # Places beyond a class's candidates are boxes without area, which overlap nothing.
     stacked = np.zeros((len(active), counts.max(initial=0), 4), np.float32)
@@ -104,7 +106,7 @@ def _class_scores(logits: Floats, least: float) -> tuple[Floats, Places]:
     """
     by_class = np.ascontiguousarray(logits.T)  # (C + 1, P)
     prior = np.flatnonzero(by_class[1:].max(axis=0) - by_class[0] > least_lead(least))
-    powers = by_class.take(prior, axis=1)  # an index in brackets would turn the order in memory
+    powers = by_class.take(prior, axis=1)  # brackets would turn the order in memory, too
     powers -= powers.max(axis=0)
     np.exp(powers, out=powers)
     powers /= powers.sum(axis=0)
