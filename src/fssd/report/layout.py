@@ -9,6 +9,7 @@ from typing import NamedTuple
 import fssd
 from fssd.report.html import Html, join, tag
 
+LONG = 30  # rows; a longer table has a height of its own
 DASH, MINUS, TIMES = "\u2013", "\u2212", "\u00d7"
 
 
@@ -79,12 +80,15 @@ def table(
         ),
     )
     lines = [_row(row, last_is_sum and place == len(body) - 1) for place, row in enumerate(body)]
-    return scroller(tag("table", tag("thead", head), tag("tbody", *lines)), label)
+    content = tag("table", tag("thead", head), tag("tbody", *lines))
+    return scroller(content, label, "scroll long" if len(lines) > LONG else "scroll")
 
 
-def scroller(content: Html, label: str) -> Html:
-    """A box that scrolls by itself, also by keys, where its content is too wide."""
-    return tag("div", content, class_="scroll", tabindex=0, role="region", aria_label=label)
+def scroller(content: Html, label: str, kind: str = "scroll") -> Html:
+    """A box that scrolls by itself, also by keys, where its content is too wide. kind: "scroll long" cuts its
+    height as well.
+    """
+    return tag("div", content, class_=kind, tabindex=0, role="region", aria_label=label)
 
 
 def grid(figures: Sequence[Html]) -> Html:
