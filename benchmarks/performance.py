@@ -40,21 +40,19 @@ def main() -> None:
     commands = measurements(args)
     for name, command in commands.items():
         if (args.only is None or name in args.only) and not (args.out / f"{name}.json").is_file():
-            print(f"{name}: {shlex.join(command)}", flush=True)
-            subprocess.run([*_program(command), "--json", str(args.out / f"{name}.json")], check=True)
+            measure(command, args.out / f"{name}.json")
     found = {
         name: json.loads(file.read_text(encoding="utf-8"))
         for name in commands
         if (file := args.out / f"{name}.json").is_file()
     }
     rows, comparisons = targets(found), compared(found)
-    text = markdown(rows, comparisons, commands, found)
+    text = markdown(rows, comparisons, found)
     atomic_write(args.out / "performance.md", text)
     document = {
         "format": 1,
         "targets": [row._asdict() for row in rows],
         "comparisons": [row._asdict() for row in comparisons],
-        "commands": {name: shlex.join(command) for name, command in commands.items()},
         "measurements": found,
     }
     atomic_write(args.out / "performance.json", json.dumps(document, indent=2, ensure_ascii=False) + "\n")
@@ -92,6 +90,16 @@ def measurements(args: argparse.Namespace) -> dict[str, list[str]]:
         "start": start,
         "training": training,
     }
+
+
+def measure(command: list[str], file: Path) -> None:
+    """Run a command, which writes its figures to `file`, and note there what it was."""
+    print(shlex.join(command), flush=True)
+    draft = file.with_suffix(".draft")
+    subprocess.run([*_program(command), "--json", str(draft)], check=True)
+    figures = {"command": shlex.join(command), **json.loads(draft.read_text(encoding="utf-8"))}
+    atomic_write(file, json.dumps(figures, indent=2, ensure_ascii=False) + "\n")
+    draft.unlink()
 
 
 def _program(command: list[str]) -> list[str]:
@@ -306,7 +314,7 @@ def _spread(figure: Any, digits: int) -> str:
 # ---- how it is shown
 
 
-def markdown(rows: list[Row], comparisons: list[Row], commands: Mapping[str, list[str]], found: Found) -> str:
+def markdown(rows: list[Row], comparisons: list[Row], found: Found) -> str:
     """Both tables, the machine and the commands, to be pasted into the page."""
     marks = {True: "yes", False: "**no**", None: ""}
     reached = [f"| {r.what} | {r.reach} | {r.measured} | {marks[r.reached]} | {r.source} |" for r in rows]
@@ -325,7 +333,7 @@ def markdown(rows: list[Row], comparisons: list[Row], commands: Mapping[str, lis
         "",
         "| measurement | command |",
         "|---|---|",
-        *(f"| {name} | `{shlex.join(commands[name])}` |" for name in used),
+        *(f"| {name} | `{found[name]['command']}` |" for name in used),
     ]
     return "\n".join(lines) + "\n"
 

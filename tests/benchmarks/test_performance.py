@@ -159,7 +159,8 @@ def test_int8_and_the_comparisons(performance: ModuleType) -> None:
 def test_a_table_of_what_is_there(
     performance: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "nms.json").write_text(json.dumps(nms(9.0, 5.0)), encoding="utf-8")
+    measured = {"command": "python benchmarks/nms.py --repeats 3", **nms(9.0, 5.0)}
+    (tmp_path / "nms.json").write_text(json.dumps(measured), encoding="utf-8")
     page = tmp_path / "page.md"
     page.write_text("Above.\n<!-- tables begin -->\nold\n<!-- tables end -->\nBelow.\n", encoding="utf-8")
     words = ["--out", str(tmp_path), "--page", str(page), "--only"]
@@ -168,14 +169,35 @@ def test_a_table_of_what_is_there(
     text = (tmp_path / "performance.md").read_text(encoding="utf-8")
     assert "Measured on P 1, 2 cores, AVX512; Linux x86_64, Python 3.12.1, torch 2.13.0." in text
     assert "| 9.0 (8.1 to 9.9) ms; equal | **no** | nms |" in text
-    assert "| nms | `python benchmarks/nms.py` |" in text
+    assert "| nms | `python benchmarks/nms.py --repeats 3` |" in text
     document = json.loads((tmp_path / "performance.json").read_text(encoding="utf-8"))
     assert [row["reached"] for row in document["targets"]] == [False]
-    assert document["measurements"]["nms"] == nms(9.0, 5.0)
+    assert document["measurements"]["nms"] == measured
     whole = f"Above.\n<!-- tables begin -->\n\n{text}\n<!-- tables end -->\nBelow.\n"
     assert page.read_text(encoding="utf-8") == whole
     performance.main()
     assert page.read_text(encoding="utf-8") == whole
+
+
+def test_a_measurement_notes_its_command(
+    performance: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def run(command: list[str], check: bool) -> None:
+        assert check
+        seen.append(command)
+        Path(command[-1]).write_text(json.dumps(nms(9.0, 5.0)), encoding="utf-8")
+
+    monkeypatch.setattr(performance.subprocess, "run", run)
+    performance.measure(["python", "benchmarks/nms.py", "--repeats", "3"], tmp_path / "nms.json")
+    performance.measure(["fssd", "bench", "animals"], tmp_path / "lite.json")
+    assert Path(seen[0][1]).is_file()
+    assert seen[0][2:-1] == ["--repeats", "3", "--json"]
+    assert seen[1][1:-1] == ["-m", "fssd", "bench", "animals", "--json"]
+    written = json.loads((tmp_path / "nms.json").read_text(encoding="utf-8"))
+    assert written == {"command": "python benchmarks/nms.py --repeats 3", **nms(9.0, 5.0)}
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["lite.json", "nms.json"]
 
 
 def test_a_page_without_a_place_for_the_tables_stays_as_it_is(
