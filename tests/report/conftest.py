@@ -155,6 +155,7 @@ def look(browser: object) -> Callable[[Path, Path], None]:
             page.on("pageerror", lambda error, to=messages: to.append(str(error)))
             page.on("request", lambda request, to=messages: to.append(_foreign(request.url)))
             page.goto(file.as_uri())
+            page.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
             assert page.evaluate("document.documentElement.scrollWidth") <= width
             shot = folder / f"{width}-{scheme}.png"
             page.screenshot(path=str(shot), full_page=True)

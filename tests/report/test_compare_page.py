@@ -28,24 +28,26 @@ NAN = float("nan")
 
 @pytest.fixture
 def page(make_set: Any, tmp_path: Path, read_page: Any) -> Any:
-    """A finds the cats of images two and four and raises an alarm, B finds those of images one and four."""
+    """Both find the cats of images three and four, A that of image two, B that of image one. A raises an alarm
+    in image three.
+    """
     files = [tmp_path / f"{name}.png" for name in ("gained", "lost", "alarm", "same")]
     for file, image in zip(
         files, np.random.default_rng(0).integers(0, 255, (4, 90, 120, 3), np.uint8), strict=True
     ):
         cv2.imwrite(str(file), image)
-    rows = [[(0, A)], [(0, A)], [], [(0, A), (1, B)]]
-    of_a = [[], [(0, 0.9, A)], [(0, 0.8, B)], [(0, 0.7, A)]]
-    of_b = [[(0, 0.9, A)], [], [], [(0, 0.7, A)]]
+    rows = [[(0, A)], [(0, A)], [(0, A)], [(0, A), (1, B)]]
+    of_a = [[], [(0, 0.9, A)], [(0, 0.95, A), (0, 0.8, B)], [(0, 0.7, A)]]
+    of_b = [[(0, 0.9, A)], [], [(0, 0.95, A)], [(0, 0.7, A)]]
     dataset, first = make_set(list(zip(rows, of_a, strict=True)), paths=files)
     _, second = make_set(list(zip(rows, of_b, strict=True)), paths=files)
     subject = Subject(Path("unused"), Path("cats"), None)
     file, difference = write_compare_page(
         tmp_path / "page", subject, NAMES, dataset, (first, second), "voc12", draws=200
     )
-    # A: right, false, right of three cats: precision 1 and 2/3 at recall 1/3 and 2/3, so AP 1/3 + 2/9.
-    # B: right, right: AP 2/3. The dog is found by neither, so the mean has half of the difference.
-    assert difference.value == pytest.approx((2 / 3 - 5 / 9) / 2)
+    # A: right, right, false, right of four cats: precision 1 up to recall 1/2 and 3/4 up to 3/4, so AP 11/16.
+    # B: three right, AP 3/4. The dog is found by neither, so the mean has half of the difference.
+    assert difference.value == pytest.approx((12 / 16 - 11 / 16) / 2)
     return read_page(file)
 
 
@@ -59,19 +61,19 @@ def table(page: Any, label: str) -> dict[str, list[str]]:
 def test_page(page: Any) -> None:
     assert "A: first <i>" in page.text
     assert "B: second & 'third'" in page.text
-    assert "cats: 4 images, 4 objects" in page.text
+    assert "cats: 4 images, 5 objects" in page.text
     difference = table(page, "Difference by class")
-    assert difference["cat"][:4] == ["3", "55.6", "66.7", "+11.1"]
+    assert difference["cat"][:4] == ["4", "68.8", "75.0", "+6.2"]
     assert difference["dog"][:4] == ["1", "0.0", "0.0", "0.0"]
-    assert difference["mean AP"][:4] == ["4", "27.8", "33.3", "+5.6"]
+    assert difference["mean AP"][:4] == ["5", "34.4", "37.5", "+3.1"]
     assert difference["large objects"] == ["", "–", "–", "–", "", ""]  # noqa: RUF001
 
 
 def test_objects_and_mistakes(page: Any) -> None:
     found = table(page, "Objects found by each model")
-    assert found["cat"] == ["1", "1", "1", "0"]
+    assert found["cat"] == ["2", "1", "1", "0"]
     assert found["dog"] == ["0", "0", "0", "1"]
-    assert found["all"] == ["1", "1", "1", "1"]
+    assert found["all"] == ["2", "1", "1", "1"]
     mistakes = table(page, "Mistakes by kind")
     assert mistakes["background"][:2] == ["1", "0"]
     assert mistakes["missed"][:2] == ["2", "2"]
@@ -83,7 +85,7 @@ def test_gains_losses_and_images(page: Any) -> None:
     assert gained[0] == (
         "gained.png: A 0 right, 0 false alarms, 1 not found; B 1 right, 0 false alarms, 0 not found"
     )
-    assert gained[1].startswith("alarm.png: A 0 right, 1 false alarm, 0 not found")
+    assert gained[1].startswith("alarm.png: A 1 right, 1 false alarm, 0 not found")
     (lost,) = [text for text in captions if text.startswith("lost")]
     assert lost.endswith("B 0 right, 0 false alarms, 1 not found")
     assert not [text for text in captions if text.startswith("same")]
