@@ -16,7 +16,7 @@ class Demo:
     out: Path = Path("runs/demo")
     """Folder for pictures, scenes and run."""
     iterations: int = 260
-    """Weight updates of 8 scenes; 260 take about five minutes on two cores."""
+    """Weight updates of 8 scenes; 260 take three to six minutes on two cores."""
     scenes: int = 600
     """Scenes to train on; a quarter as many more are made to measure on."""
 
