@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Mapping
 
 import pytest
@@ -10,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fssd.model.backbones.lite import EfficientNetLite0, SameConv2d, same_padding
-from fssd.model.build import build_model
+from fssd.model.build import build_model, feature_shapes
 from fssd.model.weights import load_backbone
 
 STRIDE_2 = {1, 3, 5, 11}  # of the blocks 0 ... 15
@@ -95,6 +97,22 @@ def test_maps_at_300(backbone: EfficientNetLite0) -> None:
         "stride16": (2, 672, 19, 19),
         "stride32": (2, 320, 10, 10),
     }
+
+
+@pytest.mark.parametrize("size", [300, 304, 257])
+def test_shapes_are_those_of_a_pass(backbone: EfficientNetLite0, size: int) -> None:
+    with torch.no_grad():
+        maps = backbone(torch.zeros(1, 3, size, size))
+    wanted = {name: (x.shape[1], x.shape[2]) for name, x in maps.items()}
+    assert backbone.shapes(size) == feature_shapes(backbone, size) == wanted
+    assert list(backbone.shapes(size)) == list(maps)
+
+
+def test_building_a_lite_model_leaves_the_compiler_alone() -> None:
+    program = (
+        "import sys, fssd; fssd.build_model('fssd300-lite', 2); assert 'torch._dynamo' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_it_knows_a_cat(backbone: EfficientNetLite0, imagenet: dict[str, Tensor]) -> None:

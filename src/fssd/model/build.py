@@ -121,6 +121,8 @@ def feature_shapes(backbone: nn.Module, image_size: int) -> dict[str, tuple[int,
     pass on a black image. Raises ConfigError if the module does not return a dict of square maps, finest
     first.
     """
+    if isinstance(backbone, EfficientNetLite0):
+        return backbone.shapes(image_size)
     shape = (1, 3, image_size, image_size)
     probe = deepcopy(backbone).eval()
     with torch.no_grad():

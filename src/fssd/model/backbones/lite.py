@@ -36,6 +36,7 @@ STAGES = (
     Stage(4, 5, 2, 6, 192),
     Stage(1, 3, 1, 6, 320),
 )
+TAPS = {5: 8, 11: 16}  # strides that the depthwise convolutions of these blocks leave: the maps before them
 
 
 class SameConv2d(nn.Conv2d):
@@ -131,15 +132,22 @@ class EfficientNetLite0(nn.Module):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """(B, 3, H, W) float, normalised, to named feature maps."""
         x = F.relu6(self._conv_stem.normalised(images, self._bn0), inplace=True)
-        taps = {5: "stride8", 11: "stride16"}  # the blocks whose depthwise convolution leaves the stride
         features: dict[str, Tensor] = {}
         for index, block in enumerate(cast("Iterable[InvertedResidual]", self._blocks)):
             expanded = block.expand(x)
-            if index in taps:
-                features[taps[index]] = expanded
+            if index in TAPS:
+                features[f"stride{TAPS[index]}"] = expanded
             x = block.shrink(expanded, x)
         features["stride32"] = x
         return features
+
+    def shapes(self, image_size: int) -> dict[str, tuple[int, int]]:
+        """(channels, cells a side) of each map. To find them by a pass without values would import all of
+        torch's compiler, which takes longer than to make and load the network."""
+        blocks = list(cast("Iterable[InvertedResidual]", self._blocks))
+        widths = {TAPS[index]: blocks[index]._depthwise_conv.in_channels for index in TAPS}
+        widths[32] = blocks[-1]._project_conv.out_channels
+        return {f"stride{stride}": (width, -(-image_size // stride)) for stride, width in widths.items()}
 
     def stages(self) -> list[list[nn.Module]]:
         """The modules of each of the seven stages, the stem with the first."""
