@@ -22,8 +22,8 @@ from fssd.model.weights import load_backbone
 from fssd.training.loop import train
 from fssd.zoo.models import PHOTOS, packaged_model
 
-# What two cores do in three to six minutes: many small, bold steps, which cosine ends gently, on the scenes as
-# they are. Augmentation pays in long runs only, and a mirrored 2 is no 2.
+# What two cores do in three to six minutes: many small, bold steps, which cosine ends gently, on the scenes
+# as they are. Augmentation pays in long runs only, and a mirrored 2 is no 2.
 ITERATIONS = 260
 BATCH_SIZE = 8
 RATE = 0.06

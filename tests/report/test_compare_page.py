@@ -28,8 +28,8 @@ NAN = float("nan")
 
 @pytest.fixture
 def page(make_set: Any, tmp_path: Path, read_page: Any) -> Any:
-    """Both find the cats of images three and four, A that of image two, B that of image one. A raises an alarm
-    in image three.
+    """Both find the cats of images three and four, A that of image two, B that of image one. A raises an
+    alarm in image three.
     """
     files = [tmp_path / f"{name}.png" for name in ("gained", "lost", "alarm", "same")]
     for file, image in zip(
