@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -162,7 +163,7 @@ def test_score_and_max(client: httpx.Client, detector: Detector, kinds: dict[str
 
 
 @pytest.mark.parametrize(
-    "query", ["score=2", "score=-0.1", "score=nan", "score=x", "max=0", "max=1.5", "max=201"]
+    "query", ["score=2", "score=-0.1", "score=nan", "score=x", "max=0", "max=1.5", "max=201", "scores=0.5"]
 )
 def test_parameters_out_of_range(client: httpx.Client, jpeg: bytes, query: str) -> None:
     for route in ("/detect", "/detect/batch"):
@@ -380,6 +381,14 @@ def test_openapi(client: httpx.Client) -> None:
     assert set(schemas["ModelAnswer"]["properties"]) == set(client.get("/model").json())
     text = json.dumps(document)
     assert all(f"`{code}`" in text for code in ("damaged_image", "busy", "timeout", "too_many_images"))
+
+
+def test_every_code_is_documented() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
+    rows = [line.split("|") for line in page.splitlines() if line.startswith("|")]
+    codes = {int(status): row[2] for row in rows for status in re.findall(r"[45]\d\d", row[1])}
+    for code, kind in KINDS.items():
+        assert f"`{code}`" in codes[kind.status], code
 
 
 # ---- pages and headers

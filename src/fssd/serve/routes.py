@@ -10,6 +10,7 @@ from typing import Annotated, Any, cast
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
+from fssd.errors import nearest
 from fssd.serve.answers import looked_json, milliseconds, server_timing, wants_png
 from fssd.serve.errors import RequestError
 from fssd.serve.limits import Clock, in_time, read_body
@@ -32,6 +33,7 @@ Score = Annotated[
 ]
 Most = Annotated[int | None, Query(alias="max", ge=1, description="Objects in the answer, the best ones.")]
 BODY = ("empty_body", "bad_upload", "slow_upload", "body_too_large", "unsupported_encoding", "bad_parameter")
+PARAMETERS = ("score", "max")
 IMAGE = ("unsupported_image", "damaged_image", "too_many_pixels")
 LATE = ("busy", "stopping", "timeout")
 
@@ -59,7 +61,7 @@ async def detect(request: Request, score: Score = None, most: Most = None) -> Re
     The answer is JSON; with `Accept: image/png` it is the image with the boxes on it.
     """
     service = service_of(request)
-    ask = service.ask(score, most)
+    ask = _ask(request, score, most)
     start = time.perf_counter()
     clock = Clock(service.limits.seconds)
     service.gate.check()
@@ -91,7 +93,7 @@ async def detect_batch(request: Request, score: Score = None, most: Most = None)
     An image that cannot be looked at has an error in its place and is no reason to refuse the others.
     """
     service = service_of(request)
-    ask = service.ask(score, most)
+    ask = _ask(request, score, most)
     start = time.perf_counter()
     clock = Clock(service.limits.seconds)
     service.gate.check()
@@ -134,6 +136,16 @@ async def ready(request: Request) -> Response:
 async def metrics(request: Request) -> Response:
     """Text format 0.0.4."""
     return Response(service_of(request).metrics.text(), media_type=CONTENT_TYPE)
+
+
+def _ask(request: Request, score: float | None, most: int | None) -> Ask:
+    """What a request asks for. Raises RequestError, also for a parameter that does not exist."""
+    for name in request.query_params:
+        if name not in PARAMETERS:
+            raise RequestError(
+                "bad_parameter", f"{name}: there is no such parameter{nearest(name, PARAMETERS)}."
+            )
+    return service_of(request).ask(score, most)
 
 
 async def _look_at_body(
