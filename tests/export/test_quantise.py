@@ -8,18 +8,16 @@ from typing import Any
 
 import pytest
 
+from fssd.export.graph import as_openvino
 from fssd.export.pictures import make_pictures
 from fssd.export.quantise import quantise_openvino
-from fssd.runtimes.packages import require_openvino
 
 if find_spec("openvino") is None or find_spec("nncf") is None:
     pytest.skip('needs openvino and nncf: pip install "fssd[openvino]"', allow_module_level=True)
 
 
 def test_openvino_reads_the_weights_of_every_convolution_as_bytes(traced: Callable[[str], Any]) -> None:
-    openvino = require_openvino()
-    model = openvino.Core().read_model(traced("tiny").SerializeToString())
-    quantised = quantise_openvino(model, make_pictures(2, 300))
+    quantised = quantise_openvino(as_openvino(traced("tiny")), make_pictures(2, 300))
     kinds = ("Convolution", "GroupConvolution")
     convolutions = [node for node in quantised.get_ordered_ops() if node.get_type_name() in kinds]
     depthwise = [node for node in convolutions if node.get_type_name() == "GroupConvolution"]

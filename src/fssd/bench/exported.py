@@ -8,7 +8,7 @@ from typing import Literal
 from torch import Tensor
 
 from fssd.detector import Detector
-from fssd.export.graph import trace
+from fssd.export.graph import as_openvino, trace
 from fssd.export.quantise import quantise_onnx, quantise_openvino
 from fssd.export.write import SUFFIXES
 from fssd.runtimes.header import KEY, write_header
@@ -36,7 +36,7 @@ def export_unchecked(detector: Detector, to: Target, folder: Path, calibration: 
         onnx.save(model, file)
         return file
     openvino = require_openvino()
-    graph = openvino.Core().read_model(model.SerializeToString())
+    graph = as_openvino(model)
     if calibration is not None:
         graph = quantise_openvino(graph, calibration)
     graph.set_rt_info(header, [KEY])

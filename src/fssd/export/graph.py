@@ -6,14 +6,14 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from fssd.export.fold import fold
 from fssd.model.network import Network
-from fssd.runtimes.packages import require
+from fssd.runtimes.packages import require, require_openvino
 
 if TYPE_CHECKING:
     import onnx
@@ -76,6 +76,21 @@ def trace(network: Network) -> onnx.ModelProto:
     ):
         del part.metadata_props[:]  # where in the source each came from, with paths of this machine
     return model
+
+
+def as_openvino(model: onnx.ModelProto) -> Any:
+    """The same graph as an `openvino.Model`, with what follows from constants alone computed.
+
+    The weights of depthwise convolutions come from ONNX with a reshaping still to be done. It would hide them
+    from OpenVINO when that looks for weights in eight bits: the convolutions would run in float, three times
+    as long. The rest makes the file smaller and quicker to open. Raises ConfigError if openvino is missing.
+    """
+    graph = require_openvino().Core().read_model(model.SerializeToString())
+    passes = require_openvino("openvino.passes")
+    manager = passes.Manager()
+    manager.register_pass(passes.ConstantFolding())
+    manager.run_passes(graph)
+    return graph
 
 
 @contextmanager

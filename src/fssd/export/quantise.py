@@ -54,32 +54,18 @@ def quantise_onnx(model: onnx.ModelProto, images: Tensor, folder: str) -> onnx.M
 
 
 def quantise_openvino(model: Any, images: Tensor) -> Any:
-    """An `openvino.Model` in eight bits but for what follows the network. images: (N, 3, S, S) uint8 RGB.
+    """A model of `as_openvino` in eight bits, but for the NMS. images: (N, 3, S, S) uint8 RGB.
 
     Raises ConfigError if nncf is missing.
     """
     nncf = require_openvino("nncf")
     nncf.set_log_level(logging.ERROR)
-    _compute_constants(model)
     return nncf.quantize(
         model,
         nncf.Dataset(list(_rows(images))),
         subset_size=len(images),
         ignored_scope=nncf.IgnoredScope(patterns=[f"{PREFIX}.*"], validate=False),
     )
-
-
-def _compute_constants(model: Any) -> None:
-    """Replace what follows from constants alone by its value.
-
-    The weights of depthwise convolutions come from ONNX with a reshaping still to be done. It would hide them
-    from OpenVINO when that looks for weights in eight bits: the convolutions would run in float, three times
-    as long.
-    """
-    passes = require_openvino("openvino.passes")
-    manager = passes.Manager()
-    manager.register_pass(passes.ConstantFolding())
-    manager.run_passes(model)
 
 
 def _rows(images: Tensor) -> Iterator[np.ndarray]:

@@ -19,7 +19,7 @@ from fssd.errors import ConfigError, ExportError
 from fssd.evaluation.report import evaluate_detections
 from fssd.export.check import check
 from fssd.export.facts import portable
-from fssd.export.graph import trace
+from fssd.export.graph import as_openvino, trace
 from fssd.export.parity import Parity
 from fssd.export.quantise import quantise_onnx, quantise_openvino
 from fssd.export.tail import append_nms
@@ -119,7 +119,7 @@ def _openvino_files(
 ) -> Iterator[FileRunner]:
     """The same for .xml and .bin. The .bin is in its place before the .xml: who sees the .xml has both."""
     openvino = require_openvino()
-    graph = openvino.Core().read_model(model.SerializeToString())
+    graph = as_openvino(model)
     if trial is not None:
         graph = quantise_openvino(graph, trial.images)
     graph.set_rt_info(header, [KEY])
