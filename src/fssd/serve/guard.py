@@ -25,6 +25,7 @@ HEADERS = {
 }
 """Of every answer that does not set them itself."""
 
+SLOW = 408  # of a body that does not come: there is nothing to read
 REST_BYTES = 64_000_000
 REST_SECONDS = 5.0
 
@@ -53,7 +54,7 @@ class Guard:
                 own = {name for name, _ in message["headers"]}
                 extra = [item for item in HEADERS.items() if item[0] not in own]
                 message = {**message, "headers": [*message["headers"], *extra]}
-            elif not message.get("more_body", False) and body.unread:
+            elif not message.get("more_body", False) and body.unread and status != SLOW:
                 await send({**message, "more_body": True})
                 await body.discard()
                 message = {"type": "http.response.body", "body": b""}
