@@ -16,7 +16,11 @@ from fssd.model.build import build_model
 MEAN, STD = (123.0, 117.0, 104.0), (58.0, 57.0, 56.0)
 
 
-@pytest.mark.parametrize("options", [{}, {"mean": MEAN}, {"std": STD}, {"mean": MEAN, "std": STD}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"mean": MEAN}, {"mean": MEAN, "std": STD}, {"mean": (9, 9, 9), "std": (8, 8, 8)}],
+    ids=str,
+)
 @pytest.mark.parametrize("own", [True, False], ids=["own backbone", "lite"])
 def test_it_normalises_as_the_network_does(
     tiny_backbone: Callable[[], nn.Module], own: bool, options: dict[str, Any]

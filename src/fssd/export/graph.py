@@ -31,8 +31,8 @@ class Graph(nn.Module):
         super().__init__()
         folded = fold(network)
         self.backbone, self.neck, self.heads = folded.backbone, folded.neck, folded.heads
-        self.mean = None if not folded.mean.any() else folded.mean.flatten()
-        self.std = None if bool((folded.std == 1).all()) else folded.std.flatten()
+        self.mean = None if not folded.mean.any() else _shortest(folded.mean)
+        self.std = None if bool((folded.std == 1).all()) else _shortest(folded.std)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         x = images.float()
@@ -43,6 +43,12 @@ class Graph(nn.Module):
         # Transposed last, next to the convolution: where that wants pixel by pixel, nothing is moved at all.
         offsets, logits = self.heads(self.neck(self.backbone(x.permute(0, 3, 1, 2))))
         return offsets, logits
+
+
+def _shortest(numbers: Tensor) -> Tensor:
+    """The numbers of the channels, or one that stands for all: runtimes are slow at three by three."""
+    flat = numbers.flatten()
+    return flat[0] if bool((flat == flat[0]).all()) else flat
 
 
 def trace(network: Network) -> onnx.ModelProto:
