@@ -4,19 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fssd.export.graph import as_openvino
 from fssd.export.pictures import make_pictures
-from fssd.export.quantise import quantise_openvino
+from fssd.export.quantise import quantise_onnx, quantise_openvino
 
-if find_spec("openvino") is None or find_spec("nncf") is None:
-    pytest.skip('needs openvino and nncf: pip install "fssd[openvino]"', allow_module_level=True)
+
+def need(*packages: str) -> None:
+    """Skip the test where a package is absent. It is not imported: OpenVINO would set up its telemetry."""
+    if any(find_spec(package) is None for package in packages):
+        pytest.skip(f'needs {" and ".join(packages)}: pip install "fssd[openvino]"')
+
+
+def test_onnx_reads_bytes_in_every_convolution_but_the_predictors_and_in_every_sum(
+    traced: Callable[[str], Any], tmp_path: Path
+) -> None:
+    need("onnxruntime")
+    quantised = quantise_onnx(traced("tiny"), make_pictures(2, 300), str(tmp_path))
+    makers = {output: node.op_type for node in quantised.graph.node for output in node.output}
+    read = {
+        kind: [
+            {makers.get(name) for name in node.input} for node in quantised.graph.node if node.op_type == kind
+        ]
+        for kind in ("Conv", "Add")
+    }
+    assert len(read["Add"]) == 6 and all(inputs == {"DequantizeLinear"} for inputs in read["Add"])
+    floats = [inputs for inputs in read["Conv"] if inputs != {"DequantizeLinear"}]
+    assert len(floats) == 12  # offsets and scores of six levels
 
 
 def test_openvino_reads_the_weights_of_every_convolution_as_bytes(traced: Callable[[str], Any]) -> None:
+    need("openvino", "nncf")
     quantised = quantise_openvino(as_openvino(traced("tiny")), make_pictures(2, 300))
     kinds = ("Convolution", "GroupConvolution")
     convolutions = [node for node in quantised.get_ordered_ops() if node.get_type_name() in kinds]

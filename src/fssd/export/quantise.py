@@ -28,7 +28,7 @@ class _Reader:
 
 
 def quantise_onnx(model: onnx.ModelProto, images: Tensor, folder: str) -> onnx.ModelProto:
-    """The graph with its convolutions in eight bits, weights by channel.
+    """The graph with its convolutions and sums in eight bits, weights by channel.
 
     images: (N, 3, S, S) uint8 RGB. folder: a place for temporary files. The convolutions that predict stay as
     they are: their outputs are the answer, and rounding them costs more than it saves. Only inputs are
@@ -42,12 +42,12 @@ def quantise_onnx(model: onnx.ModelProto, images: Tensor, folder: str) -> onnx.M
         out,
         _Reader(images),
         quant_format=tools.QuantFormat.QDQ,
-        op_types_to_quantize=["Conv"],
+        op_types_to_quantize=["Conv", "Add"],
         nodes_to_exclude=_predictors(model),
         per_channel=True,
         activation_type=tools.QuantType.QUInt8,
         weight_type=tools.QuantType.QInt8,
-        extra_options={"OpTypesToExcludeOutputQuantization": ["Conv"]},
+        extra_options={"OpTypesToExcludeOutputQuantization": ["Conv", "Add"]},
     )
     quantised: onnx.ModelProto = require("onnx", "export").load(out)
     return quantised
