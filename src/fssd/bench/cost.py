@@ -10,7 +10,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from fssd.runtimes.packages import require, require_openvino
+from fssd.runtimes.packages import openvino_core, require
 
 NOT_COUNTED = ("Gemm", "Einsum", "ConvTranspose", "ConvolutionBackpropData", "GroupConvolutionBackpropData")
 """Products that `fssd export` writes for a backbone of the user's own at most."""
@@ -23,7 +23,7 @@ def file_multiply_adds(file: Path) -> int | None:
     """
     if file.suffix == ".onnx":
         return onnx_multiply_adds(require("onnx", "export").load(file))
-    return openvino_multiply_adds(require_openvino().Core().read_model(file))
+    return openvino_multiply_adds(openvino_core().read_model(file))
 
 
 def onnx_multiply_adds(model: Any) -> int | None:

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 
 from fssd.bench.timing import Spread, Step, rates, take_turns
 from fssd.runtimes.cores import usable_cores
-from fssd.runtimes.packages import require_openvino
+from fssd.runtimes.packages import openvino_core, require_openvino
 
 CPU_SIDES = (512, 1024, 2048)
 CUDA_SIDES = (4096, 8192)
@@ -142,7 +142,7 @@ def _openvino_step(a: np.ndarray, b: np.ndarray, threads: int) -> Step:
         "INFERENCE_NUM_THREADS": threads,
         "INFERENCE_PRECISION_HINT": "f32",
     }
-    request = openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
+    request = openvino_core().compile_model(model, "CPU", settings).create_infer_request()
     return partial(request.infer, {0: a}, share_inputs=True)
 
 

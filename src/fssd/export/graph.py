@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fssd.export.fold import fold
 from fssd.model.network import Network
-from fssd.runtimes.packages import require, require_openvino
+from fssd.runtimes.packages import openvino_core, require, require_openvino
 
 if TYPE_CHECKING:
     import onnx
@@ -91,7 +91,7 @@ def as_openvino(model: onnx.ModelProto) -> Any:
     from OpenVINO when that looks for weights in eight bits: the convolutions would run in float, three times
     as long. The rest makes the file smaller and quicker to open. Raises ConfigError if openvino is missing.
     """
-    graph = require_openvino().Core().read_model(model.SerializeToString())
+    graph = openvino_core().read_model(model.SerializeToString())
     passes = require_openvino("openvino.passes")
     manager = passes.Manager()
     manager.register_pass(passes.ConstantFolding())

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from fssd.errors import CheckpointError, ConfigError
 from fssd.runtimes.cores import usable_cores
 from fssd.runtimes.header import KEY, Header, read_header
-from fssd.runtimes.packages import require_openvino
+from fssd.runtimes.packages import openvino_core
 from fssd.runtimes.runner import Images, Session
 
 SIZES_KEPT = 6
@@ -58,12 +58,11 @@ def open_openvino(
 
     weights: the .bin file, if it is not the one beside `file`.
     """
-    openvino = require_openvino()
+    core = openvino_core()
     weights = file.with_suffix(".bin") if weights is None else weights
     for needed in (file, weights):
         if not needed.is_file():
             raise CheckpointError(f"{needed}: there is no such file; an OpenVINO model is a .xml and a .bin")
-    core = openvino.Core()
     name = "CPU" if device in ("auto", "cpu") else device.upper()
     if name not in core.available_devices:
         known = ", ".join(core.available_devices).lower()

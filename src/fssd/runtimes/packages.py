@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import cache
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -35,3 +36,14 @@ def require_openvino(package: str = "openvino") -> Any:
         del sys.modules[TELEMETRY]
         if kept is not None:
             sys.modules[TELEMETRY] = kept
+
+
+@cache
+def openvino_core() -> Any:
+    """The one `openvino.Core` of this process. Raises ConfigError.
+
+    Each core that compiles for the CPU puts a stack for signal handlers under the thread it runs in, and when
+    several go in another order than they came, the thread is left with one that has been unmapped: the next
+    signal, an interrupt or the end of a child, then kills the process. One that stays does no harm.
+    """
+    return require_openvino().Core()
