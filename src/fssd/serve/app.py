@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -11,6 +12,7 @@ from fssd import __version__
 from fssd.serve import pages, routes
 from fssd.serve.errors import add_handlers
 from fssd.serve.guard import Guard
+from fssd.serve.memory import trim_when_idle
 from fssd.serve.service import Service
 
 
@@ -20,7 +22,9 @@ def make_app(service: Service) -> Guard:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await service.pipeline.start()
+        trimming = asyncio.create_task(trim_when_idle(service.gate))
         yield
+        trimming.cancel()
         await service.pipeline.stop()
 
     app = FastAPI(

@@ -44,7 +44,13 @@ class Gate:
         self.most_bytes = limits.queue * limits.body
         self.images = 0
         self.bytes = 0
+        self.entries = 0  # how often something was taken on
         self.open = True
+
+    @property
+    def empty(self) -> bool:
+        """Whether all that was taken on is answered."""
+        return not self.images and not self.bytes
 
     def check(self, images: int = 1) -> None:
         """Raise RequestError if there is no room for so many images more, or the server is to stop."""
@@ -58,6 +64,7 @@ class Gate:
         """Room for some images, held until the block ends."""
         self.check(images)
         self.images += images
+        self.entries += 1
         try:
             yield
         finally:
@@ -73,6 +80,7 @@ class Gate:
             if self.bytes + count > self.most_bytes:
                 raise RequestError("busy", "Too much is being uploaded at once; try again in a moment.")
             self.bytes += count
+            self.entries += 1
             held += count
 
         try:
