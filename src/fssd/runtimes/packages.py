@@ -38,7 +38,6 @@ def require_openvino(package: str = "openvino") -> Any:
             sys.modules[TELEMETRY] = kept
 
 
-@cache
 def openvino_core() -> Any:
     """The one `openvino.Core` of this process. Raises ConfigError.
 
@@ -46,4 +45,9 @@ def openvino_core() -> Any:
     several go in another order than they came, the thread is left with one that has been unmapped: the next
     signal, an interrupt or the end of a child, then kills the process. One that stays does no harm.
     """
-    return require_openvino().Core()
+    return _core(require_openvino())
+
+
+@cache
+def _core(openvino: Any) -> Any:
+    return openvino.Core()
