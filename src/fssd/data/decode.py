@@ -30,7 +30,7 @@ _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 _SIGNATURES = (b"\xff\xd8", b"\x89PNG", b"BM", b"GIF8", b"RIFF", b"II*\0", b"MM\0*", b"P5", b"P6")
 _MARKER = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")  # not a stuffed FF 00, a restart marker, or padding
 _END_OF_IMAGE = b"\xff\xd9"
-_START_OF_SCAN = 0xDA
+START_OF_SCAN = b"\xff\xda"
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def _is_complete_jpeg(data: bytes) -> bool:
 
 def count_scans(data: bytes) -> int:
     """How many passes over its pixels a JPEG asks for: 1 or a few, about 10 if it is progressive."""
-    return sum(marker == _START_OF_SCAN for marker in _markers(data))
+    return sum(marker == START_OF_SCAN[1] for marker in _markers(data))
 
 
 def _walk_to_end(data: bytes) -> bool:

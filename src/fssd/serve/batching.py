@@ -102,7 +102,7 @@ class Batcher:
         loop = asyncio.get_running_loop()
         while True:
             batch = await self._take()
-            pictures = torch.cat([waiting.picture for waiting in batch])
+            pictures = [waiting.picture for waiting in batch]
             try:
                 rows, seconds = await loop.run_in_executor(self._threads, _timed, predict, pictures)
             except Exception as error:  # it belongs to the requests, and the worker goes on
@@ -137,7 +137,7 @@ class Batcher:
                 await asyncio.wait_for(self._arrival.wait(), left)
 
 
-def _timed(predict: Predict, pictures: Tensor) -> tuple[Sequence[Any], float]:
+def _timed(predict: Predict, pictures: Sequence[Tensor]) -> tuple[Sequence[Any], float]:
     start = time.perf_counter()
-    rows = predict(pictures)
+    rows = predict(torch.cat(list(pictures)))
     return rows, time.perf_counter() - start

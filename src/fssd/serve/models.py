@@ -41,11 +41,12 @@ def load_detectors(
     runtimes one, so that each worker has its own.
     Raises CheckpointError, ConfigError, ExportError.
     """
-    threads = threads or max(1, usable_cores() // workers)
-    if runtime == "torch":
-        import torch
+    import torch
 
-        torch.set_num_threads(threads)
+    threads = threads or max(1, usable_cores() // workers)
+    # Beside another runtime torch only moves bytes; threads of its own would spin in the way of the others.
+    torch.set_num_threads(threads if runtime == "torch" else 1)
+    if runtime == "torch":
         return [Detector.load(model, device=device)] * workers
     if find_model(model).suffix not in EXPORTED:
         model = _export(model, runtime, folder)

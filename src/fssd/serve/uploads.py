@@ -8,7 +8,7 @@ from python_multipart import MultipartParser
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 
-from fssd.data.decode import ImageHeader, count_scans, decode_image, probe_image
+from fssd.data.decode import START_OF_SCAN, ImageHeader, count_scans, decode_image, probe_image
 from fssd.data.sample import Image
 from fssd.errors import ImageError, ImageSizeError
 from fssd.serve.errors import RequestError
@@ -57,12 +57,20 @@ def check_image(data: bytes, limits: Limits) -> ImageHeader:
     pixels = header.width * header.height
     if pixels > limits.pixels:
         raise _too_many_pixels(limits)
-    # Each scan of a progressive JPEG may cost as much as decoding it, and takes a few bytes.
-    if header.format in {"JPEG", "MPO"} and pixels * count_scans(data) > max(limits.passes, pixels):
+    if header.format in {"JPEG", "MPO"} and _asks_for_too_much(data, pixels, limits):
         raise RequestError(
             "too_many_pixels", "The JPEG asks for too many passes over its pixels; save it anew."
         )
     return header
+
+
+def _asks_for_too_much(jpeg: bytes, pixels: int, limits: Limits) -> bool:
+    """Whether a JPEG has too many scans: each may cost as much as decoding it once, and takes a few bytes.
+
+    What may begin one is counted first, which takes a hundredth of the time of going from marker to marker.
+    """
+    most = max(limits.passes, pixels)
+    return pixels * jpeg.count(START_OF_SCAN) > most and pixels * count_scans(jpeg) > most
 
 
 def decode_upload(data: bytes, limits: Limits) -> Image:
