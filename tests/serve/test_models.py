@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fssd.errors import ConfigError
-from fssd.serve.models import load_detectors, runtime_of
+from fssd.serve.models import Share, load_detectors, runtime_of, share_cores
 
 
 @pytest.mark.parametrize(
@@ -38,10 +38,31 @@ def test_exported_file_in_another_runtime(model: str, wanted: Any) -> None:
         runtime_of(Path(model), wanted)
 
 
+@pytest.mark.parametrize(
+    ("runtime", "workers", "threads", "cores", "share"),
+    [
+        ("torch", None, None, 2, (2, 2)),
+        ("openvino", None, None, 8, (2, 8)),
+        ("onnx", None, None, 8, (1, 8)),
+        ("torch", 1, None, 8, (1, 8)),
+        ("torch", 4, None, 8, (4, 4)),
+        ("onnx", 4, None, 8, (4, 2)),
+        ("onnx", 4, None, 2, (4, 1)),
+        ("openvino", 3, None, 1, (3, 1)),
+        ("openvino", None, 3, 8, (2, 3)),
+        ("onnx", 2, 5, 1, (2, 5)),
+    ],
+)
+def test_cores_are_shared_out(
+    runtime: Any, workers: int | None, threads: int | None, cores: int, share: tuple[int, int]
+) -> None:
+    assert share_cores(runtime, workers, threads, cores) == share
+
+
 def test_workers_share_a_network_of_pytorch(model: Path, tmp_path: Path) -> None:
     before = torch.get_num_threads()
     try:
-        first, second = load_detectors(model, "torch", 2, folder=tmp_path, device="cpu", threads=1)
+        first, second = load_detectors(model, "torch", Share(2, 1), folder=tmp_path, device="cpu")
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
@@ -50,7 +71,7 @@ def test_workers_share_a_network_of_pytorch(model: Path, tmp_path: Path) -> None
 
 def test_workers_have_a_session_each(tmp_path: Path) -> None:
     pytest.importorskip("openvino", reason='needs openvino: pip install "fssd[openvino]"')
-    first, second = load_detectors(Path("animals-int8"), "openvino", 2, folder=tmp_path, threads=1)
+    first, second = load_detectors(Path("animals-int8"), "openvino", Share(2, 1), folder=tmp_path)
     images = torch.randint(0, 256, (1, 3, 300, 300), dtype=torch.uint8)
     assert first.runner is not second.runner
     for one, other in zip(

@@ -27,8 +27,8 @@ class Serve:
     """What computes: auto is what the file is for; a PyTorch model is exported for the others first."""
     device: str = "auto"
     """cpu, cuda, or auto."""
-    workers: int = 1
-    """Batches computed at the same time, each in a thread of its own; the cores are shared out."""
+    workers: int | None = None
+    """Batches computed at the same time, each in a thread of its own; None for what suits the runtime."""
     threads: int | None = None
     """CPU threads for each batch; None to share the cores out."""
     batch_size: int = 8
@@ -65,8 +65,9 @@ def run(arguments: list[str]) -> int:
         require(package, "serve")
     import cv2
 
+    from fssd.runtimes.cores import usable_cores
     from fssd.serve.limits import MEGA, Limits
-    from fssd.serve.models import load_detectors, runtime_of
+    from fssd.serve.models import load_detectors, runtime_of, share_cores
     from fssd.serve.server import bind, run_server
     from fssd.serve.service import Service, Settings
 
@@ -92,10 +93,9 @@ def run(arguments: list[str]) -> int:
         detectors = load_detectors(
             command.model,
             runtime,
-            command.workers,
+            share_cores(runtime, command.workers, command.threads, usable_cores()),
             folder=Path(folder),
             device=command.device,
-            threads=command.threads,
         )
         service = Service(detectors, settings)
         service.pipeline.warm_up()
@@ -107,11 +107,10 @@ def run(arguments: list[str]) -> int:
 def _check(command: Serve) -> None:
     """Raise ConfigError for settings that cannot be."""
     check_thresholds(score=command.score)
-    check_counts(
-        workers=command.workers, batch_size=command.batch_size, queue=command.queue, keep=command.keep
-    )
-    if command.threads is not None:
-        check_counts(threads=command.threads)
+    check_counts(batch_size=command.batch_size, queue=command.queue, keep=command.keep)
+    for name in ("workers", "threads"):
+        if getattr(command, name) is not None:
+            check_counts(**{name: getattr(command, name)})
     if not 0 <= command.port <= 65535:
         raise ConfigError(f"port is {command.port}; it lies between 0 and 65535")
     if not 0 <= command.delay_ms <= 1000:

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from fssd.detector import Detector
 from fssd.errors import ConfigError
-from fssd.runtimes.cores import usable_cores
 from fssd.runtimes.runner import EXPORTED
 from fssd.zoo.models import find_model
 
-Runtime = Literal["auto", "torch", "onnx", "openvino"]
+Runtime = Literal["torch", "onnx", "openvino"]
 SUFFIXES: dict[str, Literal["onnx", "openvino"]] = {".onnx": "onnx", ".xml": "openvino"}
+SIDE_BY_SIDE: dict[Runtime, int] = {"torch": 2, "onnx": 1, "openvino": 2}
+"""How many batches had better compete for each core.
+
+With two, one of them uses what the other leaves idle between the parts that many threads work on. Threads of
+ONNX Runtime, however, spin while they wait, in the way of everything else.
+"""
 
 
-def runtime_of(model: Path, wanted: Runtime) -> Literal["torch", "onnx", "openvino"]:
+class Share(NamedTuple):
+    """workers: batches computed at the same time. threads: CPU threads for each of them."""
+
+    workers: int
+    threads: int
+
+
+def runtime_of(model: Path, wanted: Runtime | Literal["auto"]) -> Runtime:
     """The runtime for a model. Raises ConfigError if an exported file is asked to run in another one."""
     own = SUFFIXES.get(find_model(model).suffix)
     if own is None:
@@ -25,32 +37,31 @@ def runtime_of(model: Path, wanted: Runtime) -> Literal["torch", "onnx", "openvi
     return own
 
 
-def load_detectors(
-    model: Path,
-    runtime: Literal["torch", "onnx", "openvino"],
-    workers: int,
-    *,
-    folder: Path,
-    device: str = "auto",
-    threads: int | None = None,
-) -> list[Detector]:
-    """Detectors for `workers` batches at a time.
+def share_cores(runtime: Runtime, workers: int | None, threads: int | None, cores: int) -> Share:
+    """What is None filled in: as many batches as are good for the runtime, and the cores shared out."""
+    batches = SIDE_BY_SIDE[runtime]
+    workers = batches if workers is None else workers
+    return Share(workers, max(1, min(cores, batches * cores // workers)) if threads is None else threads)
 
-    threads: of each, None to share the cores out. folder: where a model file that has to be exported for
-    its runtime is written. A network of PyTorch can compute several batches at once, a session of the other
-    runtimes one, so that each worker has its own.
+
+def load_detectors(
+    model: Path, runtime: Runtime, share: Share, *, folder: Path, device: str = "auto"
+) -> list[Detector]:
+    """A detector for each worker.
+
+    folder: where a model file that has to be exported for its runtime is written. A network of PyTorch can
+    compute several batches at once, a session of the other runtimes one, so that each worker has its own.
     Raises CheckpointError, ConfigError, ExportError.
     """
     import torch
 
-    threads = threads or max(1, usable_cores() // workers)
     # Beside another runtime torch only moves bytes; threads of its own would spin in the way of the others.
-    torch.set_num_threads(threads if runtime == "torch" else 1)
+    torch.set_num_threads(share.threads if runtime == "torch" else 1)
     if runtime == "torch":
-        return [Detector.load(model, device=device)] * workers
+        return [Detector.load(model, device=device)] * share.workers
     if find_model(model).suffix not in EXPORTED:
         model = _export(model, runtime, folder)
-    return [Detector.load(model, device=device, threads=threads) for _ in range(workers)]
+    return [Detector.load(model, device=device, threads=share.threads) for _ in range(share.workers)]
 
 
 def _export(model: Path, runtime: Literal["onnx", "openvino"], folder: Path) -> Path:
