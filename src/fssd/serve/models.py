@@ -15,8 +15,8 @@ SUFFIXES: dict[str, Literal["onnx", "openvino"]] = {".onnx": "onnx", ".xml": "op
 SIDE_BY_SIDE: dict[Runtime, int] = {"torch": 2, "onnx": 1, "openvino": 2}
 """How many batches had better compete for each core.
 
-With two, one of them uses what the other leaves idle between the parts that many threads work on. Threads of
-ONNX Runtime, however, spin while they wait, in the way of everything else.
+With two, one of them uses what the other leaves idle between the parts that many threads work on. Sessions of
+ONNX Runtime, however, are slower side by side than one after the other.
 """
 
 
