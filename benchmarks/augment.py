@@ -18,7 +18,7 @@ from types import ModuleType
 import cv2
 import numpy as np
 
-from fssd.bench.figures import line, write_figures
+from fssd.bench.comparison import line, write_figures
 from fssd.bench.timing import rates, ratio, take_turns
 from fssd.data.augment import MIRROR, augment, resize, sample_rng
 from fssd.data.sample import Sample

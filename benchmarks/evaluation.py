@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from fssd.bench.figures import line, write_figures
+from fssd.bench.comparison import line, write_figures
 from fssd.bench.timing import ratio, spread, take_turns
 from fssd.data.sample import DataSet, Record
-from fssd.detections import Detections
 from fssd.evaluation.coco_ap import coco_average_precision
-from fssd.evaluation.report import evaluate_detections
+from fssd.evaluation.evaluate import evaluate_detections
 from fssd.evaluation.voc_ap import voc_average_precision
+from fssd.inference.detections import Detections
 from fssd.runtimes.cores import usable_cores
 
 

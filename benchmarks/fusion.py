@@ -12,9 +12,9 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from fssd.bench.figures import line, milliseconds, write_figures
+from fssd.bench.comparison import line, milliseconds, write_figures
 from fssd.bench.measure import use_threads
-from fssd.bench.pictures import made_pictures
+from fssd.bench.photographs import made_pictures
 from fssd.bench.stages import network_step
 from fssd.bench.subject import open_subject
 from fssd.bench.timing import ratio, spread, take_turns

@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from fssd.bench.figures import line, milliseconds, write_figures
+from fssd.bench.comparison import line, milliseconds, write_figures
 from fssd.bench.measure import use_threads
 from fssd.bench.timing import ratio, spread, take_turns
 from fssd.boxes import VARIANCES, to_center_size
-from fssd.detect import detect
 from fssd.export.tail import append_nms
+from fssd.heads.multibox.decode import detect
 from fssd.model.build import build_model
 from fssd.model.network import Network, Raw
 from fssd.runtimes.header import Thresholds

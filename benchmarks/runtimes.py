@@ -14,9 +14,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from fssd.bench.figures import line, milliseconds, write_figures
+from fssd.bench.comparison import line, milliseconds, write_figures
 from fssd.bench.measure import use_threads
-from fssd.bench.pictures import Pictures, made_pictures
+from fssd.bench.photographs import Pictures, made_pictures
 from fssd.bench.stages import network_step
 from fssd.bench.subject import Precision, Runtime, Subject, open_subject
 from fssd.bench.timing import Step, ratio, spread, take_turns

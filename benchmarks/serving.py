@@ -21,9 +21,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fssd.bench.figures import line, write_figures
+from fssd.bench.comparison import line, write_figures
 from fssd.bench.measure import use_threads
-from fssd.bench.pictures import Pictures, made_pictures, user_pictures
+from fssd.bench.photographs import Pictures, made_pictures, user_pictures
 from fssd.bench.stages import time_stages
 from fssd.bench.subject import Subject, open_subject
 from fssd.bench.timing import Spread, rates, ratio

@@ -15,12 +15,12 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-from fssd.bench.figures import line, write_figures
-from fssd.bench.pictures import made_pictures
+from fssd.bench.comparison import line, write_figures
+from fssd.bench.photographs import made_pictures
 from fssd.bench.subject import open_subject
 from fssd.bench.timing import spread, take_turns
-from fssd.checkpoint import save_model
 from fssd.runtimes.cores import usable_cores
+from fssd.weights.checkpoint import save_model
 
 PROGRAM = "import fssd, sys; det = fssd.Detector.load(sys.argv[1]); found = det(sys.argv[2]); len(found)"
 

@@ -27,7 +27,7 @@ from unittest.mock import patch
 
 import torch
 
-from fssd.bench.figures import line, write_figures
+from fssd.bench.comparison import line, write_figures
 from fssd.bench.measure import use_threads
 from fssd.bench.timing import Spread, ratio, spread
 from fssd.cli.train import parse_options
@@ -35,7 +35,7 @@ from fssd.config import TrainConfig, load_config, with_values
 from fssd.data.loader import Batch, BatchPlaces, Views, training_batches
 from fssd.data.scenes import make_scenes
 from fssd.data.source import open_data
-from fssd.loss import multibox_loss
+from fssd.heads.multibox.loss import multibox_loss
 from fssd.model.build import build_model
 from fssd.runtimes.cores import usable_cores
 from fssd.training import loop

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fssd.checkpoint import save_model
 from fssd.data.scenes import CLASSES, make_scenes
 from fssd.model.build import build_model
+from fssd.weights.checkpoint import save_model
 
 # Real data sets and weights are not part of the project. Tests that want them look here, and say so when
 # they are skipped: the folders these variables name, or else a folder `shared` beside the checkout.

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from fssd.ablation.plan import read_plan
-from fssd.checkpoint import read_tensors
 from fssd.config import TrainConfig, load_config, resolve, to_values
 from fssd.data.source import list_splits
 from fssd.model.build import build_model
 from fssd.model.cost import parameters
+from fssd.weights.checkpoint import read_tensors
 from fssd.zoo.models import packaged_model
 
 CONFIGS = Path(__file__).parents[1] / "configs"

@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fssd.config import TrainConfig
     from fssd.data.source import open_data
-    from fssd.detections import Detections
-    from fssd.detector import Detector
     from fssd.errors import (
         CheckpointError,
         ConfigError,
@@ -27,7 +25,9 @@ if TYPE_CHECKING:
         LabelError,
         TrainingError,
     )
-    from fssd.evaluation.report import evaluate_detections as evaluate
+    from fssd.evaluation.evaluate import evaluate_detections as evaluate
+    from fssd.inference.detections import Detections
+    from fssd.inference.detector import Detector
     from fssd.model.build import build_model
     from fssd.training.loop import train
 
@@ -37,15 +37,15 @@ _PLACES = {
     "CheckpointError": ("fssd.errors", "CheckpointError"),
     "ConfigError": ("fssd.errors", "ConfigError"),
     "DataError": ("fssd.errors", "DataError"),
-    "Detections": ("fssd.detections", "Detections"),
-    "Detector": ("fssd.detector", "Detector"),
+    "Detections": ("fssd.inference.detections", "Detections"),
+    "Detector": ("fssd.inference.detector", "Detector"),
     "FssdError": ("fssd.errors", "FssdError"),
     "ImageError": ("fssd.errors", "ImageError"),
     "LabelError": ("fssd.errors", "LabelError"),
     "TrainConfig": ("fssd.config", "TrainConfig"),
     "TrainingError": ("fssd.errors", "TrainingError"),
     "build_model": ("fssd.model.build", "build_model"),
-    "evaluate": ("fssd.evaluation.report", "evaluate_detections"),
+    "evaluate": ("fssd.evaluation.evaluate", "evaluate_detections"),
     "open_data": ("fssd.data.source", "open_data"),
     "train": ("fssd.training.loop", "train"),
 }

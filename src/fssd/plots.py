@@ -113,7 +113,7 @@ def check_suffix(path: Path, suffixes: Sequence[str] = PLOT_SUFFIXES) -> None:
 
 
 def metric_label(metric: str, iou: float | None) -> str:
-    """What an axis says of a metric of `fssd.evaluation.report`; iou None is COCO's average."""
+    """What an axis says of a metric of `fssd.evaluation.evaluate`; iou None is COCO's average."""
     return f"{METRICS.get(metric, metric)}, IoU {'0.50:0.95' if iou is None else f'{iou:.2f}'}"
 
 

@@ -11,9 +11,9 @@ from torch import nn
 
 from fssd.bench import peak
 from fssd.bench.peak import Way
-from fssd.bench.pictures import Pictures, made_pictures
+from fssd.bench.photographs import Pictures, made_pictures
 from fssd.bench.subject import CPU, Subject
-from fssd.detector import Detector
+from fssd.inference.detector import Detector
 from fssd.model.build import build_model
 
 

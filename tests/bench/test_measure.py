@@ -9,7 +9,7 @@ import torch
 
 from fssd.bench import measure as module
 from fssd.bench.measure import Setup, measure, use_threads
-from fssd.bench.pictures import Pictures
+from fssd.bench.photographs import Pictures
 from fssd.bench.subject import Subject
 from fssd.errors import ConfigError
 

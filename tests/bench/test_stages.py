@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fssd.bench.pictures import Pictures
+from fssd.bench.photographs import Pictures
 from fssd.bench.stages import STAGES, WHOLES, network_step, time_stages
 from fssd.bench.subject import Subject
 

@@ -13,10 +13,10 @@ import torch
 from fssd.bench.exported import export_unchecked
 from fssd.bench.subject import open_subject
 from fssd.data.scenes import CLASSES
-from fssd.detector import Detector
 from fssd.errors import CheckpointError, ConfigError
 from fssd.export.graph import trace
-from fssd.export.pictures import make_pictures
+from fssd.export.images import make_pictures
+from fssd.inference.detector import Detector
 from fssd.model.build import build_model
 from fssd.model.cost import multiply_adds
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fssd.checkpoint import load_model
 from fssd.cli.main import main
+from fssd.weights.checkpoint import load_model
 
 pytest.importorskip("matplotlib", reason='plots need matplotlib: pip install "fssd[plot]"')
 

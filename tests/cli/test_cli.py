@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import torch
 
-from fssd.checkpoint import save_model
 from fssd.cli.main import COMMANDS, main
 from fssd.data.scenes import CLASSES, make_scenes
 from fssd.model.build import build_model
+from fssd.weights.checkpoint import save_model
 
 GOOD, FINDING, BAD_INPUT = 0, 1, 2
 

@@ -9,12 +9,12 @@ import pytest
 import safetensors.torch
 import torch
 
-from fssd.class_names import COCO, COCO_IDS, VOC, names_for
 from fssd.cli.import_ import file_format, run
-from fssd.detector import Detector
+from fssd.data.class_names import COCO, COCO_IDS, VOC, names_for
 from fssd.errors import CheckpointError, ConfigError
+from fssd.inference.detector import Detector
 from fssd.model.build import build_model
-from fssd.model.weights import load_backbone
+from fssd.weights.pretrained import load_backbone
 
 pytest.importorskip("google.protobuf", reason="the files are written with protobuf: pip install protobuf")
 _file = Path(__file__).parents[1] / "importers" / "caffe_writer.py"

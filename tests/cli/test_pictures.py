@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import torch
 
-from fssd.checkpoint import load_model, save_model
 from fssd.cli import compare, curves, scatter
 from fssd.errors import CheckpointError, ConfigError, DataError
 from fssd.model.build import build_model
+from fssd.weights.checkpoint import load_model, save_model
 
 
 def run(verb: ModuleType, *arguments: object) -> int:
@@ -123,7 +123,7 @@ def test_scatter_measures_on_data(
     model_file: Path, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("matplotlib")
-    monkeypatch.setattr("fssd.scatter.detection_speeds", lambda detectors, *_: [4.0] * len(detectors))
+    monkeypatch.setattr("fssd.figures.scatter.detection_speeds", lambda detectors, *_: [4.0] * len(detectors))
     out = tmp_path / "scatter.png"
     arguments = ("--data", scenes, "--metric", "voc07", "--workers", 0, "--device", "cpu")
     assert run(scatter, model_file, model_file, "--out", out, *arguments) == 0

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 
-from fssd.checkpoint import save_model
 from fssd.cli.submit import run
-from fssd.data.voc import VOC_CLASSES
+from fssd.data.formats.voc import VOC_CLASSES
 from fssd.errors import ConfigError, DataError
 from fssd.model.build import build_model
+from fssd.weights.checkpoint import save_model
 
 SIZES = {"000001": (90, 60), "000002": (64, 128)}  # width, height, pixels
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from fssd.checkpoint import load_model
 from fssd.cli.subset import run
 from fssd.errors import ConfigError
+from fssd.weights.checkpoint import load_model
 
 
 def test_named_classes_come_in_the_order_given(

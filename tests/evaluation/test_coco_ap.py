@@ -15,9 +15,9 @@ import pytest
 
 from fssd.data.sample import DataSet, Record
 from fssd.data.source import open_data
-from fssd.detections import Detections
 from fssd.errors import ConfigError
 from fssd.evaluation.coco_ap import coco_average_precision, labels_by_name
+from fssd.inference.detections import Detections
 
 pytest.importorskip("hotcoco")
 CLASSES = ("a", "b", "c", "d")

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from fssd.detector import Detector
 from fssd.export.graph import trace
+from fssd.inference.detector import Detector
 from fssd.model.build import build_model
 from fssd.model.network import Network
 

@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch import nn
 
-from fssd.checkpoint import load_model, read_tensors
 from fssd.config import TrainConfig, to_values
-from fssd.detector import Detector
 from fssd.errors import ConfigError, ExportError
 from fssd.export import half
 from fssd.export.facts import portable
 from fssd.export.half import export_half, halved
-from fssd.export.pictures import make_pictures
+from fssd.export.images import make_pictures
+from fssd.inference.detector import Detector
+from fssd.weights.checkpoint import load_model, read_tensors
 
 SECRET = "/home/someone/secret"
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fssd.detect import Found
 from fssd.errors import ExportError
 from fssd.export.parity import Candidates, Parity
 from fssd.export.parity import compare as compare_with
+from fssd.heads.multibox.decode import Found
 from fssd.runtimes.header import Thresholds
 
 SETTINGS = Thresholds(score=0.1, nms=0.5, top_k=400, keep=4)

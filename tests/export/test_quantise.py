@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fssd.export.graph import as_openvino
-from fssd.export.pictures import make_pictures
+from fssd.export.images import make_pictures
 from fssd.export.quantise import quantise_onnx, quantise_openvino
 
 

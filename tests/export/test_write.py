@@ -16,12 +16,13 @@ import pytest
 import torch
 
 from fssd.data.source import open_data
-from fssd.detections import Detections
-from fssd.detector import Detector
 from fssd.errors import CheckpointError, ConfigError, ExportError
-from fssd.export import pictures, write
-from fssd.export.pictures import make_pictures
+from fssd.export import images as pictures
+from fssd.export import write
+from fssd.export.images import make_pictures
 from fssd.export.write import SUFFIXES, Trial, export_model
+from fssd.inference.detections import Detections
+from fssd.inference.detector import Detector
 from fssd.runtimes.header import Thresholds
 from fssd.runtimes.runner import NetworkRunner
 

@@ -14,12 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fssd.checkpoint import fill
 from fssd.errors import CheckpointError, ConfigError
 from fssd.importers import caffe as module
 from fssd.importers.caffe import import_caffe
 from fssd.importers.imported import Imported
 from fssd.model.build import build_model
+from fssd.weights.checkpoint import fill
 
 pytest.importorskip("google.protobuf", reason="the files are written with protobuf: pip install protobuf")
 _spec = importlib.util.spec_from_file_location("caffe_writer", Path(__file__).with_name("caffe_writer.py"))

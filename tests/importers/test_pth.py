@@ -15,11 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fssd.checkpoint import fill
 from fssd.importers.imported import Imported
 from fssd.importers.pth import import_pth
 from fssd.model.build import build_model
 from fssd.model.network import Network, Raw
+from fssd.weights.checkpoint import fill
 
 Tensors = dict[str, Tensor]
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from fssd.errors import CheckpointError
 from fssd.importers.pth import import_pth
 from fssd.model.build import build_model
-from fssd.model.weights import load_backbone
+from fssd.weights.pretrained import load_backbone
 
 # Widths of the 13 convolutions, at their places in the list of layers.
 PLACES = {

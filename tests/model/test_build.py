@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from fssd.errors import ConfigError
 from fssd.model.build import DESIGNS, build_model, feature_shapes, model_levels
-from fssd.model.fusion import Fusion, Source
 from fssd.model.network import Network
+from fssd.necks.fusion import Fusion, Source
 
 META = torch.device("meta")
 

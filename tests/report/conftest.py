@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from fssd.data.sample import DataSet, Record
-from fssd.detections import Detections
+from fssd.inference.detections import Detections
 
 Rows = Sequence[tuple[int, Sequence[float]]]  # label, box
 Scored = Sequence[tuple[int, float, Sequence[float]]]  # label, score, box

@@ -10,10 +10,10 @@ import pytest
 
 pytest.importorskip("matplotlib", reason='plots need matplotlib: pip install "fssd[plot]"')
 
+from fssd.evaluation.bootstrap import Difference
+from fssd.evaluation.calibration import calibrate
+from fssd.evaluation.threshold import best_cut, sweep
 from fssd.report import charts
-from fssd.report.bootstrap import Difference
-from fssd.report.calibration import calibrate
-from fssd.report.threshold import best_cut, sweep
 
 NAMES = ("$x_1$", "_hidden", "<b>bold</b>", "plain", "a" * 40, r"\frac{", "&amp;", "eighth")
 

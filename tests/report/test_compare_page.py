@@ -13,13 +13,13 @@ import torch
 
 pytest.importorskip("matplotlib", reason='plots need matplotlib: pip install "fssd[plot]"')
 
-from fssd.checkpoint import save_model
 from fssd.cli import compare as compare_command
 from fssd.errors import ConfigError
+from fssd.evaluation.bootstrap import Difference
 from fssd.model.build import build_model
-from fssd.report.bootstrap import Difference
 from fssd.report.compare_page import interval, verdict, write_compare_page
 from fssd.report.eval_page import Subject
+from fssd.weights.checkpoint import save_model
 
 A, B = [10, 10, 60, 60], [70, 20, 110, 80]
 NAMES = ("first <i>", "second & 'third'")

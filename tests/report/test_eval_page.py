@@ -13,9 +13,9 @@ pytest.importorskip("matplotlib", reason='plots need matplotlib: pip install "fs
 
 from fssd.cli import eval as eval_command
 from fssd.data.sample import DataSet
-from fssd.detections import Detections
 from fssd.errors import ConfigError, ImageError
-from fssd.evaluation.report import evaluate_detections
+from fssd.evaluation.evaluate import evaluate_detections
+from fssd.inference.detections import Detections
 from fssd.report.analysis import Totals, analyse
 from fssd.report.eval_page import Subject, write_eval_page
 

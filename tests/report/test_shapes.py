@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
+from fssd.heads.multibox.priors import Level
 from fssd.model.build import model_levels
-from fssd.model.priors import Level
 from fssd.report.shapes import band_names, bands, best_overlaps, prior_shapes, shares, sides
 
 # One cell of 100 px: squares of 60 and of sqrt(60 * 60) px around (50, 50), and 84.9 x 42.4 both ways.

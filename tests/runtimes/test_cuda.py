@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from fssd.errors import ConfigError
-from fssd.export.pictures import make_pictures
+from fssd.export.images import make_pictures
 from fssd.model.build import build_model
 from fssd.model.network import Network
 from fssd.runtimes.cuda import CudaRunner, Folded

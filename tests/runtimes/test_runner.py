@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fssd.detect import Found
+from fssd.heads.multibox.decode import Found
+from fssd.heads.multibox.priors import Level
 from fssd.model.build import build_model
 from fssd.model.network import Network
-from fssd.model.priors import Level
 from fssd.runtimes.header import Header
 from fssd.runtimes.runner import FileRunner, Images, NetworkRunner
 

@@ -18,10 +18,10 @@ import torch
 from PIL import Image as Pillow
 from torch import nn
 
-from fssd.checkpoint import save_model
 from fssd.data.scenes import CLASSES
 from fssd.model.build import build_model
 from fssd.model.network import Network
+from fssd.weights.checkpoint import save_model
 
 for _package in ("fastapi", "uvicorn", "python_multipart", "httpx"):
     pytest.importorskip(_package, reason=f'the server needs {_package}: pip install "fssd[serve]" httpx')

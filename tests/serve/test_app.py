@@ -23,14 +23,14 @@ from PIL import Image as Pillow
 from torch import nn
 
 from fssd import __version__
-from fssd.detector import Detector
+from fssd.heads.multibox.priors import Level
+from fssd.inference.detector import Detector
 from fssd.model.build import build_model
-from fssd.model.priors import Level
 from fssd.runtimes.header import Header, Thresholds
 from fssd.runtimes.runner import FileRunner
 from fssd.serve.app import make_app
-from fssd.serve.errors import KINDS
 from fssd.serve.limits import Limits
+from fssd.serve.refusals import KINDS
 from fssd.serve.server import bind
 from fssd.serve.service import Service, Settings
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
-from fssd.serve.errors import DisconnectError, RequestError
 from fssd.serve.limits import Clock, Gate, Limits, in_time, read_body
+from fssd.serve.refusals import DisconnectError, RequestError
 
 LONG = 1e6  # seconds
 Message = dict[str, Any]

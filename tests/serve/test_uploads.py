@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from fssd.serve.errors import RequestError
 from fssd.serve.limits import Limits
+from fssd.serve.refusals import RequestError
 from fssd.serve.uploads import check_image, decode_upload, is_image, split_uploads
 
 LIMITS = Limits()

@@ -15,12 +15,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from fssd.checkpoint import load_model, read_tensors
 from fssd.data.loader import BatchPlaces, Views, training_batches
 from fssd.data.source import open_data
-from fssd.loss import multibox_loss
+from fssd.heads.multibox.loss import multibox_loss
 from fssd.model.build import build_model
 from fssd.training.distributed import Place, any_process, process_group
+from fssd.weights.checkpoint import load_model, read_tensors
 
 pytestmark = pytest.mark.skipif(not dist.is_available(), reason="this torch has no torch.distributed")
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from fssd.backbones.efficientnet_lite import BN_EPS, SameConv2d
 from fssd.errors import ConfigError
-from fssd.model.backbones.lite import BN_EPS, SameConv2d
 from fssd.model.build import build_model
 from fssd.training.freeze import freeze_stages, training_mode
 

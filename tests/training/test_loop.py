@@ -17,17 +17,17 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from fssd.checkpoint import load_model, read_tensors
 from fssd.config import TrainConfig, load_config, resolve
 from fssd.data.loader import BatchPlaces, Views, training_batches
 from fssd.data.source import open_data
 from fssd.errors import ConfigError, DataError, FssdError, TrainingError
-from fssd.evaluation.report import Report
-from fssd.loss import multibox_loss
+from fssd.evaluation.evaluate import Report
+from fssd.heads.multibox.loss import multibox_loss
 from fssd.model.build import build_model
 from fssd.training import loop
 from fssd.training.ema import Average
 from fssd.training.loop import Result, train
+from fssd.weights.checkpoint import load_model, read_tensors
 
 MakeBackbone = Callable[[], nn.Module]
 

@@ -18,13 +18,13 @@ import pytest
 import torch
 from torch import nn
 
-from fssd.checkpoint import read_tensors
 from fssd.config import TrainConfig, to_values
 from fssd.data.scenes import make_scenes
 from fssd.errors import CheckpointError, ConfigError
 from fssd.training import loop
 from fssd.training.loop import train
 from fssd.training.state import require_same
+from fssd.weights.checkpoint import read_tensors
 
 MakeBackbone = Callable[[], nn.Module]
 

@@ -14,11 +14,11 @@ from typing import Any
 import cv2
 import pytest
 
-from fssd.checkpoint import load_model, model_file
 from fssd.cli.main import main
 from fssd.data.scenes import CLASSES
-from fssd.detector import Detector
 from fssd.errors import CheckpointError, ConfigError
+from fssd.inference.detector import Detector
+from fssd.weights.checkpoint import load_model, model_file
 from fssd.zoo.models import FOLDER, MODELS, PHOTOS, find_model
 
 ROOT = Path(__file__).parents[2]

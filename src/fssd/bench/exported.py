@@ -7,10 +7,10 @@ from typing import Literal
 
 from torch import Tensor
 
-from fssd.detector import Detector
 from fssd.export.graph import as_openvino, trace
 from fssd.export.quantise import quantise_onnx, quantise_openvino
 from fssd.export.write import SUFFIXES
+from fssd.inference.detector import Detector
 from fssd.runtimes.header import KEY, write_header
 from fssd.runtimes.packages import require, require_openvino
 

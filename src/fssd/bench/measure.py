@@ -12,10 +12,10 @@ import torch
 from fssd.bench.batches import best_batch
 from fssd.bench.machine import describe_machine
 from fssd.bench.peak import peak_meter
-from fssd.bench.pictures import Pictures
-from fssd.bench.report import Report
+from fssd.bench.photographs import Pictures
 from fssd.bench.stages import network_step, time_stages
 from fssd.bench.subject import Subject
+from fssd.bench.summary import Report
 from fssd.bench.timing import WARM_UP, take_turns
 from fssd.errors import ConfigError
 from fssd.runtimes.cores import usable_cores

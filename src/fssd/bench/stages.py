@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fssd.bench.pictures import Pictures
+from fssd.bench.photographs import Pictures
 from fssd.bench.subject import Subject
 from fssd.bench.timing import Step, take_turns
 from fssd.data.decode import decode_image
 from fssd.data.sample import Image
-from fssd.detections import Detections
+from fssd.inference.detections import Detections
 
 STAGES = ("decode", "preprocess", "network", "postprocess")
 WHOLES = ("arrays", "files")

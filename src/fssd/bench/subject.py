@@ -10,10 +10,10 @@ import torch
 
 from fssd.bench.cost import file_multiply_adds
 from fssd.bench.exported import export_unchecked
-from fssd.class_names import VOC
-from fssd.detector import Detector, pick_device
+from fssd.data.class_names import VOC
 from fssd.errors import CheckpointError, ConfigError, nearest
-from fssd.export.pictures import make_pictures
+from fssd.export.images import make_pictures
+from fssd.inference.detector import Detector, pick_device
 from fssd.model.build import DESIGNS, build_model
 from fssd.model.cost import multiply_adds
 from fssd.runtimes.cuda import CudaRunner

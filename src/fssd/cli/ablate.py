@@ -40,8 +40,8 @@ def run(arguments: list[str]) -> int:
     if not 1 <= command.seeds <= MOST_SEEDS:
         raise ConfigError(f"seeds is {command.seeds}; it must be 1 to {MOST_SEEDS}")
     check_minutes(command.minutes)
+    from fssd.ablation.output import write_report
     from fssd.ablation.plan import parse_budget, read_plan
-    from fssd.ablation.report import write_report
     from fssd.ablation.run import Run, plan_runs, train_runs
     from fssd.ablation.table import measure_costs
     from fssd.cli.train import parse_options

@@ -12,7 +12,7 @@ from fssd.cli.eval import check_counts, check_thresholds
 from fssd.errors import ConfigError
 
 if TYPE_CHECKING:
-    from fssd.bench.report import Report
+    from fssd.bench.summary import Report
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def _measure(command: Bench) -> Report:
     from tempfile import TemporaryDirectory
 
     from fssd.bench.measure import Setup, measure, use_threads
-    from fssd.bench.pictures import made_pictures, user_pictures
+    from fssd.bench.photographs import made_pictures, user_pictures
     from fssd.bench.subject import open_subject
 
     use_threads(command.threads)

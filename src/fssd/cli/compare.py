@@ -13,8 +13,8 @@ from fssd.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from fssd.data.sample import DataSet
-    from fssd.detections import Detections
-    from fssd.detector import Detector
+    from fssd.inference.detections import Detections
+    from fssd.inference.detector import Detector
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def run(arguments: list[str]) -> int:
     check_counts(0, workers=command.workers)
     if (command.data is None) != (command.report is None):
         raise ConfigError("a page needs both: give --data DATA and --report DIR")
-    from fssd.checkpoint import model_file
+    from fssd.weights.checkpoint import model_file
 
     models = [model_file(model).resolve() for model in (command.model_a, command.model_b)]
     if models[0] == models[1]:
@@ -80,9 +80,9 @@ def run(arguments: list[str]) -> int:
 
 
 def _picture(command: Compare, models: list[Path]) -> int:
-    from fssd.compare import PICTURE_SUFFIXES, check_room, compose, fit, write_picture
-    from fssd.detector import Detector
-    from fssd.inputs import find_inputs
+    from fssd.figures.side_by_side import PICTURE_SUFFIXES, check_room, compose, fit, write_picture
+    from fssd.inference.detector import Detector
+    from fssd.inference.inputs import find_inputs
     from fssd.plots import check_suffix, model_names
 
     check_suffix(command.out, PICTURE_SUFFIXES)
@@ -107,8 +107,8 @@ def _page(command: Compare, models: list[Path]) -> int:
         raise ConfigError("--data names the images of the page; leave out the others")
     from fssd.atomic import make_folder
     from fssd.data.source import open_data, print_left_out, require_usable
-    from fssd.detector import Detector
-    from fssd.evaluation.report import check_measurable
+    from fssd.evaluation.evaluate import check_measurable
+    from fssd.inference.detector import Detector
     from fssd.plots import model_names, require_matplotlib
     from fssd.report.compare_page import verdict, write_compare_page
     from fssd.report.eval_page import Subject
@@ -150,7 +150,7 @@ def _detections(command: Compare, detector: Detector, dataset: DataSet) -> list[
 
 def _check_images(files: list[Path], out: Path) -> None:
     """Raise DataError for no image or a video, ConfigError for one that the result would replace."""
-    from fssd.inputs import is_video
+    from fssd.inference.inputs import is_video
 
     if not files:
         raise DataError("there is nothing to look at; name images or folders")

@@ -24,7 +24,7 @@ class Demo:
 def run(arguments: list[str]) -> int:
     """Run the demonstration."""
     command = tyro.cli(Demo, prog="fssd demo", args=arguments)
-    from fssd.demo import demo
+    from fssd.demo.tour import demo
 
     demo(command.out, iterations=command.iterations, scenes=command.scenes)
     return 0

@@ -14,8 +14,8 @@ from fssd.cli.eval import check_counts, check_thresholds
 from fssd.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from fssd.detections import Detections
-    from fssd.detector import Detector
+    from fssd.inference.detections import Detections
+    from fssd.inference.detector import Detector
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ def run(arguments: list[str]) -> int:
     command = tyro.cli(Detect, prog="fssd detect", args=arguments)
     check_thresholds(score=command.score, nms=command.nms)
     check_counts(top_k=command.top_k, keep=command.keep, batch_size=command.batch_size)
-    from fssd.detector import Detector
-    from fssd.inputs import find_inputs, is_video, output_names
+    from fssd.inference.detector import Detector
+    from fssd.inference.inputs import find_inputs, is_video, output_names
 
     files = find_inputs(command.images)
     if not files:
@@ -97,8 +97,8 @@ def _settings(command: Detect) -> dict[str, Any]:
 
 def _detect_stills(command: Detect, detector: Detector, files: list[Path], names: list[str]) -> int:
     """Pictures and result files of the images; returns how many could not be read."""
-    from fssd.draw import write_jpeg
-    from fssd.results import write_detections_json
+    from fssd.evaluation.results import write_detections_json
+    from fssd.inference.draw import write_jpeg
 
     readable: list[int] = []
     sizes: list[tuple[int, int]] = []
@@ -136,8 +136,8 @@ def _write_results(
     command: Detect, files: list[Path], found: list[Detections], classes: tuple[str, ...]
 ) -> None:
     from fssd.data.sample import DataSet, background_record
-    from fssd.inputs import output_names
-    from fssd.results import write_coco_results, write_voc_results
+    from fssd.evaluation.results import write_coco_results, write_voc_results
+    from fssd.inference.inputs import output_names
 
     ids = output_names(files, "")
     if command.voc:
@@ -152,8 +152,8 @@ def _detect_video(command: Detect, detector: Detector, file: Path, target: Path)
     """A drawn video and its detections frame by frame; returns 1 if it could not be read."""
     import cv2
 
-    from fssd.results import write_detections_json
-    from fssd.video import read_frames, video_info, video_writer
+    from fssd.evaluation.results import write_detections_json
+    from fssd.inference.video import read_frames, video_info, video_writer
 
     kept: list[Detections] = []
     try:

@@ -63,10 +63,10 @@ def run(arguments: list[str]) -> int:
 
     from fssd.atomic import atomic_write, make_folder
     from fssd.data.source import open_data, print_left_out, require_usable
-    from fssd.detector import Detector
-    from fssd.evaluation.report import check_measurable, evaluate_detections
+    from fssd.evaluation.evaluate import check_measurable, evaluate_detections
+    from fssd.evaluation.results import write_coco_results, write_voc_results
+    from fssd.inference.detector import Detector
     from fssd.plots import require_matplotlib
-    from fssd.results import write_coco_results, write_voc_results
 
     detector = Detector.load(command.model, device=command.device)
     dataset = open_data(command.data, None if command.split == "none" else command.split)

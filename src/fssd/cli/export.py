@@ -14,8 +14,8 @@ from fssd.errors import ConfigError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fssd.detector import Detector
     from fssd.export.write import Trial
+    from fssd.inference.detector import Detector
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ def run(arguments: list[str]) -> int:
     command = tyro.cli(Export, prog="fssd export", args=arguments)
     _check(command)
     from fssd.atomic import make_folder
-    from fssd.detector import Detector
     from fssd.export.write import check_suffix, export_model
+    from fssd.inference.detector import Detector
     from fssd.runtimes.header import Thresholds
 
     check_suffix(command.out, command.to)
@@ -91,8 +91,8 @@ def run(arguments: list[str]) -> int:
 
 
 def _export_half(command: Export, detector: Detector) -> int:
-    from fssd.checkpoint import model_file
     from fssd.export.half import export_half
+    from fssd.weights.checkpoint import model_file
 
     if command.out.resolve() == model_file(command.model).resolve():
         raise ConfigError(
@@ -123,8 +123,8 @@ def _pictures(command: Export, size: int) -> Tensor | None:
     """The user's images for the check, (N, 3, size, size), if any."""
     if not command.images:
         return None
-    from fssd.export.pictures import read_pictures
-    from fssd.inputs import find_inputs, is_video
+    from fssd.export.images import read_pictures
+    from fssd.inference.inputs import find_inputs, is_video
 
     files = [file for file in find_inputs(command.images) if not is_video(file)]
     return read_pictures(files, size) if files else None
@@ -135,8 +135,8 @@ def _trial(command: Export, size: int, classes: tuple[str, ...]) -> Trial | None
     if command.calibrate is None:
         return None
     from fssd.data.source import open_data, print_left_out, require_usable
-    from fssd.evaluation.report import check_measurable
-    from fssd.export.pictures import read_pictures
+    from fssd.evaluation.evaluate import check_measurable
+    from fssd.export.images import read_pictures
     from fssd.export.write import Trial
 
     shown = open_data(command.calibrate, command.train_split)

@@ -55,7 +55,7 @@ def run(arguments: list[str]) -> int:
 
 def file_format(file: Path) -> Literal["caffemodel", "pth", "safetensors"]:
     """What a file of weights is, by its first bytes. Raises CheckpointError if it cannot be read."""
-    from fssd.model.weights import is_safetensors
+    from fssd.weights.pretrained import is_safetensors
 
     try:
         with file.open("rb") as handle:
@@ -91,9 +91,9 @@ def _read(command: Import, form: str) -> Imported:
 
 def _write_model(command: Import, found: Imported, form: str) -> None:
     from fssd.atomic import make_folder
-    from fssd.checkpoint import fill, holds_run, save_model
-    from fssd.class_names import names_for
+    from fssd.data.class_names import names_for
     from fssd.model.build import build_model
+    from fssd.weights.checkpoint import fill, holds_run, save_model
 
     classes = names_for(found.num_classes, command.classes)
     if holds_run(command.out):

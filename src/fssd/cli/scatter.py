@@ -13,8 +13,8 @@ from fssd.errors import ConfigError
 
 if TYPE_CHECKING:
     from fssd.data.sample import DataSet
-    from fssd.detector import Detector
-    from fssd.scatter import Accuracy
+    from fssd.figures.scatter import Accuracy
+    from fssd.inference.detector import Detector
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,8 @@ def run(arguments: list[str]) -> int:
     if not command.models:
         raise ConfigError("there is nothing to plot; name model files or the folders of runs")
     require_matplotlib()
-    from fssd.checkpoint import model_file
     from fssd.data.decode import read_image
-    from fssd.detector import Detector
-    from fssd.plots import model_names
-    from fssd.scatter import (
+    from fssd.figures.scatter import (
         Point,
         detection_speeds,
         draw_scatter,
@@ -71,6 +68,9 @@ def run(arguments: list[str]) -> int:
         require_one_metric,
         write_csv,
     )
+    from fssd.inference.detector import Detector
+    from fssd.plots import model_names
+    from fssd.weights.checkpoint import model_file
 
     files = list(dict.fromkeys(model_file(model).resolve() for model in command.models))
     image = None if command.image is None else read_image(command.image)
@@ -91,12 +91,12 @@ def run(arguments: list[str]) -> int:
 
 
 def _accuracies(command: Scatter, files: list[Path], detectors: list[Detector]) -> list[Accuracy]:
-    from fssd.scatter import stored_accuracy
+    from fssd.figures.scatter import stored_accuracy
 
     if command.data is None:
         return [stored_accuracy(detector, file) for detector, file in zip(detectors, files, strict=True)]
     from fssd.data.source import open_data, print_left_out, require_usable
-    from fssd.evaluation.report import check_measurable
+    from fssd.evaluation.evaluate import check_measurable
 
     dataset = open_data(command.data, None if command.split == "none" else command.split)
     require_usable(dataset, command.bad_share)
@@ -107,8 +107,8 @@ def _accuracies(command: Scatter, files: list[Path], detectors: list[Detector]) 
 
 
 def _measured(command: Scatter, detector: Detector, dataset: DataSet) -> Accuracy:
-    from fssd.evaluation.report import evaluate_detections
-    from fssd.scatter import Accuracy
+    from fssd.evaluation.evaluate import evaluate_detections
+    from fssd.figures.scatter import Accuracy
 
     found = list(detector.evaluate_on(dataset, batch_size=command.batch_size, workers=command.workers))
     report = evaluate_detections(dataset, found, command.metric)

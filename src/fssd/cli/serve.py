@@ -67,7 +67,7 @@ def run(arguments: list[str]) -> int:
 
     from fssd.runtimes.cores import usable_cores
     from fssd.serve.limits import MEGA, Limits
-    from fssd.serve.models import load_detectors, runtime_of, share_cores
+    from fssd.serve.opening import load_detectors, runtime_of, share_cores
     from fssd.serve.server import bind, run_server
     from fssd.serve.service import Service, Settings
 

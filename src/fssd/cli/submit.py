@@ -56,14 +56,14 @@ def run(arguments: list[str]) -> int:
     from rich.progress import track
 
     from fssd.atomic import make_folder
-    from fssd.detector import Detector
-    from fssd.submit import (
+    from fssd.evaluation.submit import (
         archive_path,
         open_split,
         require_classes,
         write_coco_archive,
         write_voc_archive,
     )
+    from fssd.inference.detector import Detector
 
     split = open_split(command.data, command.to, command.split)
     file = archive_path(command.out, split, command.name)

@@ -25,8 +25,8 @@ class Subset:
 def run(arguments: list[str]) -> int:
     """Write the smaller model and say which class came from which."""
     command = tyro.cli(Subset, prog="fssd subset", args=arguments)
-    from fssd.class_names import COCO, VOC
-    from fssd.importers.subset import write_subset
+    from fssd.data.class_names import COCO, VOC
+    from fssd.weights.subset import write_subset
 
     tables: dict[tuple[str, ...], tuple[str, ...]] = {("voc",): VOC, ("coco",): COCO}
     wanted = tables.get(command.classes, command.classes)
@@ -39,7 +39,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _default_folder(model: Path) -> Path:
-    from fssd.checkpoint import model_file
+    from fssd.weights.checkpoint import model_file
     from fssd.zoo.models import FOLDER
 
     file = model_file(model)

@@ -18,8 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from fssd.data.decode import ImageHeader, decode_image, probe_image, read_bytes, read_header
+from fssd.data.formats.labels import LEAVES_BY, Corners, box_fault
 from fssd.data.join import join_classes, object_place
-from fssd.data.labels import LEAVES_BY, Corners, box_fault
 from fssd.data.sample import DataSet, Image, Problem, Record
 from fssd.data.source import list_splits, open_data
 from fssd.errors import ConfigError, DataError, ImageError

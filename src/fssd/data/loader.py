@@ -16,7 +16,7 @@ from fssd.data.augment import RECIPES, augment, resize, sample_rng
 from fssd.data.decode import read_image
 from fssd.data.sample import DataSet, Image, Record, Sample
 from fssd.errors import DataError, ImageError
-from fssd.loss import Target
+from fssd.heads.multibox.loss import Target
 
 
 class Batch(NamedTuple):

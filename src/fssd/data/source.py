@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from fssd.data import coco, voc, yolo
 from fssd.data.decode import IMAGE_EXTENSIONS
+from fssd.data.formats import coco, voc, yolo
 from fssd.data.join import join_classes, join_sets, match_classes
 from fssd.data.sample import DataSet, Problem
 from fssd.errors import ConfigError, DataError, ImageError, LabelError, nearest

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fssd.data.sample import DataSet, Record
-from fssd.detections import Detections
 from fssd.errors import ConfigError
+from fssd.inference.detections import Detections
 
 Floats = npt.NDArray[np.float64]
 

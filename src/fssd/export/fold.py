@@ -23,10 +23,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fssd.model.backbones.lite import EfficientNetLite0, InvertedResidual, SameConv2d
-from fssd.model.fusion import Fusion
-from fssd.model.heads import Heads
+from fssd.backbones.efficientnet_lite import EfficientNetLite0, InvertedResidual, SameConv2d
+from fssd.heads.multibox.head import Heads
 from fssd.model.network import FusionNeck, Network
+from fssd.necks.fusion import Fusion
 
 
 def fold(network: Network) -> Network:

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from fssd.atomic import atomic_path
-from fssd.checkpoint import load_model, save_model
-from fssd.detector import Detector
 from fssd.errors import ExportError
-from fssd.export.check import check
 from fssd.export.facts import portable
 from fssd.export.parity import Parity, Tolerance
+from fssd.export.verify import check
 from fssd.export.write import check_suffix
+from fssd.inference.detector import Detector
 from fssd.runtimes.runner import NetworkRunner
+from fssd.weights.checkpoint import load_model, save_model
 
 # A halved weight keeps 11 bits, which moves a trained model's boxes by up to 0.3 px and its scores by 0.005;
 # a third of a pixel on each side of a box of 21 px, the least prior, moves an overlap by 0.03.

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from fssd.boxes import iou
-from fssd.detect import Found
 from fssd.errors import ExportError
+from fssd.heads.multibox.decode import Found
 from fssd.runtimes.header import Thresholds
 
 

@@ -1,4 +1,4 @@
-"""The end of a graph with `--nms`: softmax, decoding and per-class NMS as `fssd.detect.detect` does them.
+"""The end of a graph with `--nms`: softmax, decoding and per-class NMS as the multibox head does them.
 
 Written in ONNX's own text form and appended to the graph of `fssd.export.graph`. NonMaxSuppression is run on
 each class of each image as if it were an image of its own, on its `top_k` best priors, because the operator

@@ -14,15 +14,15 @@ from torch import Tensor
 
 from fssd.atomic import atomic_path
 from fssd.data.sample import DataSet
-from fssd.detector import Detector
 from fssd.errors import ConfigError, ExportError
-from fssd.evaluation.report import evaluate_detections
-from fssd.export.check import check
+from fssd.evaluation.evaluate import evaluate_detections
 from fssd.export.facts import portable
 from fssd.export.graph import as_openvino, trace
 from fssd.export.parity import Parity
 from fssd.export.quantise import quantise_onnx, quantise_openvino
 from fssd.export.tail import append_nms
+from fssd.export.verify import check
+from fssd.inference.detector import Detector
 from fssd.runtimes.header import KEY, Thresholds, write_header
 from fssd.runtimes.onnx import open_onnx
 from fssd.runtimes.openvino import open_openvino

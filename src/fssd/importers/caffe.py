@@ -17,17 +17,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fssd.backbones.decimate import decimate_fc6, decimate_fc7
+from fssd.backbones.vgg import VGG16Reduced
 from fssd.errors import CheckpointError, ConfigError, nearest
+from fssd.heads.multibox.priors import RATIOS
 from fssd.importers.caffemodel import read_caffemodel
-from fssd.importers.decimate import decimate_fc6, decimate_fc7
 from fssd.importers.imported import ASPECTS, Imported, prior_table
-from fssd.model.backbones.vgg import VGG16Reduced
-from fssd.model.blocks import CaffeBatchNorm
+from fssd.layers.blocks import CaffeBatchNorm
 from fssd.model.build import DESIGNS, build_model
-from fssd.model.extras import SSD_EXTRAS
 from fssd.model.network import Network
-from fssd.model.priors import RATIOS
-from fssd.model.pyramid import PYRAMIDS
+from fssd.necks.extras import SSD_EXTRAS
+from fssd.necks.pyramid import PYRAMIDS
 
 DETECTORS = tuple(name for name, design in DESIGNS.items() if design.backbone == "vgg16")
 BACKBONE = "vgg16"

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from fssd.errors import CheckpointError
+from fssd.heads.multibox.priors import RATIOS
 from fssd.importers.imported import ASPECTS, Imported
-from fssd.model.priors import RATIOS
 
 SIZES = {len(ratios): size for size, ratios in RATIOS.items()}  # pixels of the image, by the number of levels
 

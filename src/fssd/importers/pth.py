@@ -10,7 +10,7 @@ from fssd.importers import pytorchssd, ssd_pytorch, torchvision_ssd
 from fssd.importers.foreign import Foreign, Wanted, check_name
 from fssd.importers.imported import Imported
 from fssd.model.build import DESIGNS
-from fssd.model.weights import VGG_PLACES, read_state_dict, vgg16_layers, vgg16_names
+from fssd.weights.pretrained import VGG_PLACES, read_state_dict, vgg16_layers, vgg16_names
 
 BACKBONE = "vgg16"
 NAMES = (*(name for name, design in DESIGNS.items() if design.backbone == "vgg16"), BACKBONE)

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
+from fssd.heads.multibox.priors import PORT_RATIOS
 from fssd.importers.foreign import Foreign, Wanted, check_name, convolutions, read_rgb
 from fssd.importers.imported import Imported, prior_table
-from fssd.model.extras import PORT_EXTRAS
-from fssd.model.necks import VGG_SOURCES
-from fssd.model.priors import PORT_RATIOS
-from fssd.model.pyramid import PYRAMIDS
-from fssd.model.weights import VGG_PLACES
+from fssd.necks.extras import PORT_EXTRAS
+from fssd.necks.necks import VGG_SOURCES
+from fssd.necks.pyramid import PYRAMIDS
+from fssd.weights.pretrained import VGG_PLACES
 
 ORIGIN = "lzx1413/PytorchSSD or dlyldxwl/fssd.pytorch"
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from fssd.heads.multibox.priors import RATIOS
 from fssd.importers.foreign import Foreign, Wanted, check_name, convolutions, read_rgb
 from fssd.importers.imported import Imported, prior_table
-from fssd.model.extras import SSD_EXTRAS
-from fssd.model.priors import RATIOS
-from fssd.model.weights import VGG_PLACES
+from fssd.necks.extras import SSD_EXTRAS
+from fssd.weights.pretrained import VGG_PLACES
 
 ORIGIN = "amdegroot/ssd.pytorch"
 

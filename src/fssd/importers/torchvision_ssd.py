@@ -6,12 +6,12 @@ from typing import Any
 
 from torch import Tensor
 
-from fssd.class_names import COCO_IDS
+from fssd.data.class_names import COCO_IDS
 from fssd.errors import CheckpointError
+from fssd.heads.multibox.priors import RATIOS
 from fssd.importers.foreign import Foreign, Wanted, check_name, convolutions, read_rgb
 from fssd.importers.imported import Imported
-from fssd.model.priors import RATIOS
-from fssd.model.weights import VGG_PLACES
+from fssd.weights.pretrained import VGG_PLACES
 
 ORIGIN = "torchvision's ssd300_vgg16"
 OFFSETS = "head.regression_head.module_list"

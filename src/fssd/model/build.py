@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fssd.backbones.efficientnet_lite import EfficientNetLite0
+from fssd.backbones.vgg import VGG16Reduced
 from fssd.errors import ConfigError, nearest
-from fssd.model.backbones.lite import EfficientNetLite0
-from fssd.model.backbones.vgg import VGG16Reduced
-from fssd.model.blocks import SeparablePredictor, xavier
-from fssd.model.heads import Heads, Predictor, conv_predictor
-from fssd.model.necks import Neck, Plan, fssd_lite, fssd_vgg, ssd_lite, ssd_vgg
+from fssd.heads.multibox.head import Heads, Predictor, conv_predictor
+from fssd.heads.multibox.priors import PORT_RATIOS, Level, make_levels
+from fssd.layers.blocks import SeparablePredictor, xavier
 from fssd.model.network import Network, Spec
-from fssd.model.priors import PORT_RATIOS, Level, make_levels
+from fssd.necks.necks import Neck, Plan, fssd_lite, fssd_vgg, ssd_lite, ssd_vgg
 
 PYRAMID_FORMS = ("after", "with-fused", "bottleneck")  # Fig. 3 (b), (a), (c)
 

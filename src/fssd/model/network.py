@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fssd.model.blocks import Chain
-from fssd.model.fusion import Fusion
-from fssd.model.heads import Heads
-from fssd.model.priors import Level, make_priors
-from fssd.model.pyramid import Pyramid
+from fssd.heads.multibox.head import Heads
+from fssd.heads.multibox.priors import Level, make_priors
+from fssd.layers.blocks import Chain
+from fssd.necks.fusion import Fusion
+from fssd.necks.pyramid import Pyramid
 
 
 class Raw(NamedTuple):

@@ -10,13 +10,13 @@ from typing import NamedTuple, cast
 import numpy as np
 
 from fssd.data.sample import DataSet
-from fssd.detections import Detections
-from fssd.evaluation.report import Metric, Report, average_precisions, of_classes
-from fssd.report.calibration import Calibration, calibrate
-from fssd.report.confusion import confusion_matrix
-from fssd.report.errors import Errors, find_errors, gains
-from fssd.report.judge import FREE, Floats, Ints, Judgement, judge
-from fssd.report.threshold import Cut, Sweep, best_cut, sweep_classes
+from fssd.evaluation.calibration import Calibration, calibrate
+from fssd.evaluation.confusion import confusion_matrix
+from fssd.evaluation.evaluate import Metric, Report, average_precisions, of_classes
+from fssd.evaluation.mistakes import Errors, find_errors, gains
+from fssd.evaluation.pairing import FREE, Floats, Ints, Judgement, judge
+from fssd.evaluation.threshold import Cut, Sweep, best_cut, sweep_classes
+from fssd.inference.detections import Detections
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fssd.evaluation.bootstrap import Difference
+from fssd.evaluation.calibration import Calibration
+from fssd.evaluation.pairing import Floats
+from fssd.evaluation.threshold import Cut, Sweep
 from fssd.plots import COLOURS, GRID, INK, QUIET, colour, new_axes
-from fssd.report.bootstrap import Difference
-from fssd.report.calibration import Calibration
 from fssd.report.html import Html, tag
-from fssd.report.judge import Floats
-from fssd.report.threshold import Cut, Sweep
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

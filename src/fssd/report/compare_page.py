@@ -10,17 +10,17 @@ from typing import NamedTuple
 import numpy as np
 
 from fssd.data.sample import DataSet
-from fssd.detections import Detections
-from fssd.evaluation.report import SIZES, Metric, Report, evaluate_detections
+from fssd.evaluation.bootstrap import Comparison, Difference, compare_rankings, rank
+from fssd.evaluation.evaluate import SIZES, Metric, Report, evaluate_detections
+from fssd.evaluation.mistakes import KINDS, MISSED
+from fssd.evaluation.pairing import FREE, Floats
+from fssd.inference.detections import Detections
 from fssd.plots import require_matplotlib
 from fssd.report import charts
 from fssd.report.analysis import Analysis, Tally, Totals, analyse
-from fssd.report.bootstrap import Comparison, Difference, compare_rankings, rank
-from fssd.report.errors import KINDS, MISSED
 from fssd.report.eval_page import Subject, facts
 from fssd.report.galleries import LEGEND, Album, marks_of
 from fssd.report.html import Html, file_link, join, tag, write_page
-from fssd.report.judge import FREE, Floats
 from fssd.report.layout import (
     DASH,
     Card,
@@ -40,7 +40,7 @@ from fssd.report.layout import (
     signed_cell,
     table,
 )
-from fssd.report.pictures import picture, whole
+from fssd.report.thumbnails import picture, whole
 
 PAIRS = 8  # of pictures, of gains and of losses each
 PAIR_SIDE = 360  # pixels, the width of one of them

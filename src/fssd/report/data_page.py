@@ -12,14 +12,14 @@ from fssd.data.check import CheckReport, Seen
 from fssd.data.decode import read_image
 from fssd.data.join import join_classes
 from fssd.data.sample import Record
-from fssd.draw import class_colour
 from fssd.errors import ImageError
-from fssd.model.priors import Level
+from fssd.evaluation.pairing import Floats, Ints
+from fssd.heads.multibox.priors import Level
+from fssd.inference.draw import class_colour
 from fssd.plots import require_matplotlib
 from fssd.report import charts
 from fssd.report.duplicates import Pair, Thumbnail, near_duplicates, thumbnail
 from fssd.report.html import Html, file_link, join, tag, write_page
-from fssd.report.judge import Floats, Ints
 from fssd.report.layout import (
     TIMES,
     Card,
@@ -36,7 +36,6 @@ from fssd.report.layout import (
     plural,
     table,
 )
-from fssd.report.pictures import FALSE, Mark, around, figure, picture, whole
 from fssd.report.shapes import (
     MATCHED,
     Share,
@@ -47,6 +46,7 @@ from fssd.report.shapes import (
     shares,
     sides,
 )
+from fssd.report.thumbnails import FALSE, Mark, around, figure, picture, whole
 
 SAMPLES = 12  # images of each split
 MISFITS = 18  # boxes that no prior matches

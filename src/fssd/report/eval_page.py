@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from fssd.checkpoint import model_file
 from fssd.data.sample import DataSet
-from fssd.detections import Detections
-from fssd.evaluation.report import Report
+from fssd.evaluation.evaluate import Report
+from fssd.inference.detections import Detections
 from fssd.plots import metric_label, model_names, require_matplotlib
 from fssd.report.analysis import Analysis, Totals, analyse
 from fssd.report.eval_tables import class_table, confusion_table, curves, error_table
 from fssd.report.galleries import LEGEND, Album, false_alarms, lost_objects, worst_images
 from fssd.report.html import Html, join, write_page
 from fssd.report.layout import Card, Section, document, gallery, key, lead, percent, plural
+from fssd.weights.checkpoint import model_file
 
 _WORST = (
     "The images with the lowest F1 at the best thresholds. Only what disagrees has a name. Each picture leads"

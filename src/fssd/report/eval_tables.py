@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fssd.evaluation.report import SIZES
+from fssd.evaluation.evaluate import SIZES
+from fssd.evaluation.mistakes import KINDS, MISSED, kinds_by_class
+from fssd.evaluation.pairing import Ints
 from fssd.report import charts
 from fssd.report.analysis import Analysis, Totals
-from fssd.report.errors import KINDS, MISSED, kinds_by_class
 from fssd.report.html import Html, join, tag
-from fssd.report.judge import Ints
 from fssd.report.layout import Cell, caption, details, grid, lead, percent, percent_cell, scroller, table
 
 CLASSES_IN_MATRIX = 20

@@ -10,12 +10,12 @@ import numpy as np
 
 from fssd.data.loader import read_fitting
 from fssd.data.sample import DataSet, Image, Record
+from fssd.evaluation.mistakes import KINDS
+from fssd.evaluation.pairing import FREE, Ints, Judgement, overlaps
 from fssd.report.analysis import Analysis, Tally
-from fssd.report.errors import KINDS
 from fssd.report.html import Html
-from fssd.report.judge import FREE, Ints, Judgement, overlaps
 from fssd.report.layout import TIMES, percent, plural
-from fssd.report.pictures import FALSE, FOUND, MISSED, RIGHT, Mark, around, figure, whole
+from fssd.report.thumbnails import FALSE, FOUND, MISSED, RIGHT, Mark, around, figure, whole
 
 WORST = 12  # images
 CROPS = 24  # parts of images, of lost objects and of false alarms each

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from fssd.boxes import iou
-from fssd.model.priors import Level, cell_shapes, make_priors
-from fssd.report.judge import Floats, Ints
+from fssd.evaluation.pairing import Floats, Ints
+from fssd.heads.multibox.priors import Level, cell_shapes, make_priors
 
 MATCHED = 0.5  # overlap from which training takes a prior for an object (SSD 2.2)
 BANDS = (0.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, np.inf)  # px of the network's input, lower limit included

@@ -10,8 +10,8 @@ from typing import Any
 
 from fssd.boxes import VARIANCES
 from fssd.errors import CheckpointError
+from fssd.heads.multibox.priors import Level
 from fssd.model.network import Network
-from fssd.model.priors import Level
 
 KEY = "fssd"
 FORMAT = 1
@@ -19,7 +19,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Thresholds:
-    """The settings of `fssd.detect.detect` that a graph with NMS inside is built for."""
+    """The settings of `fssd.heads.multibox.decode.detect` that a graph with NMS inside is built for."""
 
     score: float = 0.01
     nms: float = 0.45

@@ -12,10 +12,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fssd.detect import Found, detect
 from fssd.errors import ConfigError
+from fssd.heads.multibox.decode import Found, detect
+from fssd.heads.multibox.priors import make_priors
 from fssd.model.network import Network, Raw, channels_last
-from fssd.model.priors import make_priors
 from fssd.runtimes.header import Header, Thresholds
 
 Images = npt.NDArray[np.uint8]  # (B, S, S, 3) RGB
@@ -34,7 +34,7 @@ class Runner(Protocol):
         """What the network says of (B, 3, S, S) uint8 RGB; a value for `finish` alone to read."""
 
     def finish(self, predicted: Any, **settings: Any) -> list[Found]:
-        """The detections in what `predict` gave; settings as in `fssd.detect.detect`."""
+        """The detections in what `predict` gave; settings as in `fssd.heads.multibox.decode.detect`."""
 
     def rows(self, predicted: Any) -> list[Any]:
         """What `predict` gave, image by image; each is for `finish` by itself."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 
 from fssd.data.sample import Image
-from fssd.results import object_rows
+from fssd.evaluation.results import object_rows
 
 if TYPE_CHECKING:
     from fssd.serve.pipeline import Looked

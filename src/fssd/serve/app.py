@@ -10,9 +10,9 @@ from fastapi import FastAPI
 
 from fssd import __version__
 from fssd.serve import pages, routes
-from fssd.serve.errors import add_handlers
 from fssd.serve.guard import Guard
 from fssd.serve.memory import trim_when_idle
+from fssd.serve.refusals import add_handlers
 from fssd.serve.service import Service
 
 

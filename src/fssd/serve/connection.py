@@ -9,8 +9,8 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from fssd.serve.errors import RequestError
 from fssd.serve.guard import HEADERS
+from fssd.serve.refusals import RequestError
 
 
 def impatient(stall: float, connections: int) -> type[asyncio.Protocol]:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from starlette.requests import Request
 
-from fssd.serve.errors import DisconnectError, RequestError
+from fssd.serve.refusals import DisconnectError, RequestError
 
 MEGA = 1_000_000
 T = TypeVar("T")

@@ -8,7 +8,7 @@ from importlib import resources
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from fssd.serve.errors import RequestError
+from fssd.serve.refusals import RequestError
 from fssd.zoo.models import PHOTOS
 
 TYPES = {

@@ -19,9 +19,9 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
-from fssd.detections import Detections
-from fssd.detector import Detector
-from fssd.draw import draw_detections
+from fssd.inference.detections import Detections
+from fssd.inference.detector import Detector
+from fssd.inference.draw import draw_detections
 from fssd.runtimes.cores import usable_cores
 from fssd.serve.answers import encode_png
 from fssd.serve.batching import Batcher, Predict, batch_sizes

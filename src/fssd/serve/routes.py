@@ -12,10 +12,10 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from fssd.errors import nearest
 from fssd.serve.answers import looked_json, milliseconds, server_timing, wants_png
-from fssd.serve.errors import RequestError
 from fssd.serve.limits import Clock, in_time, read_body
 from fssd.serve.metrics import CONTENT_TYPE
 from fssd.serve.pipeline import Ask, Looked
+from fssd.serve.refusals import RequestError
 from fssd.serve.schema import (
     BatchAnswer,
     DetectAnswer,

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from fssd.serve.errors import KINDS
+from fssd.serve.refusals import KINDS
 
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp", "image/bmp")
 _BYTES = {"type": "string", "format": "binary"}

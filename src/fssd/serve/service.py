@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fssd import __version__
-from fssd.detector import Detector
-from fssd.draw import class_colour
 from fssd.errors import ConfigError
+from fssd.inference.detector import Detector
+from fssd.inference.draw import class_colour
 from fssd.runtimes.header import Thresholds
 from fssd.runtimes.runner import FileRunner
-from fssd.serve.errors import RequestError
 from fssd.serve.limits import Gate, Limits
 from fssd.serve.metrics import Gauge, Metrics
 from fssd.serve.pipeline import Ask, Looked, Pipeline
+from fssd.serve.refusals import RequestError
 from fssd.zoo.models import PHOTOS
 
 SAMPLED = {"cat", "person"}  # what is to be seen in the photographs of the package

@@ -11,8 +11,8 @@ from python_multipart.multipart import parse_options_header
 from fssd.data.decode import START_OF_SCAN, ImageHeader, count_scans, decode_image, probe_image
 from fssd.data.sample import Image
 from fssd.errors import ImageError, ImageSizeError
-from fssd.serve.errors import RequestError
 from fssd.serve.limits import MEGA, Limits
+from fssd.serve.refusals import RequestError
 
 FORM = "multipart/form-data"
 FIELDS = 16  # of a form beside its files; they are passed over

@@ -13,7 +13,7 @@ from rich.console import Console
 from torch import Tensor
 
 from fssd.atomic import atomic_write
-from fssd.loss import Losses
+from fssd.heads.multibox.loss import Losses
 
 LOG_FILE = "log.jsonl"
 

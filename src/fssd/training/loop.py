@@ -20,22 +20,21 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from fssd.atomic import atomic_write, make_folder
-from fssd.checkpoint import describe, save_model, write_tensors
 from fssd.config import TrainConfig, resolve, to_values
 from fssd.data.loader import Batch, BatchPlaces, Views, training_batches
 from fssd.data.sample import DataSet
 from fssd.data.source import open_data, print_left_out, require_usable
-from fssd.detector import Detector, pick_device
 from fssd.errors import ConfigError, TrainingError
-from fssd.evaluation.report import Report, check_measurable, evaluate_detections
-from fssd.loss import Losses, Target, multibox_loss
+from fssd.evaluation.evaluate import Report, check_measurable, evaluate_detections
+from fssd.heads.multibox.loss import Losses, Target, multibox_loss
+from fssd.inference.detector import Detector, pick_device
 from fssd.model.network import channels_last
 from fssd.training.distributed import Place, any_process, process_group, wait_for_all
+from fssd.training.drawings import draw_batches, draw_progress
 from fssd.training.ema import Average
 from fssd.training.freeze import freeze_stages, training_mode
 from fssd.training.log import Means, RunLog
 from fssd.training.optim import learning_rate, make_optimizer, set_lr
-from fssd.training.pictures import draw_batches, draw_progress
 from fssd.training.start import check_batch, fresh_network, start_weights
 from fssd.training.state import (
     STATE_FILE,
@@ -46,6 +45,7 @@ from fssd.training.state import (
     read_state,
     save_state,
 )
+from fssd.weights.checkpoint import describe, save_model, write_tensors
 
 _ALL_THREADS = torch.get_num_threads()  # before any run set its own
 CONFIG_FILE = "config.yaml"

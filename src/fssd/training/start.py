@@ -8,8 +8,8 @@ from fssd.config import TrainConfig
 from fssd.errors import ConfigError
 from fssd.model.build import build_model
 from fssd.model.network import Network
-from fssd.model.transfer import load_detector
-from fssd.model.weights import load_backbone, load_ssd
+from fssd.weights.pretrained import load_backbone, load_ssd
+from fssd.weights.transfer import load_detector
 
 
 def fresh_network(config: TrainConfig, num_classes: int, backbone: torch.nn.Module | None) -> Network:

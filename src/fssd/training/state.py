@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fssd.checkpoint import below, fill, read_tensors, write_tensors
 from fssd.config import RESUME_MAY_CHANGE, TrainConfig, to_values
 from fssd.data.sample import DataSet
 from fssd.errors import CheckpointError, ConfigError
 from fssd.model.network import Network
 from fssd.training.ema import Average
+from fssd.weights.checkpoint import below, fill, read_tensors, write_tensors
 
 STATE_FILE = "last.safetensors"
 

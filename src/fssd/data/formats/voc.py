@@ -1,0 +1,302 @@
+"""Pascal VOC: Annotations/*.xml beside JPEGImages and ImageSets/Main.
+
+Coordinates are VOC's own, 1-based and inclusive; like Caffe SSD they are used as they stand.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from xml.etree import ElementTree
+
+from fssd.data.decode import IMAGE_EXTENSIONS
+from fssd.data.formats.labels import Corners, LabelledObject, build_record, missing_image
+from fssd.data.sample import DataSet, Problem, Record
+from fssd.errors import DataError, LabelError
+
+VOC_CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
+    "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class VocFolder:
+    """One folder that holds Annotations and JPEGImages, such as VOCdevkit/VOC2007."""
+
+    root: Path
+    _parsed: dict[Path, Annotation | LabelError] = field(default_factory=dict, compare=False, repr=False)
+
+    def set_file(self, split: str) -> Path:
+        return self.root / "ImageSets" / "Main" / f"{split}.txt"
+
+    def annotation(self, file: Path) -> Annotation | LabelError:
+        """The parsed file, or what is wrong with it; each file is parsed once."""
+        if file not in self._parsed:
+            self._parsed[file] = _parse(file)
+        return self._parsed[file]
+
+    @cached_property
+    def annotation_files(self) -> tuple[Path, ...]:
+        return tuple(sorted((self.root / "Annotations").glob("*.xml")))
+
+    @cached_property
+    def images(self) -> dict[str, Path]:
+        """Image files by stem; where a stem has several, .jpg wins."""
+        files = (self.root / "JPEGImages").iterdir()
+        found = [path for path in files if path.suffix.lower() in IMAGE_EXTENSIONS]
+        found.sort(key=lambda path: (path.suffix == ".jpg", path.name))
+        return {path.stem: path for path in found}
+
+    def image(self, image_id: str, filename: str) -> Path:
+        """The image of an id, whatever its extension; else the file that the XML names."""
+        folder = self.root / "JPEGImages"
+        if image_id in self.images:
+            return self.images[image_id]
+        named = self.images.get(Path(filename).stem)
+        return named or folder / (filename or f"{image_id}.jpg")
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """One XML file: image size in pixels, objects, and the image's name as the file states it."""
+
+    filename: str
+    size: tuple[int, int]
+    objects: tuple[LabelledObject, ...]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    folder: VocFolder
+    image_id: str
+    listed_in: Path
+    place: str
+
+    @property
+    def file(self) -> Path:
+        return self.folder.root / "Annotations" / f"{self.image_id}.xml"
+
+
+def read_voc(
+    roots: Path | str | Sequence[Path | str], split: str | None, classes: Sequence[str] | None = None
+) -> DataSet:
+    """The images of one split with their boxes, without opening an image.
+
+    roots: folders holding Annotations and JPEGImages, or VOCdevkit folders with VOC2007, VOC2012 in them.
+    split: the name of a file in ImageSets/Main, taken from every root that has it; `2007_trainval` takes it
+    from VOC2007 only; `+` joins several; None takes every annotation.
+    classes: class names in order; by default the 20 of VOC if the annotations hold no other, else the
+    sorted names found in all of them.
+    Raises DataError when a root or split is not there or the split is empty.
+    """
+    folders = voc_folders(roots)
+    names = tuple(classes) if classes is not None else voc_classes(folders)
+    index = {name: label for label, name in enumerate(names)}
+    entries, problems = _entries(folders, split)
+    ids = _unique_ids(entries)
+    records: list[Record] = []
+    for image_id, entry in zip(ids, entries, strict=True):
+        record, found = _record(image_id, entry, index)
+        problems += found
+        if record is not None:
+            records.append(record)
+    return DataSet(names, tuple(records), tuple(problems), {"format": "voc", "images": len(entries)})
+
+
+def voc_folders(roots: Path | str | Sequence[Path | str]) -> tuple[VocFolder, ...]:
+    """Every folder with Annotations and JPEGImages at, or one or two levels below, the roots."""
+    paths = [roots] if isinstance(roots, (str, Path)) else roots
+    folders: list[VocFolder] = []
+    for path in map(Path, paths):
+        found = find_voc(path)
+        if not found:
+            reason = "is no VOC folder: it needs Annotations and JPEGImages, or VOC2007 or VOC2012 inside"
+            raise DataError(reason, file=path)
+        folders += [VocFolder(root) for root in found]
+    return tuple(folders)
+
+
+def find_voc(path: Path) -> list[Path]:
+    """The VOC folders of a path: itself, its VOC<year> folders, or those of the VOCdevkit in it."""
+    candidates = [[path], sorted(path.glob("VOC[0-9]*")), sorted(path.glob("VOCdevkit/VOC[0-9]*"))]
+    for group in candidates:
+        found = [root for root in group if (root / "Annotations").is_dir() and (root / "JPEGImages").is_dir()]
+        if found:
+            return found
+    return []
+
+
+def voc_splits(folders: Iterable[VocFolder]) -> tuple[str, ...]:
+    """Names of the image sets found, without the per-class ones such as `dog_train`."""
+    names = {
+        file.stem
+        for folder in folders
+        for file in (folder.root / "ImageSets" / "Main").glob("*.txt")
+        if not _has_flags(file)
+    }
+    order = {"train": 0, "val": 1, "trainval": 2, "test": 3}
+    return tuple(sorted(names, key=lambda name: (order.get(name, 4), name)))
+
+
+def voc_classes(folders: Iterable[VocFolder]) -> tuple[str, ...]:
+    """The 20 VOC classes in their order for VOC's own folders (VOC2007, ...), else the sorted names found.
+
+    VOC's own folders may hold a part of the images, so not every class need occur in them.
+    """
+    folders = list(folders)
+    found: set[str] = set()
+    for folder in folders:
+        for file in folder.annotation_files:
+            annotation = folder.annotation(file)
+            if isinstance(annotation, Annotation):
+                found |= {item.name for item in annotation.objects}
+    is_original = all(re.fullmatch(r"VOC\d{4}", folder.root.name) for folder in folders)
+    return VOC_CLASSES if is_original and found <= set(VOC_CLASSES) else tuple(sorted(found))
+
+
+def _entries(folders: Sequence[VocFolder], split: str | None) -> tuple[list[_Entry], list[Problem]]:
+    if split is None:
+        files = [(folder, file) for folder in folders for file in folder.annotation_files]
+        every = [_Entry(folder, file.stem, file, "") for folder, file in files]
+        if not every:
+            raise DataError("holds no annotation", file=folders[0].root / "Annotations")
+        return every, []
+    entries: dict[tuple[Path, str], _Entry] = {}
+    problems: list[Problem] = []
+    for folder, file in [pair for part in split.split("+") for pair in _set_files(folders, part.strip())]:
+        listed = _listed(folder, file)
+        before = len(entries)
+        entries.update({(folder.root, entry.image_id): entry for entry in listed})
+        again = before + len(listed) - len(entries)
+        if again:
+            reason = f"{again} of its images are listed more than once in {split!r}; each is used once"
+            problems.append(Problem("warning", file, "", reason))
+    if not entries:
+        first = _set_files(folders, split.split("+")[0].strip())[0][1]
+        raise DataError(f"split {split!r} lists no image", file=first)
+    return list(entries.values()), problems
+
+
+def _set_files(folders: Sequence[VocFolder], part: str) -> list[tuple[VocFolder, Path]]:
+    found = [(folder, folder.set_file(part)) for folder in folders if folder.set_file(part).is_file()]
+    year = re.fullmatch(r"(\d{4})_(.+)", part)
+    if not found and year:
+        years = [folder for folder in folders if folder.root.name == f"VOC{year[1]}"]
+        pairs = [(folder, folder.set_file(year[2])) for folder in years]
+        found = [pair for pair in pairs if pair[1].is_file()]
+    if found:
+        return found
+    splits = voc_splits(folders)
+    known = f"splits here: {', '.join(splits)}" if splits else "there is no image set at all"
+    raise DataError(f"no such file, so there is no split {part!r}; {known}", file=folders[0].set_file(part))
+
+
+def _listed(folder: VocFolder, file: Path) -> list[_Entry]:
+    """One entry a line. A second word is a class flag, of which -1 means "not in this image"."""
+    entries = []
+    for number, line in enumerate(_lines(file), 1):
+        words = line.split()
+        if words and words[1:] != ["-1"]:
+            entries.append(_Entry(folder, words[0], file, f"line {number} ({words[0]})"))
+    return entries
+
+
+def _has_flags(file: Path) -> bool:
+    return any(line.split()[1:] in (["-1"], ["0"], ["1"]) for line in _lines(file))
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot be read as text ({error})", file=file) from error
+
+
+def _unique_ids(entries: Sequence[_Entry]) -> list[str]:
+    """The stems, preceded by the number of their folder where two folders share one."""
+    owners: dict[str, set[Path]] = {}
+    for entry in entries:
+        owners.setdefault(entry.image_id, set()).add(entry.folder.root)
+    numbers = {root: number for number, root in enumerate(dict.fromkeys(e.folder.root for e in entries), 1)}
+    return [
+        name if len(owners[name]) == 1 else f"{numbers[root]}:{name}"
+        for name, root in ((entry.image_id, entry.folder.root) for entry in entries)
+    ]
+
+
+def _record(image_id: str, entry: _Entry, index: dict[str, int]) -> tuple[Record | None, list[Problem]]:
+    if not entry.file.is_file():
+        reason = f"its annotation {entry.file} is missing; restore it or remove the line"
+        return None, [Problem("error", entry.listed_in, entry.place, reason)]
+    annotation = entry.folder.annotation(entry.file)
+    if isinstance(annotation, LabelError):
+        return None, [Problem("error", entry.file, annotation.place, annotation.reason)]
+    path = entry.folder.image(entry.image_id, annotation.filename)
+    record, problems = build_record(
+        image_id, path, entry.file, annotation.size, objects=annotation.objects, index=index
+    )
+    if not path.is_file():
+        return None, [missing_image(path), *problems]
+    return record, problems
+
+
+def _parse(file: Path) -> Annotation | LabelError:
+    try:
+        root = ElementTree.parse(file).getroot()
+        objects = tuple(_object(item, number, file) for number, item in enumerate(root.findall("object"), 1))
+        return Annotation(_word(root, "filename"), _size(root, file), objects)
+    except LabelError as error:
+        return error
+    except (
+        ElementTree.ParseError,
+        OSError,
+        ValueError,
+        LookupError,
+    ) as error:  # LookupError: unknown encoding
+        return LabelError(f"is not well-formed XML ({error}); correct or remove it", file=file)
+
+
+def _size(root: ElementTree.Element, file: Path) -> tuple[int, int]:
+    size = root.find("size")
+    if size is None:
+        raise LabelError("has no <size>; add the width and height of the image", file=file)
+    width, height = (round(_number(size, tag, "size", file)) for tag in ("width", "height"))
+    if width <= 0 or height <= 0:
+        raise LabelError(f"has a <size> of {width} x {height}; correct it", file=file, place="size")
+    return width, height
+
+
+def _object(item: ElementTree.Element, number: int, file: Path) -> LabelledObject:
+    name = _word(item, "name")
+    place = f"object {number} ({name})" if name else f"object {number}"
+    if not name:
+        raise LabelError("has no <name>; give it a class or remove it", file=file, place=place)
+    box = item.find("bndbox")
+    if box is None:
+        raise LabelError("has no <bndbox>; add one or remove the object", file=file, place=place)
+    corners: Corners = (
+        _number(box, "xmin", place, file),
+        _number(box, "ymin", place, file),
+        _number(box, "xmax", place, file),
+        _number(box, "ymax", place, file),
+    )
+    return LabelledObject(name, corners, place, difficult=_word(item, "difficult") == "1")
+
+
+def _number(parent: ElementTree.Element, tag: str, place: str, file: Path) -> float:
+    word = _word(parent, tag)
+    try:
+        value = float(word)
+    except ValueError:
+        value = float("nan")
+    if not abs(value) < float("inf"):
+        raise LabelError(f"<{tag}> is {word!r}, not a finite number; correct it", file=file, place=place)
+    return value
+
+
+def _word(parent: ElementTree.Element, tag: str) -> str:
+    return (parent.findtext(tag) or "").strip()

@@ -1,0 +1,216 @@
+"""From detections to a report: one headline number, AP per class and per object size."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+from rich.table import Table
+from rich.text import Text
+
+from fssd.data.sample import DataSet, Record
+from fssd.errors import ConfigError, DataError, nearest
+from fssd.evaluation.coco_ap import coco_average_precision, labels_by_name, require_hotcoco
+from fssd.evaluation.voc_ap import AveragePrecision, voc_average_precision
+from fssd.inference.detections import Detections
+
+Metric = Literal["voc07", "voc12", "coco"]
+Bools = npt.NDArray[np.bool_]
+
+# px^2 of the original image, lower limit included; COCO's limits.
+SIZES: dict[str, tuple[float, float]] = {
+    "small": (0.0, 32.0**2),
+    "medium": (32.0**2, 96.0**2),
+    "large": (96.0**2, math.inf),
+}
+
+
+@dataclass(frozen=True)
+class Report:
+    """The result of an evaluation; AP is in 0..1, nan where there is no object to find.
+
+    metric: "voc07", "voc12" or "coco". map: the headline value, mean over the classes that have objects.
+    classes: AP of each class name. sizes: mean AP of small, medium and large objects.
+    images, objects: how many there were; difficult objects and crowds are not counted.
+    iou: the overlap from which an object is found; None for coco, which averages 0.50:0.05:0.95.
+    numbers: COCO's twelve numbers by name; empty for the VOC metrics.
+    """
+
+    metric: str
+    map: float
+    classes: dict[str, float]
+    sizes: dict[str, float]
+    images: int
+    objects: int
+    iou: float | None
+    numbers: dict[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """The report as JSON text, one key per field; nan becomes null."""
+        return json.dumps(_without_nan(asdict(self)), indent=2, ensure_ascii=False, allow_nan=False)
+
+    def table(self) -> Table:
+        """A table for the terminal: classes, then sizes or COCO's numbers, then the headline."""
+        iou = "0.50:0.95" if self.iou is None else f"{self.iou:.2f}"
+        table = Table(title=f"{self.metric} at IoU {iou}: {self.images} images, {self.objects} objects")
+        table.add_column("class")
+        table.add_column("AP %", justify="right")
+        for name, ap in self.classes.items():
+            table.add_row(Text(name), _percent(ap))
+        table.add_section()
+        for name, ap in (self.numbers or self.sizes).items():
+            table.add_row(name, _percent(ap))
+        table.add_section()
+        table.add_row("mean of the classes", _percent(self.map), style="bold")
+        return table
+
+
+def evaluate_detections(
+    dataset: DataSet, detections: Sequence[Detections], metric: Metric = "voc07", iou: float = 0.5
+) -> Report:
+    """Measure one Detections per record, in the order of `dataset.records`.
+
+    metric: "voc07" eleven-point AP, "voc12" area under the precision envelope, "coco" AP at IoU 0.50:0.95.
+    iou: the overlap threshold of the VOC metrics, in 0..1. Difficult objects and crowds count neither way.
+    Classes are compared by name; detections of classes that the data set does not have are left out.
+    """
+    check_measurable(dataset, detections[0].classes if detections else (), metric, iou)
+    if len(detections) != len(dataset):
+        raise ValueError(
+            f"{len(detections)} detections for {len(dataset)} images; there must be one per image"
+        )
+    if metric == "coco":
+        return _coco_report(dataset, detections)
+    return _voc_report(dataset, detections, metric, iou)
+
+
+def average_precisions(
+    dataset: DataSet, detections: Sequence[Detections], metric: Metric, iou: float = 0.5
+) -> npt.NDArray[np.float64]:
+    """(C, 3) AP of each class for small, medium and large objects; nan where there are none.
+
+    Arguments and errors are those of `evaluate_detections`.
+    """
+    check_measurable(dataset, detections[0].classes if detections else (), metric, iou)
+    if metric == "coco":
+        return coco_average_precision(dataset, detections).ap_by_size
+    found = [of_classes(d, dataset.classes) for d in detections]
+    columns = [_voc(dataset, found, metric, iou, limits).ap for limits in SIZES.values()]
+    return np.stack(columns, axis=1)
+
+
+def check_measurable(dataset: DataSet, classes: Sequence[str], metric: str, iou: float = 0.5) -> None:
+    """Raise what `evaluate_detections` would, before any time is spent on detecting.
+
+    classes: the detector's. Raises ConfigError for an unknown metric, a threshold it does not take, a missing
+    package or classes of which the data set has none, DataError for a data set without an object to find.
+    """
+    if metric not in get_args(Metric):
+        raise ConfigError(f"there is no metric {metric!r}{nearest(metric, get_args(Metric))}")
+    if not 0 < iou <= 1:
+        raise ConfigError(f"iou is {iou}; an overlap threshold lies above 0 and at most at 1")
+    if metric == "coco" and iou != 0.5:
+        raise ConfigError(f"the coco metric averages IoU 0.50:0.95 and takes no iou ({iou} given); use voc12")
+    if metric == "coco":
+        require_hotcoco()
+    if not _count(dataset):
+        raise DataError(
+            f"none of the {len(dataset)} images has an object to evaluate on; give labelled images"
+        )
+    if classes and set(classes).isdisjoint(dataset.classes):
+        raise ConfigError(
+            f"the detector and the data set share no class name: {', '.join(sorted(classes)[:3])}, ... "
+            f"against {', '.join(dataset.classes[:3])}, ...; rename the classes of one of them"
+        )
+
+
+def _count(dataset: DataSet) -> int:
+    return sum(int(np.count_nonzero(~uncounted(r))) for r in dataset.records)
+
+
+def uncounted(record: Record) -> Bools:
+    """(N,) the objects that count neither way: difficult ones and crowds."""
+    return record.difficult | record.crowd
+
+
+def _coco_report(dataset: DataSet, detections: Sequence[Detections]) -> Report:
+    result = coco_average_precision(dataset, detections)
+    return Report(
+        metric="coco",
+        map=result.numbers["AP"],
+        classes=dict(zip(dataset.classes, result.ap.tolist(), strict=True)),
+        sizes={size: result.numbers[f"AP{size[0]}"] for size in SIZES},
+        images=len(dataset),
+        objects=_count(dataset),
+        iou=None,
+        numbers=result.numbers,
+    )
+
+
+def _voc_report(dataset: DataSet, detections: Sequence[Detections], metric: str, iou: float) -> Report:
+    found = [of_classes(d, dataset.classes) for d in detections]
+    whole = _voc(dataset, found, metric, iou)
+    return Report(
+        metric=metric,
+        map=whole.mean,
+        classes=dict(zip(dataset.classes, whole.ap.tolist(), strict=True)),
+        sizes={size: _voc(dataset, found, metric, iou, limits).mean for size, limits in SIZES.items()},
+        images=len(dataset),
+        objects=_count(dataset),
+        iou=iou,
+    )
+
+
+def of_classes(detections: Detections, classes: tuple[str, ...]) -> Detections:
+    """The detections whose class name is among `classes`, labelled by the index there."""
+    labels = labels_by_name(detections, classes)
+    keep = labels >= 0
+    return Detections(detections.boxes[keep], detections.scores[keep], labels[keep], classes)
+
+
+def _voc(
+    dataset: DataSet,
+    found: Sequence[Detections],
+    metric: str,
+    iou: float,
+    limits: tuple[float, float] = (0.0, math.inf),
+) -> AveragePrecision:
+    """AP over the objects whose area lies within `limits`, px^2.
+
+    As in COCO, other objects count neither way, nor do detections of other sizes that find nothing.
+    """
+    records = dataset.records
+    return voc_average_precision(
+        truth_boxes=[r.boxes for r in records],
+        truth_labels=[r.labels for r in records],
+        truth_difficult=[uncounted(r) | ~_within(r.boxes, limits) for r in records],
+        boxes=[d.boxes for d in found],
+        scores=[d.scores for d in found],
+        labels=[d.labels for d in found],
+        classes=len(dataset.classes),
+        iou=iou,
+        eleven_points=metric == "voc07",
+        spared=[~_within(d.boxes, limits) for d in found],
+    )
+
+
+def _within(boxes: npt.NDArray[np.float32], limits: tuple[float, float]) -> Bools:
+    """(N, 4) xyxy -> (N,) whether the area lies in [low, high)."""
+    sides = np.maximum(boxes[:, 2:].astype(np.float64) - boxes[:, :2], 0)
+    area = sides[:, 0] * sides[:, 1]
+    return np.asarray((area >= limits[0]) & (area < limits[1]))
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _percent(ap: float) -> str:
+    return "-" if math.isnan(ap) else f"{100 * ap:.1f}"

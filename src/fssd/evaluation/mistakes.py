@@ -1,0 +1,159 @@
+"""What kind of mistake each false alarm and each lost object is, as TIDE (Bolya et al. 2020) defines them.
+
+With f the overlap from which an object counts as found, and b the one up to which a detection lies on
+background, a false alarm is the first of these that fits:
+
+    localisation     overlaps an object of its class by b to f: the right name, the wrong place
+    classification   overlaps an object of another class by f or more: the right place, the wrong name
+    duplicate        overlaps an object of its class by f or more, which a better score had taken
+    background       overlaps no object by more than b
+    both             anything else: the wrong name and the wrong place
+
+An object that no detection found is missed, unless a classification or localisation error is about it:
+correcting that one would find it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from fssd.evaluation.pairing import FREE, Bools, Floats, Found, Ints, Judgement, Objects, overlaps
+
+KINDS = ("classification", "localisation", "both", "duplicate", "background")
+MISSED = "missed"
+CLASSIFICATION, LOCALISATION, BOTH, DUPLICATE, BACKGROUND = range(len(KINDS))
+RIGHT = -1
+
+BACKGROUND_IOU = 0.1  # TIDE's
+_RECALLS = np.linspace(0, 1, 101)  # COCO's
+
+
+class Errors(NamedTuple):
+    """kind: (D,) index into KINDS, -1 for a right detection. partner: (D,) row of the object that the mistake
+    is about, -1 for background. missed: (G,) bool.
+    """
+
+    kind: Ints
+    partner: Ints
+    missed: Bools
+
+    def counts(self) -> dict[str, int]:
+        """How many mistakes of each kind, `missed` last."""
+        kinds = {name: int((self.kind == number).sum()) for number, name in enumerate(KINDS)}
+        return {**kinds, MISSED: int(self.missed.sum())}
+
+
+def find_errors(judgement: Judgement, background: float = BACKGROUND_IOU) -> Errors:
+    """The mistakes of a judgement. background: b of the definitions, in 0..1."""
+    found, objects = judgement.found, judgement.objects
+    kind = np.full(len(found.score), RIGHT, np.int64)
+    partner = np.full(len(found.score), FREE, np.int64)
+    for image in range(judgement.images):
+        rows = _slice(found.image, image)
+        wrong = rows[found.object[rows] == FREE]
+        own = _slice(objects.image, image)
+        if len(wrong):
+            kind[wrong], place = _kinds(found, wrong, objects, own, judgement.iou, background)
+            partner[wrong] = np.where(place == FREE, FREE, place + (own[0] if len(own) else 0))
+    told = np.zeros(len(objects.label), bool)
+    told[partner[(kind == CLASSIFICATION) | (kind == LOCALISATION)]] = True
+    return Errors(kind, partner, (objects.finder == FREE) & ~told)
+
+
+def gains(judgement: Judgement, errors: Errors) -> dict[str, float]:
+    """How much mAP (in 0..1) would rise if all mistakes of one kind were corrected, the others kept.
+
+    A classification or localisation error becomes right, if its object was not found and no better score of
+    either kind is about the same object; else it goes, as the other kinds do. Missed objects go from the
+    objects to be found. AP is COCO's area under 101 points at the overlap of the judgement; nan if there is
+    no object.
+    """
+    objects = np.bincount(judgement.objects.label, minlength=len(judgement.classes))
+    base = _mean_ap(judgement.found, objects)
+    gained = {
+        name: _mean_ap(_corrected(judgement, errors, number), objects) - base
+        for number, name in enumerate(KINDS)
+    }
+    missed = np.bincount(judgement.objects.label[errors.missed], minlength=len(judgement.classes))
+    left = np.where(objects > missed, objects - missed, objects)  # of nothing to find there is no AP
+    gained[MISSED] = _mean_ap(judgement.found, left) - base
+    return gained
+
+
+def _mean_ap(found: Found, objects: Ints) -> float:
+    """Mean AP over the classes that have objects. objects: (C,) how many there are to find."""
+    order = np.argsort(-found.score, kind="stable")
+    right, label = found.right[order], found.label[order]
+    aps = [_ap(right[label == c], int(objects[c])) for c in np.flatnonzero(objects)]
+    return float(np.mean(aps)) if aps else float("nan")
+
+
+def _slice(images: Ints, image: int) -> Ints:
+    """The rows of one image in a column that rises."""
+    return np.arange(*np.searchsorted(images, [image, image + 1]))
+
+
+def _kinds(
+    found: Found, wrong: Ints, objects: Objects, own: Ints, iou: float, background: float
+) -> tuple[Ints, Ints]:
+    """Kind and place among the objects of the image (-1: none) of each false alarm of an image."""
+    if not len(own):
+        return np.full(len(wrong), BACKGROUND), np.full(len(wrong), FREE)
+    overlap = overlaps(found.boxes[wrong], objects.boxes[own])  # (W, G)
+    same = found.label[wrong][:, None] == objects.label[own][None]
+    of_class, of_other = np.where(same, overlap, 0), np.where(same, 0, overlap)
+    best, best_other = of_class.max(axis=1), of_other.max(axis=1)
+    tests = [
+        (best >= background) & (best < iou),
+        best_other >= iou,
+        best >= iou,
+        overlap.max(axis=1) <= background,
+    ]
+    kind = np.select(tests, [LOCALISATION, CLASSIFICATION, DUPLICATE, BACKGROUND], BOTH)
+    partners = [
+        of_class.argmax(axis=1),
+        of_other.argmax(axis=1),
+        of_class.argmax(axis=1),
+        np.full(len(wrong), FREE),
+    ]
+    return kind, np.select(tests, partners, overlap.argmax(axis=1))
+
+
+def _corrected(judgement: Judgement, errors: Errors, kind: int) -> Found:
+    """The detections without the mistakes of one kind."""
+    found, objects = judgement.found, judgement.objects
+    keep = errors.kind != kind
+    label, taken = found.label.copy(), found.object.copy()
+    if kind in (CLASSIFICATION, LOCALISATION):
+        near = np.flatnonzero((errors.kind == CLASSIFICATION) | (errors.kind == LOCALISATION))
+        best_first = near[np.argsort(-found.score[near], kind="stable")]
+        targets, first = np.unique(errors.partner[best_first], return_index=True)
+        rows = best_first[first]
+        mended = (objects.finder[targets] == FREE) & (errors.kind[rows] == kind)
+        rows, targets = rows[mended], targets[mended]
+        label[rows], taken[rows], keep[rows] = objects.label[targets], targets, True
+    return Found(found.image[keep], found.boxes[keep], found.score[keep], label[keep], taken[keep])
+
+
+def _ap(right: Bools, positives: int) -> float:
+    """COCO's AP of one class. right: (K,) best score first."""
+    if not right.any():
+        return 0.0
+    hits = np.cumsum(right)
+    precision = hits / np.arange(1, len(hits) + 1)
+    envelope: npt.NDArray[np.float64] = np.maximum.accumulate(precision[::-1])[::-1]
+    place = np.searchsorted(hits / positives, _RECALLS, side="left")
+    return float(np.append(envelope, 0.0)[place].mean())
+
+
+def kinds_by_class(judgement: Judgement, errors: Errors) -> Floats:
+    """(C, 6) counts: KINDS by the class that was said, then missed objects by their own class."""
+    classes = len(judgement.classes)
+    table = np.zeros((classes, len(KINDS) + 1))
+    wrong = errors.kind != RIGHT
+    np.add.at(table, (judgement.found.label[wrong], errors.kind[wrong]), 1)
+    table[:, -1] = np.bincount(judgement.objects.label[errors.missed], minlength=classes)
+    return table

@@ -1,0 +1,158 @@
+"""Which detections are right and which objects are found, by COCO's rule: the ground of a report.
+
+Detections choose in order of their scores. Each takes the free object of its class that it overlaps most, if
+that overlap reaches the threshold. One that gets no object is a false alarm, unless it lies on a difficult
+object or a crowd of its class: those take any number of detections, and neither side counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from fssd.data.sample import DataSet, Record
+from fssd.evaluation.evaluate import of_classes
+from fssd.inference.detections import Detections
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+FREE = -1  # in place of a row: no partner
+
+
+class Found(NamedTuple):
+    """The D detections that count, image after image, best score first in each.
+
+    image: (D,) index of the record. boxes: (D, 4) xyxy pixels. score: (D,). label: (D,) in the data set.
+    object: (D,) row of the object it found, -1 for a false alarm.
+    """
+
+    image: Ints
+    boxes: Floats
+    score: Floats
+    label: Ints
+    object: Ints
+
+    @property
+    def right(self) -> Bools:
+        return np.asarray(self.object != FREE)
+
+
+class Objects(NamedTuple):
+    """The G objects that count, image after image, in the order of the labels.
+
+    image, boxes, label: as of `Found`. finder: (G,) row of the detection that found it, -1 if none did.
+    """
+
+    image: Ints
+    boxes: Floats
+    label: Ints
+    finder: Ints
+
+
+class Judgement(NamedTuple):
+    """classes: names by label. iou: overlap from which an object is found. images: how many there are."""
+
+    found: Found
+    objects: Objects
+    classes: tuple[str, ...]
+    iou: float
+    images: int
+
+
+def judge(dataset: DataSet, detections: Sequence[Detections], iou: float = 0.5) -> Judgement:
+    """Pair detections and objects; one Detections per record, in the order of `dataset.records`.
+
+    Classes are compared by name; detections of classes that the data set does not have are left out.
+    """
+    found_parts, object_parts = [], []
+    found_rows = object_rows = 0
+    for image, (record, given) in enumerate(zip(dataset.records, detections, strict=True)):
+        found = of_classes(given, dataset.classes)
+        order = np.argsort(-found.scores, kind="stable")
+        boxes, labels = found.boxes[order].astype(np.float64), found.labels[order]
+        taken, spared = _pair(boxes, labels, record, iou)
+        kept, counted = np.flatnonzero(~spared), np.flatnonzero(~(record.difficult | record.crowd))
+        partner = _renumber(taken[kept], counted, object_rows)
+        finder = np.full(len(counted), FREE, np.int64)
+        hits = np.flatnonzero(partner != FREE)
+        finder[partner[hits] - object_rows] = hits + found_rows
+        found_parts.append(
+            Found(
+                np.full(len(kept), image), boxes[kept], found.scores[order][kept].astype(np.float64),
+                labels[kept], partner,
+            )
+        )  # fmt: skip
+        object_parts.append(
+            Objects(
+                np.full(len(counted), image), record.boxes[counted].astype(np.float64),
+                record.labels[counted], finder,
+            )
+        )  # fmt: skip
+        found_rows += len(kept)
+        object_rows += len(counted)
+    return Judgement(
+        Found(*_joined(found_parts, (np.int64, np.float64, np.float64, np.int64, np.int64))),
+        Objects(*_joined(object_parts, (np.int64, np.float64, np.int64, np.int64))),
+        dataset.classes,
+        iou,
+        len(dataset),
+    )
+
+
+def overlaps(boxes: Floats, others: Floats) -> Floats:
+    """(N, 4) and (M, 4) xyxy -> (N, M) intersection over union; 0 where the union is empty."""
+    shared = _shared(boxes, others)
+    union = _area(boxes)[:, None] + _area(others)[None] - shared
+    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+
+
+def _pair(boxes: Floats, labels: Ints, record: Record, iou: float) -> tuple[Ints, Bools]:
+    """For detections best first: the object that each takes, (D,), -1 for none, and who is spared, (D,)."""
+    taken = np.full(len(boxes), FREE, np.int64)
+    spared = np.zeros(len(boxes), bool)
+    counted = ~(record.difficult | record.crowd)
+    overlap = overlaps(boxes, record.boxes.astype(np.float64))
+    if record.crowd.any():  # a part of a crowd cannot overlap all of it: its own area is the measure
+        crowd = record.boxes[record.crowd].astype(np.float64)
+        own = np.maximum(_area(boxes), np.finfo(np.float64).tiny)[:, None]
+        overlap[:, record.crowd] = _shared(boxes, crowd) / own
+    hit = (overlap >= iou) & (labels[:, None] == record.labels[None])  # (D, G)
+    free = counted.copy()
+    for row in np.flatnonzero(hit.any(axis=1)):
+        rivals = np.flatnonzero(hit[row] & free)
+        if len(rivals):
+            taken[row] = rivals[np.argmax(overlap[row, rivals])]
+            free[taken[row]] = False
+        else:
+            spared[row] = bool((hit[row] & ~counted).any())
+    return taken, spared
+
+
+def _renumber(taken: Ints, counted: Ints, first: int) -> Ints:
+    """From places among all objects of an image to rows of the table of objects that count."""
+    rows = np.searchsorted(counted, taken) + first
+    return np.where(taken == FREE, FREE, rows)
+
+
+def _area(boxes: Floats) -> Floats:
+    return np.asarray(np.maximum(boxes[:, 2:] - boxes[:, :2], 0).prod(axis=1))
+
+
+def _shared(boxes: Floats, others: Floats) -> Floats:
+    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    return np.asarray(np.maximum(high - low, 0).prod(axis=2))
+
+
+def _joined(parts: Sequence[tuple[Any, ...]], kinds: Sequence[Any]) -> list[Any]:
+    """The columns of all images; boxes, which are floats of four, keep their shape without any image too."""
+    columns = []
+    for number, kind in enumerate(kinds):
+        empty = np.zeros((0, 4) if number == 1 else 0, kind)
+        columns.append(np.concatenate([empty, *(part[number] for part in parts)]).astype(kind))
+    return columns

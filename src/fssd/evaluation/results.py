@@ -1,0 +1,155 @@
+"""Result files: our own JSON, Pascal VOC's text files, COCO's result list. Each appears whole or not at all.
+
+Only files are rounded, never what metrics are computed from.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from fssd.atomic import atomic_path
+from fssd.data.sample import DataSet
+from fssd.errors import ConfigError, DataError
+from fssd.evaluation.coco_ap import labels_by_name, xywh
+from fssd.inference.detections import Detections
+
+BOX_DECIMALS = 2  # the 0.01 px of COCO's own files
+SCORE_DECIMALS = 5
+
+
+def write_detections_json(
+    path: Path | str,
+    images: Sequence[Path | str],
+    sizes: Sequence[tuple[int, int]],
+    detections: Sequence[Detections],
+) -> None:
+    """Write one JSON list with one image a line.
+
+    images: a name for each image. sizes: (width, height) of each, pixels. Each line is
+    `{"image", "width", "height", "objects": [{"name", "score", "box": [x1, y1, x2, y2]}]}`; boxes are in
+    pixels, rounded to 0.01, scores to 5 decimals.
+    """
+    rows = (
+        {"image": str(image), "width": int(width), "height": int(height), "objects": object_rows(found)}
+        for image, (width, height), found in zip(images, sizes, detections, strict=True)
+    )
+    _write_json_list(path, rows)
+
+
+def object_rows(found: Detections) -> list[dict[str, Any]]:
+    """The objects of an image as JSON has them, `{"name", "score", "box"}`, rounded."""
+    return [
+        {"name": name, "score": score, "box": box}
+        for name, score, box in zip(found.names, _scores(found), _rounded(found.boxes), strict=True)
+    ]
+
+
+def write_voc_results(
+    folder: Path | str,
+    image_ids: Sequence[str],
+    detections: Sequence[Detections],
+    classes: Sequence[str],
+    *,
+    challenge: str = "comp4",
+    split: str = "test",
+) -> list[Path]:
+    """Write `comp4_det_test_CLASS.txt` for each class, also for one without detections, as the server asks.
+
+    A line is `id score x1 y1 x2 y2`; the kit reads it as textread('%s %f %f %f %f %f'). Scores have 6
+    decimals, boxes 1, in the coordinates of the data set's own files (no shift by one). Within a class the
+    images are in the order given, best score first in each. comp4 is the competition open to any training
+    data. Returns the files.
+    """
+    folder = Path(folder)
+    lines = _voc_lines(image_ids, detections, classes)
+    files = [folder / f"{challenge}_det_{split}_{_file_part(name)}.txt" for name in classes]
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, rows in zip(files, lines, strict=True):
+        with atomic_path(file) as temporary:
+            temporary.write_text("".join(rows), encoding="utf-8")
+    return files
+
+
+def write_coco_results(path: Path | str, dataset: DataSet, detections: Sequence[Detections]) -> None:
+    """Write the list that COCO's tools and server read, for one Detections per record.
+
+    Each line is `{"image_id", "category_id", "bbox": [x, y, width, height], "score"}`; boxes are rounded to
+    0.01 px, scores to 5 decimals. image_id is a number if the id is one, else the text as it is. Category ids
+    come from `dataset.facts["category_ids"]` (one per class), else 1, 2, ... in the order of the classes.
+    Detections of classes that the data set does not have, or has no id for (None), are left out.
+    """
+    categories = _category_ids(dataset)
+    rows = (
+        {"image_id": _number(record.image_id), **row}
+        for record, found in zip(dataset.records, detections, strict=True)
+        for row in _coco_rows(found, dataset.classes, categories)
+    )
+    _write_json_list(path, rows)
+
+
+def _coco_rows(
+    found: Detections, classes: Sequence[str], categories: Sequence[int | None]
+) -> Iterator[dict[str, Any]]:
+    labels = labels_by_name(found, classes).tolist()
+    for label, score, box in zip(labels, _scores(found), _rounded(xywh(found.boxes)), strict=True):
+        category = categories[label] if label >= 0 else None
+        if category is not None:
+            yield {"category_id": category, "bbox": box, "score": score}
+
+
+def _scores(found: Detections) -> list[float]:
+    return [round(score, SCORE_DECIMALS) for score in found.scores.tolist()]
+
+
+def _rounded(boxes: Any) -> list[list[float]]:
+    return [[round(value, BOX_DECIMALS) for value in box] for box in boxes.tolist()]
+
+
+def _write_json_list(path: Path | str, rows: Iterable[dict[str, Any]]) -> None:
+    """One row a line, so that a large file can be looked into with a pager."""
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        separator = "[\n"
+        for row in rows:
+            file.write(separator + json.dumps(row, ensure_ascii=False, allow_nan=False))
+            separator = ",\n"
+        file.write("\n]\n" if separator == ",\n" else "[]\n")
+
+
+def _voc_lines(
+    image_ids: Sequence[str], detections: Sequence[Detections], classes: Sequence[str]
+) -> list[list[str]]:
+    lines: list[list[str]] = [[] for _ in classes]
+    for image_id, found in zip(image_ids, detections, strict=True):
+        if not image_id or any(character.isspace() for character in image_id):
+            raise DataError(f"image id {image_id!r} is empty or has a space, which VOC's columns cannot hold")
+        labels = labels_by_name(found, classes).tolist()
+        for label, score, box in zip(labels, found.scores.tolist(), found.boxes.tolist(), strict=True):
+            if label >= 0:
+                lines[label].append(f"{image_id} {score:.6f} {' '.join(f'{value:.1f}' for value in box)}\n")
+    return lines
+
+
+def _file_part(name: str) -> str:
+    """The class name, if it can be part of a file name on every system."""
+    if not name or any(character in '/\\:*?"<>|' or ord(character) < 32 for character in name):
+        raise ConfigError(f"class name {name!r} cannot be part of a file name; rename the class")
+    return name
+
+
+def _category_ids(dataset: DataSet) -> list[int | None]:
+    known = dataset.facts.get("category_ids")
+    if known is None:
+        return list(range(1, len(dataset.classes) + 1))
+    ids = [None if i is None else int(i) for i in known]
+    if len(ids) != len(dataset.classes):
+        raise ValueError(f"{len(ids)} category ids for {len(dataset.classes)} classes")
+    return ids
+
+
+def _number(image_id: str) -> int | str:
+    """The id as COCO's own files have it; '007' stays text, since 7 would not be found again."""
+    canonical = image_id.isascii() and image_id.isdigit() and str(int(image_id)) == image_id
+    return int(image_id) if canonical else image_id

@@ -1,0 +1,250 @@
+"""Accuracy against iterations, one line for each experiment: the paper's Fig. 4."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from fssd.errors import ConfigError, DataError, nearest
+from fssd.plots import (
+    INK,
+    QUIET,
+    SMALL_TEXT,
+    TEXT,
+    colour,
+    distinct_names,
+    limit_percent,
+    metric_label,
+    new_axes,
+    save_table,
+    spread,
+    without_seed,
+)
+from fssd.training.log import LOG_FILE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+WIDTH, HEIGHT = 900, 450  # pixels
+LABEL_GAP = 0.075  # of the height of the axes, between the names of two lines
+SIZES = ("small", "medium", "large")
+
+Evaluations = dict[int, dict[str, Any]]  # iteration -> report, as `fssd.evaluation.evaluate` writes it
+
+
+class Curve(NamedTuple):
+    """One line: an experiment, the mean of its runs and their range. Values are AP in 0..1.
+
+    name: for the legend. runs: how many. iterations: those that all its runs were evaluated at, rising.
+    mean, low, high: one for each iteration. left_out: iterations that only some of the runs have.
+    """
+
+    name: str
+    runs: int
+    iterations: tuple[int, ...]
+    mean: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    left_out: int
+
+
+class Curves(NamedTuple):
+    """Lines that can be compared, and what they show. iou: None for COCO's average."""
+
+    lines: list[Curve]
+    number: str
+    metric: str
+    iou: float | None
+
+
+def read_curves(runs: Sequence[Path], number: str = "map") -> Curves:
+    """Read the logs of runs; those whose folders differ in a trailing `seed-N` alone become one line.
+
+    runs: folders of runs, or folders of such folders `seed-N`. number: "map", "small", "medium" or "large",
+    one of COCO's twelve numbers, or the name of a class. A mean is always over all the runs of its line:
+    iterations that only some were evaluated at are left out.
+    Raises DataError for a folder without log or evaluation, ConfigError for runs that cannot be compared.
+    """
+    folders = list(dict.fromkeys(folder.resolve() for run in runs for folder in _seeds(run)))
+    groups: dict[Path, list[tuple[Path, Evaluations]]] = {}
+    for folder in folders:
+        groups.setdefault(without_seed(folder), []).append((folder, read_evaluations(folder)))
+    metric, iou = _only_metric([entry for group in groups.values() for entry in group])
+    names = distinct_names(list(groups))
+    lines = [_curve(name, group, number) for name, group in zip(names, groups.values(), strict=True)]
+    return Curves(lines, number, metric, iou)
+
+
+def read_evaluations(run: Path) -> Evaluations:
+    """The evaluations in the log of a run; one that was repeated counts once, as written last.
+
+    A last line that is cut off, in a run that goes on or was killed, is not read. Raises DataError.
+    """
+    file = run / LOG_FILE
+    if not file.is_file():
+        raise DataError(f"this folder has no {LOG_FILE}; name the folder of a run of `fssd train`", file=run)
+    lines = file.read_text(encoding="utf-8", errors="replace").split("\n")
+    found: Evaluations = {}
+    for row, line in enumerate(lines, start=1):
+        try:
+            entry = json.loads(line) if line.strip() else {}
+            if "evaluation" in entry:
+                found[int(entry["iteration"])] = {"map": None, **entry["evaluation"]}
+        except (ValueError, KeyError, TypeError) as error:
+            if row == len(lines):
+                break
+            raise DataError(
+                f"is not a line of a training log ({error}); delete it", file=file, place=f"line {row}"
+            ) from error
+    if not found:
+        raise DataError(
+            "this log has no evaluation; wait for the first one, or train with a validation split", file=file
+        )
+    return dict(sorted(found.items()))
+
+
+def write_csv(path: Path, curves: Curves) -> None:
+    """Write the numbers of a plot, AP in 0..1: name, number, metric, iteration, runs, mean, min, max."""
+    save_table(
+        path,
+        ("name", "number", "metric", "iteration", "runs", "mean", "min", "max"),
+        [
+            (line.name, curves.number, curves.metric, iteration, line.runs, *values)
+            for line in curves.lines
+            for iteration, *values in zip(line.iterations, line.mean, line.low, line.high, strict=True)
+        ],
+    )
+
+
+def draw_curves(curves: Curves) -> Axes:
+    """Plot lines in percent, their names at their right ends, bands from the lowest to the highest run."""
+    axes = new_axes(WIDTH, HEIGHT)
+    for index, line in enumerate(curves.lines):
+        dashes = ("-", "--", ":")[index // 7 % 3]  # colours repeat after seven
+        axes.plot(
+            line.iterations,
+            _percent(line.mean),
+            dashes,
+            color=colour(index),
+            linewidth=1.8,
+            marker="o",
+            ms=3.5,
+        )
+        if line.runs > 1:
+            low, high = _percent(line.low), _percent(line.high)
+            axes.fill_between(line.iterations, low, high, color=colour(index), alpha=0.18, linewidth=0)
+    axes.set_xlim(0, 1.01 * max(line.iterations[-1] for line in curves.lines))
+    limit_percent(axes)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.set_xlabel("iterations")
+    axes.set_ylabel(f"{_title(curves.number)} (%)")
+    axes.set_title(_note(curves), loc="left", fontsize=TEXT, color=QUIET)
+    _name_ends(axes, curves.lines)
+    return axes
+
+
+def _seeds(run: Path) -> list[Path]:
+    """A run itself, or the runs `seed-N` in a folder that is none."""
+    if (run / LOG_FILE).exists():
+        return [run]
+    return sorted(log.parent for log in run.glob(f"seed-*/{LOG_FILE}")) or [run]
+
+
+def _only_metric(entries: Sequence[tuple[Path, Evaluations]]) -> tuple[str, float | None]:
+    """The metric and IoU that all evaluations share. Raises ConfigError if they do not."""
+    seen: dict[tuple[str, float | None], Path] = {}
+    for folder, evaluations in entries:
+        for report in evaluations.values():
+            seen.setdefault((report.get("metric", "?"), report.get("iou")), folder)
+    if len(seen) > 1:
+        (one, first), (other, second), *_ = ((metric_label(*key), run) for key, run in seen.items())
+        raise ConfigError(f"{first} was measured by {one}, {second} by {other}; plot them apart")
+    return next(iter(seen))
+
+
+def _curve(name: str, group: Sequence[tuple[Path, Evaluations]], number: str) -> Curve:
+    runs = [_values(folder, evaluations, number) for folder, evaluations in group]
+    shared = sorted(set.intersection(*(set(run) for run in runs)))
+    if not shared:
+        raise ConfigError(f"the runs of {name} were never evaluated at the same iteration; plot them apart")
+    columns = [[run[iteration] for run in runs] for iteration in shared]
+    return Curve(
+        name,
+        len(runs),
+        tuple(shared),
+        tuple(fmean(column) for column in columns),
+        tuple(min(column) for column in columns),
+        tuple(max(column) for column in columns),
+        left_out=len(set.union(*(set(run) for run in runs))) - len(shared),
+    )
+
+
+def _values(run: Path, evaluations: Evaluations, number: str) -> dict[int, float]:
+    """One number of each evaluation of a run, where it has a value."""
+    known: set[str] = set()
+    found = {}
+    for iteration, report in evaluations.items():
+        numbers = {
+            **report.get("classes", {}),
+            **report.get("numbers", {}),
+            **report.get("sizes", {}),
+            "map": report["map"],
+        }
+        known |= set(numbers)
+        if numbers.get(number) is not None:
+            found[iteration] = float(numbers[number])
+    if number not in known:
+        raise ConfigError(f"{run}: its evaluations have no number {number!r}{nearest(number, sorted(known))}")
+    if not found:
+        raise DataError(f"no evaluation has a value of {number!r}: there was no object to find", file=run)
+    return found
+
+
+def _percent(values: Sequence[float]) -> list[float]:
+    return [100 * value for value in values]
+
+
+def _title(number: str) -> str:
+    if number == "map":
+        return "mAP"
+    return f"mAP of {number} objects" if number in SIZES else number
+
+
+def _note(curves: Curves) -> str:
+    """What was measured, and what a band is if there is one."""
+    note = f"validation, {metric_label(curves.metric, curves.iou)}"
+    counts = {line.runs for line in curves.lines if line.runs > 1}
+    if not counts:
+        return note
+    among = f"{min(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
+    return f"{note}; mean and range of {among} runs"
+
+
+def _name_ends(axes: Axes, lines: Sequence[Curve]) -> None:
+    """Names right of the axes, each as high as its line ends or as near to it as there is room."""
+    low, high = axes.get_ylim()
+    end = max(line.iterations[-1] for line in lines)
+    heights = [(100 * line.mean[-1] - low) / (high - low) for line in lines]
+    for index, (line, height) in enumerate(zip(lines, spread(heights, LABEL_GAP, 0, 1), strict=True)):
+        axes.annotate(
+            line.name,
+            (line.iterations[-1], 100 * line.mean[-1]),
+            (1.035, height),
+            textcoords="axes fraction",
+            fontsize=TEXT if len(lines) < 12 else SMALL_TEXT,
+            color=INK,
+            va="center",
+            annotation_clip=False,
+            arrowprops={
+                "arrowstyle": "-",
+                "color": colour(index),
+                "linewidth": 1.0,
+                "linestyle": "-" if line.iterations[-1] == end else ":",  # no part of the line itself
+                "shrinkA": 2,
+                "shrinkB": 3,
+                "relpos": (0, 0.5),
+            },
+        )

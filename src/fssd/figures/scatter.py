@@ -1,0 +1,194 @@
+"""Speed against accuracy, one point for each model: the paper's Fig. 5, on the machine at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+
+from fssd.bench.timing import take_turns
+from fssd.data.sample import Image
+from fssd.errors import CheckpointError, ConfigError
+from fssd.heads.multibox.decode import detect
+from fssd.inference.detector import Detector
+from fssd.plots import (
+    INK,
+    QUIET,
+    SMALL_TEXT,
+    TEXT,
+    colour,
+    label_points,
+    limit_percent,
+    metric_label,
+    new_axes,
+    save_table,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+WIDTH, HEIGHT = 900, 600  # pixels
+WIDE = 4  # a logarithmic axis from this ratio of speeds on
+
+
+class Point(NamedTuple):
+    """A model: speed in images a second, accuracy as AP in 0..1."""
+
+    name: str
+    speed: float
+    ap: float
+
+
+class Accuracy(NamedTuple):
+    """What was measured, with which metric. iou: None for COCO's average."""
+
+    ap: float
+    metric: str
+    iou: float | None
+
+
+# Table 3 of the paper: VOC 2007 test, mAP in percent, speed on the GPU named there. * also trained on COCO,
+# S from scratch. The one row without a speed (R-FCN, ResNet-50) is not here.
+PAPER_TABLE_3 = (
+    ("Faster R-CNN VGG", 7, "Titan X", 73.2),
+    ("Faster R-CNN R101", 2.4, "K40", 76.4),
+    ("R-FCN R101", 5.8, "K40", 79.5),
+    ("YOLOv2", 81, "Titan X", 73.7),
+    ("SSD300S", 46, "Titan X", 69.6),
+    ("SSD300*", 46, "Titan X", 81.2),
+    ("SSD300", 46, "Titan X", 77.2),
+    ("SSD300", 85, "1080Ti", 77.2),
+    ("SSD512", 19, "Titan X", 78.5),
+    ("SSD512*", 19, "Titan X", 83.2),
+    ("DSOD300", 17.4, "Titan X", 77.7),
+    ("DSOD300*", 17.4, "Titan X", 81.7),
+    ("DSSD321", 9.5, "Titan X", 78.6),
+    ("DSSD513", 5.5, "Titan X", 81.5),
+    ("RSSD300", 35, "Titan X", 78.5),
+    ("RSSD512", 16.6, "Titan X", 80.8),
+    ("FSSD300S", 65.8, "1080Ti", 72.7),
+    ("FSSD300", 65.8, "1080Ti", 78.8),
+    ("FSSD300*", 65.8, "1080Ti", 82.7),
+    ("FSSD512", 35.7, "1080Ti", 80.9),
+    ("FSSD512*", 35.7, "1080Ti", 84.5),
+)
+
+
+def stored_accuracy(detector: Detector, file: Path) -> Accuracy:
+    """The accuracy that training stored in a model file. Raises CheckpointError if there is none."""
+    metrics = detector.facts.get("metrics")
+    if not isinstance(metrics, dict) or not isinstance(metrics.get("map"), (int, float)):
+        raise CheckpointError(f"{file}: holds no accuracy; give --data to measure it")
+    return Accuracy(float(metrics["map"]), str(metrics.get("metric")), metrics.get("iou"))
+
+
+def require_one_metric(files: Sequence[Path], accuracies: Sequence[Accuracy]) -> None:
+    """Raise ConfigError if accuracies cannot stand on one axis."""
+    for file, accuracy in zip(files, accuracies, strict=True):
+        if accuracy[1:] != accuracies[0][1:]:
+            one, other = (metric_label(a.metric, a.iou) for a in (accuracies[0], accuracy))
+            raise ConfigError(f"{files[0]} was measured by {one}, {file} by {other}; give --data for all")
+
+
+def detection_speeds(
+    detectors: Sequence[Detector], image: Image | None = None, repeats: int = 20
+) -> list[float]:
+    """Images a second through network and detection, one at a time, as the paper counts; one per detector.
+
+    Decoding and resizing are not in it. Detection runs at the thresholds of evaluation (score 0.01, NMS
+    0.45, 400 candidates, 200 kept). image: (H, W, 3) uint8 RGB, by default `colour_card`.
+    """
+    picture = colour_card() if image is None else image
+    steps = [_step(detector, picture) for detector in detectors]
+    return [1 / median(times) for times in take_turns(dict(enumerate(steps)), repeats).values()]
+
+
+def colour_card() -> Image:
+    """An image that is always the same, (300, 300, 3) uint8 RGB: soft colours with squares of four sizes."""
+    rise = np.linspace(0, 255, 300)
+    red, green = np.meshgrid(rise, rise)
+    card = np.stack([red, green, 255 - (red + green) / 2], axis=-1).astype(np.uint8)
+    for corner, side in ((20, 12), (60, 28), (110, 52), (180, 100)):
+        card[corner : corner + side, corner : corner + side] = 255 - card[corner, corner]
+    return card
+
+
+def machine(device: torch.device) -> str:
+    """What speed was measured on, in few words."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def write_csv(path: Path, points: Sequence[Point], accuracy: Accuracy, place: str, paper: bool) -> None:
+    """Write the points, AP in 0..1: name, images_per_second, map, metric, machine, from (here or paper)."""
+    rows = [(*point, accuracy.metric, place, "here") for point in points]
+    if paper:
+        rows += [(name, fps, ap / 100, "voc07", gpu, "paper") for name, fps, gpu, ap in PAPER_TABLE_3]
+    save_table(path, ("name", "images_per_second", "map", "metric", "machine", "from"), rows)
+
+
+def draw_scatter(points: Sequence[Point], accuracy: Accuracy, place: str, paper: bool) -> Axes:
+    """Plot points in percent with their names; with `paper` its Table 3 in grey behind them.
+
+    accuracy: metric of all points. place: what speed was measured on. The axis of speeds is logarithmic
+    where they differ widely.
+    """
+    axes = new_axes(WIDTH, HEIGHT)
+    own = [(point.speed, 100 * point.ap) for point in points]
+    printed = [(float(speed), ap) for _, speed, _, ap in PAPER_TABLE_3] if paper else []
+    for index, (speed, ap) in enumerate(own):
+        axes.plot(speed, ap, "o", color=colour(index), markersize=9, zorder=3)
+    if printed:
+        axes.plot(*zip(*printed, strict=True), "o", color=QUIET, markersize=4, zorder=2)
+    axes.margins(0.1)
+    limit_percent(axes)
+    _scale(axes, [speed for speed, _ in (*own, *printed)])
+    axes.set_xlabel("speed (images/s)")
+    axes.set_ylabel("mAP (%)")
+    note = f"{metric_label(accuracy.metric, accuracy.iou)}; network + detection, batch 1, {place}"
+    grey = "\ngrey: Table 3 of the paper, VOC 2007 test, on its GPUs (* with COCO, S from scratch)"
+    axes.set_title(note + grey * paper, loc="left", fontsize=TEXT, color=QUIET)
+    label_points(
+        axes,
+        own + printed,
+        [point.name for point in points] + [name for name, *_ in PAPER_TABLE_3][: len(printed)],
+        [TEXT] * len(own) + [SMALL_TEXT] * len(printed),
+        [INK] * len(own) + [QUIET] * len(printed),
+    )
+    return axes
+
+
+def _step(detector: Detector, picture: Image) -> Callable[[], None]:
+    """One detection in an image that is already of the network's size and on its device."""
+    network = detector.network
+    side, device = network.image_size, network.priors.device
+    warped = cv2.resize(picture, (side, side), interpolation=cv2.INTER_LINEAR)
+    batch = torch.from_numpy(warped).permute(2, 0, 1)[None].float().to(device)  # (1, 3, S, S)
+    batch = batch.contiguous(memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def step() -> None:
+        detect(network(batch), network.priors)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    return step
+
+
+def _scale(axes: Axes, speeds: Sequence[float]) -> None:
+    if max(speeds) < WIDE * min(speeds):
+        axes.set_xlim(0, 1.15 * max(speeds))  # from zero, so that a small difference looks small
+        return
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")

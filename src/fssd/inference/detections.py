@@ -1,0 +1,51 @@
+"""Detections: what a detector found in one image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from fssd.data.sample import Boxes, Image, Labels
+
+
+@dataclass(frozen=True)
+class Detections:
+    """Objects found in one image, best score first.
+
+    boxes: (N, 4) float32 xyxy, pixels of the image as given. scores: (N,) float32 in 0..1.
+    labels: (N,) int64, 0-based index into `classes`. classes: every class name the detector knows.
+    image: (H, W, 3) uint8 RGB, kept for `draw`; None where only the numbers matter.
+    """
+
+    boxes: Boxes
+    scores: npt.NDArray[np.float32]
+    labels: Labels
+    classes: tuple[str, ...]
+    image: Image | None = field(default=None, repr=False, compare=False)
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    @property
+    def names(self) -> list[str]:
+        """The class name of each detection."""
+        return [self.classes[label] for label in self.labels]
+
+    def above(self, score: float) -> Detections:
+        """The detections whose score is at least `score`."""
+        keep = self.scores >= score
+        return Detections(self.boxes[keep], self.scores[keep], self.labels[keep], self.classes, self.image)
+
+    def without_image(self) -> Detections:
+        """The same detections with the image let go."""
+        return Detections(self.boxes, self.scores, self.labels, self.classes)
+
+    def draw(self) -> Image:
+        """A copy of the image with boxes, names and scores on it, (H, W, 3) uint8 RGB."""
+        from fssd.inference.draw import draw_detections
+
+        if self.image is None:
+            raise ValueError("these detections carry no image to draw on; detect with keep_image=True")
+        return draw_detections(self.image, self)

@@ -1,0 +1,194 @@
+"""Boxes and names drawn on images, for people to look at."""
+
+from __future__ import annotations
+
+import colorsys
+import unicodedata
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image as PillowImage
+from PIL import ImageDraw, ImageFont
+
+from fssd.atomic import atomic_write
+from fssd.data.sample import Boxes, Image
+from fssd.inference.detections import Detections
+
+Colour = tuple[int, int, int]  # RGB, 0..255
+Rectangle = tuple[int, int, int, int]  # x1, y1, x2, y2, pixels, last one included
+
+GOLDEN_RATIO = 0.618034  # steps of this part of the colour circle never come close to each other for long
+SHADES = ((0.85, 0.95), (0.95, 0.65), (0.45, 1.0))  # (saturation, value), in turn
+SMALLEST_TEXT = 7  # pixels; anything below cannot be read
+
+# Pillow's own font has only ASCII; other names take the first of these that the system has.
+SYSTEM_FONTS = (
+    "NotoSansCJK-Regular.ttc",
+    "Arial Unicode.ttf",
+    "DejaVuSans.ttf",
+    "NotoSans-Regular.ttf",
+    "arial.ttf",
+)
+
+
+def class_colour(index: int) -> Colour:
+    """The colour of a class, the same in every image and every run."""
+    saturation, value = SHADES[index % len(SHADES)]
+    red, green, blue = colorsys.hsv_to_rgb(index * GOLDEN_RATIO % 1, saturation, value)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def draw_detections(image: Image, detections: Detections) -> Image:
+    """A copy of (H, W, 3) uint8 RGB with a box, a name and a score in percent for each detection.
+
+    One colour per class; the best scores lie on top. Line and text grow with the image.
+    """
+    worst_first = np.argsort(detections.scores, kind="stable")
+    names = detections.names
+    return draw_boxes(
+        image,
+        detections.boxes[worst_first],
+        [f"{names[i]} {100 * detections.scores[i]:.0f}%" for i in worst_first],
+        [class_colour(int(detections.labels[i])) for i in worst_first],
+    )
+
+
+def draw_boxes(
+    image: Image,
+    boxes: Boxes,
+    names: Sequence[str],
+    colours: Sequence[Colour] | Colour = (255, 255, 255),
+    text: int | None = None,
+    line: int | None = None,
+) -> Image:
+    """A copy of (H, W, 3) uint8 RGB with (N, 4) xyxy boxes and a label each; an empty name draws no label.
+
+    colours: one for each box or one for all. text, line: height of the text and width of the lines in pixels,
+    by default as the image is large. Boxes are cut at the border and later ones lie on top; a box wholly
+    outside the image is left out. Labels stay inside the image, and a name too long for it is cut.
+    """
+    if isinstance(colours, tuple) and len(colours) == 3 and isinstance(colours[0], int):
+        colours = [colours] * len(boxes)
+    canvas = PillowImage.fromarray(np.ascontiguousarray(image))
+    pen = ImageDraw.Draw(canvas)
+    height, width = image.shape[:2]
+    line = line or max(1, round(0.003 * (width + height)))
+    items = list(zip(boxes, names, colours, strict=True))
+    visible = [(r, str(n), c) for b, n, c in items if (r := _inside(b, width, height)) is not None]
+    for rectangle, _, colour in visible:
+        pen.rectangle(rectangle, outline=colour, width=line)
+    _draw_labels(pen, visible, width, height, text or max(10, round(0.012 * (width + height))))
+    return np.array(canvas, np.uint8)
+
+
+def write_jpeg(path: Path, image: Image) -> None:
+    """Write (H, W, 3) uint8 RGB as a JPEG of quality 95, atomically."""
+    _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 95])
+    atomic_write(path, data.tobytes())
+
+
+def _inside(box: npt.NDArray[Any], width: int, height: int) -> Rectangle | None:
+    """The visible part of a box in whole pixels; None if there is none."""
+    x1, y1, x2, y2 = (float(value) for value in box)
+    if not (x1 <= x2 and y1 <= y2 and x1 < width and y1 < height and x2 >= 0 and y2 >= 0):  # nan fails too
+        return None
+    return (
+        round(max(x1, 0)) if x1 < width - 1 else width - 1,
+        round(max(y1, 0)) if y1 < height - 1 else height - 1,
+        round(min(x2, width - 1)),
+        round(min(y2, height - 1)),
+    )
+
+
+def _draw_labels(
+    pen: ImageDraw.ImageDraw,
+    visible: Sequence[tuple[Rectangle, str, Colour]],
+    width: int,
+    height: int,
+    size: int,
+) -> None:
+    taken: list[Rectangle] = []
+    labels = []
+    # The last box lies on top and is the most certain one, so it chooses its place first.
+    for rectangle, name, colour in reversed(visible):
+        text, font, pad = fitting_text(name, size, width, height)
+        if not text:
+            continue
+        place = _free_place(rectangle, _text_size(text, font, pad), taken, width, height)
+        taken.append(place)
+        labels.append((place, text, font, pad, colour))
+    for place, text, font, pad, colour in reversed(labels):
+        pen.rectangle(place, fill=colour)
+        left, top, _, _ = font.getbbox(text)
+        pen.text((place[0] + pad - left, place[1] + pad - top), text, fill=_ink(colour), font=font)
+
+
+def fitting_text(name: str, size: int, width: int, height: int) -> tuple[str, Any, int]:
+    """The name, its font and the padding: smaller where it would not fit, then cut; "" if nothing fits."""
+    text = " ".join(name.split())  # a line break would make the label two lines high
+    if not text.isascii() and _system_font() is None:
+        text = unicodedata.normalize("NFKD", text)
+        text = "".join(c for c in text if not unicodedata.combining(c))  # ü as u rather than as an empty box
+    while text:
+        font, pad = _font(size, name.isascii()), max(1, size // 5)
+        box = _text_size(text, font, pad)
+        if box[0] <= width and box[1] <= height:
+            return text, font, pad
+        if size > SMALLEST_TEXT:
+            size -= 1
+        else:
+            text = text[:-1]
+    return "", None, 0
+
+
+@lru_cache(maxsize=64)
+def _font(size: int, ascii_only: bool) -> Any:
+    file = None if ascii_only else _system_font()
+    return ImageFont.load_default(size=size) if file is None else ImageFont.truetype(file, size)
+
+
+@lru_cache(maxsize=1)
+def _system_font() -> str | None:
+    for file in SYSTEM_FONTS:
+        with suppress(OSError):
+            ImageFont.truetype(file, 10)
+            return file
+    return None
+
+
+def _text_size(text: str, font: Any, pad: int) -> tuple[int, int]:
+    """Width and height of a label, pixels."""
+    left, top, right, bottom = font.getbbox(text)
+    return int(np.ceil(right - left)) + 2 * pad, int(np.ceil(bottom - top)) + 2 * pad
+
+
+def _free_place(
+    box: Rectangle, size: tuple[int, int], taken: Sequence[Rectangle], width: int, height: int
+) -> Rectangle:
+    """Where a label covers no other one: above its box, in its top, below it, in its bottom."""
+    x1, y1, _, y2 = box
+    left = min(max(x1, 0), width - size[0])
+    tops = [y1 - size[1], y1, y2 + 1, y2 - size[1] + 1]
+    places = [
+        (left, top, left + size[0] - 1, top + size[1] - 1) for top in tops if 0 <= top <= height - size[1]
+    ]
+    if not places:  # a box so low or flat that only the image itself holds the label
+        top = min(max(y1, 0), height - size[1])
+        places = [(left, top, left + size[0] - 1, top + size[1] - 1)]
+    return next((p for p in places if not any(_overlap(p, other) for other in taken)), places[0])
+
+
+def _overlap(a: Rectangle, b: Rectangle) -> bool:
+    return a[0] <= b[2] and b[0] <= a[2] and a[1] <= b[3] and b[1] <= a[3]
+
+
+def _ink(colour: Colour) -> Colour:
+    """Black or white, whichever is easier to read on the colour (luma of ITU-R BT.601)."""
+    luma = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
+    return (0, 0, 0) if luma > 140 else (255, 255, 255)

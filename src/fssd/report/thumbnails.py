@@ -1,0 +1,109 @@
+"""Small pictures for pages: an image or a part of it, boxes drawn after scaling, as a data URI."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from fssd.data.sample import Image
+from fssd.evaluation.pairing import Floats
+from fssd.inference.draw import Colour, draw_boxes
+from fssd.report.html import Html, file_link, tag
+
+QUALITY = 80  # of a JPEG
+TEXT, LARGE_TEXT = 14, 16  # pixels, the height of names on boxes of whole images, of parts of them
+LINE = 2  # pixels, the width of a box
+LARGEST_GROWTH = 4.0  # times that a part of an image is enlarged
+
+# Okabe and Ito 2008: told apart by colour-blind people, and on most photographs.
+RIGHT: Colour = (86, 180, 233)
+FALSE: Colour = (213, 94, 0)
+FOUND: Colour = (0, 158, 115)
+MISSED: Colour = (240, 228, 66)
+
+
+class Mark(NamedTuple):
+    """One box to draw: (4,) xyxy pixels of the image, the text on it ("" for none), its colour."""
+
+    box: Floats
+    text: str
+    colour: Colour
+
+
+class View(NamedTuple):
+    """A picture of a page. shape: (height, width) in pixels. uri: `data:image/jpeg;base64,...`."""
+
+    shape: tuple[int, int]
+    uri: str
+
+
+def whole(image: Image, marks: Sequence[Mark], side: int = 480) -> View:
+    """An image, at most `side` pixels wide and three quarters of that high."""
+    height, width = image.shape[:2]
+    scale = min(1.0, side / width, 0.75 * side / height)
+    return _view(image, marks, (0, 0, width, height), scale, TEXT)
+
+
+def around(image: Image, box: Floats, marks: Sequence[Mark], side: int = 250) -> View:
+    """The square around a box, (4,) xyxy pixels, with as much again on its sides; `side` pixels at most."""
+    height, width = image.shape[:2]
+    reach = max(2.0 * float(max(box[2] - box[0], box[3] - box[1])), 48.0)
+    spans = [
+        _span(float(box[axis] + box[axis + 2]) / 2, reach, limit) for axis, limit in ((0, width), (1, height))
+    ]
+    (left, right), (top, bottom) = spans
+    scale = min(side / max(right - left, bottom - top), LARGEST_GROWTH)
+    return _view(image, marks, (left, top, right, bottom), scale, LARGE_TEXT)
+
+
+def figure(view: View, file: Path, folder: Path, alt: str, *caption: object) -> Html:
+    """A picture that links to its file, for a page in `folder`, and what is to be said of it."""
+    link = tag("a", picture(view, alt), href=file_link(file, folder))
+    return tag("figure", link, tag("figcaption", *caption))
+
+
+def picture(view: View, alt: str) -> Html:
+    """The picture alone."""
+    height, width = view.shape
+    return tag("img", src=view.uri, alt=alt, width=width, height=height, loading="lazy")
+
+
+def _span(middle: float, reach: float, limit: int) -> tuple[int, int]:
+    """The part of 0..limit that is `reach` long and has `middle` in it, as near to its middle as it can."""
+    length = min(round(reach), limit)
+    start = min(max(round(middle - length / 2), 0), limit - length)
+    return start, start + length
+
+
+def _view(
+    image: Image, marks: Sequence[Mark], part: tuple[int, int, int, int], scale: float, text: int
+) -> View:
+    left, top, right, bottom = part
+    shown = image[top:bottom, left:right]
+    size = max(1, round(scale * (right - left))), max(1, round(scale * (bottom - top)))
+    way = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    shown = np.asarray(cv2.resize(shown, size, interpolation=way), np.uint8)
+    factor = np.array([size[0] / (right - left), size[1] / (bottom - top)] * 2)
+    boxes = np.array([(mark.box - [left, top, left, top]) * factor for mark in marks], np.float32)
+    drawn = draw_boxes(
+        shown,
+        boxes.reshape(-1, 4),
+        [mark.text for mark in marks],
+        [mark.colour for mark in marks],
+        text,
+        LINE,
+    )
+    return View((size[1], size[0]), _jpeg(drawn))
+
+
+def _jpeg(image: Image) -> str:
+    data: Any
+    _, data = cv2.imencode(
+        ".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
+    )
+    return f"data:image/jpeg;base64,{base64.b64encode(data.tobytes()).decode('ascii')}"

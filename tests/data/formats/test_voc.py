@@ -1,0 +1,277 @@
+"""Pascal VOC folders: splits, class order, boxes, and every fault with file and place."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from fssd.data.formats.voc import VOC_CLASSES, read_voc
+from fssd.data.sample import DataSet, Problem
+from fssd.errors import DataError
+
+BOX = (10, 20, 30, 40)
+REAL = os.environ.get("FSSD_TEST_DATA", "")
+needs_data = pytest.mark.skipif(not REAL, reason="FSSD_TEST_DATA does not name a folder of data sets")
+
+
+def obj(name: str = "dog", box: tuple[object, ...] = BOX, extra: str = "") -> str:
+    tags = "".join(
+        f"<{tag}>{value}</{tag}>" for tag, value in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)
+    )
+    return f"<object><name>{name}</name>{extra}<bndbox>{tags}</bndbox></object>"
+
+
+def xml(
+    *objects: str, size: str = "<size><width>100</width><height>80</height></size>", filename: str = ""
+) -> str:
+    return f"<annotation><filename>{filename}</filename>{size}{''.join(objects)}</annotation>"
+
+
+def write(root: Path, image_id: str, content: str, extension: str | None = ".jpg") -> Path:
+    for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    if extension is not None:
+        cv2.imwrite(str(root / "JPEGImages" / f"{image_id}{extension}"), np.zeros((80, 100, 3), np.uint8))
+    file = root / "Annotations" / f"{image_id}.xml"
+    file.write_text(content, encoding="utf-8")
+    return file
+
+
+def write_set(root: Path, split: str, *lines: str) -> Path:
+    file = root / "ImageSets" / "Main" / f"{split}.txt"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(line + "\n" for line in lines))
+    return file
+
+
+def ids(data: DataSet) -> list[str]:
+    return [record.image_id for record in data.records]
+
+
+def only_error(data: DataSet) -> Problem:
+    """The single problem of a set whose single image has an error."""
+    assert not data.records
+    (problem,) = data.problems
+    assert problem.severity == "error"
+    return problem
+
+
+def test_boxes_are_taken_as_they_stand(tmp_path: Path) -> None:
+    file = write(
+        tmp_path,
+        "a",
+        xml(obj("dog", (1, 2.5, 100, 80)), obj("cat", BOX, "<difficult>1</difficult>"), obj("dog", BOX)),
+    )
+    write_set(tmp_path, "train", "a")
+    data = read_voc(tmp_path, "train")
+    (record,) = data.records
+    assert data.problems == () and len(data) == 1
+    assert record.path == tmp_path / "JPEGImages" / "a.jpg" and record.source == file
+    assert (record.width, record.height) == (100, 80)
+    assert record.boxes.dtype == np.float32
+    assert record.boxes.tolist() == [[1, 2.5, 100, 80], [10, 20, 30, 40], [10, 20, 30, 40]]
+    assert [data.classes[label] for label in record.labels] == ["dog", "cat", "dog"]
+    assert record.difficult.tolist() == [False, True, False]
+    assert not record.crowd.any()
+
+
+def test_background_image(tmp_path: Path) -> None:
+    write(tmp_path, "a", xml())
+    (record,) = read_voc(tmp_path, None).records
+    assert record.boxes.shape == (0, 4) and record.labels.shape == (0,)
+
+
+def test_voc_classes_keep_their_order_even_if_few_occur(tmp_path: Path) -> None:
+    original = tmp_path / "VOC2012"
+    original.mkdir()
+    write(original, "a", xml(obj("dog"), obj("cat")))
+    data = read_voc(original, None)
+    assert data.classes == VOC_CLASSES and len(VOC_CLASSES) == 20
+    assert data.records[0].labels.tolist() == [11, 7]
+
+
+def test_a_users_own_folder_has_the_classes_that_occur_in_it(tmp_path: Path) -> None:
+    write(tmp_path, "a", xml(obj("person"), obj("car")))
+    assert read_voc(tmp_path, None).classes == ("car", "person")
+
+
+def test_other_classes_are_sorted_over_all_splits(tmp_path: Path) -> None:
+    write(tmp_path, "a", xml(obj("dog")))
+    write(tmp_path, "b", xml(obj("ant")))
+    write_set(tmp_path, "train", "a")
+    write_set(tmp_path, "val", "b")
+    assert read_voc(tmp_path, "train").classes == read_voc(tmp_path, "val").classes == ("ant", "dog")
+
+
+def test_given_classes_and_an_unknown_one(tmp_path: Path) -> None:
+    file = write(tmp_path, "a", xml(obj("cat"), obj("dig")))
+    data = read_voc(tmp_path, None, ["dog", "cat"])
+    problem = only_error(data)
+    assert data.classes == ("dog", "cat")
+    assert (problem.file, problem.place) == (file, "object 2 (dig)")
+    assert "unknown class 'dig'" in problem.reason and "did you mean 'dog'" in problem.reason
+
+
+def test_years_are_found_joined_and_chosen(tmp_path: Path) -> None:
+    for year, name in (("VOC2007", "a"), ("VOC2012", "b")):
+        write(tmp_path / year, name, xml(obj()))
+        write_set(tmp_path / year, "trainval", name)
+    write(tmp_path / "VOC2007", "c", xml())
+    write_set(tmp_path / "VOC2007", "test", "c")
+    assert ids(read_voc(tmp_path, "trainval")) == ["a", "b"]
+    assert ids(read_voc(tmp_path, "2012_trainval")) == ["b"]
+    assert ids(read_voc(tmp_path, "2007_trainval+2012_trainval")) == ["a", "b"]
+    assert ids(read_voc(tmp_path, "2007_test + 2012_trainval")) == ["c", "b"]
+    assert ids(read_voc(tmp_path, "test")) == ["c"]
+    assert ids(read_voc([tmp_path / "VOC2012", tmp_path / "VOC2007"], "trainval")) == ["b", "a"]
+    with pytest.raises(DataError, match="2012_test"):
+        read_voc(tmp_path, "2012_test")
+
+
+def test_same_stem_in_two_years_stays_two_images(tmp_path: Path) -> None:
+    for year in ("VOC2007", "VOC2012"):
+        write(tmp_path / year, "a", xml())
+        write_set(tmp_path / year, "train", "a")
+    data = read_voc(tmp_path, "train")
+    assert ids(data) == ["1:a", "2:a"]
+    assert [record.path.parts[-3] for record in data.records] == ["VOC2007", "VOC2012"]
+
+
+def test_an_image_in_two_parts_is_used_once(tmp_path: Path) -> None:
+    write(tmp_path, "a", xml())
+    write_set(tmp_path, "train", "a")
+    both = write_set(tmp_path, "trainval", "a")
+    data = read_voc(tmp_path, "train+trainval")
+    assert ids(data) == ["a"]
+    assert [(problem.severity, problem.file) for problem in data.problems] == [("warning", both)]
+
+
+def test_flags_and_blank_lines(tmp_path: Path) -> None:
+    for name in "abc":
+        write(tmp_path, name, xml())
+    write_set(tmp_path, "dog_train", "a  1", "b -1", "", "c  0")
+    assert ids(read_voc(tmp_path, "dog_train")) == ["a", "c"]
+
+
+@pytest.mark.parametrize(
+    ("extension", "filename"), [(".png", "a.jpg"), (".jpeg", ""), (".JPG", "a"), (".bmp", "x.bmp")]
+)
+def test_image_is_found_whatever_its_extension(tmp_path: Path, extension: str, filename: str) -> None:
+    write(tmp_path, "a", xml(filename=filename), extension=None)
+    (tmp_path / "JPEGImages" / f"a{extension}").touch()
+    assert read_voc(tmp_path, None).records[0].path.name == f"a{extension}"
+
+
+def test_image_named_by_the_xml(tmp_path: Path) -> None:
+    write(tmp_path, "a", xml(filename="other.jpg"), extension=None)
+    (tmp_path / "JPEGImages" / "other.jpg").touch()
+    assert read_voc(tmp_path, None).records[0].path.name == "other.jpg"
+
+
+def test_images_are_not_opened(tmp_path: Path) -> None:
+    write(tmp_path, "a", xml(obj()), extension=None)
+    (tmp_path / "JPEGImages" / "a.jpg").write_text("no image")
+    assert read_voc(tmp_path, None).problems == ()
+
+
+def test_missing_split_names_file_and_splits(tmp_path: Path) -> None:
+    write(tmp_path, "a", xml())
+    write_set(tmp_path, "val", "a")
+    write_set(tmp_path, "test", "a")
+    write_set(tmp_path, "dog_val", "a -1")
+    with pytest.raises(DataError, match=r"no split 'train'; splits here: val, test$") as caught:
+        read_voc(tmp_path, "train")
+    assert caught.value.file == tmp_path / "ImageSets" / "Main" / "train.txt"
+
+
+def test_no_image_sets_at_all(tmp_path: Path) -> None:
+    write(tmp_path, "a", xml())
+    with pytest.raises(DataError, match=r"train\.txt: .*no image set at all"):
+        read_voc(tmp_path, "train")
+    assert ids(read_voc(tmp_path, None)) == ["a"]
+
+
+def test_empty_split(tmp_path: Path) -> None:
+    write(tmp_path, "a", xml())
+    file = write_set(tmp_path, "train", "", " ")
+    with pytest.raises(DataError, match="split 'train' lists no image") as caught:
+        read_voc(tmp_path, "train")
+    assert caught.value.file == file
+
+
+def test_not_a_voc_folder(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="Annotations and JPEGImages"):
+        read_voc(tmp_path, "train")
+
+
+def test_missing_image_and_missing_annotation(tmp_path: Path) -> None:
+    write(tmp_path, "a", xml(obj()), extension=None)
+    listed = write_set(tmp_path, "train", "a", "b")
+    data = read_voc(tmp_path, "train")
+    assert not data.records
+    image, annotation = data.problems
+    assert image.file == tmp_path / "JPEGImages" / "a.jpg" and "missing" in image.reason
+    assert (annotation.file, annotation.place) == (listed, "line 2 (b)")
+    assert "b.xml" in annotation.reason
+
+
+FAULTS = {
+    "no size": (xml(size=""), "", "has no <size>"),
+    "zero size": (xml(size="<size><width>0</width><height>0</height></size>"), "size", "0 x 0"),
+    "half a size": (xml(size="<size><width>9</width></size>"), "size", "<height>"),
+    "not well-formed": (xml(obj())[:-5], "", "not well-formed"),
+    "empty": ("", "", "not well-formed"),
+    "no name": (xml(obj(), obj(" ")), "object 2", "no <name>"),
+    "no bndbox": (xml(obj(), "<object><name>cat</name></object>"), "object 2 (cat)", "no <bndbox>"),
+    "word": (xml(obj(box=(1, "left", 5, 6))), "object 1 (dog)", "<ymin> is 'left'"),
+    "no xmax": (xml(obj().replace("xmax", "xmox")), "object 1 (dog)", "<xmax> is ''"),
+    "nan": (xml(obj(box=("nan", 1, 5, 6))), "object 1 (dog)", "not a finite number"),
+    "infinite": (xml(obj(box=(1, 1, "1e999", 6))), "object 1 (dog)", "not a finite number"),
+    "huge": (xml(obj(box=(1, 1, "1e300", 6))), "object 1 (dog)", "no usable number"),
+    "xmax = xmin": (xml(obj(), obj(box=(5, 1, 5, 6))), "object 2 (dog)", "xmax <= xmin"),
+    "ymax < ymin": (xml(obj(box=(5, 7, 8, 6))), "object 1 (dog)", "ymax <= ymin"),
+    "right of it": (xml(obj(box=(100, 1, 120, 6))), "object 1 (dog)", "outside the image of 100 x 80"),
+    "above it": (xml(obj(box=(1, -9, 12, 0))), "object 1 (dog)", "outside the image of 100 x 80"),
+}
+
+
+@pytest.mark.parametrize("fault", list(FAULTS))
+def test_faults_leave_the_image_out(tmp_path: Path, fault: str) -> None:
+    content, place, reason = FAULTS[fault]
+    file = write(tmp_path, "a", content)
+    problem = only_error(read_voc(tmp_path, None))
+    assert (problem.file, problem.place) == (file, place)
+    assert reason in problem.reason
+
+
+def test_a_box_that_leaves_the_image_is_clipped(tmp_path: Path) -> None:
+    file = write(tmp_path, "a", xml(obj(box=(-5, 2, 104, 81)), obj(box=(0, 0, 100.4, 80))))
+    data = read_voc(tmp_path, None)
+    assert data.records[0].boxes.tolist() == [[0, 2, 100, 80], [0, 0, 100, 80]]
+    (problem,) = data.problems  # 0.4 pixels are rounding, no finding
+    assert (problem.severity, problem.file, problem.place) == ("warning", file, "object 1 (dog)")
+
+
+def test_a_bad_image_does_not_spoil_the_others(tmp_path: Path) -> None:
+    write(tmp_path, "a", xml(size=""))
+    write(tmp_path, "b", xml(obj()))
+    data = read_voc(tmp_path, None)
+    assert ids(data) == ["b"] and len(data.problems) == 1 and data.facts["images"] == 2
+
+
+@needs_data
+def test_real_animals() -> None:
+    data = read_voc(Path(REAL) / "voc2012-animals" / "VOCdevkit", "2012_val")
+    assert len(data) == 599 and data.problems == () and data.classes == VOC_CLASSES
+
+
+@needs_data
+def test_real_blood_cells() -> None:
+    data = read_voc(Path(REAL) / "bccd", "trainval+test")
+    assert data.classes == ("Platelets", "RBC", "WBC") and data.facts["images"] == 364
+    faults = [(problem.file.stem, problem.place) for problem in data.problems]
+    assert faults == [("BloodImage_00338", "object 13 (RBC)"), ("BloodImage_00343", "object 4 (RBC)")]
