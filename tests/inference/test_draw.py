@@ -10,7 +10,8 @@ import pytest
 
 from fssd.inference import draw
 from fssd.inference.detections import Detections
-from fssd.inference.draw import class_colour, draw_boxes, draw_detections
+from fssd.inference.detections import draw_detections
+from fssd.inference.draw import class_colour, draw_boxes
 
 GREY = 100
 

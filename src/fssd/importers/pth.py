@@ -9,8 +9,9 @@ from fssd.errors import CheckpointError, ConfigError, nearest
 from fssd.importers import pytorchssd, ssd_pytorch, torchvision_ssd
 from fssd.importers.foreign import Foreign, Wanted, check_name
 from fssd.importers.imported import Imported
-from fssd.model.build import DESIGNS
-from fssd.weights.pretrained import VGG_PLACES, read_state_dict, vgg16_layers, vgg16_names
+from fssd.model.designs import DESIGNS
+from fssd.backbones.vgg_weights import VGG_PLACES, vgg16_layers, vgg16_names
+from fssd.weights.pretrained import read_state_dict
 
 BACKBONE = "vgg16"
 NAMES = (*(name for name, design in DESIGNS.items() if design.backbone == "vgg16"), BACKBONE)

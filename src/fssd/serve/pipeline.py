@@ -21,7 +21,7 @@ from torch import Tensor
 
 from fssd.inference.detections import Detections
 from fssd.inference.detector import Detector
-from fssd.inference.draw import draw_detections
+from fssd.inference.detections import draw_detections
 from fssd.runtimes.cores import usable_cores
 from fssd.serve.answers import encode_png
 from fssd.serve.batching import Batcher, Predict, batch_sizes
