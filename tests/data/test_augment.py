@@ -219,18 +219,29 @@ def test_each_sampler_keeps_its_least_iou() -> None:
         assert overlaps and min(overlaps) >= least - 0.02  # crops are whole pixels, patches are not
 
 
-def test_patches_fit_and_their_aspect_is_drawn_from_the_clamped_range() -> None:
+def test_patches_have_the_area_of_their_scale_and_fit() -> None:
     patches = draw_patches(np.random.default_rng(0), 6, 5000).reshape(-1, 4)
     assert patches.min() >= 0 and patches.max() <= 1 + 1e-12
+    area = (patches[:, 2] - patches[:, 0]) * (patches[:, 3] - patches[:, 1])
+    scale = np.sqrt(area)
+    assert scale.min() >= 0.3 - 1e-9 and scale.max() <= 1
+    assert scale.mean() == pytest.approx(0.65, abs=0.01)
+
+
+def test_a_patch_has_the_full_width_or_height_where_its_aspect_was_clamped() -> None:
+    # Scale s is U(0.3, 1) and the aspect a is U(0.5, 2), then clamped to [s^2, 1 / s^2]; both ends can only
+    # be reached for s > sqrt(0.5).
+    # Full width is a >= 1 / s^2: the integral of (2 - 1 / s^2) / 1.5 ds / 0.7 from sqrt(0.5) to 1
+    #   = [2 s + 1 / s] / 1.05 = (3 - 2 sqrt(2)) / 1.05 = 16.34 %.
+    # Full height is a <= s^2: the integral of (s^2 - 0.5) / 1.5 ds / 0.7
+    #   = [s^3 / 3 - s / 2] / 1.05 = (sqrt(2) - 1) / 6 / 1.05 = 6.57 %.
+    patches = draw_patches(np.random.default_rng(0), 6, 20_000).reshape(-1, 4)
     width, height = patches[:, 2] - patches[:, 0], patches[:, 3] - patches[:, 1]
-    area, aspect = width * height, width / height
-    assert area.min() >= 0.3**2 - 1e-9 and area.max() <= 1
-    lowest, highest = np.maximum(0.5, area), np.minimum(2, 1 / area)
-    assert (aspect >= lowest - 1e-9).all() and (aspect <= highest + 1e-9).all()
-    # Drawn from the clamped range, so uniform in it, rather than drawn and then clamped to its ends.
-    place = (aspect - lowest) / (highest - lowest)
-    np.testing.assert_allclose(np.histogram(place, bins=5, range=(0, 1))[0] / len(place), 0.2, atol=0.02)
-    assert np.sqrt(area).mean() == pytest.approx(0.65, abs=0.01)
+    assert (width == 1).mean() == pytest.approx(0.1634, abs=0.005)  # more than 4 standard deviations
+    assert (height == 1).mean() == pytest.approx(0.0657, abs=0.005)
+    free = (width < 1) & (height < 1) & (width * height < 0.5)  # never clamped: all of U(0.5, 2)
+    counts = np.histogram((width / height)[free], bins=5, range=(0.5, 2))[0]
+    np.testing.assert_allclose(counts / free.sum(), 0.2, atol=0.02)
 
 
 def test_image_without_objects_is_used_whole() -> None:
