@@ -130,7 +130,7 @@ def first_batch(config: TrainConfig) -> Batch:
     assert config.data is not None
     dataset = open_data(config.data, config.train_split)
     size = 512 if "512" in config.model else 300
-    views = Views(dataset, size, config.seed, config.augment, config.difficult, config.jpeg)
+    views = Views(dataset, size, config.seed, config.augment, config.difficult, config.jpeg, config.crowds)
     return _load_first(views, config.batch_size)
 
 

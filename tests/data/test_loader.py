@@ -153,6 +153,12 @@ def test_difficult_and_crowd(data: DataSet) -> None:
     everything = np.arange(count)
     assert np.array_equal(load_sample(record).boxes, old.boxes[everything != 1])
     assert np.array_equal(load_sample(record, difficult=False).boxes, old.boxes[everything > 1])
+    assert np.array_equal(load_sample(record, crowds=True).boxes, old.boxes)
+    assert np.array_equal(load_sample(record, difficult=False, crowds=True).boxes, old.boxes[everything != 0])
+    one = DataSet(data.classes, (record,))
+    for crowds, objects in ((False, count - 1), (True, count)):
+        view = Views(one, SIZE, 0, "none", difficult=True, crowds=crowds)[0]
+        assert len(view.boxes) == objects  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -93,6 +93,25 @@ def test_updates_are_those_of_plain_code(
         torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-6, msg=name)
 
 
+def test_the_configuration_chooses_the_objects_to_train_on(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Views] = []
+
+    class Stop(Exception):
+        pass
+
+    def batches(views: Views, *_: Any, **__: Any) -> None:
+        made.append(views)
+        raise Stop
+
+    monkeypatch.setattr(loop, "training_batches", batches)
+    for number, (difficult, crowds) in enumerate([(True, False), (False, True)]):
+        with pytest.raises(Stop):
+            train(small(scenes, tmp_path / str(number), difficult=difficult, crowds=crowds))
+        assert (made[-1].difficult, made[-1].crowds) == (difficult, crowds)
+
+
 def _plain_training(config: TrainConfig, backbone: nn.Module) -> dict[str, Tensor]:
     """SGD as it stands in Caffe's documentation: v = m v + g + decay w, w = w - rate v."""
     data = open_data(config.data or "", "train")

@@ -34,7 +34,14 @@ class Views(Dataset[Any]):
     """
 
     def __init__(
-        self, dataset: DataSet, size: int, seed: int, recipe: str, difficult: bool, jpeg: bool = False
+        self,
+        dataset: DataSet,
+        size: int,
+        seed: int,
+        recipe: str,
+        difficult: bool,
+        jpeg: bool = False,
+        crowds: bool = False,
     ) -> None:
         self.dataset = dataset
         self.size = size
@@ -42,6 +49,7 @@ class Views(Dataset[Any]):
         self.recipe = recipe
         self.difficult = difficult
         self.jpeg = jpeg
+        self.crowds = crowds
 
     def __getitem__(self, place: int) -> Sample | DataError:
         try:
@@ -52,7 +60,7 @@ class Views(Dataset[Any]):
     def _view(self, place: int) -> Sample:
         epoch, position = divmod(place, len(self.dataset))
         index = int(_order(self.seed, epoch, len(self.dataset))[position])
-        sample = load_sample(self.dataset.records[index], self.difficult)
+        sample = load_sample(self.dataset.records[index], self.difficult, self.crowds)
         if self.recipe == "none":
             return resize(sample, self.size)
         return augment(
@@ -64,9 +72,9 @@ class Views(Dataset[Any]):
         )
 
 
-def load_sample(record: Record, difficult: bool = True) -> Sample:
-    """Decode a record for training, without crowds and, if asked, difficult objects. Raises ImageError."""
-    keep = ~record.crowd if difficult else ~(record.crowd | record.difficult)
+def load_sample(record: Record, difficult: bool = True, crowds: bool = False) -> Sample:
+    """Decode a record for training; difficult, crowds: keep objects with that flag. Raises ImageError."""
+    keep = (~record.difficult | difficult) & (~record.crowd | crowds)
     image = read_fitting(record)
     return Sample(image, record.boxes[keep], record.labels[keep], record.difficult[keep], str(record.path))
 

@@ -249,6 +249,7 @@ class _Run:
             config.augment,
             config.difficult,
             config.jpeg,
+            config.crowds,
         )
         if self.place.is_first:
             draw_batches(self.out, views)
