@@ -14,13 +14,14 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from fssd.data.augment import RECIPES, augment, resize, sample_rng
 from fssd.data.decode import read_image
+from fssd.data.geometry import Geometry
 from fssd.data.sample import DataSet, Image, Record, Sample
 from fssd.errors import DataError, ImageError
 from fssd.heads.multibox.loss import Target
 
 
 class Batch(NamedTuple):
-    """images: (B, 3, S, S) uint8 RGB. targets: B of them. names: the image files, for messages."""
+    """images: (B, 3, H, W) uint8 RGB. targets: B of them. names: the image files, for messages."""
 
     images: Tensor
     targets: list[Target]
@@ -36,7 +37,7 @@ class Views(Dataset[Any]):
     def __init__(
         self,
         dataset: DataSet,
-        size: int,
+        geometry: Geometry,
         seed: int,
         recipe: str,
         difficult: bool,
@@ -44,7 +45,7 @@ class Views(Dataset[Any]):
         crowds: bool = False,
     ) -> None:
         self.dataset = dataset
-        self.size = size
+        self.geometry = geometry
         self.seed = seed
         self.recipe = recipe
         self.difficult = difficult
@@ -62,10 +63,10 @@ class Views(Dataset[Any]):
         index = int(_order(self.seed, epoch, len(self.dataset))[position])
         sample = load_sample(self.dataset.records[index], self.difficult, self.crowds)
         if self.recipe == "none":
-            return resize(sample, self.size)
+            return resize(sample, self.geometry)
         return augment(
             sample,
-            self.size,
+            self.geometry,
             sample_rng(self.seed, epoch, index),
             recipe=RECIPES[self.recipe],
             jpeg=self.jpeg,
@@ -153,11 +154,11 @@ def _start_worker(_: int) -> None:
 
 
 class Pictures(Dataset[Any]):
-    """Images of a data set warped for evaluation, in order: ((3, S, S) uint8 RGB, stored (width, height))."""
+    """Images of a data set for evaluation, in order: ((3, H, W) uint8 RGB, stored (width, height))."""
 
-    def __init__(self, records: tuple[Record, ...], size: int) -> None:
+    def __init__(self, records: tuple[Record, ...], geometry: Geometry) -> None:
         self.records = records
-        self.size = size
+        self.geometry = geometry
 
     def __len__(self) -> int:
         return len(self.records)
@@ -168,8 +169,7 @@ class Pictures(Dataset[Any]):
         except DataError as error:
             return error
         height, width = image.shape[:2]
-        warped = cv2.resize(image, (self.size, self.size), interpolation=cv2.INTER_LINEAR)
-        return torch.from_numpy(warped).permute(2, 0, 1), (width, height)
+        return torch.from_numpy(self.geometry.apply(image)).permute(2, 0, 1), (width, height)
 
 
 Picture = tuple[Tensor, tuple[int, int]]

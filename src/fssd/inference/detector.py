@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from fssd import boxes as box_maths
 from fssd.data.decode import convert_picture, read_image
+from fssd.data.geometry import Warp
 from fssd.data.loader import Pictures, picture_batches
 from fssd.data.sample import DataSet, Image
 from fssd.errors import ConfigError, ImageError
@@ -125,7 +126,8 @@ class Detector:
         **settings: Any,
     ) -> Iterator[Detections]:
         """Detections for every record of a data set, in order, with the settings that papers evaluate at."""
-        batches = picture_batches(Pictures(dataset.records, self.image_size), batch_size, workers)
+        pictures = Pictures(dataset.records, Warp((self.image_size, self.image_size)))
+        batches = picture_batches(pictures, batch_size, workers)
         for images, sizes in batches:
             yield from self.finish(self.runner.predict(images), sizes, score=score, **settings)
 
