@@ -32,6 +32,7 @@ from fssd.bench.measure import use_threads
 from fssd.bench.timing import Spread, ratio, spread
 from fssd.cli.train import parse_options
 from fssd.config import TrainConfig, load_config, with_values
+from fssd.data.geometry import Warp
 from fssd.data.loader import Batch, BatchPlaces, Views, training_batches
 from fssd.data.scenes import make_scenes
 from fssd.data.source import open_data
@@ -130,7 +131,8 @@ def first_batch(config: TrainConfig) -> Batch:
     assert config.data is not None
     dataset = open_data(config.data, config.train_split)
     size = 512 if "512" in config.model else 300
-    views = Views(dataset, size, config.seed, config.augment, config.difficult, config.jpeg)
+    warp = Warp((size, size))
+    views = Views(dataset, warp, config.seed, config.augment, config.difficult, config.jpeg, config.crowds)
     return _load_first(views, config.batch_size)
 
 

@@ -69,6 +69,10 @@ def test_schedules_are_the_recorded_ones(
     assert (config.warmup, config.ema, config.clip_norm, config.bias_lr) == (0, 0, 0, 2)
 
 
+def test_only_the_script_of_fssd512_on_coco_trains_on_crowds() -> None:
+    assert [path.stem for path in ROWS if load_config(path).crowds] == ["fssd512-coco"]
+
+
 @pytest.mark.parametrize(
     ("name", "learnable"),
     [

@@ -96,6 +96,9 @@ class TrainConfig:
     """Encode and decode the image between the steps of "ssd", as the Caffe data layer does unasked; slow."""
     difficult: bool = True
     """Train on objects marked difficult (Caffe on VOC: yes)."""
+    crowds: bool = False
+    """Train on crowd regions (COCO iscrowd), one box for many objects; of the released scripts only FSSD512's
+    on COCO does."""
     seed: int = 0
     """Seed of the new weights, the order of images and every random choice of the augmentation."""
     workers: int = 1

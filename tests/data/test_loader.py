@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from fssd.data.augment import RECIPES, augment, resize, sample_rng
+from fssd.data.geometry import Warp
 from fssd.data.loader import (
     Batch,
     BatchPlaces,
@@ -27,6 +28,7 @@ from fssd.data.source import open_data
 from fssd.errors import ImageError
 
 SIZE = 64  # pixels; the loader does not care
+WARP = Warp((SIZE, SIZE))
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +37,7 @@ def data(scenes: Path) -> DataSet:
 
 
 def views(data: DataSet, seed: int = 0, recipe: str = "none") -> Views:
-    return Views(data, SIZE, seed, recipe, difficult=True)
+    return Views(data, WARP, seed, recipe, difficult=True)
 
 
 def batches(
@@ -119,7 +121,7 @@ def test_a_view_is_the_augmented_image(data: DataSet) -> None:
     index = int(order[2])
     place = len(data) + 2  # third of the second pass
     sample = load_sample(data.records[index])
-    expected = augment(sample, SIZE, sample_rng(7, 1, index), recipe=RECIPES["ssd"])
+    expected = augment(sample, WARP, sample_rng(7, 1, index), recipe=RECIPES["ssd"])
     found = views(data, seed=7, recipe="ssd")[place]
     assert not isinstance(found, ImageError)
     assert np.array_equal(found.image, expected.image)
@@ -132,7 +134,7 @@ def test_without_augmentation_an_image_is_only_resized(data: DataSet) -> None:
     assert batch.images.shape == (12, 3, SIZE, SIZE)
     assert batch.images.dtype == torch.uint8
     for image, target, name in zip(*batch, strict=True):
-        expected = resize(load_sample(by_name[name]), SIZE)
+        expected = resize(load_sample(by_name[name]), WARP)
         assert np.array_equal(image.permute(1, 2, 0).numpy(), expected.image)
         assert target.boxes.numpy() == pytest.approx(by_name[name].boxes * (SIZE / 300), rel=1e-6)
         assert np.array_equal(target.labels.numpy(), by_name[name].labels)
@@ -153,6 +155,12 @@ def test_difficult_and_crowd(data: DataSet) -> None:
     everything = np.arange(count)
     assert np.array_equal(load_sample(record).boxes, old.boxes[everything != 1])
     assert np.array_equal(load_sample(record, difficult=False).boxes, old.boxes[everything > 1])
+    assert np.array_equal(load_sample(record, crowds=True).boxes, old.boxes)
+    assert np.array_equal(load_sample(record, difficult=False, crowds=True).boxes, old.boxes[everything != 0])
+    one = DataSet(data.classes, (record,))
+    for crowds, objects in ((False, count - 1), (True, count)):
+        view = Views(one, WARP, 0, "none", difficult=True, crowds=crowds)[0]
+        assert len(view.boxes) == objects  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -168,12 +176,12 @@ def test_damaged_image_is_named(data: DataSet, tmp_path: Path, workers: int) -> 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_pictures_come_in_order(data: DataSet, workers: int) -> None:
-    found = list(picture_batches(Pictures(data.records, SIZE), 5, workers))
+    found = list(picture_batches(Pictures(data.records, WARP), 5, workers))
     assert [len(images) for images, _ in found] == [5, 5, 2]
     assert [size for _, sizes in found for size in sizes] == [(300, 300)] * 12
     stacked = torch.cat([images for images, _ in found])
     for image, record in zip(stacked, data.records, strict=True):
-        expected = resize(load_sample(record), SIZE).image
+        expected = resize(load_sample(record), WARP).image
         assert np.array_equal(image.permute(1, 2, 0).numpy(), expected)
 
 
@@ -181,21 +189,22 @@ def test_pictures_come_in_order(data: DataSet, workers: int) -> None:
 def test_damaged_picture_is_named(data: DataSet, tmp_path: Path, workers: int) -> None:
     broken, file = damaged(data, tmp_path, 7)
     with pytest.raises(ImageError, match="truncated") as caught:
-        list(picture_batches(Pictures(broken.records, SIZE), 3, workers))
+        list(picture_batches(Pictures(broken.records, WARP), 3, workers))
     assert caught.value.file == file
 
 
 FORK = """
 import sys
 import cv2, numpy as np
+from fssd.data.geometry import Warp
 from fssd.data.loader import BatchPlaces, Pictures, Views, picture_batches, training_batches
 from fssd.data.source import open_data
 
 cv2.setNumThreads(2)
 cv2.resize(np.zeros((2000, 2000, 3), np.uint8), (1500, 1500))  # makes OpenCV start its pool of threads
 data = open_data(sys.argv[1], "train")
-trained = list(training_batches(Views(data, 64, 0, "ssd", True), BatchPlaces(0, 2, 2), 1))
-looked = list(picture_batches(Pictures(data.records, 64), 6, 1))
+trained = list(training_batches(Views(data, Warp((64, 64)), 0, "ssd", True), BatchPlaces(0, 2, 2), 1))
+looked = list(picture_batches(Pictures(data.records, Warp((64, 64))), 6, 1))
 print(len(trained), len(looked), cv2.getNumThreads())
 """
 

@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from fssd.data.geometry import Warp
 from fssd.data.loader import BatchPlaces, Views, training_batches
 from fssd.data.source import open_data
 from fssd.heads.multibox.loss import multibox_loss
@@ -100,7 +101,7 @@ def by_hand(scenes: Path, backbone: nn.Module) -> dict[str, Tensor]:
         network = build_model(
             "fssd300-vgg16", len(data.classes), backbone=backbone, norm="none", sources=["fine"]
         )
-    views = Views(data, 300, 6, "none", True)
+    views = Views(data, Warp((300, 300)), 6, "none", True)
     halves = [training_batches(views, BatchPlaces(0, 6, 1, rank, 2), 0) for rank in range(2)]
     weights = [p for name, p in network.named_parameters() if not name.endswith("bias")]
     biases = [p for name, p in network.named_parameters() if name.endswith("bias")]

@@ -18,6 +18,7 @@ import yaml
 from torch import Tensor, nn
 
 from fssd.config import TrainConfig, load_config, resolve
+from fssd.data.geometry import Warp
 from fssd.data.loader import BatchPlaces, Views, training_batches
 from fssd.data.source import open_data
 from fssd.errors import ConfigError, DataError, FssdError, TrainingError
@@ -93,13 +94,29 @@ def test_updates_are_those_of_plain_code(
         torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-6, msg=name)
 
 
+def test_the_configuration_chooses_the_objects_to_train_on(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Views] = []
+
+    def batches(views: Views, *_: Any, **__: Any) -> None:
+        made.append(views)
+        raise InterruptedError
+
+    monkeypatch.setattr(loop, "training_batches", batches)
+    for number, (difficult, crowds) in enumerate([(True, False), (False, True)]):
+        with pytest.raises(InterruptedError):
+            train(small(scenes, tmp_path / str(number), difficult=difficult, crowds=crowds))
+        assert (made[-1].difficult, made[-1].crowds) == (difficult, crowds)
+
+
 def _plain_training(config: TrainConfig, backbone: nn.Module) -> dict[str, Tensor]:
     """SGD as it stands in Caffe's documentation: v = m v + g + decay w, w = w - rate v."""
     data = open_data(config.data or "", "train")
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         network = build_model(config.model, len(data.classes), backbone=backbone, **config.options)
-    views = Views(data, 300, config.seed, "none", True)
+    views = Views(data, Warp((300, 300)), config.seed, "none", True)
     stop = (config.iterations or 0) * config.accumulate
     batches = training_batches(views, BatchPlaces(0, stop, config.batch_size), 0)
     speed = {name: torch.zeros_like(p) for name, p in network.named_parameters()}
@@ -316,7 +333,7 @@ def test_loss_that_is_not_finite_names_the_culprits(
     tensors, facts = read_tensors(config.out / "nonfinite-0.safetensors")
     assert str(config.out / "nonfinite-0.safetensors") in message
 
-    views = Views(open_data(scenes, "train"), 300, 0, "none", True)
+    views = Views(open_data(scenes, "train"), Warp((300, 300)), 0, "none", True)
     (batch,) = training_batches(views, BatchPlaces(iteration, iteration + 1, 2), 0)
     assert facts["names"] == batch.names
     assert all(name in message for name in batch.names)

@@ -7,7 +7,7 @@ pixel work. Knowing the crop first, it distorts only the pixels that survive and
 canvas larger than the crop. The result is the same, to the last bit, as doing the steps one by one.
 
     plan = draw_plan(sample, sample_rng(seed=0, epoch=3, index=17))
-    training_sample = apply_plan(sample, plan, size=300)
+    training_sample = apply_plan(sample, plan, Warp((300, 300)))
 """
 
 from __future__ import annotations
@@ -19,12 +19,10 @@ import numpy as np
 
 from fssd.data.crop import MIN_IOUS, Crop, draw_crop
 from fssd.data.distort import COLUMN_BLOCK, Distort, apply_distort, draw_distort
+from fssd.data.geometry import MEAN, Geometry
 from fssd.data.sample import Boxes, Flags, Image, Sample
 from fssd.errors import ConfigError
 
-Mean = tuple[float, float, float]  # RGB
-
-MEAN: Mean = (123.0, 117.0, 104.0)  # of ImageNet, as in the Caffe scripts (there BGR)
 INTERPOLATIONS = (cv2.INTER_LINEAR, cv2.INTER_AREA, cv2.INTER_NEAREST, cv2.INTER_CUBIC, cv2.INTER_LANCZOS4)
 
 # Crops with more pixels than this are put together at the output's resolution (see `_paste_resized`): the
@@ -88,28 +86,25 @@ def sample_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
 
 def augment(
     sample: Sample,
-    size: int,
+    geometry: Geometry,
     rng: np.random.Generator,
     *,
     recipe: Recipe = SSD,
-    mean: Mean = MEAN,
     jpeg: bool = False,
 ) -> Sample:
-    """A random training view of `sample`: image (size, size, 3) uint8 RGB, boxes in its pixels.
+    """A random training view of `sample`: an image of the geometry's size, boxes in its pixels.
 
-    mean: RGB that fills the expanded canvas. jpeg: encode and decode the image after distorting, expanding
-    and cropping, as the Caffe data layer does without saying so; several times slower.
+    jpeg: encode and decode the image after distorting, expanding and cropping, as the Caffe data layer does
+    without saying so; several times slower.
     """
-    return apply_plan(sample, draw_plan(sample, rng, recipe), size, mean=mean, jpeg=jpeg)
+    return apply_plan(sample, draw_plan(sample, rng, recipe), geometry, jpeg=jpeg)
 
 
-def resize(sample: Sample, size: int) -> Sample:
-    """For evaluation: warped to size x size with linear interpolation, every box kept and scaled."""
+def resize(sample: Sample, geometry: Geometry) -> Sample:
+    """For evaluation: the whole image with linear interpolation, every box kept."""
     height, width = sample.image.shape[:2]
-    scale = np.array([size / width, size / height] * 2)
-    boxes = (sample.boxes * scale).astype(np.float32)  # (N, 4)
-    image = _resize(sample.image, size, cv2.INTER_LINEAR)
-    return Sample(image, boxes, sample.labels, sample.difficult, sample.name)
+    boxes = geometry.apply_boxes(sample.boxes, (width, height))  # (N, 4)
+    return Sample(geometry.apply(sample.image), boxes, sample.labels, sample.difficult, sample.name)
 
 
 def draw_plan(sample: Sample, rng: np.random.Generator, recipe: Recipe = SSD) -> Plan:
@@ -128,20 +123,17 @@ def draw_plan(sample: Sample, rng: np.random.Generator, recipe: Recipe = SSD) ->
     )
 
 
-def apply_plan(sample: Sample, plan: Plan, size: int, *, mean: Mean = MEAN, jpeg: bool = False) -> Sample:
+def apply_plan(sample: Sample, plan: Plan, geometry: Geometry, *, jpeg: bool = False) -> Sample:
     """The view of `sample` that `plan` describes; see `augment` for the arguments and the result."""
-    fill = tuple(round(value) for value in mean)
-    image = (
-        _cut_out_jpeg(sample.image, plan, fill) if jpeg else _cut_out(sample.image, plan, size, fill)
-    )  # (crop height, crop width, 3)
-    image = _resize(image, size, plan.interpolation)  # (size, size, 3)
+    cut = _cut_out_jpeg(sample.image, plan) if jpeg else _cut_out(sample.image, plan, geometry)
+    image = geometry.apply(cut, plan.interpolation)  # (height, width, 3)
     if plan.mirror:
         image = np.asarray(cv2.flip(image, 1), dtype=np.uint8)
-    boxes, keep = place_boxes(sample.boxes, plan, size)
+    boxes, keep = place_boxes(sample.boxes, plan, geometry)
     return Sample(image, boxes[keep], sample.labels[keep], sample.difficult[keep], sample.name)
 
 
-def place_boxes(boxes: Boxes, plan: Plan, size: int) -> tuple[Boxes, Flags]:
+def place_boxes(boxes: Boxes, plan: Plan, geometry: Geometry) -> tuple[Boxes, Flags]:
     """Boxes (N, 4) in pixels of the original image to (N, 4) in pixels of the result, and (N,) which to keep.
 
     An object stays if its centre lies in the crop, edges included, and something of it is left after
@@ -153,9 +145,10 @@ def place_boxes(boxes: Boxes, plan: Plan, size: int) -> tuple[Boxes, Flags]:
     corners = boxes.reshape(-1, 2, 2).astype(np.float64) + corner  # (N, 2 corners, xy)
     centre = corners.mean(axis=1)  # (N, 2)
     keep = ((centre >= 0) & (centre <= extent)).all(axis=1)
-    placed = np.clip(corners, 0, extent) * (size / extent)
+    scale, shift = geometry.scale_and_shift((x2 - x1, y2 - y1))
+    placed = np.clip(corners, 0, extent) * scale + shift
     if plan.mirror:
-        placed[..., 0] = size - placed[:, ::-1, 0]
+        placed[..., 0] = geometry.size[0] - placed[:, ::-1, 0]
     result = placed.reshape(-1, 4).astype(np.float32)
     # Last of all, because float32 may close the gap of a box that is thinner than its rounding.
     keep &= (result[:, 2:] > result[:, :2]).all(axis=1)
@@ -173,21 +166,21 @@ def _draw_expand(
     return (wide, high), (int(rng.uniform(0, wide - width)), int(rng.uniform(0, high - height)))
 
 
-def _cut_out(image: Image, plan: Plan, size: int, fill: tuple[int, ...]) -> Image:
+def _cut_out(image: Image, plan: Plan, geometry: Geometry) -> Image:
     """The crop of the distorted, expanded image, built from the pixels inside it only."""
     height, width = image.shape[:2]
     left, top = plan.offset
     x1, y1, x2, y2 = plan.crop[0] - left, plan.crop[1] - top, plan.crop[2] - left, plan.crop[3] - top
     inside = max(x1, 0), max(y1, 0), min(x2, width), min(y2, height)
     if inside[0] >= inside[2] or inside[1] >= inside[3]:
-        return np.full((1, 1, 3), fill, dtype=np.uint8)  # nothing but canvas: all pixels are equal
+        return np.full((1, 1, 3), MEAN, dtype=np.uint8)  # nothing but canvas: all pixels are equal
     region = _distorted_region(image, inside, plan.distort)
     if inside == (x1, y1, x2, y2):
         return region
     borders = inside[1] - y1, y2 - inside[3], inside[0] - x1, x2 - inside[2]  # top, bottom, left, right
     if (x2 - x1) * (y2 - y1) > LARGEST_CANVAS:
-        return _paste_resized(region, borders, size, plan.interpolation, fill)
-    return np.asarray(cv2.copyMakeBorder(region, *borders, cv2.BORDER_CONSTANT, value=fill), dtype=np.uint8)
+        return _paste_resized(region, borders, geometry, plan.interpolation)
+    return np.asarray(cv2.copyMakeBorder(region, *borders, cv2.BORDER_CONSTANT, value=MEAN), dtype=np.uint8)
 
 
 def _distorted_region(image: Image, region: Crop, distort: Distort | None) -> Image:
@@ -201,17 +194,18 @@ def _distorted_region(image: Image, region: Crop, distort: Distort | None) -> Im
 
 
 def _paste_resized(
-    region: Image, borders: tuple[int, int, int, int], size: int, interpolation: int, fill: tuple[int, ...]
+    region: Image, borders: tuple[int, int, int, int], geometry: Geometry, interpolation: int
 ) -> Image:
-    """(size, size, 3): resizes, then adds the borders, in this order to save memory.
+    """The finished view, (height, width, 3): resizes, then adds the borders, in this order to save memory.
 
     The region's edges fall on whole pixels of the result, half a pixel off at most; all else is equal.
     """
     top, bottom, left, right = borders
     height, width = region.shape[:2]
-    x1, x2 = _span(left, width, right, size)
-    y1, y2 = _span(top, height, bottom, size)
-    result = np.full((size, size, 3), fill, dtype=np.uint8)
+    x0, y0, wide, high = geometry.window((left + width + right, top + height + bottom))
+    x1, x2 = (x0 + x for x in _span(left, width, right, wide))
+    y1, y2 = (y0 + y for y in _span(top, height, bottom, high))
+    result = np.full((*geometry.size[::-1], 3), MEAN, dtype=np.uint8)
     result[y1:y2, x1:x2] = cv2.resize(region, (x2 - x1, y2 - y1), interpolation=interpolation)
     return result
 
@@ -222,14 +216,14 @@ def _span(before: int, length: int, after: int, size: int) -> tuple[int, int]:
     return start, max(start + 1, round((before + length) * scale))
 
 
-def _cut_out_jpeg(image: Image, plan: Plan, fill: tuple[int, ...]) -> Image:
+def _cut_out_jpeg(image: Image, plan: Plan) -> Image:
     """As `_cut_out`, with a pass through JPEG after each step. It mixes neighbours: no step can be moved."""
     height, width = image.shape[:2]
     if plan.distort is not None:
         image = _through_jpeg(apply_distort(image, plan.distort))
     if plan.canvas != (width, height):
         left, top = plan.offset
-        canvas = np.full((plan.canvas[1], plan.canvas[0], 3), fill, dtype=np.uint8)
+        canvas = np.full((plan.canvas[1], plan.canvas[0], 3), MEAN, dtype=np.uint8)
         canvas[top : top + height, left : left + width] = image
         image = _through_jpeg(canvas)
     x1, y1, x2, y2 = plan.crop
@@ -241,7 +235,3 @@ def _through_jpeg(image: Image) -> Image:
     if not done:
         raise ValueError(f"OpenCV cannot encode an image of shape {image.shape} as JPEG")
     return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR_RGB), dtype=np.uint8)
-
-
-def _resize(image: Image, size: int, interpolation: int) -> Image:
-    return np.asarray(cv2.resize(image, (size, size), interpolation=interpolation), dtype=np.uint8)

@@ -18,7 +18,7 @@ Crop = tuple[int, int, int, int]  # x1, y1, x2, y2 in whole pixels, x2 and y2 ex
 MIN_IOUS = (0.1, 0.3, 0.5, 0.7, 0.9, 0.0)
 TRIALS = 50  # patches that a sampler tries before it gives up
 SCALE = (0.3, 1.0)  # square root of the patch's area, as a share of the image's
-ASPECT = (0.5, 2.0)  # width / height, both as shares of the image's
+ASPECT = (0.5, 2.0)  # width / height, both as shares of the image's, before clamping
 
 
 def draw_crop(
@@ -54,15 +54,17 @@ def draw_crop(
 def draw_patches(rng: np.random.Generator, samplers: int, trials: int) -> Floats:
     """(samplers, trials, 4) xyxy in shares of the image: scale U(0.3, 1), aspect U(0.5, 2), offset uniform.
 
-    The range of the aspect is clamped to [scale^2, 1 / scale^2], so that the patch fits into the image.
+    The sampled aspect is clamped to [scale^2, 1 / scale^2]: a patch that would be wider or higher than the
+    image gets the image's full width or height.
     """
     scale, aspect, left, top = np.moveaxis(rng.random((samplers, trials, 4)), -1, 0)  # (S, T) each
     scale = SCALE[0] + (SCALE[1] - SCALE[0]) * scale
-    lowest = np.maximum(ASPECT[0], scale**2)
-    highest = np.minimum(ASPECT[1], 1 / scale**2)
-    root = np.sqrt(lowest + (highest - lowest) * aspect)
-    width = np.minimum(scale * root, 1.0)
-    height = np.minimum(scale / root, 1.0)
+    aspect = ASPECT[0] + (ASPECT[1] - ASPECT[0]) * aspect
+    lowest, highest = scale**2, 1 / scale**2
+    root = np.sqrt(np.clip(aspect, lowest, highest))
+    # Exactly 1 where clamped: a rounding error below 1 would cost a whole pixel when it is truncated.
+    width = np.where(aspect < highest, np.minimum(scale * root, 1.0), 1.0)
+    height = np.where(aspect > lowest, np.minimum(scale / root, 1.0), 1.0)
     left = left * (1 - width)
     top = top * (1 - height)
     return np.stack([left, top, left + width, top + height], axis=-1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -13,18 +13,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from fssd.data.augment import RECIPES, augment, resize, sample_rng
+from fssd.data.batch import Batch, Example, MakeTargets, collate, make_example
 from fssd.data.decode import read_image
+from fssd.data.geometry import Geometry
 from fssd.data.sample import DataSet, Image, Record, Sample
 from fssd.errors import DataError, ImageError
-from fssd.heads.multibox.loss import Target
-
-
-class Batch(NamedTuple):
-    """images: (B, 3, S, S) uint8 RGB. targets: B of them. names: the image files, for messages."""
-
-    images: Tensor
-    targets: list[Target]
-    names: list[str]
 
 
 class Views(Dataset[Any]):
@@ -34,14 +27,22 @@ class Views(Dataset[Any]):
     """
 
     def __init__(
-        self, dataset: DataSet, size: int, seed: int, recipe: str, difficult: bool, jpeg: bool = False
+        self,
+        dataset: DataSet,
+        geometry: Geometry,
+        seed: int,
+        recipe: str,
+        difficult: bool,
+        jpeg: bool = False,
+        crowds: bool = False,
     ) -> None:
         self.dataset = dataset
-        self.size = size
+        self.geometry = geometry
         self.seed = seed
         self.recipe = recipe
         self.difficult = difficult
         self.jpeg = jpeg
+        self.crowds = crowds
 
     def __getitem__(self, place: int) -> Sample | DataError:
         try:
@@ -52,21 +53,21 @@ class Views(Dataset[Any]):
     def _view(self, place: int) -> Sample:
         epoch, position = divmod(place, len(self.dataset))
         index = int(_order(self.seed, epoch, len(self.dataset))[position])
-        sample = load_sample(self.dataset.records[index], self.difficult)
+        sample = load_sample(self.dataset.records[index], self.difficult, self.crowds)
         if self.recipe == "none":
-            return resize(sample, self.size)
+            return resize(sample, self.geometry)
         return augment(
             sample,
-            self.size,
+            self.geometry,
             sample_rng(self.seed, epoch, index),
             recipe=RECIPES[self.recipe],
             jpeg=self.jpeg,
         )
 
 
-def load_sample(record: Record, difficult: bool = True) -> Sample:
-    """Decode a record for training, without crowds and, if asked, difficult objects. Raises ImageError."""
-    keep = ~record.crowd if difficult else ~(record.crowd | record.difficult)
+def load_sample(record: Record, difficult: bool = True, crowds: bool = False) -> Sample:
+    """Decode a record for training; difficult, crowds: keep objects with that flag. Raises ImageError."""
+    keep = (~record.difficult | difficult) & (~record.crowd | crowds)
     image = read_fitting(record)
     return Sample(image, record.boxes[keep], record.labels[keep], record.difficult[keep], str(record.path))
 
@@ -106,13 +107,27 @@ class BatchPlaces(Sampler[list[int]]):
         return self.stop - self.start
 
 
-def training_batches(views: Views, places: BatchPlaces, workers: int, pin: bool = False) -> Iterator[Batch]:
+class Examples(Dataset[Any]):
+    """Views with what a head is trained on; an error in place of one that cannot be made."""
+
+    def __init__(self, views: Views, make_targets: MakeTargets) -> None:
+        self.views = views
+        self.make_targets = make_targets
+
+    def __getitem__(self, place: int) -> Example | DataError:
+        sample = self.views[place]
+        return sample if isinstance(sample, DataError) else make_example(sample, self.make_targets)
+
+
+def training_batches(
+    examples: Examples, places: BatchPlaces, workers: int, pin: bool = False
+) -> Iterator[Batch]:
     """The batches of `places`; workers: processes that make them, 0 for none beside this one.
 
     Raises ImageError for a picture that cannot be read.
     """
     loader: DataLoader[Any] = DataLoader(
-        views,
+        examples,
         batch_sampler=places,
         num_workers=workers,
         collate_fn=collate,
@@ -124,20 +139,6 @@ def training_batches(views: Views, places: BatchPlaces, workers: int, pin: bool 
     yield from _raise_errors(loader)
 
 
-def collate(samples: list[Sample | DataError]) -> Batch | DataError:
-    """Samples of one size to a batch, or the first error among them."""
-    for sample in samples:
-        if isinstance(sample, DataError):
-            return sample
-    return _batch(cast("list[Sample]", samples))
-
-
-def _batch(samples: list[Sample]) -> Batch:
-    images = torch.from_numpy(np.stack([sample.image for sample in samples])).permute(0, 3, 1, 2)
-    targets = [Target(torch.from_numpy(sample.boxes), torch.from_numpy(sample.labels)) for sample in samples]
-    return Batch(images, targets, [sample.name for sample in samples])
-
-
 def _start_worker(_: int) -> None:
     # Each worker is one of several processes already; OpenCV's own threads would fight with them.
     cv2.setNumThreads(1)
@@ -145,11 +146,11 @@ def _start_worker(_: int) -> None:
 
 
 class Pictures(Dataset[Any]):
-    """Images of a data set warped for evaluation, in order: ((3, S, S) uint8 RGB, stored (width, height))."""
+    """Images of a data set for evaluation, in order: ((3, H, W) uint8 RGB, stored (width, height))."""
 
-    def __init__(self, records: tuple[Record, ...], size: int) -> None:
+    def __init__(self, records: tuple[Record, ...], geometry: Geometry) -> None:
         self.records = records
-        self.size = size
+        self.geometry = geometry
 
     def __len__(self) -> int:
         return len(self.records)
@@ -160,8 +161,7 @@ class Pictures(Dataset[Any]):
         except DataError as error:
             return error
         height, width = image.shape[:2]
-        warped = cv2.resize(image, (self.size, self.size), interpolation=cv2.INTER_LINEAR)
-        return torch.from_numpy(warped).permute(2, 0, 1), (width, height)
+        return torch.from_numpy(self.geometry.apply(image)).permute(2, 0, 1), (width, height)
 
 
 Picture = tuple[Tensor, tuple[int, int]]

@@ -39,7 +39,9 @@ class Record:
     path: the image file. source: the file that the labels came from.
     width, height: pixels, as the labels declare them; None where the format does not say.
     boxes: (N, 4) float32 xyxy in pixels of the stored image. labels: (N,) int64, 0-based.
-    difficult: (N,) bool, ignored by evaluation (Pascal VOC). crowd: (N,) bool, a group (COCO iscrowd).
+    difficult: (N,) bool, hard to see (Pascal VOC). crowd: (N,) bool, one box for many objects (COCO iscrowd).
+    A reader reports all objects, flagged or not. Evaluation ignores flagged ones; `load_sample` chooses which
+    of them to train on.
     areas: (N,) px^2 of the objects themselves (COCO's masks); None where the format does not say.
     """
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from fssd.data.batch import MakeTargets, Targets
 from fssd.errors import ConfigError
 from fssd.layers.fold import fold_sequences
 from fssd.necks.neck import Cells
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     import onnx
 
 Floats = npt.NDArray[np.float32]
-Targets = dict[str, Tensor]  # what an image is to be trained on; each tensor has the same shape for every image
-MakeTargets = Callable[[Floats, npt.NDArray[np.int64]], Targets]
 Raw = tuple[Tensor, ...]  # what a head predicts, in the order of `Head.outputs`, batch first
 Decode = Callable[[Sequence[npt.NDArray[Any]], "Thresholds"], "list[Found]"]
 

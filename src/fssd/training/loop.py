@@ -21,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from fssd.atomic import atomic_write, make_folder
 from fssd.config import TrainConfig, resolve, to_values
+from fssd.data.geometry import Warp
 from fssd.data.loader import Batch, BatchPlaces, Views, training_batches
 from fssd.data.sample import DataSet
 from fssd.data.source import open_data, print_left_out, require_usable
@@ -244,11 +245,12 @@ class _Run:
         config = self.config
         views = Views(
             self.train_set,
-            self.network.image_size,
+            Warp((self.network.image_size, self.network.image_size)),
             config.seed,
             config.augment,
             config.difficult,
             config.jpeg,
+            config.crowds,
         )
         if self.place.is_first:
             draw_batches(self.out, views)

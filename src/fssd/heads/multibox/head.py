@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fssd import boxes as box_maths
+from fssd.data.batch import Targets
 from fssd.errors import ConfigError
 from fssd.heads.head import (
     Candidates,
@@ -19,7 +20,6 @@ from fssd.heads.head import (
     Found,
     Head,
     HeadBlueprint,
-    Targets,
     Thresholds,
     as_tensors,
 )

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fssd.heads.head import Targets
+from fssd.data.batch import Targets
 from fssd.heads.multibox.raw import Raw
 
 BACKGROUND = 0

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 
 from fssd.boxes import encode
-from fssd.heads.head import Targets
+from fssd.data.batch import Targets
 from fssd.heads.multibox.match import Floats, match
 from fssd.heads.multibox.priors import Level, exact_priors
 
