@@ -64,7 +64,8 @@ def _network(config: TrainConfig, classes: int) -> Network:
 
 @torch.inference_mode()
 def _forward(network: Network) -> None:
-    network(torch.zeros(1, 3, network.image_size, network.image_size))
+    width, height = network.image_size
+    network(torch.zeros(1, 3, height, width))
 
 
 def make_lines(

@@ -108,10 +108,11 @@ def _write_model(command: Import, found: Imported, form: str) -> None:
     facts = {"imported_from": command.file.name, "imported_format": form}
     save_model(target, network.state_dict(), network, classes, facts)
     parameters = sum(p.numel() for p in network.parameters())
-    anchors = " ".join(str(level.anchors) for level in network.levels)
+    levels = network.heads.levels
+    anchors = " ".join(str(level.anchors) for level in levels)
     print(f"model: {command.model}, {parameters:,} parameters, {len(found.tensors)} tensors taken")
     print(f"options: {' '.join(f'{key}={value}' for key, value in found.options.items()) or 'none'}")
-    print(f"priors: {len(network.priors):,}, a cell of each level {anchors}")
+    print(f"priors: {len(network.heads.priors):,}, a cell of each level {anchors}")
     print(f"classes: {len(classes)}, {classes[0]} ... {classes[-1]}")
     print(f"written: {target}")
 

@@ -82,7 +82,7 @@ def run(arguments: list[str]) -> int:
     points = [Point(name, speed, accuracy.ap) for name, speed, accuracy in measured]
     for point in points:
         print(f"{point.name}: {point.speed:.1f} images/s, mAP {100 * point.ap:.1f} %")
-    place = machine(detectors[0].network.priors.device)
+    place = machine(detectors[0].network.device)
     table = command.out.with_suffix(".csv")
     write_csv(table, points, accuracies[0], place, command.paper)
     save_plot(command.out, draw_scatter(points, accuracies[0], place, command.paper))
