@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from fssd.data.formats.labels import LabelledObject, build_record, missing_image
+from fssd.data.formats.reader import Reader
+from fssd.data.join import join_classes, join_sets
 from fssd.data.sample import DataSet, Problem, Record
 from fssd.errors import DataError
 
@@ -264,3 +266,35 @@ def _is_number(value: object) -> bool:
 
 def _is_side(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0.5 < value < 1e9
+
+
+def _recognise(path: Path) -> Path | None:
+    return path if (path.suffix == ".json" and path.is_file()) or coco_files(path) else None
+
+
+def _splits(root: Path) -> dict[str, Path]:
+    return {split_name(root): root} if root.is_file() else coco_files(root)
+
+
+def _read(root: Path, split: str | None, classes: Sequence[str] | None) -> DataSet:
+    files = _splits(root)
+    names = list(files)
+    if split is not None:
+        names = [match_split(part.strip(), names, root) for part in split.split("+")]
+    parts = [read_coco(files[name], None, classes) for name in dict.fromkeys(names)]
+    if len(parts) == 1:
+        return parts[0]
+    joined = join_sets(parts, join_classes([part.classes for part in parts], {}), {})
+    if len({(part.classes, part.facts["category_ids"]) for part in parts}) == 1:
+        joined.facts["category_ids"] = parts[0].facts["category_ids"]
+    return joined
+
+
+COCO = Reader(
+    name="coco",
+    looked_for="annotations/*.json (COCO)",
+    recognise=_recognise,
+    splits=lambda root: tuple(_splits(root)),
+    classes=lambda root: join_classes([coco_classes(file) for file in _splits(root).values()], {}),
+    read=_read,
+)

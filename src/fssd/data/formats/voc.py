@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 
 from fssd.data.decode import IMAGE_EXTENSIONS
 from fssd.data.formats.labels import Corners, LabelledObject, build_record, missing_image
+from fssd.data.formats.reader import Reader
 from fssd.data.sample import DataSet, Problem, Record
 from fssd.errors import DataError, LabelError
 
@@ -300,3 +301,13 @@ def _number(parent: ElementTree.Element, tag: str, place: str, file: Path) -> fl
 
 def _word(parent: ElementTree.Element, tag: str) -> str:
     return (parent.findtext(tag) or "").strip()
+
+
+VOC = Reader(
+    name="voc",
+    looked_for="Annotations and JPEGImages (VOC), VOC2007 or VOC2012 in it (VOCdevkit)",
+    recognise=lambda path: path if find_voc(path) else None,
+    splits=lambda root: voc_splits(voc_folders(root)),
+    classes=lambda root: voc_classes(voc_folders(root)),
+    read=read_voc,
+)

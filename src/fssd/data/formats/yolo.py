@@ -11,6 +11,7 @@ import yaml
 
 from fssd.data.decode import IMAGE_EXTENSIONS, image_size
 from fssd.data.formats.labels import LabelledObject, build_record
+from fssd.data.formats.reader import Reader
 from fssd.data.sample import DataSet, Problem, Record
 from fssd.errors import DataError, ImageError, LabelError, nearest
 
@@ -57,6 +58,13 @@ def read_yaml(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise DataError("must hold `key: value` lines", file=file)
     return content
+
+
+def find_yaml(path: Path) -> Path | None:
+    """The path itself if it is a YAML file, or that of a folder: data.yaml, else the first one."""
+    inside = [path / "data.yaml", path / "data.yml", *sorted(path.glob("*.y*ml"))]
+    candidates = [path] if path.is_file() else inside
+    return next((file for file in candidates if file.suffix in {".yaml", ".yml"} and file.is_file()), None)
 
 
 def yolo_splits(content: Mapping[str, Any]) -> tuple[str, ...]:
@@ -217,3 +225,13 @@ def _lines(file: Path) -> list[str]:
         return file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot be read as text ({type(error).__name__})", file=file) from error
+
+
+YOLO = Reader(
+    name="yolo",
+    looked_for="data.yaml (YOLO)",
+    recognise=find_yaml,
+    splits=lambda root: yolo_splits(read_yaml(root)),
+    classes=yolo_classes,
+    read=read_yolo,
+)
