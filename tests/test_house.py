@@ -36,7 +36,7 @@ def parse(file: Path) -> ast.Module:
 
 
 def imports_of(name: str) -> set[str]:
-    """The modules of the package that a module imports anywhere: at its top, in functions, for type checkers."""
+    """The modules of the package that a module imports, also inside functions and for type checkers only."""
     found = set()
     for node in ast.walk(parse(modules()[name])):
         if isinstance(node, ast.Import):
