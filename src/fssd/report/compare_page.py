@@ -183,8 +183,8 @@ def _difference(two: Two) -> Html:
     intro = lead(
         f"The interval is that of a paired bootstrap: the images are resampled {two.resamples:,} times with"
         " replacement, both models are measured on each resample, and the interval is the middle 95 % of the"
-        " differences. It shows how the result could vary with other images of the same kind, not with another"
-        " training."
+        " differences. It shows how the result could vary with other images of the same kind, not with"
+        " another training."
     )
     parts = [intro, table(columns, rows, label="Difference by class", last_is_sum=True)]
     if math.isnan(two.comparison.mean.low):
