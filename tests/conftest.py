@@ -1,18 +1,21 @@
-"""What several tests share: digit scenes, backbones that cost next to nothing, a model file, a browser."""
+"""Fixtures of several tests: digit scenes, sets made by hand, a cheap backbone, a model file, a browser."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from fssd.data.sample import DataSet, Record
 from fssd.data.scenes import CLASSES, make_scenes
+from fssd.inference.detections import Detections
 from fssd.model.build import build_model
 from fssd.weights.checkpoint import save_model
 
@@ -60,13 +63,58 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model file of an untrained fssd300-lite for digits: it finds much, none of it right."""
+    """A model file of an untrained fssd300-lite for digits: it finds many objects, none of them correct."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = build_model("fssd300-lite", len(CLASSES))
     path = tmp_path_factory.mktemp("model") / "untrained.safetensors"
     save_model(path, network.state_dict(), network, CLASSES, {"iteration": 0})
     return path
+
+
+Rows = Sequence[tuple[int, Sequence[float]]]  # label, box
+Scored = Sequence[tuple[int, float, Sequence[float]]]  # label, score, box
+MakeSet = Callable[..., tuple[DataSet, list[Detections]]]
+
+
+def record(rows: Rows, name: str, path: Path, difficult: Sequence[int], crowd: Sequence[int]) -> Record:
+    flags = np.zeros((2, len(rows)), bool)
+    flags[0, list(difficult)] = True
+    flags[1, list(crowd)] = True
+    boxes = np.array([box for _, box in rows], np.float32).reshape(-1, 4)
+    labels = np.array([label for label, _ in rows], np.int64)
+    return Record(name, path, path, None, None, boxes, labels, flags[0], flags[1])
+
+
+def detections(rows: Scored, classes: tuple[str, ...]) -> Detections:
+    return Detections(
+        np.array([box for *_, box in rows], np.float32).reshape(-1, 4),
+        np.array([score for _, score, _ in rows], np.float32),
+        np.array([label for label, *_ in rows], np.int64),
+        classes,
+    )
+
+
+@pytest.fixture(scope="session")
+def make_set() -> MakeSet:
+    """Makes a data set and detections in it: make_set([(objects, detections), ...], classes)."""
+
+    def make(
+        images: Sequence[tuple[Rows, Scored]],
+        classes: tuple[str, ...] = ("cat", "dog"),
+        *,
+        paths: Sequence[Path] | None = None,
+        difficult: Sequence[int] = (),
+        crowd: Sequence[int] = (),
+    ) -> tuple[DataSet, list[Detections]]:
+        files = paths or [Path(f"{number}.png") for number in range(len(images))]
+        records = tuple(
+            record(rows, str(number), file, difficult, crowd)
+            for number, ((rows, _), file) in enumerate(zip(images, files, strict=True), 1)
+        )
+        return DataSet(classes, records), [detections(found, classes) for _, found in images]
+
+    return make
 
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")

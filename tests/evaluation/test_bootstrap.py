@@ -1,4 +1,4 @@
-"""Differences in mAP over redrawn images: by hand, and against data sets that hold images several times."""
+"""Differences in mAP over resampled images: by hand, and against data sets that repeat images."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_weights_are_repetitions(make_set: Any, metric: Metric, seed: int) -> No
     if metric == "coco":
         pytest.importorskip("hotcoco")
     dataset, found = mixed(make_set, seed)
-    if metric != "coco":  # where a second detection on a difficult object is no false alarm
+    if metric != "coco":  # where a second detection on a difficult object is no false positive
         dataset = some_difficult(dataset)
     rng = np.random.default_rng(seed)
     for times in ([1] * len(dataset), [*rng.integers(0, 4, len(dataset) - 1).tolist(), 1]):
@@ -69,32 +69,32 @@ def test_weights_are_repetitions(make_set: Any, metric: Metric, seed: int) -> No
 
 
 def test_two_images_by_hand(make_set: Any) -> None:
-    # A finds the object of the first image only, B those of both. Drawing two gives the first one twice
+    # A finds the object of the first image only, B those of both. A resample holds the first image twice
     # (chance 1/4, difference 0), both (1/2, 1/2) or the second one twice (1/4, 1).
     rows = [(0, BOX)]
     dataset, a = make_set([(rows, [(0, 0.9, BOX)]), (rows, [])], ("cat",))
     _, b = make_set([(rows, [(0, 0.9, BOX)]), (rows, [(0, 0.8, BOX)])], ("cat",))
-    result = compare_rankings(rank(dataset, a, "voc12"), rank(dataset, b, "voc12"), draws=4000)
+    result = compare_rankings(rank(dataset, a, "voc12"), rank(dataset, b, "voc12"), resamples=4000)
     assert result.mean.value == 0.5
     assert (result.mean.low, result.mean.high) == (0, 1)
-    assert set(np.unique(result.draws)) == {0, 0.5, 1}
-    # Four standard deviations of a share of 3/4 in 4000 draws.
+    assert set(np.unique(result.resamples)) == {0, 0.5, 1}
+    # Four standard deviations of a share of 3/4 in 4000 resamples.
     assert result.mean.share == pytest.approx(3 / 4, abs=0.03)
     assert result.classes[0] == result.mean
 
 
 def test_the_interval_is_of_paired_images(make_set: Any) -> None:
-    # B finds what A finds, and the object of the fifth of ten images as well. Whatever is drawn, B is never
-    # worse, which separate draws for A and B could not say.
+    # B finds what A finds, and the object of the fifth of ten images as well. B is never worse on any
+    # resample, which would not hold if A and B were resampled separately.
     rows = [(0, BOX)]
     good, bad = (rows, [(0, 0.9, BOX)]), (rows, [])
     dataset, a = make_set([good] * 4 + [bad] * 6, ("cat",))
     _, b = make_set([good] * 5 + [bad] * 5, ("cat",))
     result = compare_rankings(rank(dataset, a, "voc12"), rank(dataset, b, "voc12"))
     assert result.mean.value == pytest.approx(0.1)
-    assert result.draws.min() == 0
-    # Each draw gains a tenth for each time that the fifth image is in it.
-    assert np.allclose(10 * result.draws, np.round(10 * result.draws))
+    assert result.resamples.min() == 0
+    # A resample gains a tenth for each time that it holds the fifth image.
+    assert np.allclose(10 * result.resamples, np.round(10 * result.resamples))
 
 
 def test_a_model_against_itself(make_set: Any) -> None:
@@ -102,16 +102,16 @@ def test_a_model_against_itself(make_set: Any) -> None:
     own = rank(dataset, found, "voc12")
     result = compare_rankings(own, own)
     assert (result.mean.value, result.mean.low, result.mean.high, result.mean.share) == (0, 0, 0, 0)
-    assert not result.draws.any()
+    assert not result.resamples.any()
 
 
-def test_a_draw_without_objects_of_a_class(make_set: Any) -> None:
-    # The dog is in one of two images: in a quarter of the draws it is not there, and the mean is the cat's.
+def test_a_resample_without_objects_of_a_class(make_set: Any) -> None:
+    # The dog is in one of two images: a quarter of the resamples lack it, and their mean is the cat's.
     images = [([(0, BOX)], [(0, 0.9, BOX)]), ([(0, BOX), (1, OTHER)], [(0, 0.8, BOX)])]
     dataset, a = make_set(images)
     _, b = make_set([images[0], (images[1][0], [(0, 0.8, BOX), (1, 0.7, OTHER)])])
-    result = compare_rankings(rank(dataset, a, "voc12"), rank(dataset, b, "voc12"), draws=400)
-    assert set(np.unique(result.draws)) == {0, 0.5}
+    result = compare_rankings(rank(dataset, a, "voc12"), rank(dataset, b, "voc12"), resamples=400)
+    assert set(np.unique(result.resamples)) == {0, 0.5}
     assert (result.classes[1].low, result.classes[1].high) == (1, 1)
 
 
@@ -119,6 +119,8 @@ def test_the_seed_decides(make_set: Any) -> None:
     dataset, found = mixed(make_set, 1)
     _, other = mixed(make_set, 2)
     rankings = rank(dataset, found, "voc12"), rank(dataset, other, "voc12")
-    first, again, else_ = (compare_rankings(*rankings, draws=50, seed=seed).draws for seed in (0, 0, 1))
+    first, again, else_ = (
+        compare_rankings(*rankings, resamples=50, seed=seed).resamples for seed in (0, 0, 1)
+    )
     assert (first == again).all()
     assert (first != else_).any()

@@ -163,7 +163,7 @@ def test_crowds_take_many_and_difficult_objects_one() -> None:
     assert coco_average_precision(one_record(boxes, crowd=[True, False]), found).numbers[
         "AP"
     ] == pytest.approx(1)
-    # One find of the difficult object drops out, two are false alarms: the fourth has precision 1/3.
+    # One find of the difficult object drops out, two are false positives: the fourth has precision 1/3.
     difficult = coco_average_precision(one_record(boxes, difficult=[True, False]), found)
     assert difficult.numbers["AP"] == pytest.approx(1 / 3)
 

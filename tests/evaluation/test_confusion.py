@@ -12,7 +12,7 @@ A, B, C = [0, 0, 10, 10], [100, 0, 110, 10], [200, 0, 210, 10]
 
 def test_matrix(make_set: Any) -> None:
     images = [
-        # The cat is called a dog first; the right name comes too late and stands for nothing.
+        # The cat is called a dog first; the correct name comes too late and stands for nothing.
         ([(0, A), (1, B)], [(1, 0.9, A), (0, 0.8, A), (1, 0.7, B)]),
         ([(0, C)], [(1, 0.5, A)]),
         ([], []),

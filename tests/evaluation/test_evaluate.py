@@ -54,7 +54,7 @@ def test_crowds_count_neither_way() -> None:
 
 
 def test_sizes() -> None:
-    # Found: small, large. The stray detection is large: a false alarm among the large ones only.
+    # Found: small, large. The stray detection is large: a false positive among the large ones only.
     stray = [0, 150, 100, 250]
     dataset = DataSet(CLASSES, (record([SMALL, MEDIUM, LARGE], [0, 0, 0]),))
     report = evaluate_detections(dataset, [found([stray, SMALL, LARGE], [0, 0, 0])], "voc12")

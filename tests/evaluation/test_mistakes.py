@@ -21,7 +21,7 @@ CAT, DOG = [0, 0, 10, 10], [100, 0, 110, 10]
 
 def test_one_of_each_kind(make_set: Any) -> None:
     found = [
-        (0, 0.9, CAT),  # right
+        (0, 0.9, CAT),  # correct
         (0, 0.8, CAT),  # the cat again
         (0, 0.7, DOG),  # a dog called a cat
         (1, 0.6, [105, 0, 115, 10]),  # a third of a dog
@@ -30,8 +30,8 @@ def test_one_of_each_kind(make_set: Any) -> None:
     ]
     judgement = judge(*make_set([([(0, CAT), (1, DOG)], found)]))
     errors = find_errors(judgement)
-    kinds = ["right" if kind < 0 else KINDS[kind] for kind in errors.kind]
-    assert kinds == ["right", "duplicate", "classification", "localisation", "both", "background"]
+    kinds = ["correct" if kind < 0 else KINDS[kind] for kind in errors.kind]
+    assert kinds == ["correct", "duplicate", "classification", "localisation", "both", "background"]
     assert errors.partner.tolist() == [-1, 0, 1, 1, 1, -1]
     assert errors.missed.tolist() == [False, False]  # mistakes are about the dog
     assert errors.counts() == {**dict.fromkeys(KINDS, 1), "missed": 0}
@@ -58,7 +58,7 @@ def test_gains(make_set: Any) -> None:
 
 
 def test_gains_of_background_and_missed(make_set: Any) -> None:
-    # A false alarm stands before the one right detection: precision 1/2 at 51 points. Without it: 1 there.
+    # A false positive ranks before the only correct detection: precision 1/2 at 51 points. Without it: 1.
     # Without the missed object: precision 1/2 at all points.
     found = [(0, 0.9, [50, 50, 60, 60]), (0, 0.8, CAT)]
     judgement = judge(*make_set([([(0, CAT), (0, DOG)], found)], ("cat",)))
@@ -114,6 +114,9 @@ def test_same_as_hotcoco(seed: int) -> None:
         {name: tide["delta_ap"][short] for short, name in names.items()}, abs=1e-9
     )
     assert confusion_matrix(judgement).tolist() == evaluation.confusion_matrix()["matrix"].tolist()
-    calibration, reference = calibrate(judgement.found.score, judgement.found.right), evaluation.calibration()
+    calibration, reference = (
+        calibrate(judgement.found.score, judgement.found.correct),
+        evaluation.calibration(),
+    )
     assert calibration.detections.tolist() == [row["count"] for row in reference["bins"]]
     assert calibration.error == pytest.approx(reference["ece"], abs=1e-6)

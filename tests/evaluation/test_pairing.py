@@ -1,4 +1,4 @@
-"""Which detections are right: greedy by score, free objects only, difficult objects and crowds aside."""
+"""Which detections are correct: greedy by score, free objects only, difficult objects and crowds aside."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_the_better_score_takes_the_object(make_set: Any) -> None:
     found, objects, *_ = judge(*data)
     assert found.score.tolist() == pytest.approx([0.9, 0.5])
     assert found.object.tolist() == [0, -1]
-    assert found.right.tolist() == [True, False]
+    assert found.correct.tolist() == [True, False]
     assert objects.finder.tolist() == [0]
 
 

@@ -40,7 +40,7 @@ def plain_ap(
     ):
         found += [(s, image, b) for b, s, c in zip(boxes, scores, labels, strict=True) if c == label]
     found.sort(key=lambda f: -f[0])
-    right = wrong = 0
+    correct = wrong = 0
     recall, precision = [], []
     for _, image, box in found:
         best, overlap = None, -math.inf
@@ -53,12 +53,12 @@ def plain_ap(
             if best[2]:
                 wrong += 1
             else:
-                right += 1
+                correct += 1
                 best[2] = True
         else:
             wrong += 1
-        recall.append(right / positives)
-        precision.append(right / (right + wrong))
+        recall.append(correct / positives)
+        precision.append(correct / (correct + wrong))
     return plain_area(recall, precision, eleven), recall, precision
 
 
@@ -211,7 +211,7 @@ def test_equal_scores_keep_their_order() -> None:
 
 
 def test_spared_detection_is_no_false_alarm_but_can_be_right() -> None:
-    assert one_class([A], [FAR, A], [0.9, 0.8], spared=[np.array([True, True])]).ap[0] == 1
+    assert one_class([A], [FAR, A], [0.9, 0.8], ignored=[np.array([True, True])]).ap[0] == 1
 
 
 def test_nothing_found_is_zero_and_nothing_to_find_is_nan() -> None:

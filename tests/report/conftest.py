@@ -1,9 +1,9 @@
-"""Small data sets made by hand, and a reader of pages."""
+"""A reader of pages."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
@@ -12,58 +12,11 @@ import cv2
 import numpy as np
 import pytest
 
-from fssd.data.sample import DataSet, Record
-from fssd.inference.detections import Detections
-
-Rows = Sequence[tuple[int, Sequence[float]]]  # label, box
-Scored = Sequence[tuple[int, float, Sequence[float]]]  # label, score, box
-MakeSet = Callable[..., tuple[DataSet, list[Detections]]]
-
 VOID = {"img", "meta", "br", "hr", "col", "use", "path", "rect", "line", "circle"}
 
 
-def record(rows: Rows, name: str, path: Path, difficult: Sequence[int], crowd: Sequence[int]) -> Record:
-    flags = np.zeros((2, len(rows)), bool)
-    flags[0, list(difficult)] = True
-    flags[1, list(crowd)] = True
-    boxes = np.array([box for _, box in rows], np.float32).reshape(-1, 4)
-    labels = np.array([label for label, _ in rows], np.int64)
-    return Record(name, path, path, None, None, boxes, labels, flags[0], flags[1])
-
-
-def detections(rows: Scored, classes: tuple[str, ...]) -> Detections:
-    return Detections(
-        np.array([box for *_, box in rows], np.float32).reshape(-1, 4),
-        np.array([score for _, score, _ in rows], np.float32),
-        np.array([label for label, *_ in rows], np.int64),
-        classes,
-    )
-
-
-@pytest.fixture(scope="session")
-def make_set() -> MakeSet:
-    """Makes a data set and detections in it: make_set([(objects, detections), ...], classes)."""
-
-    def make(
-        images: Sequence[tuple[Rows, Scored]],
-        classes: tuple[str, ...] = ("cat", "dog"),
-        *,
-        paths: Sequence[Path] | None = None,
-        difficult: Sequence[int] = (),
-        crowd: Sequence[int] = (),
-    ) -> tuple[DataSet, list[Detections]]:
-        files = paths or [Path(f"{number}.png") for number in range(len(images))]
-        records = tuple(
-            record(rows, str(number), file, difficult, crowd)
-            for number, ((rows, _), file) in enumerate(zip(images, files, strict=True), 1)
-        )
-        return DataSet(classes, records), [detections(found, classes) for _, found in images]
-
-    return make
-
-
 class Page(HTMLParser):
-    """A page that was read: text, links, pictures. Raises AssertionError for tags that do not nest."""
+    """A parsed page: text, links, pictures. Raises AssertionError for tags that do not nest."""
 
     def __init__(self, file: Path) -> None:
         super().__init__()
@@ -77,7 +30,7 @@ class Page(HTMLParser):
         assert not self.open, f"never closed: {self.open}"
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        assert len({name for name, _ in attrs}) == len(attrs), f"an attribute stands twice: {attrs}"
+        assert len({name for name, _ in attrs}) == len(attrs), f"an attribute occurs twice: {attrs}"
         self.tags.append((tag, dict(attrs)))
         if tag not in VOID:
             self.open.append(tag)
@@ -98,7 +51,7 @@ class Page(HTMLParser):
         return [value for name, attrs in self.tags if name == tag and (value := attrs.get(attribute))]
 
     def linked_files(self) -> list[Path]:
-        """The files that links lead to, from where the page is."""
+        """The files that links lead to, resolved from the page's folder."""
         links = [link for link in self.values("a", "href") if not link.startswith("#")]
         return [(self.file.parent / unquote(link)).resolve() for link in links]
 
@@ -112,7 +65,7 @@ class Page(HTMLParser):
         return found
 
     def check(self) -> None:
-        """What holds for every page: nothing from elsewhere, nothing that runs, no dead anchor."""
+        """What holds for every page: it loads nothing, runs nothing and has no dead anchor."""
         assert "http:" not in self.source
         assert "https:" not in self.source
         assert "url(" not in self.source.replace("url(#", "")
@@ -128,7 +81,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="session")
 def read_page() -> Callable[[Path], Page]:
-    """Reads a page and checks what holds for every one."""
+    """Reads a page and checks what holds for every page."""
 
     def read(file: Path) -> Page:
         page = Page(file)
@@ -140,7 +93,7 @@ def read_page() -> Callable[[Path], Page]:
 
 @pytest.fixture
 def look(browser: object) -> Callable[[Path, Path], None]:
-    """Opens a page as a desktop and as a phone would, light and dark, and takes pictures of it.
+    """Opens a page as a desktop and as a phone would, light and dark, and takes screenshots.
 
     Raises AssertionError for a message on the console, or a page wider than its window.
     """
@@ -159,7 +112,7 @@ def look(browser: object) -> Callable[[Path, Path], None]:
             assert page.evaluate("document.documentElement.scrollWidth") <= width
             shot = folder / f"{width}-{scheme}.png"
             page.screenshot(path=str(shot), full_page=True)
-            assert cv2.imread(str(shot)).std() > 5, "there is something to see"
+            assert cv2.imread(str(shot)).std() > 5, "the page is blank"
             assert not [message for message in messages if message]
             page.close()
 

@@ -12,7 +12,7 @@ pytest.importorskip("matplotlib", reason='plots need matplotlib: pip install "fs
 
 from fssd.evaluation.bootstrap import Difference
 from fssd.evaluation.calibration import calibrate
-from fssd.evaluation.threshold import best_cut, sweep
+from fssd.evaluation.threshold import best_threshold, sweep
 from fssd.report import charts
 
 NAMES = ("$x_1$", "_hidden", "<b>bold</b>", "plain", "a" * 40, r"\frac{", "&amp;", "eighth")
@@ -38,8 +38,8 @@ class Texts(HTMLParser):
 
 def lines() -> list[str]:
     sweeps = [sweep(np.linspace(0.9, 0.1, 400), np.arange(400) % 3 == 0, 200) for _ in NAMES]
-    cuts = [best_cut(curve) for curve in sweeps]
-    return [*charts.precision_recall(NAMES, sweeps, cuts), *charts.thresholds(NAMES, sweeps, cuts)]
+    best = [best_threshold(curve) for curve in sweeps]
+    return [*charts.precision_recall(NAMES, sweeps, best), *charts.thresholds(NAMES, sweeps, best)]
 
 
 def every_chart() -> list[str]:
@@ -51,7 +51,7 @@ def every_chart() -> list[str]:
         charts.scatter(
             rng.uniform(5, 200, (50, 2)), rng.random(50), np.array([[30, 30], [60, 20]]), 300, 0.5
         ),
-        charts.draws(rng.normal(0, 0.01, 50), Difference(0.0, -0.02, 0.02, 0.5)),
+        charts.resamples(rng.normal(0, 0.01, 50), Difference(0.0, -0.02, 0.02, 0.5)),
     ]
 
 

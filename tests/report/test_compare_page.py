@@ -18,7 +18,7 @@ from fssd.errors import ConfigError
 from fssd.evaluation.bootstrap import Difference
 from fssd.model.build import build_model
 from fssd.report.compare_page import interval, verdict, write_compare_page
-from fssd.report.eval_page import Subject
+from fssd.report.eval_page import ReportSubject
 from fssd.weights.checkpoint import save_model
 
 A, B = [10, 10, 60, 60], [70, 20, 110, 80]
@@ -28,10 +28,10 @@ NAN = float("nan")
 
 @pytest.fixture
 def page(make_set: Any, tmp_path: Path, read_page: Any) -> Any:
-    """Both find the cats of images three and four, A that of image two, B that of image one. A raises an
-    alarm in image three.
+    """Both find the cats of images three and four, A that of image two, B that of image one. A has a false
+    positive in image three.
     """
-    files = [tmp_path / f"{name}.png" for name in ("gained", "lost", "alarm", "same")]
+    files = [tmp_path / f"{name}.png" for name in ("gained", "lost", "wrong", "same")]
     for file, image in zip(
         files, np.random.default_rng(0).integers(0, 255, (4, 90, 120, 3), np.uint8), strict=True
     ):
@@ -41,12 +41,12 @@ def page(make_set: Any, tmp_path: Path, read_page: Any) -> Any:
     of_b = [[(0, 0.9, A)], [], [(0, 0.95, A)], [(0, 0.7, A)]]
     dataset, first = make_set(list(zip(rows, of_a, strict=True)), paths=files)
     _, second = make_set(list(zip(rows, of_b, strict=True)), paths=files)
-    subject = Subject(Path("unused"), Path("cats"), None)
+    subject = ReportSubject(Path("unused"), Path("cats"), None)
     file, difference = write_compare_page(
-        tmp_path / "page", subject, NAMES, dataset, (first, second), "voc12", draws=200
+        tmp_path / "page", subject, NAMES, dataset, (first, second), "voc12", resamples=200
     )
-    # A: right, right, false, right of four cats: precision 1 up to recall 1/2 and 3/4 up to 3/4, so AP 11/16.
-    # B: three right, AP 3/4. The dog is found by neither, so the mean has half of the difference.
+    # A: correct, correct, false, correct of four cats: precision 1 up to recall 1/2 and 3/4 up to 3/4, so AP
+    # 11/16. B: three correct, AP 3/4. Neither finds the dog, so the mean has half of the difference.
     assert difference.value == pytest.approx((12 / 16 - 11 / 16) / 2)
     return read_page(file)
 
@@ -81,17 +81,19 @@ def test_objects_and_mistakes(page: Any) -> None:
 
 def test_gains_losses_and_images(page: Any) -> None:
     captions = re.findall(r"<figcaption>(.*?)</figcaption>", page.source)
-    gained = [text for text in captions if text.startswith(("gained", "alarm"))]
+    gained = [text for text in captions if text.startswith(("gained", "wrong"))]
     assert gained[0] == (
-        "gained.png: A 0 right, 0 false alarms, 1 not found; B 1 right, 0 false alarms, 0 not found"
+        "gained.png: A 0 correct, 0 false positives, 1 missed; B 1 correct, 0 false positives, 0 missed"
     )
-    assert gained[1].startswith("alarm.png: A 1 right, 1 false alarm, 0 not found")
+    assert gained[1].startswith("wrong.png: A 1 correct, 1 false positive, 0 missed")
     (lost,) = [text for text in captions if text.startswith("lost")]
-    assert lost.endswith("B 0 right, 0 false alarms, 1 not found")
+    assert lost.endswith("B 0 correct, 0 false positives, 1 missed")
     assert not [text for text in captions if text.startswith("same")]
     assert len(page.pictures()) == 2 * 3
     images = table(page, "Image by image")
     assert len(images) == 3
+    cells = next(cells for link, cells in images.items() if "wrong.png" in link)
+    assert cells == ["1", "1", "1", "0", "0", "0", "+33.3"]
     assert "3 images on which the models differ" in page.text
     assert "on 1 image the counts are equal" in page.text
 
@@ -107,7 +109,7 @@ def test_in_a_browser(page: Any, tmp_path: Path, look: Any) -> None:
         (-0.03, -0.01, "A is better", "\u22123.0 to \u22121.0"),
         (-0.01, 0.0004, "may be chance", "\u22121.0 to 0.0"),
         (0.0, 0.0, "may be chance", "0.0 to 0.0"),
-        (NAN, NAN, "cannot be said: there is nothing to find", "\u2013"),
+        (NAN, NAN, "unknown: there is no object to find", "\u2013"),
     ],
 )
 def test_what_an_interval_says(low: float, high: float, said: str, shown: str) -> None:
@@ -128,7 +130,7 @@ def test_command(
     arguments = [model_file, other, "--data", scenes, "--report", out, "--draws", 20, "--workers", 0]
     assert compare_command.run([*map(str, arguments), "--device", "cpu"]) == 0
     printed = capsys.readouterr().out
-    assert re.search(r"B less A: [+-]\d+\.\d points of mAP, 95 % interval ", printed)
+    assert re.search(r"B minus A: [+-]\d+\.\d points of mAP, 95 % interval ", printed)
     assert f"report in {out / 'index.html'}" in printed
     assert "untrained against other" in read_page(out / "index.html").text
 

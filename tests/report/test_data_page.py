@@ -43,7 +43,7 @@ def add(root: Path, split: str, name: str, seed: int, *boxes: tuple[str, list[in
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Five images in two splits: one of a pair that is alike, one with a box without area, one background."""
+    """Five images in two splits: a pair of near-duplicates, one with a box without area, one background."""
     root = tmp_path / "data & <b>"
     add(root, "train", "one", 1, (BAD, [20, 10, 60, 30]), ("dog", [100, 20, 102, 22]))
     add(root, "train", "two", 2, ("dog", [0, 0, 200, 100]))
@@ -68,7 +68,7 @@ def test_page(data: Path, tmp_path: Path, read_page: Any) -> None:
     assert "train: one.jpg; val: one-again.jpg; correlation " in page.text
     # In the input of 300 x 300 the box of 2 x 2 px is 3 x 6: no prior of 30 px or more comes near.
     assert "dog, 3 × 6 px of the input, best overlap 0.0" in page.text  # noqa: RUF001
-    # One misfit, two samples of train and two of val, a pair.
+    # One misfit, two samples of train and two of val, one pair.
     assert len(page.pictures()) == 1 + 4 + 2
     assert {file.parent for file in page.linked_files()} == {data / "JPEGImages"}
     assert all(file.exists() for file in page.linked_files())
@@ -87,15 +87,15 @@ def test_numbers_of_boxes(data: Path, tmp_path: Path, read_page: Any) -> None:
 
 def test_without_decoding(data: Path, tmp_path: Path, read_page: Any) -> None:
     page = read_page(page_of(data, tmp_path / "page", decode=False))
-    assert "Not looked for: the images were not decoded." in page.text
+    assert "Not searched: the images were not decoded." in page.text
     assert len(page.pictures()) == 1 + 4
 
 
-def test_many_boxes_are_drawn_by_lot(
+def test_many_boxes_are_sampled(
     data: Path, tmp_path: Path, read_page: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(data_page, "BOXES", 3)
-    assert "3 of 4 boxes, drawn by lot" in read_page(page_of(data, tmp_path / "page")).text
+    assert "3 of 4 boxes, sampled at random" in read_page(page_of(data, tmp_path / "page")).text
 
 
 def test_in_a_browser(data: Path, tmp_path: Path, look: Any) -> None:

@@ -33,9 +33,10 @@ def test_copies_are_found() -> None:
     ]
     pairs = near_duplicates({"train": first, "val": [thumbnail(image) for image in copies]})
     assert {pair.splits for pair in pairs} == {("train", "val")}
-    found = {pair.places[1]: (pair.places[0], pair.mirrored) for pair in pairs}
+    found = {pair.indices[1]: (pair.indices[0], pair.mirrored) for pair in pairs}
     assert found == {0: (3, False), 1: (7, False), 2: (11, False), 3: (15, True)}
-    assert [pair.alike for pair in pairs] == sorted((pair.alike for pair in pairs), reverse=True)
+    values = [pair.correlation for pair in pairs]
+    assert values == sorted(values, reverse=True)
 
 
 def test_correlation() -> None:
@@ -44,11 +45,11 @@ def test_correlation() -> None:
     a, b = 40 * (-1.0) ** columns, 40 * (-1.0) ** (columns // 2)
     images = {"one": [(128 + a + b).astype(np.uint8)], "two": [(128 + a).astype(np.uint8)]}
     (pair,) = near_duplicates(images, least=0.5)
-    assert pair.alike == pytest.approx(np.sqrt(0.5), abs=1e-5)
+    assert pair.correlation == pytest.approx(np.sqrt(0.5), abs=1e-5)
     assert near_duplicates(images) == []
 
 
-def test_blank_images_are_like_nothing() -> None:
+def test_blank_images_match_nothing() -> None:
     blank = [thumbnail(np.full((50, 60, 3), grey, np.uint8)) for grey in (0, 128, 255)]
     assert near_duplicates({"train": blank, "val": blank}) == []
 
@@ -58,10 +59,10 @@ def test_three_splits_and_one_partner_each(monkeypatch: pytest.MonkeyPatch) -> N
     same = thumbnail(photograph(0))
     other = thumbnail(photograph(1))
     pairs = near_duplicates({"a": [other, other, same, same, same], "b": [same], "c": [same, other]})
-    assert sorted((pair.splits, pair.places) for pair in pairs) == [
+    assert sorted((pair.splits, pair.indices) for pair in pairs) == [
         (("a", "b"), (2, 0)), (("a", "c"), (0, 1)), (("a", "c"), (2, 0)), (("b", "c"), (0, 0)),
     ]  # fmt: skip
-    assert all(pair.alike == pytest.approx(1, abs=1e-5) for pair in pairs)
+    assert all(pair.correlation == pytest.approx(1, abs=1e-5) for pair in pairs)
 
 
 def test_nothing_to_compare() -> None:

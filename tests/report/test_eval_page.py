@@ -17,7 +17,7 @@ from fssd.errors import ConfigError, ImageError
 from fssd.evaluation.evaluate import evaluate_detections
 from fssd.inference.detections import Detections
 from fssd.report.analysis import Totals, analyse
-from fssd.report.eval_page import Subject, write_eval_page
+from fssd.report.eval_page import ReportSubject, write_eval_page
 
 CLASSES = ("</td><script>alert(1)</script>", "$x_1$", "cat & 'dog'", "without")
 A, B = [10, 10, 60, 60], [70, 20, 110, 80]
@@ -38,7 +38,7 @@ def images(tmp_path: Path) -> list[Path]:
 @pytest.fixture
 def data(make_set: Any, images: list[Path]) -> tuple[DataSet, list[Detections]]:
     """Four objects: of the first class one is found and one missed, those of the others are found. The third
-    class has a false alarm above its right detection, and one image holds nothing but gets a detection.
+    class has a false positive above its correct detection, and one image without objects has a detection.
     """
     rows = [
         ([(0, A), (1, B)], [(0, 0.9, A), (1, 0.6, B)]),
@@ -54,7 +54,7 @@ def write(folder: Path, data: tuple[DataSet, list[Detections]], metric: Any = "v
     model = folder / "model.safetensors"
     folder.mkdir(exist_ok=True)
     model.touch()
-    subject = Subject(model, Path("a & <b>"), "val")
+    subject = ReportSubject(model, Path("a & <b>"), "val")
     return write_eval_page(
         folder / "report", subject, dataset, found, evaluate_detections(dataset, found, metric)
     )
@@ -63,10 +63,10 @@ def write(folder: Path, data: tuple[DataSet, list[Detections]], metric: Any = "v
 def test_page(data: tuple[DataSet, list[Detections]], tmp_path: Path, read_page: Any) -> None:
     page = read_page(write(tmp_path, data))
     assert "a & <b>, split val: 4 images, 4 objects" in page.text
-    # AP: 1/2, 1 and 1/2 (a false alarm of the third class scores more than its right detection).
+    # AP: 1/2, 1 and 1/2 (a false positive of the third class scores more than its correct detection).
     assert "66.7 %" in page.text
     assert page.text.count(CLASSES[0]) > 3
-    # One image with mistakes, its missed object, and the false alarm that reaches the best threshold.
+    # One image with mistakes, its missed object, and the false positive that reaches the best threshold.
     assert page.linked_files() == [data[0].records[1].path.resolve()] * 3
     assert [picture.shape[:2] for picture in page.pictures()] == [(120, 160), (250, 250), (250, 250)]
     assert len(page.source) < 1_000_000
@@ -75,10 +75,11 @@ def test_page(data: tuple[DataSet, list[Detections]], tmp_path: Path, read_page:
 def test_numbers_behind_the_page(data: tuple[DataSet, list[Detections]]) -> None:
     dataset, found = data
     analysis = analyse(dataset, found, evaluate_detections(dataset, found, "voc12"))
-    assert [cut.threshold for cut in analysis.cuts] == pytest.approx(
+    assert [one.threshold for one in analysis.best] == pytest.approx(
         [np.float32(0.9), np.float32(0.6), np.float32(0.7), 0.5]
     )
-    # At these thresholds: three right, the alarm at 0.8; the second detection of the third class is cut off.
+    # At these thresholds: three correct and the false positive at 0.8. The second detection of the third
+    # class is below its threshold.
     assert Totals.of(analysis.shown) == (3, 1, 1)
     assert analysis.errors.counts()["background"] == 1
     assert analysis.errors.counts()["missed"] == 1
@@ -95,12 +96,12 @@ def test_nothing_found(data: tuple[DataSet, list[Detections]], tmp_path: Path, r
     dataset, found = data
     empty = [Detections(f.boxes[:0], f.scores[:0], f.labels[:0], f.classes) for f in found]
     page = read_page(write(tmp_path, (dataset, empty)))
-    assert "No class has a right detection." in page.text
+    assert "No class has a correct detection." in page.text
     assert "nothing was detected in this image" in page.text
     assert "None." in page.text
 
 
-def test_an_image_that_is_gone(data: tuple[DataSet, list[Detections]], tmp_path: Path) -> None:
+def test_an_image_that_no_longer_exists(data: tuple[DataSet, list[Detections]], tmp_path: Path) -> None:
     data[0].records[1].path.unlink()
     with pytest.raises(ImageError, match=r"onerror"):
         write(tmp_path, data)

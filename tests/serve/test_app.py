@@ -248,12 +248,12 @@ def test_limits(small: Callable[..., Made], jpeg: bytes) -> None:
 
 def test_full_queue(made: Made, jpeg: bytes) -> None:
     client, service = made
-    with service.gate.places(service.limits.queue - 1):
+    with service.gate.admit(service.limits.queue - 1):
         assert client.get("/ready").json() == {"status": "ready"}
         assert client.post("/detect", content=jpeg).status_code == 200
         two = client.post("/detect/batch", files=[("images", ("a.jpg", jpeg))] * 2)
         assert error(two, 503) == "busy"
-        with service.gate.places(1):
+        with service.gate.admit(1):
             for response in (client.post("/detect", content=jpeg), client.get("/ready")):
                 assert error(response, 503) == "busy"
                 assert int(response.headers["retry-after"]) >= 1
@@ -377,7 +377,7 @@ def test_openapi(client: httpx.Client) -> None:
     assert set(detect["responses"]["200"]["content"]) == {"application/json", "image/png"}
     assert set(detect["responses"]) == {"200", "400", "408", "413", "415", "422", "503", "504"}
     schemas = document["components"]["schemas"]
-    assert schemas["Problem"]["properties"]["code"]["enum"] == list(KINDS)
+    assert schemas["ErrorDetail"]["properties"]["code"]["enum"] == list(KINDS)
     assert set(schemas["ModelAnswer"]["properties"]) == set(client.get("/model").json())
     text = json.dumps(document)
     assert all(f"`{code}`" in text for code in ("damaged_image", "busy", "timeout", "too_many_images"))

@@ -99,7 +99,7 @@ def test_an_image_waits_for_those_on_their_way_until_the_batch_is_full() -> None
     network = Recorder()
 
     async def scenario(batcher: Batcher) -> None:
-        with batcher.coming():
+        with batcher.expect():
             first = [asyncio.create_task(batcher.predict(image(number))) for number in range(3)]
             await settle()
             assert not network.batches
@@ -116,7 +116,7 @@ def test_an_image_waits_no_longer_than_the_delay() -> None:
     network = Recorder()
 
     async def scenario(batcher: Batcher) -> None:
-        with batcher.coming():
+        with batcher.expect():
             assert (await batcher.predict(image(5))).row == 5
 
     run(scenario, network, delay=0.01)
@@ -126,7 +126,7 @@ def test_an_image_does_not_wait_for_one_that_fails_on_its_way() -> None:
     network = Recorder()
 
     async def scenario(batcher: Batcher) -> None:
-        with batcher.coming():
+        with batcher.expect():
             waiting = asyncio.create_task(batcher.predict(image(5)))
             await settle()
             assert not network.batches
@@ -178,7 +178,7 @@ def test_a_fault_belongs_to_its_batch_and_the_work_goes_on() -> None:
         return numbers(pictures)
 
     async def scenario(batcher: Batcher) -> None:
-        with batcher.coming():
+        with batcher.expect():
             together = [asyncio.create_task(batcher.predict(image(number))) for number in (12, 13)]
             assert all(
                 isinstance(e, FaultError) for e in await asyncio.gather(*together, return_exceptions=True)

@@ -54,13 +54,13 @@ def refusal(call: Callable[[], object]) -> str:
 
 def test_gate_counts_images() -> None:
     gate = Gate(Limits(queue=3))
-    with gate.places(2):
+    with gate.admit(2):
         assert refusal(lambda: gate.check(2)) == "busy"
-        with gate.places(1):
+        with gate.admit(1):
             assert refusal(gate.check) == "busy"
         gate.check()
     gate.check(3)
-    with pytest.raises(ZeroDivisionError), gate.places(3):
+    with pytest.raises(ZeroDivisionError), gate.admit(3):
         _ = 1 / 0
     assert gate.images == 0
 

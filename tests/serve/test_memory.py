@@ -43,7 +43,7 @@ def test_trims_once_after_work(monkeypatch: pytest.MonkeyPatch) -> None:
         task = asyncio.create_task(memory.trim_when_idle(gate))
         await ticks.pass_by(3)
         assert trims == [], "nothing was taken on"
-        with gate.places(1):
+        with gate.admit(1):
             await ticks.pass_by(3)
             assert trims == [], "an image is not answered yet"
         await ticks.pass_by(1)
@@ -54,7 +54,7 @@ def test_trims_once_after_work(monkeypatch: pytest.MonkeyPatch) -> None:
             take(100)
             await ticks.pass_by(3)
             assert trims == [0], "a body is still held"
-        with gate.places(1):
+        with gate.admit(1):
             pass
         await ticks.pass_by(1)
         assert trims == [0], "the last one was taken on just now"

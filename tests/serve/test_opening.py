@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fssd.errors import ConfigError
-from fssd.serve.opening import Share, load_detectors, runtime_of, share_cores
+from fssd.serve.opening import Concurrency, load_detectors, runtime_of, share_cores
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_cores_are_shared_out(
 def test_workers_share_a_network_of_pytorch(model: Path, tmp_path: Path) -> None:
     before = torch.get_num_threads()
     try:
-        first, second = load_detectors(model, "torch", Share(2, 1), folder=tmp_path, device="cpu")
+        first, second = load_detectors(model, "torch", Concurrency(2, 1), folder=tmp_path, device="cpu")
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
@@ -71,7 +71,7 @@ def test_workers_share_a_network_of_pytorch(model: Path, tmp_path: Path) -> None
 
 def test_workers_have_a_session_each(tmp_path: Path) -> None:
     pytest.importorskip("openvino", reason='needs openvino: pip install "fssd[openvino]"')
-    first, second = load_detectors(Path("animals-int8"), "openvino", Share(2, 1), folder=tmp_path)
+    first, second = load_detectors(Path("animals-int8"), "openvino", Concurrency(2, 1), folder=tmp_path)
     images = torch.randint(0, 256, (1, 3, 300, 300), dtype=torch.uint8)
     assert first.runner is not second.runner
     for one, other in zip(

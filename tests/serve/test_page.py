@@ -262,7 +262,7 @@ def test_image_that_is_too_large_is_not_sent(page: Any, tmp_path: Path) -> None:
     before = len(page.asked)
     page.set_input_files("#pick", large)
     page.wait_for_selector("#problem:not([hidden])")
-    assert page.inner_text("#problem-text") == "large.jpg has 10.0 MB; the server takes 10 MB at most."
+    assert page.inner_text("#problem-text") == "large.jpg has 10.0 MB; the server accepts at most 10 MB."
     assert len(page.asked) == before
 
 

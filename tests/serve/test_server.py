@@ -1,4 +1,4 @@
-"""A real server process: answers as `fssd detect` gives them, impatience with slow clients, a good end."""
+"""A real server process: answers as `fssd detect` gives them, timeouts for slow clients, a clean end."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ Encoder = Callable[..., bytes]
 
 
 @pytest.fixture(scope="module")
-def impatient(model: Path, start_server: Callable[..., Any]) -> Any:
+def strict_server(model: Path, start_server: Callable[..., Any]) -> Any:
     """A server that waits one second for a slow client."""
     return start_server(model, "--stall", 1, "--queue", 4, "--max-mb", 1, "--seconds", 600)
 
 
 @pytest.fixture
-def line(impatient: Any) -> Iterator[socket.socket]:
+def line(strict_server: Any) -> Iterator[socket.socket]:
     """A bare connection to it."""
-    with socket.create_connection(("127.0.0.1", impatient.port), PATIENCE) as opened:
+    with socket.create_connection(("127.0.0.1", strict_server.port), PATIENCE) as opened:
         yield opened
 
 
@@ -83,13 +83,13 @@ def test_answers_are_those_of_fssd_detect(server: Any, model: Path, encoder: Enc
             np.testing.assert_allclose(served, written, rtol=0, atol=tolerance)
 
 
-def test_body_too_large_is_answered_whatever_the_client_does(impatient: Any) -> None:
+def test_body_too_large_is_answered_whatever_the_client_does(strict_server: Any) -> None:
     body = bytes(5_000_000)
     # urllib closes the connection after each request and sends all before it reads
     with pytest.raises(urllib.error.HTTPError) as caught:
-        urllib.request.urlopen(f"{impatient.address}/detect", data=body, timeout=PATIENCE)
+        urllib.request.urlopen(f"{strict_server.address}/detect", data=body, timeout=PATIENCE)
     assert (caught.value.code, json.load(caught.value)["error"]["code"]) == (413, "body_too_large")
-    with httpx.Client(base_url=impatient.address, timeout=PATIENCE) as client:
+    with httpx.Client(base_url=strict_server.address, timeout=PATIENCE) as client:
         pieces = (body[start : start + 100_000] for start in range(0, len(body), 100_000))
         for content in (body, pieces):  # with its length declared, and in chunks
             response = client.post("/detect", content=content)
@@ -119,7 +119,7 @@ def test_slow_body_is_cut_off(line: socket.socket) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="asks Linux for the state of a connection")
-def test_client_that_does_not_take_its_answer_is_cut_off(impatient: Any) -> None:
+def test_client_that_does_not_take_its_answer_is_cut_off(strict_server: Any) -> None:
     """It asks for a picture of more bytes than the system holds for it, and reads none of them."""
     noise = Pillow.fromarray(np.random.default_rng(0).integers(0, 256, (2000, 3000, 3), np.uint8))
     out = io.BytesIO()
@@ -129,7 +129,7 @@ def test_client_that_does_not_take_its_answer_is_cut_off(impatient: Any) -> None
     with socket.socket() as line:
         line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         line.settimeout(PATIENCE)
-        line.connect(("127.0.0.1", impatient.port))
+        line.connect(("127.0.0.1", strict_server.port))
         line.sendall(head.encode() + data)
         assert line.recv(1, socket.MSG_PEEK)  # the answer has begun
         wait_until(lambda: not connected(line))
@@ -168,13 +168,13 @@ def test_what_is_not_http(line: socket.socket) -> None:
     assert b"uvicorn" not in answer
 
 
-def test_full_queue(impatient: Any, encoder: Encoder) -> None:
+def test_full_queue(strict_server: Any, encoder: Encoder) -> None:
     """Eight at once, room for four: each is answered, by its objects or by 503."""
     data = encoder(0, "PNG", width=1500, height=1000)
     answers: list[httpx.Response] = []
 
     def send() -> None:
-        answers.append(httpx.post(f"{impatient.address}/detect", content=data, timeout=PATIENCE))
+        answers.append(httpx.post(f"{strict_server.address}/detect", content=data, timeout=PATIENCE))
 
     threads = [threading.Thread(target=send) for _ in range(8)]
     for thread in threads:

@@ -111,7 +111,7 @@ def _page(command: Compare, models: list[Path]) -> int:
     from fssd.inference.detector import Detector
     from fssd.plots import model_names, require_matplotlib
     from fssd.report.compare_page import verdict, write_compare_page
-    from fssd.report.eval_page import Subject
+    from fssd.report.eval_page import ReportSubject
 
     require_matplotlib()
     detectors = [Detector.load(model, device=command.device) for model in models]
@@ -123,7 +123,7 @@ def _page(command: Compare, models: list[Path]) -> int:
     make_folder(command.report)
     first, second = (_detections(command, detector, dataset) for detector in detectors)
     names = model_names(models)
-    subject = Subject(models[1], command.data, command.split)
+    subject = ReportSubject(models[1], command.data, command.split)
     page, difference = write_compare_page(
         command.report,
         subject,
@@ -137,7 +137,7 @@ def _page(command: Compare, models: list[Path]) -> int:
     low, value, high = (100 * number for number in (difference.low, difference.value, difference.high))
     print(f"A: {names[0]}\nB: {names[1]}")
     said = f"95 % interval {low:+.1f} to {high:+.1f}; {verdict(difference)}"
-    print(f"B less A: {value:+.1f} points of mAP, {said}")
+    print(f"B minus A: {value:+.1f} points of mAP, {said}")
     print(f"report in {page}")
     return 0
 

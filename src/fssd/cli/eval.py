@@ -97,9 +97,9 @@ def run(arguments: list[str]) -> int:
     if command.json is not None:
         atomic_write(command.json, report.to_json())
     if command.report is not None:
-        from fssd.report.eval_page import Subject, write_eval_page
+        from fssd.report.eval_page import ReportSubject, write_eval_page
 
-        subject = Subject(command.model, command.data, command.split)
+        subject = ReportSubject(command.model, command.data, command.split)
         print(f"report in {write_eval_page(command.report, subject, dataset, found, report)}")
     if command.voc_results is not None:
         ids = [record.image_id for record in dataset.records]

@@ -1,8 +1,8 @@
-"""How sure a difference in mAP is: the paired bootstrap over images (Efron 1979).
+"""Confidence interval of a difference in mAP: the paired bootstrap over images (Efron 1979).
 
-The images are drawn again and again, as many as there are, with replacement, and both models are measured
-on every draw. The spread of the differences says what other images of the same kind could have given, but
-nothing of what another training of the same models could have given.
+The images are resampled many times with replacement, always as many as there are, and both models are
+measured on every resample. The spread of the differences shows how the result could vary with other images of
+the same kind. It does not show how it could vary with another training of the same models.
 """
 
 from __future__ import annotations
@@ -14,30 +14,29 @@ from typing import NamedTuple
 import numpy as np
 
 from fssd.data.sample import DataSet
-from fssd.evaluation.evaluate import Metric, of_classes, uncounted
+from fssd.evaluation.evaluate import Metric, ignored_objects, relabel
 from fssd.evaluation.pairing import Bools, Floats, Ints, judge
-from fssd.evaluation.voc_ap import ELEVEN_RECALLS, voc_average_precision
+from fssd.evaluation.voc_ap import COCO_RECALLS, ELEVEN_RECALLS, voc_average_precision
 from fssd.inference.detections import Detections
 
 COCO_IOUS = np.linspace(0.5, 0.95, 10)
-COCO_RECALLS = np.linspace(0, 1, 101)
 COCO_LIMIT = 100  # detections of a class in an image
-CHUNK = 500_000  # weights held at a time
+CHUNK = 500_000  # weights in memory at a time
 
 
 class Ranked(NamedTuple):
-    """The detections of one class that count, best score first. right: (K,). image: (K,)."""
+    """The detections of one class that are not ignored, best score first. correct: (K,). image: (K,)."""
 
-    right: Bools
+    correct: Bools
     image: Ints
 
 
 @dataclass(frozen=True)
 class Rankings:
-    """All that AP needs of one model, to measure it anew with some images more often than others.
+    """What is needed to compute the AP of one model again with other weights of the images.
 
     curves: for each overlap threshold of the metric, one `Ranked` per class. objects: (C, I) objects to find.
-    recalls: those at which precision is read; None for the area under its envelope.
+    recalls: where precision is read; None for the area under its envelope.
     """
 
     curves: tuple[tuple[Ranked, ...], ...]
@@ -54,7 +53,7 @@ class Rankings:
         return np.asarray(np.mean(each, axis=0))
 
     def _ap(self, ranked: Ranked, weights: Ints, positives: Ints) -> Floats:
-        rows = max(1, CHUNK // max(1, len(ranked.right)))
+        rows = max(1, CHUNK // max(1, len(ranked.correct)))
         parts = [
             _weighted_ap(ranked, weights[start : start + rows], positives[start : start + rows], self.recalls)
             for start in range(0, len(weights), rows)
@@ -63,9 +62,9 @@ class Rankings:
 
 
 class Difference(NamedTuple):
-    """B less A. low, high: the middle 95 % of the draws. share: of the draws in which B is above A, 0..1.
+    """B minus A. low, high: the middle 95 % of the resamples. share: of the resamples with B above A, 0..1.
 
-    nan where a class has no object to find in any draw.
+    nan where a class has no object to find in any resample.
     """
 
     value: float
@@ -75,83 +74,83 @@ class Difference(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """mean: of the mAP. classes: of the AP of each class. draws: (R,) differences in mAP."""
+    """mean: of the mAP. classes: of the AP of each class. resamples: (R,) differences in mAP."""
 
     mean: Difference
     classes: tuple[Difference, ...]
-    draws: Floats
+    resamples: Floats
 
 
 def rank(dataset: DataSet, detections: Sequence[Detections], metric: Metric, iou: float = 0.5) -> Rankings:
-    """One Detections per record, measured by `metric`; iou is of the VOC metrics alone."""
+    """The rankings of one Detections per record. iou: for the VOC metrics only."""
     objects = np.zeros((len(dataset.classes), len(dataset)), np.int64)
     for image, record in enumerate(dataset.records):
-        np.add.at(objects[:, image], record.labels[~uncounted(record)], 1)
+        np.add.at(objects[:, image], record.labels[~ignored_objects(record)], 1)
     if metric == "coco":
         curves = tuple(_coco_curves(dataset, detections))
         return Rankings(curves, objects, COCO_RECALLS)
-    found = [of_classes(d, dataset.classes) for d in detections]
+    found = [relabel(d, dataset.classes) for d in detections]
     result = voc_average_precision(
         truth_boxes=[r.boxes for r in dataset.records],
         truth_labels=[r.labels for r in dataset.records],
-        truth_difficult=[uncounted(r) for r in dataset.records],
+        truth_difficult=[ignored_objects(r) for r in dataset.records],
         boxes=[d.boxes for d in found],
         scores=[d.scores for d in found],
         labels=[d.labels for d in found],
         classes=len(dataset.classes),
         iou=iou,
     )
-    row = tuple(map(_ranked, result.right, result.images))
+    row = tuple(map(_ranked, result.correct, result.images))
     return Rankings((row,), objects, ELEVEN_RECALLS if metric == "voc07" else None)
 
 
-def compare_rankings(a: Rankings, b: Rankings, draws: int = 1000, seed: int = 0) -> Comparison:
-    """The difference between two models on the same images. draws: how often the images are drawn."""
+def compare_rankings(a: Rankings, b: Rankings, resamples: int = 1000, seed: int = 0) -> Comparison:
+    """The difference between two models on the same images."""
     images = a.objects.shape[1]
     once = np.ones((1, images), np.int64)
-    weights = np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), draws)
+    weights = np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), resamples)
     value_a, value_b = a.ap(once)[0], b.ap(once)[0]
-    drawn_a, drawn_b = a.ap(weights), b.ap(weights)  # (R, C)
-    means = _row_means(drawn_b) - _row_means(drawn_a)
+    sampled_a, sampled_b = a.ap(weights), b.ap(weights)  # (R, C)
+    means = _row_means(sampled_b) - _row_means(sampled_a)
     whole = float((_row_means(value_b[None]) - _row_means(value_a[None]))[0])
-    classes = zip(value_b - value_a, (drawn_b - drawn_a).T, strict=True)
+    classes = zip(value_b - value_a, (sampled_b - sampled_a).T, strict=True)
     return Comparison(_difference(whole, means), tuple(_difference(float(v), d) for v, d in classes), means)
 
 
 def _coco_curves(dataset: DataSet, detections: Sequence[Detections]) -> Iterator[tuple[Ranked, ...]]:
-    limited = [_limit(of_classes(d, dataset.classes)) for d in detections]
+    limited = [_limit(relabel(d, dataset.classes)) for d in detections]
     for iou in COCO_IOUS:
         found = judge(dataset, limited, float(iou)).found
         order = np.argsort(-found.score, kind="stable")
-        right, image, label = found.right[order], found.image[order], found.label[order]
-        yield tuple(_ranked(right[label == c], image[label == c]) for c in range(len(dataset.classes)))
+        correct, image, label = found.correct[order], found.image[order], found.label[order]
+        yield tuple(_ranked(correct[label == c], image[label == c]) for c in range(len(dataset.classes)))
 
 
 def _limit(found: Detections) -> Detections:
-    """The best detections of each class, as many as COCO looks at."""
+    """The best detections of each class, as many as COCO uses."""
     keep = [
         np.flatnonzero(found.labels == label)[np.argsort(-found.scores[found.labels == label], kind="stable")]
         for label in np.unique(found.labels)
     ]
-    rows = np.concatenate([np.zeros(0, np.int64), *(places[:COCO_LIMIT] for places in keep)])
+    rows = np.concatenate([np.zeros(0, np.int64), *(indices[:COCO_LIMIT] for indices in keep)])
     return Detections(found.boxes[rows], found.scores[rows], found.labels[rows], found.classes)
 
 
-def _ranked(right: Bools, image: Ints) -> Ranked:
-    """Without the detections behind the last right one, which no recall and so no AP depends on."""
-    end = int(np.flatnonzero(right)[-1]) + 1 if right.any() else 0
-    return Ranked(right[:end], image[:end])
+def _ranked(correct: Bools, image: Ints) -> Ranked:
+    """Drops the detections after the last correct one: AP does not depend on them."""
+    end = int(np.flatnonzero(correct)[-1]) + 1 if correct.any() else 0
+    return Ranked(correct[:end], image[:end])
 
 
 def _weighted_ap(ranked: Ranked, weights: Ints, positives: Ints, recalls: Floats | None) -> Floats:
-    """(R, I) weights and (R,) objects -> (R,) AP, as if each image were there as often as its weight says."""
+    """(R, I) weights and (R,) objects -> (R,) AP, as if each image occurred as often as its weight says."""
     known = np.where(positives, positives, np.nan)
-    if not len(ranked.right):
+    if not len(ranked.correct):
         return np.where(positives, 0.0, np.nan)
-    # Precision matters at the N right detections only; what stands between two of them is summed up first.
-    starts = np.append(0, np.flatnonzero(ranked.right)[:-1] + 1)
+    # Precision is needed at the N correct detections only: first sum up the false positives between two.
+    starts = np.append(0, np.flatnonzero(ranked.correct)[:-1] + 1)
     weight = np.ascontiguousarray(weights.T, np.float32)[ranked.image]  # (K, R); whole numbers, exact
-    hits = np.cumsum(weight[ranked.right], axis=0, dtype=np.float64)  # (N, R)
+    hits = np.cumsum(weight[ranked.correct], axis=0, dtype=np.float64)  # (N, R)
     shown = np.cumsum(np.add.reduceat(weight, starts, axis=0), axis=0, dtype=np.float64)
     precision = np.divide(hits, shown, out=np.zeros_like(hits), where=shown > 0)
     envelope = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
@@ -167,16 +166,16 @@ def _weighted_ap(ranked: Ranked, weights: Ints, positives: Ints, recalls: Floats
 
 
 def _row_means(values: Floats) -> Floats:
-    """(R, C) -> (R,) mean over what is not nan; nan for a row of nothing else."""
+    """(R, C) -> (R,) mean of the values that are not nan; nan for a row without any."""
     known = ~np.isnan(values)
     count = known.sum(axis=1)
     total: Floats = np.where(known, values, 0.0).sum(axis=1)
     return np.asarray(np.where(count, total, np.nan) / np.maximum(count, 1))
 
 
-def _difference(value: float, draws: Floats) -> Difference:
-    draws = draws[~np.isnan(draws)]
-    if not len(draws):
+def _difference(value: float, resamples: Floats) -> Difference:
+    resamples = resamples[~np.isnan(resamples)]
+    if not len(resamples):
         return Difference(value, float("nan"), float("nan"), float("nan"))
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return Difference(value, float(low), float(high), float((draws > 0).mean()))
+    low, high = np.quantile(resamples, [0.025, 0.975])
+    return Difference(value, float(low), float(high), float((resamples > 0).mean()))

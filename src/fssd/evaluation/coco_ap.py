@@ -1,4 +1,4 @@
-"""The twelve numbers of the COCO detection challenge, by `hotcoco` (equal to pycocotools, far faster)."""
+"""The twelve numbers of the COCO detection challenge, by `hotcoco` (equal to pycocotools and far faster)."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ import numpy.typing as npt
 
 from fssd.data.sample import DataSet, Record
 from fssd.errors import ConfigError
+from fssd.evaluation.voc_ap import Floats
 from fssd.inference.detections import Detections
 
-Floats = npt.NDArray[np.float64]
-
-# Neither pycocotools nor hotcoco reads an `ignore` key for boxes. An area outside every range has its effect:
-# the object is no positive, and the one detection that finds it is left out.
+# Neither pycocotools nor hotcoco reads an `ignore` key for boxes. An area outside every range has the same
+# effect: the object is not counted, and a detection that matches it is ignored.
 IGNORED_AREA = -1.0
 
 ALL, SMALL, MEDIUM, LARGE = range(4)  # order of the area ranges in the result
@@ -25,7 +24,7 @@ AT_1, AT_10, AT_100 = range(3)  # order of the limits on detections per image
 
 @dataclass(frozen=True)
 class CocoAveragePrecision:
-    """COCO's numbers; nan where COCO prints -1, which means that there are no such objects.
+    """COCO's numbers; nan where COCO prints -1, because there are no such objects.
 
     numbers: AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, ARs, ARm, ARl, in COCO's order.
     ap: (C,) AP of each class over IoU 0.50:0.05:0.95. ap50: (C,) at IoU 0.5.
@@ -41,9 +40,9 @@ class CocoAveragePrecision:
 def coco_average_precision(dataset: DataSet, detections: Sequence[Detections]) -> CocoAveragePrecision:
     """COCO's numbers of one Detections per record, in the order of `dataset.records`.
 
-    Crowds match any number of detections and count neither way; difficult objects count neither way. Classes
-    are compared by name. Boxes are not rounded. COCO sorts sizes by the area of an object's mask, which
-    `Record.areas` holds; where it is None the area of the box is taken.
+    Difficult objects and crowds are ignored, and so are the detections on them: one for a difficult object,
+    any number for a crowd. Classes are compared by name. Boxes are not rounded. COCO's sizes are areas of the
+    object's mask, which `Record.areas` holds; where it is None the area of the box is used.
     """
     hotcoco = require_hotcoco()
     if len(detections) != len(dataset):
@@ -132,7 +131,7 @@ def _detection_rows(
 
 
 def _summary(precision: Floats, recall: Floats) -> CocoAveragePrecision:
-    """precision: (IoU 10, recall 101, C, area 4, limit 3). recall: (10, C, 4, 3). -1: no such objects."""
+    """precision: (IoU 10, recall 101, C, area 4, limit 3). recall: (10, C, 4, 3). -1 is "no such objects"."""
 
     def ap(iou: int | slice = slice(None), area: int = ALL) -> float:
         return _mean(precision[iou, ..., area, AT_100])

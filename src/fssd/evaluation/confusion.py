@@ -1,4 +1,4 @@
-"""Which class is taken for which."""
+"""Confusion matrix: which class is predicted for the objects of each class."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from fssd.evaluation.pairing import Ints, Judgement, overlaps
 
 
 def confusion_matrix(judgement: Judgement) -> Ints:
-    """(C + 1, C + 1) counts: rows are what is there, columns what was said; the last of each is "nothing".
+    """(C + 1, C + 1) counts: rows are the labelled class, columns the predicted one; the last is "nothing".
 
-    Here classes do not matter for pairing: in order of their scores, detections take the free object that
-    they overlap most, of whatever class, if the overlap reaches the judgement's. An object that nobody took
-    counts in the last column, a detection that took none in the last row.
+    Classes do not matter for pairing here: in order of their scores, detections take the free object of any
+    class that they overlap most, if the overlap reaches the IoU of the judgement. An object without a
+    detection counts in the last column, a detection without an object in the last row.
     """
     found, objects = judgement.found, judgement.objects
     nothing = len(judgement.classes)
@@ -22,13 +22,13 @@ def confusion_matrix(judgement: Judgement) -> Ints:
         own = np.arange(*np.searchsorted(objects.image, [image, image + 1]))
         overlap = overlaps(found.boxes[rows], objects.boxes[own])
         free = np.ones(len(own), bool)
-        for row, said in zip(overlap, found.label[rows], strict=True):
+        for row, predicted in zip(overlap, found.label[rows], strict=True):
             rivals = np.flatnonzero(free & (row >= judgement.iou))
             if not len(rivals):
-                matrix[nothing, said] += 1
+                matrix[nothing, predicted] += 1
                 continue
             taken = rivals[np.argmax(row[rivals])]
             free[taken] = False
-            matrix[objects.label[own[taken]], said] += 1
+            matrix[objects.label[own[taken]], predicted] += 1
         matrix[:nothing, nothing] += np.bincount(objects.label[own[free]], minlength=nothing)
     return matrix

@@ -1,4 +1,4 @@
-"""From detections to a report: one headline number, AP per class and per object size."""
+"""From detections to a report: mAP, AP per class and per object size."""
 
 from __future__ import annotations
 
@@ -16,13 +16,12 @@ from rich.text import Text
 from fssd.data.sample import DataSet, Record
 from fssd.errors import ConfigError, DataError, nearest
 from fssd.evaluation.coco_ap import coco_average_precision, labels_by_name, require_hotcoco
-from fssd.evaluation.voc_ap import AveragePrecision, voc_average_precision
+from fssd.evaluation.voc_ap import AveragePrecision, Bools, voc_average_precision
 from fssd.inference.detections import Detections
 
 Metric = Literal["voc07", "voc12", "coco"]
-Bools = npt.NDArray[np.bool_]
 
-# px^2 of the original image, lower limit included; COCO's limits.
+# COCO's limits, px^2 of the original image; the lower one is included.
 SIZES: dict[str, tuple[float, float]] = {
     "small": (0.0, 32.0**2),
     "medium": (32.0**2, 96.0**2),
@@ -34,10 +33,10 @@ SIZES: dict[str, tuple[float, float]] = {
 class Report:
     """The result of an evaluation; AP is in 0..1, nan where there is no object to find.
 
-    metric: "voc07", "voc12" or "coco". map: the headline value, mean over the classes that have objects.
-    classes: AP of each class name. sizes: mean AP of small, medium and large objects.
-    images, objects: how many there were; difficult objects and crowds are not counted.
-    iou: the overlap from which an object is found; None for coco, which averages 0.50:0.05:0.95.
+    metric: "voc07", "voc12" or "coco". map: mean AP of the classes that have objects.
+    classes: AP of each class by name. sizes: mean AP of small, medium and large objects.
+    images, objects: how many there were, without difficult objects and crowds.
+    iou: the least overlap of a found object; None for coco, which averages 0.50:0.05:0.95.
     numbers: COCO's twelve numbers by name; empty for the VOC metrics.
     """
 
@@ -55,7 +54,7 @@ class Report:
         return json.dumps(_without_nan(asdict(self)), indent=2, ensure_ascii=False, allow_nan=False)
 
     def table(self) -> Table:
-        """A table for the terminal: classes, then sizes or COCO's numbers, then the headline."""
+        """A table for the terminal: classes, then sizes or COCO's numbers, then the mean."""
         iou = "0.50:0.95" if self.iou is None else f"{self.iou:.2f}"
         table = Table(title=f"{self.metric} at IoU {iou}: {self.images} images, {self.objects} objects")
         table.add_column("class")
@@ -76,8 +75,9 @@ def evaluate_detections(
     """Measure one Detections per record, in the order of `dataset.records`.
 
     metric: "voc07" eleven-point AP, "voc12" area under the precision envelope, "coco" AP at IoU 0.50:0.95.
-    iou: the overlap threshold of the VOC metrics, in 0..1. Difficult objects and crowds count neither way.
-    Classes are compared by name; detections of classes that the data set does not have are left out.
+    iou: the overlap threshold of the VOC metrics, in 0..1. Difficult objects and crowds are ignored: neither
+    a hit nor a false positive. Classes are compared by name; detections of classes that the data set does not
+    have are left out.
     """
     check_measurable(dataset, detections[0].classes if detections else (), metric, iou)
     if len(detections) != len(dataset):
@@ -99,13 +99,13 @@ def average_precisions(
     check_measurable(dataset, detections[0].classes if detections else (), metric, iou)
     if metric == "coco":
         return coco_average_precision(dataset, detections).ap_by_size
-    found = [of_classes(d, dataset.classes) for d in detections]
+    found = [relabel(d, dataset.classes) for d in detections]
     columns = [_voc(dataset, found, metric, iou, limits).ap for limits in SIZES.values()]
     return np.stack(columns, axis=1)
 
 
 def check_measurable(dataset: DataSet, classes: Sequence[str], metric: str, iou: float = 0.5) -> None:
-    """Raise what `evaluate_detections` would, before any time is spent on detecting.
+    """Raise what `evaluate_detections` would raise, before time is spent on detection.
 
     classes: the detector's. Raises ConfigError for an unknown metric, a threshold it does not take, a missing
     package or classes of which the data set has none, DataError for a data set without an object to find.
@@ -130,11 +130,11 @@ def check_measurable(dataset: DataSet, classes: Sequence[str], metric: str, iou:
 
 
 def _count(dataset: DataSet) -> int:
-    return sum(int(np.count_nonzero(~uncounted(r))) for r in dataset.records)
+    return sum(int(np.count_nonzero(~ignored_objects(r))) for r in dataset.records)
 
 
-def uncounted(record: Record) -> Bools:
-    """(N,) the objects that count neither way: difficult ones and crowds."""
+def ignored_objects(record: Record) -> Bools:
+    """(N,) whether an object is ignored, because it is difficult or a crowd."""
     return record.difficult | record.crowd
 
 
@@ -153,7 +153,7 @@ def _coco_report(dataset: DataSet, detections: Sequence[Detections]) -> Report:
 
 
 def _voc_report(dataset: DataSet, detections: Sequence[Detections], metric: str, iou: float) -> Report:
-    found = [of_classes(d, dataset.classes) for d in detections]
+    found = [relabel(d, dataset.classes) for d in detections]
     whole = _voc(dataset, found, metric, iou)
     return Report(
         metric=metric,
@@ -166,8 +166,8 @@ def _voc_report(dataset: DataSet, detections: Sequence[Detections], metric: str,
     )
 
 
-def of_classes(detections: Detections, classes: tuple[str, ...]) -> Detections:
-    """The detections whose class name is among `classes`, labelled by the index there."""
+def relabel(detections: Detections, classes: tuple[str, ...]) -> Detections:
+    """The detections whose class name is among `classes`, with labels that are indices in `classes`."""
     labels = labels_by_name(detections, classes)
     keep = labels >= 0
     return Detections(detections.boxes[keep], detections.scores[keep], labels[keep], classes)
@@ -182,20 +182,20 @@ def _voc(
 ) -> AveragePrecision:
     """AP over the objects whose area lies within `limits`, px^2.
 
-    As in COCO, other objects count neither way, nor do detections of other sizes that find nothing.
+    As in COCO, objects of other sizes are ignored, and so are detections of other sizes that find nothing.
     """
     records = dataset.records
     return voc_average_precision(
         truth_boxes=[r.boxes for r in records],
         truth_labels=[r.labels for r in records],
-        truth_difficult=[uncounted(r) | ~_within(r.boxes, limits) for r in records],
+        truth_difficult=[ignored_objects(r) | ~_within(r.boxes, limits) for r in records],
         boxes=[d.boxes for d in found],
         scores=[d.scores for d in found],
         labels=[d.labels for d in found],
         classes=len(dataset.classes),
         iou=iou,
         eleven_points=metric == "voc07",
-        spared=[~_within(d.boxes, limits) for d in found],
+        ignored=[~_within(d.boxes, limits) for d in found],
     )
 
 

@@ -1,16 +1,16 @@
-"""What kind of mistake each false alarm and each lost object is, as TIDE (Bolya et al. 2020) defines them.
+"""The kind of each mistake, as TIDE (Bolya et al. 2020) defines them.
 
-With f the overlap from which an object counts as found, and b the one up to which a detection lies on
-background, a false alarm is the first of these that fits:
+Let f be the least overlap of a found object and b the largest overlap of a detection on background. A false
+positive is the first of these that fits:
 
-    localisation     overlaps an object of its class by b to f: the right name, the wrong place
-    classification   overlaps an object of another class by f or more: the right place, the wrong name
+    localisation     overlaps an object of its class by b to f: the class is correct, the box is not
+    classification   overlaps an object of another class by f or more: the box is correct, the class is not
     duplicate        overlaps an object of its class by f or more, which a better score had taken
     background       overlaps no object by more than b
-    both             anything else: the wrong name and the wrong place
+    both             anything else: neither class nor box is correct
 
 An object that no detection found is missed, unless a classification or localisation error is about it:
-correcting that one would find it.
+correcting that error would find the object.
 """
 
 from __future__ import annotations
@@ -18,9 +18,18 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from fssd.evaluation.pairing import FREE, Bools, Floats, Found, Ints, Judgement, Objects, overlaps
+from fssd.evaluation.pairing import (
+    FREE,
+    Bools,
+    Floats,
+    Ints,
+    Judgement,
+    PairedDetections,
+    PairedObjects,
+    overlaps,
+)
+from fssd.evaluation.voc_ap import COCO_RECALLS, mean_precision
 
 KINDS = ("classification", "localisation", "both", "duplicate", "background")
 MISSED = "missed"
@@ -28,12 +37,11 @@ CLASSIFICATION, LOCALISATION, BOTH, DUPLICATE, BACKGROUND = range(len(KINDS))
 RIGHT = -1
 
 BACKGROUND_IOU = 0.1  # TIDE's
-_RECALLS = np.linspace(0, 1, 101)  # COCO's
 
 
 class Errors(NamedTuple):
-    """kind: (D,) index into KINDS, -1 for a right detection. partner: (D,) row of the object that the mistake
-    is about, -1 for background. missed: (G,) bool.
+    """kind: (D,) index into KINDS, -1 for a correct detection. partner: (D,) row of the object that the
+    mistake is about, -1 for background. missed: (G,) bool.
     """
 
     kind: Ints
@@ -56,20 +64,20 @@ def find_errors(judgement: Judgement, background: float = BACKGROUND_IOU) -> Err
         wrong = rows[found.object[rows] == FREE]
         own = _slice(objects.image, image)
         if len(wrong):
-            kind[wrong], place = _kinds(found, wrong, objects, own, judgement.iou, background)
-            partner[wrong] = np.where(place == FREE, FREE, place + (own[0] if len(own) else 0))
-    told = np.zeros(len(objects.label), bool)
-    told[partner[(kind == CLASSIFICATION) | (kind == LOCALISATION)]] = True
-    return Errors(kind, partner, (objects.finder == FREE) & ~told)
+            kind[wrong], index = _kinds(found, wrong, objects, own, judgement.iou, background)
+            partner[wrong] = np.where(index == FREE, FREE, index + (own[0] if len(own) else 0))
+    explained = np.zeros(len(objects.label), bool)
+    explained[partner[(kind == CLASSIFICATION) | (kind == LOCALISATION)]] = True
+    return Errors(kind, partner, (objects.finder == FREE) & ~explained)
 
 
 def gains(judgement: Judgement, errors: Errors) -> dict[str, float]:
-    """How much mAP (in 0..1) would rise if all mistakes of one kind were corrected, the others kept.
+    """How much mAP (in 0..1) would rise if all mistakes of one kind were corrected and the others kept.
 
-    A classification or localisation error becomes right, if its object was not found and no better score of
-    either kind is about the same object; else it goes, as the other kinds do. Missed objects go from the
-    objects to be found. AP is COCO's area under 101 points at the overlap of the judgement; nan if there is
-    no object.
+    A classification or localisation error becomes correct if its object was not found and no error of these
+    two kinds with a better score is about the same object. All other mistakes are removed, and missed objects
+    are removed from the objects to find. AP is COCO's 101-point AP at the overlap of the judgement; nan if
+    there is no object.
     """
     objects = np.bincount(judgement.objects.label, minlength=len(judgement.classes))
     base = _mean_ap(judgement.found, objects)
@@ -78,28 +86,28 @@ def gains(judgement: Judgement, errors: Errors) -> dict[str, float]:
         for number, name in enumerate(KINDS)
     }
     missed = np.bincount(judgement.objects.label[errors.missed], minlength=len(judgement.classes))
-    left = np.where(objects > missed, objects - missed, objects)  # of nothing to find there is no AP
+    left = np.where(objects > missed, objects - missed, objects)  # AP needs at least one object
     gained[MISSED] = _mean_ap(judgement.found, left) - base
     return gained
 
 
-def _mean_ap(found: Found, objects: Ints) -> float:
+def _mean_ap(found: PairedDetections, objects: Ints) -> float:
     """Mean AP over the classes that have objects. objects: (C,) how many there are to find."""
     order = np.argsort(-found.score, kind="stable")
-    right, label = found.right[order], found.label[order]
-    aps = [_ap(right[label == c], int(objects[c])) for c in np.flatnonzero(objects)]
+    correct, label = found.correct[order], found.label[order]
+    aps = [_ap(correct[label == c], int(objects[c])) for c in np.flatnonzero(objects)]
     return float(np.mean(aps)) if aps else float("nan")
 
 
 def _slice(images: Ints, image: int) -> Ints:
-    """The rows of one image in a column that rises."""
+    """The rows of one image. images: (N,), ascending."""
     return np.arange(*np.searchsorted(images, [image, image + 1]))
 
 
 def _kinds(
-    found: Found, wrong: Ints, objects: Objects, own: Ints, iou: float, background: float
+    found: PairedDetections, wrong: Ints, objects: PairedObjects, own: Ints, iou: float, background: float
 ) -> tuple[Ints, Ints]:
-    """Kind and place among the objects of the image (-1: none) of each false alarm of an image."""
+    """For each false positive of an image: its kind, and the index of its object in `own` (-1: none)."""
     if not len(own):
         return np.full(len(wrong), BACKGROUND), np.full(len(wrong), FREE)
     overlap = overlaps(found.boxes[wrong], objects.boxes[own])  # (W, G)
@@ -122,8 +130,8 @@ def _kinds(
     return kind, np.select(tests, partners, overlap.argmax(axis=1))
 
 
-def _corrected(judgement: Judgement, errors: Errors, kind: int) -> Found:
-    """The detections without the mistakes of one kind."""
+def _corrected(judgement: Judgement, errors: Errors, kind: int) -> PairedDetections:
+    """The detections with the mistakes of one kind corrected or removed."""
     found, objects = judgement.found, judgement.objects
     keep = errors.kind != kind
     label, taken = found.label.copy(), found.object.copy()
@@ -135,22 +143,17 @@ def _corrected(judgement: Judgement, errors: Errors, kind: int) -> Found:
         mended = (objects.finder[targets] == FREE) & (errors.kind[rows] == kind)
         rows, targets = rows[mended], targets[mended]
         label[rows], taken[rows], keep[rows] = objects.label[targets], targets, True
-    return Found(found.image[keep], found.boxes[keep], found.score[keep], label[keep], taken[keep])
+    return PairedDetections(found.image[keep], found.boxes[keep], found.score[keep], label[keep], taken[keep])
 
 
-def _ap(right: Bools, positives: int) -> float:
-    """COCO's AP of one class. right: (K,) best score first."""
-    if not right.any():
-        return 0.0
-    hits = np.cumsum(right)
-    precision = hits / np.arange(1, len(hits) + 1)
-    envelope: npt.NDArray[np.float64] = np.maximum.accumulate(precision[::-1])[::-1]
-    place = np.searchsorted(hits / positives, _RECALLS, side="left")
-    return float(np.append(envelope, 0.0)[place].mean())
+def _ap(correct: Bools, positives: int) -> float:
+    """COCO's AP of one class. correct: (K,) best score first."""
+    hits = np.cumsum(correct)
+    return mean_precision(hits / positives, hits / np.arange(1, len(hits) + 1), COCO_RECALLS)
 
 
 def kinds_by_class(judgement: Judgement, errors: Errors) -> Floats:
-    """(C, 6) counts: KINDS by the class that was said, then missed objects by their own class."""
+    """(C, 6) counts: KINDS by the predicted class, then missed objects by their own class."""
     classes = len(judgement.classes)
     table = np.zeros((classes, len(KINDS) + 1))
     wrong = errors.kind != RIGHT

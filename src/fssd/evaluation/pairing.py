@@ -1,8 +1,8 @@
-"""Which detections are right and which objects are found, by COCO's rule: the ground of a report.
+"""Pairs detections with objects by COCO's rule: which detections are correct, which objects are found.
 
 Detections choose in order of their scores. Each takes the free object of its class that it overlaps most, if
-that overlap reaches the threshold. One that gets no object is a false alarm, unless it lies on a difficult
-object or a crowd of its class: those take any number of detections, and neither side counts.
+that overlap reaches the threshold. A detection without an object is a false positive, unless it lies on a
+difficult object or a crowd of its class: these take any number of detections, and both are ignored.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ import numpy as np
 import numpy.typing as npt
 
 from fssd.data.sample import DataSet, Record
-from fssd.evaluation.evaluate import of_classes
+from fssd.evaluation.evaluate import ignored_objects, relabel
 from fssd.inference.detections import Detections
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-FREE = -1  # in place of a row: no partner
+FREE = -1  # instead of a row index: no partner
 
 
-class Found(NamedTuple):
-    """The D detections that count, image after image, best score first in each.
+class PairedDetections(NamedTuple):
+    """The D detections that are not ignored, image after image, best score first in each image.
 
     image: (D,) index of the record. boxes: (D, 4) xyxy pixels. score: (D,). label: (D,) in the data set.
-    object: (D,) row of the object it found, -1 for a false alarm.
+    object: (D,) row of the object it found, -1 for a false positive.
     """
 
     image: Ints
@@ -38,14 +38,14 @@ class Found(NamedTuple):
     object: Ints
 
     @property
-    def right(self) -> Bools:
+    def correct(self) -> Bools:
         return np.asarray(self.object != FREE)
 
 
-class Objects(NamedTuple):
-    """The G objects that count, image after image, in the order of the labels.
+class PairedObjects(NamedTuple):
+    """The G objects that are not ignored, image after image, in the order of the label files.
 
-    image, boxes, label: as of `Found`. finder: (G,) row of the detection that found it, -1 if none did.
+    image, boxes, label: as in `PairedDetections`. finder: (G,) row of the detection that found it, or -1.
     """
 
     image: Ints
@@ -55,10 +55,10 @@ class Objects(NamedTuple):
 
 
 class Judgement(NamedTuple):
-    """classes: names by label. iou: overlap from which an object is found. images: how many there are."""
+    """classes: names by label. iou: the least overlap of a found object. images: how many there are."""
 
-    found: Found
-    objects: Objects
+    found: PairedDetections
+    objects: PairedObjects
     classes: tuple[str, ...]
     iou: float
     images: int
@@ -72,23 +72,23 @@ def judge(dataset: DataSet, detections: Sequence[Detections], iou: float = 0.5) 
     found_parts, object_parts = [], []
     found_rows = object_rows = 0
     for image, (record, given) in enumerate(zip(dataset.records, detections, strict=True)):
-        found = of_classes(given, dataset.classes)
+        found = relabel(given, dataset.classes)
         order = np.argsort(-found.scores, kind="stable")
         boxes, labels = found.boxes[order].astype(np.float64), found.labels[order]
-        taken, spared = _pair(boxes, labels, record, iou)
-        kept, counted = np.flatnonzero(~spared), np.flatnonzero(~(record.difficult | record.crowd))
+        taken, ignored = _pair(boxes, labels, record, iou)
+        kept, counted = np.flatnonzero(~ignored), np.flatnonzero(~ignored_objects(record))
         partner = _renumber(taken[kept], counted, object_rows)
         finder = np.full(len(counted), FREE, np.int64)
         hits = np.flatnonzero(partner != FREE)
         finder[partner[hits] - object_rows] = hits + found_rows
         found_parts.append(
-            Found(
+            PairedDetections(
                 np.full(len(kept), image), boxes[kept], found.scores[order][kept].astype(np.float64),
                 labels[kept], partner,
             )
         )  # fmt: skip
         object_parts.append(
-            Objects(
+            PairedObjects(
                 np.full(len(counted), image), record.boxes[counted].astype(np.float64),
                 record.labels[counted], finder,
             )
@@ -96,8 +96,8 @@ def judge(dataset: DataSet, detections: Sequence[Detections], iou: float = 0.5) 
         found_rows += len(kept)
         object_rows += len(counted)
     return Judgement(
-        Found(*_joined(found_parts, (np.int64, np.float64, np.float64, np.int64, np.int64))),
-        Objects(*_joined(object_parts, (np.int64, np.float64, np.int64, np.int64))),
+        PairedDetections(*_joined(found_parts, (np.int64, np.float64, np.float64, np.int64, np.int64))),
+        PairedObjects(*_joined(object_parts, (np.int64, np.float64, np.int64, np.int64))),
         dataset.classes,
         iou,
         len(dataset),
@@ -112,12 +112,12 @@ def overlaps(boxes: Floats, others: Floats) -> Floats:
 
 
 def _pair(boxes: Floats, labels: Ints, record: Record, iou: float) -> tuple[Ints, Bools]:
-    """For detections best first: the object that each takes, (D,), -1 for none, and who is spared, (D,)."""
+    """For D detections, best first: the object each takes, (D,), -1 for none; whether it is ignored, (D,)."""
     taken = np.full(len(boxes), FREE, np.int64)
-    spared = np.zeros(len(boxes), bool)
-    counted = ~(record.difficult | record.crowd)
+    ignored = np.zeros(len(boxes), bool)
+    counted = ~ignored_objects(record)
     overlap = overlaps(boxes, record.boxes.astype(np.float64))
-    if record.crowd.any():  # a part of a crowd cannot overlap all of it: its own area is the measure
+    if record.crowd.any():  # COCO: overlap with a crowd is the share of the detection's own area inside it
         crowd = record.boxes[record.crowd].astype(np.float64)
         own = np.maximum(_area(boxes), np.finfo(np.float64).tiny)[:, None]
         overlap[:, record.crowd] = _shared(boxes, crowd) / own
@@ -129,12 +129,12 @@ def _pair(boxes: Floats, labels: Ints, record: Record, iou: float) -> tuple[Ints
             taken[row] = rivals[np.argmax(overlap[row, rivals])]
             free[taken[row]] = False
         else:
-            spared[row] = bool((hit[row] & ~counted).any())
-    return taken, spared
+            ignored[row] = bool((hit[row] & ~counted).any())
+    return taken, ignored
 
 
 def _renumber(taken: Ints, counted: Ints, first: int) -> Ints:
-    """From places among all objects of an image to rows of the table of objects that count."""
+    """From indices among all objects of an image to rows of the table of objects that are not ignored."""
     rows = np.searchsorted(counted, taken) + first
     return np.where(taken == FREE, FREE, rows)
 
@@ -150,7 +150,7 @@ def _shared(boxes: Floats, others: Floats) -> Floats:
 
 
 def _joined(parts: Sequence[tuple[Any, ...]], kinds: Sequence[Any]) -> list[Any]:
-    """The columns of all images; boxes, which are floats of four, keep their shape without any image too."""
+    """The columns of all images; column 1, the boxes, has the shape (0, 4) if there is no image."""
     columns = []
     for number, kind in enumerate(kinds):
         empty = np.zeros((0, 4) if number == 1 else 0, kind)

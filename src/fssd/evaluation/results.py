@@ -26,7 +26,7 @@ def write_detections_json(
     sizes: Sequence[tuple[int, int]],
     detections: Sequence[Detections],
 ) -> None:
-    """Write one JSON list with one image a line.
+    """Write a JSON list with one image per line.
 
     images: a name for each image. sizes: (width, height) of each, pixels. Each line is
     `{"image", "width", "height", "objects": [{"name", "score", "box": [x1, y1, x2, y2]}]}`; boxes are in
@@ -40,7 +40,7 @@ def write_detections_json(
 
 
 def object_rows(found: Detections) -> list[dict[str, Any]]:
-    """The objects of an image as JSON has them, `{"name", "score", "box"}`, rounded."""
+    """The objects of an image for JSON, `{"name", "score", "box"}`, rounded."""
     return [
         {"name": name, "score": score, "box": box}
         for name, score, box in zip(found.names, _scores(found), _rounded(found.boxes), strict=True)
@@ -56,7 +56,7 @@ def write_voc_results(
     challenge: str = "comp4",
     split: str = "test",
 ) -> list[Path]:
-    """Write `comp4_det_test_CLASS.txt` for each class, also for one without detections, as the server asks.
+    """Write `comp4_det_test_CLASS.txt` for each class, even without detections: the server wants all files.
 
     A line is `id score x1 y1 x2 y2`; the kit reads it as textread('%s %f %f %f %f %f'). Scores have 6
     decimals, boxes 1, in the coordinates of the data set's own files (no shift by one). Within a class the
@@ -109,7 +109,7 @@ def _rounded(boxes: Any) -> list[list[float]]:
 
 
 def _write_json_list(path: Path | str, rows: Iterable[dict[str, Any]]) -> None:
-    """One row a line, so that a large file can be looked into with a pager."""
+    """One row per line, so that a large file can be read with a pager."""
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         separator = "[\n"
         for row in rows:
@@ -133,7 +133,7 @@ def _voc_lines(
 
 
 def _file_part(name: str) -> str:
-    """The class name, if it can be part of a file name on every system."""
+    """The class name, if it can be part of a file name on every system. Raises ConfigError."""
     if not name or any(character in '/\\:*?"<>|' or ord(character) < 32 for character in name):
         raise ConfigError(f"class name {name!r} cannot be part of a file name; rename the class")
     return name
@@ -150,6 +150,6 @@ def _category_ids(dataset: DataSet) -> list[int | None]:
 
 
 def _number(image_id: str) -> int | str:
-    """The id as COCO's own files have it; '007' stays text, since 7 would not be found again."""
+    """A number as in COCO's own files; '007' stays text, because 7 would not match it."""
     canonical = image_id.isascii() and image_id.isdigit() and str(int(image_id)) == image_id
     return int(image_id) if canonical else image_id

@@ -1,7 +1,7 @@
-"""Result archives as the evaluation servers of Pascal VOC and COCO take them.
+"""Result archives for the evaluation servers of Pascal VOC and COCO.
 
-Test splits have no labels to read: a split is its list of images, and labels are not looked at.
-Equal detections make equal bytes; no clock, user or path is in an archive.
+Test splits have no labels: a split is read as its list of images only.
+Equal detections give equal bytes; an archive holds no time, user or path.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date that a zip file can stat
 
 
 @dataclass(frozen=True)
-class JudgedSplit:
+class SubmissionSplit:
     """The images to submit detections for.
 
-    dataset: records without labels, with the official classes. server: who judges. name: the whole name of
-    the split, such as test-dev2017.
+    dataset: records without labels, with the official classes. server: where results go. name: the full name
+    of the split, such as test-dev2017.
     """
 
     dataset: DataSet
@@ -48,12 +48,12 @@ class JudgedSplit:
     name: str
 
 
-def open_split(path: Path, server: Server, split: str | None = None) -> JudgedSplit:
-    """The images of a split, by name; None for the one that the server judges.
+def open_split(path: Path, server: Server, split: str | None = None) -> SubmissionSplit:
+    """The images of a split. split: None for the one that the server evaluates.
 
     VOC: path is a VOCdevkit, the folder that holds it, or one VOC folder; ImageSets/Main/SPLIT.txt lists the
     images. COCO: path is a folder with annotations/image_info_SPLIT.json or instances_SPLIT.json, or such a
-    file. Raises DataError when one of these, or an image, is not there.
+    file. Raises DataError if one of these or an image is missing.
     """
     split = split or USUAL_SPLIT[server]
     found = _open_coco(path, split) if server == "coco" else _open_voc(path, server, split)
@@ -65,18 +65,18 @@ def open_split(path: Path, server: Server, split: str | None = None) -> JudgedSp
 
 
 def require_classes(known: Sequence[str], asked: Sequence[str], server: Server) -> None:
-    """Raise ConfigError, naming them, if a model does not know all classes that the server judges."""
+    """Raise ConfigError that names the classes of the server that a model does not know, if there are any."""
     missing = [name for name in asked if name not in known]
     if missing:
         named = ", ".join(missing)
         raise ConfigError(f"the model lacks {len(missing)} of the {len(asked)} classes of {server}: {named}")
 
 
-def archive_path(out: Path, split: JudgedSplit, name: str) -> Path:
+def archive_path(out: Path, split: SubmissionSplit, name: str) -> Path:
     """The file to write: `out` itself, or a file of the usual name if `out` is a folder.
 
-    name: of the method, which COCO wants in the file's name. Raises ConfigError for a name or an ending that
-    the server does not take.
+    name: of the method; COCO wants it in the file name. Raises ConfigError for a name or suffix that the
+    server does not accept.
     """
     if not re.fullmatch(r"[A-Za-z0-9.-]+", name):
         raise ConfigError(f"name {name!r} is part of a file name; use letters, digits, dots and dashes")
@@ -91,24 +91,24 @@ def archive_path(out: Path, split: JudgedSplit, name: str) -> Path:
 
 
 def write_voc_archive(
-    file: Path, split: JudgedSplit, found: Sequence[Detections], competition: Competition = "comp4"
+    file: Path, split: SubmissionSplit, found: Sequence[Detections], competition: Competition = "comp4"
 ) -> None:
     """Write results/VOC<year>/Main/<competition>_det_<split>_CLASS.txt of all 20 classes as a .tar.gz.
 
-    found: one Detections per record. comp3 is for training on VOC's own images alone, comp4 for any others.
-    Coordinates are those of VOC's own label files, 1-based, as the model learned them: nothing is added.
+    found: one Detections per record. comp3 is for training on VOC's own images only, comp4 for any data.
+    Coordinates are written as the model learned them, 1-based as in VOC's label files: nothing is added.
     """
     ids = [record.image_id for record in split.dataset.records]
-    place = f"results/{split.server.upper()}/Main"
+    member_folder = f"results/{split.server.upper()}/Main"
     with TemporaryDirectory() as folder:
         files = write_voc_results(
             folder, ids, found, split.dataset.classes, challenge=competition, split=split.name
         )
-        contents = {f"{place}/{text.name}": text.read_bytes() for text in files}
+        contents = {f"{member_folder}/{text.name}": text.read_bytes() for text in files}
     atomic_write(file, _tar_gz(contents))
 
 
-def write_coco_archive(file: Path, split: JudgedSplit, found: Sequence[Detections], name: str) -> None:
+def write_coco_archive(file: Path, split: SubmissionSplit, found: Sequence[Detections], name: str) -> None:
     """Write detections_<split>_<name>_results.json, as `write_coco_results` does, in a .zip."""
     member = zipfile.ZipInfo(f"{_coco_stem(split, name)}.json", _ZIP_EPOCH)
     member.compress_type = zipfile.ZIP_DEFLATED
@@ -120,7 +120,7 @@ def write_coco_archive(file: Path, split: JudgedSplit, found: Sequence[Detection
             archive.writestr(member, rows.read_bytes())
 
 
-def _coco_stem(split: JudgedSplit, name: str) -> str:
+def _coco_stem(split: SubmissionSplit, name: str) -> str:
     return f"detections_{split.name}_{name}_results"
 
 
@@ -137,7 +137,7 @@ def _tar_gz(contents: dict[str, bytes]) -> bytes:
     return packed.getvalue()
 
 
-def _open_voc(path: Path, server: Server, split: str) -> JudgedSplit:
+def _open_voc(path: Path, server: Server, split: str) -> SubmissionSplit:
     folder = VocFolder(_voc_root(path, server.upper()))
     file = folder.set_file(split)
     try:
@@ -150,11 +150,11 @@ def _open_voc(path: Path, server: Server, split: str) -> JudgedSplit:
     if not ids:
         raise DataError("lists no image", file=file)
     records = tuple(background_record(image_id, folder.image(image_id, "")) for image_id in ids)
-    return JudgedSplit(DataSet(VOC_CLASSES, records), server, split)
+    return SubmissionSplit(DataSet(VOC_CLASSES, records), server, split)
 
 
 def _voc_root(path: Path, year: str) -> Path:
-    """The folder of a year, such as VOC2012; a folder of another name than VOC's own is taken as it is."""
+    """The folder of a year, such as VOC2012; a folder that is not called VOCdddd is taken as that year."""
     for root in (path / year, path / "VOCdevkit" / year, path):
         if (root / "JPEGImages").is_dir() and (root / "ImageSets" / "Main").is_dir():
             if re.fullmatch(r"VOC\d{4}", root.resolve().name) and root.resolve().name != year:
@@ -163,7 +163,7 @@ def _voc_root(path: Path, year: str) -> Path:
     raise DataError(f"holds no {year} with JPEGImages and ImageSets/Main in it; check --data", file=path)
 
 
-def _open_coco(path: Path, split: str) -> JudgedSplit:
+def _open_coco(path: Path, split: str) -> SubmissionSplit:
     file, name = _coco_file(path, split)
     content = _read_coco(file)
     images = {row["id"]: row["file_name"] for row in content["images"]}
@@ -173,11 +173,11 @@ def _open_coco(path: Path, split: str) -> JudgedSplit:
         background_record(str(key), folder / file_name) for key, file_name in images.items()
     ]
     facts = {"category_ids": tuple(categories)}
-    return JudgedSplit(DataSet(tuple(categories.values()), tuple(records), facts=facts), "coco", name)
+    return SubmissionSplit(DataSet(tuple(categories.values()), tuple(records), facts=facts), "coco", name)
 
 
 def _coco_file(path: Path, split: str) -> tuple[Path, str]:
-    """The json file of a split and its whole name; image_info files are those of the test splits."""
+    """The json file of a split and its full name; image_info files belong to the test splits."""
     if path.is_file():
         return path, path.stem.removeprefix(_INSTANCES).removeprefix(_IMAGE_INFO)
     known = {
@@ -209,8 +209,8 @@ def _read_coco(file: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def _images_folder(file: Path, name: str) -> Path:
-    """The folder of a split beside annotations or in it; test-dev2017 is a part of test2017."""
+    """The image folder of a split, beside or inside annotations; test-dev2017 is part of test2017."""
     names = (name, re.sub(r"-dev|-challenge|-reserve", "", name))
     above = file.parent.parent
-    places = [base / each for each in names for base in (above, above / "images", file.parent)]
-    return next((place for place in places if place.is_dir()), above / names[-1])
+    folders = [base / each for each in names for base in (above, above / "images", file.parent)]
+    return next((folder for folder in folders if folder.is_dir()), above / names[-1])

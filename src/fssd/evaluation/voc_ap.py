@@ -1,8 +1,8 @@
 """Average precision as Pascal VOC measures it (VOCevaldet.m of the development kit), with numpy only.
 
-A detection takes the object of its class that it overlaps most. It is right if that overlap reaches the
-threshold and no detection with a better score took the object; otherwise it is a false alarm. Detections on
-difficult objects count neither way.
+A detection takes the object of its class that it overlaps most. It is correct if that overlap reaches the
+threshold and no detection with a better score took the object; otherwise it is a false positive. Detections
+on difficult objects are ignored: neither a hit nor a false positive.
 """
 
 from __future__ import annotations
@@ -21,18 +21,19 @@ Bools = npt.NDArray[np.bool_]
 
 # Written k / 10 so that a recall of exactly 3 of 10 counts as reached; 0:0.1:1 gives 0.30000000000000004.
 ELEVEN_RECALLS: Floats = np.arange(11) / 10
+COCO_RECALLS: Floats = np.linspace(0, 1, 101)
 
 
 @dataclass(frozen=True)
 class AveragePrecision:
     """Average precision of each class, and the curves it was read from.
 
-    ap: (C,) float64 in 0..1; nan for a class without an object that counts, since nothing can be said of it.
+    ap: (C,) float64 in 0..1; nan for a class without an object to find, for which AP is not defined.
     mean: the mean of `ap` over the classes that have objects; nan if none has.
-    positives: (C,) int64, objects that count, the difficult ones left out.
-    recall, precision, scores: for each class (K,) float64, one point per detection that counts, best score
-    first: what recall and precision are if the detector stops at that score. Empty where `ap` is nan.
-    right: for each class (K,) bool, whether the detection is right. images: (K,) int64, the image it is in.
+    positives: (C,) int64, objects to find, without the difficult ones.
+    recall, precision, scores: for each class (K,) float64, one point per detection that is not ignored, best
+    score first: recall and precision if that score is the threshold. Empty where `ap` is nan.
+    correct: for each class (K,) bool, whether the detection is correct. images: (K,) int64, its image.
     """
 
     ap: Floats
@@ -41,7 +42,7 @@ class AveragePrecision:
     recall: tuple[Floats, ...]
     precision: tuple[Floats, ...]
     scores: tuple[Floats, ...]
-    right: tuple[Bools, ...]
+    correct: tuple[Bools, ...]
     images: tuple[Ints, ...]
 
 
@@ -51,13 +52,15 @@ class _Curve(NamedTuple):
     recall: Floats
     precision: Floats
     scores: Floats
-    right: Bools
+    correct: Bools
     images: Ints
 
 
 @dataclass(frozen=True)
 class _Objects:
-    """Boxes of all images in one table. boxes: (N, 4). image: (N,), ascending. flags: (N,). scores: (N,)."""
+    """Boxes of all images in one table. boxes: (N, 4). image: (N,), ascending. flags: (N,) to be ignored:
+    difficult objects, or detections that are no false positive. scores: (N,).
+    """
 
     boxes: Floats
     image: Ints
@@ -79,16 +82,16 @@ def voc_average_precision(
     classes: int,
     iou: float = 0.5,
     eleven_points: bool = False,
-    spared: Sequence[Array] | None = None,
+    ignored: Sequence[Array] | None = None,
 ) -> AveragePrecision:
     """Average precision of each class over I images; every sequence has one array per image.
 
     truth_boxes: (G, 4) xyxy pixels. truth_labels: (G,) in 0..classes-1. truth_difficult: (G,) bool.
     boxes: (D, 4) xyxy pixels. scores, labels: (D,). G and D differ from image to image and may be 0.
-    iou: an object counts as found from this overlap on (inclusive), in 0..1.
+    iou: the least overlap of a found object (inclusive), in 0..1.
     eleven_points: True for the eleven-point mean of VOC 2007, False for the area under the precision envelope
     (VOC 2010 and later).
-    spared: (D,) bool, detections that are no false alarm even if they find nothing; none by default.
+    ignored: (D,) bool, detections that are no false positive even if they find nothing; none by default.
 
     Detections with equal scores stay in the order given. Boxes follow the kit's pixel convention: the last
     row and column belong to the box, so its width is x2 - x1 + 1.
@@ -97,15 +100,18 @@ def voc_average_precision(
         raise ValueError(f"iou is {iou}, but an overlap threshold lies above 0 and at most at 1")
     if len(truth_boxes) != len(boxes):
         raise ValueError(f"truths of {len(truth_boxes)} images, but detections of {len(boxes)}")
-    if spared is None:
-        spared = [np.zeros(len(s), bool) for s in scores]
+    if ignored is None:
+        ignored = [np.zeros(len(s), bool) for s in scores]
     truths = _table(truth_boxes, truth_labels, truth_difficult, None, classes)
-    found = _table(boxes, labels, spared, scores, classes)
+    found = _table(boxes, labels, ignored, scores, classes)
     curves = [_curve(f, t, iou) for f, t in zip(found, truths, strict=True)]
-    summarise = _eleven_point_mean if eleven_points else _area_under_envelope
+    recalls = ELEVEN_RECALLS if eleven_points else None
     positives = np.array([np.count_nonzero(~t.flags) for t in truths], np.int64)
     ap = np.array(
-        [summarise(c.recall, c.precision) if n else np.nan for c, n in zip(curves, positives, strict=True)],
+        [
+            mean_precision(c.recall, c.precision, recalls) if n else np.nan
+            for c, n in zip(curves, positives, strict=True)
+        ],
         np.float64,
     )
     return AveragePrecision(
@@ -115,7 +121,7 @@ def voc_average_precision(
         tuple(c.recall for c in curves),
         tuple(c.precision for c in curves),
         tuple(c.scores for c in curves),
-        tuple(c.right for c in curves),
+        tuple(c.correct for c in curves),
         tuple(c.images for c in curves),
     )
 
@@ -127,7 +133,7 @@ def _table(
     scores: Sequence[Array] | None,
     classes: int,
 ) -> list[_Objects]:
-    """One table per class from one array per image, image after image."""
+    """One table per class, made of one array per image, image after image."""
     sizes = [len(b) for b in boxes]
     for name, column in (
         ("labels", labels),
@@ -155,17 +161,17 @@ def _joined(arrays: Sequence[Array], dtype: Any) -> Array:
 
 
 def _curve(found: _Objects, truths: _Objects, iou: float) -> _Curve:
-    """The curve of one class; empty if no object counts."""
+    """The curve of one class; empty if there is no object to find."""
     positives = np.count_nonzero(~truths.flags)
     if not positives:
         return _Curve(np.zeros(0), np.zeros(0), np.zeros(0), np.zeros(0, bool), np.zeros(0, np.int64))
     found = found[np.argsort(-found.scores, kind="stable")]
     overlap, match = _best_overlap(found, truths)
-    right, counts = _judge(overlap >= iou, match, truths.flags, found.flags)
-    right = right[counts]  # (K,)
-    hits = np.cumsum(right)
+    correct, counts = _judge(overlap >= iou, match, truths.flags, found.flags)
+    correct = correct[counts]  # (K,)
+    hits = np.cumsum(correct)
     precision = hits / np.arange(1, len(hits) + 1)
-    return _Curve(hits / positives, precision, found.scores[counts], right, found.image[counts])
+    return _Curve(hits / positives, precision, found.scores[counts], correct, found.image[counts])
 
 
 def _best_overlap(found: _Objects, truths: _Objects) -> tuple[Floats, Ints]:
@@ -177,8 +183,8 @@ def _best_overlap(found: _Objects, truths: _Objects) -> tuple[Floats, Ints]:
     count = np.searchsorted(truths.image, found.image, "right") - start
     best = np.zeros(len(start))
     match = np.full(len(start), -1, np.int64)
-    # Round k compares every detection with the k-th truth of its image: the memory stays (D,), however many
-    # objects the fullest image has.
+    # Round k compares every detection with the k-th truth of its image, so that memory stays (D,) however
+    # many objects an image has.
     active = np.flatnonzero(count > 0)
     k = 0
     while active.size:
@@ -200,29 +206,25 @@ def _iou(a: Floats, b: Floats) -> Floats:
     return np.asarray(common / (areas - common), np.float64)
 
 
-def _judge(hit: Bools, match: Ints, difficult: Bools, spared: Bools) -> tuple[Bools, Bools]:
-    """Which detections, (D,) best score first, are right, and which count at all."""
+def _judge(hit: Bools, match: Ints, difficult: Bools, ignored: Bools) -> tuple[Bools, Bools]:
+    """For D detections, best score first: whether each is correct, and whether it is not ignored, (D,)."""
     rows = np.flatnonzero(hit)
     _, first = np.unique(match[rows], return_index=True)  # the best score on each object
     on_difficult = np.zeros(len(hit), bool)
     on_difficult[rows] = difficult[match[rows]]
-    right = np.zeros(len(hit), bool)
-    right[rows[first]] = True
-    right &= ~on_difficult
-    return right, right | ~(on_difficult | spared)
+    correct = np.zeros(len(hit), bool)
+    correct[rows[first]] = True
+    correct &= ~on_difficult
+    return correct, correct | ~(on_difficult | ignored)
 
 
-def _envelope(precision: Floats) -> Floats:
-    """The best precision at this recall or any higher one, (K,)."""
-    return np.asarray(np.maximum.accumulate(precision[::-1])[::-1])
+def mean_precision(recall: Floats, precision: Floats, recalls: Floats | None) -> float:
+    """The mean of the precision's envelope, which is the best precision at a recall or any higher one.
 
-
-def _eleven_point_mean(recall: Floats, precision: Floats) -> float:
-    """Mean of the best precision at recall 0, 0.1, ... 1 or above (VOC 2007); 0 where not reached."""
-    best = np.append(_envelope(precision), 0.0)
-    return float(best[np.searchsorted(recall, ELEVEN_RECALLS, "left")].mean())
-
-
-def _area_under_envelope(recall: Floats, precision: Floats) -> float:
-    """Area under the envelope of precision over recall (VOC 2010 and later)."""
-    return float(np.sum(np.diff(recall, prepend=0.0) * _envelope(precision)))
+    recall, precision: (K,), one point per detection. recalls: where to read the envelope (VOC 2007 and COCO);
+    it is 0 where a recall is not reached. None for the area under the envelope (VOC 2010 and later).
+    """
+    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    if recalls is None:
+        return float(np.sum(np.diff(recall, prepend=0.0) * envelope))
+    return float(np.append(envelope, 0.0)[np.searchsorted(recall, recalls, "left")].mean())

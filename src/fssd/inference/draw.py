@@ -146,6 +146,12 @@ def _system_font() -> str | None:
     return None
 
 
+def encode_png(image: Image) -> bytes:
+    """(H, W, 3) uint8 RGB as a PNG."""
+    _, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    return data.tobytes()
+
+
 def _text_size(text: str, font: Any, pad: int) -> tuple[int, int]:
     """Width and height of a label, pixels."""
     left, top, right, bottom = font.getbbox(text)

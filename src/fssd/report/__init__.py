@@ -1,1 +1,1 @@
-"""Pages one can look at: an evaluation, two models compared, a data set, a training run."""
+"""HTML pages about an evaluation, two compared models, and a data set."""

@@ -1,4 +1,4 @@
-"""Everything that a page says of one model on one data set, in numbers."""
+"""All the numbers that a page shows about one model on one data set."""
 
 from __future__ import annotations
 
@@ -12,27 +12,29 @@ import numpy as np
 from fssd.data.sample import DataSet
 from fssd.evaluation.calibration import Calibration, calibrate
 from fssd.evaluation.confusion import confusion_matrix
-from fssd.evaluation.evaluate import Metric, Report, average_precisions, of_classes
+from fssd.evaluation.evaluate import Metric, Report, average_precisions, relabel
 from fssd.evaluation.mistakes import Errors, find_errors, gains
 from fssd.evaluation.pairing import FREE, Floats, Ints, Judgement, judge
-from fssd.evaluation.threshold import Cut, Sweep, best_cut, sweep_classes
+from fssd.evaluation.threshold import BestThreshold, Sweep, best_threshold, sweep_classes
 from fssd.inference.detections import Detections
+from fssd.report.layout import plural
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """What `analyse` finds.
+    """The result of `analyse`.
 
-    report: of the metric. sizes: (C, 3) AP of small, medium and large objects. sweeps, cuts: of each class,
-    what any threshold gives, and the best one. every: all detections, judged. shown: those at or above the
-    best threshold of their class, which is what a user would see. errors: of `shown`. gains: mAP lost to each
-    kind of mistake, of `every`. calibration: of `every`. confusion: (C + 1, C + 1), of `shown`.
+    report: of the metric. sizes: (C, 3) AP of small, medium and large objects. sweeps, best: for each class,
+    precision and recall at every threshold, and the best threshold. every: all detections, paired with the
+    objects. shown: those at or above the best threshold of their class, which is what a user would see.
+    errors: of `shown`. gains: mAP lost to each kind of mistake, of `every`. calibration: of `every`.
+    confusion: (C + 1, C + 1), of `shown`.
     """
 
     report: Report
     sizes: Floats
     sweeps: tuple[Sweep, ...]
-    cuts: tuple[Cut, ...]
+    best: tuple[BestThreshold, ...]
     every: Judgement
     shown: Judgement
     errors: Errors
@@ -42,71 +44,76 @@ class Analysis:
 
 
 class Tally:
-    """Right detections, false alarms and lost objects of each image, (I,) each."""
+    """Correct detections, false positives and missed objects (false negatives) of each image, (I,) each."""
 
     def __init__(self, judgement: Judgement) -> None:
         found, objects = judgement.found, judgement.objects
-        self.right: Ints = np.bincount(found.image[found.right], minlength=judgement.images)
-        self.false: Ints = np.bincount(found.image[~found.right], minlength=judgement.images)
-        self.lost: Ints = np.bincount(objects.image[objects.finder == FREE], minlength=judgement.images)
+        self.correct: Ints = np.bincount(found.image[found.correct], minlength=judgement.images)
+        self.false_positives: Ints = np.bincount(found.image[~found.correct], minlength=judgement.images)
+        self.missed: Ints = np.bincount(objects.image[objects.finder == FREE], minlength=judgement.images)
 
     @property
     def f1(self) -> Floats:
-        """(I,) F1 of each image; nan where there is nothing to find and nothing was found."""
-        total = 2 * self.right + self.false + self.lost
+        """(I,) F1 of each image; nan where there is no object and no detection."""
+        total = 2 * self.correct + self.false_positives + self.missed
         known = np.where(total, total, np.nan)
-        return np.asarray(2 * self.right / known)
+        return np.asarray(2 * self.correct / known)
+
+    def words(self, image: int) -> str:
+        """The counts of one image in words."""
+        false_positives = plural(int(self.false_positives[image]), "false positive")
+        return f"{self.correct[image]} correct, {false_positives}, {self.missed[image]} missed"
 
 
 class Totals(NamedTuple):
-    """Right detections, false alarms and lost objects of a judgement."""
+    """Correct detections, false positives and missed objects (false negatives) of a judgement."""
 
-    right: int
-    false: int
-    lost: int
+    correct: int
+    false_positives: int
+    missed: int
 
     @classmethod
     def of(cls, judgement: Judgement) -> Totals:
-        right = int(judgement.found.right.sum())
-        return cls(right, len(judgement.found.score) - right, len(judgement.objects.label) - right)
+        correct = int(judgement.found.correct.sum())
+        return cls(correct, len(judgement.found.score) - correct, len(judgement.objects.label) - correct)
 
     @property
     def precision(self) -> float:
-        """Share of the detections that is right; nan without any."""
-        return _share(self.right, self.right + self.false)
+        """Share of the detections that is correct; nan without a detection."""
+        return _share(self.correct, self.correct + self.false_positives)
 
     @property
     def recall(self) -> float:
-        """Share of the objects that is found; nan without any."""
-        return _share(self.right, self.right + self.lost)
+        """Share of the objects that is found; nan without an object."""
+        return _share(self.correct, self.correct + self.missed)
 
     @property
     def f1(self) -> float:
-        """Harmonic mean of the two; nan where there is nothing to find and nothing was found."""
-        return _share(2 * self.right, 2 * self.right + self.false + self.lost)
+        """Harmonic mean of precision and recall; nan without an object and a detection."""
+        return _share(2 * self.correct, 2 * self.correct + self.false_positives + self.missed)
 
 
 def analyse(dataset: DataSet, detections: Sequence[Detections], report: Report) -> Analysis:
-    """Look at one Detections per record, which `report` is the evaluation of.
+    """Analyse one Detections per record. report: the evaluation of these detections.
 
-    Beside the metric's own numbers everything is counted at one overlap: the metric's, or 0.5 for COCO's.
+    Apart from the numbers of the metric, everything is counted at one IoU: the metric's, or 0.5 for COCO's.
     """
     iou = 0.5 if report.iou is None else report.iou
-    found = [of_classes(d, dataset.classes) for d in detections]
+    found = [relabel(d, dataset.classes) for d in detections]
     every = judge(dataset, found, iou)
     sweeps = tuple(sweep_classes(every))
-    cuts = tuple(map(best_cut, sweeps))
-    shown = judge(dataset, above(found, [cut.threshold for cut in cuts]), iou)
+    best = tuple(map(best_threshold, sweeps))
+    shown = judge(dataset, above(found, [one.threshold for one in best]), iou)
     return Analysis(
         report,
         average_precisions(dataset, detections, cast("Metric", report.metric), iou),
         sweeps,
-        cuts,
+        best,
         every,
         shown,
         find_errors(shown),
         gains(every, find_errors(every)),
-        calibrate(every.found.score, every.found.right),
+        calibrate(every.found.score, every.found.correct),
         confusion_matrix(shown),
     )
 

@@ -1,4 +1,4 @@
-"""Plots as SVG that stands inside a page, takes its colours and its font, and asks for nothing else."""
+"""Plots as inline SVG that uses the colours and the font of the page and loads nothing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from fssd.evaluation.bootstrap import Difference
 from fssd.evaluation.calibration import Calibration
 from fssd.evaluation.pairing import Floats
-from fssd.evaluation.threshold import Cut, Sweep
+from fssd.evaluation.threshold import BestThreshold, Sweep
 from fssd.plots import COLOURS, GRID, INK, QUIET, colour, new_axes
 from fssd.report.html import Html, tag
 
@@ -22,68 +22,72 @@ if TYPE_CHECKING:
 
 WIDTH, HEIGHT = 760, 600  # pixels of a PNG, so 365 x 288 points: readable on a phone
 TEXT = 10.0  # points
-LINES = 7  # in one plot, as many as there are colours
+LINES = 7  # in one plot; there are seven colours
 POINTS = 300  # of a curve
 LONGEST_NAME = 22  # characters in a legend
 
 _VARIABLES = {
-    **{value.lower(): f"var(--c{place})" for place, value in enumerate(COLOURS)},
+    **{value.lower(): f"var(--c{index})" for index, value in enumerate(COLOURS)},
     INK.lower(): "var(--ink)",
     QUIET.lower(): "var(--quiet)",
     GRID.lower(): "var(--grid)",
 }
 
 
-def precision_recall(names: Sequence[str], sweeps: Sequence[Sweep], cuts: Sequence[Cut]) -> list[Html]:
+def precision_recall(
+    names: Sequence[str], sweeps: Sequence[Sweep], best: Sequence[BestThreshold]
+) -> list[Html]:
     """Precision against recall in percent, one line for each class, at most `LINES` in each plot.
 
-    A dot stands at the best threshold. Every class has a right detection.
+    A dot marks the best threshold. Every class needs a correct detection.
     """
     lines = [(name, curve.recall, curve.precision) for name, curve in zip(names, sweeps, strict=True)]
-    dots = [(cut.recall, cut.precision) for cut in cuts]
+    dots = [(one.recall, one.precision) for one in best]
     return [
         _lines(part, "recall %", "precision %", "Precision against recall", marks)
         for part, marks in zip(_parts(lines), _parts(dots), strict=True)
     ]
 
 
-def thresholds(names: Sequence[str], sweeps: Sequence[Sweep], cuts: Sequence[Cut]) -> list[Html]:
-    """F1 against the threshold in percent, otherwise as `precision_recall`."""
+def thresholds(names: Sequence[str], sweeps: Sequence[Sweep], best: Sequence[BestThreshold]) -> list[Html]:
+    """F1 against the threshold in percent; otherwise as `precision_recall`."""
     lines = [(name, curve.score, curve.f1) for name, curve in zip(names, sweeps, strict=True)]
-    dots = [(cut.threshold, cut.f1) for cut in cuts]
+    dots = [(one.threshold, one.f1) for one in best]
     return [
         _lines(part, "threshold %", "F1 %", "F1 against the threshold", marks)
         for part, marks in zip(_parts(lines), _parts(dots), strict=True)
     ]
 
 
-def two_models(name: str, models: Sequence[str], sweeps: Sequence[Sweep], cuts: Sequence[Cut]) -> Html:
-    """Precision against recall of one class by several models; one without a right detection has no line."""
-    shown = [place for place, cut in enumerate(cuts) if not math.isnan(cut.f1)]
-    lines = [(models[place], sweeps[place].recall, sweeps[place].precision) for place in shown]
-    dots = [(cuts[place].recall, cuts[place].precision) for place in shown]
+def two_models(
+    name: str, models: Sequence[str], sweeps: Sequence[Sweep], best: Sequence[BestThreshold]
+) -> Html:
+    """Precision against recall of one class by several models; no line without a correct detection."""
+    shown = [index for index, one in enumerate(best) if not math.isnan(one.f1)]
+    lines = [(models[index], sweeps[index].recall, sweeps[index].precision) for index in shown]
+    dots = [(best[index].recall, best[index].precision) for index in shown]
     return _lines(lines, "recall %", "precision %", f"Precision against recall of {name}", dots)
 
 
 def calibration(result: Calibration) -> Html:
-    """Share that is right against score, with the number of detections above each bar."""
+    """Share of correct detections against score, with the number of detections above each bar."""
     axes = _axes()
     edges = np.linspace(0, 100, len(result.detections) + 1)
     axes.bar(
-        edges[:-1], 100 * np.nan_to_num(result.right), width=np.diff(edges), align="edge", color=colour(5),
+        edges[:-1], 100 * np.nan_to_num(result.correct), width=np.diff(edges), align="edge", color=colour(5),
         edgecolor=colour(0), linewidth=0.8,
     )  # fmt: skip
     axes.plot([0, 100], [0, 100], color=INK, linewidth=1.2, linestyle="--")
-    for place, count in enumerate(result.detections):
+    for index, count in enumerate(result.detections):
         if count:
-            height = 100 * float(np.nan_to_num(result.right[place]))
-            _text(axes, (edges[place] + edges[place + 1]) / 2, height + 1.5, _short(int(count)), 7.5)
-    axes.set(xlim=(0, 100), ylim=(0, 108), xlabel="score %", ylabel="right %")
-    return _svg(axes, "Share of detections that is right, by score")
+            height = 100 * float(np.nan_to_num(result.correct[index]))
+            _text(axes, (edges[index] + edges[index + 1]) / 2, height + 1.5, _short(int(count)), 7.5)
+    axes.set(xlim=(0, 100), ylim=(0, 108), xlabel="score %", ylabel="correct %")
+    return _svg(axes, "Share of correct detections, by score")
 
 
 def histogram(values: Floats, marks: Sequence[float], label: str, ticks: Sequence[float]) -> Html:
-    """Counts on a logarithmic scale of values, with lines at `marks` (the priors')."""
+    """Counts over a logarithmic axis of values, with lines at `marks` (the values of the priors)."""
     axes = _axes()
     low, high = min(ticks), max(ticks)
     bins = np.geomspace(low, high, 31).tolist()
@@ -98,7 +102,7 @@ def histogram(values: Floats, marks: Sequence[float], label: str, ticks: Sequenc
 
 
 def scatter(sides: Floats, overlap: Floats, shapes: Floats, limit: float, matched: float) -> Html:
-    """Width and height of boxes, (N, 2) px, by whether a prior matches them; priors as crosses, (S, 2)."""
+    """Width and height of boxes, (N, 2) px, in two colours: matched or not; priors are crosses, (S, 2)."""
     axes = _axes()
     for hit, ink in ((True, colour(0)), (False, colour(1))):
         some = sides[(overlap >= matched) == hit]
@@ -114,16 +118,16 @@ def scatter(sides: Floats, overlap: Floats, shapes: Floats, limit: float, matche
     return _svg(axes, "Width and height of boxes and priors")
 
 
-def draws(values: Floats, interval: Difference) -> Html:
-    """How the differences of a bootstrap spread, in points, with the interval and zero."""
+def resamples(values: Floats, interval: Difference) -> Html:
+    """Histogram of the differences over the resamples of a bootstrap, in points, with interval and zero."""
     axes = _axes()
     points = 100 * values[~np.isnan(values)]
     axes.axvspan(100 * interval.low, 100 * interval.high, color=colour(5), alpha=0.25, linewidth=0)
     axes.hist(points, bins=30, color=colour(5), edgecolor=colour(0), linewidth=0.6)
     axes.axvline(0, color=INK, linewidth=1.2, linestyle="--")
     axes.axvline(100 * interval.value, color=colour(1), linewidth=1.8)
-    axes.set(xlabel="difference in mAP, points", ylabel="draws")
-    return _svg(axes, "Differences in mAP over the draws of the bootstrap")
+    axes.set(xlabel="difference in mAP, points", ylabel="resamples")
+    return _svg(axes, "Differences in mAP over the resamples of the bootstrap")
 
 
 def _axes() -> Axes:
@@ -146,11 +150,12 @@ def _lines(
     dots: Sequence[tuple[float, float]],
 ) -> Html:
     axes = _axes()
-    for place, (name, across, up) in enumerate(lines):
+    for index, (name, across, up) in enumerate(lines):
         rows = _thinned(across, up)
-        axes.plot(100 * across[rows], 100 * up[rows], color=colour(place), linewidth=1.8, label=_cut(name))
-    for place, dot in enumerate(dots):
-        axes.plot([100 * dot[0]], [100 * dot[1]], "o", color=colour(place), markersize=6)
+        label_text = _shortened(name)
+        axes.plot(100 * across[rows], 100 * up[rows], color=colour(index), linewidth=1.8, label=label_text)
+    for index, dot in enumerate(dots):
+        axes.plot([100 * dot[0]], [100 * dot[1]], "o", color=colour(index), markersize=6)
     axes.set(xlim=(0, 101), ylim=(0, 103), xlabel=x, ylabel=y)
     legend = axes.legend(fontsize=TEXT - 1, frameon=False, labelcolor=INK, loc="best")
     for text in legend.get_texts():
@@ -159,12 +164,12 @@ def _lines(
 
 
 def _thinned(across: Floats, up: Floats) -> Any:
-    """At most `POINTS` places of a curve, with its ends, evenly spread over the way that a pen would go.
+    """The indices of at most `POINTS` points of a curve, evenly spread over its length, with both ends.
 
-    They come in pairs, so that a jump keeps both of its corners.
+    They come in pairs of neighbours, so that a jump keeps both of its corners.
     """
-    way = np.cumsum(np.append(0.0, np.hypot(np.diff(across), np.diff(up))))
-    after = np.minimum(np.searchsorted(way, np.linspace(0, way[-1], POINTS // 2)), len(way) - 1)
+    length = np.cumsum(np.append(0.0, np.hypot(np.diff(across), np.diff(up))))
+    after = np.minimum(np.searchsorted(length, np.linspace(0, length[-1], POINTS // 2)), len(length) - 1)
     return np.unique([*np.maximum(after - 1, 0), *after])
 
 
@@ -176,7 +181,7 @@ def _short(count: int) -> str:
     return f"{count:,}" if count < 10_000 else f"{count / 1000:,.0f}k"
 
 
-def _cut(name: str) -> str:
+def _shortened(name: str) -> str:
     # matplotlib leaves names that begin with _ out of a legend.
     name = f" {name}" if name.startswith("_") else name
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
@@ -193,9 +198,9 @@ def _svg(axes: Axes, label: str) -> Html:
 
 
 def _embedded(svg: str) -> str:
-    """What stands inside HTML of an SVG file: without declarations, metadata and fixed colours."""
+    """An SVG file for use inside HTML: without declarations, metadata and fixed colours."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\s(xmlns(:\w+)?|version)="[^"]*"', "", svg, count=3)
-    svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # `axes_1` would be there once for each plot
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # ids such as `axes_1` would occur in every plot of a page
     return re.sub(r"#[0-9a-f]{6}\b", lambda found: _VARIABLES.get(found[0], found[0]), svg)

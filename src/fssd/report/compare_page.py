@@ -11,14 +11,14 @@ import numpy as np
 
 from fssd.data.sample import DataSet
 from fssd.evaluation.bootstrap import Comparison, Difference, compare_rankings, rank
-from fssd.evaluation.evaluate import SIZES, Metric, Report, evaluate_detections
+from fssd.evaluation.evaluate import SIZES, Metric, evaluate_detections
 from fssd.evaluation.mistakes import KINDS, MISSED
 from fssd.evaluation.pairing import FREE, Floats
 from fssd.inference.detections import Detections
 from fssd.plots import require_matplotlib
 from fssd.report import charts
 from fssd.report.analysis import Analysis, Tally, Totals, analyse
-from fssd.report.eval_page import Subject, facts
+from fssd.report.eval_page import ReportSubject, facts
 from fssd.report.galleries import LEGEND, Album, marks_of
 from fssd.report.html import Html, file_link, join, tag, write_page
 from fssd.report.layout import (
@@ -42,41 +42,46 @@ from fssd.report.layout import (
 )
 from fssd.report.thumbnails import picture, whole
 
-PAIRS = 8  # of pictures, of gains and of losses each
-PAIR_SIDE = 360  # pixels, the width of one of them
-PLOTS = 6  # classes whose curves are not folded away
+PAIRS = 8  # pairs of pictures of images that improved, and as many of images that got worse
+PAIR_SIDE = 360  # pixels, the width of one picture of a pair
+PLOTS = 6  # classes whose curves are shown without a click
 ROWS = 200  # images in the table
 LETTERS = ("A", "B")
 
 
 class Two(NamedTuple):
-    """Two models on the same images. names: of the models. comparison: B less A."""
+    """Two models on the same images. names: of the models. comparison: B minus A."""
 
     names: tuple[str, str]
     a: Analysis
     b: Analysis
     comparison: Comparison
-    draws: int
+    resamples: int
 
     @property
     def analyses(self) -> tuple[Analysis, Analysis]:
         return self.a, self.b
 
+    @property
+    def titles(self) -> list[str]:
+        """`A: name` and `B: name`."""
+        return [f"{letter}: {name}" for letter, name in zip(LETTERS, self.names, strict=True)]
+
 
 def write_compare_page(
     folder: Path,
-    subject: Subject,
+    subject: ReportSubject,
     names: tuple[str, str],
     dataset: DataSet,
     detections: tuple[Sequence[Detections], Sequence[Detections]],
     metric: Metric,
     iou: float = 0.5,
-    draws: int = 1000,
+    resamples: int = 1000,
 ) -> tuple[Path, Difference]:
-    """Write the page of models A and B, with one Detections per record each. Returns the file and B less A.
+    """Write the page of models A and B, with one Detections per record each. Returns the file and B minus A.
 
-    subject: data and split; its model is not looked at. draws: of the bootstrap.
-    Raises ConfigError without matplotlib, ImageError for an image that is gone.
+    subject: data and split; its model is not used. resamples: of the bootstrap.
+    Raises ConfigError without matplotlib, ImageError for an image that no longer exists.
     """
     require_matplotlib()
     reports = [evaluate_detections(dataset, found, metric, iou) for found in detections]
@@ -84,23 +89,17 @@ def write_compare_page(
         analyse(dataset, found, report) for found, report in zip(detections, reports, strict=True)
     )
     of_a, of_b = (rank(dataset, found, metric, iou) for found in detections)
-    two = Two(names, first, second, compare_rankings(of_a, of_b, draws), draws)
-    album = Album(dataset, folder)
-    lines = [*(f"{letter}: {name}" for letter, name in zip(LETTERS, names, strict=True))]
-    body = document(
-        "compare",
-        f"{names[0]} against {names[1]}",
-        [*lines, *facts(subject, reports[0])],
-        _cards(two, reports),
-        _sections(album, two),
-    )
-    return write_page(folder, f"{names[0]} against {names[1]}", body), two.comparison.mean
+    two = Two(names, first, second, compare_rankings(of_a, of_b, resamples), resamples)
+    title = f"{names[0]} against {names[1]}"
+    lines = [*two.titles, *facts(subject, reports[0])]
+    body = document("compare", title, lines, _cards(two), _sections(Album(dataset, folder), two))
+    return write_page(folder, title, body), two.comparison.mean
 
 
 def verdict(difference: Difference) -> str:
-    """What an interval says of a difference."""
+    """What the interval of a difference means."""
     if math.isnan(difference.low):
-        return "cannot be said: there is nothing to find"
+        return "unknown: there is no object to find"
     if difference.low > 0:
         return "B is better"
     if difference.high < 0:
@@ -124,36 +123,43 @@ def _sections(album: Album, two: Two) -> list[Section]:
         Section("errors", "Mistakes by kind", _errors(two)),
         Section("objects", "Objects found", _objects(two)),
         Section("curves", "Precision and recall", _curves(two)),
-        Section("gained", "What B gained", _pairs(album, two, better, "rises")),
-        Section("lost", "What B lost", _pairs(album, two, worse, "falls")),
+        Section("better", "Images where B is better", _pairs(album, two, better, "rises")),
+        Section("worse", "Images where B is worse", _pairs(album, two, worse, "falls")),
         Section("images", "Image by image", _images(album, two, change)),
     ]
 
 
-def _cards(two: Two, reports: Sequence[Report]) -> list[Card]:
+def _cards(two: Two) -> list[Card]:
     mean = two.comparison.mean
-    totals = [Totals.of(analysis.shown) for analysis in two.analyses]
+    scores, found = [], []
+    for letter, name, analysis in zip(LETTERS, two.names, two.analyses, strict=True):
+        totals = Totals.of(analysis.shown)
+        wrong = f"{totals.false_positives:,} false positives"
+        scores.append(Card(f"mAP of {letter}", f"{percent(analysis.report.map)} %", name))
+        found.append(Card(f"objects found by {letter}", f"{percent(totals.recall)} %", wrong))
     return [
-        *(
-            Card(f"mAP of {letter}", f"{percent(report.map)} %", name)
-            for letter, report, name in zip(LETTERS, reports, two.names, strict=True)
-        ),
-        Card("B less A", signed(mean.value), f"points of mAP; {verdict(mean)}"),
-        Card("95 % interval", interval(mean), f"{two.draws:,} draws of the images"),
-        *(
-            Card(f"objects found by {letter}", f"{percent(total.recall)} %", f"{total.false:,} false alarms")
-            for letter, total in zip(LETTERS, totals, strict=True)
-        ),
+        *scores,
+        Card("B minus A", signed(mean.value), f"points of mAP; {verdict(mean)}"),
+        Card("95 % interval", interval(mean), f"{two.resamples:,} resamples of the images"),
+        *found,
     ]
 
 
 def _difference(two: Two) -> Html:
     objects = np.bincount(two.a.every.objects.label, minlength=len(two.a.every.classes))
-    columns = ("", "objects", "A, AP %", "B, AP %", "B less A", "95 % interval", "draws with B above A, %")
+    columns = (
+        *("", "objects", "A, AP %", "B, AP %", "B minus A", "95 % interval"),
+        "resamples with B above A, %",
+    )
     reports = two.a.report, two.b.report
     rows: list[Sequence[object]] = [
-        [name, Cell(f"{objects[place]:,}"), *_ap_cells(two, name), *_sure(two.comparison.classes[place])]
-        for place, name in enumerate(two.a.every.classes)
+        [
+            name,
+            Cell(f"{objects[label]:,}"),
+            *(percent_cell(report.classes[name]) for report in reports),
+            *_difference_cells(two.comparison.classes[label]),
+        ]
+        for label, name in enumerate(two.a.every.classes)
     ]
     rows += [
         [
@@ -171,30 +177,27 @@ def _difference(two: Two) -> Html:
             "mean AP",
             Cell(f"{int(objects.sum()):,}"),
             *(percent_cell(report.map) for report in reports),
-            *_sure(two.comparison.mean),
+            *_difference_cells(two.comparison.mean),
         ]
     )
     intro = lead(
-        "The interval is that of a paired bootstrap: as many images as there are are drawn with replacement,"
-        f" {two.draws:,} times, both models are measured on each draw, and the middle 95 % of the differences"
-        " make the interval. It says what other images of the same kind could have given, not what another"
-        " training could have given."
+        f"The interval is that of a paired bootstrap: the images are resampled {two.resamples:,} times with"
+        " replacement, both models are measured on each resample, and the interval is the middle 95 % of the"
+        " differences. It shows how the result could vary with other images of the same kind, not with"
+        " another training."
     )
+    parts = [intro, table(columns, rows, label="Difference by class", last_is_sum=True)]
     if math.isnan(two.comparison.mean.low):
-        return join([intro, table(columns, rows, label="Difference by class", last_is_sum=True)])
+        return join(parts)
     plot = caption(
-        charts.draws(two.comparison.draws, two.comparison.mean),
-        "The differences over the draws, the interval shaded; the solid line is the difference on the images"
-        " as they are, the dashed one is zero.",
+        charts.resamples(two.comparison.resamples, two.comparison.mean),
+        "The differences over the resamples, with the interval shaded; the solid line is the difference on"
+        " the original images, the dashed line is zero.",
     )
-    return join([intro, table(columns, rows, label="Difference by class", last_is_sum=True), grid([plot])])
+    return join([*parts, grid([plot])])
 
 
-def _ap_cells(two: Two, name: str) -> list[Cell]:
-    return [percent_cell(analysis.report.classes[name]) for analysis in two.analyses]
-
-
-def _sure(difference: Difference) -> list[Cell]:
+def _difference_cells(difference: Difference) -> list[Cell]:
     return [signed_cell(difference.value), Cell(interval(difference)), Cell(percent(difference.share))]
 
 
@@ -210,20 +213,20 @@ def _errors(two: Two) -> Html:
     ]
     columns = ("kind", "A, how many", "B, how many", "A, mAP points lost", "B, mAP points lost")
     intro = lead(
-        "Counted at each model's own best thresholds; the points are what mAP would gain if every mistake of"
-        " the kind were corrected (TIDE)."
+        "Counted at each model's own best thresholds. The points are the gain in mAP if every mistake of the"
+        " kind were corrected (TIDE)."
     )
     return join([intro, table(columns, rows, label="Mistakes by kind")])
 
 
 def _objects(two: Two) -> Html:
     classes = two.a.every.classes
-    label = two.a.shown.objects.label
-    found = [analysis.shown.objects.finder != FREE for analysis in two.analyses]
-    groups = (found[0] & found[1], ~found[0] & found[1], found[0] & ~found[1], ~found[0] & ~found[1])
-    counts = [np.bincount(label[group], minlength=len(classes)) for group in groups]
+    labels = two.a.shown.objects.label
+    by_a, by_b = (analysis.shown.objects.finder != FREE for analysis in two.analyses)
+    groups = (by_a & by_b, ~by_a & by_b, by_a & ~by_b, ~by_a & ~by_b)
+    counts = [np.bincount(labels[group], minlength=len(classes)) for group in groups]
     rows: list[Sequence[object]] = [
-        [name, *(Cell(f"{column[place]:,}") for column in counts)] for place, name in enumerate(classes)
+        [name, *(Cell(f"{column[label]:,}") for column in counts)] for label, name in enumerate(classes)
     ]
     rows.append(["all", *(Cell(f"{int(column.sum()):,}") for column in counts)])
     columns = ("class", "found by both", "by B only", "by A only", "by neither")
@@ -240,87 +243,82 @@ def _curves(two: Two) -> Html:
         caption(
             charts.two_models(
                 name,
-                [f"{letter}: {model}" for letter, model in zip(LETTERS, two.names, strict=True)],
-                [analysis.sweeps[place] for analysis in two.analyses],
-                [analysis.cuts[place] for analysis in two.analyses],
+                two.titles,
+                [analysis.sweeps[label] for analysis in two.analyses],
+                [analysis.best[label] for analysis in two.analyses],
             ),
             name,
         )
-        for place, name in enumerate(two.a.every.classes)
-        if not all(math.isnan(analysis.cuts[place].f1) for analysis in two.analyses)
+        for label, name in enumerate(two.a.every.classes)
+        if not all(math.isnan(analysis.best[label].f1) for analysis in two.analyses)
     ]
     if not plots:
-        return tag("p", "No class has a right detection.", class_="empty")
+        return tag("p", "No class has a correct detection.", class_="empty")
     intro = lead(f"One plot for each class, overlap {two.a.every.iou:.2f}; dots are the best thresholds.")
     rest = plots[PLOTS:]
     return join([intro, grid(plots[:PLOTS]), details("More classes", grid(rest)) if rest else ""])
 
 
 def _change(two: Two) -> Floats:
-    """(I,) F1 of each image by B less that by A; an image without anything to find or found is right."""
+    """(I,) F1 of each image by B minus that by A; it is 1 for an image without objects and detections."""
     first, second = (np.nan_to_num(Tally(analysis.shown).f1, nan=1.0) for analysis in two.analyses)
     return np.asarray(second - first)
 
 
-def _pairs(album: Album, two: Two, images: Sequence[int], way: str) -> Html:
+def _pairs(album: Album, two: Two, images: Sequence[int], change: str) -> Html:
     intro = lead(
-        f"The images whose F1 {way} most from A (left) to B, each at its own best thresholds. Only what"
-        " disagrees with the labels has a name."
+        f"The images whose F1 {change} most from A (left) to B, each at its own best thresholds. Only boxes"
+        " that disagree with the labels have a name."
     )
     figures = [_pair(album, two, image) for image in images]
     return join([intro, key(LEGEND) if figures else "", gallery(figures, "pairs", "No image.")])
 
 
 def _pair(album: Album, two: Two, image: int) -> Html:
-    record = album.record(image)
-    sides = []
-    told = []
+    file = album.record(image).path
+    pictures, texts = [], []
     for letter, analysis in zip(LETTERS, two.analyses, strict=True):
-        told.append(f"{letter} {_told(Tally(analysis.shown), image)}")
+        texts.append(f"{letter} {Tally(analysis.shown).words(image)}")
         view = whole(album.image(image), marks_of(analysis.shown, image), PAIR_SIDE)
-        sides.append(picture(view, f"{record.path.name}, {told[-1]}"))
-    link = tag("a", *sides, href=file_link(record.path, album.folder), class_="two")
-    return tag("figure", link, tag("figcaption", f"{record.path.name}: {'; '.join(told)}"))
-
-
-def _told(tally: Tally, image: int) -> str:
-    alarms = plural(int(tally.false[image]), "false alarm")
-    return f"{tally.right[image]} right, {alarms}, {tally.lost[image]} not found"
+        pictures.append(picture(view, f"{file.name}, {texts[-1]}"))
+    link = tag("a", *pictures, href=file_link(file, album.folder), class_="two")
+    return tag("figure", link, tag("figcaption", f"{file.name}: {'; '.join(texts)}"))
 
 
 def _images(album: Album, two: Two, change: Floats) -> Html:
     tallies = [Tally(analysis.shown) for analysis in two.analyses]
     columns = (
-        *("image", "A right", "B right", "A false alarms", "B false alarms", "A not found", "B not found"),
-        "F1, B less A",
+        *(
+            "image",
+            "A correct",
+            "B correct",
+            "A false positives",
+            "B false positives",
+            "A missed",
+            "B missed",
+        ),
+        "F1, B minus A",
     )
-    differs = [
-        image
-        for image in np.argsort(-np.abs(change), kind="stable")
-        if any((getattr(tallies[0], k) != getattr(tallies[1], k))[image] for k in ("right", "false", "lost"))
-    ]
+    counts = np.stack(  # (I, 6), A and B side by side
+        [getattr(tally, name) for name in ("correct", "false_positives", "missed") for tally in tallies],
+        axis=1,
+    )
+    order = np.argsort(-np.abs(change), kind="stable")
+    differs = order[(counts[order, ::2] != counts[order, 1::2]).any(axis=1)]
+    files = [album.record(int(image)).path for image in differs[:ROWS]]
     rows = [
         [
-            tag("a", album.record(image).path.name, href=file_link(album.record(image).path, album.folder)),
-            *(
-                Cell(f"{column[image]:,}")
-                for name in ("right", "false", "lost")
-                for column in _columns(tallies, name)
-            ),
+            tag("a", file.name, href=file_link(file, album.folder)),
+            *(Cell(f"{count:,}") for count in counts[image]),
             signed_cell(float(change[image])),
         ]
-        for image in map(int, differs[:ROWS])
+        for file, image in zip(files, differs[:ROWS], strict=True)
     ]
-    same = len(change) - len(differs)
     intro = lead(
-        f"{plural(len(differs), 'image')} on which the models differ, the largest change first;"
-        f" on {plural(same, 'image')} the counts are equal."
+        f"{plural(len(differs), 'image')} on which the models differ, largest change first;"
+        f" on {plural(len(change) - len(differs), 'image')} the counts are equal."
         + (f" The first {ROWS} are shown." if len(differs) > ROWS else "")
     )
     if not rows:
         return intro
     return join([intro, details("Show them", table(columns, rows, label="Image by image"))])
-
-
-def _columns(tallies: Sequence[Tally], name: str) -> list[Floats]:
-    return [getattr(tally, name) for tally in tallies]

@@ -1,4 +1,4 @@
-"""The page of `fssd check --report`: what is in a data set, and what is wrong with it."""
+"""The page of `fssd check --report`: the content of a data set, and its problems."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from fssd.report.layout import (
 )
 from fssd.report.shapes import (
     MATCHED,
-    Share,
+    PriorCoverage,
     band_names,
     bands,
     best_overlaps,
@@ -52,12 +52,12 @@ SAMPLES = 12  # images of each split
 MISFITS = 18  # boxes that no prior matches
 DUPLICATES = 24  # pairs shown
 FINDINGS = 5000  # rows
-BOXES = 20_000  # compared with the priors; drawn by lot where there are more
-POINTS = 3000  # of the plot
+BOXES = 20_000  # compared with the priors; if there are more, a random sample of this size
+POINTS = 3000  # in the plot
 
 
 class Priors(NamedTuple):
-    """Of a model: its name, the side of its input in pixels, and the table of its levels."""
+    """The priors of a model: its name, the side of its input in pixels, and its levels."""
 
     model: str
     image_size: int
@@ -65,32 +65,33 @@ class Priors(NamedTuple):
 
 
 class Survey:
-    """Gathers what the page needs while `check_data` goes through the images."""
+    """Collects what the page needs while `check_data` goes through the images."""
 
     def __init__(self) -> None:
         self.images: list[tuple[str, Record, tuple[int, int]]] = []
         self.names: list[tuple[str, ...]] = []
         self.thumbnails: dict[str, list[Thumbnail]] = {}
-        self.places: dict[str, list[int]] = {}
+        self.indices: dict[str, list[int]] = {}  # of the images of each split, in `images`
 
     def visit(self, seen: Seen) -> None:
-        """Take up one usable image."""
-        self.places.setdefault(seen.split, []).append(len(self.images))
+        """Add one usable image."""
+        self.indices.setdefault(seen.split, []).append(len(self.images))
         self.images.append((seen.split, seen.record, (seen.header.width, seen.header.height)))
         self.names.append(seen.classes)
         if seen.image is not None:
             self.thumbnails.setdefault(seen.split, []).append(thumbnail(seen.image))
 
     def of_pair(self, pair: Pair) -> tuple[int, int]:
-        """The images of a pair, as places in `images`."""
-        (one, other), (first, second) = pair.splits, pair.places
-        return self.places[one][first], self.places[other][second]
+        """The two images of a pair, as indices in `images`."""
+        (one, other), (first, second) = pair.splits, pair.indices
+        return self.indices[one][first], self.indices[other][second]
 
 
 class _Boxes(NamedTuple):
-    """All boxes, or as many as are looked at. image: (N,) place. box: (N, 4) pixels of the image.
+    """All boxes, or a sample of them.
 
-    warped: (N, 4) pixels of the network's input. label: (N,) among the classes of all splits.
+    image: (N,) index in `Survey.images`. box: (N, 4) pixels of the image. warped: (N, 4) pixels of the
+    network's input. label: (N,) among the classes of all splits. total: boxes before sampling.
     """
 
     image: Ints
@@ -127,14 +128,14 @@ def write_data_page(folder: Path, report: CheckReport, survey: Survey, priors: P
 def _gather(survey: Survey, classes: Sequence[str], size: int) -> _Boxes:
     index = {name: label for label, name in enumerate(classes)}
     image, box, warped, label = [], [np.zeros((0, 4))], [np.zeros((0, 4))], []
-    for place, ((_, record, (width, height)), names) in enumerate(
+    for number, ((_, record, (width, height)), names) in enumerate(
         zip(survey.images, survey.names, strict=True)
     ):
         own = record.boxes.astype(np.float64)
-        image += [place] * len(own)
+        image += [number] * len(own)
         box.append(own)
         warped.append(own * (np.array([size / width, size / height] * 2)))
-        label += [index[names[number]] for number in record.labels]
+        label += [index[names[own_label]] for own_label in record.labels]
     boxes = _Boxes(
         np.array(image, np.int64),
         np.concatenate(box),
@@ -144,8 +145,8 @@ def _gather(survey: Survey, classes: Sequence[str], size: int) -> _Boxes:
     )
     if boxes.total <= BOXES:
         return boxes
-    drawn = np.sort(np.random.default_rng(0).choice(boxes.total, BOXES, replace=False))
-    return _Boxes(boxes.image[drawn], boxes.box[drawn], boxes.warped[drawn], boxes.label[drawn], boxes.total)
+    rows = np.sort(np.random.default_rng(0).choice(boxes.total, BOXES, replace=False))
+    return _Boxes(boxes.image[rows], boxes.box[rows], boxes.warped[rows], boxes.label[rows], boxes.total)
 
 
 def _same_file(survey: Survey, pair: Pair) -> bool:
@@ -154,14 +155,15 @@ def _same_file(survey: Survey, pair: Pair) -> bool:
 
 
 def _cards(report: CheckReport, matched: float, pairs: int) -> list[Card]:
-    images = sum(counts.images for counts in report.splits.values())
-    usable = sum(counts.usable for counts in report.splits.values())
-    objects = sum(counts.objects for counts in report.splits.values())
+    splits = report.splits.values()
+    images, usable, objects = (
+        sum(getattr(counts, name) for counts in splits) for name in ("images", "usable", "objects")
+    )
     return [
         Card("images", f"{images:,}", f"{usable:,} usable, {plural(len(report.splits), 'split')}"),
-        Card("objects", f"{objects:,}", f"{objects / usable if usable else 0:.1f} an image"),
+        Card("objects", f"{objects:,}", f"{objects / usable if usable else 0:.1f} per image"),
         Card("errors", f"{report.errors:,}", "make an image unusable"),
-        Card("warnings", f"{report.warnings:,}", "repaired, or only odd"),
+        Card("warnings", f"{report.warnings:,}", "repaired or unusual"),
         Card("boxes that a prior matches", f"{percent(matched)} %", f"overlap {MATCHED:.2f} or more"),
         Card("near-duplicates", f"{pairs:,}", "across splits"),
     ]
@@ -169,7 +171,7 @@ def _cards(report: CheckReport, matched: float, pairs: int) -> list[Card]:
 
 def _findings(report: CheckReport) -> Html:
     if not report.problems:
-        return tag("p", "Nothing is wrong.", class_="empty")
+        return tag("p", "No problems.", class_="empty")
     rows = [
         [
             tag("span", problem.severity, class_="bad" if problem.severity == "error" else None),
@@ -181,7 +183,7 @@ def _findings(report: CheckReport) -> Html:
     ]
     left = len(report.problems) - len(rows)
     intro = lead(
-        "Errors make an image unusable; warnings are repaired or only odd."
+        "Errors make an image unusable; warnings are repaired or only unusual."
         + (f" The first {FINDINGS:,} of {len(report.problems):,}; --json has all." if left else "")
     )
     listed = table(("", "file", "place", "reason"), rows, label="Findings")
@@ -196,7 +198,7 @@ def _counts(report: CheckReport, classes: Sequence[str]) -> Html:
     ]
     totals = {name: sum(counts.per_class.get(name, 0) for counts in splits.values()) for name in classes}
     most = max(totals.values(), default=0) or 1
-    of_classes: list[Sequence[object]] = [
+    relabel: list[Sequence[object]] = [
         [
             name,
             *(Cell(f"{counts.per_class.get(name, 0):,}") for counts in splits.values()),
@@ -210,7 +212,7 @@ def _counts(report: CheckReport, classes: Sequence[str]) -> Html:
             intro,
             table(("", *splits, ""), rows, label="Images by split"),
             tag("h3", "Objects by class"),
-            table(("class", *splits, "all"), of_classes, label="Objects by class"),
+            table(("class", *splits, "all"), relabel, label="Objects by class"),
         ]
     )
 
@@ -229,7 +231,7 @@ def _shapes(boxes: _Boxes, overlap: Floats, classes: Sequence[str], priors: Prio
                 "side, px of the input",
                 [4, 8, 16, 32, 64, 128, 256, 512],
             ),
-            "Side of a square of the box's area. The lines are the smallest priors of the levels.",
+            "Side of a square with the area of the box. The lines are the smallest priors of the levels.",
         ),
         caption(
             charts.histogram(
@@ -238,19 +240,20 @@ def _shapes(boxes: _Boxes, overlap: Floats, classes: Sequence[str], priors: Prio
                 "width / height",
                 [0.125, 0.25, 0.5, 1, 2, 4, 8],
             ),
-            "Shape of the boxes after images are warped to a square. The lines are the shapes of the priors.",
+            "Aspect ratio of the boxes after the warp to a square. The lines are the ratios of the priors.",
         ),
         caption(
             charts.scatter(extent[some], overlap[some], shapes, 512, MATCHED),
-            f"Orange boxes overlap no prior by {MATCHED:.2f}; crosses are the priors. Beside size and shape"
-            " it matters where a box lies, as priors stand on a grid.",
+            f"Orange boxes overlap no prior by {MATCHED:.2f}; crosses are the priors. Apart from size and"
+            " aspect ratio the position of a box matters, because priors lie on a grid.",
         ),
     ]
-    drawn = f" {BOXES:,} of {boxes.total:,} boxes, drawn by lot." if boxes.total > BOXES else ""
+    sampled = f" {BOXES:,} of {boxes.total:,} boxes, sampled at random." if boxes.total > BOXES else ""
     intro = lead(
         f"In pixels of the input of {priors.model}, {priors.image_size} {TIMES} {priors.image_size}, to which"
-        f" images are warped. In training every object gets the prior that overlaps it most, and all those"
-        f" that overlap it by {MATCHED:.2f}; without any of these it is learned from the one alone.{drawn}"
+        f" images are warped. Training matches every object to the prior that overlaps it most and to all"
+        f" priors that overlap it by {MATCHED:.2f}; an object without such priors is learned from one prior"
+        f" only.{sampled}"
     )
     by_size = shares(bands(boxes.warped), overlap, len(band_names()))
     by_class = shares(boxes.label, overlap, len(classes))
@@ -266,7 +269,7 @@ def _shapes(boxes: _Boxes, overlap: Floats, classes: Sequence[str], priors: Prio
     )
 
 
-def _share_table(first: str, names: Sequence[str], found: Sequence[Share]) -> Html:
+def _share_table(first: str, names: Sequence[str], found: Sequence[PriorCoverage]) -> Html:
     rows = [
         [name, Cell(f"{share.boxes:,}"), percent_cell(share.matched)]
         for name, share in zip(names, found, strict=True)
@@ -290,20 +293,20 @@ def _misfits(folder: Path, survey: Survey, boxes: _Boxes, overlap: Floats, class
             continue
         name = classes[boxes.label[row]]
         width, height = boxes.warped[row, 2:] - boxes.warped[row, :2]
-        told = f"{name}, {width:.0f} {TIMES} {height:.0f} px of the input, best overlap {overlap[row]:.2f}"
+        text = f"{name}, {width:.0f} {TIMES} {height:.0f} px of the input, best overlap {overlap[row]:.2f}"
         view = around(pixels, boxes.box[row], [Mark(boxes.box[row], name, FALSE)])
-        figures.append(figure(view, record.path, folder, told, told))
-    intro = lead("Those that the priors fit least, one of an image at most.")
+        figures.append(figure(view, record.path, folder, text, text))
+    intro = lead("The boxes with the least overlap, at most one per image.")
     return join([intro, gallery(figures, "small")])
 
 
 def _samples(folder: Path, survey: Survey, classes: Sequence[str]) -> Html:
     index = {name: label for label, name in enumerate(classes)}
-    parts: list[Html] = [lead("Images drawn by lot, so that each class occurs where there is room.")]
-    for split, places in survey.places.items():
+    parts: list[Html] = [lead("Images sampled at random; as many classes as possible occur.")]
+    for split, indices in survey.indices.items():
         figures = []
-        for place in _choose(survey, places):
-            record, names = survey.images[place][1], survey.names[place]
+        for image in _choose(survey, indices):
+            record, names = survey.images[image][1], survey.names[image]
             labels = [index[names[label]] for label in record.labels]
             marks = [
                 Mark(box, classes[label], class_colour(label))
@@ -313,45 +316,44 @@ def _samples(folder: Path, survey: Survey, classes: Sequence[str]) -> Html:
                 view = whole(read_image(record.path), marks, 400)
             except ImageError:
                 continue
-            told = f"{record.path.name}: {plural(len(labels), 'object')}"
-            figures.append(figure(view, record.path, folder, told, told))
+            text = f"{record.path.name}: {plural(len(labels), 'object')}"
+            figures.append(figure(view, record.path, folder, text, text))
         parts += [tag("h3", split), gallery(figures)]
     return join(parts)
 
 
-def _choose(survey: Survey, places: Sequence[int]) -> list[int]:
-    """Images of one split: for each class in turn one that has it, then others, all by lot."""
-    order = [places[number] for number in np.random.default_rng(0).permutation(len(places))]
+def _choose(survey: Survey, indices: Sequence[int]) -> list[int]:
+    """Images of one split in random order; first those that add a class, then the others."""
+    order = [indices[number] for number in np.random.default_rng(0).permutation(len(indices))]
     chosen: list[int] = []
     known: set[str] = set()
-    for place in order:
-        names = {survey.names[place][label] for label in survey.images[place][1].labels}
+    for image in order:
+        names = {survey.names[image][label] for label in survey.images[image][1].labels}
         if names - known:
             known |= names
-            chosen.append(place)
-    return [*chosen, *(place for place in order if place not in set(chosen))][:SAMPLES]
+            chosen.append(image)
+    return [*chosen, *(image for image in order if image not in set(chosen))][:SAMPLES]
 
 
 def _duplicates(folder: Path, survey: Survey, pairs: Sequence[Pair]) -> Html:
     if not survey.thumbnails:
-        return tag("p", "Not looked for: the images were not decoded.", class_="empty")
+        return tag("p", "Not searched: the images were not decoded.", class_="empty")
     intro = lead(
-        "Images that have one almost like them in an earlier split, mirrored or not, by the correlation of"
-        " small grey copies. A model that has trained on one of them is not tested by the other."
-        + (f" The {DUPLICATES} most alike of {len(pairs):,}." if len(pairs) > DUPLICATES else "")
+        "Images that are almost identical to one in an earlier split, mirrored or not, by the correlation of"
+        " small grey copies. If a model was trained on one of them, the other is no fair test."
+        + (f" The {DUPLICATES} most similar of {len(pairs):,}." if len(pairs) > DUPLICATES else "")
     )
     figures = [_pair(folder, survey, pair) for pair in pairs[:DUPLICATES]]
     return join([intro, gallery(figures, "pairs")])
 
 
 def _pair(folder: Path, survey: Survey, pair: Pair) -> Html:
-    sides_of = []
-    told = []
-    for place in survey.of_pair(pair):
-        split, record, _ = survey.images[place]
-        told.append(f"{split}: {record.path.name}")
-        shown = picture(whole(read_image(record.path), [], 300), told[-1])
-        sides_of.append(tag("a", shown, href=file_link(record.path, folder)))
+    links, texts = [], []
+    for image in survey.of_pair(pair):
+        split, record, _ = survey.images[image]
+        texts.append(f"{split}: {record.path.name}")
+        shown = picture(whole(read_image(record.path), [], 300), texts[-1])
+        links.append(tag("a", shown, href=file_link(record.path, folder)))
     mirrored = ", mirrored" if pair.mirrored else ""
-    text = f"{'; '.join(told)}; correlation {pair.alike:.3f}{mirrored}"
-    return tag("figure", tag("div", *sides_of, class_="two"), tag("figcaption", text))
+    text = f"{'; '.join(texts)}; correlation {pair.correlation:.3f}{mirrored}"
+    return tag("figure", tag("div", *links, class_="two"), tag("figcaption", text))

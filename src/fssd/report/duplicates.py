@@ -1,8 +1,8 @@
-"""Images that are almost the same although they belong to different splits.
+"""Near-duplicates: images that are almost the same although they belong to different splits.
 
-Two images are alike if the correlation of their grey thumbnails is high, one of them mirrored or not.
-That finds copies that were resized, compressed again, brightened or mirrored, and frames taken one
-after the other, but not parts of an image.
+Two images are near-duplicates if the correlation of their grey thumbnails is high, with or without mirroring.
+That finds copies that were resized, recompressed, brightened or mirrored, and consecutive frames, but not
+parts of an image.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ import numpy.typing as npt
 from fssd.data.sample import Image
 
 SIDE = 32  # pixels of a thumbnail
-ALIKE = 0.96  # different photographs of one kind reach 0.95
-LEAST_SPREAD = 2.0  # grey levels; flatter thumbnails, of blank images, are like nothing
+LEAST_CORRELATION = 0.96  # different photographs of one kind reach 0.95
+LEAST_SPREAD = 2.0  # grey levels (standard deviation); flatter thumbnails, of blank images, match nothing
 CHUNK = 1024  # images compared at a time
 
 Thumbnail = npt.NDArray[np.uint8]
 
 
 class Pair(NamedTuple):
-    """Places of two images in the lists given, their splits, and how alike they are (up to 1)."""
+    """Two images: their splits, their indices in the lists of these splits, and the correlation (up to 1)."""
 
     splits: tuple[str, str]
-    places: tuple[int, int]
-    alike: float
+    indices: tuple[int, int]
+    correlation: float
     mirrored: bool
 
 
@@ -40,40 +40,43 @@ def thumbnail(image: Image) -> Thumbnail:
     return np.asarray(cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def near_duplicates(splits: dict[str, Sequence[Thumbnail]], least: float = ALIKE) -> list[Pair]:
-    """For each image and each earlier split, the image most alike, if it is alike; the most alike first."""
+def near_duplicates(splits: dict[str, Sequence[Thumbnail]], least: float = LEAST_CORRELATION) -> list[Pair]:
+    """For each image and each earlier split, the most similar image if it is similar enough.
+
+    The most similar pairs come first.
+    """
     tables = {name: np.array(images, np.float32).reshape(-1, SIDE, SIDE) for name, images in splits.items()}
     pairs = [
         pair
         for one, other in combinations(tables, 2)
         for pair in _between((one, other), tables[one], tables[other], least)
     ]
-    return sorted(pairs, key=lambda pair: -pair.alike)
+    return sorted(pairs, key=lambda pair: -pair.correlation)
 
 
 def _between(
     names: tuple[str, str], first: npt.NDArray[np.float32], second: npt.NDArray[np.float32], least: float
 ) -> list[Pair]:
-    """The pairs of two splits, at most one for each image of the second."""
+    """The pairs of two splits, at most one for each image of the second split."""
     others = _normalised(second).T
     best = np.full(len(second), -1.0, np.float32)
     partner, turned = np.zeros(len(second), np.int64), np.zeros(len(second), bool)
     for start in range(0, len(first), CHUNK):
         part = first[start : start + CHUNK]
         for mirrored, images in ((False, part), (True, part[:, :, ::-1])):
-            alike = _normalised(images) @ others
-            row = alike.argmax(axis=0)
-            value = alike.max(axis=0)
+            correlation = _normalised(images) @ others
+            row = correlation.argmax(axis=0)
+            value = correlation.max(axis=0)
             better = value > best
             best[better], partner[better], turned[better] = value[better], start + row[better], mirrored
     return [
-        Pair(names, (int(partner[place]), int(place)), float(best[place]), bool(turned[place]))
-        for place in np.flatnonzero(best >= least)
+        Pair(names, (int(partner[index]), int(index)), float(best[index]), bool(turned[index]))
+        for index in np.flatnonzero(best >= least)
     ]
 
 
 def _normalised(images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """(N, SIDE, SIDE) -> (N, SIDE * SIDE), mean 0 and length 1; all 0 where there is nothing to see."""
+    """(N, SIDE, SIDE) -> (N, SIDE * SIDE), mean 0 and length 1; all 0 for a blank image."""
     flat = images.reshape(len(images), -1)
     flat = flat - flat.mean(axis=1, keepdims=True)
     length = np.linalg.norm(flat, axis=1, keepdims=True)

@@ -13,21 +13,21 @@ from fssd.inference.detections import Detections
 from fssd.plots import metric_label, model_names, require_matplotlib
 from fssd.report.analysis import Analysis, Totals, analyse
 from fssd.report.eval_tables import class_table, confusion_table, curves, error_table
-from fssd.report.galleries import LEGEND, Album, false_alarms, lost_objects, worst_images
+from fssd.report.galleries import LEGEND, Album, false_positives, missed_objects, worst_images
 from fssd.report.html import Html, join, write_page
 from fssd.report.layout import Card, Section, document, gallery, key, lead, percent, plural
 from fssd.weights.checkpoint import model_file
 
 _WORST = (
-    "The images with the lowest F1 at the best thresholds. Only what disagrees has a name. Each picture leads"
-    " to its file."
+    "The images with the lowest F1 at the best thresholds. Only boxes that disagree with the labels have a"
+    " name. Each picture links to its file."
 )
-_LOST = "Objects that no detection found at the best thresholds: the largest first, two of an image at most."
-_ALARMS = "Wrong detections at the best thresholds: the surest first, two of an image at most."
+_MISSED = "Objects that no detection found at the best thresholds, largest first, at most two per image."
+_WRONG = "Wrong detections at the best thresholds, most confident first, at most two per image."
 
 
-class Subject(NamedTuple):
-    """What was evaluated, as the user named it. split: "none" or None for every image."""
+class ReportSubject(NamedTuple):
+    """The model and data that a page is about, as the user named them. split: "none" or None: all images."""
 
     model: Path
     data: Path
@@ -45,11 +45,11 @@ class Subject(NamedTuple):
 
 
 def write_eval_page(
-    folder: Path, subject: Subject, dataset: DataSet, detections: Sequence[Detections], report: Report
+    folder: Path, subject: ReportSubject, dataset: DataSet, detections: Sequence[Detections], report: Report
 ) -> Path:
-    """Write the page of one Detections per record, which `report` is the evaluation of. Returns the file.
+    """Write the page about one Detections per record. report: their evaluation. Returns the file.
 
-    Raises ConfigError without matplotlib, ImageError for an image that is gone.
+    Raises ConfigError without matplotlib, ImageError for an image that no longer exists.
     """
     require_matplotlib()
     analysis = analyse(dataset, detections, report)
@@ -58,8 +58,8 @@ def write_eval_page(
     return write_page(folder, f"{subject.name} on {subject.data.name}", body)
 
 
-def facts(subject: Subject, report: Report) -> list[str]:
-    """The lines below a title: data and metric."""
+def facts(subject: ReportSubject, report: Report) -> list[str]:
+    """The lines below the title: data and metric."""
     return [
         f"{subject.images}: {plural(report.images, 'image')}, {plural(report.objects, 'object')}",
         f"AP in percent: {metric_label(report.metric, report.iou)}",
@@ -73,8 +73,8 @@ def _sections(album: Album, analysis: Analysis) -> list[Section]:
         Section("curves", "Curves", curves(analysis)),
         Section("confusion", "Confusion", confusion_table(analysis)),
         Section("worst", "Worst images", _pictures(_WORST, worst_images(album, analysis))),
-        Section("missed", "Missed objects", _pictures(_LOST, lost_objects(album, analysis), "small")),
-        Section("alarms", "False alarms", _pictures(_ALARMS, false_alarms(album, analysis), "small")),
+        Section("missed", "Missed objects", _pictures(_MISSED, missed_objects(album, analysis), "small")),
+        Section("wrong", "False positives", _pictures(_WRONG, false_positives(album, analysis), "small")),
     ]
 
 
@@ -83,8 +83,12 @@ def _cards(analysis: Analysis) -> list[Card]:
     measured = sum(not math.isnan(ap) for ap in report.classes.values())
     return [
         Card("mAP", f"{percent(report.map)} %", f"mean of {plural(measured, 'class', 'classes')}"),
-        Card("objects found", f"{percent(totals.recall)} %", f"{totals.right:,} at the best thresholds"),
-        Card("detections right", f"{percent(totals.precision)} %", f"{totals.false:,} false alarms there"),
+        Card("objects found", f"{percent(totals.recall)} %", f"{totals.correct:,} at the best thresholds"),
+        Card(
+            "correct detections",
+            f"{percent(totals.precision)} %",
+            f"{totals.false_positives:,} false positives",
+        ),
         *(Card(f"{size} objects", f"{percent(ap)} %", "AP") for size, ap in report.sizes.items()),
     ]
 

@@ -1,4 +1,4 @@
-"""Pictures of what went wrong: the worst images, lost objects, false alarms."""
+"""Pictures of mistakes: the worst images, missed objects, false positives."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from fssd.evaluation.mistakes import KINDS
 from fssd.evaluation.pairing import FREE, Ints, Judgement, overlaps
 from fssd.report.analysis import Analysis, Tally
 from fssd.report.html import Html
-from fssd.report.layout import TIMES, percent, plural
-from fssd.report.thumbnails import FALSE, FOUND, MISSED, RIGHT, Mark, around, figure, whole
+from fssd.report.layout import TIMES, percent
+from fssd.report.thumbnails import CORRECT, FALSE, FOUND, MISSED, Mark, around, figure, whole
 
 WORST = 12  # images
-CROPS = 24  # parts of images, of lost objects and of false alarms each
-OF_AN_IMAGE = 2  # crops, so that one image does not fill a gallery
+CROPS = 24  # crops of missed objects, and as many of false positives
+CROPS_PER_IMAGE = 2  # so that one image does not fill a gallery
 
 LEGEND = (
     ("object, found", FOUND),
-    ("object, not found", MISSED),
-    ("detection, right", RIGHT),
-    ("false alarm", FALSE),
+    ("object, missed", MISSED),
+    ("detection, correct", CORRECT),
+    ("false positive", FALSE),
 )
 
 _REASONS = {
-    "classification": "wrong name for {name}",
-    "localisation": "misses {name}",
-    "both": "near {name}, wrong name and place",
-    "duplicate": "{name} was found already",
+    "classification": "wrong class for {name}",
+    "localisation": "too little overlap with {name}",
+    "both": "near {name}, wrong class and box",
+    "duplicate": "{name} was already found",
 }
 
 
@@ -53,54 +53,55 @@ class Album:
 
 
 def worst_images(album: Album, analysis: Analysis) -> list[Html]:
-    """The images with the lowest F1, of equals those with more mistakes."""
+    """The images with the lowest F1; if F1 is equal, those with more mistakes first."""
     tally = Tally(analysis.shown)
-    mistakes = tally.false + tally.lost
+    mistakes = tally.false_positives + tally.missed
     order = np.lexsort((-mistakes, tally.f1))  # nan comes last
     chosen = [int(image) for image in order[:WORST] if mistakes[image]]
     return [_worst(album, analysis, tally, image) for image in chosen]
 
 
-def lost_objects(album: Album, analysis: Analysis) -> list[Html]:
-    """Objects that were not found, the largest first."""
+def missed_objects(album: Album, analysis: Analysis) -> list[Html]:
+    """Objects that were not found, largest first."""
     objects = analysis.shown.objects
     rows = np.flatnonzero(objects.finder == FREE)
     area = (objects.boxes[rows, 2:] - objects.boxes[rows, :2]).prod(axis=1)
     return [
-        _lost(album, analysis, row) for row in _spread(rows[np.argsort(-area, kind="stable")], objects.image)
+        _missed_figure(album, analysis, row)
+        for row in _limited(rows[np.argsort(-area, kind="stable")], objects.image)
     ]
 
 
-def false_alarms(album: Album, analysis: Analysis) -> list[Html]:
-    """Detections that are wrong, the surest first."""
+def false_positives(album: Album, analysis: Analysis) -> list[Html]:
+    """Wrong detections, most confident first."""
     found = analysis.shown.found
-    rows = np.flatnonzero(~found.right)
+    rows = np.flatnonzero(~found.correct)
     best_first = rows[np.argsort(-found.score[rows], kind="stable")]
-    return [_false_alarm(album, analysis, row) for row in _spread(best_first, found.image)]
+    return [_false_positive_figure(album, analysis, row) for row in _limited(best_first, found.image)]
 
 
 def marks_of(judgement: Judgement, image: int) -> list[Mark]:
-    """Boxes of an image: what agrees without a name, what does not with one, and on top."""
+    """Boxes of an image; those that disagree with the labels have a name and are drawn last, on top."""
     found, objects = judgement.found, judgement.objects
     own = np.flatnonzero(objects.image == image)
     rows = np.flatnonzero(found.image == image)[::-1]  # the best score on top
     names = judgement.classes
-    lost = [row for row in own if objects.finder[row] == FREE]
+    missed = [row for row in own if objects.finder[row] == FREE]
     return [
         *(Mark(objects.boxes[row], "", FOUND) for row in own if objects.finder[row] != FREE),
-        *(Mark(found.boxes[row], "", RIGHT) for row in rows if found.right[row]),
-        *(Mark(objects.boxes[row], names[objects.label[row]], MISSED) for row in lost),
-        *(Mark(found.boxes[row], _said(judgement, row), FALSE) for row in rows if not found.right[row]),
+        *(Mark(found.boxes[row], "", CORRECT) for row in rows[found.correct[rows]]),
+        *(Mark(objects.boxes[row], names[objects.label[row]], MISSED) for row in missed),
+        *(Mark(found.boxes[row], _prediction(judgement, row), FALSE) for row in rows[~found.correct[rows]]),
     ]
 
 
-def _spread(rows: Iterable[int], images: Ints) -> list[int]:
-    """The first rows, so many of one image at most."""
+def _limited(rows: Iterable[int], images: Ints) -> list[int]:
+    """The first `CROPS` rows, at most `CROPS_PER_IMAGE` of one image."""
     used: dict[int, int] = {}
     chosen: list[int] = []
     for row in rows:
         image = int(images[row])
-        if used.get(image, 0) == OF_AN_IMAGE:
+        if used.get(image, 0) == CROPS_PER_IMAGE:
             continue
         used[image] = used.get(image, 0) + 1
         chosen.append(int(row))
@@ -110,40 +111,29 @@ def _spread(rows: Iterable[int], images: Ints) -> list[int]:
 
 
 def _worst(album: Album, analysis: Analysis, tally: Tally, image: int) -> Html:
-    record = album.record(image)
-    told = (
-        f"{tally.right[image]} right, {plural(int(tally.false[image]), 'false alarm')},"
-        f" {tally.lost[image]} not found"
-    )
+    file = album.record(image).path
+    text = f"{file.name}: {tally.words(image)}"
     view = whole(album.image(image), marks_of(analysis.shown, image))
-    return figure(
-        view, record.path, album.folder, f"{record.path.name}: {told}", f"{record.path.name}: {told}"
-    )
+    return figure(view, file, album.folder, text, text)
 
 
-def _lost(album: Album, analysis: Analysis, row: int) -> Html:
+def _missed_figure(album: Album, analysis: Analysis, row: int) -> Html:
     objects = analysis.shown.objects
     image, box = int(objects.image[row]), objects.boxes[row]
-    record = album.record(image)
     name = analysis.shown.classes[objects.label[row]]
-    size = f"{box[2] - box[0]:.0f} {TIMES} {box[3] - box[1]:.0f} px"
-    view = around(album.image(image), box, _near(analysis.shown, image, lost=row))
-    return figure(
-        view,
-        record.path,
-        album.folder,
-        f"{name}, {size}, not found",
-        f"{name}, {size}: {_why_lost(analysis, row)}",
-    )
+    text = f"{name}, {box[2] - box[0]:.0f} {TIMES} {box[3] - box[1]:.0f} px"
+    view = around(album.image(image), box, _near(analysis.shown, image, missed=row))
+    reason = _why_missed(analysis, row)
+    return figure(view, album.record(image).path, album.folder, f"{text}, missed", f"{text}: {reason}")
 
 
-def _why_lost(analysis: Analysis, row: int) -> str:
-    """What came nearest to finding an object."""
+def _why_missed(analysis: Analysis, row: int) -> str:
+    """The detection that came nearest to finding an object, in words."""
     every, shown = analysis.every, analysis.shown
     finder = every.objects.finder[row]
     if finder != FREE:
-        cut = analysis.cuts[every.objects.label[row]].threshold
-        return f"found at {_score(every.found.score[finder])}, below the threshold of {_score(cut)}"
+        best = analysis.best[every.objects.label[row]].threshold
+        return f"found at {_score(every.found.score[finder])}, below the threshold of {_score(best)}"
     rows = np.flatnonzero(shown.found.image == shown.objects.image[row])
     if not len(rows):
         return "nothing was detected in this image"
@@ -151,21 +141,19 @@ def _why_lost(analysis: Analysis, row: int) -> str:
     best = int(overlap.argmax())
     if overlap[best] < 0.1:
         return "no detection is near"
-    busy = ", which found another object" if shown.found.right[rows[best]] else ""
-    return f"nearest is {_said(shown, int(rows[best]))}, overlap {overlap[best]:.2f}{busy}"
+    other = ", which found another object" if shown.found.correct[rows[best]] else ""
+    return f"nearest is {_prediction(shown, int(rows[best]))}, overlap {overlap[best]:.2f}{other}"
 
 
-def _false_alarm(album: Album, analysis: Analysis, row: int) -> Html:
+def _false_positive_figure(album: Album, analysis: Analysis, row: int) -> Html:
     found = analysis.shown.found
     image = int(found.image[row])
-    record = album.record(image)
-    said = _said(analysis.shown, row)
-    view = around(album.image(image), found.boxes[row], _near(analysis.shown, image, alarm=row))
-    caption = f"{said}: {_why_false(analysis, row)}"
-    return figure(view, record.path, album.folder, caption, caption)
+    view = around(album.image(image), found.boxes[row], _near(analysis.shown, image, false_positive=row))
+    caption = f"{_prediction(analysis.shown, row)}: {_why_false_positive(analysis, row)}"
+    return figure(view, album.record(image).path, album.folder, caption, caption)
 
 
-def _why_false(analysis: Analysis, row: int) -> str:
+def _why_false_positive(analysis: Analysis, row: int) -> str:
     errors, objects = analysis.errors, analysis.shown.objects
     partner = errors.partner[row]
     if partner == FREE:
@@ -175,21 +163,21 @@ def _why_false(analysis: Analysis, row: int) -> str:
     return f"{_REASONS[KINDS[errors.kind[row]]].format(name=name)}, overlap {overlap:.2f}"
 
 
-def _near(judgement: Judgement, image: int, lost: int = FREE, alarm: int = FREE) -> list[Mark]:
-    """Boxes of an image for a crop: objects, and the one that the crop is about with its name, on top."""
+def _near(judgement: Judgement, image: int, missed: int = FREE, false_positive: int = FREE) -> list[Mark]:
+    """Boxes of an image for a crop. The box that the crop is about has its name and is drawn last, on top."""
     found, objects = judgement.found, judgement.objects
-    own = [row for row in np.flatnonzero(objects.image == image) if row != lost]
+    own = [row for row in np.flatnonzero(objects.image == image) if row != missed]
     marks = [Mark(objects.boxes[row], "", FOUND if objects.finder[row] != FREE else MISSED) for row in own]
-    if lost != FREE:
+    if missed != FREE:
         rows = np.flatnonzero(found.image == image)[::-1]
-        marks += [Mark(found.boxes[row], "", RIGHT if found.right[row] else FALSE) for row in rows]
-        marks.append(Mark(objects.boxes[lost], judgement.classes[objects.label[lost]], MISSED))
-    if alarm != FREE:
-        marks.append(Mark(found.boxes[alarm], _said(judgement, alarm), FALSE))
+        marks += [Mark(found.boxes[row], "", CORRECT if found.correct[row] else FALSE) for row in rows]
+        marks.append(Mark(objects.boxes[missed], judgement.classes[objects.label[missed]], MISSED))
+    if false_positive != FREE:
+        marks.append(Mark(found.boxes[false_positive], _prediction(judgement, false_positive), FALSE))
     return marks
 
 
-def _said(judgement: Judgement, row: int) -> str:
+def _prediction(judgement: Judgement, row: int) -> str:
     found = judgement.found
     return f"{judgement.classes[found.label[row]]} {_score(found.score[row])}"
 

@@ -1,4 +1,4 @@
-"""HTML that cannot be broken by what is put into it: every text is escaped on its way in."""
+"""Building HTML: every text is escaped, so no content can break a page."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from urllib.parse import quote
 from fssd.atomic import atomic_write, make_folder
 
 PAGE_FILE = "index.html"
-# A page asks for nothing but what is in it, and runs nothing.
+# A page loads nothing and runs nothing.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; form-action 'none'; base-uri 'none'"
 
 _VOID = {"img", "meta", "br", "hr", "col"}
 
 
 class Html(str):
-    """Text that is HTML already and goes in as it is."""
+    """Text that is HTML already and is not escaped."""
 
     __slots__ = ()
 
 
 def escape(content: object) -> Html:
-    """A value as HTML: `Html` as it is, anything else as text; None is nothing."""
+    """A value as HTML: `Html` unchanged, None as "", anything else as escaped text."""
     if isinstance(content, Html):
         return content
     if content is None:
         return Html("")
-    # File names may hold bytes that are no UTF-8, which Python keeps as lone surrogates.
+    # File names may hold bytes that are not UTF-8, which Python keeps as lone surrogates.
     text = str(content).encode("utf-8", "replace").decode("utf-8")
     return Html(html.escape(text, quote=True))
 
 
 def tag(name: str, /, *children: object, **attributes: object) -> Html:
-    """An element. A trailing _ of an attribute's name is dropped and another _ is a -; None leaves it out."""
+    """An element. In attribute names a trailing _ is dropped, any other _ becomes -; None omits one."""
     written = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{escape(value)}"'
         for key, value in attributes.items()
@@ -47,23 +47,23 @@ def tag(name: str, /, *children: object, **attributes: object) -> Html:
 
 
 def join(children: object) -> Html:
-    """Children one after the other."""
+    """The children, concatenated."""
     assert isinstance(children, (list, tuple))
     return Html("".join(map(escape, children)))
 
 
 def file_link(path: Path, folder: Path) -> str:
-    """The address of a file, relative to a page in `folder` where it can be."""
+    """The URL of a file, relative to a page in `folder` if possible."""
     try:
         relative = os.path.relpath(path.absolute(), folder.absolute())
     except ValueError:  # another drive
         return path.absolute().as_uri()
-    # A colon is quoted too, so that no file name can be taken for a scheme.
+    # A colon is quoted too, so that no file name can be read as a URL scheme.
     return quote(Path(relative).as_posix().encode("utf-8", "surrogateescape"), safe="/")
 
 
 def write_page(folder: Path, title: str, *body: object) -> Path:
-    """Write `index.html` into a folder, which is made. Returns the file."""
+    """Write `index.html` into a folder and return the file; the folder is made if needed."""
     make_folder(folder)
     style = files("fssd.report").joinpath("page.css").read_text(encoding="utf-8")
     head = tag(

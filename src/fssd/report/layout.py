@@ -1,4 +1,4 @@
-"""The parts that every page is made of: header, cards, sections, tables, charts, galleries."""
+"""The parts of every page: header, cards, sections, tables, charts, galleries."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import NamedTuple
 import fssd
 from fssd.report.html import Html, join, tag
 
-LONG = 30  # rows; a longer table has a height of its own
+LONG = 30  # rows; a longer table scrolls in a box of fixed height
 DASH, MINUS, TIMES = "\u2013", "\u2212", "\u00d7"
 
 
 class Section(NamedTuple):
-    """anchor: its id. title: heading, and its name in the list of sections. body: what is below."""
+    """anchor: its id. title: the heading, also in the list of sections. body: the content."""
 
     anchor: str
     title: str
@@ -22,7 +22,7 @@ class Section(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """One cell of a table. bar: share (0..1) of the cell that is filled. kind: more classes of the style."""
+    """One cell of a table. bar: share (0..1) of the cell to fill. kind: its CSS classes."""
 
     content: object
     bar: float | None = None
@@ -30,7 +30,7 @@ class Cell(NamedTuple):
 
 
 class Card(NamedTuple):
-    """One number of the header, with a word about it."""
+    """One number of the header, with a short note."""
 
     name: str
     value: str
@@ -53,25 +53,25 @@ def document(
     parts = [
         tag("section", tag("h2", section.title), section.body, id=section.anchor) for section in sections
     ]
-    foot = tag("footer", f"Made by fssd {fssd.__version__}. This file holds everything it shows.")
+    foot = tag("footer", f"Made by fssd {fssd.__version__}. This file needs no other file.")
     return join([head, contents, tag("main", *parts), foot])
 
 
 def lead(*content: object) -> Html:
-    """The paragraph that says what a section shows."""
+    """The paragraph that explains a section."""
     return tag("p", *content, class_="lead")
 
 
 def table(
     columns: Sequence[str], rows: Iterable[Sequence[object]], *, label: str, last_is_sum: bool = False
 ) -> Html:
-    """A table that scrolls by itself where it is too wide. The first column heads its rows.
+    """A table that scrolls if it is too wide. The first column holds the headings of the rows.
 
-    columns: headings; those of number columns stand right, which are the ones whose first cell is a `Cell` of
-    kind "n". rows: `Cell`s, or values that become text cells.
+    columns: headings; they are aligned right above numbers, that is where the first cell is a `Cell` of kind
+    "n". rows: `Cell`s, or values that become text cells.
     """
     body = [list(row) for row in rows]
-    numeric = [_is_number(body[0][place]) if body else False for place in range(len(columns))]
+    numeric = [_is_number(body[0][column]) if body else False for column in range(len(columns))]
     head = tag(
         "tr",
         *(
@@ -79,25 +79,25 @@ def table(
             for name, number in zip(columns, numeric, strict=True)
         ),
     )
-    lines = [_row(row, last_is_sum and place == len(body) - 1) for place, row in enumerate(body)]
+    lines = [_row(row, last_is_sum and index == len(body) - 1) for index, row in enumerate(body)]
     content = tag("table", tag("thead", head), tag("tbody", *lines))
     return scroller(content, label, "scroll long" if len(lines) > LONG else "scroll")
 
 
 def scroller(content: Html, label: str, kind: str = "scroll") -> Html:
-    """A box that scrolls by itself, also by keys, where its content is too wide. kind: "scroll long" cuts its
-    height as well.
+    """A box that scrolls, also by keyboard, if its content is too wide. kind: "scroll long" limits its height
+    as well.
     """
     return tag("div", content, class_=kind, tabindex=0, role="region", aria_label=label)
 
 
 def grid(figures: Sequence[Html]) -> Html:
-    """Plots side by side where there is room."""
+    """Plots side by side if there is room."""
     return tag("div", *figures, class_="charts")
 
 
 def caption(plot: Html, *text: object) -> Html:
-    """A plot with a word about it."""
+    """A plot with a caption."""
     return tag("figure", plot, tag("figcaption", *text))
 
 
@@ -109,7 +109,7 @@ def gallery(figures: Sequence[Html], kind: str = "", nothing: str = "None.") -> 
 
 
 def key(entries: Iterable[tuple[str, tuple[int, int, int]]]) -> Html:
-    """What the colours of boxes mean. entries: name and RGB."""
+    """The legend of the colours of boxes. entries: name and RGB."""
     items = (
         tag("li", tag("i", style=f"border-color:rgb({red},{green},{blue})", aria_hidden="true"), name)
         for name, (red, green, blue) in entries
@@ -118,7 +118,7 @@ def key(entries: Iterable[tuple[str, tuple[int, int, int]]]) -> Html:
 
 
 def details(summary: str, *content: object) -> Html:
-    """Content that is folded away."""
+    """Collapsed content that opens on a click."""
     return tag("details", tag("summary", summary), *content)
 
 
@@ -141,7 +141,7 @@ def signed(value: float) -> str:
 
 
 def signed_cell(value: float) -> Cell:
-    """A difference, coloured where it is one."""
+    """A difference, coloured by its sign unless it is zero."""
     text = signed(value)
     return Cell(text, kind={"+": "n good", MINUS: "n bad"}.get(text[0], "n"))
 

@@ -1,4 +1,4 @@
-"""Small pictures for pages: an image or a part of it, boxes drawn after scaling, as a data URI."""
+"""Small pictures for pages, as data URIs: an image or a part of it, with boxes drawn after scaling."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from fssd.inference.draw import Colour, draw_boxes
 from fssd.report.html import Html, file_link, tag
 
 QUALITY = 80  # of a JPEG
-TEXT, LARGE_TEXT = 14, 16  # pixels, the height of names on boxes of whole images, of parts of them
+TEXT, LARGE_TEXT = 14, 16  # pixels, the height of names on boxes in whole images and in parts of images
 LINE = 2  # pixels, the width of a box
-LARGEST_GROWTH = 4.0  # times that a part of an image is enlarged
+LARGEST_GROWTH = 4.0  # the largest factor by which a part of an image is enlarged
 
-# Okabe and Ito 2008: told apart by colour-blind people, and on most photographs.
-RIGHT: Colour = (86, 180, 233)
+# Okabe and Ito 2008: colour-blind people can distinguish them, and they stand out in most photographs.
+CORRECT: Colour = (86, 180, 233)
 FALSE: Colour = (213, 94, 0)
 FOUND: Colour = (0, 158, 115)
 MISSED: Colour = (240, 228, 66)
@@ -36,21 +36,21 @@ class Mark(NamedTuple):
 
 
 class View(NamedTuple):
-    """A picture of a page. shape: (height, width) in pixels. uri: `data:image/jpeg;base64,...`."""
+    """A picture in a page. shape: (height, width) in pixels. uri: `data:image/jpeg;base64,...`."""
 
     shape: tuple[int, int]
     uri: str
 
 
 def whole(image: Image, marks: Sequence[Mark], side: int = 480) -> View:
-    """An image, at most `side` pixels wide and three quarters of that high."""
+    """A whole image, at most `side` pixels wide and three quarters of that high."""
     height, width = image.shape[:2]
     scale = min(1.0, side / width, 0.75 * side / height)
     return _view(image, marks, (0, 0, width, height), scale, TEXT)
 
 
 def around(image: Image, box: Floats, marks: Sequence[Mark], side: int = 250) -> View:
-    """The square around a box, (4,) xyxy pixels, with as much again on its sides; `side` pixels at most."""
+    """The square around a box, (4,) xyxy pixels, twice as long as it; scaled to at most `side` pixels."""
     height, width = image.shape[:2]
     reach = max(2.0 * float(max(box[2] - box[0], box[3] - box[1])), 48.0)
     spans = [
@@ -62,19 +62,19 @@ def around(image: Image, box: Floats, marks: Sequence[Mark], side: int = 250) ->
 
 
 def figure(view: View, file: Path, folder: Path, alt: str, *caption: object) -> Html:
-    """A picture that links to its file, for a page in `folder`, and what is to be said of it."""
+    """A picture with a caption that links to its file, for a page in `folder`."""
     link = tag("a", picture(view, alt), href=file_link(file, folder))
     return tag("figure", link, tag("figcaption", *caption))
 
 
 def picture(view: View, alt: str) -> Html:
-    """The picture alone."""
+    """The picture without caption and link."""
     height, width = view.shape
     return tag("img", src=view.uri, alt=alt, width=width, height=height, loading="lazy")
 
 
 def _span(middle: float, reach: float, limit: int) -> tuple[int, int]:
-    """The part of 0..limit that is `reach` long and has `middle` in it, as near to its middle as it can."""
+    """The part of 0..limit that is `reach` long and centred on `middle` as far as the limits allow."""
     length = min(round(reach), limit)
     start = min(max(round(middle - length / 2), 0), limit - length)
     return start, start + length
@@ -86,18 +86,12 @@ def _view(
     left, top, right, bottom = part
     shown = image[top:bottom, left:right]
     size = max(1, round(scale * (right - left))), max(1, round(scale * (bottom - top)))
-    way = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    shown = np.asarray(cv2.resize(shown, size, interpolation=way), np.uint8)
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    shown = np.asarray(cv2.resize(shown, size, interpolation=interpolation), np.uint8)
     factor = np.array([size[0] / (right - left), size[1] / (bottom - top)] * 2)
     boxes = np.array([(mark.box - [left, top, left, top]) * factor for mark in marks], np.float32)
-    drawn = draw_boxes(
-        shown,
-        boxes.reshape(-1, 4),
-        [mark.text for mark in marks],
-        [mark.colour for mark in marks],
-        text,
-        LINE,
-    )
+    names, colours = [mark.text for mark in marks], [mark.colour for mark in marks]
+    drawn = draw_boxes(shown, boxes.reshape(-1, 4), names, colours, text, LINE)
     return View((size[1], size[0]), _jpeg(drawn))
 
 

@@ -1,1 +1,1 @@
-"""A trained model behind HTTP, with a page to try it on."""
+"""An HTTP server for a trained model, with a page to try it."""

@@ -1,50 +1,39 @@
-"""The forms of an answer: JSON, or the picture with the boxes on it."""
+"""The content of answers: JSON, times, and the choice between JSON and PNG."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import cv2
-
-from fssd.data.sample import Image
 from fssd.evaluation.results import object_rows
-
-if TYPE_CHECKING:
-    from fssd.serve.pipeline import Looked
+from fssd.serve.pipeline import Result
 
 STAGES = ("read", "decode", "warp", "wait", "network", "finish", "draw", "total")
 
 
-def looked_json(looked: Looked) -> dict[str, Any]:
-    """The objects of an image, as `fssd detect` writes them."""
-    return {"width": looked.width, "height": looked.height, "objects": object_rows(looked.found)}
+def result_json(result: Result) -> dict[str, Any]:
+    """The objects of an image in the form that `fssd detect` writes."""
+    return {"width": result.width, "height": result.height, "objects": object_rows(result.found)}
 
 
 def milliseconds(seconds: dict[str, float]) -> dict[str, float]:
-    """Times by stage for people: milliseconds, rounded to 0.01, in the order of the stages."""
+    """Times by stage in milliseconds, rounded to 0.01, in the order of the stages."""
     return {stage: round(1000 * seconds[stage], 2) for stage in STAGES if stage in seconds}
 
 
 def server_timing(seconds: dict[str, float]) -> str:
-    """The same as the header Server-Timing, which browsers show beside a request."""
+    """The same times as a Server-Timing header, which browsers show with a request."""
     return ", ".join(f"{stage};dur={value}" for stage, value in milliseconds(seconds).items())
 
 
-def encode_png(image: Image) -> bytes:
-    """(H, W, 3) uint8 RGB as a PNG."""
-    _, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    return data.tobytes()
-
-
 def wants_png(accept: str) -> bool:
-    """Whether a header Accept would rather have image/png than JSON, which is what `*/*` gets."""
+    """Whether an Accept header prefers image/png to JSON; `*/*` gets JSON."""
     ranges = dict(_quality(part) for part in accept.split(",") if part.strip())
     png = _wanted("image/png", ranges)
     return png > _wanted("application/json", ranges)
 
 
 def _wanted(kind: str, ranges: dict[str, float]) -> float:
-    """The weight of the most specific range that a kind falls into, 0 if none."""
+    """The weight of the most specific media range that matches, 0 if none does."""
     for name in (kind, kind.partition("/")[0] + "/*", "*/*"):
         if name in ranges:
             return ranges[name]

@@ -1,4 +1,4 @@
-"""`make_app`: a service as an ASGI application."""
+"""`make_app`: the ASGI application of a service."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fssd.serve.service import Service
 
 
 def make_app(service: Service) -> Guard:
-    """The application. It works while its lifespan lasts, which ASGI servers see to."""
+    """The application. It computes only during its lifespan, which ASGI servers start and end."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -1,8 +1,8 @@
-"""Images of several requests computed together.
+"""Batches of images from several requests.
 
-A batch is taken when it is full, when no other image is on its way, or when its first image has waited for
-the delay. Its size is the largest one or a power of two below it: few sizes, because some runtimes compile
-the network for each. What is left over goes next.
+A batch is started when it is full, when no other image is being prepared, or when its first image has waited
+for the delay. Its size is the largest one or a power of two below it: few sizes, because some runtimes
+compile the network for each size. The remaining images form the next batch.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 
 Predict = Callable[[Tensor], Sequence[Any]]
-"""(B, 3, S, S) uint8 to what each of the B images got."""
+"""(B, 3, S, S) uint8 to B results, one for each image."""
 
 
-class Predicted(NamedTuple):
-    """row: what `Predict` gave for one image. seconds: of its batch. batch: images in it."""
+class NetworkResult(NamedTuple):
+    """row: the result of `Predict` for one image. seconds: time of its batch. batch: images in that batch."""
 
     row: Any
     seconds: float
@@ -33,22 +33,22 @@ class Predicted(NamedTuple):
 
 @dataclass(eq=False)
 class _Waiting:
-    picture: Tensor  # (1, 3, S, S) uint8
-    answer: asyncio.Future[Predicted]
-    since: float  # of the event loop's clock
+    image: Tensor  # (1, 3, S, S) uint8
+    answer: asyncio.Future[NetworkResult]
+    since: float  # time of the event loop's clock
 
 
 def batch_sizes(largest: int) -> list[int]:
-    """The sizes that batches have, ascending."""
+    """The possible sizes of batches, ascending."""
     return [*(2**power for power in range(largest.bit_length()) if 2**power < largest), largest]
 
 
 class Batcher:
-    """Computes what is put into it in batches, one on each of `predicts` at a time, in threads of their own.
+    """Computes images in batches, one batch at a time on each of `predicts`, each in its own thread.
 
-    predicts: one for each worker; none is called by two threads at once. size: images in a batch at most.
-    delay: seconds that an image waits for others. prepare: run in each thread first. Belongs to the event
-    loop that runs `start`.
+    predicts: one for each worker; none is called by two threads at once. size: the largest batch. delay:
+    seconds that an image waits for others. prepare: called first in each thread. A batcher belongs to the
+    event loop that runs `start`.
     """
 
     def __init__(
@@ -62,38 +62,38 @@ class Batcher:
         self.delay = delay
         self._sizes = batch_sizes(size)
         self._predicts = list(predicts)
-        self._coming = 0
+        self._expected = 0
         self._pending: deque[_Waiting] = deque()
         self._threads = ThreadPoolExecutor(len(self._predicts), "fssd-network", initializer=prepare)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Begin to work."""
+        """Start the workers."""
         self._arrival = asyncio.Event()
         self._turn = asyncio.Lock()
         self._tasks = [asyncio.create_task(self._work(predict)) for predict in self._predicts]
 
     async def stop(self) -> None:
-        """End, whatever is still waiting."""
+        """Stop the workers without finishing the images that wait."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     @contextmanager
-    def coming(self) -> Iterator[None]:
-        """Announce an image that is not ready yet; those that are wait for it, up to the delay."""
-        self._coming += 1
+    def expect(self) -> Iterator[None]:
+        """Announce an image that is being prepared: images that are ready wait for it, up to the delay."""
+        self._expected += 1
         try:
             yield
         finally:
-            self._coming -= 1
+            self._expected -= 1
             self._arrival.set()
 
-    async def predict(self, picture: Tensor) -> Predicted:
-        """Put in one image (1, 3, S, S) uint8 and wait for it; if cancelled it is not computed for nobody."""
+    async def predict(self, image: Tensor) -> NetworkResult:
+        """The result for one image (1, 3, S, S) uint8; a cancelled request is dropped and not computed."""
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(picture, loop.create_future(), loop.time())
+        waiting = _Waiting(image, loop.create_future(), loop.time())
         self._pending.append(waiting)
         self._arrival.set()
         return await waiting.answer
@@ -102,20 +102,20 @@ class Batcher:
         loop = asyncio.get_running_loop()
         while True:
             batch = await self._take()
-            pictures = [waiting.picture for waiting in batch]
+            images = [waiting.image for waiting in batch]
             try:
-                rows, seconds = await loop.run_in_executor(self._threads, _timed, predict, pictures)
-            except Exception as error:  # it belongs to the requests, and the worker goes on
+                rows, seconds = await loop.run_in_executor(self._threads, _timed, predict, images)
+            except Exception as error:  # the requests of this batch fail; the worker continues
                 for waiting in batch:
                     if not waiting.answer.done():
                         waiting.answer.set_exception(error)
                 continue
             for waiting, row in zip(batch, rows, strict=True):
                 if not waiting.answer.done():
-                    waiting.answer.set_result(Predicted(row, seconds, len(batch)))
+                    waiting.answer.set_result(NetworkResult(row, seconds, len(batch)))
 
     async def _take(self) -> list[_Waiting]:
-        """The next batch. One worker collects at a time."""
+        """The next batch. Only one worker collects at a time."""
         async with self._turn:
             while True:
                 await self._wait()
@@ -125,19 +125,19 @@ class Batcher:
                     return [self._pending.popleft() for _ in range(count)]
 
     async def _wait(self) -> None:
-        """Until there is a full batch, or some for which no more waiting is worth it."""
+        """Wait for a full batch, or for images that need not wait any longer."""
         loop = asyncio.get_running_loop()
         while True:
             self._pending = deque(waiting for waiting in self._pending if not waiting.answer.done())
             left = self._pending[0].since + self.delay - loop.time() if self._pending else None
-            if left is not None and (len(self._pending) >= self.size or not self._coming or left <= 0):
+            if left is not None and (len(self._pending) >= self.size or not self._expected or left <= 0):
                 return
             self._arrival.clear()
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._arrival.wait(), left)
 
 
-def _timed(predict: Predict, pictures: list[Tensor]) -> tuple[Sequence[Any], float]:
+def _timed(predict: Predict, images: list[Tensor]) -> tuple[Sequence[Any], float]:
     start = time.perf_counter()
-    rows = predict(torch.cat(pictures))
+    rows = predict(torch.cat(images))
     return rows, time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""uvicorn's connection, made impatient: by itself it waits for a slow or silent client for ever."""
+"""uvicorn's connection with timeouts for slow or silent clients; uvicorn itself would wait forever."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from fssd.serve.guard import HEADERS
 from fssd.serve.refusals import RequestError
 
 
-def impatient(stall: float, connections: int) -> type[asyncio.Protocol]:
-    """The protocol class to give uvicorn as `http`.
+def connection_class(stall: float, connections: int) -> type[asyncio.Protocol]:
+    """The protocol class to pass to uvicorn as `http`.
 
-    stall: seconds in which a request's head must be complete, and in which a client must take up some of what
-    it is sent. connections: open ones; further ones are closed at once.
+    stall: seconds in which a request's head must be complete, and in which a client must read some of an
+    answer. connections: the most open ones; further ones are closed at once.
     """
 
-    class Connection(Impatient):
+    class Connection(TimedConnection):
         patience = stall
         most = connections
 
     return Connection
 
 
-class Impatient(H11Protocol):
-    """One connection; see `impatient`. Bodies have limits of their own, `fssd.serve.limits.read_body`."""
+class TimedConnection(H11Protocol):
+    """One connection; see `connection_class`. The limits of bodies are in `fssd.serve.limits.read_body`."""
 
     patience: float
     most: int
     _head: asyncio.TimerHandle | None = None
-    _taking: asyncio.TimerHandle | None = None
+    _reading: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
-        """Wait for the head of a request, unless there are too many connections."""
+        """Start the timer for the head of a request, or close if there are too many connections."""
         super().connection_made(transport)
         if len(self.connections) > self.most:
             transport.abort()
@@ -44,13 +44,13 @@ class Impatient(H11Protocol):
         self._watch_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Let the timers go."""
+        """Cancel the timers."""
         self._forget_head()
-        self._forget_taking()
+        self._forget_reading()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Pass on; from the first byte of a head on, time runs until its last."""
+        """Process the bytes; a timer runs from the first to the last byte of a head."""
         super().data_received(data)
         if self._answering():
             self._forget_head()
@@ -58,17 +58,17 @@ class Impatient(H11Protocol):
             self._watch_head()
 
     def pause_writing(self) -> None:
-        """The client takes up less than it is sent: it has a while to go on."""
+        """The client does not read fast enough: give it some time to continue."""
         super().pause_writing()
-        self._taking = self.loop.call_later(self.patience, self.transport.abort)
+        self._reading = self.loop.call_later(self.patience, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """It went on."""
-        self._forget_taking()
+        """The client reads again: cancel the timer."""
+        self._forget_reading()
         super().resume_writing()
 
     def on_response_complete(self) -> None:
-        """Hang up on what is left of a body, and on a client that leaves the last bytes lying."""
+        """Close if a part of the body is unread, and abort if the client does not read the last bytes."""
         if self.conn.their_state is h11.SEND_BODY:
             self.transport.close()
         super().on_response_complete()
@@ -76,12 +76,12 @@ class Impatient(H11Protocol):
             self.loop.call_later(self.patience, self.transport.abort)
 
     def timeout_keep_alive_handler(self) -> None:
-        """Close an idle connection, at the latest after another while."""
+        """Close an idle connection, and abort it if that takes too long."""
         super().timeout_keep_alive_handler()
         self.loop.call_later(self.patience, self.transport.abort)
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002
-        """uvicorn's answer to what is not HTTP, in the form that all errors have here."""
+        """uvicorn's answer to invalid HTTP, in the form of all our errors."""
         refusal = RequestError("bad_request", "This is not an HTTP request that can be read.")
         body = json.dumps(refusal.body()).encode()
         headers = [
@@ -107,7 +107,7 @@ class Impatient(H11Protocol):
             self._head.cancel()
             self._head = None
 
-    def _forget_taking(self) -> None:
-        if self._taking is not None:
-            self._taking.cancel()
-            self._taking = None
+    def _forget_reading(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            self._reading = None

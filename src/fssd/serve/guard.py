@@ -1,4 +1,4 @@
-"""What every request passes first and every answer last: headers, counts, the rest of refused bodies."""
+"""The outermost ASGI layer: security headers, metrics, and reading the rest of refused bodies."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ HEADERS = {
     b"cross-origin-opener-policy": b"same-origin",
     b"cache-control": b"no-store",
 }
-"""Of every answer that does not set them itself."""
+"""Added to every answer that does not set them itself."""
 
-SLOW = 408  # of a body that does not come: there is nothing to read
+SLOW = 408  # status for a body that stopped arriving: there is no rest to read
 REST_BYTES = 64_000_000
 REST_SECONDS = 5.0
 
 
 class Guard:
-    """An ASGI application around another one. routes: the paths to count one by one."""
+    """An ASGI application that wraps another one. routes: the paths that are counted separately."""
 
     def __init__(self, app: Application, metrics: Metrics, routes: frozenset[str]) -> None:
         self.app = app
@@ -39,7 +39,7 @@ class Guard:
         self.routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on a request."""
+        """Handle one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -69,33 +69,33 @@ class Guard:
 
 
 class _Body:
-    """The body of a request: how much of it is still to come.
+    """Keeps track of whether a part of a request's body is unread.
 
-    A connection that is closed while the client still sends is reset, and the client never reads why. So what
-    is left of a body that was refused is read and thrown away, within bounds, once the answer is on its way.
+    If a connection is closed while the client still sends, it is reset and the client never reads the answer.
+    So the rest of a refused body is read and discarded, within bounds, after the answer was sent.
     """
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         headers = dict(scope["headers"])
         self._receive = receive
         self._more = headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
-        self._held_back = headers.get(b"expect", b"").lower() == b"100-continue"
+        self._waits_for_100 = headers.get(b"expect", b"").lower() == b"100-continue"
 
     @property
     def unread(self) -> bool:
-        """Whether there is something the client will send whatever the answer."""
-        return self._more and not self._held_back
+        """Whether the client sends more, whatever the answer is."""
+        return self._more and not self._waits_for_100
 
     async def receive(self) -> Message:
         """The next message of the request."""
-        self._held_back = False
+        self._waits_for_100 = False
         message = await self._receive()
         if message["type"] == "http.disconnect" or not message.get("more_body", False):
             self._more = False
         return message
 
     async def discard(self) -> None:
-        """Read what is left and keep nothing, up to a size and a time."""
+        """Read and discard the rest, up to a size and a time."""
         try:
             await asyncio.wait_for(self._read_rest(), REST_SECONDS)
         except asyncio.TimeoutError:

@@ -1,4 +1,4 @@
-"""How much of everything a request may take, checked before the work that it would cause."""
+"""The limits of a request, each checked before the work that it would cause."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ T = TypeVar("T")
 class Limits:
     """The limits of a server.
 
-    body: bytes. pixels: of an image, width x height. passes: pixels times the scans of a JPEG, which a small
-    file can ask for by the thousand. queue: images taken on and not yet answered. batch: images in one
-    request. seconds: from the head of a request to its answer. stall: seconds that a client may keep silent.
+    body: bytes. pixels: of an image, width x height. passes: pixels times the scans of a JPEG, because a
+    small file can hold thousands of scans. queue: images accepted and not yet answered. batch: images in one
+    request. seconds: from the head of a request to its answer. stall: seconds that a client may be silent.
     connections: open at a time.
     """
 
@@ -37,31 +37,31 @@ class Limits:
 
 
 class Gate:
-    """What the server has taken on: images to be answered, bytes of bodies. Raises RequestError when full."""
+    """Counts the images and the bytes that the server has accepted, and refuses more than the limits."""
 
     def __init__(self, limits: Limits) -> None:
         self.most_images = limits.queue
         self.most_bytes = limits.queue * limits.body
         self.images = 0
         self.bytes = 0
-        self.entries = 0  # how often something was taken on
+        self.entries = 0  # how often something was accepted
         self.open = True
 
     @property
     def empty(self) -> bool:
-        """Whether all that was taken on is answered."""
+        """Whether everything that was accepted is answered."""
         return not self.images and not self.bytes
 
     def check(self, images: int = 1) -> None:
-        """Raise RequestError if there is no room for so many images more, or the server is to stop."""
+        """Raise RequestError if there is no room for so many more images, or the server is stopping."""
         if not self.open:
             raise RequestError("stopping", "The server is shutting down.")
         if self.images + images > self.most_images:
-            raise RequestError("busy", f"{self.images} images are being worked on; try again in a moment.")
+            raise RequestError("busy", f"{self.images} images are in progress; try again in a moment.")
 
     @contextmanager
-    def places(self, images: int) -> Iterator[None]:
-        """Room for some images, held until the block ends."""
+    def admit(self, images: int) -> Iterator[None]:
+        """Accept some images until the block ends. Raises RequestError."""
         self.check(images)
         self.images += images
         self.entries += 1
@@ -72,13 +72,13 @@ class Gate:
 
     @contextmanager
     def memory(self) -> Iterator[Callable[[int], None]]:
-        """A function that takes so many bytes; all of them are given back when the block ends."""
+        """A function that reserves bytes; all are released when the block ends. It raises RequestError."""
         held = 0
 
         def take(count: int) -> None:
             nonlocal held
             if self.bytes + count > self.most_bytes:
-                raise RequestError("busy", "Too much is being uploaded at once; try again in a moment.")
+                raise RequestError("busy", "Too many bytes are being uploaded; try again in a moment.")
             self.bytes += count
             self.entries += 1
             held += count
@@ -104,10 +104,11 @@ class Clock:
 async def read_body(request: Request, limits: Limits, clock: Clock, take: Callable[[int], None]) -> bytes:
     """The body of a request, refused as soon as it is known to be too large, too slow or compressed.
 
-    take: told of the bytes as they come, see `Gate.memory`. Raises RequestError, DisconnectError.
+    take: called with the number of bytes as they arrive, see `Gate.memory`. Raises RequestError,
+    DisconnectError.
     """
     if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise RequestError("unsupported_encoding", "Send the image as it is, without Content-Encoding.")
+        raise RequestError("unsupported_encoding", "Send the image without Content-Encoding.")
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limits.body:
         raise _too_large(limits)
@@ -125,9 +126,10 @@ async def read_body(request: Request, limits: Limits, clock: Clock, take: Callab
 
 
 async def in_time(request: Request, clock: Clock, work: Coroutine[Any, Any, T]) -> T:
-    """The result of some work, which is given up when time is over or the client has hung up.
+    """The result of some work, which is cancelled when the time is over or the client disconnects.
 
-    The body of the request has been read. Raises RequestError, DisconnectError, and what the work raises.
+    The body of the request must have been read. Raises RequestError, DisconnectError, and what the work
+    raises.
     """
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(request.receive())

@@ -1,4 +1,4 @@
-"""Memory that threads hand back, to each other and to the system."""
+"""Lower memory use: few heaps for all threads, and free memory returned to the system."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ IDLE_SECONDS = 1.0
 
 
 def share_heaps(number: int = 2) -> None:
-    """Let all threads to come share a few heaps, where the C library is glibc.
+    """Make all threads started later share a few heaps, if the C library is glibc.
 
-    By itself it gives every thread a heap of its own, and each keeps what its largest image once took.
+    By default every thread has its own heap, and each heap keeps the memory of its largest image.
     """
     mallopt = _glibc("mallopt")
     if mallopt is not None:
@@ -24,9 +24,9 @@ def share_heaps(number: int = 2) -> None:
 
 
 async def trim_when_idle(gate: Gate, seconds: float = IDLE_SECONDS) -> None:
-    """For ever: give what is free back to the system once nothing has been taken on for a while.
+    """Run forever: return free memory to the system whenever nothing was accepted for some time.
 
-    Between what is in use, a heap keeps the holes that a burst of large images left, for as long as it lives.
+    Otherwise a heap would keep the free space between its used blocks after a burst of large images.
     """
     trim = _glibc("malloc_trim")
     if trim is None:
@@ -41,5 +41,5 @@ async def trim_when_idle(gate: Gate, seconds: float = IDLE_SECONDS) -> None:
 
 
 def _glibc(name: str) -> Any:
-    """A function of the C library; None where that is not glibc or has no such function."""
+    """A function of the C library; None if that is not glibc or has no such function."""
     return getattr(ctypes.CDLL(None), name, None) if sys.platform.startswith("linux") else None

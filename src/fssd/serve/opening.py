@@ -1,4 +1,4 @@
-"""Opening a model for serving, in the runtime that is asked for."""
+"""Opens a model for serving in the requested runtime."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from fssd.zoo.models import find_model
 Runtime = Literal["torch", "onnx", "openvino"]
 SUFFIXES: dict[str, Literal["onnx", "openvino"]] = {".onnx": "onnx", ".xml": "openvino"}
 SIDE_BY_SIDE: dict[Runtime, int] = {"torch": 2, "onnx": 1, "openvino": 2}
-"""How many batches had better compete for each core.
+"""Concurrent batches per core that gave the best throughput.
 
-With two, one of them uses what the other leaves idle between the parts that many threads work on. Sessions of
-ONNX Runtime, however, are slower side by side than one after the other.
+With two, one batch uses the cores while the other runs code on one thread. Two sessions of ONNX Runtime,
+however, are slower side by side than one after the other.
 """
 
 
-class Share(NamedTuple):
-    """workers: batches computed at the same time. threads: CPU threads for each of them."""
+class Concurrency(NamedTuple):
+    """workers: batches computed at the same time. threads: CPU threads for each batch."""
 
     workers: int
     threads: int
 
 
 def runtime_of(model: Path, wanted: Runtime | Literal["auto"]) -> Runtime:
-    """The runtime for a model. Raises ConfigError if an exported file is asked to run in another one."""
+    """The runtime for a model. Raises ConfigError if an exported file is to run in another runtime."""
     own = SUFFIXES.get(find_model(model).suffix)
     if own is None:
         return "torch" if wanted == "auto" else wanted
@@ -37,25 +37,27 @@ def runtime_of(model: Path, wanted: Runtime | Literal["auto"]) -> Runtime:
     return own
 
 
-def share_cores(runtime: Runtime, workers: int | None, threads: int | None, cores: int) -> Share:
-    """What is None filled in: as many batches as are good for the runtime, and the cores shared out."""
+def share_cores(runtime: Runtime, workers: int | None, threads: int | None, cores: int) -> Concurrency:
+    """Fill in what is None: the runtime's best number of batches, and an equal share of the cores."""
     batches = SIDE_BY_SIDE[runtime]
     workers = batches if workers is None else workers
-    return Share(workers, max(1, min(cores, batches * cores // workers)) if threads is None else threads)
+    return Concurrency(
+        workers, max(1, min(cores, batches * cores // workers)) if threads is None else threads
+    )
 
 
 def load_detectors(
-    model: Path, runtime: Runtime, share: Share, *, folder: Path, device: str = "auto"
+    model: Path, runtime: Runtime, share: Concurrency, *, folder: Path, device: str = "auto"
 ) -> list[Detector]:
     """A detector for each worker.
 
-    folder: where a model file that has to be exported for its runtime is written. A network of PyTorch can
-    compute several batches at once, a session of the other runtimes one, so that each worker has its own.
-    Raises CheckpointError, ConfigError, ExportError.
+    folder: where a model is exported to if its runtime needs it. A PyTorch network can compute several
+    batches at once, so the workers share one detector; a session of the other runtimes computes one, so each
+    worker has its own. Raises CheckpointError, ConfigError, ExportError.
     """
     import torch
 
-    # Beside another runtime torch only moves bytes; threads of its own would spin in the way of the others.
+    # With another runtime torch only moves bytes; more threads would spin and slow down that runtime.
     torch.set_num_threads(share.threads if runtime == "torch" else 1)
     if runtime == "torch":
         return [Detector.load(model, device=device)] * share.workers

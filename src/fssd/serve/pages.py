@@ -1,4 +1,4 @@
-"""The page to try a model on and that of the interface: files held in memory, under a strict policy."""
+"""The page to try a model and the page of the API: files served from memory under a strict policy."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ FILES = _read_files()
 
 @router.api_route("/", methods=METHODS)
 async def index(request: Request) -> Response:
-    """The page to try the model on."""
+    """The page to try the model."""
     return _answer("index.html", request)
 
 
 @router.api_route("/docs", methods=METHODS)
 async def docs(request: Request) -> Response:
-    """The interface, as /openapi.json describes it."""
+    """The API, as /openapi.json describes it."""
     return _answer("docs.html", request)
 
 

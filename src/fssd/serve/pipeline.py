@@ -1,9 +1,10 @@
 """From the bytes of an image to its detections: decoding in threads, the network in batches.
 
-    bytes -> check, decode, warp -> batch -> network -> finish -> Found
+    bytes -> check, decode, warp -> batch -> network -> decode boxes, NMS -> Detections
              a thread for each core   its own thread      a thread for each core
 
-A decoded image is let go once it is warped, so that what waits is small; for a picture it is decoded again.
+A decoded image is released once it is warped, so that waiting images are small. If the answer is a picture,
+the image is decoded again.
 """
 
 from __future__ import annotations
@@ -19,11 +20,10 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
-from fssd.inference.detections import Detections
+from fssd.inference.detections import Detections, draw_detections
 from fssd.inference.detector import Detector
-from fssd.inference.detections import draw_detections
+from fssd.inference.draw import encode_png
 from fssd.runtimes.cores import usable_cores
-from fssd.serve.answers import encode_png
 from fssd.serve.batching import Batcher, Predict, batch_sizes
 from fssd.serve.limits import Limits
 from fssd.serve.uploads import check_image, decode_upload
@@ -32,18 +32,18 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Ask(NamedTuple):
-    """score: objects score more than this. most: objects in an answer, the best ones."""
+class DetectOptions(NamedTuple):
+    """score: objects score more than this. most: the most objects in an answer, the best ones."""
 
     score: float
     most: int
 
 
 @dataclass(frozen=True)
-class Looked:
-    """What came of an image.
+class Result:
+    """The result for one image.
 
-    found: the detections. width, height: pixels of the image, upright. batch: images computed with it.
+    found: the detections. width, height: pixels of the upright image. batch: images computed together.
     seconds: by stage.
     """
 
@@ -61,9 +61,10 @@ class _Prepared(NamedTuple):
 
 
 class Pipeline:
-    """The stages of detectors that stand for the same model, one for each batch to be computed at a time.
+    """The stages from bytes to detections.
 
-    batch: images in a batch at most. delay: seconds that an image waits for others that are on their way.
+    detectors: of one model, one for each batch that is computed at the same time. batch: the largest batch.
+    delay: seconds that an image waits for others that are being prepared.
     """
 
     def __init__(self, detectors: Sequence[Detector], limits: Limits, *, batch: int, delay: float) -> None:
@@ -71,25 +72,27 @@ class Pipeline:
         self.limits = limits
         self.batch = batch
         self._detectors = detectors
-        # torch counts threads by the thread that calls it. Here the network has all of them, and each image
-        # one: the images are what is worked on in parallel there.
-        cores = partial(torch.set_num_threads, torch.get_num_threads())
-        self._batcher = Batcher([_predict_with(detector) for detector in detectors], batch, delay, cores)
+        # torch's number of threads is a setting of the calling thread: all for the network, but one in the
+        # threads for images, because these run in parallel themselves.
+        all_threads = partial(torch.set_num_threads, torch.get_num_threads())
+        self._batcher = Batcher(
+            [_predict_with(detector) for detector in detectors], batch, delay, all_threads
+        )
         self._threads = ThreadPoolExecutor(
             usable_cores(), "fssd-image", initializer=torch.set_num_threads, initargs=(1,)
         )
 
     async def start(self) -> None:
-        """Begin to work, in the event loop that this runs in."""
+        """Start the workers in the event loop that runs this."""
         await self._batcher.start()
 
     async def stop(self) -> None:
-        """End, whatever is still waiting."""
+        """Stop without finishing the images that wait."""
         await self._batcher.stop()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def warm_up(self) -> None:
-        """Compute once with every size a batch can have: some runtimes compile when they first meet one."""
+        """Compute one batch of every possible size, because some runtimes compile the network for each."""
         side = self.detector.image_size
         for detector in dict.fromkeys(self._detectors):
             for size in batch_sizes(self.batch):
@@ -100,20 +103,20 @@ class Pipeline:
         call = partial(work, *values, **named)
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
-    async def detect(self, data: bytes, ask: Ask) -> Looked:
-        """Detect in one image. Raises RequestError for one that may not be or cannot be decoded."""
+    async def detect(self, data: bytes, ask: DetectOptions) -> Result:
+        """Detect in one image. Raises RequestError for one that exceeds the limits or cannot be decoded."""
         start = time.perf_counter()
-        with self._batcher.coming():
+        with self._batcher.expect():
             prepared = await self.run(self._prepare, data)
         predicted = await self._batcher.predict(prepared.picture)
         found, finishing = await self.run(self._finish, predicted.row, prepared.size, ask)
         seconds = {**prepared.seconds, "network": predicted.seconds, "finish": finishing}
         seconds["wait"] = max(0.0, time.perf_counter() - start - sum(seconds.values()))
-        return Looked(found, *prepared.size, predicted.batch, seconds)
+        return Result(found, *prepared.size, predicted.batch, seconds)
 
-    async def draw(self, data: bytes, looked: Looked) -> bytes:
-        """The image with its detections on it, as PNG."""
-        return await self.run(self._draw, data, looked.found)
+    async def draw(self, data: bytes, result: Result) -> bytes:
+        """The image with its detections drawn on it, as a PNG."""
+        return await self.run(self._draw, data, result.found)
 
     def _prepare(self, data: bytes) -> _Prepared:
         start = time.perf_counter()
@@ -125,7 +128,7 @@ class Pipeline:
         size = (image.shape[1], image.shape[0])
         return _Prepared(picture, size, {"decode": decoded - start, "warp": warped - decoded})
 
-    def _finish(self, row: Any, size: tuple[int, int], ask: Ask) -> tuple[Detections, float]:
+    def _finish(self, row: Any, size: tuple[int, int], ask: DetectOptions) -> tuple[Detections, float]:
         start = time.perf_counter()
         (found,) = self.detector.finish(row, [size], score=ask.score, keep=ask.most)
         return found, time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""What the server answers instead of detections: a stable code, a status, one sentence."""
+"""The errors that the server answers: a stable code, a status, one sentence."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ from starlette.exceptions import HTTPException
 
 
 class Kind(NamedTuple):
-    """status: of HTTP. meaning: for the documentation."""
+    """status: the HTTP status. meaning: for the documentation."""
 
     status: int
     meaning: str
 
 
 KINDS: dict[str, Kind] = {
-    "bad_request": Kind(400, "The request is not HTTP that can be read."),
+    "bad_request": Kind(400, "The request is not valid HTTP."),
     "empty_body": Kind(400, "There is no image in the request."),
-    "bad_upload": Kind(400, "The multipart form is damaged or does not hold the files it should."),
+    "bad_upload": Kind(400, "The multipart form is damaged or does not hold the expected files."),
     "not_found": Kind(404, "There is nothing at this address."),
-    "method_not_allowed": Kind(405, "This address takes another method."),
+    "method_not_allowed": Kind(405, "This address needs another method."),
     "slow_upload": Kind(408, "The body took too long to arrive."),
-    "body_too_large": Kind(413, "The body is larger than the server takes."),
+    "body_too_large": Kind(413, "The body is larger than the server accepts."),
     "unsupported_image": Kind(415, "The image is not JPEG, PNG, WebP or BMP."),
     "unsupported_encoding": Kind(415, "The body is compressed by Content-Encoding."),
     "damaged_image": Kind(422, "The image is damaged or cut short."),
-    "too_many_pixels": Kind(422, "The image has more pixels, or more passes over them, than are decoded."),
-    "too_many_images": Kind(422, "There are more images in the request than one may hold."),
+    "too_many_pixels": Kind(422, "The image has more pixels, or more scans, than the server decodes."),
+    "too_many_images": Kind(422, "There are more images in the request than the server accepts."),
     "bad_parameter": Kind(422, "A query parameter is out of range or not a number."),
     "internal": Kind(500, "The server failed; its log says why."),
-    "busy": Kind(503, "Too many images are waiting; come back after Retry-After seconds."),
+    "busy": Kind(503, "Too many images are waiting; try again after Retry-After seconds."),
     "stopping": Kind(503, "The server is shutting down."),
     "timeout": Kind(504, "The answer was not ready in time."),
 }
 RETRY_SECONDS = 1
-GONE = 499  # nginx's number for a client that hung up; nobody reads it but the metrics
+GONE = 499  # nginx's status for a client that disconnected; only the metrics see it
 OF_STATUS = {404: "not_found", 405: "method_not_allowed"}
 
 
 class RequestError(Exception):
-    """A request that gets an error for an answer. code: of `KINDS`. message: one sentence for its sender."""
+    """A request that is answered by an error. code: a key of `KINDS`. message: a sentence for the client."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -61,11 +61,11 @@ class RequestError(Exception):
 
 
 class DisconnectError(Exception):
-    """The client hung up; nobody is there to answer."""
+    """The client disconnected; no answer is needed."""
 
 
 def respond(refusal: RequestError, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """The answer that a refusal is."""
+    """The HTTP answer for an error."""
     extra = dict(headers or {})
     if refusal.status == 503:
         extra["Retry-After"] = str(RETRY_SECONDS)
@@ -73,9 +73,9 @@ def respond(refusal: RequestError, headers: Mapping[str, str] | None = None) -> 
 
 
 def add_handlers(app: FastAPI, count: Callable[[str], None]) -> None:
-    """Let every error of an application leave as JSON of the same form, without a word of the machine.
+    """Answer every error of an application as JSON of one form that reveals nothing about the machine.
 
-    count: told of the code of each.
+    count: called with the code of each error.
     """
 
     def answer(refusal: RequestError, headers: Mapping[str, str] | None = None) -> JSONResponse:
@@ -101,7 +101,7 @@ def add_handlers(app: FastAPI, count: Callable[[str], None]) -> None:
         return Response(status_code=GONE)
 
     async def on_fault(_: Request, __: Exception) -> Response:
-        return answer(RequestError("internal", "The server failed at this request; its log says why."))
+        return answer(RequestError("internal", "The server failed on this request; its log says why."))
 
     app.add_exception_handler(RequestError, on_refusal)
     app.add_exception_handler(HTTPException, on_http)

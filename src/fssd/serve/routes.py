@@ -1,4 +1,4 @@
-"""The addresses that detect, and those that tell how the server is."""
+"""The routes: detection, and the state of the server."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from fssd.errors import nearest
-from fssd.serve.answers import looked_json, milliseconds, server_timing, wants_png
+from fssd.serve.answers import milliseconds, result_json, server_timing, wants_png
 from fssd.serve.limits import Clock, in_time, read_body
 from fssd.serve.metrics import CONTENT_TYPE
-from fssd.serve.pipeline import Ask, Looked
+from fssd.serve.pipeline import DetectOptions, Result
 from fssd.serve.refusals import RequestError
 from fssd.serve.schema import (
     BatchAnswer,
@@ -41,7 +41,7 @@ router = APIRouter()
 
 
 def service_of(request: Request) -> Service:
-    """The service that an application was made for."""
+    """The service of the application that got the request."""
     return cast("Service", request.app.state.service)
 
 
@@ -58,25 +58,25 @@ def service_of(request: Request) -> Service:
 async def detect(request: Request, score: Score = None, most: Most = None) -> Response:
     """The body is a JPEG, PNG, WebP or BMP, or a multipart form with one.
 
-    The answer is JSON; with `Accept: image/png` it is the image with the boxes on it.
+    The answer is JSON; with `Accept: image/png` it is the image with boxes drawn on it.
     """
     service = service_of(request)
-    ask = _ask(request, score, most)
+    options = _options(request, score, most)
     start = time.perf_counter()
     clock = Clock(service.limits.seconds)
     service.gate.check()
     with service.gate.memory() as take:
         body = await read_body(request, service.limits, clock, take)
         read = time.perf_counter() - start
-        with service.gate.places(1):
-            draws = wants_png(request.headers.get("accept", "*/*"))
-            work = _look_at_body(service, request.headers.get("content-type", ""), body, ask, draws)
-            looked, png = await in_time(request, clock, work)
-    seconds = {**looked.seconds, "read": read, "total": time.perf_counter() - start}
+        with service.gate.admit(1):
+            as_png = wants_png(request.headers.get("accept", "*/*"))
+            work = _detect_body(service, request.headers.get("content-type", ""), body, options, as_png)
+            result, png = await in_time(request, clock, work)
+    seconds = {**result.seconds, "read": read, "total": time.perf_counter() - start}
     headers = {"Server-Timing": server_timing(seconds), "Vary": "Accept"}
     if png is not None:
         return Response(png, media_type="image/png", headers=headers)
-    answer = {**looked_json(looked), "batch": looked.batch, "milliseconds": milliseconds(seconds)}
+    answer = {**result_json(result), "batch": result.batch, "milliseconds": milliseconds(seconds)}
     return JSONResponse(answer, headers=headers)
 
 
@@ -88,12 +88,12 @@ async def detect(request: Request, score: Score = None, most: Most = None) -> Re
     openapi_extra=images_body(),
 )
 async def detect_batch(request: Request, score: Score = None, most: Most = None) -> Response:
-    """The body is a multipart form with several images; its size is limited as a whole.
+    """The body is a multipart form with several images; the size limit applies to the whole body.
 
-    An image that cannot be looked at has an error in its place and is no reason to refuse the others.
+    An image that cannot be read gets an error as its entry; the others are answered.
     """
     service = service_of(request)
-    ask = _ask(request, score, most)
+    options = _options(request, score, most)
     start = time.perf_counter()
     clock = Clock(service.limits.seconds)
     service.gate.check()
@@ -102,32 +102,32 @@ async def detect_batch(request: Request, score: Score = None, most: Most = None)
         read = time.perf_counter() - start
         kind = request.headers.get("content-type", "")
         uploads = await service.pipeline.run(split_uploads, kind, body, service.limits)
-        with service.gate.places(len(uploads)):
-            images = await in_time(request, clock, _entries(service, uploads, ask))
+        with service.gate.admit(len(uploads)):
+            images = await in_time(request, clock, _entries(service, uploads, options))
     total = time.perf_counter() - start
     return JSONResponse({"images": images, "milliseconds": milliseconds({"read": read, "total": total})})
 
 
-@router.get("/model", summary="What is served", response_model=ModelAnswer)
+@router.get("/model", summary="The model being served", response_model=ModelAnswer)
 async def model(request: Request) -> Response:
     """Classes, runtime, defaults and limits."""
     return JSONResponse(service_of(request).describe())
 
 
-@router.get("/health", summary="Whether the process lives", response_model=Status)
+@router.get("/health", summary="Whether the process is alive", response_model=Status)
 async def health() -> Response:
-    """Always the same answer, as long as there is one."""
+    """The answer is always the same."""
     return JSONResponse({"status": "ok"})
 
 
 @router.get(
     "/ready",
-    summary="Whether an image would be taken on",
+    summary="Whether an image would be accepted",
     response_model=Status,
     responses=refusals("busy", "stopping"),
 )
 async def ready(request: Request) -> Response:
-    """503 while the queue is full or the server shuts down; the model is warm before the port opens."""
+    """503 while the queue is full or the server shuts down. The model is warmed up before the port opens."""
     service_of(request).gate.check()
     return JSONResponse({"status": "ready"})
 
@@ -138,55 +138,55 @@ async def metrics(request: Request) -> Response:
     return Response(service_of(request).metrics.text(), media_type=CONTENT_TYPE)
 
 
-def _ask(request: Request, score: float | None, most: int | None) -> Ask:
-    """What a request asks for. Raises RequestError, also for a parameter that does not exist."""
+def _options(request: Request, score: float | None, most: int | None) -> DetectOptions:
+    """The options of a request. Raises RequestError, also for an unknown parameter."""
     for name in request.query_params:
         if name not in PARAMETERS:
             raise RequestError(
                 "bad_parameter", f"{name}: there is no such parameter{nearest(name, PARAMETERS)}."
             )
-    return service_of(request).ask(score, most)
+    return service_of(request).options(score, most)
 
 
-async def _look_at_body(
-    service: Service, kind: str, body: bytes, ask: Ask, draws: bool
-) -> tuple[Looked, bytes | None]:
+async def _detect_body(
+    service: Service, kind: str, body: bytes, options: DetectOptions, as_png: bool
+) -> tuple[Result, bytes | None]:
     uploads = await service.pipeline.run(split_uploads, kind, body, service.limits)
     if len(uploads) > 1:
         raise RequestError("bad_upload", "There are several files in the form; send them to /detect/batch.")
-    looked = await _look(service, uploads[0], ask)
-    if not draws:
-        return looked, None
+    result = await _detect_upload(service, uploads[0], options)
+    if not as_png:
+        return result, None
     start = time.perf_counter()
-    png = await service.pipeline.draw(uploads[0].data, looked)
+    png = await service.pipeline.draw(uploads[0].data, result)
     seconds = time.perf_counter() - start
     service.metrics.stage_seconds.observe(seconds, "draw")
-    return replace(looked, seconds={**looked.seconds, "draw": seconds}), png
+    return replace(result, seconds={**result.seconds, "draw": seconds}), png
 
 
-async def _look(service: Service, upload: Upload, ask: Ask) -> Looked:
+async def _detect_upload(service: Service, upload: Upload, options: DetectOptions) -> Result:
     if not upload.data:
         raise RequestError("empty_body", "The file in the form is empty.")
-    looked = await service.pipeline.detect(upload.data, ask)
-    service.count(looked)
-    return looked
+    result = await service.pipeline.detect(upload.data, options)
+    service.count(result)
+    return result
 
 
-async def _entries(service: Service, uploads: list[Upload], ask: Ask) -> list[dict[str, Any]]:
-    return await asyncio.gather(*(_entry(service, upload, ask) for upload in uploads))
+async def _entries(service: Service, uploads: list[Upload], options: DetectOptions) -> list[dict[str, Any]]:
+    return await asyncio.gather(*(_entry(service, upload, options) for upload in uploads))
 
 
-async def _entry(service: Service, upload: Upload, ask: Ask) -> dict[str, Any]:
-    """An image of a batch, or why there is nothing to say of it."""
+async def _entry(service: Service, upload: Upload, options: DetectOptions) -> dict[str, Any]:
+    """The objects of one image of a batch, or its error."""
     try:
-        looked = await _look(service, upload, ask)
+        result = await _detect_upload(service, upload, options)
     except RequestError as refusal:
         service.metrics.errors.add(refusal.code)
         return {"file": upload.name, **refusal.body()}
-    seconds = {**looked.seconds, "total": sum(looked.seconds.values())}
+    seconds = {**result.seconds, "total": sum(result.seconds.values())}
     return {
         "file": upload.name,
-        **looked_json(looked),
-        "batch": looked.batch,
+        **result_json(result),
+        "batch": result.batch,
         "milliseconds": milliseconds(seconds),
     }

@@ -1,4 +1,4 @@
-"""The forms of answers, for the OpenAPI document."""
+"""The schemas of the answers, for the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class ObjectRow(BaseModel):
 
 
 class DetectAnswer(BaseModel):
-    """What was found in an image, best score first."""
+    """The objects in an image, best score first."""
 
-    width: int = Field(description="Pixels, once EXIF orientation is applied.")
+    width: int = Field(description="Pixels, after EXIF orientation is applied.")
     height: int
     objects: list[ObjectRow]
     batch: int = Field(description="Images that the network computed together with this one.")
@@ -35,47 +35,47 @@ class DetectAnswer(BaseModel):
     )
 
 
-class Problem(BaseModel):
-    """Why there is no answer."""
+class ErrorDetail(BaseModel):
+    """The reason of an error."""
 
-    code: str = Field(description="Stable.", json_schema_extra={"enum": list(KINDS)})
+    code: str = Field(description="Does not change.", json_schema_extra={"enum": list(KINDS)})
     message: str = Field(description="One sentence for people.")
 
 
 class ErrorAnswer(BaseModel):
     """An error."""
 
-    error: Problem
+    error: ErrorDetail
 
 
 class BatchFound(DetectAnswer):
-    """An image of a batch in which objects were looked for."""
+    """An image of a batch that was processed."""
 
     file: str = Field(description="Name of the file in the form.")
 
 
 class BatchRefused(ErrorAnswer):
-    """An image of a batch that could not be looked at."""
+    """An image of a batch that could not be processed."""
 
     file: str
 
 
 class BatchAnswer(BaseModel):
-    """One entry for each file, in their order."""
+    """One entry for each file, in the order of the form."""
 
     images: list[BatchFound | BatchRefused]
-    milliseconds: dict[str, float] = Field(description="read and total, of the request.")
+    milliseconds: dict[str, float] = Field(description="read and total, for the request.")
 
 
 class ClassRow(BaseModel):
-    """A class the model knows."""
+    """A class that the model knows."""
 
     name: str
-    colour: str = Field(description="#rrggbb, of its boxes in pictures.")
+    colour: str = Field(description="#rrggbb, the colour of its boxes in pictures.")
 
 
 class LimitsAnswer(BaseModel):
-    """What a request may hold."""
+    """The limits of a request."""
 
     body_bytes: int
     pixels: int
@@ -84,7 +84,7 @@ class LimitsAnswer(BaseModel):
 
 
 class ModelAnswer(BaseModel):
-    """What is being served."""
+    """The model being served."""
 
     model: str
     runtime: str
@@ -92,15 +92,15 @@ class ModelAnswer(BaseModel):
     image_size: int = Field(description="Side of the network's input, pixels.")
     classes: list[ClassRow]
     score: float = Field(description="Default of ?score=.")
-    least_score: float = Field(description="Lowest ?score= that is taken.")
-    max: int = Field(description="Default and greatest ?max=.")
+    least_score: float = Field(description="Lowest accepted ?score=.")
+    max: int = Field(description="Default and largest ?max=.")
     limits: LimitsAnswer
-    samples: list[str] = Field(description="Images under /assets/ to try it on.")
-    version: str = Field(description="Of fssd.")
+    samples: list[str] = Field(description="Sample images under /assets/.")
+    version: str = Field(description="Version of fssd.")
 
 
 class Status(BaseModel):
-    """How the server is."""
+    """The state of the server."""
 
     status: str
 

@@ -1,4 +1,4 @@
-"""`run_server`: an application on a port, until it is told to stop."""
+"""`run_server`: serves an application on a port until a signal stops it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import uvicorn
 
 from fssd.errors import ConfigError
 from fssd.serve.app import make_app
-from fssd.serve.connection import impatient
+from fssd.serve.connection import connection_class
 from fssd.serve.limits import Gate
 from fssd.serve.service import Service
 
 BACKLOG = 256
-SETTLE = 0.2  # seconds in which what has arrived when the signal comes is still taken on
+SETTLE = 0.2  # seconds after the signal in which requests that have already arrived are still accepted
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -38,11 +38,11 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def run_server(service: Service, bound: socket.socket, *, access_log: bool = False) -> None:
-    """Serve until SIGINT or SIGTERM, then finish what was taken on. A second SIGINT ends it at once."""
+    """Serve until SIGINT or SIGTERM, then finish the accepted requests. A second SIGINT stops at once."""
     limits = service.limits
     config = uvicorn.Config(
         make_app(service),
-        http=impatient(limits.stall, limits.connections),
+        http=connection_class(limits.stall, limits.connections),
         loop="asyncio",
         ws="none",
         lifespan="on",
@@ -57,7 +57,7 @@ def run_server(service: Service, bound: socket.socket, *, access_log: bool = Fal
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, which says where it listens and ends with exit code 0."""
+    """uvicorn's server that prints its address and ends with exit code 0."""
 
     def __init__(self, config: uvicorn.Config, gate: Gate) -> None:
         super().__init__(config)
@@ -65,7 +65,7 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        gc.freeze()  # what is there by now stays, and need not be gone through again and again
+        gc.freeze()  # startup objects live for the whole process; frozen, the garbage collector skips them
         for bound in sockets or []:
             print(f"listening on {_address(bound)}", flush=True)
 
@@ -76,7 +76,7 @@ class _Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Take both signals as a wish to stop; uvicorn would raise them again at the end."""
+        """Stop on both signals; uvicorn would raise them again at the end."""
         signals = (signal.SIGINT, signal.SIGTERM)
         before = {number: signal.signal(number, self.handle_exit) for number in signals}
         try:

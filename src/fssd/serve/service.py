@@ -1,4 +1,4 @@
-"""What the routes share: the model that is served, what it may be asked, what is counted."""
+"""The state that the routes share: the model, its settings and limits, the metrics."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from fssd.runtimes.header import Thresholds
 from fssd.runtimes.runner import FileRunner
 from fssd.serve.limits import Gate, Limits
 from fssd.serve.metrics import Gauge, Metrics
-from fssd.serve.pipeline import Ask, Looked, Pipeline
+from fssd.serve.pipeline import DetectOptions, Pipeline, Result
 from fssd.serve.refusals import RequestError
 from fssd.zoo.models import PHOTOS
 
-SAMPLED = {"cat", "person"}  # what is to be seen in the photographs of the package
+SAMPLED = {"cat", "person"}  # the classes in the sample photographs of the package
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What is the same for every request.
+    """The settings of all requests.
 
-    runtime: name of what computes, for people. score: objects score more than this unless a request says
-    otherwise. most: objects in an answer at most. batch: images computed together at most. delay: seconds
-    that an image waits for others that are on their way.
+    runtime: its name, for people. score: objects score more than this, unless a request gives another value.
+    most: the most objects in an answer. batch: the most images computed together. delay: seconds that an
+    image waits for others that are being prepared.
     """
 
     runtime: str = "torch"
@@ -39,7 +39,7 @@ class Settings:
 
 
 class Service:
-    """A model being served. detectors: of the same model, one for each batch computed at a time.
+    """A model being served. detectors: of one model, one for each batch that is computed at the same time.
 
     Raises ConfigError for a score below that of a file with NMS inside.
     """
@@ -62,27 +62,29 @@ class Service:
             Gauge("fssd_body_bytes", "Bytes of bodies held in memory.", lambda: self.gate.bytes),
         ]
 
-    def ask(self, score: float | None, most: int | None) -> Ask:
-        """What a request asks for, the defaults filled in. Raises RequestError where the model cannot."""
+    def options(self, score: float | None, most: int | None) -> DetectOptions:
+        """The options of a request, None replaced by the default. Raises RequestError if out of range."""
         if score is not None and score < self.least_score:
             raise RequestError(
                 "bad_parameter", f"score: this model reports objects above {self.least_score:g} only."
             )
         if most is not None and most > self.most:
             raise RequestError("bad_parameter", f"max: at most {self.most} objects are reported.")
-        return Ask(self.settings.score if score is None else score, self.most if most is None else most)
+        return DetectOptions(
+            self.settings.score if score is None else score, self.most if most is None else most
+        )
 
-    def count(self, looked: Looked) -> None:
-        """Take an image that was looked at into the metrics."""
+    def count(self, result: Result) -> None:
+        """Count a result in the metrics."""
         self.metrics.images.add()
-        self.metrics.batch_images.observe(looked.batch)
-        for stage, seconds in looked.seconds.items():
+        self.metrics.batch_images.observe(result.batch)
+        for stage, seconds in result.seconds.items():
             self.metrics.stage_seconds.observe(seconds, stage)
-        for name in looked.found.names:
+        for name in result.found.names:
             self.metrics.objects.add(name)
 
     def describe(self) -> dict[str, Any]:
-        """What `/model` tells: of the model and its limits, nothing of the machine or where the file lies."""
+        """The answer of `/model`: the model and its limits, nothing about the machine or the file's path."""
         facts = self.detector.facts
         return {
             "model": str(facts.get("model", "fssd")),

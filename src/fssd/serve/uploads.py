@@ -1,4 +1,4 @@
-"""From the bytes of a request to images, each looked at before it is decoded."""
+"""From the bytes of a request to images; each image is checked before it is decoded."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from fssd.serve.limits import MEGA, Limits
 from fssd.serve.refusals import RequestError
 
 FORM = "multipart/form-data"
-FIELDS = 16  # of a form beside its files; they are passed over
+FIELDS = 16  # the most fields of a form apart from its files; they are ignored
 BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)  # bytes of the second header, by version
 NAME = "the image"
 
 
 class Upload(NamedTuple):
-    """One image as it came. name: of the file, as the client gave it."""
+    """The bytes of one image. name: the file name that the client gave."""
 
     name: str
     data: bytes
 
 
 def split_uploads(content_type: str, body: bytes, limits: Limits) -> list[Upload]:
-    """The images of a body, which is one by itself or a multipart form with some. Raises RequestError.
+    """The images of a body, at least one: the body is an image or a multipart form. Raises RequestError.
 
-    There is at least one. What they are is left to `check_image`.
+    The images are not checked yet; see `check_image`.
     """
     if not body:
         raise RequestError("empty_body", "There is no image in the request; send one as its body.")
@@ -45,7 +45,7 @@ def split_uploads(content_type: str, body: bytes, limits: Limits) -> list[Upload
 
 
 def check_image(data: bytes, limits: Limits) -> ImageHeader:
-    """What an image says of itself, if it may be decoded. Raises RequestError."""
+    """The header of an image that may be decoded. Raises RequestError for any other."""
     if not is_image(data):
         raise RequestError("unsupported_image", "This is not a JPEG, PNG, WebP or BMP image; convert it.")
     try:
@@ -58,23 +58,22 @@ def check_image(data: bytes, limits: Limits) -> ImageHeader:
     if pixels > limits.pixels:
         raise _too_many_pixels(limits)
     if header.format in {"JPEG", "MPO"} and _asks_for_too_much(data, pixels, limits):
-        raise RequestError(
-            "too_many_pixels", "The JPEG asks for too many passes over its pixels; save it anew."
-        )
+        raise RequestError("too_many_pixels", "The JPEG has too many scans for its size; save it again.")
     return header
 
 
 def _asks_for_too_much(jpeg: bytes, pixels: int, limits: Limits) -> bool:
-    """Whether a JPEG has too many scans: each may cost as much as decoding it once, and takes a few bytes.
+    """Whether a JPEG has too many scans: a scan of a few bytes can cost as much as decoding the whole image.
 
-    What may begin one is counted first, which takes a hundredth of the time of going from marker to marker.
+    Counting the byte pattern that begins a scan gives an upper bound in a hundredth of the time of parsing
+    the markers, so that comes first.
     """
     most = max(limits.passes, pixels)
     return pixels * jpeg.count(START_OF_SCAN) > most and pixels * count_scans(jpeg) > most
 
 
 def decode_upload(data: bytes, limits: Limits) -> Image:
-    """(H, W, 3) uint8 RGB, upright, of bytes that `check_image` let pass. Raises RequestError."""
+    """(H, W, 3) uint8 RGB, upright, from bytes that `check_image` accepted. Raises RequestError."""
     try:
         return decode_image(data, NAME, limits.pixels)
     except ImageSizeError as error:
@@ -93,7 +92,7 @@ def is_image(data: bytes) -> bool:
 
 
 class _Form:
-    """Collects the files of a form in memory, called by python-multipart as it goes through a body."""
+    """Collects the files of a form in memory; python-multipart calls its methods while it parses a body."""
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -155,7 +154,7 @@ def _read_form(content_type: str, body: bytes, limits: Limits) -> list[Upload]:
 
 
 def _bad_form(reason: str) -> RequestError:
-    return RequestError("bad_upload", f"The multipart form {reason}; send it anew, or an image as the body.")
+    return RequestError("bad_upload", f"The multipart form {reason}; send it again, or an image as the body.")
 
 
 def _too_many_pixels(limits: Limits) -> RequestError:

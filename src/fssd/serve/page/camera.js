@@ -1,18 +1,18 @@
-// A picture from the camera: live in a dialog where the browser allows it, else by the system's own camera.
+// A picture from the camera: live in a dialog if the browser allows it, else by the system's camera app.
 
-/** dialog, video, snap, close: elements. shoot: a file input with `capture`. take: gets the picture, a File. */
+/** dialog, video, snap, close: elements. shoot: a file input with `capture`. take: called with the picture, a File. */
 export function useCamera({ dialog, video, snap, close, shoot }, take, fail) {
   let stream = null;
 
   async function open() {
     if (!navigator.mediaDevices?.getUserMedia) {
-      shoot.click(); // over plain HTTP from another machine, browsers keep the live picture back
+      shoot.click(); // browsers allow the live camera on localhost and over HTTPS only
       return;
     }
     try {
       stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment", width: { ideal: 1920 } } });
     } catch (error) {
-      fail(error.name === "NotAllowedError" ? "The camera was not allowed; choose an image instead." : "There is no camera to use; choose an image instead.");
+      fail(error.name === "NotAllowedError" ? "The camera was not allowed; choose an image instead." : "No camera was found; choose an image instead.");
       return;
     }
     video.srcObject = stream;

@@ -1,4 +1,4 @@
-// /openapi.json as a page: a section for each route, with what it takes and what it answers.
+// /openapi.json as a page: a section for each route with its parameters, body and answers.
 
 import { make } from "./view.js";
 

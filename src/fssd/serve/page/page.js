@@ -1,17 +1,17 @@
-// The page: an image comes in, the server says what is in it, boxes and list show it.
+// The page: the user gives an image, the server detects its objects, boxes and list show them.
 
 import { useCamera } from "./camera.js";
 import { saveJson, savePicture } from "./save.js";
 import { countByName, make, percent, View } from "./view.js";
 
-const LEAST = 0.05; // lowest score asked for, so that the slider has something to show
+const LEAST = 0.05; // lowest score that is requested, so that the slider can show more objects
 const TRIES = 5; // while the server says that it is busy
 const $ = (id) => document.getElementById(id);
 
 let model = null;
 let view = null;
 let current = null; // { file, name, answer }
-let waiting = null; // AbortController of the request under way
+let waiting = null; // AbortController of the current request
 
 // ---- the state of the page
 
@@ -36,26 +36,26 @@ function report(shown) {
   $("threshold-value").textContent = percent(view.threshold);
   $("threshold").setAttribute("aria-valuetext", percent(view.threshold));
   $("none").hidden = shown.length > 0;
-  $("none").textContent = answer?.objects.length ? "Nothing scores that high; lower the slider." : "Nothing was found in this image.";
+  $("none").textContent = answer?.objects.length ? "No object scores that high; lower the slider." : "No object was found in this image.";
   if (!answer) return;
   const counts = countByName(shown).map(([kind, count]) => `${kind} ${count}`).join(", ");
   $("image").alt = `${name}: ${counts || "no objects"}`;
   $("status").textContent = `${$("count").textContent} above ${percent(view.threshold)}${counts ? `: ${counts}` : ""}`;
 }
 
-// ---- an image comes in
+// ---- detection in an image
 
 async function look(file, name = file.name || "image") {
   waiting?.abort();
   $("problem").hidden = true;
   const most = model.limits.body_bytes;
   if (file.size > most) {
-    complain(`${name} has ${(file.size / 1e6).toFixed(1)} MB; the server takes ${most / 1e6} MB at most.`);
+    complain(`${name} has ${(file.size / 1e6).toFixed(1)} MB; the server accepts at most ${most / 1e6} MB.`);
     return;
   }
   const before = current;
   const stop = (waiting = new AbortController());
-  $("status").textContent = `Looking at ${name}`;
+  $("status").textContent = `Detecting objects in ${name}`;
   try {
     const preview = await open(file, name);
     if (preview) show("busy");
@@ -73,7 +73,7 @@ async function look(file, name = file.name || "image") {
   }
 }
 
-/** Show an image that is not looked at yet; false if the browser cannot. */
+/** Show an image before its objects are known; false if the browser cannot show it. */
 async function open(file, name) {
   const image = new Image();
   image.src = URL.createObjectURL(file);
@@ -93,7 +93,7 @@ async function open(file, name) {
   return true;
 }
 
-/** Return to what was there before an image that came to nothing. */
+/** After a failed image, show the previous one again. */
 async function back(before) {
   if (!before) {
     show("empty");
@@ -131,10 +131,10 @@ const leastScore = () => Math.max(LEAST, model.least_score);
 function timing(times) {
   const parts = [["network", times.network], ["decoding", times.decode + times.warp], ["waiting", times.wait]];
   const text = parts.map(([name, value]) => `${name} ${value.toFixed(0)}`).join(", ");
-  return `${times.total.toFixed(0)} ms in all: ${text}`;
+  return `${times.total.toFixed(0)} ms in total: ${text}`;
 }
 
-// ---- the ways an image comes in
+// ---- input: file, paste, drop, camera
 
 function listen() {
   for (const button of document.querySelectorAll("[data-pick]")) button.addEventListener("click", () => $("pick").click());
@@ -145,7 +145,7 @@ function listen() {
     });
   }
   document.addEventListener("paste", (event) => take(event.clipboardData, "pasted"));
-  let depth = 0; // of elements entered and not left
+  let depth = 0; // elements that the drag has entered and not left
   const dragging = (event, change) => {
     if (!event.dataTransfer?.types.includes("Files")) return;
     event.preventDefault();
@@ -183,7 +183,7 @@ function offerSamples(names) {
     button.type = "button";
     const picture = make("img");
     picture.src = `assets/${name}`;
-    picture.alt = `Look at ${name}`;
+    picture.alt = `Try ${name}`;
     button.append(picture);
     button.addEventListener("click", async () => look(await (await fetch(picture.src)).blob(), name));
     $("samples").append(button);
@@ -209,8 +209,8 @@ async function start() {
     complain("The server cannot be reached.", () => location.reload());
     return;
   }
-  const places = { boxes: $("boxes"), list: $("list"), classes: $("classes"), histogram: $("histogram") };
-  view = new View(places, new Map(model.classes.map((row) => [row.name, row.colour])), report);
+  const elements = { boxes: $("boxes"), list: $("list"), classes: $("classes"), histogram: $("histogram") };
+  view = new View(elements, new Map(model.classes.map((row) => [row.name, row.colour])), report);
   introduce();
   offerSamples(model.samples);
   listen();

@@ -1,4 +1,4 @@
-// Downloads: the objects as JSON, or the image with their boxes on it.
+// Downloads: the objects as JSON, or the image with their boxes drawn on it.
 
 import { inkOn, percent } from "./view.js";
 
@@ -12,13 +12,13 @@ function offer(blob, name) {
 
 const stem = (name) => name.replace(/\.[^.]*$/, "") || "image";
 
-/** One image in the form of the file that `fssd detect` writes. */
+/** The objects of one image, in the format that `fssd detect` writes. */
 export function saveJson(name, { width, height }, objects) {
   const rows = [{ image: name, width, height, objects }];
   offer(new Blob([JSON.stringify(rows, null, 1), "\n"], { type: "application/json" }), `${stem(name)}.json`);
 }
 
-/** The image in its own size, worst scores below. colours: "#rrggbb" by class name. */
+/** The image at its own size; the best scores are drawn last. colours: "#rrggbb" by class name. */
 export async function savePicture(name, image, objects, colours) {
   const canvas = document.createElement("canvas");
   canvas.width = image.naturalWidth;

@@ -1,4 +1,4 @@
-// Dark or light, as chosen here before; the system's choice until then. Runs before anything is painted.
+// Dark or light: the choice stored by this page, else the system's. Runs before anything is painted.
 (() => {
   const KEY = "fssd-theme";
   const dark = matchMedia("(prefers-color-scheme: dark)");
@@ -21,7 +21,7 @@
       chosen = isDark() ? "light" : "dark";
       try {
         localStorage.setItem(KEY, chosen);
-      } catch { /* it then lasts as long as the page */ }
+      } catch { /* the choice then lasts until the page is closed */ }
       apply();
     });
   });

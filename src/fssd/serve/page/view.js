@@ -1,4 +1,4 @@
-// The boxes on the image and the list beside it: two views of the same objects, lit up together.
+// The boxes on the image and the list beside it: two views of the same objects, highlighted together.
 
 const BINS = 40;
 
@@ -17,7 +17,7 @@ export function make(tag, className = "", text = "") {
   return element;
 }
 
-/** "3 cats" is not ours to form: names are the model's. So "cat 3, dog 1". */
+/** Pairs [name, count], shown as "cat 3, dog 1": the plural of a class name is not known. */
 export function countByName(objects) {
   const counts = new Map();
   for (const { name } of objects) counts.set(name, (counts.get(name) ?? 0) + 1);
@@ -25,9 +25,9 @@ export function countByName(objects) {
 }
 
 export class View {
-  /** places: the elements boxes, list, classes, histogram. colours: "#rrggbb" by class name. */
-  constructor(places, colours, onChange) {
-    this.places = places;
+  /** elements: boxes, list, classes, histogram. colours: "#rrggbb" by class name. */
+  constructor(elements, colours, onChange) {
+    this.elements = elements;
     this.colours = colours;
     this.onChange = onChange;
     this.hidden = new Set(); // class names
@@ -43,16 +43,16 @@ export class View {
     return this.items.filter((item) => item.shown).map((item) => item.object);
   }
 
-  /** Take up an answer of the server. least: the lowest score asked for. */
+  /** Show an answer of the server. least: the lowest score that was requested. */
   load({ width, height, objects }, least) {
     this.lit = this.pinned = null;
     this.hidden.clear();
     this.items = objects.map((object, index) => this.item(object, index, width, height));
-    // Small boxes lie above large ones, so that each can be pointed at.
+    // Small boxes lie above large ones, so that the pointer can reach each of them.
     const area = ({ object: { box } }) => (box[2] - box[0]) * (box[3] - box[1]);
     const bySize = [...this.items].sort((a, b) => area(b) - area(a));
-    this.places.boxes.replaceChildren(...bySize.map((item) => item.box));
-    this.places.list.replaceChildren(...this.items.map((item) => item.row));
+    this.elements.boxes.replaceChildren(...bySize.map((item) => item.box));
+    this.elements.list.replaceChildren(...this.items.map((item) => item.row));
     this.drawHistogram(objects, least);
     this.filter();
   }
@@ -61,7 +61,7 @@ export class View {
     this.load({ width: 1, height: 1, objects: [] }, 0);
   }
 
-  /** Show what scores more than the threshold and is of a class that is not hidden. */
+  /** Show the objects above the threshold whose class is not hidden. */
   filter(threshold = this.threshold) {
     this.threshold = threshold;
     for (const item of this.items) {
@@ -69,7 +69,7 @@ export class View {
       item.shown = item.scores && !this.hidden.has(item.object.name);
       item.box.hidden = item.row.hidden = !item.shown;
     }
-    for (const bar of this.places.histogram.children) bar.classList.toggle("out", Number(bar.dataset.from) < threshold);
+    for (const bar of this.elements.histogram.children) bar.classList.toggle("out", Number(bar.dataset.from) < threshold);
     if (this.lit && !this.lit.shown) this.light(null);
     this.drawClasses();
     this.rove(this.items.find((item) => item.shown));
@@ -107,14 +107,14 @@ export class View {
     return { object, box: rectangle, row, button, shown: false };
   }
 
-  // ---- what the pointer and the keyboard light up
+  // ---- highlighting by pointer and keyboard
 
   listen() {
-    const { boxes, list } = this.places;
-    for (const place of [boxes, list]) {
-      place.addEventListener("pointerover", (event) => this.light(this.at(event.target) ?? this.pinned));
-      place.addEventListener("pointerleave", () => this.light(this.pinned));
-      place.addEventListener("click", (event) => this.pin(this.at(event.target)));
+    const { boxes, list } = this.elements;
+    for (const part of [boxes, list]) {
+      part.addEventListener("pointerover", (event) => this.light(this.at(event.target) ?? this.pinned));
+      part.addEventListener("pointerleave", () => this.light(this.pinned));
+      part.addEventListener("click", (event) => this.pin(this.at(event.target)));
     }
     list.addEventListener("focusin", (event) => {
       const item = this.at(event.target);
@@ -135,11 +135,11 @@ export class View {
     for (const part of [this.lit?.box, this.lit?.button]) part?.classList.remove("lit");
     this.lit = item ?? null;
     for (const part of [item?.box, item?.button]) part?.classList.add("lit");
-    this.places.boxes.classList.toggle("dimmed", Boolean(item));
+    this.elements.boxes.classList.toggle("dimmed", Boolean(item));
     if (item) this.reveal(item.row);
   }
 
-  /** Keep an object lit after the pointer has gone: a click, a tap, the enter key. */
+  /** Keep an object highlighted after the pointer has left: on a click, a tap, or the enter key. */
   pin(item) {
     this.pinned?.button.setAttribute("aria-pressed", "false");
     this.pinned = item === this.pinned ? null : item;
@@ -149,14 +149,14 @@ export class View {
 
   /** Scroll the list, not the page. */
   reveal(row) {
-    const list = this.places.list;
+    const list = this.elements.list;
     const above = row.offsetTop - list.offsetTop - list.scrollTop;
     if (above < 0) list.scrollTop += above;
     const below = above + row.offsetHeight - list.clientHeight;
     if (below > 0) list.scrollTop += below;
   }
 
-  /** One stop of the tab key for the whole list; arrows go on from there. */
+  /** The whole list is one stop of the tab key; the arrow keys move inside it. */
   rove(item) {
     for (const other of this.items) other.button.tabIndex = other === item ? 0 : -1;
   }
@@ -171,14 +171,14 @@ export class View {
     shown[to].button.focus();
   }
 
-  // ---- classes and scores at a glance
+  // ---- buttons of the classes and histogram of the scores
 
   drawClasses() {
-    const place = this.places.classes;
-    const focused = place.contains(document.activeElement) ? document.activeElement.dataset.name : null;
+    const group = this.elements.classes;
+    const focused = group.contains(document.activeElement) ? document.activeElement.dataset.name : null;
     const scoring = this.items.filter((item) => item.scores).map((item) => item.object);
-    place.replaceChildren(...countByName(scoring).map(([name, count]) => this.classButton(name, count)));
-    for (const button of place.children) if (button.dataset.name === focused) button.focus();
+    group.replaceChildren(...countByName(scoring).map(([name, count]) => this.classButton(name, count)));
+    for (const button of group.children) if (button.dataset.name === focused) button.focus();
   }
 
   classButton(name, count) {
@@ -206,6 +206,6 @@ export class View {
       bar.hidden = (bin + 1) / BINS <= least;
       return bar;
     });
-    this.places.histogram.replaceChildren(...bars);
+    this.elements.histogram.replaceChildren(...bars);
   }
 }
