@@ -11,6 +11,7 @@ import math
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,6 +36,7 @@ from fssd.training.ema import Average
 from fssd.training.freeze import freeze_stages, training_mode
 from fssd.training.log import Means, RunLog
 from fssd.training.optim import learning_rate, make_optimizer, set_lr
+from fssd.training.precision import agree_amp
 from fssd.training.start import check_batch, fresh_network, start_weights
 from fssd.training.state import (
     STATE_FILE,
@@ -91,11 +93,11 @@ def train(
     if val_set is not None:
         check_measurable(val_set, train_set.classes, config.metric)
     device = pick_device(config.device)
-    if config.amp == "fp16" and device.type == "cpu":
-        raise ConfigError("amp fp16 needs a GPU; choose bf16, or off")
     with process_group(device.type == "cuda") as place:
         if device.type == "cuda" and place.world > 1:
             device = torch.device("cuda", place.local)
+        started = config.out / CONFIG_FILE if resume else None
+        config = replace(config, amp=agree_amp(config.amp, device, place, started))
         run = _Run(config, train_set, val_set, device, place, backbone)
         run.begin(resume)
         return run.train(stop_at)
