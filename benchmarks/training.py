@@ -138,7 +138,7 @@ def first_batch(config: TrainConfig) -> Batch:
 
 def _config(args: argparse.Namespace, folder: Path) -> TrainConfig:
     """The training to measure: the user's settings, from fresh weights, without evaluation."""
-    config = TrainConfig() if args.config is None else load_config(args.config)
+    config = TrainConfig(amp="off") if args.config is None else load_config(args.config)
     config = with_values(config, {"model": args.model, "batch_size": args.batch, **parse_options(args.set)})
     data = args.data or config.data or make_scenes(folder / "scenes", train=SCENES, val=0, size=SCENE_SIZE)
     return dataclasses.replace(

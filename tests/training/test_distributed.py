@@ -71,7 +71,7 @@ if os.environ["RANK"] == "1":
             return losses._replace(total=losses.total * float("nan"))
 
         loop.multibox_loss = bad
-config = with_values(TrainConfig(), json.loads(sys.argv[2]))
+config = with_values(TrainConfig(amp="off"), json.loads(sys.argv[2]))
 result = fssd.train(config, backbone=shared.TinyBackbone(), resume="resume" in sys.argv)
 print("process", os.environ["RANK"], "ended with", result.model.name, flush=True)
 """

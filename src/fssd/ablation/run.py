@@ -139,5 +139,7 @@ def is_finished(run: Run) -> bool:
     before, now = yaml.safe_load(file.read_text(encoding="utf-8")), to_values(run.config)
     # Other data or weights would have made another result; a row after another finds its weights by itself.
     may_change = RESUME_MAY_CHANGE - {"data", "weights"} | ({"weights"} if run.row.after else set())
+    if run.config.amp == "auto":
+        may_change |= {"amp"}  # settled when the run was started
     require_same(before, now, run.folder, may_change)
     return last_evaluation(run.folder) is not None

@@ -11,6 +11,7 @@ import math
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,16 +22,16 @@ from fssd.data.batch import Batch
 from fssd.data.loader import BatchPlaces, Examples, Views, training_batches
 from fssd.data.sample import DataSet
 from fssd.data.source import open_data, print_left_out, require_usable
-from fssd.errors import ConfigError
 from fssd.evaluation.evaluate import Report, check_measurable, evaluate_detections
 from fssd.inference.detector import Detector, pick_device
 from fssd.model.network import channels_last
 from fssd.training.distributed import Place, any_process, process_group, wait_for_all
 from fssd.training.drawings import draw_batches
-from fssd.training.folder import RunFolder
+from fssd.training.folder import CONFIG_FILE, RunFolder
 from fssd.training.freeze import freeze_stages, training_mode
 from fssd.training.log import Means, RunLog
 from fssd.training.optim import learning_rate
+from fssd.training.precision import agree_amp
 from fssd.training.start import check_batch, fresh_network, recipe_of, start_weights
 from fssd.training.state import Progress, load_state
 from fssd.training.step import Updater
@@ -76,11 +77,11 @@ def train(
     if val_set is not None:
         check_measurable(val_set, train_set.classes, config.metric)
     device = pick_device(config.device)
-    if config.amp == "fp16" and device.type == "cpu":
-        raise ConfigError("amp fp16 needs a GPU; choose bf16, or off")
     with process_group(device.type == "cuda") as place:
         if device.type == "cuda" and place.world > 1:
             device = torch.device("cuda", place.local)
+        started = config.out / CONFIG_FILE if resume else None
+        config = replace(config, amp=agree_amp(config.amp, device, place, started))
         run = _Run(config, train_set, val_set, device, place)
         run.begin(resume, backbone)
         return run.train(stop_at)
