@@ -56,7 +56,7 @@ class TrainConfig:
     size: tuple[int, ...] = ()
     """Input in pixels, a side or WIDTH HEIGHT, 128 to 1,024; () for that of the model's name."""
     geometry: Geometry | None = None
-    """How images become the input: "warp" stretches them (as SSD does), "letterbox" keeps their aspect ratio."""
+    """How images become the input: "warp" stretches them, as SSD does; "letterbox" keeps the aspect ratio."""
     priors: str | None = None
     """Prior boxes: "voc" or "coco" table, or "fit" to choose them from the boxes of the training split."""
     backbone: str | None = None
@@ -346,7 +346,7 @@ def to_values(config: TrainConfig) -> dict[str, Any]:
 
 
 def resolve(config: TrainConfig, recipe: Mapping[str, Any]) -> TrainConfig:
-    """Fill in what the backbone's recipe says and check that the settings fit together. Raises ConfigError."""
+    """Fill in the backbone's recipe and check that the settings fit together. Raises ConfigError."""
     if config.steps and config.schedule is None:
         config = dataclasses.replace(config, schedule="multistep")
     filled = {key: value for key, value in recipe.items() if getattr(config, key) is None}

@@ -17,6 +17,7 @@ from fssd.config import TrainConfig
 from fssd.model.build import build_model
 from fssd.model.cost import multiply_adds, parameters
 from fssd.model.network import Network, channels_last
+from fssd.training.start import network_options
 
 MEASURES = ("mAP", "small", "medium", "large")
 
@@ -59,7 +60,7 @@ def measure_costs(configs: Mapping[str, TrainConfig], classes: int, repeats: int
 
 
 def _network(config: TrainConfig, classes: int) -> Network:
-    return channels_last(build_model(config.model, classes, **dict(config.options))).eval()
+    return channels_last(build_model(config.model, classes, **network_options(config))).eval()
 
 
 @torch.inference_mode()

@@ -6,9 +6,9 @@ state dict loads as it is. No squeeze-and-excitation, ReLU6 throughout: made for
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -129,7 +129,7 @@ class EfficientNetLite0(Backbone):
     std = (128.0, 128.0, 128.0)
     light = True
     # Batch norm throughout bears a tenfold rate; cosine and averaged weights shorten small runs.
-    recipe = {
+    recipe: ClassVar[Mapping[str, Any]] = {
         "epochs": 60.0,
         "lr": 1e-2,
         "schedule": "cosine",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ class VGG16Reduced(Backbone):
     mean = VGG_MEAN
     std = (1.0, 1.0, 1.0)
     # Paper 4.2 and the SSD solver: 1e-3, divided by ten at 80k and 100k of 120k iterations, no warm-up.
-    recipe = {
+    recipe: ClassVar[Mapping[str, Any]] = {
         "epochs": 232.0,
         "lr": 1e-3,
         "schedule": "multistep",

@@ -11,8 +11,8 @@ import torch
 from fssd.data.class_names import VOC
 from fssd.errors import CheckpointError, ConfigError, nearest
 from fssd.export.images import make_pictures
-from fssd.inference.detector import Detector, pick_device
 from fssd.export.write import write_unchecked
+from fssd.inference.detector import Detector, pick_device
 from fssd.model.build import build_model
 from fssd.model.cost import multiply_adds
 from fssd.model.designs import DESIGNS, find_design
@@ -93,7 +93,7 @@ def _is_design(name: str) -> bool:
 
 
 def _export(detector: Detector, to: str, precision: Precision, folder: Path) -> Path:
-    """The detector as a file for another runtime, for its speed alone: without the checks of `fssd export`."""
+    """The detector as a file for another runtime, for its speed alone: written without checks."""
     runtime = RUNTIMES[to]
     file = folder / f"{detector.network.spec.name}-{precision}{runtime.suffix}"
     shown = make_pictures(SHOWN, detector.image_size) if precision == "int8" else None

@@ -22,7 +22,7 @@ class Bench:
     model: Annotated[str, tyro.conf.Positional]
     """Model file, the folder of a run, a packaged model, or a network such as fssd300-vgg16, which then gets
     random weights."""
-    runtime: Literal["torch", "cuda", "onnx", "openvino"] | None = None
+    runtime: str | None = None
     """PyTorch, PyTorch as one CUDA graph, ONNX Runtime or OpenVINO; by default that of the file. A model of
     PyTorch is exported for the last two, without checks."""
     precision: Literal["fp32", "bf16", "int8"] = "fp32"

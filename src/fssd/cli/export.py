@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -14,6 +14,7 @@ from fssd.errors import ConfigError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from fssd.data.geometry import Geometry
     from fssd.export.write import Trial
     from fssd.inference.detector import Detector
 
@@ -27,8 +28,8 @@ class Export:
     """Model file, the folder of a run, or a packaged model: animals."""
     out: Path
     """File to write: .onnx, .xml for OpenVINO, which gets a .bin beside it, or .safetensors."""
-    to: Literal["onnx", "openvino", "safetensors"] = "onnx"
-    """Runtime that will read it; safetensors is PyTorch's again, with weights in half precision."""
+    to: str = "onnx"
+    """Runtime that will read it: onnx or openvino; or safetensors, PyTorch's again in half precision."""
     raw: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """End in offsets and logits of every prior (the default); thresholds are then chosen when it is used."""
     nms: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -63,14 +64,16 @@ def run(arguments: list[str]) -> int:
     _check(command)
     from fssd.atomic import make_folder
     from fssd.export.write import check_suffix, export_model
+    from fssd.heads.head import Thresholds
     from fssd.inference.detector import Detector
-    from fssd.runtimes.header import Thresholds
+    from fssd.runtimes.table import find_runtime
 
-    check_suffix(command.out, command.to)
+    half = command.to == "safetensors"
+    check_suffix(command.out, ".safetensors" if half else find_runtime(command.to).suffix)
     detector = Detector.load(command.model, device="cpu")
     _ = detector.network  # an exported file cannot be exported again
     make_folder(command.out.parent)
-    if command.to == "safetensors":
+    if half:
         return _export_half(command, detector)
     thresholds = Thresholds(command.score, command.overlap, command.top_k, command.keep)
     done = export_model(
@@ -78,8 +81,8 @@ def run(arguments: list[str]) -> int:
         command.out,
         command.to,
         nms=thresholds if command.nms else None,
-        images=_pictures(command, detector.image_size),
-        trial=_trial(command, detector.image_size, detector.classes),
+        images=_pictures(command, detector.geometry),
+        trial=_trial(command, detector.geometry, detector.classes),
         allow_drop=command.allow_drop,
     )
     if done.parity is not None:
@@ -98,7 +101,7 @@ def _export_half(command: Export, detector: Detector) -> int:
         raise ConfigError(
             f"{command.out}: is the model itself and would lose precision; choose another --out"
         )
-    print(export_half(detector, command.out, _pictures(command, detector.image_size)))
+    print(export_half(detector, command.out, _pictures(command, detector.geometry)))
     print(f"exported: {command.out}")
     return 0
 
@@ -119,18 +122,18 @@ def _check(command: Export) -> None:
         raise ConfigError("--calibrate is for --int8; add that, or show the check images with --images")
 
 
-def _pictures(command: Export, size: int) -> Tensor | None:
-    """The user's images for the check, (N, 3, size, size), if any."""
+def _pictures(command: Export, geometry: Geometry) -> Tensor | None:
+    """The user's images for the check, (N, 3, H, W), if any."""
     if not command.images:
         return None
     from fssd.export.images import read_pictures
     from fssd.inference.inputs import find_inputs, is_video
 
     files = [file for file in find_inputs(command.images) if not is_video(file)]
-    return read_pictures(files, size) if files else None
+    return read_pictures(files, geometry) if files else None
 
 
-def _trial(command: Export, size: int, classes: tuple[str, ...]) -> Trial | None:
+def _trial(command: Export, geometry: Geometry, classes: tuple[str, ...]) -> Trial | None:
     """Calibration images of the training split and the split to measure on, if they are asked for."""
     if command.calibrate is None:
         return None
@@ -145,4 +148,4 @@ def _trial(command: Export, size: int, classes: tuple[str, ...]) -> Trial | None
         require_usable(part, command.bad_share)
         print_left_out(part)
     check_measurable(measured, classes, "voc12")
-    return Trial(read_pictures([record.path for record in shown.records], size), measured)
+    return Trial(read_pictures([record.path for record in shown.records], geometry), measured)

@@ -92,6 +92,7 @@ def _read(command: Import, form: str) -> Imported:
 def _write_model(command: Import, found: Imported, form: str) -> None:
     from fssd.atomic import make_folder
     from fssd.data.class_names import names_for
+    from fssd.heads.multibox.head import MultiboxHead
     from fssd.model.build import build_model
     from fssd.weights.checkpoint import fill, holds_run, save_model
 
@@ -108,8 +109,8 @@ def _write_model(command: Import, found: Imported, form: str) -> None:
     facts = {"imported_from": command.file.name, "imported_format": form}
     save_model(target, network.state_dict(), network, classes, facts)
     parameters = sum(p.numel() for p in network.parameters())
-    levels = network.heads.levels
-    anchors = " ".join(str(level.anchors) for level in levels)
+    assert isinstance(network.heads, MultiboxHead)  # as all published networks
+    anchors = " ".join(str(level.anchors) for level in network.heads.levels)
     print(f"model: {command.model}, {parameters:,} parameters, {len(found.tensors)} tensors taken")
     print(f"options: {' '.join(f'{key}={value}' for key, value in found.options.items()) or 'none'}")
     print(f"priors: {len(network.heads.priors):,}, a cell of each level {anchors}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
@@ -23,8 +23,8 @@ class Serve:
     """Address to listen on; 0.0.0.0 for every network this machine is in."""
     port: int = 8080
     """Port to listen on; 0 for any free one."""
-    runtime: Literal["auto", "torch", "onnx", "openvino"] = "auto"
-    """What computes: auto is what the file is for; a PyTorch model is exported for the others first."""
+    runtime: str = "auto"
+    """torch, onnx, openvino, or auto for the file's own. PyTorch models are exported for the others first."""
     device: str = "auto"
     """cpu, cuda, or auto."""
     workers: int | None = None
@@ -67,7 +67,7 @@ def run(arguments: list[str]) -> int:
 
     from fssd.runtimes.cores import usable_cores
     from fssd.serve.limits import MEGA, Limits
-    from fssd.serve.opening import load_detectors, runtime_of, share_cores
+    from fssd.serve.opening import load_detectors, serving_runtime, share_cores
     from fssd.serve.server import bind, run_server
     from fssd.serve.service import Service, Settings
 
@@ -79,7 +79,7 @@ def run(arguments: list[str]) -> int:
         seconds=command.seconds,
         stall=command.stall,
     )
-    runtime = runtime_of(command.model, command.runtime)
+    runtime = serving_runtime(command.model, command.runtime)
     settings = Settings(
         runtime=runtime,
         score=command.score,

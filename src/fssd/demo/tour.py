@@ -15,8 +15,8 @@ from fssd.data.sample import DataSet, Image
 from fssd.data.scenes import make_scenes
 from fssd.data.source import open_data
 from fssd.evaluation.evaluate import Report, evaluate_detections
-from fssd.inference.detector import Detector
 from fssd.inference.detections import draw_detections
+from fssd.inference.detector import Detector
 from fssd.inference.draw import class_colour, draw_boxes, write_jpeg
 from fssd.model.build import build_model
 from fssd.training.loop import train

@@ -64,9 +64,10 @@ def export_model(
 ) -> Exported:
     """Write `out` (and what belongs beside it) if the file in its runtime does what PyTorch does.
 
-    to: name of a runtime, "onnx" or "openvino". nms: put NMS with these settings into the graph; None ends it in
-    raw predictions. images: (N, 3, H, W) uint8 RGB to compare on; made ones are added if they are few. trial:
-    quantise to eight bits, which is judged by mAP alone. allow_drop: write an int8 file whatever its mAP.
+    to: name of a runtime, "onnx" or "openvino". nms: put NMS with these settings into the graph; None ends it
+    in raw predictions. images: (N, 3, H, W) uint8 RGB to compare on; made ones are added if they are few.
+    trial: quantise to eight bits, which is judged by mAP alone. allow_drop: write an int8 file whatever its
+    mAP.
 
     Raises ExportError if the file fails, ConfigError for a suffix or a missing package; `out` then stays as
     it was.

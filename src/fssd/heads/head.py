@@ -53,7 +53,7 @@ class Found(NamedTuple):
 
 
 class Candidates(NamedTuple):
-    """Everything an image's predictions could become: boxes (P, 4) xyxy pixels of the input, scores (P, C)."""
+    """All that could be detected in an image: boxes (P, 4) xyxy pixels of the input, scores (P, C)."""
 
     boxes: Tensor
     scores: Tensor
@@ -101,8 +101,8 @@ class Head(nn.Module):
     def loss(self, raw: Raw, targets: Targets) -> dict[str, Tensor]:
         """Named scalars of a batch: "loss" is minimised, all of them are logged.
 
-        targets: those of the images, stacked. Nothing in it may wait for the device: no `.item()`, no indexing
-        by a mask.
+        targets: those of the images, stacked. Nothing in it may wait for the device: no `.item()`, no
+        indexing by a mask.
         """
         raise NotImplementedError
 
@@ -127,11 +127,11 @@ class Head(nn.Module):
         """Names, from here, of the layers whose outputs are (something, classes with background first)."""
         return []
 
-    def fitted(self, boxes: Floats) -> dict[str, Any]:
+    def fitted(self, boxes: Floats) -> dict[str, Any]:  # noqa: ARG002 (for heads that have priors)
         """Options that fit this head to boxes (N, 4) xyxy pixels of the input, for `--priors fit`."""
         raise ConfigError("this head has no priors to fit; leave out --priors fit")
 
-    def best_overlaps(self, boxes: Floats) -> npt.NDArray[np.float64] | None:
+    def best_overlaps(self, boxes: Floats) -> npt.NDArray[np.float64] | None:  # noqa: ARG002
         """(N,) the largest IoU of each box (N, 4) with any prior; None for a head without priors."""
         return None
 
@@ -143,10 +143,11 @@ class Head(nn.Module):
         """Put fixed norms into convolutions, in place."""
         fold_sequences(self)
 
-    def nms_graph(self, thresholds: Thresholds, opset: int, ir_version: int) -> onnx.ModelProto:
-        """From `outputs` to boxes, scores, labels and count, as an ONNX model. Raises ConfigError if it cannot.
+    def nms_graph(self, thresholds: Thresholds, opset: int, ir_version: int) -> onnx.ModelProto:  # noqa: ARG002
+        """From `outputs` to boxes, scores, labels and count, as an ONNX model.
 
-        boxes: (B, K, 4). scores, labels: (B, K). count: (B,), how many of K are detections.
+        boxes: (B, K, 4). scores, labels: (B, K). count: (B,), how many of K are detections. Raises
+        ConfigError for a head that cannot.
         """
         raise ConfigError("this head cannot put NMS into an exported file; leave out --nms")
 

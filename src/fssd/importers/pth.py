@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from fssd.backbones.vgg_weights import VGG_PLACES, vgg16_layers, vgg16_names
 from fssd.errors import CheckpointError, ConfigError, nearest
 from fssd.importers import pytorchssd, ssd_pytorch, torchvision_ssd
 from fssd.importers.foreign import Foreign, Wanted, check_name
 from fssd.importers.imported import Imported
 from fssd.model.designs import DESIGNS
-from fssd.backbones.vgg_weights import VGG_PLACES, vgg16_layers, vgg16_names
 from fssd.weights.pretrained import read_state_dict
 
 BACKBONE = "vgg16"

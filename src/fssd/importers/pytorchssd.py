@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from fssd.necks.fssd import PORT_RATIOS, VGG_SOURCES
+from fssd.backbones.vgg_weights import VGG_PLACES
 from fssd.importers.foreign import Foreign, Wanted, check_name, convolutions, read_rgb
 from fssd.importers.imported import Imported, prior_table
 from fssd.necks.extras import fssd_extras
+from fssd.necks.fssd import PORT_RATIOS, VGG_SOURCES
 from fssd.necks.pyramid import pyramid_rows
-from fssd.backbones.vgg_weights import VGG_PLACES
 
 ORIGIN = "lzx1413/PytorchSSD or dlyldxwl/fssd.pytorch"
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from fssd.backbones.vgg_weights import VGG_PLACES
 from fssd.heads.multibox.priors import standard_ratios
 from fssd.importers.foreign import Foreign, Wanted, check_name, convolutions, read_rgb
 from fssd.importers.imported import Imported, prior_table
 from fssd.necks.extras import ssd_extras
-from fssd.backbones.vgg_weights import VGG_PLACES
 
 ORIGIN = "amdegroot/ssd.pytorch"
 

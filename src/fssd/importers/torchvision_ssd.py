@@ -6,12 +6,12 @@ from typing import Any
 
 from torch import Tensor
 
+from fssd.backbones.vgg_weights import VGG_PLACES
 from fssd.data.class_names import COCO_IDS
 from fssd.errors import CheckpointError
 from fssd.heads.multibox.priors import standard_ratios
 from fssd.importers.foreign import Foreign, Wanted, check_name, convolutions, read_rgb
 from fssd.importers.imported import Imported
-from fssd.backbones.vgg_weights import VGG_PLACES
 
 ORIGIN = "torchvision's ssd300_vgg16"
 OFFSETS = "head.regression_head.module_list"

@@ -131,7 +131,7 @@ class CaffeBatchNorm(nn.BatchNorm2d):
         return self._steps
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(*args, **kwargs)
         self._steps = None
 
 

@@ -1,4 +1,6 @@
-"""Folding: what is fixed after training goes into the convolutions. Exact algebra, also at the border of a map.
+"""Folding: what is fixed after training goes into the convolutions.
+
+Exact algebra, also at the border of a map.
 
 A batch norm after a convolution is a scale and a shift of its weights and bias.
 """

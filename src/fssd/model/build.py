@@ -60,7 +60,9 @@ def build_model(name: str, num_classes: int, **options: Any) -> Network:
     backbone = module if isinstance(module, nn.Module) else _fresh_backbone(design)
     _check_multiple(backbone, design)
     neck, heads = _neck_and_head(name, design, backbone, num_classes, options)
-    mean, std = (_three(key, options.get(key), backbone, default) for key, default in (("mean", 0), ("std", 1)))
+    mean, std = (
+        _three(key, options.get(key), backbone, default) for key, default in (("mean", 0), ("std", 1))
+    )
     plain = {key: value for key, value in options.items() if not isinstance(value, nn.Module)}
     return Network(backbone, neck, heads, geometry, mean, std, Spec(name, num_classes, plain, own))
 
@@ -103,7 +105,7 @@ def _check_multiple(backbone: nn.Module, design: Design) -> None:
         if side % multiple:
             near = max(1, round(side / multiple)) * multiple
             raise ConfigError(
-                f"size has a side of {side} px; {design.backbone} needs multiples of {multiple}, such as {near}"
+                f"size has a side of {side} px; {design.backbone} needs multiples of {multiple}: {near}"
             )
 
 

@@ -37,15 +37,15 @@ def coverage_advice(network: Network, boxes: npt.NDArray[np.float32], fitted: bo
     if share is not None and share < ENOUGH:
         help_by = larger if fitted else f"--priors fit, or {larger}"
         advice.append(
-            f"{share:.0%} of the boxes have a prior with IoU {MATCHED} or more, the others are learned from one"
-            f" prior each; {help_by}, would help"
+            f"{share:.0%} of the boxes have a prior with IoU {MATCHED} or more, the others are learned from"
+            f" one prior each; {help_by}, would help"
         )
     sides = np.sqrt((boxes[:, 2:] - boxes[:, :2]).clip(0).prod(axis=1))
     tiny = float((sides < TINY).mean())
     if tiny >= MANY:
         advice.append(
-            f"{tiny:.0%} of the boxes are under {TINY:.0f} px in the input of {width} x {height} px, which is less"
-            f" than a cell of the finest level; {larger}, or cutting the images into tiles, would help"
+            f"{tiny:.0%} of the boxes are under {TINY:.0f} px in the input of {width} x {height} px,"
+            f" less than a cell of the finest level; {larger}, or cutting the images into tiles, would help"
         )
     return advice
 

@@ -70,9 +70,7 @@ def _composed(name: str) -> Design:
     if found is None or found[1] not in NECKS or found[3] not in BACKBONES:
         raise ConfigError(f"there is no model {name!r}{nearest(name, DESIGNS)}")
     light = backbone_class(found[3]).light
-    return Design(
-        found[1], read_size(int(found[2])), found[3], "multibox", light, "coco" if light else "voc"
-    )
+    return Design(found[1], read_size(int(found[2])), found[3], "multibox", light, "coco" if light else "voc")
 
 
 def read_size(value: Any) -> tuple[int, int]:
@@ -83,7 +81,9 @@ def read_size(value: Any) -> tuple[int, int]:
     width, height = sides[0], sides[-1]
     for side in (width, height):
         if not LEAST_SIDE <= side <= LARGEST_SIDE:
-            raise ConfigError(f"size has a side of {side} px; it lies between {LEAST_SIDE} and {LARGEST_SIDE}")
+            raise ConfigError(
+                f"size has a side of {side} px; it lies between {LEAST_SIDE} and {LARGEST_SIDE}"
+            )
     return width, height
 
 

@@ -165,7 +165,7 @@ def _sources(
             raise ConfigError(f"there is no feature map {name!r} to fuse{nearest(name, known)}")
         if shapes[name].rows > 2 * rows or shapes[name].columns > 2 * columns:
             raise ConfigError(
-                f"the map {name!r} has {shapes[name].rows} x {shapes[name].columns} cells, over twice the fused"
-                f" map's {rows} x {columns}; fuse maps of stride 4 or more"
+                f"the map {name!r} has {shapes[name].rows} x {shapes[name].columns} cells, over twice the"
+                f" fused map's {rows} x {columns}; fuse maps of stride 4 or more"
             )
     return tuple(Source(name, shapes[name].channels, name not in as_is) for name in names)

@@ -66,7 +66,7 @@ def _light(cls: type[SSD], blueprint: Blueprint) -> SSD:
     if [shapes[name].cells for name in taken] != cells[: len(taken)] or not taken:
         raise ConfigError(
             f"SSD needs maps of {cells[:3]} rows and columns; the backbone has"
-            f" {({name: shape.cells for name, shape in shapes.items()})}"
+            f" { ({name: shape.cells for name, shape in shapes.items()}) }"
         )
     channels = [shapes[name].channels for name in taken]
     blocks: dict[str, nn.Module] = {}

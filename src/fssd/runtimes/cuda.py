@@ -25,8 +25,8 @@ WARM_UP = 3  # passes before a graph is captured, which must not choose kernels 
 class Folded(nn.Module):
     """A folded network that computes in `dtype` and reads bytes.
 
-    Input: (B, 3, H, W) uint8 RGB. Output: the head's predictions in float32. The mean is subtracted in float32,
-    because bfloat16 would round it by up to half a grey level.
+    Input: (B, 3, H, W) uint8 RGB. Output: the head's predictions in float32. The mean is subtracted in
+    float32, because bfloat16 would round it by up to half a grey level.
     """
 
     mean: Tensor

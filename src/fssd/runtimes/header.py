@@ -22,8 +22,8 @@ FORMAT = 1
 class Header:
     """The document, read.
 
-    geometry: how images become the input. decode: from raw predictions to detections; None where the file does
-    that itself, with `thresholds`. facts: the whole document.
+    geometry: how images become the input. decode: from raw predictions to detections; None where the file
+    does that itself, with `thresholds`. facts: the whole document.
     """
 
     classes: tuple[str, ...]

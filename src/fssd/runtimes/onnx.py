@@ -41,7 +41,8 @@ class OnnxRuntime(Runtime):
             raise CheckpointError(f"{file}: there is no such model file; check the path")
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads or usable_cores()
-        # Threads that spin while they wait gain 2 to 8 % alone and take as much from all else, as in a server.
+        # Threads that spin while they wait gain 2 to 8 % alone and take as much from all else, as in a
+        # server.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3  # errors alone; they are raised as well
         try:

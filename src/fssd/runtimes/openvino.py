@@ -78,11 +78,15 @@ class OpenVino(Runtime):
         core = openvino_core()
         for needed in (file, file.with_suffix(".bin")):
             if not needed.is_file():
-                raise CheckpointError(f"{needed}: there is no such file; an OpenVINO model is a .xml and a .bin")
+                raise CheckpointError(
+                    f"{needed}: there is no such file; an OpenVINO model is a .xml and a .bin"
+                )
         name = "CPU" if device in ("auto", "cpu") else device.upper()
         if name not in core.available_devices:
             known = ", ".join(core.available_devices).lower()
-            raise ConfigError(f"device {device!r} cannot be used by OpenVINO here; choose auto or one of {known}")
+            raise ConfigError(
+                f"device {device!r} cannot be used by OpenVINO here; choose auto or one of {known}"
+            )
         try:
             model = core.read_model(file)
         except Exception as error:  # its exceptions share no other base
@@ -140,5 +144,3 @@ def quantise_openvino(model: Any, images: Tensor) -> Any:
         subset_size=len(images),
         ignored_scope=nncf.IgnoredScope(patterns=[f"{PREFIX}.*"], validate=False),
     )
-
-

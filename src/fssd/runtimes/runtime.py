@@ -45,9 +45,9 @@ class Runtime:
         """Write `out`, and the files beside it.
 
         graph: images (B, H, W, 3) uint8 to predictions. tail: predictions to detections, to end the file in;
-        None for predictions. header: to be stored, see `write_header`. calibration: (N, 3, H, W) uint8 images;
-        with them `graph` is written in eight bits with the ranges that they show.
-        Raises ConfigError for a missing package.
+        None for predictions. header: to be stored, see `write_header`. calibration: (N, 3, H, W) uint8
+        images; with them `graph` is written in eight bits with the ranges that they show. Raises ConfigError
+        for a missing package.
         """
         raise NotImplementedError
 

@@ -8,9 +8,10 @@ from typing import Any
 
 from fssd import __version__
 from fssd.errors import ConfigError
+from fssd.heads.head import Thresholds
 from fssd.inference.detector import Detector
 from fssd.inference.draw import class_colour
-from fssd.runtimes.header import Thresholds
+from fssd.runtimes.header import size_value
 from fssd.runtimes.runner import FileRunner
 from fssd.serve.limits import Gate, Limits
 from fssd.serve.metrics import Gauge, Metrics
@@ -90,7 +91,7 @@ class Service:
             "model": str(facts.get("model", "fssd")),
             "runtime": self.settings.runtime,
             "precision": str(facts.get("precision", "fp32")),
-            "image_size": self.detector.image_size,
+            "image_size": size_value(self.detector.image_size),
             "classes": [
                 {"name": name, "colour": "#{:02x}{:02x}{:02x}".format(*class_colour(index))}
                 for index, name in enumerate(self.detector.classes)

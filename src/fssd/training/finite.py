@@ -24,9 +24,9 @@ class Seen(NamedTuple):
 class FiniteWatch:
     """Keeps a flag on the device for each loss and gradient, and looks at all of them at once.
 
-    A look waits for the device. On a CPU that costs nothing, so one is due before every update, and a bad step
-    is never taken. On a GPU one is due every `LOOK_EVERY` updates and before weights are evaluated or written:
-    bad updates may reach the weights in memory, but the run ends there and no file ever holds them.
+    A look waits for the device. On a CPU that costs nothing, so one is due before every update, and a bad
+    step is never taken. On a GPU one is due every `LOOK_EVERY` updates and before weights are evaluated or
+    written: bad updates may reach the weights in memory, but the run ends there and no file ever holds them.
     """
 
     def __init__(self, device: torch.device) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
@@ -48,9 +47,7 @@ class RunFolder:
         assert config.out is not None
         self.path = config.out
         self.config, self.train_set, self.place = config, train_set, place
-        self.state, self.best, self.final = (
-            self.path / name for name in (STATE_FILE, BEST_FILE, FINAL_FILE)
-        )
+        self.state, self.best, self.final = (self.path / name for name in (STATE_FILE, BEST_FILE, FINAL_FILE))
 
     def saved(self, resume: bool) -> Saved | None:
         """The state to resume from; None for a new run. Raises ConfigError if the folder is taken."""
@@ -75,9 +72,7 @@ class RunFolder:
         make_folder(self.path)
         for leftover in self.path.glob(".tmp-*"):
             leftover.unlink()  # of a process that was killed while it wrote
-        atomic_write(
-            self.path / CONFIG_FILE, yaml.safe_dump(to_values(self.config), sort_keys=False)
-        )
+        atomic_write(self.path / CONFIG_FILE, yaml.safe_dump(to_values(self.config), sort_keys=False))
 
     def save_best(self, network: Network, weights: dict[str, Tensor], report: Report, done: int) -> None:
         """The model after `done` updates, the best so far."""
@@ -109,7 +104,7 @@ class RunFolder:
         draw_progress(self.path)
 
     def stop_not_finite(self, bad: Seen | None) -> None:
-        """Raise TrainingError: for what was not finite here, after writing its batch, or in another process."""
+        """Raise TrainingError, after writing the batch if it is one of this process."""
         if bad is None:
             raise TrainingError("a loss or gradient of another process is not finite; see its message")
         dump = self.path / f"nonfinite-{self.place.rank}.safetensors"
@@ -119,8 +114,8 @@ class RunFolder:
         write_tensors(dump, tensors, document)
         terms = ", ".join(f"{name} {float(value):g}" for name, value in bad.terms.items())
         raise TrainingError(
-            f"the {bad.what} is not finite at iteration {bad.iteration} ({terms}); the batch is in {dump}, its"
-            f" images are {', '.join(bad.batch.names)}; check them with `fssd check` or lower --lr"
+            f"the {bad.what} is not finite at iteration {bad.iteration} ({terms}); the batch is in {dump},"
+            f" its images are {', '.join(bad.batch.names)}; check them with `fssd check` or lower --lr"
         )
 
     def _facts(self) -> dict[str, Any]:

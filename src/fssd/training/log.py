@@ -84,8 +84,8 @@ class Means:
 
     def add(self, terms: Mapping[str, Tensor]) -> None:
         """Add the scalars of a batch, which stay on their device."""
-        for key, value in terms.items():
-            value = value.detach().float()
+        for key, term in terms.items():
+            value = term.detach().float()
             self.sums[key] = self.sums[key] + value if key in self.sums else value
         self.count += 1
 

@@ -138,8 +138,9 @@ class _Run:
             if updater.average is not None:
                 updater.average.restore(self.network.state_dict(), 0)
         else:
-            parts = (self.network, updater.optimizer, updater.average)
-            self.progress = load_state(self.folder.state, *saved, *parts)
+            self.progress = load_state(
+                self.folder.state, *saved, self.network, updater.optimizer, updater.average
+            )
             if saved.document["scaler"]:
                 updater.scaler.load_state_dict(saved.document["scaler"])
         wait_for_all(self.place)  # a slower process must not find the folder that the first one makes
@@ -177,9 +178,7 @@ class _Run:
                 log.step(done, {**means.take(), "lr": rate, "epoch": round(done / self.updates_per_epoch, 3)})
             late = time.monotonic() >= stop_at
             stops = (
-                stop_at < math.inf
-                and watch.is_due(iteration)
-                and any_process(late, self.place, self.device)
+                stop_at < math.inf and watch.is_due(iteration) and any_process(late, self.place, self.device)
             )
             evaluates = self.val_set is not None and (done % self.eval_every == 0 or done == self.total)
             saves = evaluates or stops or done % config.save_every == 0 or done == self.total
@@ -264,9 +263,7 @@ class _Run:
         config, average = self.config, self.updater.average
         with average.shown_by(self.network) if average is not None else contextlib.nullcontext():
             detector = Detector(self.network, self.train_set.classes)
-            found = list(
-                detector.evaluate_on(dataset, batch_size=config.batch_size, workers=config.workers)
-            )
+            found = list(detector.evaluate_on(dataset, batch_size=config.batch_size, workers=config.workers))
         self._training_mode()
         return evaluate_detections(dataset, found, config.metric)
 

@@ -25,13 +25,12 @@ def make_optimizer(
     """SGD over groups that each have an `lr_scale` and a decay; `set_lr` sets the rates.
 
     Weights decay; biases learn `bias_lr` times as fast without decay; scales and shifts of
-    normalisation do not decay. The heads, and what the neck calls fresh (see `Neck.fresh`), learn `new_layers_lr`
-    times as fast, the backbone `backbone_lr` times. fused: one kernel for all parameters, on a GPU.
+    normalisation do not decay. The heads, and what the neck calls fresh (see `Neck.fresh`), learn
+    `new_layers_lr` times as fast, the backbone `backbone_lr` times. fused: one kernel for all parameters, on
+    a GPU.
     """
     faster = {
-        id(p): new_layers_lr
-        for module in (network.heads, *network.neck.fresh())
-        for p in module.parameters()
+        id(p): new_layers_lr for module in (network.heads, *network.neck.fresh()) for p in module.parameters()
     }
     faster |= {id(p): backbone_lr for p in network.backbone.parameters()}
     undecayed = {

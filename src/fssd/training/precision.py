@@ -26,7 +26,8 @@ def choose_amp(amp: Amp, device: torch.device) -> Amp:
         return amp
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "off"
-    flags = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.6 does not have it: off is always safe
+    # torch 2.6 cannot say what the processor has; off is always safe.
+    flags: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     return "bf16" if any(flags.get(name) for name in BF16_INSTRUCTIONS) else "off"
 
 

@@ -24,7 +24,7 @@ FIT = "fit"
 
 
 def network_options(config: TrainConfig) -> dict[str, Any]:
-    """The options of `build_model` that a configuration asks for; settings of their own go before `options`."""
+    """The options of `build_model` that a configuration asks for; its own fields go before `options`."""
     own = {key: getattr(config, key) for key in ("geometry", "priors", "backbone", "neck")}
     given = {key: value for key, value in own.items() if value is not None}
     if config.size:
@@ -33,7 +33,7 @@ def network_options(config: TrainConfig) -> dict[str, Any]:
 
 
 def recipe_of(config: TrainConfig) -> Mapping[str, Any]:
-    """What the model's backbone leaves for settings that a configuration does not give. Raises ConfigError."""
+    """The recipe of the model's backbone, for settings that are not given. Raises ConfigError."""
     design = find_design(config.model, network_options(config))
     recipe = backbone_class(design.backbone).recipe
     # A backbone without a recipe trains by that of its kind.
@@ -49,8 +49,9 @@ def fresh_network(
 ) -> Network:
     """New weights from the seed, without touching the caller's random state.
 
-    dataset: its classes are predicted, and its boxes are what priors are fitted to. saved_options: those of the
-    run that is resumed, with the priors that were fitted then. quiet: print no advice on boxes and priors.
+    dataset: its classes are predicted, and its boxes are what priors are fitted to. saved_options: those of
+    the run that is resumed, with the priors that were fitted then. quiet: print no advice on boxes and
+    priors.
     """
     options = dict(network_options(config) if saved_options is None else saved_options)
     if backbone is not None:

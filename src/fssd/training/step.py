@@ -60,7 +60,7 @@ class Updater:
         self.model = _parallel(LossModule(network, config.amp), network, device, place)
 
     def backward(self, batch: Batch, iteration: int, last: bool) -> dict[str, Tensor]:
-        """Add the gradient of one batch. last: of the batches of this update, so that processes synchronise."""
+        """Add the gradient of one batch. last: of this update's batches; then processes synchronise."""
         images = batch.images.to(self.device, non_blocking=True)
         targets = {key: value.to(self.device, non_blocking=True) for key, value in batch.targets.items()}
         parallel = isinstance(self.model, DistributedDataParallel)

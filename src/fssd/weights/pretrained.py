@@ -23,23 +23,24 @@ def load_backbone(network: Network, file: Path | None) -> int:
     """Fill the backbone with pretrained weights and return how many tensors it took.
 
     file: safetensors or PyTorch, in any form that the backbone can adapt: for VGG16 torchvision's names
-    (features.N), those of vgg16_reducedfc.pth (N) or ours (conv1_1 ...). Layers that the file may lack (fc6 and
-    fc7) keep their fresh weights. None takes the file of a package, if the backbone has one.
+    (features.N), those of vgg16_reducedfc.pth (N) or ours (conv1_1 ...). Layers that the file may lack (fc6
+    and fc7) keep their fresh weights. None takes the file of a package, if the backbone has one.
 
     Raises ConfigError if weights are needed and not to be found, CheckpointError if they do not fit.
     """
     backbone = network.backbone
-    known = isinstance(backbone, Backbone)
-    if file is None:
-        file = backbone.packaged_weights() if known and not network.spec.own_backbone else None
+    known = backbone if isinstance(backbone, Backbone) else None
+    if file is None and known is not None and not network.spec.own_backbone:
+        file = known.packaged_weights()
     if file is None:
         raise ConfigError(
             f"{network.spec.name} has no ImageNet weights in a package; name a file with --weights, or use"
             " --start nothing"
         )
     tensors = read_state_dict(file)
-    layers = backbone.adapt(tensors) if known else tensors
-    return _fill_known(backbone, layers, file, optional=backbone.may_lack if known else ())
+    if known is None:
+        return _fill_known(backbone, tensors, file)
+    return _fill_known(backbone, known.adapt(tensors), file, optional=known.may_lack)
 
 
 def load_ssd(network: Network, file: Path) -> int:

@@ -7,6 +7,7 @@ divides the large ones among threads that then wait busily for work, on cores th
 from __future__ import annotations
 
 import math
+
 import numpy as np
 import numpy.typing as npt
 import torch

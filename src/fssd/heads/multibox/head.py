@@ -78,9 +78,9 @@ class MultiboxHead(Head):
     def build(cls, blueprint: HeadBlueprint) -> MultiboxHead:
         """See `Head`. Options:
 
-        priors: "voc" or "coco" table of prior sizes, or fitted priors as `fitted` returns them. ratios: aspect
-        ratios per level instead of the standard ones. truncate: whole-pixel prior sizes as in Caffe (True).
-        clip: "none", "sides" (no prior longer than the image) or "all" (nor centred beyond it), see
+        priors: "voc" or "coco" table of prior sizes, or fitted priors as `fitted` returns them. ratios:
+        aspect ratios per level instead of the standard ones. truncate: whole-pixel prior sizes as in Caffe
+        (True). clip: "none", "sides" (no prior longer than the image) or "all" (nor centred beyond it), see
         `make_levels`.
         """
         predictor = SeparablePredictor if blueprint.light else conv_predictor
@@ -165,7 +165,9 @@ class MultiboxHead(Head):
         offsets, logits = [], []
         for head, level, x in zip(joined, self.levels, levels, strict=True):
             widths = (level.anchors * 4, level.anchors * self.classes)
-            loc, conf = head(x).permute(0, 2, 3, 1).split(widths, dim=-1)  # (B, H, W, A * 4), (B, H, W, A * C)
+            loc, conf = (
+                head(x).permute(0, 2, 3, 1).split(widths, dim=-1)
+            )  # (B, H, W, A * 4), (B, H, W, A * C)
             offsets.append(loc.reshape(x.shape[0], -1, 4))
             logits.append(conf.reshape(x.shape[0], -1, self.classes))
         return Raw(torch.cat(offsets, dim=1), torch.cat(logits, dim=1))

@@ -21,13 +21,13 @@ def multibox_loss(
     """The training objective of SSD and FSSD for one batch.
 
     raw: offsets (B, P, 4), logits (B, P, C + 1). targets: "classes" (B, P) and "offsets" (B, P, 4), see
-    `MultiboxTargets`. negatives: background priors mined per positive, those with the largest background loss.
-    Returns "loss", its parts "loss_loc" and "loss_conf", and "positives", the number of matched priors.
+    `MultiboxTargets`. negatives: background priors mined per positive, those with the largest background
+    loss. Returns "loss", its parts "loss_loc" and "loss_conf", and "positives", the number of matched priors.
 
     Sums run over positives and mined negatives and are divided by the number of positives in the batch, as in
-    Caffe: images with objects have exactly the released loss. Views without an object, which Caffe ignores, add
-    the loss of their `negatives` hardest priors to the same sum; a batch of such views alone is divided by the
-    number of its images.
+    Caffe: images with objects have exactly the released loss. Views without an object, which Caffe ignores,
+    add the loss of their `negatives` hardest priors to the same sum; a batch of such views alone is divided
+    by the number of its images.
     """
     offsets, logits = raw
     classes = targets["classes"].long()

@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-
 from torch import Tensor
 
 from fssd.boxes import VARIANCES, to_center_size
@@ -77,10 +76,10 @@ tail (float[batch, {priors}, 4] offsets, float[batch, {priors}, {columns}] logit
 def nms_graph(
     priors: Tensor, classes: int, thresholds: Thresholds, opset: int, ir_version: int
 ) -> onnx.ModelProto:
-    """The graph from offsets (B, P, 4) and logits (B, P, classes) to `boxes` (B, K, 4), `scores` (B, K), `labels`
-    (B, K) and `count` (B,).
+    """From offsets (B, P, 4) and logits (B, P, classes) to `boxes`, `scores`, `labels` and `count`.
 
-    priors: (P, 4) xyxy pixels. classes: with background. boxes: xyxy pixels of the network's input. K:
+    priors: (P, 4) xyxy pixels. classes: with background. boxes: (B, K, 4) xyxy pixels of the
+    network's input. scores, labels: (B, K). count: (B,). K:
     `thresholds.keep`, or the number of candidates if that is less. The first `count` of an image are its
     detections, best first; after them come boxes and scores of 0 and labels of -1. Needs the package onnx.
     """

@@ -26,8 +26,8 @@ class Level(NamedTuple):
     """One map of the pyramid.
 
     rows, columns: cells. step: (x, y) pixels between cell centres. shapes: (width, height) in pixels of the
-    priors of a cell, in Caffe's order. centres: (x, y) of each prior's centre as a share of the cell; None for
-    the middle. furthest: (x, y) pixels that no centre exceeds; None for no limit.
+    priors of a cell, in Caffe's order. centres: (x, y) of each prior's centre as a share of the cell; None
+    for the middle. furthest: (x, y) pixels that no centre exceeds; None for no limit.
     """
 
     rows: int
@@ -73,7 +73,8 @@ def standard_ratios(levels: int) -> Ratios:
 def table_scale(side: float, levels: int, table: str) -> Scale:
     """The percentages of a table: the published ones at 300 and 512 px.
 
-    At other sizes level 0 keeps its pixels of 300 px and the rest spreads evenly, by Caffe's rule for the step.
+    At other sizes level 0 keeps its pixels of 300 px and the rest spreads evenly, by Caffe's rule for the
+    step.
     """
     if table not in TABLES:
         raise ConfigError(f"there is no prior table {table!r}{nearest(str(table), TABLES)}")
@@ -103,10 +104,11 @@ def make_levels(
     """The levels of a published table.
 
     cells, steps: see `Neck`. image_size: (width, height) pixels; the table is that of the square of the same
-    area. table: "voc" or "coco". ratios: per level, instead of the standard ones. truncate: cut prior sizes to
-    whole pixels as Caffe does (its prior_box layer keeps them in an int; of 300 and 512 px this touches 512).
-    clip: "none" as in Caffe; "sides" makes no prior longer than the image (torchvision); "all" also moves
-    centres that lie beyond the image onto its border (ssd.pytorch, PytorchSSD). Corners may stay outside.
+    area. table: "voc" or "coco". ratios: per level, instead of the standard ones. truncate: cut prior sizes
+    to whole pixels as Caffe does (its prior_box layer keeps them in an int; of 300 and 512 px this touches
+    512). clip: "none" as in Caffe; "sides" makes no prior longer than the image (torchvision); "all" also
+    moves centres that lie beyond the image onto its border (ssd.pytorch, PytorchSSD). Corners may stay
+    outside.
 
     Raises ConfigError for an unknown table or clip, or a list of ratios of the wrong length.
     """

@@ -20,8 +20,8 @@ THRESHOLD = 0.5  # IoU from which a prior is positive (SSD 2.2)
 class MultiboxTargets:
     """The targets of the priors of a network. Plain arrays, so that it can be sent to other processes.
 
-    priors: (P, 4) xyxy pixels of the input. shares: (P, 4) the same as shares of the image. image_size: (width,
-    height), pixels.
+    priors: (P, 4) xyxy pixels of the input. shares: (P, 4) the same as shares of the image. image_size:
+    (width, height), pixels.
     """
 
     priors: Floats
@@ -41,7 +41,8 @@ class MultiboxTargets:
         "classes": (P,) int32, 0 for background, else label + 1. "offsets": (P, 4) float32, see
         `fssd.boxes.encode`; 0 for background.
         """
-        owners = match(boxes / np.array(self.image_size * 2, np.float32), self.shares, THRESHOLD)
+        side = np.array(self.image_size * 2, np.float32)
+        owners = match((boxes / side).astype(np.float32), self.shares, THRESHOLD)
         positive = np.flatnonzero(owners >= 0)
         own = owners[positive]
         classes = np.zeros(len(owners), np.int32)
