@@ -87,7 +87,7 @@ class PlainStep:
             start = time.perf_counter()
             self.optimizer.zero_grad()
             raw = self.network(self.batch.images.contiguous().float())
-            multibox_loss(raw, self.network.priors, self.batch.targets).total.backward()
+            multibox_loss(raw, self.network.heads.priors, self.batch.targets).total.backward()
             self.optimizer.step()
             taken.append(time.perf_counter() - start)
         return taken[SKIPPED:]

@@ -16,7 +16,8 @@ import tyro
 from fssd.cli.main import COMMANDS, MODULES
 from fssd.cli.train import Train
 from fssd.config import TrainConfig
-from fssd.model.build import DESIGNS, build_model
+from fssd.model.build import build_model
+from fssd.model.designs import DESIGNS
 
 ROOT = Path(__file__).parents[1]
 CARDS = sorted((ROOT / "src" / "fssd" / "zoo").rglob("*.md"))

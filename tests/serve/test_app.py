@@ -26,7 +26,8 @@ from fssd import __version__
 from fssd.heads.multibox.priors import Level
 from fssd.inference.detector import Detector
 from fssd.model.build import build_model
-from fssd.runtimes.header import Header, Thresholds
+from fssd.heads.head import Thresholds
+from fssd.runtimes.header import Header
 from fssd.runtimes.runner import FileRunner
 from fssd.serve.app import make_app
 from fssd.serve.limits import Limits

@@ -113,7 +113,7 @@ def by_hand(scenes: Path, backbone: nn.Module) -> dict[str, Tensor]:
         for _ in range(2):
             for half in halves:
                 batch = next(half)
-                losses = multibox_loss(network(batch.images.float()), network.priors, batch.targets)
+                losses = multibox_loss(network(batch.images.float()), network.heads.priors, batch.targets)
                 (losses.total / 4).backward()
         sgd.step()
     return {name: tensor.detach() for name, tensor in network.state_dict().items()}

@@ -126,7 +126,7 @@ def _plain_training(config: TrainConfig, backbone: nn.Module) -> dict[str, Tenso
         for _ in range(config.accumulate):
             batch = next(batches)
             network.zero_grad()
-            multibox_loss(network(batch.images.float()), network.priors, batch.targets).total.backward()
+            multibox_loss(network(batch.images.float()), network.heads.priors, batch.targets).total.backward()
             for name, p in network.named_parameters():
                 if p.grad is not None:
                     gradient[name] += p.grad / config.accumulate

@@ -9,7 +9,7 @@ from torch import nn
 
 from fssd.backbones import BACKBONES
 from fssd.backbones.backbone import feature_shapes
-from fssd.data.geometry import Geometry, make_geometry
+from fssd.data.geometry import make_geometry
 from fssd.errors import ConfigError, nearest
 from fssd.heads.head import Head, HeadBlueprint
 from fssd.layers.blocks import xavier
@@ -115,8 +115,3 @@ def _three(name: str, given: Any, backbone: nn.Module, default: float) -> tuple[
     if len(numbers) != 3:
         raise ConfigError(f"{name} has {len(numbers)} numbers; it takes three, for red, green and blue")
     return numbers
-
-
-def model_geometry(name: str, **options: Any) -> Geometry:
-    """How a model's images become its input; nothing is built. Raises ConfigError as `build_model`."""
-    return make_geometry(options.get("geometry", "warp"), find_design(name, options).size)

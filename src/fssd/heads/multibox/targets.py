@@ -27,6 +27,7 @@ class MultiboxTargets:
     priors: Floats
     shares: Floats
     image_size: tuple[int, int]
+    threshold: float = THRESHOLD
 
     @classmethod
     def of_levels(cls, levels: tuple[Level, ...], image_size: tuple[int, int]) -> MultiboxTargets:
@@ -42,7 +43,7 @@ class MultiboxTargets:
         `fssd.boxes.encode`; 0 for background.
         """
         side = np.array(self.image_size * 2, np.float32)
-        owners = match((boxes / side).astype(np.float32), self.shares, THRESHOLD)
+        owners = match((boxes / side).astype(np.float32), self.shares, self.threshold)
         positive = np.flatnonzero(owners >= 0)
         own = owners[positive]
         classes = np.zeros(len(owners), np.int32)
