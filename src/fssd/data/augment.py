@@ -187,7 +187,7 @@ def _cut_out(image: Image, steps: Augmentation, geometry: Geometry) -> Image:
 
 
 def _distorted_region(image: Image, region: Crop, distort: Distort | None) -> Image:
-    """The part `region` of the distorted image; cut at multiples of COLUMN_BLOCK (see there), then trimmed."""
+    """The part `region` of the distorted image, cut at multiples of COLUMN_BLOCK (see there) and trimmed."""
     x1, y1, x2, y2 = region
     if distort is None:
         return image[y1:y2, x1:x2]
