@@ -22,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from fssd.atomic import atomic_write, make_folder
 from fssd.config import TrainConfig, resolve, to_values
 from fssd.data.geometry import Warp
-from fssd.data.loader import Batch, BatchPlaces, Views, training_batches
+from fssd.data.loader import Batch, BatchPositions, Views, training_batches
 from fssd.data.sample import DataSet
 from fssd.data.source import open_data, print_left_out, require_usable
 from fssd.errors import ConfigError, TrainingError
@@ -254,14 +254,14 @@ class _Run:
         )
         if self.place.is_first:
             draw_batches(self.out, views)
-        places = BatchPlaces(
+        positions = BatchPositions(
             start * config.accumulate,
             self.total * config.accumulate,
             config.batch_size,
             self.place.rank,
             self.place.world,
         )
-        return training_batches(views, places, config.workers, pin=self.device.type == "cuda")
+        return training_batches(views, positions, config.workers, pin=self.device.type == "cuda")
 
     def _parallel(self) -> torch.nn.Module:
         if self.place.world == 1:
