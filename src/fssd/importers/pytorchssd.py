@@ -17,7 +17,7 @@ from fssd.necks.necks import VGG_SOURCES
 from fssd.necks.pyramid import PYRAMIDS
 from fssd.weights.pretrained import VGG_PLACES
 
-ORIGIN = "lzx1413/PytorchSSD or dlyldxwl/fssd.pytorch"
+ORIGIN = "the FSSD of lzx1413/PytorchSSD or dlyldxwl/fssd.pytorch"
 
 # Files from before PyTorch 0.4.1 do not count batches. So many make the running statistics count as settled.
 SETTLED = 100_000
