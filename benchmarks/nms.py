@@ -18,17 +18,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from fssd.export.tail import append_nms
 
 from fssd.bench.comparison import line, milliseconds, write_figures
 from fssd.bench.measure import use_threads
 from fssd.bench.timing import ratio, spread, take_turns
 from fssd.boxes import VARIANCES, to_center_size
-from fssd.export.tail import append_nms
-from fssd.heads.multibox.decode import detect
-from fssd.model.build import build_model
-from fssd.heads.multibox.raw import Raw
-from fssd.model.network import Network
 from fssd.heads.head import Thresholds
+from fssd.heads.multibox.decode import detect
+from fssd.heads.multibox.raw import Raw
+from fssd.model.build import build_model
+from fssd.model.network import Network
 from fssd.runtimes.packages import require
 
 CLASSES = 20

@@ -33,7 +33,7 @@ from fssd.bench.timing import Spread, ratio, spread
 from fssd.cli.train import parse_options
 from fssd.config import TrainConfig, load_config, with_values
 from fssd.data.geometry import Warp
-from fssd.data.loader import Batch, BatchPlaces, Views, training_batches
+from fssd.data.loader import Batch, BatchPositions, Views, training_batches
 from fssd.data.scenes import make_scenes
 from fssd.data.source import open_data
 from fssd.heads.multibox.loss import multibox_loss
@@ -116,14 +116,14 @@ class FssdLoop:
         return [config.batch_size / rate for rate in rates[SKIPPED : SKIPPED + steps]]
 
 
-def _endless(views: Views, places: BatchPlaces, workers: int, pin: bool = False) -> Iterator[Batch]:
+def _endless(views: Views, positions: BatchPositions, workers: int, pin: bool = False) -> Iterator[Batch]:
     """In place of `training_batches`: the first batch again and again."""
     del workers, pin
-    return itertools.repeat(_load_first(views, places.batch_size))
+    return itertools.repeat(_load_first(views, positions.batch_size))
 
 
 def _load_first(views: Views, size: int) -> Batch:
-    return next(training_batches(views, BatchPlaces(0, 1, size), workers=0))
+    return next(training_batches(views, BatchPositions(0, 1, size), workers=0))
 
 
 def first_batch(config: TrainConfig) -> Batch:

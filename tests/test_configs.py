@@ -55,6 +55,7 @@ def test_every_model_has_every_data_set() -> None:
         ("fssd300-plus-coco", "ssd", 5e-4, 2, (80, 120, 160), 160),
         ("fssd512-coco", "backbone", 1e-3, 1, (280, 320, 360), 380),
         ("fssd300-plus-voc0712-coco", "ssd", 1e-4, 2, (40, 60, 80), 80),
+        ("fssd512-plus-voc07pp12-coco", "ssd", 1e-4, 2, (40, 60, 80), 80),
         ("fssd300-voc0712-coco", "model", 1e-4, 1, (40, 60, 80), 80),
     ],
 )

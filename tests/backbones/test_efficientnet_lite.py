@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fssd.backbones.efficientnet_lite import EfficientNetLite0, SameConv2d, same_padding
 from fssd.backbones.backbone import feature_shapes
+from fssd.backbones.efficientnet_lite import EfficientNetLite0, SameConv2d, same_padding
 from fssd.model.build import build_model
 from fssd.weights.pretrained import load_backbone
 
@@ -188,7 +188,9 @@ def test_both_lite_models_share_backbone_and_priors() -> None:
     assert type(fssd.backbone) is type(ssd.backbone)
     # the table of small objects: 7 % of 300 px, cut to whole pixels
     assert [level.min_size for level in ssd.heads.levels] == [21, 45, 99, 153, 207, 261]
-    assert [level.step for level in ssd.heads.levels] == pytest.approx([300 / n for n in (38, 19, 10, 5, 3, 1)])
+    assert [level.step for level in ssd.heads.levels] == pytest.approx(
+        [300 / n for n in (38, 19, 10, 5, 3, 1)]
+    )
 
 
 def test_ssd_lite_predicts_from_the_maps_themselves() -> None:

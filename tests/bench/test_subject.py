@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-
 from fssd.bench.exported import export_unchecked
+
 from fssd.bench.subject import open_subject
 from fssd.data.scenes import CLASSES
 from fssd.errors import CheckpointError, ConfigError

@@ -21,9 +21,9 @@ from fssd.export import images as pictures
 from fssd.export import write
 from fssd.export.images import make_pictures
 from fssd.export.write import SUFFIXES, Trial, export_model
+from fssd.heads.head import Thresholds
 from fssd.inference.detections import Detections
 from fssd.inference.detector import Detector
-from fssd.heads.head import Thresholds
 from fssd.runtimes.runner import NetworkRunner
 
 onnx = pytest.importorskip("onnx", reason='needs onnx: pip install "fssd[export]"')

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fssd.errors import ConfigError
 from fssd.backbones.backbone import feature_shapes
+from fssd.errors import ConfigError
 from fssd.model.build import build_model
 from fssd.model.designs import DESIGNS
 from fssd.model.network import Network

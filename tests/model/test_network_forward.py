@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fssd.model.build import build_model
 from fssd.heads.multibox.raw import Raw
+from fssd.model.build import build_model
 from fssd.model.network import Network, channels_last
 
 CLASSES = 3  # without background

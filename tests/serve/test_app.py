@@ -23,10 +23,10 @@ from PIL import Image as Pillow
 from torch import nn
 
 from fssd import __version__
+from fssd.heads.head import Thresholds
 from fssd.heads.multibox.priors import Level
 from fssd.inference.detector import Detector
 from fssd.model.build import build_model
-from fssd.heads.head import Thresholds
 from fssd.runtimes.header import Header
 from fssd.runtimes.runner import FileRunner
 from fssd.serve.app import make_app

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from fssd.data.geometry import Warp
-from fssd.data.loader import BatchPlaces, Views, training_batches
+from fssd.data.loader import BatchPositions, Views, training_batches
 from fssd.data.source import open_data
 from fssd.heads.multibox.loss import multibox_loss
 from fssd.model.build import build_model
@@ -102,7 +102,7 @@ def by_hand(scenes: Path, backbone: nn.Module) -> dict[str, Tensor]:
             "fssd300-vgg16", len(data.classes), backbone=backbone, norm="none", sources=["fine"]
         )
     views = Views(data, Warp((300, 300)), 6, "none", True)
-    halves = [training_batches(views, BatchPlaces(0, 6, 1, rank, 2), 0) for rank in range(2)]
+    halves = [training_batches(views, BatchPositions(0, 6, 1, rank, 2), 0) for rank in range(2)]
     weights = [p for name, p in network.named_parameters() if not name.endswith("bias")]
     biases = [p for name, p in network.named_parameters() if name.endswith("bias")]
     sgd = torch.optim.SGD(

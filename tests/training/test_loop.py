@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from fssd.config import TrainConfig, load_config, resolve
 from fssd.data.geometry import Warp
-from fssd.data.loader import BatchPlaces, Views, training_batches
+from fssd.data.loader import BatchPositions, Views, training_batches
 from fssd.data.source import open_data
 from fssd.errors import ConfigError, DataError, FssdError, TrainingError
 from fssd.evaluation.evaluate import Report
@@ -119,7 +119,7 @@ def _plain_training(config: TrainConfig, backbone: nn.Module) -> dict[str, Tenso
         network = build_model(config.model, len(data.classes), backbone=backbone, **config.options)
     views = Views(data, Warp((300, 300)), config.seed, "none", True)
     stop = (config.iterations or 0) * config.accumulate
-    batches = training_batches(views, BatchPlaces(0, stop, config.batch_size), 0)
+    batches = training_batches(views, BatchPositions(0, stop, config.batch_size), 0)
     speed = {name: torch.zeros_like(p) for name, p in network.named_parameters()}
     for _ in range(config.iterations or 0):
         gradient = {name: torch.zeros_like(p) for name, p in network.named_parameters()}
@@ -335,7 +335,7 @@ def test_loss_that_is_not_finite_names_the_culprits(
     assert str(config.out / "nonfinite-0.safetensors") in message
 
     views = Views(open_data(scenes, "train"), Warp((300, 300)), 0, "none", True)
-    (batch,) = training_batches(views, BatchPlaces(iteration, iteration + 1, 2), 0)
+    (batch,) = training_batches(views, BatchPositions(iteration, iteration + 1, 2), 0)
     assert facts["names"] == batch.names
     assert all(name in message for name in batch.names)
     assert torch.equal(tensors["images"], batch.images)

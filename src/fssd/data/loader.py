@@ -1,4 +1,4 @@
-"""Batches for training: an endless, seeded order of images that any number of workers makes alike."""
+"""Batches for training: an endless, seeded order of images, identical for any number of workers."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from fssd.errors import DataError, ImageError
 
 
 class Views(Dataset[Any]):
-    """Augmented views of a data set, by *place*: place s is image s % N of pass s // N, each shuffled anew.
+    """Augmented views of a data set, by position: p is image p % N of pass p // N. Each pass is shuffled.
 
-    What a place holds depends on the seed alone, not on the process that makes it or on what came before.
+    A view depends on the seed and its position alone, not on the process that makes it or on earlier views.
     """
 
     def __init__(
@@ -44,15 +44,15 @@ class Views(Dataset[Any]):
         self.jpeg = jpeg
         self.crowds = crowds
 
-    def __getitem__(self, place: int) -> Sample | DataError:
+    def __getitem__(self, position: int) -> Sample | DataError:
         try:
-            return self._view(place)
+            return self._view(position)
         except DataError as error:
-            return error  # raised by `batches`: torch would bury it in a traceback from another process
+            return error  # `_raise_errors` raises it: torch would bury it in a traceback from another process
 
-    def _view(self, place: int) -> Sample:
-        epoch, position = divmod(place, len(self.dataset))
-        index = int(_order(self.seed, epoch, len(self.dataset))[position])
+    def _view(self, position: int) -> Sample:
+        epoch, rank = divmod(position, len(self.dataset))
+        index = int(_order(self.seed, epoch, len(self.dataset))[rank])
         sample = load_sample(self.dataset.records[index], self.difficult, self.crowds)
         if self.recipe == "none":
             return resize(sample, self.geometry)
@@ -73,7 +73,7 @@ def load_sample(record: Record, difficult: bool = True, crowds: bool = False) ->
 
 
 def read_fitting(record: Record) -> Image:
-    """The decoded image of a record. Raises ImageError, also if its size is not what its labels say."""
+    """The decoded image of a record. Raises ImageError, also if its size is not what its labels state."""
     image = read_image(record.path)
     height, width = image.shape[:2]
     if record.width is not None and (record.width, record.height) != (width, height):
@@ -91,8 +91,8 @@ def _order(seed: int, epoch: int, count: int) -> np.ndarray:
     return np.random.default_rng((1, seed, epoch)).permutation(count)
 
 
-class BatchPlaces(Sampler[list[int]]):
-    """The places of each batch from `start` up to `stop` (batch numbers), for one of `world` processes."""
+class BatchPositions(Sampler[list[int]]):
+    """The positions of each batch from `start` up to `stop` (batch numbers), for one of `world` processes."""
 
     def __init__(self, start: int, stop: int, batch_size: int, rank: int = 0, world: int = 1) -> None:
         self.start, self.stop = start, stop
@@ -114,33 +114,33 @@ class Examples(Dataset[Any]):
         self.views = views
         self.make_targets = make_targets
 
-    def __getitem__(self, place: int) -> Example | DataError:
-        sample = self.views[place]
+    def __getitem__(self, position: int) -> Example | DataError:
+        sample = self.views[position]
         return sample if isinstance(sample, DataError) else make_example(sample, self.make_targets)
 
 
 def training_batches(
-    examples: Examples, places: BatchPlaces, workers: int, pin: bool = False
+    examples: Examples, positions: BatchPositions, workers: int, pin: bool = False
 ) -> Iterator[Batch]:
-    """The batches of `places`; workers: processes that make them, 0 for none beside this one.
+    """The batches at `positions`; workers: processes that make them, 0 to make them in this one.
 
-    Raises ImageError for a picture that cannot be read.
+    Raises ImageError for an image that cannot be read.
     """
     loader: DataLoader[Any] = DataLoader(
         examples,
-        batch_sampler=places,
+        batch_sampler=positions,
         num_workers=workers,
         collate_fn=collate,
         worker_init_fn=_start_worker,
         prefetch_factor=4 if workers else None,
-        generator=torch.Generator(),  # else the seeds of the workers are drawn from the caller's
+        generator=torch.Generator(),  # else seeding the workers would advance the caller's generator
         pin_memory=pin,
     )
     yield from _raise_errors(loader)
 
 
 def _start_worker(_: int) -> None:
-    # Each worker is one of several processes already; OpenCV's own threads would fight with them.
+    # The workers are processes already; threads in each would compete with the others for the cores.
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
 
@@ -190,9 +190,9 @@ def _stack_pictures(rows: list[Picture | DataError]) -> PictureBatch | DataError
 
 
 def _started(loader: DataLoader[Any]) -> Iterator[Any]:
-    """The loader's iterator, its workers started while OpenCV holds no threads.
+    """The loader's iterator, its workers started while OpenCV's thread pool does not exist.
 
-    A worker is forked, and one that inherits OpenCV's pool without its threads hangs when it touches it.
+    A forked worker inherits the pool but not its threads, and hangs when it uses it.
     """
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)  # ends the pool

@@ -1,4 +1,4 @@
-"""The values that travel from label files to the network: Record (not decoded) and Sample (decoded)."""
+"""An image and its labels on the way from files to the network: Record (not decoded), Sample (decoded)."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ Severity = Literal["error", "warning"]
 class Problem:
     """One finding about a data set.
 
-    severity: "error" makes the image unusable; "warning" is repaired (a box is clipped) or only odd.
-    file: the file that holds the fault. place: line, object, row or json key in it, "" for the whole file.
+    severity: "error" makes the image unusable; "warning" is repaired (a box is clipped) or harmless.
+    file: the file that holds the fault. place: where in it: a line, object, row, json key; "" for all of it.
     """
 
     severity: Severity
@@ -59,9 +59,9 @@ class Record:
 
 @dataclass(frozen=True)
 class DataSet:
-    """Class names and records of one split; `problems` is what the reader found on the way.
+    """Class names and records of one split, and the problems that the reader found.
 
-    A record with an error is not in `records`; its error is in `problems`.
+    An image with an error is not in `records`; its error is in `problems`.
     """
 
     classes: tuple[str, ...]

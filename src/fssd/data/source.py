@@ -1,4 +1,4 @@
-"""One way in: a path, whatever the format, becomes a DataSet.
+"""Opens a data set of any format: a path becomes a DataSet.
 
 A path is a VOC folder or VOCdevkit, a COCO folder or json file, a YOLO folder or its data.yaml, or a YAML
 that joins several of these, selects and orders classes, and renames them (paths are relative to the YAML):
@@ -30,7 +30,7 @@ from fssd.errors import ConfigError, DataError, ImageError, LabelError, nearest
 
 @dataclass(frozen=True)
 class _Part:
-    """One entry of `sources`; splits is None where the split asked for is passed on as it is."""
+    """One entry of `sources`; with splits None, the name of a split is passed on unchanged."""
 
     path: Path
     splits: dict[str, str | None] | None
@@ -48,10 +48,10 @@ class _Joined:
 def open_data(path: Path | str, split: str | None = None, classes: Sequence[str] | None = None) -> DataSet:
     """Records and problems of one split of any known source; images are not decoded.
 
-    split: as the source names it, `+` joins several, None takes every image there is.
+    split: as the source names it, `+` joins several, None takes all images.
     classes: names in order, such as those of a trained model: labels are matched by name, and an image with
     an object of another class is an error. By default the source's own names.
-    Raises DataError when the source, the split or a class name is not there or the split is empty, and
+    Raises DataError when the source, the split or a class name is missing or the split is empty, and
     ConfigError for an unknown key in a YAML. Faults of single images are in `problems`: see require_usable.
     """
     reader, root = find_reader(Path(path))
@@ -80,9 +80,9 @@ def find_reader(path: Path) -> tuple[Reader, Path]:
 
 
 def require_usable(data: DataSet, bad_share: float = 0.0) -> None:
-    """Raise the first error of a data set when more than `bad_share` (0 to 1) of its images have one.
+    """Raise the first error of a data set if more than `bad_share` (0 to 1) of its images have one.
 
-    Raises ImageError, LabelError or DataError with file, place and reason; DataError when nothing is left.
+    Raises ImageError, LabelError or DataError with file, place and reason; DataError if no image is left.
     """
     errors = [problem for problem in data.problems if problem.severity == "error"]
     total = int(data.facts.get("images", len(data) + len(errors)))
@@ -95,7 +95,7 @@ def require_usable(data: DataSet, bad_share: float = 0.0) -> None:
 
 
 def print_left_out(data: DataSet) -> None:
-    """Name on stderr every image that is left out because of an error."""
+    """Print every image that is left out, with its error, to stderr."""
     for problem in data.problems:
         if problem.severity == "error":
             print(f"left out: {problem_error(problem)}", file=sys.stderr)
@@ -151,7 +151,7 @@ def _find_joined(path: Path) -> Path | None:
 def _joined_splits(file: Path) -> tuple[str, ...]:
     parts = _read_joined(file).parts
     named = [tuple(part.splits) for part in parts if part.splits is not None]
-    # Names that the YAML gives stand for all sources; a source's own would list the same images again.
+    # If the YAML names splits, only those count: the sources' own names would list the same images again.
     groups = named or [list_splits(part.path) for part in parts]
     return tuple(dict.fromkeys(name for group in groups for name in group))
 
@@ -169,7 +169,7 @@ def _open_joined(file: Path, split: str | None, classes: Sequence[str] | None) -
         asked = _asked(part, split)
         opened = [open_data(part.path, name) for name in asked]
         sets += opened
-        # The classes of a source that has no part in this split count too: they are the same in all splits.
+        # A source without this split contributes its classes all the same: splits must agree on them.
         groups += [data.classes for data in opened] or [_classes(part.path)]
     known = join_classes(groups, {})
     for name in joined.renames:
@@ -185,7 +185,7 @@ def _open_joined(file: Path, split: str | None, classes: Sequence[str] | None) -
 
 
 def _asked(part: _Part, split: str | None) -> tuple[str | None, ...]:
-    """The one split to ask of a part, in its own names; none where it has nothing for this split."""
+    """The split to read from a part, in its own names; () if the part has none for this split."""
     if part.splits is None:
         return (split,)
     names = list(part.splits) if split is None else [name.strip() for name in split.split("+")]

@@ -62,6 +62,12 @@ def import_pth(
         foreign = Foreign(file, origin, tensors)
         if foreign.has(prefix):
             return read(foreign, wanted)
+    if foreign.has("base.") and foreign.has("L2Norm."):
+        raise CheckpointError(
+            f"{file}: holds an SSD of lzx1413/PytorchSSD, whose L2Norm works in place: its layers after"
+            " conv4_3 were trained on the normalised map, which no network here computes; import an SSD of"
+            " amdegroot/ssd.pytorch or Caffe instead"
+        )
     for prefix, origin in BACKBONES.items():
         foreign = Foreign(file, origin, tensors)
         if foreign.has(prefix):

@@ -16,7 +16,7 @@ from fssd.necks.extras import fssd_extras
 from fssd.necks.fssd import PORT_RATIOS, VGG_SOURCES
 from fssd.necks.pyramid import pyramid_rows
 
-ORIGIN = "lzx1413/PytorchSSD or dlyldxwl/fssd.pytorch"
+ORIGIN = "the FSSD of lzx1413/PytorchSSD or dlyldxwl/fssd.pytorch"
 
 # Files from before PyTorch 0.4.1 do not count batches. So many make the running statistics count as settled.
 SETTLED = 100_000

@@ -19,7 +19,7 @@ import torch
 
 from fssd.config import TrainConfig, resolve
 from fssd.data.batch import Batch
-from fssd.data.loader import BatchPlaces, Examples, Views, training_batches
+from fssd.data.loader import BatchPositions, Examples, Views, training_batches
 from fssd.data.sample import DataSet
 from fssd.data.source import open_data, print_left_out, require_usable
 from fssd.evaluation.evaluate import Report, check_measurable, evaluate_detections
@@ -235,7 +235,7 @@ class _Run:
         )
         if self.place.is_first:
             draw_batches(self.folder.path, views)
-        places = BatchPlaces(
+        positions = BatchPositions(
             start * config.accumulate,
             self.total * config.accumulate,
             config.batch_size,
@@ -243,7 +243,7 @@ class _Run:
             self.place.world,
         )
         examples = Examples(views, self.network.heads.targets)
-        return training_batches(examples, places, config.workers, pin=self.device.type == "cuda")
+        return training_batches(examples, positions, config.workers, pin=self.device.type == "cuda")
 
     def _evaluate(self, done: int, log: RunLog | None) -> None:
         """Measure on the validation split and keep the model if it is the best so far."""

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from fssd.boxes import decode, encode
 from fssd.heads.multibox.decode import detect, fetch, least_lead
-from fssd.model.build import build_model
 from fssd.heads.multibox.raw import Raw
+from fssd.model.build import build_model
 
 # --- Plain loop ---------------------------------------------------------------------------------------------
 

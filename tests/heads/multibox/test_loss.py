@@ -39,6 +39,7 @@ def losses_of(
     terms = multibox_loss(raw, stacked, **settings)
     return Losses(*(terms[name] for name in ("loss", "loss_loc", "loss_conf", "positives")))
 
+
 # --- Caffe's loss, one number after the other ---------------------------------------------------------------
 
 Box = list[float]

@@ -15,6 +15,7 @@ from fssd.heads.multibox import match as module
 def match(boxes: Tensor, priors: Tensor, threshold: float = 0.5) -> Tensor:
     return torch.from_numpy(module.match(boxes.numpy(), priors.numpy(), threshold))
 
+
 # --- Caffe's two steps, one pair after the other ------------------------------------------------------------
 
 

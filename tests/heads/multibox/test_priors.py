@@ -54,7 +54,9 @@ def make_levels(family: str, size: int, table: str = "voc", **settings: Any) -> 
         steps = FLOAT_STEPS300 if size == 300 else STEPS512
     if (family, size, table) == ("fssd", 512, "coco"):
         table = "voc"  # what the neck says of it, see tests/necks/test_fssd.py
-    return module.make_levels([(n, n) for n in maps], [(s, s) for s in steps], (size, size), table, **settings)
+    return module.make_levels(
+        [(n, n) for n in maps], [(s, s) for s in steps], (size, size), table, **settings
+    )
 
 
 def plain_priors(
@@ -262,13 +264,17 @@ def test_unknown_clip_names_the_nearest() -> None:
 def test_other_sizes_keep_the_finest_pixels_and_spread_the_rest() -> None:
     # 416 px, 6 levels: 21 and 45 px are 5 and 11 %; (90 - 11) / 4 = 19.75, cut to 19 as Caffe's scripts do.
     assert table_scale(416, 6, "coco") == ((5, 11), 11, 19)
-    levels = module.make_levels([(52, 52), (26, 26), (13, 13), (7, 7), (4, 4), (2, 2)], [(8, 8)] * 6, (416, 416), "coco")
+    levels = module.make_levels(
+        [(52, 52), (26, 26), (13, 13), (7, 7), (4, 4), (2, 2)], [(8, 8)] * 6, (416, 416), "coco"
+    )
     # 5, 11, 30, 49, 68, 87 % of 416 px, whole pixels.
     assert [level.shapes[0][0] for level in levels] == [20, 45, 124, 203, 282, 361]
 
 
 def test_a_rectangle_takes_the_table_of_the_square_of_its_area() -> None:
-    wide = module.make_levels([(16, 36)], [(16, 16)], (400, 225), "voc", ratios=((2.0,),))  # 400 * 225 = 300^2
+    wide = module.make_levels(
+        [(16, 36)], [(16, 16)], (400, 225), "voc", ratios=((2.0,),)
+    )  # 400 * 225 = 300^2
     square = module.make_levels([(16, 36)], [(16, 16)], (300, 300), "voc", ratios=((2.0,),))
     assert wide[0].shapes == square[0].shapes
     clipped = module.make_levels([(1, 1)], [(400, 225)], (400, 225), "voc", ratios=((9.0,),), clip="sides")
@@ -304,6 +310,9 @@ def test_levels_of_files_of_version_0_1() -> None:
 
 
 def test_levels_come_back_from_json() -> None:
-    for levels in (make_levels("ssd", 300, clip="all"), (Level(1, 2, (3.0, 4.0), ((5.0, 6.0),), ((0.2, 0.3),)),)):
+    for levels in (
+        make_levels("ssd", 300, clip="all"),
+        (Level(1, 2, (3.0, 4.0), ((5.0, 6.0),), ((0.2, 0.3),)),),
+    ):
         rows = json.loads(json.dumps([level._asdict() for level in levels]))
         assert tuple(module.read_level(row) for row in rows) == levels

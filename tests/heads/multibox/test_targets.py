@@ -18,7 +18,9 @@ from fssd.heads.multibox.raw import Raw
 from fssd.heads.multibox.targets import MultiboxTargets
 from fssd.model.build import build_model
 
-_spec = importlib.util.spec_from_file_location("reference_loss", Path(__file__).with_name("reference_loss.py"))
+_spec = importlib.util.spec_from_file_location(
+    "reference_loss", Path(__file__).with_name("reference_loss.py")
+)
 assert _spec is not None and _spec.loader is not None
 reference = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(reference)

@@ -23,12 +23,12 @@ Id = int | str
 def read_coco(
     json_file: Path | str, images_dir: Path | str | None = None, classes: Sequence[str] | None = None
 ) -> DataSet:
-    """The images of a json file with their boxes, without opening an image.
+    """The images of a json file with their boxes; no image is opened.
 
-    images_dir: the folder that `file_name` is relative to; by default looked for as `find_images_dir` does.
+    images_dir: the folder that `file_name` is relative to; by default `find_images_dir` finds it.
     classes: class names in order; by default all categories in the order of their ids.
     facts: category_ids (per class its COCO id, None for a class the file does not know), annotation_file.
-    Raises DataError when the file is missing, not json, or lacks images, annotations or categories.
+    Raises DataError if the file is missing, not json, or lacks images, annotations or categories.
     """
     file = Path(json_file)
     content = _load(file)
@@ -81,7 +81,7 @@ def split_name(json_file: Path) -> str:
 def match_split(split: str, known: Sequence[str], file: Path) -> str:
     """The split of that name, or the only one that begins with it: `train` finds train2017.
 
-    Raises DataError, naming `file`, when there is none or more than one.
+    Raises DataError, naming `file`, if there is none or more than one.
     """
     if split in known:
         return split
@@ -170,7 +170,7 @@ def _image_fault(row: Any, known: dict[Id, Row]) -> str:
 def _objects(
     rows: Sequence[Row], images: dict[Id, Row], categories: dict[Id, str], file: Path
 ) -> tuple[dict[Id, list[LabelledObject]], list[Problem], set[Id]]:
-    """The objects of each image id, the problems found, and the ids of images that one of them spoils."""
+    """The objects of each image id, the problems, and the ids of images that a problem makes unusable."""
     objects: dict[Id, list[LabelledObject]] = {}
     problems: list[Problem] = []
     spoilt: set[Id] = set()
@@ -198,7 +198,7 @@ def _object(row: Row, categories: dict[Id, str], place: str) -> LabelledObject:
 
 
 def _owner(row: Any) -> Id | None:
-    """The image id of an annotation, as far as it has one."""
+    """The image id of an annotation, or None."""
     owner = row.get("image_id") if isinstance(row, dict) else None
     return owner if isinstance(owner, (int, str)) else None
 
