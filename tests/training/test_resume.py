@@ -21,7 +21,7 @@ from torch import nn
 from fssd.config import Amp, TrainConfig, load_config, to_values
 from fssd.data.scenes import make_scenes
 from fssd.errors import CheckpointError, ConfigError
-from fssd.training import loop
+from fssd.heads.multibox.head import MultiboxHead
 from fssd.training.loop import train
 from fssd.training.state import require_same
 from fssd.weights.checkpoint import read_tensors
@@ -170,7 +170,7 @@ def test_stopped_anywhere(
     out = config.out
     assert out is not None
     count = 0
-    real = loop.multibox_loss
+    real = MultiboxHead.loss
 
     def stop(*arguments: Any) -> Any:
         nonlocal count
@@ -180,7 +180,7 @@ def test_stopped_anywhere(
         return real(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "multibox_loss", stop)
+        patch.setattr(MultiboxHead, "loss", stop)
         with pytest.raises(KeyboardInterrupt):
             train(config, backbone=tiny_backbone())
     try:
