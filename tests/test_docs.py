@@ -69,7 +69,7 @@ def test_commands_parse(line: str) -> None:
 
 def test_every_verb_has_a_module_and_every_module_a_verb() -> None:
     modules = {path.stem for path in (ROOT / "src" / "fssd" / "cli").glob("*.py")}
-    assert {MODULES.get(verb, verb) for verb in COMMANDS} == modules - {"__init__", "main"}
+    assert {MODULES.get(verb, verb) for verb in COMMANDS} == modules - {"__init__", "main", "options"}
 
 
 def test_python_examples_for_backbones_run() -> None:

@@ -26,7 +26,10 @@ def give_flags(monkeypatch: pytest.MonkeyPatch, **flags: bool) -> None:
     ("flags", "wanted"),
     [
         ({"avx2": True}, "off"),
-        ({"avx2": True, "avx512_f": True, "avx512_vnni": True, "avx512_bf16": False, "amx_bf16": False}, "off"),
+        (
+            {"avx2": True, "avx512_f": True, "avx512_vnni": True, "avx512_bf16": False, "amx_bf16": False},
+            "off",
+        ),
         ({"avx512_bf16": True, "amx_bf16": False}, "bf16"),
         ({"avx512_bf16": True, "amx_bf16": True}, "bf16"),
         ({"amx_tile": True, "amx_int8": True}, "off"),

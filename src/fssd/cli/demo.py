@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
+from fssd.cli.options import parse
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Demo:
 
 def run(arguments: list[str]) -> int:
     """Run the demonstration."""
-    command = tyro.cli(Demo, prog="fssd demo", args=arguments)
+    command = parse(Demo, arguments)
     from fssd.demo.tour import demo
 
     demo(command.out, iterations=command.iterations, scenes=command.scenes)

@@ -1,7 +1,8 @@
 """One way in: a path, whatever the format, becomes a DataSet.
 
 A path is a VOC folder or VOCdevkit, a COCO folder or json file, a YOLO folder or its data.yaml, or a YAML
-that joins several of these, selects and orders classes, and renames them (paths are relative to the YAML):
+that joins several of these, selects and orders classes, and renames them. Its paths are relative to the YAML,
+or else to the working directory; "voc0712" is the name of a packaged one:
 
     classes: [dog, cat, person]
     map: {puppy: dog, kitten: cat}
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from fssd.config import packaged
 from fssd.data.decode import IMAGE_EXTENSIONS
 from fssd.data.formats import coco, voc, yolo
 from fssd.data.join import join_classes, join_sets, match_classes
@@ -89,6 +91,8 @@ def recognise(path: Path) -> tuple[Format, Path]:
     if path.is_file():
         return _recognise_file(path)
     if not path.is_dir():
+        if file := packaged("data").get(str(path)):
+            return _recognise_file(file)
         raise DataError("there is no such file or folder", file=path)
     if voc.find_voc(path):
         return "voc", path
@@ -181,7 +185,11 @@ def _read_part(entry: Any, place: str, file: Path) -> _Part:
     if not isinstance(entry, dict) or not isinstance(entry.get("data"), str):
         raise DataError("needs `data:`, the path of a data set", file=file, place=place)
     _refuse_unknown(entry, ("data", "split"), file, place)
-    path = file.parent / entry["data"]
+    paths = [folder / entry["data"] for folder in (file.parent, Path())]
+    path = next((path for path in paths if path.exists()), None)
+    if path is None:
+        reason = f"there is no {entry['data']}, neither beside this file nor in the working directory"
+        raise DataError(reason, file=file, place=place)
     if recognise(path)[0] == "joined":
         raise DataError(f"{path} joins sources itself; list those here instead", file=file, place=place)
     splits = entry.get("split")

@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fssd.config import Metric
 from fssd.data.sample import DataSet
-from fssd.evaluation.evaluate import Metric, of_classes, uncounted
+from fssd.evaluation.evaluate import of_classes, uncounted
 from fssd.evaluation.pairing import Bools, Floats, Ints, judge
 from fssd.evaluation.voc_ap import ELEVEN_RECALLS, voc_average_precision
 from fssd.inference.detections import Detections

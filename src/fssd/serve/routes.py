@@ -160,7 +160,7 @@ async def _look_at_body(
     start = time.perf_counter()
     png = await service.pipeline.draw(uploads[0].data, looked)
     seconds = time.perf_counter() - start
-    service.metrics.stage_seconds.observe(seconds, "draw")
+    service.metrics.stage_seconds.labels("draw").observe(seconds)
     return replace(looked, seconds={**looked.seconds, "draw": seconds}), png
 
 
@@ -181,7 +181,7 @@ async def _entry(service: Service, upload: Upload, ask: Ask) -> dict[str, Any]:
     try:
         looked = await _look(service, upload, ask)
     except RequestError as refusal:
-        service.metrics.errors.add(refusal.code)
+        service.metrics.refuse(refusal.code)
         return {"file": upload.name, **refusal.body()}
     seconds = {**looked.seconds, "total": sum(looked.seconds.values())}
     return {

@@ -13,7 +13,7 @@ from fssd.inference.draw import class_colour
 from fssd.runtimes.header import Thresholds
 from fssd.runtimes.runner import FileRunner
 from fssd.serve.limits import Gate, Limits
-from fssd.serve.metrics import Gauge, Metrics
+from fssd.serve.metrics import Metrics
 from fssd.serve.pipeline import Ask, Looked, Pipeline
 from fssd.serve.refusals import RequestError
 from fssd.zoo.models import PHOTOS
@@ -56,11 +56,10 @@ class Service:
         if settings.score < self.least_score:
             raise ConfigError(f"this file has NMS inside, for scores above {self.least_score}; raise --score")
         self.most = settings.most if inside is None else min(settings.most, inside.keep)
-        self.metrics.gauges += [
-            Gauge("fssd_queue_images", "Images taken on and not yet answered.", lambda: self.gate.images),
-            Gauge("fssd_queue_limit", "Images taken on at most.", lambda: self.limits.queue),
-            Gauge("fssd_body_bytes", "Bytes of bodies held in memory.", lambda: self.gate.bytes),
-        ]
+        gauge = self.metrics.gauge
+        gauge("fssd_queue_images", "Images taken on and not yet answered.", lambda: self.gate.images)
+        gauge("fssd_queue_limit", "Images taken on at most.", lambda: self.limits.queue)
+        gauge("fssd_body_bytes", "Bytes of bodies held in memory.", lambda: self.gate.bytes)
 
     def ask(self, score: float | None, most: int | None) -> Ask:
         """What a request asks for, the defaults filled in. Raises RequestError where the model cannot."""
@@ -74,12 +73,12 @@ class Service:
 
     def count(self, looked: Looked) -> None:
         """Take an image that was looked at into the metrics."""
-        self.metrics.images.add()
+        self.metrics.images.inc()
         self.metrics.batch_images.observe(looked.batch)
         for stage, seconds in looked.seconds.items():
-            self.metrics.stage_seconds.observe(seconds, stage)
+            self.metrics.stage_seconds.labels(stage).observe(seconds)
         for name in looked.found.names:
-            self.metrics.objects.add(name)
+            self.metrics.objects.labels(name).inc()
 
     def describe(self) -> dict[str, Any]:
         """What `/model` tells: of the model and its limits, nothing of the machine or where the file lies."""
