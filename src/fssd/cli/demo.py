@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fssd.cli.options import parse
+from fssd.config import Count
 
 
 @dataclass(frozen=True)
@@ -15,9 +16,9 @@ class Demo:
 
     out: Path = Path("runs/demo")
     """Folder for pictures, scenes and run."""
-    iterations: int = 260
-    """Weight updates of 8 scenes; 260 take three to six minutes on two cores."""
-    scenes: int = 600
+    iterations: Count | None = None
+    """Weight updates of 8 scenes; by default as many as this machine does in three minutes, 260 at most."""
+    scenes: Count = 600
     """Scenes to train on; a quarter as many more are made to measure on."""
 
 

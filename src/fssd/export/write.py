@@ -61,7 +61,7 @@ class Exported:
 
 def export_model(
     detector: Detector,
-    out: Path,
+    out: Path | str,
     to: Target,
     *,
     nms: Thresholds | None = None,
@@ -78,6 +78,7 @@ def export_model(
     Raises ExportError if the file fails, ConfigError for a suffix or a missing package; `out` then stays as
     it was.
     """
+    out = Path(out)
     check_suffix(out, to)
     network = deepcopy(detector.network).to("cpu")  # where the other runtimes run
     model = trace(network)
