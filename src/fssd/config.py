@@ -199,14 +199,14 @@ def find_config(
     Raises ConfigError, with the nearest known name, for a bare name that is neither.
     """
     file = beside / named
-    if file.is_file() or len(named.parts) != 1:
+    if file.is_file() or named.suffix or len(named.parts) != 1:
         return file
     known = packaged(*kinds)
-    if named.stem not in known:
+    if named.name not in known:
         raise ConfigError(
-            f"{file}: there is no such file and no configuration of this name{nearest(named.stem, known)}"
+            f"{file}: there is no such file and no configuration of this name{nearest(named.name, known)}"
         )
-    return known[named.stem]
+    return known[named.name]
 
 
 def read_mapping(path: Path) -> dict[str, Any]:

@@ -233,6 +233,15 @@ def test_classes_of_every_format(tmp_path: Path, joined: Path) -> None:
         assert reader.classes(root) == classes == open_data(path).classes
 
 
+def test_sources_are_looked_for_beside_the_file_and_then_where_the_command_runs(
+    joined: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (joined / "deep").mkdir()
+    file = text(joined / "deep" / "all.yaml", JOINED)
+    monkeypatch.chdir(joined)
+    assert len(open_data(file, "train")) == len(open_data(text(joined / "all.yaml", JOINED), "train")) > 0
+
+
 def test_selection_and_renames(joined: Path) -> None:
     file = text(joined / "all.yaml", "classes: [cat, dog]\nmap: {puppy: dog, kitten: cat}" + JOINED)
     train = open_data(file, "train")
@@ -295,7 +304,7 @@ def test_ids_are_prefixed_only_when_they_collide(tmp_path: Path) -> None:
         ("sources: []", DataError, r"\(sources\): must be a list"),
         ("sources: [{split: {}}]", DataError, r"\(sources\[0\]\): needs `data:`"),
         ("sources: [{data: coco, split: train}]", DataError, r"\(sources\[0\]\.split\): must map"),
-        ("sources: [{data: gone}]", DataError, "gone: there is no such file"),
+        ("sources: [{data: gone}]", DataError, r"\(sources\[0\]\): there is no gone, neither"),
         ("sources: [{data: all.yaml}]", DataError, "joins sources itself"),
         ("sources: [{data: kit, split: {val: 2007_val}}]", DataError, "no source has a split 'train'.*val"),
     ],

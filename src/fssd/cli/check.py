@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from fssd.cli.options import parse
+
 if TYPE_CHECKING:
     from fssd.data.check import CheckReport
 
@@ -36,7 +38,7 @@ class Check:
 
 def run(arguments: list[str]) -> int:
     """Check, print, and say by the exit code whether training could use every image."""
-    command = tyro.cli(Check, prog="fssd check", args=arguments)
+    command = parse(Check, arguments)
     from rich.console import Console
 
     from fssd.atomic import atomic_write

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from fssd.cli.eval import check_counts, check_thresholds
+from fssd.cli.options import FLAT, BadShare, Limits, Model, Score, Share, open_usable, parse
 from fssd.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -24,8 +24,7 @@ class Export:
     """Write a model as a file for ONNX Runtime or OpenVINO, or one of half the size to pass on, if it does
     there what it does in PyTorch."""
 
-    model: Annotated[Path, tyro.conf.Positional]
-    """Model file, the folder of a run, or a packaged model: animals."""
+    model: Model
     out: Path
     """File to write: .onnx, .xml for OpenVINO, which gets a .bin beside it, or .safetensors."""
     to: str = "onnx"
@@ -34,14 +33,10 @@ class Export:
     """End in offsets and logits of every prior (the default); thresholds are then chosen when it is used."""
     nms: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """End in boxes, scores and labels, with the thresholds below built in."""
-    score: float = 0.01
-    """Least score, with --nms."""
-    overlap: float = 0.45
-    """Overlap above which the weaker of two detections of one class is dropped, with --nms."""
-    top_k: int = 400
-    """Candidates in each class before NMS, with --nms."""
-    keep: int = 200
-    """Detections in an image after NMS, with --nms."""
+    score: Score = 0.01
+    overlap: Share = 0.45
+    """IoU above which the less confident of two detections of one class is dropped."""
+    limits: Annotated[Limits, FLAT] = Limits()
     int8: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Eight-bit integers; needs --calibrate."""
     calibrate: Path | None = None
@@ -50,8 +45,7 @@ class Export:
     """Split of --calibrate whose images are shown."""
     val_split: str = "val"
     """Split of --calibrate to measure on."""
-    bad_share: float = 0.02
-    """Share of images with errors (0..1) that may be left out with a warning; above it, nothing runs."""
+    bad_share: BadShare = 0.02
     allow_drop: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Write an eight-bit file even if it loses more than 1 point of mAP."""
     images: tuple[str, ...] = ()
@@ -60,7 +54,7 @@ class Export:
 
 def run(arguments: list[str]) -> int:
     """Export, check, and say how near the file is."""
-    command = tyro.cli(Export, prog="fssd export", args=arguments)
+    command = parse(Export, arguments)
     _check(command)
     from fssd.atomic import make_folder
     from fssd.export.write import check_suffix, export_model
@@ -75,7 +69,7 @@ def run(arguments: list[str]) -> int:
     make_folder(command.out.parent)
     if half:
         return _export_half(command, detector)
-    thresholds = Thresholds(command.score, command.overlap, command.top_k, command.keep)
+    thresholds = Thresholds(command.score, command.overlap, command.limits.top_k, command.limits.keep)
     done = export_model(
         detector,
         command.out,
@@ -108,8 +102,6 @@ def _export_half(command: Export, detector: Detector) -> int:
 
 def _check(command: Export) -> None:
     """Raise ConfigError for choices that do not fit together."""
-    check_thresholds(score=command.score, overlap=command.overlap, bad_share=command.bad_share)
-    check_counts(top_k=command.top_k, keep=command.keep)
     if command.to == "safetensors" and (command.raw or command.nms or command.int8):
         raise ConfigError(
             "--to safetensors writes the weights alone; --raw, --nms and --int8 are for a runtime"
@@ -137,15 +129,13 @@ def _trial(command: Export, geometry: Geometry, classes: tuple[str, ...]) -> Tri
     """Calibration images of the training split and the split to measure on, if they are asked for."""
     if command.calibrate is None:
         return None
-    from fssd.data.source import open_data, print_left_out, require_usable
     from fssd.evaluation.evaluate import check_measurable
     from fssd.export.images import read_pictures
     from fssd.export.write import Trial
 
-    shown = open_data(command.calibrate, command.train_split)
-    measured = open_data(command.calibrate, command.val_split)
-    for part in (shown, measured):
-        require_usable(part, command.bad_share)
-        print_left_out(part)
+    shown, measured = (
+        open_usable(command.calibrate, split, command.bad_share)
+        for split in (command.train_split, command.val_split)
+    )
     check_measurable(measured, classes, "voc12")
     return Trial(read_pictures([record.path for record in shown.records], geometry), measured)

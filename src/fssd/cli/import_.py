@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from fssd.cli.options import parse
 from fssd.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Import:
 
 def run(arguments: list[str]) -> int:
     """Read the file, write the model, say what became of each part."""
-    command = tyro.cli(Import, prog="fssd import", args=arguments)
+    command = parse(Import, arguments)
     if command.model == BACKBONE and (command.classes or command.priors):
         raise ConfigError(f"{BACKBONE} is a backbone without classes and priors; leave those options out")
     form = file_format(command.file)

@@ -1,7 +1,8 @@
 """Opens a data set of any format: a path becomes a DataSet.
 
 A path is a VOC folder or VOCdevkit, a COCO folder or json file, a YOLO folder or its data.yaml, or a YAML
-that joins several of these, selects and orders classes, and renames them (paths are relative to the YAML):
+that joins several of these, selects and orders classes, and renames them. Its paths are relative to the YAML,
+or else to the working directory; "voc0712" is the name of a packaged one:
 
     classes: [dog, cat, person]
     map: {puppy: dog, kitten: cat}
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fssd.config import packaged
 from fssd.data.decode import IMAGE_EXTENSIONS
 from fssd.data.formats.coco import COCO
 from fssd.data.formats.reader import Reader
@@ -66,6 +68,7 @@ def list_splits(path: Path | str) -> tuple[str, ...]:
 
 def find_reader(path: Path) -> tuple[Reader, Path]:
     """The reader of a path's format, and the root it reads. Raises DataError."""
+    path = path if path.exists() else packaged("data").get(str(path), path)
     if not path.exists():
         raise DataError("there is no such file or folder", file=path)
     for reader in READERS:
@@ -129,7 +132,11 @@ def _read_part(entry: Any, place: str, file: Path) -> _Part:
     if not isinstance(entry, dict) or not isinstance(entry.get("data"), str):
         raise DataError("needs `data:`, the path of a data set", file=file, place=place)
     _refuse_unknown(entry, ("data", "split"), file, place)
-    path = file.parent / entry["data"]
+    paths = [folder / entry["data"] for folder in (file.parent, Path())]
+    path = next((path for path in paths if path.exists()), None)
+    if path is None:
+        reason = f"there is no {entry['data']}, neither beside this file nor in the working directory"
+        raise DataError(reason, file=file, place=place)
     if find_reader(path)[0] is JOINED:
         raise DataError(f"{path} joins sources itself; list those here instead", file=file, place=place)
     splits = entry.get("split")

@@ -54,7 +54,7 @@ class Exported:
 
 def export_model(
     detector: Detector,
-    out: Path,
+    out: Path | str,
     to: str,
     *,
     nms: Thresholds | None = None,
@@ -72,6 +72,7 @@ def export_model(
     Raises ExportError if the file fails, ConfigError for a suffix or a missing package; `out` then stays as
     it was.
     """
+    out = Path(out)
     runtime = find_runtime(to)
     check_suffix(out, runtime.suffix)
     network = deepcopy(detector.network).to("cpu")  # where the other runtimes run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -26,8 +27,8 @@ def choose_amp(amp: Amp, device: torch.device) -> Amp:
         return amp
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "off"
-    # torch 2.6 cannot say what the processor has; off is always safe.
-    flags: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
+    # torch 2.6 does not report the flags; there "off" is always safe.
+    flags: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return "bf16" if any(flags.get(name) for name in BF16_INSTRUCTIONS) else "off"
 
 
