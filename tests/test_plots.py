@@ -88,11 +88,11 @@ def test_metric_label() -> None:
 
 def test_suffix_of_no_picture() -> None:
     check_suffix(Path("a.PNG"))
-    with pytest.raises(ConfigError, match=r"plot\.txt: is not a picture's name; let --out end in \.png"):
+    with pytest.raises(ConfigError, match=r"plot\.txt: is not a name of a picture; let --out end in \.png"):
         check_suffix(Path("plot.txt"))
 
 
-def test_missing_matplotlib_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_matplotlib_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ConfigError, match=r'plots need matplotlib; pip install "fssd\[plot\]"'):
         new_axes(100, 100)

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: written beside their place, synced to disk, then renamed."""
+"""Atomic file writes: a temporary file in the same folder is synced to disk, then renamed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fssd.errors import ConfigError
 
 
 def atomic_write(path: Path | str, data: bytes | str) -> None:
-    """Replace `path` by `data` (text as UTF-8); after a crash the file holds the old or the new content."""
+    """Replace the content of `path` (text as UTF-8); after a crash it is the old or the new content."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
 
@@ -22,8 +22,8 @@ def atomic_write(path: Path | str, data: bytes | str) -> None:
 def atomic_path(path: Path | str) -> Iterator[Path]:
     """A path to write to, in the folder of `path` and with its suffix, renamed to `path` on success.
 
-    If the block raises, the temporary file is removed and `path` stays as it was. A killed process can leave
-    a file called `.tmp-*` behind. A symbolic link keeps being one: the file it points to is replaced.
+    If the block raises, the temporary file is removed and `path` is unchanged. A killed process can leave a
+    file called `.tmp-*` behind. A symbolic link is kept: the file that it points to is replaced.
     """
     target = Path(os.path.realpath(path))
     temporary = target.parent / f".tmp-{secrets.token_hex(6)}{target.suffix}"
@@ -40,7 +40,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it, if they are not there. Raises ConfigError."""
+    """Make a folder and its missing parents. Raises ConfigError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -53,7 +53,7 @@ def _sync(file: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the renaming itself durable. Windows cannot open folders and needs no such step."""
+    """Make the renaming itself durable. Windows cannot open folders and does not need this."""
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)

@@ -1,7 +1,7 @@
 """Box mathematics on tensors: conversion, IoU, clipping, the centre-size coder, and greedy NMS.
 
-A box is (x1, y1, x2, y2) in pixels. Normalised or centre-size forms exist only inside the functions
-that say so in their names. No function here knows about models, data sets or configuration.
+A box is (x1, y1, x2, y2) in pixels. Normalised or centre-size boxes occur only in functions that say so in
+their names. No function here knows about models, data sets or configuration.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 Floats = npt.NDArray[np.floating]
 
 VARIANCES = (0.1, 0.1, 0.2, 0.2)
-"""Scale of (cx, cy, w, h) offsets in the coder, as in Caffe SSD's prior boxes."""
+"""Divisors of the (cx, cy, w, h) offsets in the coder, as in the prior boxes of Caffe SSD."""
 
 
 def to_center_size(boxes: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ def iou(a: Tensor, b: Tensor) -> Tensor:
 
 
 def clip(boxes: Tensor, width: float, height: float) -> Tensor:
-    """(..., 4) corners, cut to the image 0..width, 0..height."""
+    """(..., 4) corners, clipped to the image 0..width, 0..height."""
     x = boxes[..., 0::2].clamp(0, width)
     y = boxes[..., 1::2].clamp(0, height)
     return torch.stack((x[..., 0], y[..., 0], x[..., 1], y[..., 1]), dim=-1)
@@ -69,8 +69,8 @@ def encode(boxes: Tensor, priors: Tensor, variances: tuple[float, float, float, 
 def decode(
     offsets: Tensor, priors: Tensor, variances: tuple[float, float, float, float] = VARIANCES
 ) -> Tensor:
-    """Boxes (..., 4) corners that `offsets` (..., 4) make of `priors` (P, 4): the inverse of `encode`."""
-    # Box by box along rows, because steps over long rows are quicker than over many pairs.
+    """Boxes (..., 4) corners from `offsets` (..., 4) and `priors` (P, 4): the inverse of `encode`."""
+    # One row for each coordinate, because operations on long rows are faster than on many short ones.
     low, high = priors.mT.contiguous().chunk(2, dim=-2)  # (2, P)
     scaled = offsets * offsets.new_tensor(variances)
     shift, growth = scaled.mT.contiguous().chunk(2, dim=-2)  # (..., 2, P)
@@ -81,38 +81,41 @@ def decode(
 
 
 def suppress(boxes: Tensor, threshold: float) -> Tensor:
-    """Greedy non-maximum suppression of boxes sorted by falling score: (..., K, 4) to (..., K) bool keep.
+    """Greedy non-maximum suppression of boxes sorted by descending score: (..., K, 4) to (..., K) bool keep.
 
     A box is dropped if an earlier *kept* box overlaps it by IoU > `threshold` (Caffe keeps equality).
     Leading dimensions (classes, images) are independent. Padding boxes of area 0 suppress nothing.
-    Computed on the CPU, wherever the boxes are.
+    It always runs on the CPU; the result is on the device of the boxes.
     """
     if not boxes.numel():
         return boxes.new_ones(boxes.shape[:-1], dtype=torch.bool)
     single = boxes.detach().to("cpu", torch.promote_types(boxes.dtype, torch.float32)).numpy()
     sets = single.reshape(-1, *boxes.shape[-2:])
     space = torch.from_numpy(np.empty((4, max(PAIRS, sets.shape[1])), sets.dtype))
-    with np.errstate(all="ignore"):  # boxes may be infinite, or no numbers
+    with np.errstate(all="ignore"):  # boxes may be infinite or nan
         keep = np.stack([_suppress_set(one, threshold, space) for one in sets])
     return torch.from_numpy(keep.reshape(boxes.shape[:-1])).to(boxes.device)
 
 
 PAIRS = 32768
-"""How many pairs of boxes are compared at once. More of them torch would divide among its threads, which then
-wait busily for work, on cores that the network wants."""
+"""How many pairs of boxes are compared at once. Torch would split more of them among its threads, and these
+would then spin on cores that the network needs."""
 FEW = 8192
-"""Pairs that numpy, which takes less time to begin, has compared before torch."""
+"""Up to so many pairs numpy is faster than torch, because its calls have less overhead."""
 
 
 def _suppress_set(boxes: Floats, threshold: float, space: Tensor) -> npt.NDArray[np.bool_]:
-    """`suppress` of one set, (K, 4) to (K,): the best boxes left and all that are left, block after block."""
-    # Right, bottom, left and top negated, area: the side of an overlap is then the sum of two minima.
+    """`suppress` of one set, (K, 4) to (K,).
+
+    Block after block, the best remaining boxes are compared with all remaining boxes.
+    """
+    # Rows: right, bottom, -left, -top, area. The side of an overlap is then the sum of two minima.
     planes = np.empty((5, len(boxes)), boxes.dtype)
     np.copyto(planes[:2], boxes[:, 2:].T)
     np.negative(boxes[:, :2].T, out=planes[2:4])
     width, height = np.maximum(planes[:2] + planes[2:4], 0)
     np.multiply(width, height, out=planes[4])
-    keep: npt.NDArray[np.bool_] = ~(planes[4] > 0)  # these overlap nothing
+    keep: npt.NDArray[np.bool_] = ~(planes[4] > 0)  # boxes without area overlap nothing
     left = np.flatnonzero(~keep)
     planes = planes.take(left, axis=1)
     while len(left):
@@ -127,9 +130,9 @@ def _suppress_set(boxes: Floats, threshold: float, space: Tensor) -> npt.NDArray
 
 
 def _few_overlaps(some: Floats, every: Floats, _: Tensor) -> Floats:
-    """`iou` of boxes with positive area, planes (5, N) and (5, M), to the last bit: (N, M).
+    """IoU of boxes with positive area, planes (5, N) and (5, M): (N, M), bit for bit that of `iou`.
 
-    Boxes that are apart may have less than 0.
+    Only for disjoint boxes it may be negative instead of 0.
     """
     ends = np.minimum(some[:4, :, None], every[:4, None])
     width, height = ends[:2] + ends[2:]
@@ -139,7 +142,9 @@ def _few_overlaps(some: Floats, every: Floats, _: Tensor) -> Floats:
 
 
 def _overlaps(some: Floats, every: Floats, space: Tensor) -> Floats:
-    """`_few_overlaps` of many, in `space` (4, N * M or more): new memory would take longer than the sums."""
+    """`_few_overlaps` in the given memory `space` (4, N * M or more): allocation would take longer than the
+    arithmetic.
+    """
     shape = some.shape[1], every.shape[1]
     right, bottom, left, top = space[:, : shape[0] * shape[1]].view(4, *shape).unbind()
     own, other = torch.from_numpy(some)[:, :, None].unbind(), torch.from_numpy(every).unbind()
@@ -154,10 +159,10 @@ def _overlaps(some: Floats, every: Floats, space: Tensor) -> Floats:
 
 
 def _in_turn(rivals: npt.NDArray[np.bool_]) -> slice | npt.NDArray[np.intp]:
-    """Which of N boxes are kept, where those of which two are rivals, (N, N), cannot both stay.
+    """Which of N boxes are kept, best first; rivals: (N, N), pairs of boxes that cannot both be kept.
 
-    A row becomes one whole number, its bits the boxes that go when its own is kept: of all that Python has,
-    whole numbers get through so many small steps the fastest.
+    Each row becomes an int whose bits are the boxes that its box suppresses, because int bit operations are
+    the fastest way to run this sequential loop in Python.
     """
     if np.count_nonzero(rivals) == np.count_nonzero(rivals.diagonal()):
         return slice(len(rivals))

@@ -1,4 +1,4 @@
-"""Typed errors. Each message is one sentence that says what is wrong, where, and what to do about it."""
+"""Typed errors. Each message is one sentence that says what is wrong, where, and what to do."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 class FssdError(Exception):
-    """Base of every error this package raises on purpose; `fssd` prints it without a traceback."""
+    """Base class of all errors raised on purpose by this package; `fssd` prints them without a traceback."""
 
 
 class ConfigError(FssdError):
@@ -16,7 +16,7 @@ class ConfigError(FssdError):
 
 
 class DataError(FssdError):
-    """Something wrong with a data set. `file` and `place` (line, object, row, json key) locate it."""
+    """A problem in a data set. `file` and `place` (line, object, row, json key) locate it."""
 
     def __init__(self, reason: str, *, file: Path | str | None = None, place: str = "") -> None:
         self.reason = reason
@@ -26,7 +26,7 @@ class DataError(FssdError):
         super().__init__(f"{where}{reason}")
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Keyword-only arguments would be lost when a loader process sends the error to its parent.
+        # Pickling would lose the keyword-only arguments when a loader process sends the error to its parent.
         return (_rebuild, (type(self), self.reason, self.file, self.place))
 
 
@@ -43,19 +43,19 @@ class LabelError(DataError):
 
 
 class CheckpointError(FssdError):
-    """A checkpoint that is damaged, foreign, or does not fit the model it is loaded into."""
+    """A checkpoint that is damaged, of another program, or does not fit the model it is loaded into."""
 
 
 class TrainingError(FssdError):
-    """Training cannot go on, for example because the loss is not finite."""
+    """Training cannot continue, for example because the loss is not finite."""
 
 
 class FetchError(FssdError):
-    """A download that failed, or an archive that is damaged, is not the one expected, or would do harm."""
+    """A download that failed, or an archive that is damaged, not the expected one, or unsafe to unpack."""
 
 
 class ExportError(FssdError):
-    """An exported model that does not do what the PyTorch model does; nothing was written."""
+    """An exported model whose results differ from the PyTorch model's; nothing was written."""
 
 
 def _rebuild(kind: type[DataError], reason: str, file: Path | None, place: str) -> DataError:
@@ -63,7 +63,7 @@ def _rebuild(kind: type[DataError], reason: str, file: Path | None, place: str) 
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint such as `; did you mean 'concat'?`, or the list of what is known if nothing is near."""
+    """A hint such as `; did you mean 'concat'?`, or the list of known names if none is similar."""
     known = [str(name) for name in known]
     close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
     if close:

@@ -1,7 +1,7 @@
-"""One style for every plot, and how plots, their numbers and the names in them are made.
+"""The common style of all plots, and how plots, their CSV files and the names in them are made.
 
-The only file that imports matplotlib, and only once a plot is asked for. Figures are made without pyplot: no
-display is needed (PNG files are drawn by Agg) and nothing is global.
+Matplotlib is imported only when a plot is made. Figures are made without pyplot, so no display is needed (Agg
+draws PNG files) and there is no global state.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from fssd.errors import ConfigError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito 2008, which colour-blind people can tell apart; without the yellow, which is lost on white.
+# Okabe and Ito 2008: colour-blind people can distinguish them. Their yellow is left out, too faint on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 INK, QUIET, GRID = "#333333", "#767676", "#E6E6E6"
 DOTS_PER_INCH = 150  # text of 10 points is then 21 pixels high, readable in a picture 900 wide
 TEXT, SMALL_TEXT = 9.0, 6.5  # points
-LEAST_PERCENT = 5.0  # what an axis of AP spans
+LEAST_PERCENT = 5.0  # an axis of AP spans at least this
 PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 METRICS = {"voc07": "11-point AP", "voc12": "integral AP", "coco": "COCO"}
 
-# Where a label may stand: (x, y) of its anchor from its point in points, then its alignment.
-PLACES = (
+# Possible positions of a label: (x, y) offset of its anchor from its point, in points, then its alignment.
+POSITIONS = (
     (7, 0, "left", "center"),
     (-7, 0, "right", "center"),
     (0, 5, "center", "bottom"),
@@ -46,7 +46,7 @@ def colour(index: int) -> str:
 
 
 def require_matplotlib() -> None:
-    """Raise ConfigError if plots cannot be made, before hours go into what they are to show."""
+    """Raise ConfigError if plots cannot be made; to be called before the long work that a plot shows."""
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
@@ -54,7 +54,7 @@ def require_matplotlib() -> None:
 
 
 def new_axes(width: int, height: int) -> Axes:
-    """Empty axes in the package's style; they fill a figure of their own, `axes.figure`.
+    """Empty axes in the package's style, in their own figure `axes.figure`.
 
     width, height: pixels of a PNG. Raises ConfigError if matplotlib is not installed.
     """
@@ -62,7 +62,7 @@ def new_axes(width: int, height: int) -> Axes:
 
 
 def new_panels(width: int, height: int, count: int) -> list[Axes]:
-    """`count` axes side by side in one figure, which share what stands on their left."""
+    """`count` axes side by side in one figure; they share the y axis."""
     require_matplotlib()
     from matplotlib.figure import Figure
 
@@ -70,15 +70,15 @@ def new_panels(width: int, height: int, count: int) -> list[Axes]:
         figsize=(width / DOTS_PER_INCH, height / DOTS_PER_INCH), dpi=DOTS_PER_INCH, layout="constrained"
     )
     panels = [figure.add_subplot(1, count, 1)]
-    for place in range(2, count + 1):
-        panels.append(figure.add_subplot(1, count, place, sharey=panels[0]))
+    for number in range(2, count + 1):
+        panels.append(figure.add_subplot(1, count, number, sharey=panels[0]))
         panels[-1].tick_params(labelleft=False)
     for axes in panels:
-        _dress(axes)
+        _apply_style(axes)
     return panels
 
 
-def _dress(axes: Axes) -> None:
+def _apply_style(axes: Axes) -> None:
     axes.grid(color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -109,19 +109,19 @@ def save_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[objec
 def check_suffix(path: Path, suffixes: Sequence[str] = PLOT_SUFFIXES) -> None:
     """Raise ConfigError unless the name of a picture ends in one of `suffixes` (lower case)."""
     if path.suffix.lower() not in suffixes:
-        raise ConfigError(f"{path}: is not a picture's name; let --out end in {' or '.join(suffixes)}")
+        raise ConfigError(f"{path}: is not a name of a picture; let --out end in {' or '.join(suffixes)}")
 
 
 def metric_label(metric: str, iou: float | None) -> str:
-    """What an axis says of a metric of `fssd.evaluation.evaluate`; iou None is COCO's average."""
+    """The label of a metric of `fssd.evaluation.evaluate`. iou: None for COCO's average."""
     return f"{METRICS.get(metric, metric)}, IoU {'0.50:0.95' if iou is None else f'{iou:.2f}'}"
 
 
 def distinct_names(*forms: Sequence[Path]) -> list[str]:
-    """Names as short as they can be and yet differ: ends of the paths of the first form that allows it.
+    """Names that are as short as possible and still differ: the last parts of the paths.
 
-    forms: the same things said in several ways, the shortest way first. Two things that are equal in every
-    form get the same name.
+    forms: several lists of paths for the same things; the first list whose paths all differ is used. Two
+    things that are equal in every list get the same name.
     """
     names: list[str] = []
     for paths in forms:
@@ -134,7 +134,7 @@ def distinct_names(*forms: Sequence[Path]) -> list[str]:
 
 
 def model_names(files: Sequence[Path]) -> list[str]:
-    """Names of model files: of a run's folder, without its `seed-N` where they differ without it."""
+    """Names of model files, after their runs' folders; `seed-N` is dropped if they differ without it."""
     runs = [
         file.parent if file.name in ("best.safetensors", "final.safetensors") else file.with_suffix("")
         for file in (file.resolve() for file in files)
@@ -143,7 +143,7 @@ def model_names(files: Sequence[Path]) -> list[str]:
 
 
 def without_seed(run: Path) -> Path:
-    """NAME for NAME/seed-N, and for NAME-seed-N; any other path as it is."""
+    """NAME for NAME/seed-N and for NAME-seed-N; any other path unchanged."""
     head, mark, number = run.name.rpartition("seed-")
     if not mark or not number.isdigit():
         return run
@@ -152,20 +152,20 @@ def without_seed(run: Path) -> Path:
 
 
 def limit_percent(axes: Axes) -> None:
-    """Limits of a y axis in percent: not below 0, and so far apart that noise looks like noise."""
+    """Set the limits of a y axis in percent: not below 0, and wide enough that noise looks small."""
     low, high = axes.get_ylim()
     room = max(0.0, LEAST_PERCENT - (high - low)) / 2
     axes.set_ylim(max(0.0, low - room), high + room)
 
 
 def spread(values: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Places for labels: the values, moved as little as leaves `gap` between them, within low..high.
+    """Positions for labels: the values, moved as little as possible to leave `gap` between them in low..high.
 
-    Values that are too many for the room begin at `low` and go past `high`. Least squares under an order is
-    what pooling adjacent violators solves (Ayer et al. 1955).
+    If there are too many values for the room, the positions begin at `low` and go beyond `high`. Least
+    squares under an order is solved by pooling adjacent violators (Ayer et al. 1955).
     """
     order = sorted(range(len(values)), key=values.__getitem__)
-    pools: list[tuple[float, int]] = []  # sum and count of values less the gaps below them
+    pools: list[tuple[float, int]] = []  # sum and count of the values, each minus the gaps below it
     for rank, index in enumerate(order):
         total, count = values[index] - rank * gap, 1
         while pools and pools[-1][0] / pools[-1][1] >= total / count:
@@ -174,10 +174,10 @@ def spread(values: Sequence[float], gap: float, low: float, high: float) -> list
         pools.append((total, count))
     ceiling = high - (len(values) - 1) * gap
     flat = [total / count for total, count in pools for _ in range(count)]
-    places = [0.0] * len(values)
+    positions = [0.0] * len(values)
     for rank, index in enumerate(order):
-        places[index] = max(low, min(ceiling, flat[rank])) + rank * gap
-    return places
+        positions[index] = max(low, min(ceiling, flat[rank])) + rank * gap
+    return positions
 
 
 def label_points(
@@ -187,36 +187,36 @@ def label_points(
     sizes: Sequence[float],
     colours: Sequence[str],
 ) -> None:
-    """Write a name beside each point where it covers the least of other names and points.
+    """Write a name beside each point, at the position that covers the least of other names and points.
 
-    points: (x, y) in data units. sizes: of the text, points. The first ones choose first, so the most
-    important come first. To be called last: it measures the finished plot.
+    points: (x, y) in data units, the most important first, because they are labelled first. sizes: of the
+    text, points. Call this last, because it measures the finished plot.
     """
     from matplotlib.transforms import Bbox
 
     figure: Any = axes.figure
     figure.draw_without_rendering()
     marks = axes.transData.transform(points)
-    reach = 3 * DOTS_PER_INCH / 72  # half a mark and a little air, pixels
+    reach = 3 * DOTS_PER_INCH / 72  # half a mark and some margin, pixels
     taken = [Bbox.from_extents(x - reach, y - reach, x + reach, y + reach) for x, y in marks]
     for point, name, size, ink in zip(points, names, sizes, colours, strict=True):
         text: Any = axes.annotate(
             name, point, fontsize=size, color=ink, xytext=(0, 0), textcoords="offset points"
         )
         text.set_in_layout(False)
-        best = min(PLACES, key=lambda place: _covered(axes, _put(text, place), taken))
+        best = min(POSITIONS, key=lambda position: _covered(axes, _put(text, position), taken))
         taken.append(_put(text, best))
 
 
-def _put(text: Any, place: tuple[float, float, str, str]) -> Any:
+def _put(text: Any, position: tuple[float, float, str, str]) -> Any:
     """Move a label; returns the pixels it covers."""
-    text.set_position(place[:2])
-    text.set(ha=place[2], va=place[3])
+    text.set_position(position[:2])
+    text.set(ha=position[2], va=position[3])
     return text.get_window_extent()
 
 
 def _covered(axes: Axes, box: Any, taken: Sequence[Any]) -> float:
-    """Pixels of other things under a label, and much for each pixel of it outside the axes."""
+    """A cost: the pixels of other things under a label, plus 10 for each pixel outside the axes."""
     from matplotlib.transforms import Bbox
 
     def shared(other: Any) -> float:

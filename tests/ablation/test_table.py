@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from fssd.ablation.plan import Row
+from fssd.ablation.plan import AblationRow
 from fssd.ablation.table import Cost, csv_rows, make_lines, markdown, mean_spread
 from fssd.config import TrainConfig
 
-ROWS = (Row("plain", TrainConfig(), None, 77.2), Row("fused", TrainConfig(), None, None))
+ROWS = (AblationRow("plain", TrainConfig(), None, 77.2), AblationRow("fused", TrainConfig(), None, None))
 COSTS = {"plain": Cost(1_000, 2_000_000_000, 10.0), "fused": Cost(2_000, 2_500_000_000, 12.5)}
 UPDATES = {"plain": (1200, 32), "fused": (600, 32)}
 

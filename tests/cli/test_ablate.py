@@ -58,7 +58,7 @@ def test_finished_runs_are_kept_and_more_seeds_added(
     before = model.stat().st_mtime_ns
     assert main(["ablate", str(plan), "--data", str(scenes), "--out", str(out), "--seeds", "2"]) == 0
     assert model.stat().st_mtime_ns == before
-    assert "plain, seed 0: finished before" in capsys.readouterr().out
+    assert "plain, seed 0: already finished" in capsys.readouterr().out
     assert {(row["row"], row["seed"]) for row in table(out)} == {
         (name, seed) for name in ("plain", "fused") for seed in ("0", "1")
     }
@@ -98,7 +98,7 @@ def test_other_data_in_the_same_folder_is_refused(
             "[{name: a, set: {start: ssd, weights: none.safetensors}}]",
             "there are no weights none.safetensors",
         ),
-        ("[{name: a, set: {val_split: none}}]", "measures on a split"),
+        ("[{name: a, set: {val_split: none}}]", "needs a split to evaluate on"),
         ("[{name: a, set: {options: {merge: mean}}}]", "there is no merge 'mean'"),
     ],
 )
@@ -127,7 +127,7 @@ def test_a_row_that_diverges_does_not_stop_the_others(
     out = tmp_path / "runs"
     assert main(["ablate", str(plan), "--data", str(scenes), "--out", str(out)]) == 1
     said = capsys.readouterr().out
-    assert "wild, seed 0: failed" in said and "next, seed 0: not begun" in said
+    assert "wild, seed 0: failed" in said and "next, seed 0: not started" in said
     assert [row["row"] for row in table(out)] == ["calm"]
 
 

@@ -102,7 +102,7 @@ def test_curves_tells_what_it_leaves_out(
 def test_curves_mistakes(log: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there is nothing to plot"):
         run(curves)
-    with pytest.raises(ConfigError, match="is not a picture's name"):
+    with pytest.raises(ConfigError, match="is not a name of a picture"):
         run(curves, log, "--out", tmp_path / "curves.csv")
     with pytest.raises(DataError, match=r"has no log\.jsonl"):
         run(curves, tmp_path, "--out", tmp_path / "curves.png")

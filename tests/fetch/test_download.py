@@ -84,7 +84,7 @@ def test_length_tells_versions_apart_where_the_server_does_not(server: Any, file
     assert [asked for _, asked in server.gets] == [None, "bytes=100000-", None]
 
 
-def test_part_of_another_address_is_not_gone_on_with(server: Any, file: Path) -> None:
+def test_part_of_another_url_is_not_continued(server: Any, file: Path) -> None:
     server.break_after = [100_000]
     with pytest.raises(FetchError):
         download(server.url("a.tar"), file, pauses=())
@@ -105,7 +105,7 @@ def test_complete_part_of_a_killed_process(server: Any, file: Path) -> None:
 
 
 def test_not_there(server: Any, file: Path) -> None:
-    with pytest.raises(FetchError, match=r"/none.tar: the server answers 404 .*; check the address"):
+    with pytest.raises(FetchError, match=r"/none.tar: the server answers 404 .*; check the URL"):
         download(server.url("none.tar"), file, pauses=QUICK)
     assert len(server.gets) == 1, "not tried again"
     assert not list(file.parent.iterdir())
@@ -124,7 +124,7 @@ def test_server_that_is_busy_is_asked_again(server: Any, file: Path, monkeypatch
 
 
 def test_nobody_answers(server: Any, file: Path) -> None:
-    with pytest.raises(FetchError, match="there is no answer"):
+    with pytest.raises(FetchError, match="the server does not answer"):
         download("http://127.0.0.1:9/a.tar", file, pauses=())
 
 

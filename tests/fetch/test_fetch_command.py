@@ -169,7 +169,7 @@ def test_archive_brought_by_hand_is_never_removed(table: Path, server: Any, tmp_
     to = tmp_path / "voc"
     to.mkdir()
     (to / "test.tar").write_bytes(b"of another year")
-    with pytest.raises(FetchError, match=r"test\.tar: its md5 is \w+, not \w+; remove it"):
+    with pytest.raises(FetchError, match=r"test\.tar: its md5 is \w+, not \w+; delete it"):
         fetch(table, to, "--parts", "test")
     assert (to / "test.tar").read_bytes() == b"of another year"
     (to / "test.tar").write_bytes(server.files["test.tar"])

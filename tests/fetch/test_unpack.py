@@ -76,7 +76,7 @@ def test_unpacks_beside_what_is_there(tmp_path: Path, target: Path, name: str) -
 @pytest.mark.parametrize("path", ["../out", "kit/../../out", "/tmp/out", "C:/out", "kit\\..\\out"])
 def test_names_that_leave_the_folder(tmp_path: Path, target: Path, name: str, path: str) -> None:
     file = make(tmp_path / name, {**GOOD, path: b"bad"})
-    with pytest.raises(FetchError, match=r"leads out of its folder; nothing was unpacked"):
+    with pytest.raises(FetchError, match=r"leads out of the folder; nothing was unpacked"):
         unpack(file, target)
     assert files(tmp_path) == {name: file.read_bytes()}
     assert not list(target.iterdir())
@@ -111,7 +111,7 @@ def test_damage(tmp_path: Path, target: Path, name: str) -> None:
     content = file.read_bytes()
     for broken in (content[: len(content) // 2], b"no archive", b""):
         file.write_bytes(broken)
-        with pytest.raises(FetchError, match="is damaged or no archive"):
+        with pytest.raises(FetchError, match="is damaged or not an archive"):
             unpack(file, target)
         assert not list(target.iterdir())
 
@@ -128,7 +128,7 @@ def test_wrong_bytes_in_zip(tmp_path: Path, target: Path) -> None:
 
 @pytest.mark.parametrize("name", KINDS)
 def test_file_and_folder_of_one_name(tmp_path: Path, target: Path, name: str) -> None:
-    with pytest.raises(FetchError, match="is there twice"):
+    with pytest.raises(FetchError, match="occurs twice"):
         unpack(make(tmp_path / name, {"kit": b"", "kit/a": b"a"}), target)
     assert not list(target.iterdir())
 
@@ -153,7 +153,7 @@ def test_interrupted(tmp_path: Path, target: Path, name: str) -> None:
     assert not list(target.iterdir())
 
 
-def test_what_a_killed_process_left_is_removed(tmp_path: Path, target: Path) -> None:
+def test_the_rest_of_a_killed_process_is_removed(tmp_path: Path, target: Path) -> None:
     (target / ".unpacking-a.zip" / "kit").mkdir(parents=True)
     (target / ".unpacking-a.zip" / "kit" / "half").write_bytes(b"h")
     unpack(make_zip(tmp_path / "a.zip", GOOD), target)

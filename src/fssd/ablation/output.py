@@ -1,4 +1,4 @@
-"""What an ablation leaves: table.md, table.csv and table.png in its folder."""
+"""Writes the results of an ablation: table.md, table.csv and table.png in its folder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from fssd.ablation.plan import Plan
+from fssd.ablation.plan import AblationPlan
 from fssd.ablation.run import Run
 from fssd.ablation.table import MEASURES, Cost, Line, csv_rows, make_lines, markdown
 from fssd.atomic import atomic_write
@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def write_report(out: Path, plan: Plan, finished: Sequence[Run], costs: dict[str, Cost]) -> list[Line]:
-    """Write the table of the runs that are finished, and return its lines."""
+def write_report(
+    out: Path, plan: AblationPlan, finished: Sequence[Run], costs: dict[str, Cost]
+) -> list[Line]:
+    """Write the table of the finished runs, and return its lines."""
     results: dict[str, dict[int, dict[str, Any]]] = {}
     updates: dict[str, tuple[int, int]] = {}
     for run in finished:
@@ -42,25 +44,25 @@ def write_report(out: Path, plan: Plan, finished: Sequence[Run], costs: dict[str
 
 
 def _notes(report: dict[str, Any], run: Run) -> list[str]:
-    """What the figures are, and where they come from."""
+    """Explanations of the numbers in the table."""
     iou = "0.50:0.95" if report.get("iou") is None else f"{report['iou']:.2f}"
     return [
         f"AP in percent ({report.get('metric')}, IoU {iou}) on {report.get('images')} images of split"
         f" {run.config.val_split} after the last update; mean ± standard deviation over the seeds.",
         "Updates x images in each; ms: network alone, one image, fp32, median"
-        f" ({machine(torch.device('cpu'))}). The last column is the paper's figure.",
+        f" ({machine(torch.device('cpu'))}). The last column is the paper's value.",
     ]
 
 
 def draw_table(path: Path, lines: Sequence[Line]) -> None:
-    """A panel for each measure: a dot for each seed, a bar for the mean, a cross for the paper's figure."""
+    """A panel for each measure: a dot for each seed, a bar for the mean, a cross for the paper's value."""
     shown = [m for m in MEASURES if any(not math.isnan(v) for line in lines for v in line.values[m])]
     panels = new_panels(1350, 190 + 60 * len(lines), len(shown))
     for panel, measure in zip(panels, shown, strict=True):
-        for place, line in enumerate(lines):
-            _draw_values(panel, place, [v for v in line.values[measure] if not math.isnan(v)])
+        for index, line in enumerate(lines):
+            _draw_values(panel, index, [v for v in line.values[measure] if not math.isnan(v)])
             if measure == "mAP" and line.row.paper is not None:
-                panel.plot([line.row.paper], [place], "x", color=QUIET, markersize=6)
+                panel.plot([line.row.paper], [index], "x", color=QUIET, markersize=6)
         panel.set_xlabel("mAP %" if measure == "mAP" else f"AP %, {measure}")
         panel.set_ylim(len(lines) - 0.5, -0.7)
         panel.set_yticks(range(len(lines)), [line.row.name for line in lines])
@@ -70,15 +72,15 @@ def draw_table(path: Path, lines: Sequence[Line]) -> None:
     save_plot(path, panels[0])
 
 
-def _draw_values(panel: Axes, place: int, values: Sequence[float]) -> None:
+def _draw_values(panel: Axes, index: int, values: Sequence[float]) -> None:
     if not values:
         return
     mean = statistics.fmean(values)
-    panel.plot(values, [place] * len(values), "o", color=colour(place), alpha=0.45, markersize=5)
-    panel.plot([mean], [place], "|", color=colour(place), markersize=20, markeredgewidth=2.5)
+    panel.plot(values, [index] * len(values), "o", color=colour(index), alpha=0.45, markersize=5)
+    panel.plot([mean], [index], "|", color=colour(index), markersize=20, markeredgewidth=2.5)
     panel.annotate(
         f"{mean:.1f}",
-        (mean, place),
+        (mean, index),
         xytext=(0, 11),
         textcoords="offset points",
         ha="center",
@@ -88,7 +90,7 @@ def _draw_values(panel: Axes, place: int, values: Sequence[float]) -> None:
 
 
 def _widen(panel: Axes) -> None:
-    """Show a point of AP at least, so that noise does not fill the panel, and few numbers below it."""
+    """Widen the axis to at least two points of AP, so that noise does not fill the panel; few tick labels."""
     low, high = panel.get_xlim()
     room = max(1.0, (high - low) * 1.3) / 2
     middle = (low + high) / 2

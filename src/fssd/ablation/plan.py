@@ -1,13 +1,13 @@
-"""The rows of an ablation: a YAML file that names a configuration for each.
+"""The rows of an ablation, read from a YAML file that names a configuration for each.
 
     title: Fusion (paper, Table 2)
-    settings: {epochs: 15}              # of every row, over its own file
+    settings: {epochs: 15}              # for every row; they override its config file
     rows:
       - {name: ssd300, config: ../ssd300-voc0712.yaml, paper: 77.2}
       - {name: fssd300, config: ../fssd300-plus-voc0712.yaml, after: ssd300, paper: 78.8, set: {ema: 0}}
 
-A row starts from the trained weights of the row it comes `after`. A `config` is looked for beside the file,
-data and weights where the command runs.
+A row with `after` starts from the trained weights of that row. The path of a `config` is relative to the
+file, paths of data and weights are relative to the folder where the command runs.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ FILE_KEYS = ("title", "settings", "rows")
 
 
 @dataclass(frozen=True)
-class Row:
+class AblationRow:
     """One row of a table.
 
     name: also of its folder. config: settings without data, folder and seed. after: the row whose weights
-    it starts from. paper: the paper's figure, percent.
+    it starts from. paper: the paper's value, percent.
     """
 
     name: str
@@ -41,22 +41,22 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """An ablation: its title and rows, in the order in which they are trained."""
+class AblationPlan:
+    """An ablation: its title, and its rows in the order of training."""
 
     title: str
-    rows: tuple[Row, ...]
+    rows: tuple[AblationRow, ...]
 
 
 class Budget(NamedTuple):
-    """How long each run is: so many "epochs" or "iterations"."""
+    """The length of each run, in "epochs" or "iterations"."""
 
     amount: float
     unit: Literal["epochs", "iterations"]
 
 
-def read_plan(file: Path) -> Plan:
-    """Read an ablation. Raises ConfigError with file and row for anything that does not fit."""
+def read_plan(file: Path) -> AblationPlan:
+    """Read an ablation. Raises ConfigError that names file and row for every invalid entry."""
     values = read_mapping(file)
     for key in values:
         if key not in FILE_KEYS:
@@ -67,13 +67,15 @@ def read_plan(file: Path) -> Plan:
     settings = values.get("settings") or {}
     if not isinstance(settings, Mapping):
         raise ConfigError(f"{file}: settings must map names to values, not be {settings!r}")
-    rows: list[Row] = []
+    rows: list[AblationRow] = []
     for number, entry in enumerate(listed, start=1):
         rows.append(_row(file, f"{file}: row {number}", entry, settings, [row.name for row in rows]))
-    return Plan(str(values.get("title") or file.stem), tuple(rows))
+    return AblationPlan(str(values.get("title") or file.stem), tuple(rows))
 
 
-def _row(file: Path, where: str, entry: Any, settings: Mapping[str, Any], before: Sequence[str]) -> Row:
+def _row(
+    file: Path, where: str, entry: Any, settings: Mapping[str, Any], before: Sequence[str]
+) -> AblationRow:
     if not isinstance(entry, Mapping):
         raise ConfigError(f"{where} is {entry!r}; a row is a mapping such as {{name: a, config: a.yaml}}")
     for key in entry:
@@ -83,11 +85,11 @@ def _row(file: Path, where: str, entry: Any, settings: Mapping[str, Any], before
     if not isinstance(name, str) or not re.fullmatch(r"[\w.+-]+", name) or name.startswith("."):
         raise ConfigError(f"{where}: name is {name!r}; it must be letters, digits, - + . and _")
     if name in before:
-        raise ConfigError(f"{where}: the name {name!r} stands twice; rename one of the rows")
+        raise ConfigError(f"{where}: the name {name!r} occurs twice; rename one of the rows")
     after = entry.get("after")
     if after is not None and after not in before:
         raise ConfigError(
-            f"{where}: after is {after!r}, which is no row above it{nearest(str(after), before)}"
+            f"{where}: after is {after!r}, which is not a row above it{nearest(str(after), before)}"
         )
     paper = entry.get("paper")
     if paper is not None and (isinstance(paper, bool) or not isinstance(paper, (int, float))):
@@ -99,7 +101,7 @@ def _row(file: Path, where: str, entry: Any, settings: Mapping[str, Any], before
     if not isinstance(own, Mapping):
         raise ConfigError(f"{where}: set must map names to values, not be {own!r}")
     config = with_values(config, {**settings, **own}, where=f"{where}: ")
-    return Row(name, config, after, None if paper is None else float(paper))
+    return AblationRow(name, config, after, None if paper is None else float(paper))
 
 
 def parse_budget(text: str) -> Budget:
@@ -111,9 +113,9 @@ def parse_budget(text: str) -> Budget:
 
 
 def shorten(config: TrainConfig, budget: Budget, images: int) -> TrainConfig:
-    """`config` with the length of `budget`; the steps of its learning rate keep their places in proportion.
+    """`config` with the length of `budget`; the learning-rate steps are moved in proportion.
 
-    images: of the training split. `config` has to be a resolved one.
+    images: of the training split. config: a resolved one.
     """
     per_epoch = images / (config.batch_size * config.accumulate)
     if config.iterations is not None:

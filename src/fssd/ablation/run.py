@@ -1,4 +1,4 @@
-"""Training the rows of an ablation, seed by seed, each run in a folder of its own: OUT/ROW/seed-N."""
+"""Trains the rows of an ablation, seed by seed, each run in its own folder: OUT/ROW/seed-N."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from fssd.ablation.plan import Budget, Plan, Row, shorten
+from fssd.ablation.plan import AblationPlan, AblationRow, Budget, shorten
 from fssd.config import RESUME_MAY_CHANGE, TrainConfig, resolve, to_values, with_values
 from fssd.data.source import open_data
 from fssd.errors import ConfigError, TrainingError
@@ -25,7 +25,7 @@ from fssd.training.state import require_same
 class Run:
     """One training: a row with a seed. `config` is complete."""
 
-    row: Row
+    row: AblationRow
     seed: int
     config: TrainConfig
 
@@ -36,7 +36,7 @@ class Run:
 
 
 def plan_runs(
-    plan: Plan,
+    plan: AblationPlan,
     out: Path,
     *,
     seeds: int,
@@ -44,9 +44,9 @@ def plan_runs(
     budget: Budget | None = None,
     changes: dict[str, Any] | None = None,
 ) -> list[Run]:
-    """The trainings of a plan: all rows with seed 0, then all with seed 1, so that a part is a fair table.
+    """The runs of a plan: all rows with seed 0, then all with seed 1, so that an unfinished table is fair.
 
-    data: instead of what the rows name. changes: settings of every row. Raises ConfigError.
+    data: replaces the data of the rows. changes: settings for every row. Raises ConfigError.
     """
     runs = []
     images: dict[tuple[Path | None, str], int] = {}
@@ -69,12 +69,14 @@ def plan_runs(
 
 
 def _check(runs: Sequence[Run]) -> None:
-    """Raise ConfigError for what would only show, or make rows incomparable, after hours of training."""
+    """Raise ConfigError for what would fail, or make rows incomparable, only after hours of training."""
     first = runs[0]
     for run in runs:
         row, config = run.row, run.config
         if config.val_split is None:
-            raise ConfigError(f"row {row.name}: an ablation measures on a split; give it a val_split")
+            raise ConfigError(
+                f"row {row.name}: an ablation needs a split to evaluate on; give it a val_split"
+            )
         if row.after is not None and config.start not in ("ssd", "model"):
             raise ConfigError(
                 f"row {row.name}: comes after {row.after} but starts from {config.start!r};"
@@ -100,27 +102,28 @@ def _folder(out: Path, row: str, seed: int) -> Path:
 def train_runs(
     runs: Sequence[Run], minutes: float | None, report: Callable[[Run, str], None]
 ) -> Iterator[Run]:
-    """Train what is not finished, yielding each run that is; stops when the minutes are over.
+    """Train the runs that are not finished, and yield each finished one; stops when the minutes are over.
 
-    A run whose loss is not finite is given up, and so are those that come after it; the others go on.
-    report: told of each run what becomes of it. Raises what else `fssd.training.loop.train` does.
+    A run whose loss is not finite is abandoned, together with the runs that start from it; the others
+    continue. report: called with each run and its state. Raises the other errors of
+    `fssd.training.loop.train`.
     """
     failed: set[Path] = set()
     stop_at = None if minutes is None else time.monotonic() + 60 * minutes
     for run in runs:
         if is_finished(run):
-            report(run, "finished before")
+            report(run, "already finished")
             yield run
             continue
         if run.config.weights is not None and run.config.weights.parent in failed:
             failed.add(run.folder)
-            report(run, f"not begun: {run.row.after} failed")
+            report(run, f"not started: {run.row.after} failed")
             continue
         left = None if stop_at is None else (stop_at - time.monotonic()) / 60
         if left is not None and left <= 0:
-            report(run, "not begun: the time is over")
+            report(run, "not started: the time is over")
             return
-        report(run, "trains")
+        report(run, "training")
         try:
             result = train(run.config, resume=True, minutes=left)
         except TrainingError as error:
@@ -134,12 +137,12 @@ def train_runs(
 
 
 def is_finished(run: Run) -> bool:
-    """Whether the run has its last model. Raises ConfigError if it was made with other settings or data."""
+    """Whether the run has its final model. Raises ConfigError if it was made with other settings or data."""
     file = run.folder / CONFIG_FILE
     if not (run.folder / FINAL_FILE).exists() or not file.exists():
         return False
     before, now = yaml.safe_load(file.read_text(encoding="utf-8")), to_values(run.config)
-    # Other data or weights would have made another result; a row after another finds its weights by itself.
+    # Other data or weights would give another result; but a row with `after` always finds its own weights.
     may_change = RESUME_MAY_CHANGE - {"data", "weights"} | ({"weights"} if run.row.after else set())
     if run.config.amp == "auto":
         may_change |= {"amp"}  # settled when the run was started

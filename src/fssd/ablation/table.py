@@ -1,4 +1,4 @@
-"""The table of an ablation: mean and spread over the seeds, and what each row costs."""
+"""The table of an ablation: mean and standard deviation over the seeds, and the cost of each row."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from fssd.ablation.plan import Row
+from fssd.ablation.plan import AblationRow
 from fssd.bench.timing import take_turns
 from fssd.config import TrainConfig
 from fssd.model.build import build_model
@@ -24,7 +24,7 @@ MEASURES = ("mAP", "small", "medium", "large")
 
 @dataclass(frozen=True)
 class Cost:
-    """parameters: learnable ones. multiply_adds: of one image. milliseconds: of one image, network alone."""
+    """parameters: learnable ones. multiply_adds: for one image. milliseconds: the same, network alone."""
 
     parameters: int
     multiply_adds: int
@@ -35,12 +35,12 @@ class Cost:
 class Line:
     """One row of the table.
 
-    updates: of each run, and the images of one. values: of each measure the percent AP of each seed, in the
-    order of the seeds; nan where there is no object of that size. gain: of each seed, the mAP over the first
-    row's with the same seed.
+    updates: of each run, and images per update. values: for each measure, the AP in percent of each seed, in
+    the order of the seeds; nan if there is no object of that size. gain: for each seed, the mAP minus that of
+    the first row with the same seed.
     """
 
-    row: Row
+    row: AblationRow
     seeds: tuple[int, ...]
     updates: tuple[int, int]
     values: Mapping[str, tuple[float, ...]]
@@ -49,10 +49,10 @@ class Line:
 
 
 def measure_costs(configs: Mapping[str, TrainConfig], classes: int, repeats: int = 7) -> dict[str, Cost]:
-    """Cost of each row's network; the rows take turns at the clock, so that a busy moment hits all alike."""
+    """Cost of each row's network. The rows are timed in turn, so that a busy moment affects all equally."""
     networks = {name: _network(config, classes) for name, config in configs.items()}
     steps = {name: partial(_forward, network) for name, network in networks.items()}
-    times = take_turns(steps, repeats, warm_up=1)  # of VGG16 on a CPU one warm-up is long enough
+    times = take_turns(steps, repeats, warm_up=1)  # one is enough: VGG16 is slow on a CPU
     return {
         name: Cost(parameters(network), multiply_adds(network), 1000 * statistics.median(times[name]))
         for name, network in networks.items()
@@ -70,15 +70,15 @@ def _forward(network: Network) -> None:
 
 
 def make_lines(
-    rows: Sequence[Row],
+    rows: Sequence[AblationRow],
     results: Mapping[str, Mapping[int, Mapping[str, Any]]],
     updates: Mapping[str, tuple[int, int]],
     costs: Mapping[str, Cost],
 ) -> list[Line]:
-    """Lines of the rows that have results.
+    """The lines of the rows that have results.
 
-    results: of each row's name, by seed, the last evaluation as `Report.to_json` wrote it. updates: of each
-    row's name, how many there were and of how many images.
+    results: by row name and seed, the last evaluation as `Report.to_json` wrote it. updates: by row name, the
+    number of updates and the images per update.
     """
     first = results.get(rows[0].name, {})
     lines = []
@@ -101,27 +101,14 @@ def _percent(evaluation: Mapping[str, Any], measure: str) -> float:
 
 def markdown(title: str, notes: Sequence[str], lines: Sequence[Line]) -> str:
     """The table as Markdown: mean ± standard deviation over the seeds, percent."""
-    head = [
-        "row",
-        "seeds",
-        "updates",
-        *MEASURES,
-        "over the first row",
-        "parameters",
-        "multiply-adds",
-        "ms",
-        "paper",
-    ]
+    head = ["row", "seeds", "updates", *MEASURES, "over the first row"]
+    head += ["parameters", "multiply-adds", "ms", "paper"]
     text = [f"# {title}", "", *notes, "", _cells(head), _cells(["---", *["---:"] * (len(head) - 1)])]
     for line in lines:
         cost = line.cost
         updates = "{:,} x {}".format(*line.updates)
-        cells = [
-            line.row.name,
-            str(len(line.seeds)),
-            updates,
-            *(mean_spread(line.values[m]) for m in MEASURES),
-        ]
+        cells = [line.row.name, str(len(line.seeds)), updates]
+        cells += [mean_spread(line.values[measure]) for measure in MEASURES]
         cells.append("" if line is lines[0] else mean_spread(line.gain, signed=True))
         cells += [f"{cost.parameters:,}", f"{cost.multiply_adds / 1e9:.2f} G", f"{cost.milliseconds:.1f}"]
         cells.append("" if line.row.paper is None else f"{line.row.paper:.1f}")
@@ -134,7 +121,7 @@ def _cells(cells: Sequence[str]) -> str:
 
 
 def mean_spread(values: Sequence[float], signed: bool = False) -> str:
-    """`61.2 ± 0.8`: mean and sample standard deviation; no spread of a single value, - of none."""
+    """`61.2 ± 0.8`: mean and sample standard deviation; only the mean for one value, - for none."""
     known = [value for value in values if not math.isnan(value)]
     if not known:
         return "-"
@@ -143,22 +130,13 @@ def mean_spread(values: Sequence[float], signed: bool = False) -> str:
 
 
 def csv_rows(lines: Sequence[Line]) -> tuple[list[str], list[list[object]]]:
-    """Column names, and one row for each run of the table: nothing is averaged away."""
-    columns = [
-        "row",
-        "seed",
-        "updates",
-        "images_per_update",
-        *MEASURES,
-        "parameters",
-        "multiply_adds",
-        "milliseconds",
-        "paper",
-    ]
+    """Column names, and one row for each run, not averaged."""
+    columns = ["row", "seed", "updates", "images_per_update", *MEASURES]
+    columns += ["parameters", "multiply_adds", "milliseconds", "paper"]
     rows: list[list[object]] = []
     for line in lines:
-        for place, seed in enumerate(line.seeds):
-            measured = [_plain(line.values[measure][place]) for measure in MEASURES]
+        for index, seed in enumerate(line.seeds):
+            measured = [_plain(line.values[measure][index]) for measure in MEASURES]
             cost = [line.cost.parameters, line.cost.multiply_adds, round(line.cost.milliseconds, 2)]
             paper = "" if line.row.paper is None else line.row.paper
             rows.append([line.row.name, seed, *line.updates, *measured, *cost, paper])

@@ -23,8 +23,8 @@ from fssd.inference.detections import draw_detections
 from fssd.inference.detector import Detector
 from fssd.inference.draw import class_colour, draw_boxes, write_jpeg
 from fssd.model.build import build_model
-from fssd.training.log import LOG_FILE
 from fssd.training.folder import CONFIG_FILE
+from fssd.training.log import LOG_FILE
 from fssd.training.loop import train
 from fssd.weights.pretrained import load_backbone
 from fssd.zoo.models import PHOTOS, packaged_model

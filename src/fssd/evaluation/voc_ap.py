@@ -47,7 +47,7 @@ class AveragePrecision:
 
 
 class _Curve(NamedTuple):
-    """One class of an `AveragePrecision`, (K,) each."""
+    """One class of the last five fields of `AveragePrecision`, (K,) each."""
 
     recall: Floats
     precision: Floats
@@ -114,16 +114,8 @@ def voc_average_precision(
         ],
         np.float64,
     )
-    return AveragePrecision(
-        ap,
-        float(ap[positives > 0].mean()) if positives.any() else float("nan"),
-        positives,
-        tuple(c.recall for c in curves),
-        tuple(c.precision for c in curves),
-        tuple(c.scores for c in curves),
-        tuple(c.correct for c in curves),
-        tuple(c.images for c in curves),
-    )
+    mean = float(ap[positives > 0].mean()) if positives.any() else float("nan")
+    return AveragePrecision(ap, mean, positives, *zip(*curves, strict=True))
 
 
 def _table(

@@ -1,1 +1,1 @@
-"""Getting the official data sets: a table of archives, resumed downloads, checksums, careful unpacking."""
+"""Fetching the official data sets: a table of archives, resumed downloads, checksums, safe unpacking."""

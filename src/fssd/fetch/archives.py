@@ -1,6 +1,6 @@
-"""Which archives make up a data set: the official ones, and those of a user's own table.
+"""The archives of each data set: the official ones, and those of a user's table.
 
-A table is YAML, a list of archives for each name of a data set; only `url` is needed:
+A table is a YAML file with a list of archives for each data set; only `url` is required:
 
     mine:
       - {url: "https://example.org/photos.zip", sha256: 9f86d0..., size: 123456}
@@ -28,8 +28,8 @@ _KEYS = ("url", "part", "size", "optional", *HEX_DIGITS)
 class Archive:
     """One file to fetch and unpack.
 
-    url: http or https. part: the name it is chosen by. checksum: (md5 or sha256, hex digits), None if nobody
-    has stated one. size: bytes, None if not known. optional: fetched only if it is named.
+    url: http or https. part: the name by which a user chooses it. checksum: (md5 or sha256, hex digits), None
+    if no checksum is published. size: bytes, None if not known. optional: fetched only if the user names it.
     """
 
     url: str
@@ -40,14 +40,14 @@ class Archive:
 
     @property
     def file_name(self) -> str:
-        """The last part of the address."""
+        """The last part of the URL."""
         return file_name(self.url)
 
 
 Table = dict[str, tuple[Archive, ...]]
 
 _VOC = "http://host.robots.ox.ac.uk/pascal/VOC"
-_COCO = "http://images.cocodataset.org"  # https has a certificate of another name
+_COCO = "http://images.cocodataset.org"  # its https certificate is for another name
 
 OFFICIAL: Table = {
     "voc2007": (
@@ -104,9 +104,9 @@ OFFICIAL: Table = {
 
 
 def choose(table: Table, name: str, parts: Sequence[str] = ()) -> tuple[Archive, ...]:
-    """The archives of a data set: the parts named, or all that are not optional.
+    """The archives of a data set: the given parts, or all that are not optional.
 
-    Raises ConfigError for a data set or part that the table does not have.
+    Raises ConfigError for a data set or part that is not in the table.
     """
     if name not in table:
         raise ConfigError(f"there is no data set {name!r} to fetch{nearest(name, table)}")
@@ -120,57 +120,57 @@ def choose(table: Table, name: str, parts: Sequence[str] = ()) -> tuple[Archive,
 
 
 def read_table(file: Path) -> Table:
-    """The data sets of a YAML table. Raises DataError for broken YAML, ConfigError for a wrong entry."""
+    """The data sets of a YAML table. Raises DataError for invalid YAML, ConfigError for an invalid entry."""
     from fssd.data.formats.yolo import read_yaml
 
     return {name: _read_set(rows, f"{file} ({name})") for name, rows in read_yaml(file).items()}
 
 
 def file_name(url: str) -> str:
-    """The last part of an address, without its query; "" if there is none."""
+    """The last part of a URL, without its query; "" if there is none."""
     return PurePosixPath(unquote(urlsplit(url).path)).name
 
 
-def _read_set(rows: Any, place: str) -> tuple[Archive, ...]:
+def _read_set(rows: Any, where: str) -> tuple[Archive, ...]:
     if not isinstance(rows, list) or not rows:
-        raise ConfigError(f"{place}: must be a list of archives, each with a `url:`")
-    archives = tuple(_read_archive(row, f"{place}, archive {number}") for number, row in enumerate(rows, 1))
+        raise ConfigError(f"{where}: must be a list of archives, each with a `url:`")
+    archives = tuple(_read_archive(row, f"{where}, archive {number}") for number, row in enumerate(rows, 1))
     for values in ([a.part for a in archives], [a.file_name for a in archives]):
         if len(set(values)) < len(values):
             twice = next(value for value in values if values.count(value) > 1)
             raise ConfigError(
-                f"{place}: two archives are called {twice!r}; give each `part:` and file its own name"
+                f"{where}: two archives are called {twice!r}; give each `part:` and file a name of its own"
             )
     return archives
 
 
-def _read_archive(row: Any, place: str) -> Archive:
+def _read_archive(row: Any, where: str) -> Archive:
     if not isinstance(row, dict) or not isinstance(row.get("url"), str):
-        raise ConfigError(f"{place}: needs `url:`, the address of an archive")
+        raise ConfigError(f"{where}: needs `url:`, the URL of an archive")
     for key in row:
         if key not in _KEYS:
-            raise ConfigError(f"{place}: unknown key {key!r}{nearest(str(key), _KEYS)}")
-    name = _require_archive(row["url"], place)
+            raise ConfigError(f"{where}: unknown key {key!r}{nearest(str(key), _KEYS)}")
+    name = _require_archive(row["url"], where)
     size, part, optional = row.get("size"), row.get("part", _stem(name)), row.get("optional", False)
     if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
-        raise ConfigError(f"{place}: size is {size!r}; it is a number of bytes")
+        raise ConfigError(f"{where}: size is {size!r}; it is a number of bytes")
     if not isinstance(part, str) or not part:
-        raise ConfigError(f"{place}: part is {part!r}; it is a name")
+        raise ConfigError(f"{where}: part is {part!r}; it is a name")
     if not isinstance(optional, bool):
-        raise ConfigError(f"{place}: optional is {optional!r}; it is true or false")
-    return Archive(row["url"], part, _read_checksum(row, place), size, optional)
+        raise ConfigError(f"{where}: optional is {optional!r}; it is true or false")
+    return Archive(row["url"], part, _read_checksum(row, where), size, optional)
 
 
-def _require_archive(url: str, place: str) -> str:
+def _require_archive(url: str, where: str) -> str:
     try:
         parts = urlsplit(url)
     except ValueError as error:
-        raise ConfigError(f"{place}: {url!r} is no address ({error})") from error
+        raise ConfigError(f"{where}: {url!r} is not a URL ({error})") from error
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(f"{place}: {url!r} is no address; it begins with http:// or https://")
+        raise ConfigError(f"{where}: {url!r} is not a URL; it must begin with http:// or https://")
     name = file_name(url)
     if name.startswith(".") or "\\" in name or not name.lower().endswith(ZIP + TAR):
-        raise ConfigError(f"{place}: {url!r} must end in the name of an archive ({', '.join(ZIP + TAR)})")
+        raise ConfigError(f"{where}: {url!r} must end in the name of an archive ({', '.join(ZIP + TAR)})")
     return name
 
 
@@ -178,15 +178,15 @@ def _stem(name: str) -> str:
     return next(name[: -len(end)] for end in ZIP + TAR if name.lower().endswith(end))
 
 
-def _read_checksum(row: dict[str, Any], place: str) -> tuple[str, str] | None:
+def _read_checksum(row: dict[str, Any], where: str) -> tuple[str, str] | None:
     stated = {kind: row[kind] for kind in HEX_DIGITS if row.get(kind) is not None}
     if len(stated) > 1:
-        raise ConfigError(f"{place}: has md5 and sha256; one of them is enough")
+        raise ConfigError(f"{where}: has md5 and sha256; give only one of them")
     for kind, digits in stated.items():
         text = str(digits).lower()
         if not re.fullmatch(f"[0-9a-f]{{{HEX_DIGITS[kind]}}}", text):
             raise ConfigError(
-                f"{place}: {kind} is {digits!r}; it has {HEX_DIGITS[kind]} hex digits (in quotes)"
+                f"{where}: {kind} is {digits!r}; it has {HEX_DIGITS[kind]} hex digits (in quotes)"
             )
         return kind, text
     return None

@@ -1,7 +1,7 @@
-"""One file over HTTP: resumed where it broke off, tried again after a pause, its length checked.
+"""Download of one file over HTTP: resumed after an interruption, retried after a pause, its size checked.
 
-A download grows in NAME.part. NAME.part.json beside it says which version of the file the server has been
-sending (RFC 9110: ETag or Last-Modified), so that two versions are never joined.
+The bytes are written to NAME.part. NAME.part.json beside it holds the version of the file on the server
+(RFC 9110: ETag or Last-Modified), so that parts of two versions are never joined.
 """
 
 from __future__ import annotations
@@ -22,33 +22,33 @@ from fssd.errors import FetchError
 
 CHUNK = 1 << 20
 TIMEOUT = 60.0  # seconds without a byte
-PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)  # seconds; as many failures in a row are forgiven
-PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})  # answers that may be others a moment later
+PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)  # seconds before each retry after failures in a row
+TEMPORARY = frozenset({408, 425, 429, 500, 502, 503, 504})  # statuses that are worth a retry
 CANNOT_RESUME = 416
 PARTIAL = 206
 
-Report = Callable[[int, int | None], None]  # bytes done, bytes in all if known
+Progress = Callable[[int, int | None], None]  # bytes done, bytes in total if known
 
 
 def silent(*_: object) -> None:
-    """A report that nobody hears."""
+    """Report nothing."""
 
 
 class _BrokenError(Exception):
-    """The transfer stopped for a reason that may pass."""
+    """The transfer stopped for a reason that may be temporary."""
 
 
 @dataclass(frozen=True)
 class _Version:
-    """What is being sent: its address, ETag or Last-Modified ("" if the server says neither), and bytes."""
+    """The version of a file: its URL, ETag or Last-Modified ("" if the server sends neither), and size."""
 
     url: str
     validator: str
     total: int | None
 
 
-class _Part:
-    """The file that grows, and the note on its version beside it."""
+class _PartialFile:
+    """The partial file, and the note beside it that holds its version."""
 
     def __init__(self, file: Path) -> None:
         self.path = file.with_name(f"{file.name}.part")
@@ -78,44 +78,44 @@ def download(
     file: Path,
     *,
     size: int | None = None,
-    report: Report = silent,
+    report: Progress = silent,
     pauses: Sequence[float] = PAUSES,
 ) -> None:
-    """Fetch `url` into `file`; what an earlier call left in `file`.part is not fetched again.
+    """Fetch `url` into `file`; the bytes that an earlier call left in `file`.part are not fetched again.
 
-    size: bytes, if known. report: is told how far it is. pauses: seconds to wait after each failure in a row;
-    bytes that arrive end the row. Raises FetchError, mostly with the .part kept.
+    size: bytes, if known. report: called with the progress. pauses: seconds to wait after each failure in a
+    row; when bytes arrive, a new row begins. Raises FetchError; the .part is kept unless it is wrong.
     """
-    part = _Part(file)
+    part = _PartialFile(file)
     best, failures = part.length, 0
     while True:
         try:
-            _go_on(url, part, size, report)
+            _continue(url, part, size, report)
             break
         except _BrokenError as error:
             failures = 1 if part.length > best else failures + 1
             best = max(best, part.length)
             if failures > len(pauses):
-                advice = "run the command again to go on from there"
+                advice = "run the command again to continue"
                 raise FetchError(f"{url}: {error}, {failures} times in a row; {advice}") from error
             time.sleep(pauses[failures - 1])
     part.path.replace(file)
     part.note.unlink(missing_ok=True)
 
 
-def _go_on(url: str, part: _Part, size: int | None, report: Report) -> None:
-    """Ask for what is missing and append it. Raises _BrokenError if less than that came."""
+def _continue(url: str, part: _PartialFile, size: int | None, report: Progress) -> None:
+    """Request the missing bytes and append them. Raises _BrokenError if fewer bytes arrive."""
     version = part.version()
     if version is None or version.url != url:
         part.forget()
         version = None
     if part.length and part.length == size:
         return
-    response = _ask(url, part, version)
+    response = _request(url, part, version)
     if response is None:
         return
     with response:
-        total = _place(response, part, version, url, size)
+        total = _prepare(response, part, version, url, size)
         _require_space(part, total, url)
         with part.path.open("ab") as handle:
             report(handle.tell(), total)
@@ -128,8 +128,8 @@ def _go_on(url: str, part: _Part, size: int | None, report: Report) -> None:
         raise _wrong_size(url, part, part.length, size)
 
 
-def _ask(url: str, part: _Part, version: _Version | None) -> HTTPResponse | None:
-    """The server's answer; None if it says that there is nothing left to send."""
+def _request(url: str, part: _PartialFile, version: _Version | None) -> HTTPResponse | None:
+    """The server's answer; None if all bytes are already there."""
     headers = {"User-Agent": "fssd"}
     if part.length and version is not None:
         headers["Range"] = f"bytes={part.length}-"
@@ -143,27 +143,27 @@ def _ask(url: str, part: _Part, version: _Version | None) -> HTTPResponse | None
             if error.code == CANNOT_RESUME and part.length:
                 _require_all(error, part)
                 return None
-            if error.code in PASSING:
+            if error.code in TEMPORARY:
                 raise _BrokenError(f"the server answers {error.code} {error.reason}") from error
-            advice = "check the address, or give another in a --table"
+            advice = "check the URL, or give another one in a --table"
             raise FetchError(f"{url}: the server answers {error.code} {error.reason}; {advice}") from error
     except (OSError, HTTPException, ValueError) as error:
         reason = error.reason if isinstance(error, URLError) else error
-        raise _BrokenError(f"there is no answer ({str(reason) or type(reason).__name__})") from error
+        raise _BrokenError(f"the server does not answer ({str(reason) or type(reason).__name__})") from error
 
 
-def _require_all(error: HTTPError, part: _Part) -> None:
-    """All bytes may be there already; if not, the file on the server is another one now."""
+def _require_all(error: HTTPError, part: _PartialFile) -> None:
+    """Raise _BrokenError unless all bytes are already there; otherwise the file on the server has changed."""
     if error.headers.get("Content-Range") == f"bytes */{part.length}":
         return
     part.forget()
     raise _BrokenError("the file on the server has changed") from error
 
 
-def _place(
-    response: HTTPResponse, part: _Part, version: _Version | None, url: str, size: int | None
+def _prepare(
+    response: HTTPResponse, part: _PartialFile, version: _Version | None, url: str, size: int | None
 ) -> int | None:
-    """Make the part ready for the bytes of this answer; returns how many there will be in all."""
+    """Prepare the partial file for the bytes of this answer; returns the total number of bytes if known."""
     if response.status == PARTIAL:
         total: int | None = _partial_total(response, part, version)
     else:
@@ -175,17 +175,17 @@ def _place(
     return total
 
 
-def _partial_total(response: HTTPResponse, part: _Part, version: _Version | None) -> int:
+def _partial_total(response: HTTPResponse, part: _PartialFile, version: _Version | None) -> int:
     stated = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
     known = None if version is None else version.total
     if stated is None or int(stated[1]) != part.length or known not in (None, int(stated[2])):
         part.forget()
-        raise _BrokenError("the server sends another range than the one asked for")
+        raise _BrokenError("the server sends another range than the requested one")
     return int(stated[2])
 
 
 def _validator(response: HTTPResponse) -> str:
-    """What If-Range may hold: a strong ETag, else the date."""
+    """The value for If-Range: a strong ETag, else the date."""
     etag = response.headers.get("ETag", "")
     return etag if etag.startswith('"') else response.headers.get("Last-Modified", "")
 
@@ -201,16 +201,14 @@ def _chunks(response: HTTPResponse) -> Iterator[bytes]:
         yield chunk
 
 
-def _wrong_size(url: str, part: _Part, found: int, size: int) -> FetchError:
+def _wrong_size(url: str, part: _PartialFile, found: int, size: int) -> FetchError:
     part.forget()
-    return FetchError(
-        f"{url}: the file has {found} bytes, not {size}; check the address, or correct the table"
-    )
+    return FetchError(f"{url}: the file has {found} bytes, not {size}; check the URL, or correct the table")
 
 
-def _require_space(part: _Part, total: int | None, url: str) -> None:
+def _require_space(part: _PartialFile, total: int | None, url: str) -> None:
     free = shutil.disk_usage(part.path.parent).free
     needed = 0 if total is None else total - part.length
     if needed > free:
-        place = f"{part.path.parent} has {free} free"
-        raise FetchError(f"{url}: needs {needed} bytes, {place}; make room or choose another --to")
+        reason = f"needs {needed} bytes, {part.path.parent} has {free} free"
+        raise FetchError(f"{url}: {reason}; make room or choose another --to")

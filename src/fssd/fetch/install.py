@@ -1,4 +1,4 @@
-"""From an archive of the table to its files on disk: download, compare, unpack, and note that it is done."""
+"""Installs an archive of the table: download, check, unpack, and write a note that it is done."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path, PurePosixPath
 from fssd.atomic import atomic_write, make_folder
 from fssd.errors import FetchError
 from fssd.fetch.archives import Archive
-from fssd.fetch.download import CHUNK, PAUSES, Report, download, silent
+from fssd.fetch.download import CHUNK, PAUSES, Progress, download, silent
 from fssd.fetch.unpack import unpack
 
-NOTES = ".fetched"  # folder of one note for each archive unpacked
+NOTES = ".fetched"  # folder with one note for each unpacked archive
 
-Stages = Callable[[str, int, int | None], None]  # "download", "check" or "unpack", bytes done, bytes in all
+Stages = Callable[[str, int, int | None], None]  # "download", "check" or "unpack", bytes done, bytes in total
 
 
 def install(
@@ -29,20 +29,20 @@ def install(
 ) -> str:
     """Fetch an archive and unpack it into a folder; returns its checksum, such as `md5:c52e27...`.
 
-    A file of its name that lies in the folder already is taken instead of a download, and stays. An archive
-    without a checksum in the table is not compared; its sha256 is returned. keep: leave a downloaded archive
-    beside its files.
+    If the folder already holds a file of that name, it is used instead of a download and not deleted. If the
+    table has no checksum for the archive, nothing is compared and its sha256 is returned. keep: do not delete
+    the downloaded archive.
     Raises FetchError; ConfigError if the folder cannot be made.
     """
     make_folder(folder)
     file = folder / archive.file_name
-    brought = file.is_file()  # by hand, and then not ours to remove
+    brought = file.is_file()  # by the user, so it is not deleted
     if not brought:
         download(archive.url, file, size=archive.size, report=_stage(report, "download"), pauses=pauses)
     checksum = _compare(archive, file, _stage(report, "check"), brought)
     last = unpack(file, folder, _stage(report, "unpack"))
     if hasattr(os, "sync"):
-        os.sync()  # the note must not reach the disk before what it vouches for
+        os.sync()  # the unpacked files must be on the disk before the note that says so
     make_folder(folder / NOTES)
     note = {"url": archive.url, "checksum": checksum, "last": None if last is None else str(last)}
     atomic_write(_note(archive, folder), json.dumps(note))
@@ -52,7 +52,7 @@ def install(
 
 
 def is_installed(archive: Archive, folder: Path) -> bool:
-    """Whether this very archive has been unpacked there, and its last file is still in place."""
+    """Whether this archive has been unpacked there, and its last file still exists."""
     try:
         note = json.loads(_note(archive, folder).read_bytes())
         checksum, url, last = note["checksum"], note["url"], note["last"]
@@ -66,20 +66,20 @@ def _note(archive: Archive, folder: Path) -> Path:
     return folder / NOTES / f"{archive.file_name}.json"
 
 
-def _compare(archive: Archive, file: Path, report: Report, brought: bool) -> str:
-    """The checksum of a file. Raises FetchError if it is not the table's, and removes what was downloaded."""
+def _compare(archive: Archive, file: Path, report: Progress, brought: bool) -> str:
+    """The checksum of a file. If it is not the table's, deletes a downloaded file and raises FetchError."""
     kind, expected = archive.checksum or ("sha256", None)
     found = _digest(file, kind, report)
     if expected not in (None, found):
         if brought:
-            raise FetchError(f"{file}: its {kind} is {found}, not {expected}; remove it to have it fetched")
+            raise FetchError(f"{file}: its {kind} is {found}, not {expected}; delete it to fetch it again")
         file.unlink()
-        reason = f"its {kind} is {found}, not {expected}; the file was removed, fetch it again"
+        reason = f"its {kind} is {found}, not {expected}; the file was deleted, fetch it again"
         raise FetchError(f"{archive.url}: {reason}")
     return f"{kind}:{found}"
 
 
-def _digest(file: Path, kind: str, report: Report) -> str:
+def _digest(file: Path, kind: str, report: Progress) -> str:
     digest = hashlib.new(kind, usedforsecurity=False)
     total = file.stat().st_size
     with file.open("rb") as handle:
@@ -89,5 +89,5 @@ def _digest(file: Path, kind: str, report: Report) -> str:
     return digest.hexdigest()
 
 
-def _stage(report: Stages, name: str) -> Report:
+def _stage(report: Stages, name: str) -> Progress:
     return lambda done, total: report(name, done, total)

@@ -1,7 +1,7 @@
-"""Unpacking an archive that is not trusted: files and folders only, inside one folder, all of it or nothing.
+"""Unpacks an untrusted archive: only files and folders, inside one folder, completely or not at all.
 
-Of an archive only names and bytes are used. Owners, permissions and times are not, and links are refused,
-so nothing that is written can lead elsewhere.
+Only names and bytes of an archive are used, not owners, permissions and times. Links are refused, so nothing
+can be written outside the folder.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from typing import IO
 
 from fssd.errors import FetchError
 from fssd.fetch.archives import ZIP
-from fssd.fetch.download import CHUNK, Report, silent
+from fssd.fetch.download import CHUNK, Progress, silent
 
-# What the standard library raises for broken bytes; NotImplementedError: a compression it does not know.
+# The errors of the standard library for damaged bytes; NotImplementedError is for an unknown compression.
 _DAMAGE = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -36,22 +36,22 @@ _DAMAGE = (
 
 @dataclass(frozen=True)
 class _Member:
-    """A file or folder of an archive: its path, declared bytes, and how to read it (None for a folder)."""
+    """A file or folder of an archive: its path, its declared size, and how to open it (None: folder)."""
 
     path: PurePosixPath
     size: int
     open: Callable[[], IO[bytes] | None] | None
 
 
-def unpack(file: Path, folder: Path, report: Report = silent) -> PurePosixPath | None:
-    """Unpack a tar or zip file into a folder, beside what is there; returns the path of its last file.
+def unpack(file: Path, folder: Path, report: Progress = silent) -> PurePosixPath | None:
+    """Unpack a tar or zip file into a folder, which may hold other files; returns the path of its last file.
 
     Everything is first written to `.unpacking-NAME` in the folder and then moved, so a failure leaves nothing
-    behind. Raises FetchError for a damaged archive, a name that leaves the folder, a link, a device, an
-    encrypted member, and for more bytes than the disk has free.
+    behind. Raises FetchError for a damaged archive, a path outside the folder, a link, a device, an encrypted
+    member, and if the disk is too full.
     """
     staging = folder / f".unpacking-{file.name}"
-    shutil.rmtree(staging, ignore_errors=True)  # of a process that was killed
+    shutil.rmtree(staging, ignore_errors=True)  # left by a killed process
     try:
         with _members(file) as members:
             _require_space(members, folder, file)
@@ -76,13 +76,13 @@ def _members(file: Path) -> Iterator[list[_Member]]:
     except _DAMAGE as error:
         raise _damaged(file, error) from error
     except OSError as error:
-        if error.errno is not None:  # of the disk, not of the archive
+        if error.errno is not None:  # an error of the disk, not of the archive
             raise
-        raise _damaged(file, error) from error  # gzip and bz2 raise it for broken bytes
+        raise _damaged(file, error) from error  # gzip and bz2 raise OSError for damaged bytes
 
 
 def _damaged(file: Path, error: Exception) -> FetchError:
-    return FetchError(f"{file}: is damaged or no archive ({error}); delete it and fetch it again")
+    return FetchError(f"{file}: is damaged or not an archive ({error}); delete it and fetch it again")
 
 
 def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, file: Path) -> _Member:
@@ -103,10 +103,10 @@ def _tar_member(tar: tarfile.TarFile, info: tarfile.TarInfo, file: Path) -> _Mem
 
 
 def _inside(name: str, file: Path) -> PurePosixPath:
-    """The path of a member, relative and without `..`; on Windows `C:` and `\\` would lead elsewhere too."""
+    """The path of a member, relative and without `..`; `C:` and `\\` are refused because of Windows."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name.partition("/")[0]:
-        raise _refused(file, name, "leads out of its folder")
+        raise _refused(file, name, "leads out of the folder")
     return path
 
 
@@ -122,40 +122,40 @@ def _require_space(members: Sequence[_Member], folder: Path, file: Path) -> None
         )
 
 
-def _write(members: Sequence[_Member], staging: Path, file: Path, report: Report) -> None:
+def _write(members: Sequence[_Member], staging: Path, file: Path, report: Progress) -> None:
     done, total = 0, sum(member.size for member in members)
     for member in members:
-        place = staging / member.path
+        target = staging / member.path
         try:
             if member.open is None:
-                place.mkdir(parents=True, exist_ok=True)
+                target.mkdir(parents=True, exist_ok=True)
                 continue
-            place.parent.mkdir(parents=True, exist_ok=True)
-            written = _copy(member.open, place)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            written = _copy(member.open, target)
         except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-            raise _refused(file, str(member.path), "is there twice") from error
+            raise _refused(file, str(member.path), "occurs twice") from error
         if written != member.size:
             raise _damaged(file, EOFError(f"{member.path} has {written} of {member.size} bytes"))
         done += written
         report(done, total)
 
 
-def _copy(source: Callable[[], IO[bytes] | None], place: Path) -> int:
+def _copy(source: Callable[[], IO[bytes] | None], target: Path) -> int:
     reading = source()
     if reading is None:
         return 0
-    with reading, place.open("xb") as writing:
+    with reading, target.open("xb") as writing:
         shutil.copyfileobj(reading, writing, CHUNK)
         return writing.tell()
 
 
 def _merge(source: Path, target: Path) -> None:
-    """Move what is in `source` to `target`: a folder that is new in one step, else file by file."""
+    """Move the content of `source` to `target`: a new folder in one step, an existing one file by file."""
     for item in sorted(source.iterdir()):
-        place = target / item.name
-        if item.is_dir() and place.is_dir():
-            _merge(item, place)
-        elif place.is_dir() or (item.is_dir() and place.exists()):
-            raise FetchError(f"{place}: is in the way of what is unpacked; move it away")
+        moved = target / item.name
+        if item.is_dir() and moved.is_dir():
+            _merge(item, moved)
+        elif moved.is_dir() or (item.is_dir() and moved.exists()):
+            raise FetchError(f"{moved}: is in the way of an unpacked file; move it away")
         else:
-            item.replace(place)
+            item.replace(moved)

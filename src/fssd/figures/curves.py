@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
@@ -23,7 +22,7 @@ from fssd.plots import (
     spread,
     without_seed,
 )
-from fssd.training.log import LOG_FILE
+from fssd.training.log import LOG_FILE, read_log
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,9 +35,9 @@ Evaluations = dict[int, dict[str, Any]]  # iteration -> report, as `fssd.evaluat
 
 
 class Curve(NamedTuple):
-    """One line: an experiment, the mean of its runs and their range. Values are AP in 0..1.
+    """One line of the plot: an experiment, the mean of its runs and their range. Values are AP in 0..1.
 
-    name: for the legend. runs: how many. iterations: those that all its runs were evaluated at, rising.
+    name: for the legend. runs: how many. iterations: those at which all its runs were evaluated, ascending.
     mean, low, high: one for each iteration. left_out: iterations that only some of the runs have.
     """
 
@@ -51,8 +50,8 @@ class Curve(NamedTuple):
     left_out: int
 
 
-class Curves(NamedTuple):
-    """Lines that can be compared, and what they show. iou: None for COCO's average."""
+class CurveSet(NamedTuple):
+    """Curves that can be compared. number: what they show. iou: None for COCO's average."""
 
     lines: list[Curve]
     number: str
@@ -60,12 +59,12 @@ class Curves(NamedTuple):
     iou: float | None
 
 
-def read_curves(runs: Sequence[Path], number: str = "map") -> Curves:
-    """Read the logs of runs; those whose folders differ in a trailing `seed-N` alone become one line.
+def read_curves(runs: Sequence[Path], number: str = "map") -> CurveSet:
+    """Read the logs of runs; runs whose folders differ only in a trailing `seed-N` become one line.
 
-    runs: folders of runs, or folders of such folders `seed-N`. number: "map", "small", "medium" or "large",
-    one of COCO's twelve numbers, or the name of a class. A mean is always over all the runs of its line:
-    iterations that only some were evaluated at are left out.
+    runs: folders of runs, or folders that hold such runs as `seed-N`. number: "map", "small", "medium" or
+    "large", one of COCO's twelve numbers, or the name of a class. A mean is always over all the runs of its
+    line: iterations at which only some were evaluated are left out.
     Raises DataError for a folder without log or evaluation, ConfigError for runs that cannot be compared.
     """
     folders = list(dict.fromkeys(folder.resolve() for run in runs for folder in _seeds(run)))
@@ -75,30 +74,19 @@ def read_curves(runs: Sequence[Path], number: str = "map") -> Curves:
     metric, iou = _only_metric([entry for group in groups.values() for entry in group])
     names = distinct_names(list(groups))
     lines = [_curve(name, group, number) for name, group in zip(names, groups.values(), strict=True)]
-    return Curves(lines, number, metric, iou)
+    return CurveSet(lines, number, metric, iou)
 
 
 def read_evaluations(run: Path) -> Evaluations:
-    """The evaluations in the log of a run; one that was repeated counts once, as written last.
-
-    A last line that is cut off, in a run that goes on or was killed, is not read. Raises DataError.
-    """
+    """The evaluations in the log of a run; of a repeated one the last counts. Raises DataError."""
     file = run / LOG_FILE
     if not file.is_file():
         raise DataError(f"this folder has no {LOG_FILE}; name the folder of a run of `fssd train`", file=run)
-    lines = file.read_text(encoding="utf-8", errors="replace").split("\n")
-    found: Evaluations = {}
-    for row, line in enumerate(lines, start=1):
-        try:
-            entry = json.loads(line) if line.strip() else {}
-            if "evaluation" in entry:
-                found[int(entry["iteration"])] = {"map": None, **entry["evaluation"]}
-        except (ValueError, KeyError, TypeError) as error:
-            if row == len(lines):
-                break
-            raise DataError(
-                f"is not a line of a training log ({error}); delete it", file=file, place=f"line {row}"
-            ) from error
+    found = {
+        int(line["iteration"]): {"map": None, **line["evaluation"]}
+        for line in read_log(file)
+        if "evaluation" in line
+    }
     if not found:
         raise DataError(
             "this log has no evaluation; wait for the first one, or train with a validation split", file=file
@@ -106,7 +94,7 @@ def read_evaluations(run: Path) -> Evaluations:
     return dict(sorted(found.items()))
 
 
-def write_csv(path: Path, curves: Curves) -> None:
+def write_csv(path: Path, curves: CurveSet) -> None:
     """Write the numbers of a plot, AP in 0..1: name, number, metric, iteration, runs, mean, min, max."""
     save_table(
         path,
@@ -119,8 +107,8 @@ def write_csv(path: Path, curves: Curves) -> None:
     )
 
 
-def draw_curves(curves: Curves) -> Axes:
-    """Plot lines in percent, their names at their right ends, bands from the lowest to the highest run."""
+def draw_curves(curves: CurveSet) -> Axes:
+    """Plot curves in percent, with names at their right ends and bands from the lowest to the highest run."""
     axes = new_axes(WIDTH, HEIGHT)
     for index, line in enumerate(curves.lines):
         dashes = ("-", "--", ":")[index // 7 % 3]  # colours repeat after seven
@@ -147,7 +135,7 @@ def draw_curves(curves: Curves) -> Axes:
 
 
 def _seeds(run: Path) -> list[Path]:
-    """A run itself, or the runs `seed-N` in a folder that is none."""
+    """The run itself, or the runs `seed-N` in a folder that is not a run."""
     if (run / LOG_FILE).exists():
         return [run]
     return sorted(log.parent for log in run.glob(f"seed-*/{LOG_FILE}")) or [run]
@@ -183,7 +171,7 @@ def _curve(name: str, group: Sequence[tuple[Path, Evaluations]], number: str) ->
 
 
 def _values(run: Path, evaluations: Evaluations, number: str) -> dict[int, float]:
-    """One number of each evaluation of a run, where it has a value."""
+    """One number of each evaluation of a run that has a value for it."""
     known: set[str] = set()
     found = {}
     for iteration, report in evaluations.items():
@@ -213,8 +201,8 @@ def _title(number: str) -> str:
     return f"mAP of {number} objects" if number in SIZES else number
 
 
-def _note(curves: Curves) -> str:
-    """What was measured, and what a band is if there is one."""
+def _note(curves: CurveSet) -> str:
+    """The title: the metric, and the meaning of the bands if there are any."""
     note = f"validation, {metric_label(curves.metric, curves.iou)}"
     counts = {line.runs for line in curves.lines if line.runs > 1}
     if not counts:
@@ -224,7 +212,7 @@ def _note(curves: Curves) -> str:
 
 
 def _name_ends(axes: Axes, lines: Sequence[Curve]) -> None:
-    """Names right of the axes, each as high as its line ends or as near to it as there is room."""
+    """Names to the right of the axes, each at the height of its line's end or as near to it as possible."""
     low, high = axes.get_ylim()
     end = max(line.iterations[-1] for line in lines)
     heights = [(100 * line.mean[-1] - low) / (high - low) for line in lines]
@@ -242,7 +230,7 @@ def _name_ends(axes: Axes, lines: Sequence[Curve]) -> None:
                 "arrowstyle": "-",
                 "color": colour(index),
                 "linewidth": 1.0,
-                "linestyle": "-" if line.iterations[-1] == end else ":",  # no part of the line itself
+                "linestyle": "-" if line.iterations[-1] == end else ":",  # dotted: not a part of the curve
                 "shrinkA": 2,
                 "shrinkB": 3,
                 "relpos": (0, 0.5),

@@ -1,4 +1,4 @@
-"""Speed against accuracy, one point for each model: the paper's Fig. 5, on the machine at hand."""
+"""Speed against accuracy, one point for each model: the paper's Fig. 5, measured on this machine."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 WIDTH, HEIGHT = 900, 600  # pixels
-WIDE = 4  # a logarithmic axis from this ratio of speeds on
+WIDE = 4  # the axis of speeds is logarithmic if their ratio is at least this
 
 
 class Point(NamedTuple):
-    """A model: speed in images a second, accuracy as AP in 0..1."""
+    """A model: speed in images per second, accuracy as AP in 0..1."""
 
     name: str
     speed: float
@@ -44,15 +44,15 @@ class Point(NamedTuple):
 
 
 class Accuracy(NamedTuple):
-    """What was measured, with which metric. iou: None for COCO's average."""
+    """A measured mAP and its metric. iou: None for COCO's average."""
 
     ap: float
     metric: str
     iou: float | None
 
 
-# Table 3 of the paper: VOC 2007 test, mAP in percent, speed on the GPU named there. * also trained on COCO,
-# S from scratch. The one row without a speed (R-FCN, ResNet-50) is not here.
+# Table 3 of the paper: VOC 2007 test, mAP in percent, speed on the GPU named in it. *: also trained on COCO,
+# S: from scratch. The only row without a speed (R-FCN, ResNet-50) is left out.
 PAPER_TABLE_3 = (
     ("Faster R-CNN VGG", 7, "Titan X", 73.2),
     ("Faster R-CNN R101", 2.4, "K40", 76.4),
@@ -87,7 +87,7 @@ def stored_accuracy(detector: Detector, file: Path) -> Accuracy:
 
 
 def require_one_metric(files: Sequence[Path], accuracies: Sequence[Accuracy]) -> None:
-    """Raise ConfigError if accuracies cannot stand on one axis."""
+    """Raise ConfigError if the accuracies do not fit on one axis."""
     for file, accuracy in zip(files, accuracies, strict=True):
         if accuracy[1:] != accuracies[0][1:]:
             one, other = (metric_label(a.metric, a.iou) for a in (accuracies[0], accuracy))
@@ -97,10 +97,11 @@ def require_one_metric(files: Sequence[Path], accuracies: Sequence[Accuracy]) ->
 def detection_speeds(
     detectors: Sequence[Detector], image: Image | None = None, repeats: int = 20
 ) -> list[float]:
-    """Images a second through network and detection, one at a time, as the paper counts; one per detector.
+    """Throughput of each detector in images per second, one image at a time, measured as in the paper.
 
-    Decoding and resizing are not in it. Detection runs at the thresholds of evaluation (score 0.01, NMS
-    0.45, 400 candidates, 200 kept). image: (H, W, 3) uint8 RGB, by default `colour_card`.
+    The time covers network and detection, not decoding and resizing. Detection runs at the thresholds of
+    evaluation (score 0.01, NMS 0.45, 400 candidates, 200 kept). image: (H, W, 3) uint8 RGB, by default
+    `colour_card`.
     """
     picture = colour_card() if image is None else image
     steps = [_step(detector, picture) for detector in detectors]
@@ -108,7 +109,7 @@ def detection_speeds(
 
 
 def colour_card() -> Image:
-    """An image that is always the same, (300, 300, 3) uint8 RGB: soft colours with squares of four sizes."""
+    """A fixed test image, (300, 300, 3) uint8 RGB: soft colours with squares of four sizes."""
     rise = np.linspace(0, 255, 300)
     red, green = np.meshgrid(rise, rise)
     card = np.stack([red, green, 255 - (red + green) / 2], axis=-1).astype(np.uint8)
@@ -118,26 +119,26 @@ def colour_card() -> Image:
 
 
 def machine(device: torch.device) -> str:
-    """What speed was measured on, in few words."""
+    """A short name of the device that speed was measured on."""
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
     threads = torch.get_num_threads()
     return f"CPU, {threads} thread{'s' if threads > 1 else ''}"
 
 
-def write_csv(path: Path, points: Sequence[Point], accuracy: Accuracy, place: str, paper: bool) -> None:
+def write_csv(path: Path, points: Sequence[Point], accuracy: Accuracy, device: str, paper: bool) -> None:
     """Write the points, AP in 0..1: name, images_per_second, map, metric, machine, from (here or paper)."""
-    rows = [(*point, accuracy.metric, place, "here") for point in points]
+    rows = [(*point, accuracy.metric, device, "here") for point in points]
     if paper:
         rows += [(name, fps, ap / 100, "voc07", gpu, "paper") for name, fps, gpu, ap in PAPER_TABLE_3]
     save_table(path, ("name", "images_per_second", "map", "metric", "machine", "from"), rows)
 
 
-def draw_scatter(points: Sequence[Point], accuracy: Accuracy, place: str, paper: bool) -> Axes:
-    """Plot points in percent with their names; with `paper` its Table 3 in grey behind them.
+def draw_scatter(points: Sequence[Point], accuracy: Accuracy, device: str, paper: bool) -> Axes:
+    """Plot points in percent with their names. paper: also plot the paper's Table 3 in grey behind them.
 
-    accuracy: metric of all points. place: what speed was measured on. The axis of speeds is logarithmic
-    where they differ widely.
+    accuracy: metric of all points. device: what speed was measured on. The axis of speeds is logarithmic if
+    they differ widely.
     """
     axes = new_axes(WIDTH, HEIGHT)
     own = [(point.speed, 100 * point.ap) for point in points]
@@ -151,7 +152,7 @@ def draw_scatter(points: Sequence[Point], accuracy: Accuracy, place: str, paper:
     _scale(axes, [speed for speed, _ in (*own, *printed)])
     axes.set_xlabel("speed (images/s)")
     axes.set_ylabel("mAP (%)")
-    note = f"{metric_label(accuracy.metric, accuracy.iou)}; network + detection, batch 1, {place}"
+    note = f"{metric_label(accuracy.metric, accuracy.iou)}; network + detection, batch 1, {device}"
     grey = "\ngrey: Table 3 of the paper, VOC 2007 test, on its GPUs (* with COCO, S from scratch)"
     axes.set_title(note + grey * paper, loc="left", fontsize=TEXT, color=QUIET)
     label_points(

@@ -1,4 +1,4 @@
-"""The same images through two models, one row each: the paper's Fig. 6."""
+"""The detections of two models in the same images, one row for each model: the paper's Fig. 6."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from fssd.atomic import atomic_write, make_folder
 from fssd.data.sample import Image
 from fssd.errors import ConfigError
 from fssd.inference.detections import Detections
-from fssd.inference.draw import fitting_text, write_jpeg
+from fssd.inference.draw import encode_png, fitting_text, write_jpeg
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
 TITLE = 24  # pixels, the height of the line above each image
 TITLE_TEXT = 14  # pixels
 GAP = 6  # pixels between the images of a block
 BLOCK_GAP = 24  # pixels between two blocks of rows
-TALLEST = 1.5  # of the width of a cell: an image higher than that is shown narrower
-LONGEST_SIDE = 65_000  # pixels; a JPEG ends at 65,535
+TALLEST = 1.5  # times the width of a cell; a taller image is scaled down to this height
+LONGEST_SIDE = 65_000  # pixels; a JPEG allows 65,535
 PAPER, INK = (255, 255, 255), (51, 51, 51)
 
 
 def shared_classes(rows: Sequence[Sequence[Detections]]) -> list[list[Detections]]:
-    """The same detections with one list of classes for all, so that a name has one colour in all rows."""
+    """The same detections with one common list of classes, so that a class has one colour in all rows."""
     names = list(dict.fromkeys(name for row in rows for found in row for name in found.classes))
-    place = {name: index for index, name in enumerate(names)}
+    label = {name: index for index, name in enumerate(names)}
     return [
         [
-            replace(found, labels=np.array([place[n] for n in found.names], np.int64), classes=tuple(names))
+            replace(found, labels=np.array([label[n] for n in found.names], np.int64), classes=tuple(names))
             for found in row
         ]
         for row in rows
@@ -46,8 +46,8 @@ def compose(
     """One picture of detections that carry their images, (H, W, 3) uint8 RGB.
 
     rows: for each model the detections in the same images. names: of the models. columns: images side by
-    side; more of them make further blocks of rows. cell: width of an image, pixels. Images are scaled before
-    boxes are drawn, so the text on them stays readable.
+    side; further images form further blocks of rows. cell: width of an image, pixels. Images are scaled
+    before boxes are drawn, so the text stays readable.
     """
     rows = shared_classes(rows)
     columns = min(columns, len(rows[0]))
@@ -65,7 +65,7 @@ def compose(
 
 
 def check_room(images: int, models: int, columns: int, cell: int) -> None:
-    """Raise ConfigError if a picture of so many images could be larger than a file format allows."""
+    """Raise ConfigError if the picture could be larger than a file format allows."""
     row = int(TALLEST * cell) + TITLE + GAP
     height = -(-images // columns) * (models * row + BLOCK_GAP)
     if max(height, min(columns, images) * (cell + GAP)) > LONGEST_SIDE:
@@ -78,11 +78,10 @@ def check_room(images: int, models: int, columns: int, cell: int) -> None:
 def write_picture(path: Path, image: Image) -> None:
     """Write (H, W, 3) uint8 RGB as PNG or JPEG, by the suffix, atomically, making the folder."""
     make_folder(path.parent)
-    if path.suffix.lower() != ".png":
+    if path.suffix.lower() == ".png":
+        atomic_write(path, encode_png(image))
+    else:
         write_jpeg(path, image)
-        return
-    _, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    atomic_write(path, data.tobytes())
 
 
 def _image(found: Detections) -> Image:
@@ -92,17 +91,17 @@ def _image(found: Detections) -> Image:
 
 
 def fit(found: Detections, cell: int) -> Detections:
-    """The same detections on their image in the size it is shown in."""
+    """The same detections, with image and boxes scaled to the size in which they are shown."""
     image = _image(found)
     height, width = image.shape[:2]
     scale = min(cell / width, TALLEST * cell / height)
     size = max(1, round(scale * width)), max(1, round(scale * height))
-    way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     factors = np.array([size[0] / width, size[1] / height] * 2, np.float32)
     return replace(
         found,
         boxes=found.boxes * factors,
-        image=np.asarray(cv2.resize(image, size, interpolation=way), np.uint8),
+        image=np.asarray(cv2.resize(image, size, interpolation=interpolation), np.uint8),
     )
 
 
@@ -118,7 +117,7 @@ def _cell(found: Detections, name: str, width: int, height: int) -> Image:
 
 
 def _title(text: str, width: int) -> Image:
-    """(TITLE, width, 3): a line of text, smaller or cut where it is too long."""
+    """(TITLE, width, 3): a line of text; if it is too long, it is made smaller or cut."""
     canvas = PillowImage.new("RGB", (width, TITLE), PAPER)
     shown, font, _ = fitting_text(text, TITLE_TEXT, width, TITLE)
     if shown:
@@ -127,7 +126,7 @@ def _title(text: str, width: int) -> Image:
 
 
 def _strip(cells: Sequence[Image], columns: int) -> Image:
-    """Cells side by side, with blank ones at the end of a row that is not full."""
+    """Cells side by side; a row that is not full is padded with blank cells."""
     height, width = cells[0].shape[:2]
     whole = [*cells, *[_blank(height, width)] * (columns - len(cells))]
     parts = [part for cell in whole for part in (cell, _blank(height, GAP))]

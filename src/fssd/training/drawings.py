@@ -5,7 +5,6 @@ They are drawn beside the run and never end it: what cannot be drawn is told on 
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,7 +28,7 @@ from fssd.plots import (
     new_axes,
     save_plot,
 )
-from fssd.training.log import LOG_FILE
+from fssd.training.log import LOG_FILE, read_log
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,7 +58,7 @@ def draw_progress(folder: Path) -> None:
     with _spared(folder / LOSS_FILE):
         if find_spec("matplotlib") is None:
             return
-        lines = _lines(folder / LOG_FILE)
+        lines = read_log(folder / LOG_FILE)
         steps = [line for line in lines if "loss" in line]
         evaluations = [line for line in lines if line.get("evaluation", {}).get("map") is not None]
         if steps:
@@ -96,10 +95,6 @@ def _mosaic(cells: Sequence[Image]) -> Image:
     whole = [*cells, *[np.zeros_like(cells[0])] * missing]
     rows = [np.hstack(whole[start : start + COLUMNS]) for start in range(0, len(whole), COLUMNS)]
     return np.vstack(rows)
-
-
-def _lines(file: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
 def _loss_plot(steps: Sequence[dict[str, Any]]) -> Axes:

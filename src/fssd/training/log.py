@@ -13,6 +13,7 @@ from rich.console import Console
 from torch import Tensor
 
 from fssd.atomic import atomic_write
+from fssd.errors import DataError
 
 LOG_FILE = "log.jsonl"
 
@@ -103,19 +104,31 @@ class LastEvaluation(NamedTuple):
     report: dict[str, Any]
 
 
+def read_log(file: Path, *, strict: bool = True) -> list[dict[str, Any]]:
+    """The lines of a log. A cut last line, of a run that still writes or was killed, is left out.
+
+    strict: raise DataError for any other damaged line instead of leaving it out.
+    """
+    texts = file.read_text(encoding="utf-8", errors="replace").split("\n")
+    lines = []
+    for number, text in enumerate(texts, start=1):
+        try:
+            line = json.loads(text) if text.strip() else None
+            if line is not None and line["iteration"] is not None:
+                lines.append(line)
+        except (ValueError, KeyError, TypeError) as error:
+            if strict and number < len(texts):
+                reason = f"is not a line of a training log ({error}); delete it"
+                raise DataError(reason, file=file, place=f"line {number}") from error
+    return lines
+
+
 def last_evaluation(folder: Path) -> LastEvaluation | None:
     """The last evaluation in a run's log; None if there is none."""
     path = folder / LOG_FILE
-    if not path.exists():
-        return None
-    for line in reversed(path.read_text(encoding="utf-8").splitlines()):
-        try:
-            content = json.loads(line)
-        except ValueError:
-            continue  # a line that was being written when the run was killed
-        if isinstance(content, dict) and isinstance(content.get("evaluation"), dict):
-            return LastEvaluation(content["iteration"], content["evaluation"])
-    return None
+    lines = read_log(path, strict=False) if path.exists() else []
+    found = [line for line in lines if isinstance(line.get("evaluation"), dict)]
+    return LastEvaluation(found[-1]["iteration"], found[-1]["evaluation"]) if found else None
 
 
 def duration(seconds: float) -> str:
@@ -126,17 +139,11 @@ def duration(seconds: float) -> str:
 
 
 def _drop_lines_after(path: Path, iteration: int) -> None:
-    """A resumed run repeats the iterations after its last checkpoint; their old lines would stand twice."""
+    """A resumed run repeats the iterations after its last checkpoint; their old lines would be duplicates."""
     if not path.exists():
         return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            if json.loads(line)["iteration"] <= iteration:
-                kept.append(line + "\n")
-        except (ValueError, KeyError):
-            continue  # a line that was being written when the run was killed
-    atomic_write(path, "".join(kept))
+    lines = [line for line in read_log(path, strict=False) if line["iteration"] <= iteration]
+    atomic_write(path, "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def _tensorboard(folder: Path, start: int) -> Any:

@@ -257,7 +257,7 @@ def test_a_view_without_objects_adds_its_negatives_and_nothing_to_the_divisor() 
 
 
 def test_images_with_objects_have_the_released_localisation_beside_an_empty_view() -> None:
-    # 13 positives, each off by 2 in one coordinate: 1.5 apiece and 1.5 on average, however many views are empty.
+    # 13 positives, each off by 2 in one coordinate: 1.5 on average, however many views are empty.
     priors = torch.tensor([[20.0 * i, 0, 20.0 * i + 10, 10] for i in range(13)])
     offsets = torch.zeros(2, 13, 4)
     offsets[0, :, 1] = 2.0
