@@ -21,7 +21,7 @@ from fssd.boxes import Floats, to_center_size
 # Range of a prior's side (square root of its area) in cell steps; the finest level starts at FINEST.
 SMALLEST, LARGEST, FINEST = 0.75, 6.0, 0.25
 LEAST_SHARE = 0.01  # a level with fewer boxes in its range keeps its default priors
-UPDATES, BATCH, RATE = 1500, 900, 0.03
+UPDATES, BATCH, RATE = 800, 900, 0.03
 SOFTNESS = (0.1, 0.02)  # width of the smooth threshold in IoU, at the first and the last update
 SIZE_NOISE = 0.05  # standard deviation of the log of a box side
 
