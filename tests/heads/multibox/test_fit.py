@@ -128,14 +128,23 @@ def test_same_seed_same_priors() -> None:
 def test_levels_keep_their_limit_and_their_range() -> None:
     boxes = np.concatenate([scatter(side, 1.5 * side, 200, seed=side) for side in (10, 20, 40, 80, 160)])
     fitted = fit_priors(boxes, GRIDS)
-    for size, limit, level in zip(MAPS, LIMITS, fitted, strict=True):
-        areas = [width * height for width, height in level.shapes]
-        step = 300 / size
-        assert 1 <= len(areas) == len(level.centres) <= limit
-        assert areas == sorted(areas) or level.shapes == (DEFAULT,) * limit
-        assert 0.25 * step - 0.01 <= areas[0] ** 0.5 <= areas[-1] ** 0.5 <= 6 * step + 0.01 or size < 5
+    assert fitted[-1].shapes == (DEFAULT,) * LIMITS[-1]  # from 0.75 * 300 pixels, which no box has
+    for size, limit, level in list(zip(MAPS, LIMITS, fitted, strict=True))[:-1]:
+        sides = [(width * height) ** 0.5 for width, height in level.shapes]
+        assert len(sides) == len(level.centres) == limit
+        assert sides == sorted(sides)
+        assert (0.25 if size == 38 else 0.75) * 300 / size - 0.01 <= sides[0]
+        assert sides[-1] <= 6 * 300 / size + 0.01
         assert all(0 <= x <= 1 and 0 <= y <= 1 for x, y in level.centres)
     assert coverage(boxes, GRIDS, fitted) > 0.95
+
+
+def test_side_stays_in_range_where_larger_boxes_abound() -> None:
+    # On a step of 10 a prior has at most 60 x 60, though 72 x 72 would cover all of these boxes.
+    grid = Grid(30, 30, (10.0, 10.0), 1, ((50.0, 50.0),))
+    boxes = np.concatenate((scatter(55, 55, 50), scatter(90, 90, 950)))
+    width, height = fit_priors(boxes, [grid])[0].shapes[0]
+    assert (width * height) ** 0.5 == pytest.approx(60, abs=0.02)
 
 
 def test_levels_without_boxes_keep_their_default() -> None:
