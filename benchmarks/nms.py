@@ -25,7 +25,7 @@ from fssd.bench.measure import use_threads
 from fssd.bench.timing import ratio, spread, take_turns
 from fssd.boxes import VARIANCES, to_center_size
 from fssd.heads.head import Thresholds
-from fssd.heads.multibox.decode import detect
+from fssd.heads.multibox.detect import detect
 from fssd.heads.multibox.raw import Raw
 from fssd.model.build import build_model
 from fssd.model.network import Network

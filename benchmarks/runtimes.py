@@ -16,7 +16,7 @@ from typing import Any
 
 from fssd.bench.comparison import line, milliseconds, write_figures
 from fssd.bench.measure import use_threads
-from fssd.bench.photographs import Pictures, made_pictures
+from fssd.bench.photographs import Photographs, made_pictures
 from fssd.bench.stages import network_step
 from fssd.bench.subject import Precision, Runtime, Subject, open_subject
 from fssd.bench.timing import Step, ratio, spread, take_turns
@@ -71,7 +71,7 @@ def _compare(model: str, folder: Path, args: argparse.Namespace) -> dict[str, An
     return found
 
 
-def _whole(subject: Subject, pictures: Pictures) -> Step:
+def _whole(subject: Subject, pictures: Photographs) -> Step:
     return lambda: subject.detector(pictures.images[0])
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from fssd.bench.comparison import line, write_figures
 from fssd.bench.measure import use_threads
-from fssd.bench.photographs import Pictures, made_pictures, user_pictures
+from fssd.bench.photographs import Photographs, made_pictures, user_pictures
 from fssd.bench.stages import time_stages
 from fssd.bench.subject import Subject, open_subject
 from fssd.bench.timing import Spread, rates, ratio
@@ -86,7 +86,7 @@ def _server(args: argparse.Namespace) -> Iterator[int]:
             process.terminate()
 
 
-def _load(port: int, pictures: Pictures, batch: int, number: int) -> float:
+def _load(port: int, pictures: Photographs, batch: int, number: int) -> float:
     """Seconds for a number of images, sent by many clients at once."""
     left = iter(range(number))
     taking = threading.Lock()
@@ -113,7 +113,7 @@ def _load(port: int, pictures: Pictures, batch: int, number: int) -> float:
     return time.perf_counter() - start
 
 
-def _stages(subject: Subject, pictures: Pictures, batch: int, number: int) -> float:
+def _stages(subject: Subject, pictures: Photographs, batch: int, number: int) -> float:
     """Seconds for as many images through the stages of `fssd bench`, from bytes to detections."""
     timed = time_stages(subject, pictures, batch, 0.5, number // batch, 1)
     return sum(sum(timed.seconds[stage]) for stage in STAGES)

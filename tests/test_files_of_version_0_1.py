@@ -1,8 +1,8 @@
 """What version 0.1 wrote still opens, and finds what it found then.
 
-The archive holds a model, the state of a training after two of four updates, its settings, and three exports, of
-a network of 38, 19 and 10 cells on the backbone of `tests/conftest.py`. Weights are rounded to sixteenths, so
-that the archive is small. `found.json` is what version 0.1 found in the image below.
+The archive holds a model, the state of a training after two of four updates, its settings, and three exports
+of a network of 38, 19 and 10 cells on the backbone of `tests/conftest.py`. Weights are rounded to sixteenths,
+so that the archive is small. `found.json` is what version 0.1 found in the image below.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from torch import nn
 
 from fssd.bench import peak
 from fssd.bench.peak import Way
-from fssd.bench.photographs import Pictures, made_pictures
+from fssd.bench.photographs import Photographs, made_pictures
 from fssd.bench.subject import CPU, Subject
 from fssd.inference.detector import Detector
 from fssd.model.build import build_model
@@ -32,7 +32,7 @@ def subject(tiny: Detector) -> Subject:
 
 
 @pytest.fixture
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Pictures:
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Photographs:
     return made_pictures(tmp_path_factory.mktemp("pictures"), 3)
 
 

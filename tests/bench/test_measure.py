@@ -9,12 +9,12 @@ import torch
 
 from fssd.bench import measure as module
 from fssd.bench.measure import Setup, measure, use_threads
-from fssd.bench.photographs import Pictures
+from fssd.bench.photographs import Photographs
 from fssd.bench.subject import Subject
 from fssd.errors import ConfigError
 
 
-def test_one_image_at_a_time(subject: Subject, pictures: Pictures, small_peak: None) -> None:
+def test_one_image_at_a_time(subject: Subject, pictures: Photographs, small_peak: None) -> None:
     report = measure(subject, pictures, Setup(repeats=2, warm_up=0))
     assert report.setup == {
         "mode": "latency",
@@ -37,14 +37,14 @@ def test_one_image_at_a_time(subject: Subject, pictures: Pictures, small_peak: N
     json.loads(report.to_json())
 
 
-def test_a_batch_of_the_users(subject: Subject, pictures: Pictures, small_peak: None) -> None:
+def test_a_batch_of_the_users(subject: Subject, pictures: Photographs, small_peak: None) -> None:
     report = measure(subject, pictures, Setup(batch=4, repeats=1, warm_up=0))
     assert (report.setup["batch"], report.setup["mode"]) == (4, None)
     assert len(report.timed.detections) == 4
 
 
 def test_throughput_measures_at_the_best_batch(
-    subject: Subject, pictures: Pictures, small_peak: None, monkeypatch: pytest.MonkeyPatch
+    subject: Subject, pictures: Photographs, small_peak: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def best(rate: object) -> tuple[int, dict[int, float]]:
         assert rate(2) > 0  # type: ignore[operator]
@@ -57,7 +57,7 @@ def test_throughput_measures_at_the_best_batch(
 
 
 @pytest.mark.parametrize("setup", [Setup(batch=0), Setup(repeats=0)])
-def test_settings_below_one(subject: Subject, pictures: Pictures, setup: Setup) -> None:
+def test_settings_below_one(subject: Subject, pictures: Photographs, setup: Setup) -> None:
     with pytest.raises(ConfigError, match="is 0; it must be 1 or more"):
         measure(subject, pictures, setup)
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from fssd.bench.photographs import Pictures
+from fssd.bench.photographs import Photographs
 from fssd.bench.stages import STAGES, WHOLES, network_step, time_stages
 from fssd.bench.subject import Subject
 
 
-def test_every_step_is_timed_every_turn(subject: Subject, pictures: Pictures) -> None:
+def test_every_step_is_timed_every_turn(subject: Subject, pictures: Photographs) -> None:
     timed = time_stages(subject, pictures, batch=2, score=0.01, repeats=3, warm_up=1)
     assert list(timed.seconds) == [*STAGES, *WHOLES]
     assert all(len(times) == 3 and min(times) > 0 for times in timed.seconds.values())
 
 
-def test_the_stages_find_what_the_detector_finds(subject: Subject, pictures: Pictures) -> None:
+def test_the_stages_find_what_the_detector_finds(subject: Subject, pictures: Photographs) -> None:
     timed = time_stages(subject, pictures, batch=2, score=0.3, repeats=2, warm_up=1)
     expected = [len(found) for found in subject.detector(list(pictures.images), score=0.3)]
     first, second, third = expected
@@ -22,7 +22,7 @@ def test_the_stages_find_what_the_detector_finds(subject: Subject, pictures: Pic
     assert max(expected) > 0
 
 
-def test_network_step_can_be_called_again_and_again(subject: Subject, pictures: Pictures) -> None:
+def test_network_step_can_be_called_again_and_again(subject: Subject, pictures: Photographs) -> None:
     step = network_step(subject, pictures, batch=2)
     step()
     step()

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from fssd.bench.peak import Peak
 from fssd.bench.stages import Timed
-from fssd.bench.summary import Report
+from fssd.bench.summary import BenchReport
 from fssd.bench.timing import Spread
 
 SECONDS = {  # of batches of two images, three turns
@@ -22,7 +22,7 @@ SECONDS = {  # of batches of two images, three turns
 }
 
 
-def report(**changes: object) -> Report:
+def report(**changes: object) -> BenchReport:
     values = {
         "model": {
             "name": "m",
@@ -39,7 +39,7 @@ def report(**changes: object) -> Report:
         "peak": Peak("fp32", {"a": Spread(100.0, 90.0, 110.0, 4), "b": Spread(120.0, 90.0, 130.0, 4)}),
         "batches": {},
     }
-    return Report(**{**values, **changes})  # type: ignore[arg-type]
+    return BenchReport(**{**values, **changes})  # type: ignore[arg-type]
 
 
 def test_milliseconds_are_of_one_image() -> None:

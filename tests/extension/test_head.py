@@ -1,4 +1,4 @@
-"""A head without priors, in one file: trained, evaluated, resumed, exported and detected with as any other."""
+"""A head without priors, in one file: trained, evaluated, resumed and exported as any other."""
 
 from __future__ import annotations
 
@@ -104,6 +104,6 @@ def test_the_loss_by_hand() -> None:
     assert made["boxes"][18].tolist() == pytest.approx([24 / 256, 8 / 256, 56 / 256, 40 / 256])
     raw = (torch.zeros(1, 256, 4), torch.zeros(1, 256, 2))
     terms = head.loss(raw, {key: value[None] for key, value in made.items()})
-    # Every score is 0.5: 512 times ln 2. Each coordinate is 0.5 for .09375, .03125, .21875, .15625: 1.5 in all.
+    # Every score is 0.5: 512 times ln 2. Coordinates are 0.5 for .09375, .03125, .21875, .15625: 1.5 in all.
     assert terms["loss_score"].item() == pytest.approx(512 * np.log(2), rel=1e-5)
     assert terms["loss_box"].item() == pytest.approx(1.5, rel=1e-5)

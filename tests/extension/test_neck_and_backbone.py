@@ -1,4 +1,4 @@
-"""A neck and a backbone in one file, by name: built, trained, saved, loaded, exported and served as any other."""
+"""A neck and a backbone in one file, by name: built, trained, saved, exported and served as any other."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_it_is_exported_with_parity(run: Path, scenes: Path, tmp_path: Path, to:
     pytest.importorskip(package, reason=f"needs {package}")
     from fssd.export.write import export_model
     from fssd.heads.head import Thresholds
-    from fssd.runtimes.table import RUNTIMES
+    from fssd.runtimes.choose import RUNTIMES
 
     detector = Detector.load(run)
     file = tmp_path / f"own{RUNTIMES[to].suffix}"
@@ -136,7 +136,7 @@ def test_a_file_whose_part_is_not_here_says_so(run: Path, monkeypatch: pytest.Mo
 
     monkeypatch.delitem(sys.modules, "own_parts")
     monkeypatch.setattr(sys, "path", [p for p in sys.path if not p.endswith("extension")])
-    with pytest.raises(CheckpointError, match="'own_parts:SmallBackbone' cannot be imported"):
+    with pytest.raises(CheckpointError, match="the neck 'own_parts:PooledNeck' cannot be imported"):
         load_model(run)
 
 

@@ -10,9 +10,9 @@ from fssd.bench.subject import open_subject
 from fssd.errors import ConfigError
 from fssd.export.write import export_model
 from fssd.inference.detector import Detector
+from fssd.runtimes.choose import RUNTIMES
 from fssd.runtimes.onnx import OnnxRuntime
 from fssd.runtimes.session import Images, Opened
-from fssd.runtimes.table import RUNTIMES
 from fssd.serve.opening import Concurrency, load_detectors, serving_runtime, share_cores
 
 for _package in ("onnx", "onnxscript", "onnxruntime"):
@@ -73,7 +73,7 @@ def test_a_row_is_all_it_takes(
 def test_names_of_runtimes_are_told(counting: CountingRuntime, model_file: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"such a file ends in \.counted"):
         export_model(Detector.load(model_file), tmp_path / "model.onnx", "counting")
-    with pytest.raises(ConfigError, match="there is no runtime 'countin'.*did you mean 'counting'"):
+    with pytest.raises(ConfigError, match=r"there is no runtime 'countin'.*did you mean 'counting'"):
         export_model(Detector.load(model_file), tmp_path / "model.onnx", "countin")
-    with pytest.raises(ConfigError, match="there is no runtime 'onix'.*did you mean 'onnx'"):
+    with pytest.raises(ConfigError, match=r"there is no runtime 'onix'.*did you mean 'onnx'"):
         serving_runtime(model_file, "onix")

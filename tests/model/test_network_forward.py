@@ -159,9 +159,7 @@ def randomised(name: str) -> Network:
 )
 def test_forward_equals_the_published_network(name: str, anchors: list[int]) -> None:
     net = randomised(name)
-    images = (
-        torch.rand(1, 3, net.image_size, net.image_size, generator=torch.Generator().manual_seed(1)) * 255
-    )
+    images = torch.rand(1, 3, *net.image_size, generator=torch.Generator().manual_seed(1)) * 255
     reference = Reference(net.state_dict())
     with torch.inference_mode():
         found = net(images)

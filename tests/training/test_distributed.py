@@ -49,7 +49,7 @@ import importlib.util, json, os, sys, time
 
 import fssd
 from fssd.config import TrainConfig, with_values
-from fssd.heads.multibox.head import MultiboxHead
+from fssd.heads.multibox.multibox_head import MultiboxHead
 from fssd.training import loop
 
 spec = importlib.util.spec_from_file_location("shared", sys.argv[1])

@@ -23,7 +23,7 @@ from fssd.data.loader import BatchPositions, Examples, Views, training_batches
 from fssd.data.source import open_data
 from fssd.errors import ConfigError, DataError, FssdError, TrainingError
 from fssd.evaluation.evaluate import Report
-from fssd.heads.multibox.head import MultiboxHead
+from fssd.heads.multibox.multibox_head import MultiboxHead
 from fssd.heads.multibox.targets import MultiboxTargets
 from fssd.model.build import build_model
 from fssd.training import loop

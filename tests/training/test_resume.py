@@ -21,7 +21,7 @@ from torch import nn
 from fssd.config import Amp, TrainConfig, load_config, to_values
 from fssd.data.scenes import make_scenes
 from fssd.errors import CheckpointError, ConfigError
-from fssd.heads.multibox.head import MultiboxHead
+from fssd.heads.multibox.multibox_head import MultiboxHead
 from fssd.training.loop import train
 from fssd.training.state import require_same
 from fssd.weights.checkpoint import read_tensors

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fssd.backbones.backbone import Backbone, MapShape
 from fssd.errors import ConfigError
-from fssd.layers.fold import normalised
+from fssd.layers.folding import normalised
 
 BN_EPS = 1e-3
 BN_MOMENTUM = 0.03  # the original 0.01 averages over more steps than a short fine-tuning has

@@ -12,10 +12,10 @@ import torch
 from fssd.bench.batches import best_batch
 from fssd.bench.machine import describe_machine
 from fssd.bench.peak import peak_meter
-from fssd.bench.photographs import Pictures
+from fssd.bench.photographs import Photographs
 from fssd.bench.stages import network_step, time_stages
 from fssd.bench.subject import Subject
-from fssd.bench.summary import Report
+from fssd.bench.summary import BenchReport
 from fssd.bench.timing import WARM_UP, take_turns
 from fssd.errors import ConfigError
 from fssd.runtimes.cores import usable_cores
@@ -53,7 +53,7 @@ def use_threads(threads: int | None) -> None:
     cv2.setNumThreads(threads)
 
 
-def measure(subject: Subject, pictures: Pictures, setup: Setup) -> Report:
+def measure(subject: Subject, pictures: Photographs, setup: Setup) -> BenchReport:
     """Time a detector and the machine's peak around it. Raises ConfigError for a batch or repeats below 1."""
     for name, value in (("batch", setup.batch), ("repeats", setup.repeats)):
         if value is not None and value < 1:
@@ -65,7 +65,7 @@ def measure(subject: Subject, pictures: Pictures, setup: Setup) -> Report:
     meter.measure(PEAK_TURNS)
     timed = time_stages(subject, pictures, batch, setup.score, setup.repeats, setup.warm_up)
     meter.measure(PEAK_TURNS)
-    return Report(
+    return BenchReport(
         model={
             "name": subject.name,
             "runtime": subject.runtime,
@@ -89,7 +89,7 @@ def measure(subject: Subject, pictures: Pictures, setup: Setup) -> Report:
     )
 
 
-def _choose_batch(subject: Subject, pictures: Pictures, setup: Setup) -> tuple[int, dict[int, float]]:
+def _choose_batch(subject: Subject, pictures: Photographs, setup: Setup) -> tuple[int, dict[int, float]]:
     """The batch size to measure, and images a second of those that were tried."""
     if setup.batch is not None:
         return setup.batch, {}

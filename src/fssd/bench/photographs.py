@@ -21,7 +21,7 @@ MOST = 64  # images that are held in memory
 
 
 @dataclass(frozen=True)
-class Pictures:
+class Photographs:
     """Images as files, as the bytes of those, and decoded; as many of each. what: a phrase for the report."""
 
     files: tuple[Path, ...]
@@ -34,7 +34,7 @@ class Pictures:
         return [number % len(self.files) for number in range(turn * batch, (turn + 1) * batch)]
 
 
-def user_pictures(arguments: Sequence[str]) -> Pictures:
+def user_pictures(arguments: Sequence[str]) -> Photographs:
     """The images among the user's files, folders and patterns, evenly taken where they are more than `MOST`.
 
     Raises DataError if there is none.
@@ -46,7 +46,7 @@ def user_pictures(arguments: Sequence[str]) -> Pictures:
     return _read(taken, f"{len(taken)} of {len(files)} images given")
 
 
-def made_pictures(folder: Path, count: int = MADE) -> Pictures:
+def made_pictures(folder: Path, count: int = MADE) -> Photographs:
     """Made JPEGs of 500 x 375 in `folder`: clouds with boxes and discs on them."""
     files = []
     made = make_pictures(count + 1, (WIDTH, WIDTH))[1:]  # the first one is all black
@@ -57,7 +57,7 @@ def made_pictures(folder: Path, count: int = MADE) -> Pictures:
     return _read(files, f"{count} made JPEGs of {WIDTH} x {HEIGHT}")
 
 
-def _read(files: Sequence[Path], what: str) -> Pictures:
+def _read(files: Sequence[Path], what: str) -> Photographs:
     contents = tuple(read_bytes(file) for file in files)
     images = tuple(decode_image(data, file) for data, file in zip(contents, files, strict=True))
-    return Pictures(tuple(files), contents, images, what)
+    return Photographs(tuple(files), contents, images, what)

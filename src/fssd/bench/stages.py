@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fssd.bench.photographs import Pictures
+from fssd.bench.photographs import Photographs
 from fssd.bench.subject import Subject
 from fssd.bench.timing import Step, take_turns
 from fssd.data.decode import decode_image
@@ -29,7 +29,7 @@ class Timed:
 
 
 def time_stages(
-    subject: Subject, pictures: Pictures, batch: int, score: float, repeats: int, warm_up: int
+    subject: Subject, pictures: Photographs, batch: int, score: float, repeats: int, warm_up: int
 ) -> Timed:
     """Time each of `STAGES`, and the whole from decoded images ("arrays") and from files ("files").
 
@@ -41,7 +41,7 @@ def time_stages(
     return Timed(seconds, way.counts[warm_up * batch :])
 
 
-def network_step(subject: Subject, pictures: Pictures, batch: int) -> Step:
+def network_step(subject: Subject, pictures: Photographs, batch: int) -> Step:
     """The network alone, on one batch that is ready for it."""
     way = _Way(subject, pictures, batch, score=1.0)
     way.decode()
@@ -52,7 +52,7 @@ def network_step(subject: Subject, pictures: Pictures, batch: int) -> Step:
 class _Way:
     """One batch; each step leaves what the next one takes."""
 
-    def __init__(self, subject: Subject, pictures: Pictures, batch: int, score: float) -> None:
+    def __init__(self, subject: Subject, pictures: Photographs, batch: int, score: float) -> None:
         self.detector = subject.detector
         self.device = subject.device
         self.pictures = pictures

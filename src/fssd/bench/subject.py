@@ -16,8 +16,8 @@ from fssd.inference.detector import Detector, pick_device
 from fssd.model.build import build_model
 from fssd.model.cost import multiply_adds
 from fssd.model.designs import DESIGNS, find_design
+from fssd.runtimes.choose import RUNTIMES, runtime_of
 from fssd.runtimes.cuda import CudaRunner
-from fssd.runtimes.table import RUNTIMES, runtime_of
 from fssd.zoo.models import MODELS, find_model
 
 Precision = Literal["fp32", "bf16", "int8"]

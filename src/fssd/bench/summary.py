@@ -29,7 +29,7 @@ TITLES = {
 
 
 @dataclass(frozen=True)
-class Report:
+class BenchReport:
     """A measurement of one model at one batch size.
 
     model, machine: facts as JSON values; model has name, runtime, precision, weights, image_size, classes.

@@ -13,7 +13,7 @@ from fssd.config import Count, Natural
 from fssd.errors import ConfigError
 
 if TYPE_CHECKING:
-    from fssd.bench.summary import Report
+    from fssd.bench.summary import BenchReport
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def _measure(command: Bench) -> Report:
+def _measure(command: Bench) -> BenchReport:
     from tempfile import TemporaryDirectory
 
     from fssd.bench.measure import Setup, measure, use_threads

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from fssd.cli.options import FLAT, BatchSize, Device, Model, Thresholds, parse
+from fssd.cli.options import FLAT, BatchSize, Device, Model, ThresholdFlags, parse
 from fssd.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Detect:
     """Image and video files, folders, or patterns such as "shots/**/*.jpg"."""
     out: Path = Path("found")
     """Folder for the results."""
-    thresholds: Annotated[Thresholds, FLAT] = Thresholds(score=0.5)
+    thresholds: Annotated[ThresholdFlags, FLAT] = ThresholdFlags(score=0.5)
     voc: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Write VOC result files too, with the image's stem as id (numbered where two share it)."""
     coco: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False

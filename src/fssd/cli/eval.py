@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
-from fssd.cli.options import FLAT, Device, Iou, Loading, Measuring, Model, Thresholds, parse
+from fssd.cli.options import FLAT, Device, Iou, Loading, Measuring, Model, ThresholdFlags, parse
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Eval:
     """Data set, in any form that `fssd train` takes."""
     measuring: Annotated[Measuring, FLAT] = Measuring()
     iou: Iou = 0.5
-    thresholds: Annotated[Thresholds, FLAT] = Thresholds()
+    thresholds: Annotated[ThresholdFlags, FLAT] = ThresholdFlags()
     loading: Annotated[Loading, FLAT] = Loading()
     device: Device = "auto"
     report: Path | None = None

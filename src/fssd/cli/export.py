@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from fssd.cli.options import FLAT, BadShare, Limits, Model, Score, Share, open_usable, parse
+from fssd.cli.options import FLAT, BadShare, CountFlags, Model, Score, Share, open_usable, parse
 from fssd.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Export:
     score: Score = 0.01
     overlap: Share = 0.45
     """IoU above which the less confident of two detections of one class is dropped."""
-    limits: Annotated[Limits, FLAT] = Limits()
+    limits: Annotated[CountFlags, FLAT] = CountFlags()
     int8: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Eight-bit integers; needs --calibrate."""
     calibrate: Path | None = None
@@ -60,7 +60,7 @@ def run(arguments: list[str]) -> int:
     from fssd.export.write import check_suffix, export_model
     from fssd.heads.head import Thresholds
     from fssd.inference.detector import Detector
-    from fssd.runtimes.table import find_runtime
+    from fssd.runtimes.choose import find_runtime
 
     half = command.to == "safetensors"
     check_suffix(command.out, ".safetensors" if half else find_runtime(command.to).suffix)

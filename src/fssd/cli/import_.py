@@ -93,7 +93,7 @@ def _read(command: Import, form: str) -> Imported:
 def _write_model(command: Import, found: Imported, form: str) -> None:
     from fssd.atomic import make_folder
     from fssd.data.class_names import names_for
-    from fssd.heads.multibox.head import MultiboxHead
+    from fssd.heads.multibox.multibox_head import MultiboxHead
     from fssd.model.build import build_model
     from fssd.weights.checkpoint import fill, holds_run, save_model
 

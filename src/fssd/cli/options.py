@@ -48,7 +48,7 @@ class Selection:
 
 
 @dataclass(frozen=True)
-class Limits:
+class CountFlags:
     """How many detections are kept."""
 
     top_k: Count = 400
@@ -58,7 +58,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Thresholds(Limits, Selection):
+class ThresholdFlags(CountFlags, Selection):
     """Which detections are kept, and how many."""
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from fssd.cli.options import FLAT, Device, Loading, Model, Thresholds, parse
+from fssd.cli.options import FLAT, Device, Loading, Model, ThresholdFlags, parse
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Submit:
     """VOC: comp3 if trained on its own images alone, comp4 if on others too."""
     name: str = "fssd"
     """COCO: name of the method, a part of the file's name."""
-    thresholds: Annotated[Thresholds, FLAT] = Thresholds()
+    thresholds: Annotated[ThresholdFlags, FLAT] = ThresholdFlags()
     loading: Annotated[Loading, FLAT] = Loading()
     device: Device = "auto"
 

@@ -22,10 +22,10 @@ from fssd.export.parity import Parity
 from fssd.export.verify import check
 from fssd.heads.head import Thresholds
 from fssd.inference.detector import Detector
+from fssd.runtimes.choose import find_runtime
 from fssd.runtimes.header import write_header
 from fssd.runtimes.runner import FileRunner
 from fssd.runtimes.runtime import Runtime
-from fssd.runtimes.table import find_runtime
 
 DROP = 0.01  # of mAP; what eight bits may cost
 

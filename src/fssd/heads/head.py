@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fssd.data.batch import MakeTargets, Targets
 from fssd.errors import ConfigError
-from fssd.layers.fold import fold_sequences
+from fssd.layers.folding import fold_sequences
 from fssd.necks.neck import Cells
 
 if TYPE_CHECKING:

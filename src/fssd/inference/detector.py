@@ -25,8 +25,8 @@ from fssd.errors import ConfigError, ImageError
 from fssd.heads.head import Found
 from fssd.inference.detections import Detections
 from fssd.model.network import Network
+from fssd.runtimes.choose import open_runner, runtime_of
 from fssd.runtimes.runner import NetworkRunner, Runner
-from fssd.runtimes.table import open_runner, runtime_of
 from fssd.weights.checkpoint import load_model
 from fssd.zoo.models import find_model
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fssd.backbones.backbone import MapShape
 from fssd.errors import ConfigError, nearest
 from fssd.layers.blocks import Bottleneck, Chain, ConvReLU, LiteBlock, LiteBottleneck
-from fssd.layers.fold import fold_sequences
+from fssd.layers.folding import fold_sequences
 from fssd.necks.extras import fssd_extras, make_extras
 from fssd.necks.fusion import Fusion, Source
 from fssd.necks.neck import Blueprint, Neck, even_steps

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fssd.errors import ConfigError, nearest
 from fssd.layers.blocks import CaffeBatchNorm, ConvReLU, resize_bilinear
-from fssd.layers.fold import Affine, Floor, rescaled, scale_and_shift, set_fixed
+from fssd.layers.folding import Affine, Floor, rescaled, scale_and_shift, set_fixed
 from fssd.necks.neck import Cells
 
 Merge = Literal["concat", "sum"]

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 from torch import Tensor, nn
 
 from fssd.backbones.backbone import MapShape
-from fssd.layers.fold import fold_sequences
+from fssd.layers.folding import fold_sequences
 
 Cells = tuple[int, int]  # rows, columns of a map
 FINEST_STRIDE = 8  # pixels of the input to a cell of the first level, of every network here

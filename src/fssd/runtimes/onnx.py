@@ -10,14 +10,13 @@ import numpy.typing as npt
 from torch import Tensor
 
 from fssd.errors import CheckpointError, ConfigError
-from fssd.runtimes.calibration import rows
 from fssd.runtimes.cores import usable_cores
 from fssd.runtimes.header import KEY, read_header
 from fssd.runtimes.onnx_graph import append_tail
 from fssd.runtimes.operations import onnx_multiply_adds
 from fssd.runtimes.packages import require
 from fssd.runtimes.runtime import Runtime
-from fssd.runtimes.session import Images, Opened
+from fssd.runtimes.session import Images, Opened, single_images
 
 if TYPE_CHECKING:
     import onnx
@@ -85,7 +84,7 @@ class _Reader:
     """Images one by one, as onnxruntime asks for them."""
 
     def __init__(self, images: Tensor) -> None:
-        self.rows = rows(images)
+        self.rows = single_images(images)
 
     def get_next(self) -> dict[str, Any] | None:
         row = next(self.rows, None)

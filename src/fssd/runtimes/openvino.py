@@ -10,14 +10,13 @@ import numpy.typing as npt
 from torch import Tensor
 
 from fssd.errors import CheckpointError, ConfigError
-from fssd.runtimes.calibration import rows
 from fssd.runtimes.cores import usable_cores
 from fssd.runtimes.header import KEY, read_header
 from fssd.runtimes.onnx_graph import PREFIX, append_tail
 from fssd.runtimes.operations import openvino_multiply_adds
 from fssd.runtimes.packages import openvino_core, require_openvino
 from fssd.runtimes.runtime import Runtime
-from fssd.runtimes.session import Images, Opened
+from fssd.runtimes.session import Images, Opened, single_images
 
 if TYPE_CHECKING:
     import onnx
@@ -140,7 +139,7 @@ def quantise_openvino(model: Any, images: Tensor) -> Any:
     nncf.set_log_level(logging.ERROR)
     return nncf.quantize(
         model,
-        nncf.Dataset(list(rows(images))),
+        nncf.Dataset(list(single_images(images))),
         subset_size=len(images),
         ignored_scope=nncf.IgnoredScope(patterns=[f"{PREFIX}.*"], validate=False),
     )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 from fssd.runtimes.header import Header
 
@@ -20,3 +21,9 @@ class Opened(NamedTuple):
 
     session: Session
     header: Header
+
+
+def single_images(images: Tensor) -> Iterator[Images]:
+    """(N, 3, H, W) uint8 RGB, one by one as (1, H, W, 3): what quantisers are shown."""
+    for image in images:
+        yield np.ascontiguousarray(image.permute(1, 2, 0)[None].numpy())

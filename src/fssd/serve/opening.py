@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from fssd.errors import ConfigError, nearest
 from fssd.inference.detector import Detector
-from fssd.runtimes.table import RUNTIMES, runtime_of
+from fssd.runtimes.choose import RUNTIMES, runtime_of
 from fssd.zoo.models import find_model
 
 TORCH = "torch"

@@ -40,7 +40,7 @@ class DetectOptions(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Result:
+class DetectResult:
     """The result for one image.
 
     found: the detections. width, height: pixels of the upright image. batch: images computed together.
@@ -103,7 +103,7 @@ class Pipeline:
         call = partial(work, *values, **named)
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
-    async def detect(self, data: bytes, ask: DetectOptions) -> Result:
+    async def detect(self, data: bytes, ask: DetectOptions) -> DetectResult:
         """Detect in one image. Raises RequestError for one that exceeds the limits or cannot be decoded."""
         start = time.perf_counter()
         with self._batcher.expect():
@@ -112,9 +112,9 @@ class Pipeline:
         found, finishing = await self.run(self._finish, predicted.row, prepared.size, ask)
         seconds = {**prepared.seconds, "network": predicted.seconds, "finish": finishing}
         seconds["wait"] = max(0.0, time.perf_counter() - start - sum(seconds.values()))
-        return Result(found, *prepared.size, predicted.batch, seconds)
+        return DetectResult(found, *prepared.size, predicted.batch, seconds)
 
-    async def draw(self, data: bytes, result: Result) -> bytes:
+    async def draw(self, data: bytes, result: DetectResult) -> bytes:
         """The image with its detections drawn on it, as a PNG."""
         return await self.run(self._draw, data, result.found)
 

@@ -15,7 +15,7 @@ from fssd.runtimes.header import size_value
 from fssd.runtimes.runner import FileRunner
 from fssd.serve.limits import Gate, Limits
 from fssd.serve.metrics import Metrics
-from fssd.serve.pipeline import DetectOptions, Pipeline, Result
+from fssd.serve.pipeline import DetectOptions, DetectResult, Pipeline
 from fssd.serve.refusals import RequestError
 from fssd.zoo.models import PHOTOS
 
@@ -74,7 +74,7 @@ class Service:
             self.settings.score if score is None else score, self.most if most is None else most
         )
 
-    def count(self, result: Result) -> None:
+    def count(self, result: DetectResult) -> None:
         """Count a result in the metrics."""
         self.metrics.images.inc()
         self.metrics.batch_images.observe(result.batch)

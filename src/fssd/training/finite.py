@@ -12,7 +12,7 @@ from fssd.data.batch import Batch
 LOOK_EVERY = 8  # updates between two looks at a GPU; so many batches are kept meanwhile
 
 
-class Seen(NamedTuple):
+class Watched(NamedTuple):
     """Something that has to be finite. what: "loss" or "gradient". batch, terms: that it came from."""
 
     what: str
@@ -32,9 +32,9 @@ class FiniteWatch:
     def __init__(self, device: torch.device) -> None:
         self.every = 1 if device.type == "cpu" else LOOK_EVERY
         self._flags: list[Tensor] = []
-        self._seen: list[Seen] = []
+        self._seen: list[Watched] = []
 
-    def add(self, value: Tensor, seen: Seen) -> None:
+    def add(self, value: Tensor, seen: Watched) -> None:
         """Remember whether a scalar is finite. Does not wait."""
         self._flags.append(torch.isfinite(value.detach()))
         self._seen.append(seen)
@@ -43,7 +43,7 @@ class FiniteWatch:
         """Whether to look before the update of this iteration."""
         return (iteration + 1) % self.every == 0
 
-    def look(self) -> Seen | None:
+    def look(self) -> Watched | None:
         """The first that was not finite since the last look, if any. Waits for the device."""
         if not self._flags:
             return None

@@ -16,7 +16,7 @@ from fssd.evaluation.evaluate import Report
 from fssd.model.network import Network
 from fssd.training.distributed import Place
 from fssd.training.drawings import draw_progress
-from fssd.training.finite import Seen
+from fssd.training.finite import Watched
 from fssd.training.state import (
     STATE_FILE,
     Progress,
@@ -103,7 +103,7 @@ class RunFolder:
         )
         draw_progress(self.path)
 
-    def stop_not_finite(self, bad: Seen | None) -> None:
+    def stop_not_finite(self, bad: Watched | None) -> None:
         """Raise TrainingError, after writing the batch if it is one of this process."""
         if bad is None:
             raise TrainingError("a loss or gradient of another process is not finite; see its message")

@@ -14,7 +14,7 @@ from fssd.data.batch import Batch, Targets
 from fssd.model.network import Network
 from fssd.training.distributed import Place
 from fssd.training.ema import Average
-from fssd.training.finite import FiniteWatch, Seen
+from fssd.training.finite import FiniteWatch, Watched
 from fssd.training.optim import make_optimizer, set_lr
 
 
@@ -67,7 +67,7 @@ class Updater:
         with contextlib.nullcontext() if last or not parallel else self.model.no_sync():  # type: ignore[operator]
             terms: dict[str, Tensor] = self.model(images, targets)
             self.scaler.scale(terms["loss"] / self.config.accumulate).backward()  # type: ignore[no-untyped-call]
-        self.watch.add(terms["loss"], Seen("loss", iteration, batch, terms))
+        self.watch.add(terms["loss"], Watched("loss", iteration, batch, terms))
         return terms
 
     def clip(self, batch: Batch, terms: dict[str, Tensor], iteration: int) -> None:
@@ -76,7 +76,7 @@ class Updater:
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm or math.inf)
         # Under fp16 overflow is expected: the scaler skips that step and lowers its scale.
         if not self.scaler.is_enabled():
-            self.watch.add(norm, Seen("gradient", iteration, batch, terms))
+            self.watch.add(norm, Watched("gradient", iteration, batch, terms))
 
     def step(self, rate: float) -> None:
         """Change the weights. rate: the base learning rate."""

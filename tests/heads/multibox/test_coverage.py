@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from fssd.heads.multibox.coverage import best_overlaps
+from fssd.heads.multibox.fit import best_overlaps
 from fssd.heads.multibox.priors import Level, cell_shapes, make_priors
 from fssd.model.build import build_model
 

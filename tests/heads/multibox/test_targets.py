@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fssd.heads.multibox.head import MultiboxHead
 from fssd.heads.multibox.loss import multibox_loss
+from fssd.heads.multibox.multibox_head import MultiboxHead
 from fssd.heads.multibox.priors import Level
 from fssd.heads.multibox.raw import Raw
 from fssd.heads.multibox.targets import MultiboxTargets

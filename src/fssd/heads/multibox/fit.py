@@ -13,42 +13,20 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fssd.boxes import Floats, to_center_size
+from fssd.boxes import Floats, iou, to_center_size
+from fssd.heads.multibox.priors import Level
 
 # Range of a prior's side (square root of its area) in cell steps; the finest level starts at FINEST.
 SMALLEST, LARGEST, FINEST = 0.75, 6.0, 0.25
+CHUNK = 256  # boxes at a time, so that the overlaps with 24,564 priors take 25 MB
 LEAST_SHARE = 0.01  # a level with fewer boxes in its range keeps its default priors
 UPDATES, BATCH, RATE = 800, 900, 0.03
 SOFTNESS = (0.1, 0.02)  # width of the smooth threshold in IoU, at the first and the last update
 SIZE_NOISE = 0.05  # standard deviation of the log of a box side
-
-
-class Grid(NamedTuple):
-    """The cells of one pyramid level.
-
-    rows, columns: cells. step: (x, y) pixels between cells. limit: most priors a cell may have.
-    default: (width, height) in pixels of the priors for data that have too few boxes in the level's range.
-    """
-
-    rows: int
-    columns: int
-    step: tuple[float, float]
-    limit: int
-    default: tuple[tuple[float, float], ...]
-
-
-class FittedLevel(NamedTuple):
-    """The priors of each cell of one level, in ascending order of area.
-
-    shapes: (width, height) in pixels. centres: (x, y) of each prior as shares of the cell; (0.5, 0.5) is the
-    middle of the cell.
-    """
-
-    shapes: tuple[tuple[float, float], ...]
-    centres: tuple[tuple[float, float], ...]
 
 
 class _Slots(NamedTuple):
@@ -58,51 +36,40 @@ class _Slots(NamedTuple):
     cells: Tensor
 
 
-def fit_priors(boxes: Floats, grids: Sequence[Grid], seed: int = 0) -> tuple[FittedLevel, ...]:
-    """The priors of each level that cover most boxes.
+def fit_priors(boxes: Floats, levels: Sequence[Level], seed: int = 0) -> tuple[Level, ...]:
+    """The levels with the shapes and centres that cover most boxes, in ascending order of area.
 
-    boxes: (N, 4) xyxy in pixels of the network's input; boxes without an area are ignored.
-    The same boxes, grids and seed give the same priors.
+    boxes: (N, 4) xyxy in pixels of the network's input; boxes without an area are ignored. levels: with as
+    many priors a cell as there shall be. The same boxes, levels and seed give the same priors.
 
     The side of a prior (square root of its area) is 0.75 to 6 cell steps, on the finest level 0.25 to 6, so
-    that coarse levels get the large shapes. A level keeps its default priors where less than 1 % of the boxes
-    are in its range.
+    that coarse levels get the large shapes. A level keeps its priors where less than 1 % of the boxes are in
+    its range.
     """
     middles = _middles(boxes).float()
     generator = torch.Generator().manual_seed(seed)
-    finest = min(math.prod(grid.step) for grid in grids)
-    ranges = [_side_range(grid, math.prod(grid.step) == finest) for grid in grids]
+    finest = min(math.prod(level.step) for level in levels)
+    ranges = [_side_range(level, math.prod(level.step) == finest) for level in levels]
     starts = [
-        _start(middles[:, 2:], grid.limit, span, generator) for grid, span in zip(grids, ranges, strict=True)
+        _start(middles[:, 2:], level.anchors, span, generator)
+        for level, span in zip(levels, ranges, strict=True)
     ]
     counts = [len(start) for start in starts]
     if not any(counts):
-        return tuple(_default(grid) for grid in grids)
+        return tuple(levels)
     spans = torch.tensor(ranges).repeat_interleave(torch.tensor(counts), dim=0)
-    shapes, centres = _optimise(middles, torch.cat(starts), _slots(grids, counts), spans, generator)
-    return tuple(
-        _sorted(shape, centre) if len(shape) else _default(grid)
-        for grid, shape, centre in zip(
-            grids, torch.split(shapes, counts), torch.split(centres, counts), strict=True
-        )
-    )
+    shapes, centres = _optimise(middles, torch.cat(starts), _slots(levels, counts), spans, generator)
+    parts = zip(levels, torch.split(shapes, counts), torch.split(centres, counts), strict=True)
+    return tuple(_fitted(*part) if len(part[1]) else part[0] for part in parts)
 
 
-def coverage(
-    boxes: Floats, grids: Sequence[Grid], fitted: Sequence[FittedLevel], threshold: float = 0.5
-) -> float:
-    """Share, 0 to 1, of the boxes that have a prior at IoU >= threshold; 0 if there are none.
-
-    boxes: (N, 4) xyxy in pixels of the network's input; boxes without an area are ignored.
-    """
-    middles = _middles(boxes)
-    slots = _slots(grids, [len(level.shapes) for level in fitted])
-    shapes = torch.tensor([shape for level in fitted for shape in level.shapes], dtype=torch.float64)
-    centres = torch.tensor([centre for level in fitted for centre in level.centres], dtype=torch.float64)
-    covered = 0
-    for part in torch.split(middles, BATCH):
-        covered += int((_overlaps(part, shapes, centres, slots) >= threshold).any(dim=1).sum())
-    return covered / max(len(middles), 1)
+def best_overlaps(boxes: Floats, priors: Tensor) -> npt.NDArray[np.float64]:
+    """(N, 4) xyxy pixels of the network's input and priors (P, 4) -> (N,) largest IoU with any prior."""
+    parts = [
+        iou(torch.from_numpy(boxes[start : start + CHUNK]).float(), priors).max(dim=1).values.numpy()
+        for start in range(0, len(boxes), CHUNK)
+    ]
+    return np.concatenate([np.zeros(0), *parts])
 
 
 def _middles(boxes: Floats) -> Tensor:
@@ -111,9 +78,9 @@ def _middles(boxes: Floats) -> Tensor:
     return middles[(middles[:, 2:] > 0).all(dim=1)]
 
 
-def _side_range(grid: Grid, finest: bool) -> tuple[float, float]:
+def _side_range(level: Level, finest: bool) -> tuple[float, float]:
     """Smallest and largest side of a level's priors in pixels."""
-    step = math.sqrt(math.prod(grid.step))
+    step = math.sqrt(math.prod(level.step))
     return (FINEST if finest else SMALLEST) * step, LARGEST * step
 
 
@@ -130,11 +97,11 @@ def _start(sizes: Tensor, limit: int, span: tuple[float, float], generator: torc
     return torch.cat((chosen, torch.rand(limit, 2, generator=generator)), dim=1)
 
 
-def _slots(grids: Sequence[Grid], counts: Sequence[int]) -> _Slots:
+def _slots(levels: Sequence[Level], counts: Sequence[int]) -> _Slots:
     """The grids of all priors, counts[i] of level i."""
     repeats = torch.tensor(counts)
-    step = torch.tensor([grid.step for grid in grids], dtype=torch.float64)
-    cells = torch.tensor([(grid.columns, grid.rows) for grid in grids], dtype=torch.float64)
+    step = torch.tensor([level.step for level in levels], dtype=torch.float64)
+    cells = torch.tensor([(level.columns, level.rows) for level in levels], dtype=torch.float64)
     return _Slots(step.repeat_interleave(repeats, dim=0), cells.repeat_interleave(repeats, dim=0))
 
 
@@ -201,14 +168,11 @@ def _vary(middles: Tensor, slots: _Slots, generator: torch.Generator) -> Tensor:
     return torch.cat((torch.stack((x, batch[:, 1]), dim=1) + shift, batch[:, 2:] * scale), dim=1)
 
 
-def _sorted(shapes: Tensor, centres: Tensor) -> FittedLevel:
-    """A level of (A, 2) shapes and centres, rounded to 0.01 pixels and 0.001 cells."""
+def _fitted(level: Level, shapes: Tensor, centres: Tensor) -> Level:
+    """The level with (A, 2) shapes and centres, rounded to 0.01 pixels and 0.001 cells."""
     order = shapes.prod(dim=1).argsort(stable=True)
-    return FittedLevel(
-        tuple((round(width, 2), round(height, 2)) for width, height in shapes[order].tolist()),
-        tuple((round(x, 3), round(y, 3)) for x, y in centres[order].tolist()),
+    return level._replace(
+        shapes=tuple((round(width, 2), round(height, 2)) for width, height in shapes[order].tolist()),
+        centres=tuple((round(x, 3), round(y, 3)) for x, y in centres[order].tolist()),
+        furthest=None,
     )
-
-
-def _default(grid: Grid) -> FittedLevel:
-    return FittedLevel(grid.default, ((0.5, 0.5),) * len(grid.default))

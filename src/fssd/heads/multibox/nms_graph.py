@@ -1,4 +1,4 @@
-"""Softmax, decoding and per-class NMS as `fssd.heads.multibox.decode.detect` does them, as an ONNX graph.
+"""Softmax, decoding and per-class NMS as `fssd.heads.multibox.detect.detect` does them, as an ONNX graph.
 
 Written in ONNX's own text form; export appends it to the graph of a network. NonMaxSuppression is run on
 each class of each image as if it were an image of its own, on its `top_k` best priors, because the operator

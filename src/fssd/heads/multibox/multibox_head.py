@@ -24,14 +24,14 @@ from fssd.heads.head import (
     as_tensors,
 )
 from fssd.heads.head import Raw as Predictions
-from fssd.heads.multibox import coverage
-from fssd.heads.multibox.decode import detect
+from fssd.heads.multibox.detect import detect
+from fssd.heads.multibox.fit import best_overlaps, fit_priors
 from fssd.heads.multibox.loss import multibox_loss
 from fssd.heads.multibox.priors import Level, Ratios, fitted_levels, make_levels, make_priors, read_level
 from fssd.heads.multibox.raw import Raw
 from fssd.heads.multibox.targets import MultiboxTargets
 from fssd.layers.blocks import SeparablePredictor
-from fssd.layers.fold import fold_sequences, set_fixed
+from fssd.layers.folding import fold_sequences, set_fixed
 
 if TYPE_CHECKING:
     import onnx
@@ -100,7 +100,7 @@ class MultiboxHead(Head):
         return multibox_loss(Raw(*raw), targets)
 
     def detect(self, raw: Predictions, thresholds: Thresholds) -> list[Found]:
-        """See `fssd.heads.multibox.decode.detect`."""
+        """See `fssd.heads.multibox.detect.detect`."""
         return detect(Raw(*raw), self.priors, **vars(thresholds))
 
     def candidates(self, raw: Predictions) -> list[Candidates]:
@@ -134,9 +134,23 @@ class MultiboxHead(Head):
             for i, predictor in enumerate(self.conf)
         ]
 
+    def fitted(self, boxes: npt.NDArray[np.float32]) -> dict[str, Any]:
+        """See `Head`: as many priors a cell as now, of the shapes and centres that cover most boxes."""
+        levels = fit_priors(boxes, self.levels)
+        middle = (0.5, 0.5)
+        return {
+            "priors": {
+                "shapes": [[list(shape) for shape in level.shapes] for level in levels],
+                "centres": [
+                    [list(centre) for centre in level.centres or (middle,) * level.anchors]
+                    for level in levels
+                ],
+            }
+        }
+
     def best_overlaps(self, boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """See `Head`."""
-        return coverage.best_overlaps(boxes, self.priors.cpu())
+        return best_overlaps(boxes, self.priors.cpu())
 
     def prior_shapes(self) -> npt.NDArray[np.float64]:
         """See `Head`: level by level."""

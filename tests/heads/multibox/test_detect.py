@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fssd.boxes import decode, encode
-from fssd.heads.multibox.decode import detect, fetch, least_lead
+from fssd.heads.multibox.detect import detect, fetch, least_lead
 from fssd.heads.multibox.raw import Raw
 from fssd.model.build import build_model
 
