@@ -13,7 +13,7 @@ from fssd.evaluation.voc_ap import AveragePrecision, voc_average_precision
 # --- The kit's algorithm, one detection after the other ---------------------------------------------------
 
 
-def plain_iou(a: Any, b: Any) -> float:
+def kit_iou(a: Any, b: Any) -> float:
     width = min(a[2], b[2]) - max(a[0], b[0]) + 1
     height = min(a[3], b[3]) - max(a[1], b[1]) + 1
     if width <= 0 or height <= 0:
@@ -45,8 +45,8 @@ def plain_ap(
     for _, image, box in found:
         best, overlap = None, -math.inf
         for truth in truths[image]:
-            if plain_iou(box, truth[0]) > overlap:
-                best, overlap = truth, plain_iou(box, truth[0])
+            if kit_iou(box, truth[0]) > overlap:
+                best, overlap = truth, kit_iou(box, truth[0])
         if best is not None and overlap >= iou:
             if best[1]:
                 continue

@@ -90,7 +90,7 @@ def _draw_values(panel: Axes, index: int, values: Sequence[float]) -> None:
 
 
 def _widen(panel: Axes) -> None:
-    """Widen the axis to at least two points of AP, so that noise does not fill the panel; few tick labels."""
+    """Widen the axis to at least one point of AP, so that noise does not fill the panel; few tick labels."""
     low, high = panel.get_xlim()
     room = max(1.0, (high - low) * 1.3) / 2
     middle = (low + high) / 2
