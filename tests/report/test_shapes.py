@@ -31,7 +31,7 @@ def test_best_overlaps() -> None:
     assert len(best_overlaps(np.zeros((0, 4)), LEVELS)) == 0
 
 
-def test_more_boxes_than_are_looked_at_together() -> None:
+def test_more_boxes_than_one_chunk() -> None:
     boxes = np.tile([[20.0, 20, 80, 80], [200, 200, 260, 260]], (200, 1))
     assert best_overlaps(boxes, LEVELS).tolist() == pytest.approx([1, 0] * 200)
 

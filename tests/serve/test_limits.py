@@ -1,4 +1,4 @@
-"""What a request may take: places, bytes, time."""
+"""The limits of a request: images, bytes, time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ GONE: Message = {"type": "http.disconnect"}
 
 
 def request(messages: Iterable[Message], **headers: str) -> Request:
-    """A request whose body comes in these messages, and after them nothing for ever."""
+    """A request whose body arrives in these messages; after them it waits forever."""
     left = list(messages)
 
     async def receive() -> Message:
@@ -75,7 +75,7 @@ def test_gate_counts_bytes_of_all_uploads() -> None:
     assert gate.bytes == 0
 
 
-def test_closed_gate_says_why() -> None:
+def test_closed_gate_gives_a_reason() -> None:
     gate = Gate(Limits())
     gate.open = False
     assert refusal(gate.check) == "stopping"
@@ -88,7 +88,7 @@ def test_body_in_pieces() -> None:
     assert sum(taken) == 5
 
 
-def test_body_that_declares_too_much_is_not_even_begun() -> None:
+def test_body_that_declares_too_much_is_not_read() -> None:
     taken: list[int] = []
 
     def call() -> object:
@@ -152,7 +152,7 @@ def test_work_that_fails() -> None:
     assert refusal(lambda: asyncio.run(play())) == "damaged_image"
 
 
-def test_work_that_takes_too_long_is_given_up() -> None:
+def test_work_that_takes_too_long_is_cancelled() -> None:
     ended: list[str] = []
 
     async def play() -> None:
@@ -162,7 +162,7 @@ def test_work_that_takes_too_long_is_given_up() -> None:
     assert ended == ["cancelled"]
 
 
-def test_work_for_a_client_that_hangs_up_is_given_up() -> None:
+def test_work_for_a_client_that_hangs_up_is_cancelled() -> None:
     ended: list[str] = []
 
     async def play() -> None:

@@ -1,4 +1,4 @@
-"""Free memory goes back to the system when a server is idle, and only then."""
+"""Free memory is returned to the system when a server is idle, and only then."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fssd.serve.limits import Gate, Limits
 
 
 class Ticks:
-    """Stands in for asyncio.sleep: time passes when the test says so."""
+    """Replaces asyncio.sleep: the test controls the time."""
 
     def __init__(self) -> None:
         self.asleep = asyncio.Event()

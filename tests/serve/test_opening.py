@@ -1,4 +1,4 @@
-"""Opening a model in the runtime that is asked for."""
+"""Opening a model in the requested runtime."""
 
 from __future__ import annotations
 
