@@ -21,6 +21,7 @@ import numpy as np
 from fssd.bench.comparison import line, write_figures
 from fssd.bench.timing import rates, ratio, take_turns
 from fssd.data.augment import MIRROR, augment, resize, sample_rng
+from fssd.data.geometry import Warp
 from fssd.data.sample import Sample
 
 View = Callable[[Sample, int], Sample]  # sample, its index -> augmented
@@ -32,13 +33,13 @@ def main() -> None:
     args = _arguments()
     cv2.setNumThreads(1)
     plainly = _load(REFERENCE).augment_plainly
-    size = args.size
+    size, warp = args.size, Warp((args.size, args.size))
     sides: dict[str, View] = {
         "plain": lambda sample, index: plainly(sample, size, sample_rng(0, 0, index)),
-        "fssd": lambda sample, index: augment(sample, size, sample_rng(0, 0, index)),
-        "fssd jpeg": lambda sample, index: augment(sample, size, sample_rng(0, 0, index), jpeg=True),
-        "fssd mirror": lambda sample, index: augment(sample, size, sample_rng(0, 0, index), recipe=MIRROR),
-        "resize": lambda sample, _: resize(sample, size),
+        "fssd": lambda sample, index: augment(sample, warp, sample_rng(0, 0, index)),
+        "fssd jpeg": lambda sample, index: augment(sample, warp, sample_rng(0, 0, index), jpeg=True),
+        "fssd mirror": lambda sample, index: augment(sample, warp, sample_rng(0, 0, index), recipe=MIRROR),
+        "resize": lambda sample, _: resize(sample, warp),
         "decode": lambda sample, _: sample,
     }
     photos = [_photo(np.random.default_rng(seed)) for seed in range(args.images)]

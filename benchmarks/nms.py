@@ -18,16 +18,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from fssd.export.tail import append_nms
 
 from fssd.bench.comparison import line, milliseconds, write_figures
 from fssd.bench.measure import use_threads
 from fssd.bench.timing import ratio, spread, take_turns
 from fssd.boxes import VARIANCES, to_center_size
-from fssd.export.tail import append_nms
+from fssd.heads.head import Thresholds
 from fssd.heads.multibox.decode import detect
+from fssd.heads.multibox.raw import Raw
 from fssd.model.build import build_model
-from fssd.model.network import Network, Raw
-from fssd.runtimes.header import Thresholds
+from fssd.model.network import Network
 from fssd.runtimes.packages import require
 
 CLASSES = 20
@@ -72,12 +73,12 @@ def main() -> None:
 def make_raw(network: Network, case: str, seed: int = 0) -> Raw:
     """Predictions with 400 candidates or more in each class."""
     rng = torch.Generator().manual_seed(seed)
-    count = len(network.priors)
+    count = len(network.heads.priors)
     offsets = torch.randn(1, count, 4, generator=rng)
     logits = torch.randn(1, count, CLASSES + 1, generator=rng)
     if case == "crowded":
         place = torch.rand(CLASSES, 1, 2, generator=rng) * network.image_size
-        centers = to_center_size(network.priors)[None, :, :2]
+        centers = to_center_size(network.heads.priors)[None, :, :2]
         distance = (centers - place).norm(dim=-1).T  # (P, C)
         logits[0, :, 1:] += 4 * torch.exp(-distance / 40)
     scores = logits.softmax(dim=-1)[0, :, 1:]
@@ -86,14 +87,14 @@ def make_raw(network: Network, case: str, seed: int = 0) -> Raw:
 
 
 def ours(raw: Raw, network: Network, settings: Thresholds) -> Arrays:
-    (found,) = detect(raw, network.priors, **vars(settings))
+    (found,) = detect(raw, network.heads.priors, **vars(settings))
     return found.boxes.numpy(), found.scores.numpy(), found.labels.numpy()
 
 
 def plain(raw: Raw, network: Network, settings: Thresholds) -> Arrays:
     """Class after class, box after box, in numpy."""
     offsets, logits = raw.offsets[0].numpy(), raw.logits[0].numpy()
-    prior = to_center_size(network.priors).numpy()
+    prior = to_center_size(network.heads.priors).numpy()
     scaled = offsets * np.array(VARIANCES, np.float32)
     center = prior[:, :2] + scaled[:, :2] * prior[:, 2:]
     half = prior[:, 2:] * np.exp(scaled[:, 2:]) / 2
@@ -130,7 +131,7 @@ def greedy(boxes: np.ndarray, threshold: float) -> np.ndarray:
 def operator(raw: Raw, network: Network, settings: Thresholds) -> Callable[[], Arrays]:
     """The end of a graph that `fssd export --nms` writes, in ONNX Runtime on one thread."""
     onnx, runtime = require("onnx", "export"), require("onnxruntime", "export")
-    text = IDENTITY.format(priors=len(network.priors), columns=CLASSES + 1)
+    text = IDENTITY.format(priors=len(network.heads.priors), columns=CLASSES + 1)
     model = append_nms(onnx.parser.parse_model(text), network, settings)
     options = runtime.SessionOptions()
     options.intra_op_num_threads = 1

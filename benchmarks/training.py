@@ -32,7 +32,8 @@ from fssd.bench.measure import use_threads
 from fssd.bench.timing import Spread, ratio, spread
 from fssd.cli.train import parse_options
 from fssd.config import TrainConfig, load_config, with_values
-from fssd.data.loader import Batch, BatchPlaces, Views, training_batches
+from fssd.data.geometry import Warp
+from fssd.data.loader import Batch, BatchPositions, Views, training_batches
 from fssd.data.scenes import make_scenes
 from fssd.data.source import open_data
 from fssd.heads.multibox.loss import multibox_loss
@@ -86,7 +87,7 @@ class PlainStep:
             start = time.perf_counter()
             self.optimizer.zero_grad()
             raw = self.network(self.batch.images.contiguous().float())
-            multibox_loss(raw, self.network.priors, self.batch.targets).total.backward()
+            multibox_loss(raw, self.network.heads.priors, self.batch.targets).total.backward()
             self.optimizer.step()
             taken.append(time.perf_counter() - start)
         return taken[SKIPPED:]
@@ -115,14 +116,14 @@ class FssdLoop:
         return [config.batch_size / rate for rate in rates[SKIPPED : SKIPPED + steps]]
 
 
-def _endless(views: Views, places: BatchPlaces, workers: int, pin: bool = False) -> Iterator[Batch]:
+def _endless(views: Views, positions: BatchPositions, workers: int, pin: bool = False) -> Iterator[Batch]:
     """In place of `training_batches`: the first batch again and again."""
     del workers, pin
-    return itertools.repeat(_load_first(views, places.batch_size))
+    return itertools.repeat(_load_first(views, positions.batch_size))
 
 
 def _load_first(views: Views, size: int) -> Batch:
-    return next(training_batches(views, BatchPlaces(0, 1, size), workers=0))
+    return next(training_batches(views, BatchPositions(0, 1, size), workers=0))
 
 
 def first_batch(config: TrainConfig) -> Batch:
@@ -130,13 +131,14 @@ def first_batch(config: TrainConfig) -> Batch:
     assert config.data is not None
     dataset = open_data(config.data, config.train_split)
     size = 512 if "512" in config.model else 300
-    views = Views(dataset, size, config.seed, config.augment, config.difficult, config.jpeg)
+    warp = Warp((size, size))
+    views = Views(dataset, warp, config.seed, config.augment, config.difficult, config.jpeg, config.crowds)
     return _load_first(views, config.batch_size)
 
 
 def _config(args: argparse.Namespace, folder: Path) -> TrainConfig:
     """The training to measure: the user's settings, from fresh weights, without evaluation."""
-    config = TrainConfig() if args.config is None else load_config(args.config)
+    config = TrainConfig(amp="off") if args.config is None else load_config(args.config)
     config = with_values(config, {"model": args.model, "batch_size": args.batch, **parse_options(args.set)})
     data = args.data or config.data or make_scenes(folder / "scenes", train=SCENES, val=0, size=SCENE_SIZE)
     return dataclasses.replace(

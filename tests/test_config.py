@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def test_model_options_add_up_and_null_takes_one_out() -> None:
 
 def test_yaml_reads_off_as_false() -> None:
     assert with_values(GIVEN, yaml.safe_load("amp: off")).amp == "off"
-    with pytest.raises(ConfigError, match="it takes off or bf16 or fp16"):
+    with pytest.raises(ConfigError, match="it takes auto or off or bf16 or fp16"):
         with_values(GIVEN, {"amp": True})
 
 
@@ -82,6 +83,8 @@ def test_unknown_key_names_its_file(tmp_path: Path) -> None:
         ("steps", 80_000),
         ("steps", "80000"),
         ("steps", ["soon"]),
+        ("steps", [[1, 2]]),
+        ("steps", [None]),
         ("steps", [80_000.5]),
         ("steps", [True]),
         ("steps", [float("inf")]),
@@ -121,6 +124,25 @@ def test_values_take_the_type_of_their_field(key: str, value: Any, wanted: Any) 
     assert type(found) is type(wanted)
 
 
+@pytest.mark.parametrize(
+    ("key", "takes"),
+    [
+        ("data", "a path or null"),
+        ("lr", "a number or null"),
+        ("momentum", "a number"),
+        ("iterations", "a whole number or null"),
+        ("steps", "a list of whole numbers"),
+        ("options", "a mapping"),
+        ("jpeg", "true or false"),
+        ("model", "text"),
+        ("schedule", "multistep or cosine or constant"),
+    ],
+)
+def test_a_wrong_type_says_what_the_setting_takes(key: str, takes: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^here: {key} cannot be .*; it takes {takes}$"):
+        with_values(GIVEN, {key: [None]}, where="here: ")
+
+
 def test_values_replace_only_what_they_name() -> None:
     changed = with_values(GIVEN, {"seed": 7})
     assert changed == given(seed=7)
@@ -133,7 +155,7 @@ def test_values_replace_only_what_they_name() -> None:
 KNOWN = {
     "schedule": {"multistep", "cosine", "constant"},
     "start": {"backbone", "ssd", "model", "nothing"},
-    "amp": {"off", "bf16", "fp16"},
+    "amp": {"auto", "off", "bf16", "fp16"},
     "metric": {"voc07", "voc12", "coco"},
     "augment": {"ssd", "mild", "mirror", "none"},
 }
@@ -257,6 +279,75 @@ def test_no_validation() -> None:
 def test_conflicts_name_the_flag(values: dict[str, Any], named: str) -> None:
     with pytest.raises(ConfigError, match=named):
         resolve(given(**values))
+
+
+# Two settings that exclude each other: the first pair is of the lower level, the second of the higher one.
+REPLACED = [
+    ({"epochs": 20.0}, {"iterations": 100}, {"epochs": None, "iterations": 100}),
+    ({"iterations": 100}, {"epochs": 20.0}, {"epochs": 20.0, "iterations": None}),
+    ({"schedule": "cosine"}, {"steps": (5, 7)}, {"schedule": None, "steps": (5, 7)}),
+    ({"schedule": "multistep"}, {"steps": (5, 7)}, {"schedule": "multistep", "steps": (5, 7)}),
+    ({"schedule": "multistep", "steps": (5, 7)}, {"schedule": "cosine"}, {"schedule": "cosine", "steps": ()}),
+    ({"start": "ssd", "weights": Path("a")}, {"start": "nothing"}, {"start": "nothing", "weights": None}),
+    ({"start": "nothing"}, {"weights": Path("a")}, {"start": "backbone", "weights": Path("a")}),
+    ({"start": "ssd", "weights": Path("a")}, {"weights": Path("b")}, {"start": "ssd", "weights": Path("b")}),
+    ({"epochs": 20.0}, {"iterations": None}, {"epochs": 20.0, "iterations": None}),
+]
+
+
+@pytest.mark.parametrize(("lower", "higher", "wanted"), REPLACED)
+def test_a_setting_replaces_the_one_that_it_excludes(
+    lower: dict[str, Any], higher: dict[str, Any], wanted: dict[str, Any], tmp_path: Path
+) -> None:
+    assert with_values(given(**lower), higher) == given(**wanted)
+    for name, values in (("lower", lower), ("higher", {"base": "lower.yaml", **higher})):
+        plain = {key: str(value) if isinstance(value, Path) else value for key, value in values.items()}
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(json.loads(json.dumps(plain))))
+    assert load_config(tmp_path / "higher.yaml", GIVEN) == given(**wanted)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"epochs": 3, "iterations": 10},
+        {"steps": [5], "schedule": "cosine"},
+        {"start": "nothing", "weights": "a"},
+    ],
+)
+def test_settings_of_one_level_that_exclude_each_other_are_an_error(
+    values: dict[str, Any], tmp_path: Path
+) -> None:
+    file = tmp_path / "both.yaml"
+    file.write_text(yaml.safe_dump(values))
+    with pytest.raises(ConfigError, match=r"both\.yaml: .*--(iterations|steps|weights)"):
+        load_config(file)
+
+
+def test_paths_may_be_strings() -> None:
+    config = resolve(TrainConfig(data="d", out="o", weights="w"))  # type: ignore[arg-type]
+    assert (config.data, config.out, config.weights) == (Path("d"), Path("o"), Path("w"))
+
+
+# --- Packaged configurations --------------------------------------------------------------------------------
+
+
+def test_packaged_configurations_are_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_config(Path("photographs")).batch_size == 16
+    assert load_config(Path("fssd300-voc0712")).model == "fssd300-vgg16"
+    (tmp_path / "own.yaml").write_text("base: photographs\niterations: 50\n")
+    own = load_config(Path("own.yaml"))
+    assert (own.batch_size, own.iterations, own.epochs) == (16, 50, None)
+    (tmp_path / "photographs").write_text("batch_size: 3\n")
+    assert load_config(Path("photographs")).batch_size == 3  # a file comes first
+
+
+def test_an_unknown_name_of_a_configuration_names_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"photgraphs: there is no such file.*did you mean 'photographs'"):
+        load_config(Path("photgraphs"))
+    (tmp_path / "own.yaml").write_text("base: fssd300-voc712\n")
+    with pytest.raises(ConfigError, match="did you mean 'fssd300-voc0712'"):
+        load_config(tmp_path / "own.yaml")
 
 
 # --- YAML ---------------------------------------------------------------------------------------------------

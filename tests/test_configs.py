@@ -55,6 +55,7 @@ def test_every_model_has_every_data_set() -> None:
         ("fssd300-plus-coco", "ssd", 5e-4, 2, (80, 120, 160), 160),
         ("fssd512-coco", "backbone", 1e-3, 1, (280, 320, 360), 380),
         ("fssd300-plus-voc0712-coco", "ssd", 1e-4, 2, (40, 60, 80), 80),
+        ("fssd512-plus-voc07pp12-coco", "ssd", 1e-4, 2, (40, 60, 80), 80),
         ("fssd300-voc0712-coco", "model", 1e-4, 1, (40, 60, 80), 80),
     ],
 )
@@ -67,6 +68,10 @@ def test_schedules_are_the_recorded_ones(
     assert config.iterations == 1000 * length
     assert (config.batch_size * config.accumulate, config.momentum, config.weight_decay) == (32, 0.9, 5e-4)
     assert (config.warmup, config.ema, config.clip_norm, config.bias_lr) == (0, 0, 0, 2)
+
+
+def test_only_the_script_of_fssd512_on_coco_trains_on_crowds() -> None:
+    assert [path.stem for path in ROWS if load_config(path).crowds] == ["fssd512-coco"]
 
 
 @pytest.mark.parametrize(
@@ -133,10 +138,10 @@ def test_rows_of_every_table_can_be_built(path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "splits"), [("voc0712", {"train", "val"}), ("voc07pp12", {"train"})])
-def test_joined_data_sets(name: str, splits: set[str], tmp_path: Path) -> None:
-    (tmp_path / "configs" / "data").mkdir(parents=True)
-    target = tmp_path / "configs" / "data" / f"{name}.yaml"
-    target.write_text((CONFIGS / "data" / f"{name}.yaml").read_text())
+def test_joined_data_sets(
+    name: str, splits: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     for year, parts in (("VOC2007", ("trainval", "test")), ("VOC2012", ("trainval",))):
         main = tmp_path / "data" / "VOCdevkit" / year / "ImageSets" / "Main"
         main.mkdir(parents=True)
@@ -144,13 +149,14 @@ def test_joined_data_sets(name: str, splits: set[str], tmp_path: Path) -> None:
             (main / f"{part}.txt").write_text("")
         for folder in ("Annotations", "JPEGImages"):
             (main.parents[1] / folder).mkdir()
-    assert set(list_splits(target)) == splits
+    assert set(list_splits(name)) == splits
 
 
 def test_recipe_for_photographs_is_that_of_the_packaged_model() -> None:
     config = load_config(CONFIGS / "recipes" / "photographs.yaml")
     recipe = to_values(resolve(replace(config, data=Path("data"), out=Path("run"))))
     trained = read_tensors(packaged_model("animals"))[1]["config"]
+    assert (recipe["amp"], trained["amp"]) == ("auto", "bf16")  # which is what the author's machine chose
     for key, value in trained.items():
-        if key not in ("log_every", "save_every"):
+        if key not in ("log_every", "save_every", "amp"):
             assert recipe[key] == (tuple(value) if isinstance(value, list) else value), key

@@ -13,10 +13,13 @@ from typing import Any
 import pytest
 import tyro
 
+import fssd
 from fssd.cli.main import COMMANDS, MODULES
 from fssd.cli.train import Train
 from fssd.config import TrainConfig
-from fssd.model.build import DESIGNS, build_model
+from fssd.data.scenes import CLASSES
+from fssd.model.build import build_model
+from fssd.model.designs import DESIGNS
 
 ROOT = Path(__file__).parents[1]
 CARDS = sorted((ROOT / "src" / "fssd" / "zoo").rglob("*.md"))
@@ -69,13 +72,30 @@ def test_commands_parse(line: str) -> None:
 
 def test_every_verb_has_a_module_and_every_module_a_verb() -> None:
     modules = {path.stem for path in (ROOT / "src" / "fssd" / "cli").glob("*.py")}
-    assert {MODULES.get(verb, verb) for verb in COMMANDS} == modules - {"__init__", "main"}
+    assert {MODULES.get(verb, verb) for verb in COMMANDS} == modules - {"__init__", "main", "options"}
 
 
 def test_python_examples_for_backbones_run() -> None:
     text = (ROOT / "docs" / "backbones.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     exec(compile(block, "backbones.md", "exec"), {"__name__": "example"})
+
+
+def test_the_readmes_training_from_python_runs(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnxruntime", reason='needs pip install "fssd[export]"')
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (block,) = (b for b in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL) if "TrainConfig" in b)
+    (tmp_path / "DATA").symlink_to(scenes)
+    monkeypatch.chdir(tmp_path)
+    assert "epochs=60" in block
+    quick = block.replace("epochs=60", 'iterations=1, batch_size=2, workers=0, start="nothing"')
+    exec(compile(quick, "README.md", "exec"), {"__name__": "example"})
+    score, classes = capsys.readouterr().out.splitlines()[-1].split(" ", 1)
+    assert 0 <= float(score) <= 1 and "'seven'" in classes
+    assert (tmp_path / "runs" / "mine" / "best.safetensors").exists()
+    assert set(fssd.Detector.load("model.onnx").classes) == set(CLASSES)
 
 
 def test_options_in_paper_to_code_build() -> None:

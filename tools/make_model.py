@@ -66,7 +66,7 @@ def write_card(card: Path, reports: dict[str, Any], config: dict[str, Any]) -> N
 
 
 def _pictures(dataset: DataSet, detector: Detector) -> Any:
-    return read_pictures([record.path for record in dataset.records], detector.image_size)
+    return read_pictures([record.path for record in dataset.records], detector.geometry)
 
 
 def _measure(detector: Detector, dataset: DataSet) -> Any:

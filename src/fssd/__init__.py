@@ -5,6 +5,7 @@
     found.boxes, found.scores, found.labels, found.names, found.draw()
 
 Names are imported when first used, so that `import fssd` and `fssd --help` do not wait for torch.
+`fssd.export` is a package of modules; the function that exports is `fssd.export_model`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         TrainingError,
     )
     from fssd.evaluation.evaluate import evaluate_detections as evaluate
+    from fssd.export.write import export_model
     from fssd.inference.detections import Detections
     from fssd.inference.detector import Detector
     from fssd.model.build import build_model
@@ -46,6 +48,7 @@ _PLACES = {
     "TrainingError": ("fssd.errors", "TrainingError"),
     "build_model": ("fssd.model.build", "build_model"),
     "evaluate": ("fssd.evaluation.evaluate", "evaluate_detections"),
+    "export_model": ("fssd.export.write", "export_model"),
     "open_data": ("fssd.data.source", "open_data"),
     "train": ("fssd.training.loop", "train"),
 }
@@ -63,6 +66,7 @@ __all__ = [
     "TrainingError",
     "build_model",
     "evaluate",
+    "export_model",
     "open_data",
     "train",
 ]

@@ -1,17 +1,19 @@
-"""The one configuration of a training run: frozen, every field with its unit and its reason.
+"""The configuration of a training run: one frozen dataclass; every field states its unit and its reason.
 
 `fssd train --config FILE` reads these names from YAML; flags on the command line override the file.
-The resolved configuration is stored in every checkpoint. No torch here, so that help stays quick.
+The resolved configuration is stored in every checkpoint. This module does not import torch, so that
+`fssd --help` is fast.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import tyro
 import yaml
@@ -20,19 +22,47 @@ from fssd.errors import ConfigError, nearest
 
 Schedule = Literal["multistep", "cosine", "constant"]
 Start = Literal["backbone", "ssd", "model", "nothing"]
-Amp = Literal["off", "bf16", "fp16"]
+Amp = Literal["auto", "off", "bf16", "fp16"]
 Metric = Literal["voc07", "voc12", "coco"]
+Augment = Literal["ssd", "mild", "mirror", "none"]
+Geometry = Literal["warp", "letterbox"]
+
+
+class Bound(NamedTuple):
+    """The range of a number, as a part of its type: `needs` in words, and `holds` as a test."""
+
+    needs: str
+    holds: Callable[[float], bool]
+
+
+Count = Annotated[int, Bound("1 or more", lambda value: value >= 1)]
+Natural = Annotated[int, Bound("0 or more", lambda value: value >= 0)]
+NotNegative = Annotated[float, Bound("0 or more", lambda value: value >= 0)]
+Positive = Annotated[float, Bound("above 0 and finite", lambda value: 0 < value < math.inf)]
+BelowOne = Annotated[float, Bound("0 or more and below 1", lambda value: 0 <= value < 1)]
+Seed = Annotated[int, Bound("0 or more and below 2 to the power of 63", lambda value: 0 <= value < 2**63)]
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """Train a detector on your own images.
 
-    Fields that are None take the recipe of the model: VGG16 the paper's, lite ours (see `RECIPES`).
+    Fields that are None take the recipe of the backbone (see `Backbone`): VGG16 the paper's, lite ours.
+    From Python, paths may be strings.
     """
 
     model: str = "fssd300-lite"
-    """Network: ssd300-vgg16, ssd512-vgg16, fssd300-vgg16, fssd512-vgg16, ssd300-lite or fssd300-lite."""
+    """Network: ssd or fssd, a side in pixels, a backbone: fssd300-lite, ssd300-lite, fssd512-vgg16, ..."""
+    size: tuple[int, ...] = ()
+    """Input in pixels, a side or WIDTH HEIGHT, 128 to 1,024; () for that of the model's name."""
+    geometry: Geometry | None = None
+    """How images become the input: "warp" stretches them, as SSD does; "letterbox" keeps the aspect ratio."""
+    priors: str | None = None
+    """Prior boxes: "voc" or "coco" table, or "fit" to choose them from the boxes of the training split."""
+    backbone: str | None = None
+    """Backbone instead of the model's own: a name, or "package.module:Class" (see docs/backbones.md)."""
+    neck: str | None = None
+    """Neck instead of the model's own, likewise."""
     data: Path | None = None
     """Data set: a VOC folder, COCO folder or json, YOLO data.yaml, or a YAML that joins several."""
     out: Path | None = None
@@ -42,121 +72,141 @@ class TrainConfig:
     train_split: str = "train"
     """Split to train on."""
     val_split: str | None = "val"
-    """Split to evaluate on while training; "none" for no evaluation."""
-    bad_share: float = 0.02
-    """Share of images with errors (0..1) that may be left out with a warning; above it, nothing runs."""
+    """Split to evaluate on during training; "none" for no evaluation."""
+    bad_share: BelowOne = 0.02
+    """Share of images with errors (0..1) that may be left out with a warning; above it, training stops."""
 
     start: Start = "backbone"
     """Start from ImageNet "backbone" weights, a trained "ssd" (FSSD+, paper 3.2), a whole trained "model" of
     the same network (classes of the same name keep their weights), or "nothing"."""
     weights: Path | None = None
     """File with the weights to start from; not needed for the lite backbone, whose package holds them."""
-    new_layers_lr: float = 1.0
+    new_layers_lr: NotNegative = 1.0
     """Learning rate multiple of the layers that an SSD does not have; the paper's FSSD+ uses 2."""
-    backbone_lr: float = 1.0
-    """Learning rate multiple of the backbone; below 1 keeps what its pretraining learned on little data."""
+    backbone_lr: NotNegative = 1.0
+    """Learning rate multiple of the backbone; below 1 preserves its pretraining when there is little data."""
 
-    freeze: int = 0
+    freeze: Natural = 0
     """Leading stages of the backbone that keep their weights (lite has 7, VGG16 6: conv1 to conv5, fc)."""
     freeze_norm: bool = False
-    """Keep the statistics of the backbone's batch norms: a third quicker on a CPU. Needs a low rate: without
-    live normalisation a rate of 0.015 made EfficientNet-lite0 collapse."""
+    """Keep the statistics of the backbone's batch norms: a third faster on a CPU. Needs a low learning rate:
+    with fixed statistics a rate of 0.015 made EfficientNet-lite0 diverge."""
 
-    epochs: float | None = None
+    epochs: Positive | None = None
     """Passes over the training images."""
-    iterations: int | None = None
+    iterations: Count | None = None
     """Weight updates, instead of epochs."""
-    batch_size: int = 32
+    batch_size: Count = 32
     """Images per update and process (paper: 32)."""
-    accumulate: int = 1
+    accumulate: Count = 1
     """Batches whose gradients are averaged into one update (Caffe's iter_size)."""
-    lr: float | None = None
+    lr: Positive | None = None
     """Base learning rate."""
-    momentum: float = 0.9
+    momentum: BelowOne = 0.9
     """SGD momentum (paper)."""
-    weight_decay: float = 5e-4
+    weight_decay: NotNegative = 5e-4
     """L2 penalty on convolution weights; none on biases and normalisation (paper)."""
-    bias_lr: float = 2.0
+    bias_lr: NotNegative = 2.0
     """Learning rate multiple of biases (Caffe's param multiplier)."""
     schedule: Schedule | None = None
     """How the learning rate falls."""
     steps: tuple[int, ...] = ()
     """Iterations at which multistep divides the rate by ten; () for 2/3 and 5/6 of the run."""
-    warmup: int | None = None
-    """Iterations over which the rate rises to its value (paper: none); a fifth of the run at most."""
-    ema: float | None = None
+    warmup: Natural | None = None
+    """Iterations over which the rate rises to its value (paper: none); at most a fifth of the run."""
+    ema: BelowOne | None = None
     """Decay of the moving average of the weights that is evaluated and saved as best; 0 for none."""
-    clip_norm: float | None = None
-    """Longest gradient, as a Euclidean norm; one bad batch cannot undo a run. 0 for none."""
+    clip_norm: NotNegative | None = None
+    """Largest Euclidean norm of the gradient, so that one bad batch cannot ruin a run. 0 for no limit."""
 
-    augment: Literal["ssd", "mild", "mirror", "none"] = "ssd"
+    augment: Augment = "ssd"
     """Full SSD augmentation, the same with rarer and smaller zooms out (for runs of tens of epochs),
     mirroring only, or none."""
     jpeg: bool = False
-    """Encode and decode the image between the steps of "ssd", as the Caffe data layer does unasked; slow."""
+    """Encode and decode the image between the steps of "ssd", as the Caffe data layer always does; slow."""
     difficult: bool = True
     """Train on objects marked difficult (Caffe on VOC: yes)."""
-    seed: int = 0
-    """Seed of the new weights, the order of images and every random choice of the augmentation."""
-    workers: int = 1
-    """Processes that load images; the result does not depend on how many."""
+    crowds: bool = False
+    """Train on crowd regions (COCO iscrowd), one box for many objects; of the released scripts only FSSD512's
+    on COCO does."""
+    seed: Seed = 0
+    """Seed of the new weights, of the order of images and of all augmentation."""
+    workers: Natural = 1
+    """Processes that load images; the result does not depend on their number."""
 
-    eval_every: float = 1.0
+    eval_every: Positive = 1.0
     """Epochs between evaluations on the validation split; the last iteration is always evaluated."""
     metric: Metric = "voc12"
-    """What decides which checkpoint is best."""
-    save_every: int = 200
-    """Iterations between checkpoints to resume from; evaluations save too."""
-    log_every: int = 10
+    """Metric that decides which checkpoint is best."""
+    save_every: Count = 200
+    """Iterations between the checkpoints for --resume; one is also saved after each evaluation."""
+    log_every: Count = 10
     """Iterations between log lines."""
 
     device: str = "auto"
-    """"cpu", "cuda", "cuda:1", or "auto" for a GPU where there is one."""
-    amp: Amp = "off"
-    """Mixed precision. On a CPU bf16 alone, which is quicker where the processor computes in it (AVX-512
-    BF16, AMX) and slower elsewhere."""
-    threads: int = 0
-    """CPU threads for the network; 0 for as many as there are cores. Part of what makes a run repeatable."""
+    """"cpu", "cuda", "cuda:1", or "auto" for a GPU if there is one."""
+    amp: Amp = "auto"
+    """Mixed precision. "auto" is bf16 where the GPU or processor has instructions for it (AVX-512 BF16, AMX),
+    where it is faster, and "off" elsewhere, where it is much slower. A CPU cannot train in fp16."""
+    threads: Natural = 0
+    """CPU threads for the network; 0 for one per core. Equal runs need equal threads."""
 
+    def __post_init__(self) -> None:
+        for key in ("data", "out", "weights"):
+            value: object = getattr(self, key)
+            if isinstance(value, str):
+                object.__setattr__(self, key, Path(value))
 
-RECIPES: dict[str, dict[str, Any]] = {
-    # Paper 4.2 and the SSD solver: 1e-3, divided by ten at 80k and 100k of 120k iterations, no warm-up.
-    "vgg16": {
-        "epochs": 232.0,
-        "lr": 1e-3,
-        "schedule": "multistep",
-        "warmup": 0,
-        "ema": 0.0,
-        "clip_norm": 0.0,
-    },
-    # Batch norm throughout bears a tenfold rate; cosine and averaged weights shorten small runs.
-    "lite": {"epochs": 60.0, "lr": 1e-2, "schedule": "cosine", "warmup": 50, "ema": 0.998, "clip_norm": 10.0},
-}
 
 RESUME_MAY_CHANGE = {"out", "data", "weights", "workers", "save_every", "log_every", "device"}
-"""Settings that a resumed run may change; none but the device touches the weights it ends with."""
+"""Settings that a resumed run may change. Only the device affects the final weights."""
 
 
 def load_config(path: Path, base: TrainConfig | None = None) -> TrainConfig:
-    """A configuration from YAML, over `base`.
+    """A configuration from YAML, over `base`. `path` may be the name of a packaged one (see `find_config`).
 
-    A file may itself say `base: FILE` (a path from where it lies), and then holds what differs from it.
-    Raises ConfigError for a file that cannot be read, an unknown key (naming the nearest known one),
-    a value of the wrong type, or files that are each other's base.
+    A file may contain `base: FILE` (relative to the file itself, or a name), and then holds the differences.
+    Raises ConfigError for a file that cannot be read, an unknown key (with the nearest known one), a value
+    of the wrong type, two settings that exclude each other, or files that name each other as base.
     """
-    return _load(path, base or TrainConfig(), ())
+    return _load(find_config(path), base or TrainConfig(), ())
 
 
 def _load(path: Path, base: TrainConfig, above: tuple[Path, ...]) -> TrainConfig:
-    """`above`: the files that lead here, each by its `base`."""
+    """`above`: the files that name this one as their base, outermost first."""
     values = read_mapping(path)
     parent = values.pop("base", None)
     if parent is not None:
-        file = path.parent / str(parent)
+        file = find_config(Path(str(parent)), beside=path.parent)
         if file.resolve() in (path.resolve(), *above):
             raise ConfigError(f"{path}: base {parent} leads back to this file; name another")
-        base = _load(file, base, (path.resolve(), *above))
+        base = _load(file, base, (*above, path.resolve()))
     return with_values(base, values, where=f"{path}: ")
+
+
+def packaged(*kinds: str) -> dict[str, Path]:
+    """The packaged YAML files by name. kinds: folders of configs/, such as "recipes"; "" for its top."""
+    inside = Path(__file__).parent / "configs"
+    folder = inside if inside.is_dir() else Path(__file__).parents[2] / "configs"  # a wheel, or a checkout
+    return {file.stem: file for kind in kinds for file in sorted((folder / kind).glob("*.yaml"))}
+
+
+def find_config(
+    named: Path, kinds: Collection[str] = ("", "recipes", "ablations"), beside: Path = Path()
+) -> Path:
+    """The file that `named` means: a path relative to `beside`, or the name of a packaged file.
+
+    Raises ConfigError, with the nearest known name, for a bare name that is neither.
+    """
+    file = beside / named
+    if file.is_file() or named.suffix or len(named.parts) != 1:
+        return file
+    known = packaged(*kinds)
+    if named.name not in known:
+        raise ConfigError(
+            f"{file}: there is no such file and no configuration of this name{nearest(named.name, known)}"
+        )
+    return known[named.name]
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
@@ -177,54 +227,116 @@ def read_mapping(path: Path) -> dict[str, Any]:
 def with_values(config: TrainConfig, values: Mapping[str, Any], where: str = "") -> TrainConfig:
     """`config` with some fields replaced, each converted to its field's type. Raises ConfigError.
 
-    Model options are added to those that `config` has; an option that is null is taken out.
+    Model options are added to those of `config`; an option that is null is removed. A value also removes
+    the setting of `config` that it excludes: `iterations` removes `epochs` (see `CONFLICTS`).
     """
-    fields = {f.name: f for f in dataclasses.fields(TrainConfig)}
+    kinds = _kinds()
     changed: dict[str, Any] = {}
     for key, value in values.items():
-        if key not in fields:
-            raise ConfigError(f"{where}there is no setting {key!r}{nearest(str(key), fields)}")
-        changed[key] = _convert(key, str(fields[key].type), value, where)
+        if key not in kinds:
+            raise ConfigError(f"{where}there is no setting {key!r}{nearest(str(key), kinds)}")
+        changed[key] = _convert(key, kinds[key], value, where)
     if "options" in changed:
         merged = {**config.options, **changed["options"]}
         changed["options"] = {key: value for key, value in merged.items() if value is not None}
-    return dataclasses.replace(config, **changed)
+    return without_replaced(dataclasses.replace(config, **changed), changed, where)
 
 
-def _convert(key: str, kind: str, value: Any, where: str) -> Any:
-    """`value` as the type written in the annotation `kind`."""
-    if value is None and "None" in kind:
+class Conflict(NamedTuple):
+    """Two settings that exclude each other: `holds` says when they do, `message` what to do about it."""
+
+    one: str
+    other: str
+    holds: Callable[[TrainConfig], bool]
+    message: str
+
+
+CONFLICTS = (
+    Conflict(
+        "epochs",
+        "iterations",
+        lambda config: config.epochs is not None and config.iterations is not None,
+        "give either --epochs or --iterations, not both",
+    ),
+    Conflict(
+        "steps",
+        "schedule",
+        lambda config: bool(config.steps) and config.schedule not in (None, "multistep"),
+        "steps belong to --schedule multistep; leave --steps or --schedule out",
+    ),
+    Conflict(
+        "start",
+        "weights",
+        lambda config: config.start == "nothing" and config.weights is not None,
+        "--start nothing takes no --weights; leave one of them out",
+    ),
+)
+
+
+def without_replaced(config: TrainConfig, given: Collection[str], where: str = "") -> TrainConfig:
+    """`config` where of two settings that exclude each other only the one in `given` is left.
+
+    given: the settings of the highest level, such as the command line over a file; the other setting goes
+    back to its default. Raises ConfigError if both are in `given`.
+    """
+    for conflict in CONFLICTS:
+        names = {conflict.one, conflict.other}
+        replaced = names - set(given)
+        if not conflict.holds(config) or replaced == names:
+            continue
+        if not replaced:
+            raise ConfigError(f"{where}{conflict.message}")
+        default = getattr(TrainConfig(), key := replaced.pop())
+        config = dataclasses.replace(config, **{key: default})
+    return config
+
+
+@cache
+def _kinds() -> dict[str, Any]:
+    """The type of every setting, without its bounds."""
+    return get_type_hints(TrainConfig)
+
+
+def _convert(key: str, kind: Any, value: Any, where: str) -> Any:
+    """`value` as the type `kind`, which may include None."""
+    kind, *optional = get_args(kind) if type(None) in get_args(kind) else (kind,)
+    if value is None and optional:
         return None
-    if value is False and key in CHOICES and "off" in CHOICES[key]:
-        return "off"  # which YAML reads as a boolean
+    if value is False and "off" in CHOICES.get(key, ()):
+        return "off"  # YAML 1.1 reads off as false
+    kind = get_origin(kind) or kind
+    takes, accepted, read = _READERS[kind]
     try:
-        if kind.startswith("Path"):
-            return Path(value)
-        if kind.startswith("float") and not isinstance(value, bool):
-            return float(value)
-        if kind.startswith("int"):
-            return _whole(value)
-        if kind.startswith("tuple") and isinstance(value, (list, tuple)):
-            return tuple(_whole(v) for v in value)
-        if "Mapping" in kind and isinstance(value, Mapping):
-            return dict(value)
-        if kind == "bool" and isinstance(value, bool):
-            return value
-        if kind.startswith(("str", "Schedule", "Start", "Amp", "Metric", "Literal")) and isinstance(
-            value, str
-        ):
-            return value
+        if isinstance(value, accepted) and isinstance(value, bool) == (kind is bool):
+            return read(value)
     except (TypeError, ValueError, OverflowError):
         pass
-    takes = " or ".join(CHOICES[key]) if key in CHOICES else kind
+    takes = " or ".join(CHOICES.get(key, [takes, *["null"] * len(optional)]))
     raise ConfigError(f"{where}{key} cannot be {value!r}; it takes {takes}")
 
 
 def _whole(value: Any) -> int:
-    """`value` as an int if that loses nothing, else ValueError."""
+    """`value` as an int if that loses nothing, else ValueError or TypeError."""
     if isinstance(value, bool) or int(value) != float(value):
         raise ValueError
     return int(value)
+
+
+def _listed(values: Any) -> Any:
+    return [values] if isinstance(values, int) else values
+
+
+_READERS: dict[Any, tuple[str, tuple[Any, ...], Callable[[Any], Any]]] = {
+    Path: ("a path", (str, Path), Path),
+    float: ("a number", (int, float, str), float),
+    int: ("a whole number", (int, float, str), _whole),
+    tuple: ("whole numbers", (list, tuple, int), lambda values: tuple(map(_whole, _listed(values)))),
+    Mapping: ("a mapping", (Mapping,), dict),
+    bool: ("true or false", (bool,), bool),
+    str: ("text", (str,), str),
+    Literal: ("text", (str,), str),
+}
+"""For each type of setting: what it takes in words, the types it is read from, and the function for it."""
 
 
 def to_values(config: TrainConfig) -> dict[str, Any]:
@@ -233,10 +345,8 @@ def to_values(config: TrainConfig) -> dict[str, Any]:
     return {key: str(value) if isinstance(value, Path) else value for key, value in values.items()}
 
 
-def resolve(config: TrainConfig) -> TrainConfig:
-    """Fill what was left to the model's recipe; check that the settings fit together. Raises ConfigError."""
-    backbone = config.model.rsplit("-", 1)[-1]
-    recipe = RECIPES.get(backbone, RECIPES["lite"])
+def resolve(config: TrainConfig, recipe: Mapping[str, Any]) -> TrainConfig:
+    """Fill in the backbone's recipe and check that the settings fit together. Raises ConfigError."""
     if config.steps and config.schedule is None:
         config = dataclasses.replace(config, schedule="multistep")
     filled = {key: value for key, value in recipe.items() if getattr(config, key) is None}
@@ -250,28 +360,13 @@ def resolve(config: TrainConfig) -> TrainConfig:
 
 
 CHOICES: dict[str, tuple[str, ...]] = {
-    "schedule": ("multistep", "cosine", "constant"),
-    "start": ("backbone", "ssd", "model", "nothing"),
-    "amp": ("off", "bf16", "fp16"),
-    "metric": ("voc07", "voc12", "coco"),
-    "augment": ("ssd", "mild", "mirror", "none"),
+    "schedule": get_args(Schedule),
+    "start": get_args(Start),
+    "amp": get_args(Amp),
+    "metric": get_args(Metric),
+    "augment": get_args(Augment),
+    "geometry": get_args(Geometry),
 }
-AT_LEAST_ONE = ("batch_size", "accumulate", "save_every", "log_every")
-ABOVE_ZERO = ("lr", "epochs", "iterations", "eval_every")
-NOT_BELOW_ZERO = (
-    "workers",
-    "threads",
-    "freeze",
-    "weight_decay",
-    "clip_norm",
-    "warmup",
-    "seed",
-    "momentum",
-    "bias_lr",
-    "new_layers_lr",
-    "backbone_lr",
-)
-SHARES = ("ema", "bad_share", "momentum")
 
 
 def _check(config: TrainConfig) -> None:
@@ -279,33 +374,35 @@ def _check(config: TrainConfig) -> None:
         raise ConfigError("training needs a data set; give --data")
     if config.out is None:
         raise ConfigError("training needs a folder for its results; give --out")
-    if config.iterations is not None and config.epochs is not None:
-        raise ConfigError("give either --epochs or --iterations, not both")
-    if config.start == "nothing" and config.weights is not None:
-        raise ConfigError("--start nothing takes no --weights; leave one of them out")
-    if config.steps and config.schedule != "multistep":
-        raise ConfigError(f"steps belong to --schedule multistep, not to {config.schedule}")
+    for conflict in CONFLICTS:
+        if conflict.holds(config):
+            raise ConfigError(conflict.message)
     if config.start in ("ssd", "model") and config.weights is None:
         what = "a trained SSD" if config.start == "ssd" else "a trained model"
         raise ConfigError(f"to start from {what}, name its checkpoint with --weights")
     for key, known in CHOICES.items():
         value = getattr(config, key)
-        if value not in known:
+        if value not in known and not (value is None and key == "geometry"):
             raise ConfigError(f"there is no {key} {value!r}{nearest(str(value), known)}")
-    for key, good, needs in _bounds(config):
-        if not good:
-            raise ConfigError(f"{key} is {getattr(config, key)}; it must be {needs}")
+    check_bounds(config)
 
 
-def _bounds(config: TrainConfig) -> Iterator[tuple[str, bool, str]]:
-    """Each bounded setting, whether its value is good, and what it needs."""
-    for key in AT_LEAST_ONE:
-        yield key, getattr(config, key) >= 1, "1 or more"
-    for key in ABOVE_ZERO:
-        value = getattr(config, key)
-        yield key, value is None or 0 < value < math.inf, "above 0 and finite"
-    for key in NOT_BELOW_ZERO:
-        yield key, getattr(config, key) >= 0, "0 or more"
-    for key in SHARES:
-        yield key, 0 <= getattr(config, key) < 1, "0 or more and below 1"
-    yield "seed", config.seed < 2**63, "below 2 to the power of 63"
+def check_bounds(settings: Any) -> None:
+    """Raise ConfigError for the first number in a dataclass (or a nested one) that is out of its bounds."""
+    hints = get_type_hints(type(settings), include_extras=True)
+    for key, kind in hints.items():
+        value = getattr(settings, key)
+        if dataclasses.is_dataclass(value):
+            check_bounds(value)
+        for bound in _bounds(kind):
+            if value is not None and not bound.holds(value):
+                raise ConfigError(f"{key} is {value}; it must be {bound.needs}")
+
+
+def _bounds(kind: Any) -> Iterator[Bound]:
+    """The bounds in a type, such as `Annotated[int, Bound(...)] | None`."""
+    for part in (*get_args(kind), *getattr(kind, "__metadata__", ())):
+        if isinstance(part, Bound):
+            yield part
+        elif get_origin(part) is Annotated:
+            yield from _bounds(part)

@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fssd.backbones.backbone import feature_shapes
 from fssd.backbones.efficientnet_lite import EfficientNetLite0, SameConv2d, same_padding
-from fssd.model.build import build_model, feature_shapes
+from fssd.model.build import build_model
 from fssd.weights.pretrained import load_backbone
 
 STRIDE_2 = {1, 3, 5, 11}  # of the blocks 0 ... 15
@@ -182,12 +183,14 @@ def test_both_lite_models_share_backbone_and_priors() -> None:
         ]
     assert shapes[0] == shapes[1]
     fssd, ssd = build_model("fssd300-lite", 1), build_model("ssd300-lite", 1)
-    assert torch.equal(fssd.priors, ssd.priors)
-    assert fssd.levels == ssd.levels
+    assert torch.equal(fssd.heads.priors, ssd.heads.priors)
+    assert fssd.heads.levels == ssd.heads.levels
     assert type(fssd.backbone) is type(ssd.backbone)
     # the table of small objects: 7 % of 300 px, cut to whole pixels
-    assert [level.min_size for level in ssd.levels] == [21, 45, 99, 153, 207, 261]
-    assert [level.step for level in ssd.levels] == pytest.approx([300 / n for n in (38, 19, 10, 5, 3, 1)])
+    assert [level.min_size for level in ssd.heads.levels] == [21, 45, 99, 153, 207, 261]
+    assert [level.step for level in ssd.heads.levels] == pytest.approx(
+        [300 / n for n in (38, 19, 10, 5, 3, 1)]
+    )
 
 
 def test_ssd_lite_predicts_from_the_maps_themselves() -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-
 from fssd.bench.exported import export_unchecked
+
 from fssd.bench.subject import open_subject
 from fssd.data.scenes import CLASSES
 from fssd.errors import CheckpointError, ConfigError
@@ -60,7 +60,7 @@ def exported(tiny: Detector, tmp_path_factory: pytest.TempPathFactory) -> dict[s
         return {
             "onnx": export_unchecked(tiny, "onnx", folder),
             "openvino": export_unchecked(tiny, "openvino", folder),
-            "int8": export_unchecked(tiny, "onnx", folder, make_pictures(2, 300)),
+            "int8": export_unchecked(tiny, "onnx", folder, make_pictures(2, (300, 300))),
         }
 
 
@@ -73,7 +73,7 @@ def test_an_exported_file_runs_in_its_own_runtime(
     assert (opened.runtime, opened.precision, opened.random) == (to, "fp32", False)
     assert opened.multiply_adds == multiply_adds(tiny.network)
     assert opened.detector.classes == tiny.classes
-    image = make_pictures(2, 300)[1].permute(1, 2, 0).numpy()
+    image = make_pictures(2, (300, 300))[1].permute(1, 2, 0).numpy()
     ours, theirs = tiny(image, score=0.01), opened.detector(image, score=0.01)
     assert len(ours) > 0
     np.testing.assert_allclose(theirs.scores, ours.scores, atol=1e-4)

@@ -13,7 +13,7 @@ from fssd.errors import CheckpointError, ConfigError, DataError
 from fssd.export import half, write
 from fssd.export.parity import Parity
 from fssd.export.write import Exported
-from fssd.runtimes.header import Thresholds
+from fssd.heads.head import Thresholds
 
 
 @pytest.fixture

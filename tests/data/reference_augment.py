@@ -116,9 +116,13 @@ def crop_plainly(
 
 def patch_of(u: float, v: float, s: float, t: float) -> tuple[float, float, float, float]:
     scale = 0.3 + 0.7 * u
-    lowest, highest = max(0.5, scale**2), min(2.0, 1 / scale**2)
-    aspect = lowest + (highest - lowest) * v
-    width, height = min(scale * math.sqrt(aspect), 1.0), min(scale / math.sqrt(aspect), 1.0)
+    aspect = 0.5 + 1.5 * v
+    if aspect >= 1 / scale**2:  # as wide as the image
+        width, height = 1.0, scale * scale
+    elif aspect <= scale**2:  # as high as the image
+        width, height = scale * scale, 1.0
+    else:
+        width, height = scale * math.sqrt(aspect), scale / math.sqrt(aspect)
     left, top = s * (1 - width), t * (1 - height)
     return left, top, left + width, top + height
 

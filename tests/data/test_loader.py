@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from fssd.data.augment import RECIPES, augment, resize, sample_rng
+from fssd.data.geometry import Warp
 from fssd.data.loader import (
     Batch,
-    BatchPlaces,
+    BatchPositions,
     Pictures,
     Views,
     load_sample,
@@ -27,6 +28,7 @@ from fssd.data.source import open_data
 from fssd.errors import ImageError
 
 SIZE = 64  # pixels; the loader does not care
+WARP = Warp((SIZE, SIZE))
 
 
 @pytest.fixture(scope="module")
@@ -35,13 +37,13 @@ def data(scenes: Path) -> DataSet:
 
 
 def views(data: DataSet, seed: int = 0, recipe: str = "none") -> Views:
-    return Views(data, SIZE, seed, recipe, difficult=True)
+    return Views(data, WARP, seed, recipe, difficult=True)
 
 
 def batches(
-    data: DataSet, places: BatchPlaces, workers: int = 0, seed: int = 0, recipe: str = "none"
+    data: DataSet, positions: BatchPositions, workers: int = 0, seed: int = 0, recipe: str = "none"
 ) -> list[Batch]:
-    return list(training_batches(views(data, seed, recipe), places, workers))
+    return list(training_batches(views(data, seed, recipe), positions, workers))
 
 
 def names(found: list[Batch]) -> list[str]:
@@ -61,48 +63,47 @@ def damaged(data: DataSet, folder: Path, number: int) -> tuple[DataSet, Path]:
 def test_order_is_that_of_plain_code(data: DataSet) -> None:
     count, size = len(data), 5
     expected = []
-    for place in range(8 * size):
-        epoch, position = divmod(place, count)
+    for position in range(8 * size):
+        epoch, rank = divmod(position, count)
         order = np.random.default_rng((1, 3, epoch)).permutation(count)
-        expected.append(str(data.records[order[position]].path))
-    assert names(batches(data, BatchPlaces(0, 8, size), seed=3)) == expected
+        expected.append(str(data.records[order[rank]].path))
+    assert names(batches(data, BatchPositions(0, 8, size), seed=3)) == expected
 
 
 def test_a_pass_holds_every_image_once(data: DataSet) -> None:
     assert len(data) == 12
-    seen = names(batches(data, BatchPlaces(0, 12, 3)))  # three passes of four batches
+    seen = names(batches(data, BatchPositions(0, 12, 3)))  # three passes of four batches
     passes = [seen[first : first + 12] for first in (0, 12, 24)]
     for one in passes:
         assert Counter(one) == Counter(str(record.path) for record in data.records)
-    assert len({tuple(one) for one in passes}) == 3, "each pass is shuffled anew"
+    assert len({tuple(one) for one in passes}) == 3, "each pass is shuffled again"
 
 
 def test_seeds_differ(data: DataSet) -> None:
-    places = BatchPlaces(0, 3, 4)
-    assert names(batches(data, places, seed=1)) != names(batches(data, places, seed=2))
+    positions = BatchPositions(0, 3, 4)
+    assert names(batches(data, positions, seed=1)) != names(batches(data, positions, seed=2))
 
 
 def test_processes_share_out_what_one_alone_would_see(data: DataSet) -> None:
-    alone = names(batches(data, BatchPlaces(0, 5, 6)))
-    parts = [batches(data, BatchPlaces(0, 5, 2, rank, 3)) for rank in range(3)]
+    alone = names(batches(data, BatchPositions(0, 5, 6)))
+    parts = [batches(data, BatchPositions(0, 5, 2, rank, 3)) for rank in range(3)]
     together = [name for step in range(5) for part in parts for name in part[step].names]
     assert together == alone
 
 
 def test_start_skips_what_was_done(data: DataSet) -> None:
-    whole = batches(data, BatchPlaces(0, 6, 5), recipe="ssd")
-    rest = batches(data, BatchPlaces(4, 6, 5), recipe="ssd")
-    assert len(rest) == len(BatchPlaces(4, 6, 5)) == 2
+    whole = batches(data, BatchPositions(0, 6, 5), recipe="ssd")
+    rest = batches(data, BatchPositions(4, 6, 5), recipe="ssd")
+    assert len(rest) == len(BatchPositions(4, 6, 5)) == 2
     for one, other in zip(whole[4:], rest, strict=True):
         assert_same(one, other)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_make_no_difference(data: DataSet, workers: int) -> None:
-    places = BatchPlaces(0, 7, 5)
-    for one, other in zip(
-        batches(data, places, 0, recipe="ssd"), batches(data, places, workers, recipe="ssd"), strict=True
-    ):
+    positions = BatchPositions(0, 7, 5)
+    alone = batches(data, positions, 0, recipe="ssd")
+    for one, other in zip(alone, batches(data, positions, workers, recipe="ssd"), strict=True):
         assert_same(one, other)
 
 
@@ -117,29 +118,29 @@ def assert_same(one: Batch, other: Batch) -> None:
 def test_a_view_is_the_augmented_image(data: DataSet) -> None:
     order = np.random.default_rng((1, 7, 1)).permutation(len(data))
     index = int(order[2])
-    place = len(data) + 2  # third of the second pass
+    position = len(data) + 2  # third of the second pass
     sample = load_sample(data.records[index])
-    expected = augment(sample, SIZE, sample_rng(7, 1, index), recipe=RECIPES["ssd"])
-    found = views(data, seed=7, recipe="ssd")[place]
+    expected = augment(sample, WARP, sample_rng(7, 1, index), recipe=RECIPES["ssd"])
+    found = views(data, seed=7, recipe="ssd")[position]
     assert not isinstance(found, ImageError)
     assert np.array_equal(found.image, expected.image)
     assert np.array_equal(found.boxes, expected.boxes)
 
 
 def test_without_augmentation_an_image_is_only_resized(data: DataSet) -> None:
-    (batch,) = batches(data, BatchPlaces(0, 1, 12))
+    (batch,) = batches(data, BatchPositions(0, 1, 12))
     by_name = {str(record.path): record for record in data.records}
     assert batch.images.shape == (12, 3, SIZE, SIZE)
     assert batch.images.dtype == torch.uint8
     for image, target, name in zip(*batch, strict=True):
-        expected = resize(load_sample(by_name[name]), SIZE)
+        expected = resize(load_sample(by_name[name]), WARP)
         assert np.array_equal(image.permute(1, 2, 0).numpy(), expected.image)
         assert target.boxes.numpy() == pytest.approx(by_name[name].boxes * (SIZE / 300), rel=1e-6)
         assert np.array_equal(target.labels.numpy(), by_name[name].labels)
 
 
-def test_empty_image_keeps_its_place(data: DataSet) -> None:
-    (batch,) = batches(data, BatchPlaces(0, 1, 12))
+def test_image_without_objects_stays_in_its_batch(data: DataSet) -> None:
+    (batch,) = batches(data, BatchPositions(0, 1, 12))
     shapes = [tuple(target.boxes.shape) for target in batch.targets]
     assert (0, 4) in shapes
 
@@ -153,13 +154,19 @@ def test_difficult_and_crowd(data: DataSet) -> None:
     everything = np.arange(count)
     assert np.array_equal(load_sample(record).boxes, old.boxes[everything != 1])
     assert np.array_equal(load_sample(record, difficult=False).boxes, old.boxes[everything > 1])
+    assert np.array_equal(load_sample(record, crowds=True).boxes, old.boxes)
+    assert np.array_equal(load_sample(record, difficult=False, crowds=True).boxes, old.boxes[everything != 0])
+    one = DataSet(data.classes, (record,))
+    for crowds, objects in ((False, count - 1), (True, count)):
+        view = Views(one, WARP, 0, "none", difficult=True, crowds=crowds)[0]
+        assert len(view.boxes) == objects  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_damaged_image_is_named(data: DataSet, tmp_path: Path, workers: int) -> None:
     broken, file = damaged(data, tmp_path, 4)
     with pytest.raises(ImageError) as caught:
-        batches(broken, BatchPlaces(0, 3, 4), workers)
+        batches(broken, BatchPositions(0, 3, 4), workers)
     assert caught.value.file == file
     assert str(file) in str(caught.value)
     assert "truncated" in str(caught.value)
@@ -168,12 +175,12 @@ def test_damaged_image_is_named(data: DataSet, tmp_path: Path, workers: int) -> 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_pictures_come_in_order(data: DataSet, workers: int) -> None:
-    found = list(picture_batches(Pictures(data.records, SIZE), 5, workers))
+    found = list(picture_batches(Pictures(data.records, WARP), 5, workers))
     assert [len(images) for images, _ in found] == [5, 5, 2]
     assert [size for _, sizes in found for size in sizes] == [(300, 300)] * 12
     stacked = torch.cat([images for images, _ in found])
     for image, record in zip(stacked, data.records, strict=True):
-        expected = resize(load_sample(record), SIZE).image
+        expected = resize(load_sample(record), WARP).image
         assert np.array_equal(image.permute(1, 2, 0).numpy(), expected)
 
 
@@ -181,21 +188,22 @@ def test_pictures_come_in_order(data: DataSet, workers: int) -> None:
 def test_damaged_picture_is_named(data: DataSet, tmp_path: Path, workers: int) -> None:
     broken, file = damaged(data, tmp_path, 7)
     with pytest.raises(ImageError, match="truncated") as caught:
-        list(picture_batches(Pictures(broken.records, SIZE), 3, workers))
+        list(picture_batches(Pictures(broken.records, WARP), 3, workers))
     assert caught.value.file == file
 
 
 FORK = """
 import sys
 import cv2, numpy as np
-from fssd.data.loader import BatchPlaces, Pictures, Views, picture_batches, training_batches
+from fssd.data.geometry import Warp
+from fssd.data.loader import BatchPositions, Pictures, Views, picture_batches, training_batches
 from fssd.data.source import open_data
 
 cv2.setNumThreads(2)
 cv2.resize(np.zeros((2000, 2000, 3), np.uint8), (1500, 1500))  # makes OpenCV start its pool of threads
 data = open_data(sys.argv[1], "train")
-trained = list(training_batches(Views(data, 64, 0, "ssd", True), BatchPlaces(0, 2, 2), 1))
-looked = list(picture_batches(Pictures(data.records, 64), 6, 1))
+trained = list(training_batches(Views(data, Warp((64, 64)), 0, "ssd", True), BatchPositions(0, 2, 2), 1))
+looked = list(picture_batches(Pictures(data.records, Warp((64, 64))), 6, 1))
 print(len(trained), len(looked), cv2.getNumThreads())
 """
 

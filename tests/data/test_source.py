@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from fssd.data import source
+from fssd.data.check import check_data
+from fssd.data.formats.labels import LabelledObject, build_record
+from fssd.data.formats.reader import Reader
 from fssd.data.sample import DataSet, Problem
-from fssd.data.source import list_splits, open_data, problem_error, require_usable
+from fssd.data.source import find_reader, list_splits, open_data, problem_error, require_usable
 from fssd.errors import ConfigError, DataError, ImageError, LabelError
 
 REAL = os.environ.get("FSSD_TEST_DATA", "")
@@ -125,6 +130,66 @@ def test_classes_of_a_model(tmp_path: Path) -> None:
     assert problem.place == "object 1 (dog)" and "unknown class 'dog'" in problem.reason
 
 
+# A format in one place: `boxes.txt` holds a class, an image and a box on each line, all in a split "train".
+
+
+def read_toy(root: Path, split: str | None, classes: Sequence[str] | None) -> DataSet:
+    if split not in (None, "train"):
+        raise DataError(f"there is no split {split!r}", file=root)
+    names = tuple(classes or toy_classes(root))
+    index = {name: label for label, name in enumerate(names)}
+    records, problems = [], []
+    for number, line in enumerate(root.read_text().splitlines(), 1):
+        name, file, *numbers = line.split()
+        x1, y1, x2, y2 = map(float, numbers)
+        item = LabelledObject(name, (x1, y1, x2, y2), f"line {number}")
+        path = root.parent / file
+        record, found = build_record(file, path, root, (100, 100), objects=[item], index=index)
+        problems += found
+        if record is not None:
+            records.append(record)
+    facts = {"format": "toy", "images": len(root.read_text().splitlines())}
+    return DataSet(names, tuple(records), tuple(problems), facts)
+
+
+def toy_classes(root: Path) -> tuple[str, ...]:
+    return tuple(sorted({line.split()[0] for line in root.read_text().splitlines()}))
+
+
+def find_toy(path: Path) -> Path | None:
+    file = path / "boxes.txt" if path.is_dir() else path
+    return file if file.name == "boxes.txt" and file.is_file() else None
+
+
+TOY = Reader("toy", "boxes.txt (toy)", find_toy, lambda _: ("train",), toy_classes, read_toy)
+
+
+def test_another_format_is_one_more_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    monkeypatch.setattr(source, "READERS", (TOY, *source.READERS))
+    for name in ("a", "b"):
+        image(tmp_path / f"toy/{name}.jpg")
+    root = text(tmp_path / "toy/boxes.txt", "dog a.jpg 10 10 30 40\ncat b.jpg 5 5 205 50\n")
+
+    for path in (root, root.parent):
+        assert list_splits(path) == ("train",)
+        data = open_data(path, "train")
+        assert (data.classes, contents(data)) == (("cat", "dog"), {"a.jpg": ["dog"], "b.jpg": ["cat"]})
+    report = check_data(root.parent)
+    assert (report.ok, report.splits["train"].objects) == (True, 2)
+    (problem,) = [problem for problem in report.problems if problem.file == root]
+    assert problem.place == "line 2" and "leaves the image" in problem.reason
+    with pytest.raises(LabelError, match=r"boxes\.txt \(line 1\): unknown class 'dog'"):
+        require_usable(open_data(root, "train", ["cat"]))
+
+    voc(tmp_path / "kit", "train", {"x": ["cow"]})
+    file = text(tmp_path / "all.yaml", "sources: [{data: toy}, {data: kit}]")
+    assert contents(open_data(file, "train")) == {"a.jpg": ["dog"], "b.jpg": ["cat"], "x": ["cow"]}
+    with pytest.raises(DataError, match=r"looked for boxes\.txt \(toy\), .*VOC.* and data\.yaml \(YOLO\)"):
+        open_data(empty)
+
+
 JOINED = """
 sources:
   - {data: kit, split: {train: 2007_train+2012_train, val: 2007_val}}
@@ -154,6 +219,27 @@ def test_joined_sources(joined: Path) -> None:
     assert contents(open_data(file)) == {**expected, "b": ["cow"]}
     boxes = {record.image_id: record.boxes.tolist() for record in train.records}
     assert boxes["1"] == [[0, 0, 10, 10], [1, 1, 11, 11]]
+
+
+def test_classes_of_every_format(tmp_path: Path, joined: Path) -> None:
+    expected = {
+        joined / "kit": ("cow", "dog", "puppy"),
+        joined / "coco": ("dog", "kitten"),
+        yolo(tmp_path / "yolo"): ("cat",),
+        text(joined / "all.yaml", "map: {puppy: dog}" + JOINED): ("cow", "dog", "kitten"),
+    }
+    for path, classes in expected.items():
+        reader, root = find_reader(path)
+        assert reader.classes(root) == classes == open_data(path).classes
+
+
+def test_sources_are_looked_for_beside_the_file_and_then_where_the_command_runs(
+    joined: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (joined / "deep").mkdir()
+    file = text(joined / "deep" / "all.yaml", JOINED)
+    monkeypatch.chdir(joined)
+    assert len(open_data(file, "train")) == len(open_data(text(joined / "all.yaml", JOINED), "train")) > 0
 
 
 def test_selection_and_renames(joined: Path) -> None:
@@ -218,7 +304,7 @@ def test_ids_are_prefixed_only_when_they_collide(tmp_path: Path) -> None:
         ("sources: []", DataError, r"\(sources\): must be a list"),
         ("sources: [{split: {}}]", DataError, r"\(sources\[0\]\): needs `data:`"),
         ("sources: [{data: coco, split: train}]", DataError, r"\(sources\[0\]\.split\): must map"),
-        ("sources: [{data: gone}]", DataError, "gone: there is no such file"),
+        ("sources: [{data: gone}]", DataError, r"\(sources\[0\]\): there is no gone, neither"),
         ("sources: [{data: all.yaml}]", DataError, "joins sources itself"),
         ("sources: [{data: kit, split: {val: 2007_val}}]", DataError, "no source has a split 'train'.*val"),
     ],

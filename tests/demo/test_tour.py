@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
 import cv2
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from fssd.config import TrainConfig
 from fssd.data.scenes import CLASSES
 from fssd.demo import tour as demo
 from fssd.errors import CheckpointError
@@ -71,6 +73,47 @@ def test_a_folder_of_the_models_name_does_not_matter(
     monkeypatch.setitem(MODELS, "animals", tmp_path / "gone.safetensors")
     with pytest.raises(CheckpointError, match="install fssd again"):
         demo.detect_in_photographs(tmp_path / "out", console)
+
+
+# ---- the length of the training
+
+
+# 180 s at so many images a second, 8 in an update: 180 * 4 / 8 = 90.
+@pytest.mark.parametrize(
+    ("rate", "updates", "minutes"),
+    [(4.0, 90, "3.0"), (1.0, 40, "5.3"), (11.0, 248, "3.0"), (80.0, 260, "0.4")],
+)
+def test_the_training_fits_into_three_minutes(
+    rate: float, updates: int, minutes: str, tmp_path: Path, told: io.StringIO, console: Console
+) -> None:
+    config = TrainConfig(data=tmp_path, out=tmp_path / "run", batch_size=8)
+    assert demo.length_of(config, console, lambda _: rate) == updates
+    assert f"{rate:.1f} images/s: {updates} updates, about {minutes} minutes" in told.getvalue()
+
+
+def test_a_run_that_is_resumed_keeps_its_length(tmp_path: Path, console: Console) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("iterations: 77\n")
+    config = TrainConfig(data=tmp_path, out=tmp_path / "run")
+    assert demo.length_of(config, console, lambda _: pytest.fail("measured again")) == 77
+
+
+def test_the_rate_is_that_of_the_last_updates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[TrainConfig] = []
+
+    def logged(config: TrainConfig) -> None:
+        seen.append(config)
+        assert config.out is not None
+        lines = [{"iteration": 6, "images_per_second": 2.5}, {"iteration": 12, "images_per_second": 7.5}]
+        (config.out / "log.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+
+    monkeypatch.setattr(demo, "train", logged)
+    config = TrainConfig(data=tmp_path, out=tmp_path / "run", lr=0.06)
+    assert demo.measured_rate(config) == 7.5
+    (measured,) = seen
+    assert (measured.iterations, measured.lr, measured.val_split) == (12, 0.06, config.val_split)
+    assert measured.out is not None
+    assert not measured.out.exists() and not (tmp_path / "run").exists()
 
 
 def test_the_demonstration_begins_with_the_photographs(

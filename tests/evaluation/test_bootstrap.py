@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fssd.config import Metric
 from fssd.data.sample import DataSet
 from fssd.evaluation.bootstrap import compare_rankings, rank
-from fssd.evaluation.evaluate import Metric, evaluate_detections
+from fssd.evaluation.evaluate import evaluate_detections
 from fssd.inference.detections import Detections
 
 BOX, OTHER = [0, 0, 40, 40], [100, 0, 140, 40]

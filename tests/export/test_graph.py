@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from fssd.export.graph import Graph, as_openvino
+from fssd.export.graph import Graph
 from fssd.model.build import build_model
+from fssd.runtimes.openvino import as_openvino
 
 MEAN, STD = (123.0, 117.0, 104.0), (58.0, 57.0, 56.0)
 

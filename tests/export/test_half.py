@@ -38,7 +38,7 @@ def lite(detectors: dict[str, Detector], facts: dict[str, Any]) -> Detector:
 
 @pytest.fixture
 def images() -> torch.Tensor:
-    return make_pictures(6, 300)
+    return make_pictures(6, (300, 300))
 
 
 def test_round_trip(lite: Detector, images: torch.Tensor, tmp_path: Path) -> None:

@@ -12,20 +12,20 @@ from fssd.export.images import CHECKED, fill_up, make_pictures, read_pictures
 
 
 def test_made_pictures_differ_and_come_back_alike() -> None:
-    images = make_pictures(6, 64)
+    images = make_pictures(6, (64, 64))
     assert (images.shape, images.dtype) == ((6, 3, 64, 64), torch.uint8)
     assert not images[0].any(), "black, as from a covered camera"
     assert len({image.numpy().tobytes() for image in images}) == 6
-    assert torch.equal(images, make_pictures(6, 64))
+    assert torch.equal(images, make_pictures(6, (64, 64)))
 
 
 def test_own_pictures_are_filled_up() -> None:
     own = torch.full((3, 3, 64, 64), 7, dtype=torch.uint8)
-    filled = fill_up(own, 64)
+    filled = fill_up(own, (64, 64))
     assert len(filled) == CHECKED >= 32
     assert torch.equal(filled[:3], own)
     assert len(fill_up(own.repeat(20, 1, 1, 1), 64)) == 60
-    assert len(fill_up(None, 64)) == CHECKED
+    assert len(fill_up(None, (64, 64))) == CHECKED
 
 
 def test_reading_takes_files_evenly(tmp_path: Path) -> None:

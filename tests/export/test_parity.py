@@ -8,8 +8,7 @@ import torch
 from fssd.errors import ExportError
 from fssd.export.parity import Candidates, Parity
 from fssd.export.parity import compare as compare_with
-from fssd.heads.multibox.decode import Found
-from fssd.runtimes.header import Thresholds
+from fssd.heads.head import Found, Thresholds
 
 SETTINGS = Thresholds(score=0.1, nms=0.5, top_k=400, keep=4)
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from fssd.export.graph import as_openvino
 from fssd.export.images import make_pictures
-from fssd.export.quantise import quantise_onnx, quantise_openvino
+from fssd.runtimes.onnx import quantise_onnx
+from fssd.runtimes.openvino import as_openvino, quantise_openvino
 
 
 def need(*packages: str) -> None:
@@ -24,7 +24,7 @@ def test_onnx_reads_bytes_in_every_convolution_but_the_predictors_and_in_every_s
     traced: Callable[[str], Any], tmp_path: Path
 ) -> None:
     need("onnxruntime")
-    quantised = quantise_onnx(traced("tiny"), make_pictures(2, 300), str(tmp_path))
+    quantised = quantise_onnx(traced("tiny"), make_pictures(2, (300, 300)), str(tmp_path))
     makers = {output: node.op_type for node in quantised.graph.node for output in node.output}
     read = {
         kind: [
@@ -39,7 +39,7 @@ def test_onnx_reads_bytes_in_every_convolution_but_the_predictors_and_in_every_s
 
 def test_openvino_reads_the_weights_of_every_convolution_as_bytes(traced: Callable[[str], Any]) -> None:
     need("openvino", "nncf")
-    quantised = quantise_openvino(as_openvino(traced("tiny")), make_pictures(2, 300))
+    quantised = quantise_openvino(as_openvino(traced("tiny")), make_pictures(2, (300, 300)))
     kinds = ("Convolution", "GroupConvolution")
     convolutions = [node for node in quantised.get_ordered_ops() if node.get_type_name() in kinds]
     depthwise = [node for node in convolutions if node.get_type_name() == "GroupConvolution"]

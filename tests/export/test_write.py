@@ -21,9 +21,9 @@ from fssd.export import images as pictures
 from fssd.export import write
 from fssd.export.images import make_pictures
 from fssd.export.write import SUFFIXES, Trial, export_model
+from fssd.heads.head import Thresholds
 from fssd.inference.detections import Detections
 from fssd.inference.detector import Detector
-from fssd.runtimes.header import Thresholds
 from fssd.runtimes.runner import NetworkRunner
 
 onnx = pytest.importorskip("onnx", reason='needs onnx: pip install "fssd[export]"')
@@ -49,7 +49,7 @@ def to(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def picture() -> np.ndarray:
     """(120, 200, 3) uint8 RGB."""
-    return np.ascontiguousarray(make_pictures(5, 240)[4].permute(1, 2, 0).numpy()[:120, :200])
+    return np.ascontiguousarray(make_pictures(5, (240, 240))[4].permute(1, 2, 0).numpy()[:120, :200])
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def test_padding_of_a_graph_with_nms(export: Callable[..., Any], tmp_path: Path)
     runtime = pytest.importorskip("onnxruntime")
     export("tiny", tmp_path / "a.onnx", "onnx", nms=replace(NMS, score=0.6))
     session = runtime.InferenceSession(tmp_path / "a.onnx", providers=["CPUExecutionProvider"])
-    images = np.ascontiguousarray(make_pictures(4, 300).permute(0, 2, 3, 1).numpy())
+    images = np.ascontiguousarray(make_pictures(4, (300, 300)).permute(0, 2, 3, 1).numpy())
     boxes, scores, labels, count = session.run(None, {"images": images})
     assert (boxes.shape, scores.shape, labels.shape, count.shape) == ((4, 60, 4), (4, 60), (4, 60), (4,))
     assert count.max() > 0
@@ -190,7 +190,7 @@ def test_a_new_file_takes_the_place_of_an_older_one(
 def test_real_images_come_first(export: Callable[..., Any], tmp_path: Path) -> None:
     need("onnxruntime")
     for given, compared in ((7, 7), (3, 5)):
-        done = export("tiny", tmp_path / "a.onnx", "onnx", images=make_pictures(given, 300))
+        done = export("tiny", tmp_path / "a.onnx", "onnx", images=make_pictures(given, (300, 300)))
         assert done.parity.images == compared
 
 
@@ -245,7 +245,7 @@ def test_eight_bits(
     if to == "openvino":
         need("nncf")
     out = tmp_path / f"model{SUFFIXES[to]}"
-    trial = Trial(make_pictures(6, 300), open_data(scenes, "val"))
+    trial = Trial(make_pictures(6, (300, 300)), open_data(scenes, "val"))
     settings = {"nms": nms, "trial": trial}
     monkeypatch.setattr(
         write, "_map", lambda one, *_: 0.9 if isinstance(one.runner, NetworkRunner) else 0.885

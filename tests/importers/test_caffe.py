@@ -178,7 +178,7 @@ def test_outputs_are_those_of_the_definition(
         assert 0.3 < float(theirs.std()) < 30
         assert float((own - theirs).abs().max()) < 1e-4 * float(theirs.abs().max())
     # The priors follow: 8732, or 11570 with the anchors of an early script (spec of the released scripts)
-    assert len(network.priors) == (11570 if with_conv3 else 8732)
+    assert len(network.heads.priors) == (11570 if with_conv3 else 8732)
 
 
 LEARNED = {  # parameters by the layers' table of each network, counted by hand

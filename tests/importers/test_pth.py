@@ -15,10 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fssd.heads.multibox.raw import Raw
 from fssd.importers.imported import Imported
 from fssd.importers.pth import import_pth
 from fssd.model.build import build_model
-from fssd.model.network import Network, Raw
+from fssd.model.network import Network
 from fssd.weights.checkpoint import fill
 
 Tensors = dict[str, Tensor]
@@ -255,7 +256,7 @@ def test_ssd_pytorch_says_what_the_original_says(tmp_path: Path, pixels: Tensor)
     assert found.unused == ()
     network = build("ssd300-vgg16", found)
     assert_same(network(pixels), run_ssd_pytorch(tensors, pixels))
-    assert network.priors.shape == (8732, 4)
+    assert network.heads.priors.shape == (8732, 4)
     # The file that was converted from Caffe reads BGR.
     bgr = read(tmp_path, tensors, "ssd300-vgg16", colours="bgr")
     assert torch.equal(bgr.tensors["backbone.conv1_1.weight"][:, 0], tensors["vgg.0.weight"][:, 2])
@@ -273,7 +274,7 @@ def test_pytorchssd_says_what_the_original_says(tmp_path: Path, pixels: Tensor) 
     assert found.unused == ("L2Norm.weight",)
     network = build("fssd300-vgg16", found)
     assert_same(network(pixels), run_fssd_port(tensors, "base", "", True, pixels))
-    assert network.priors.shape == (11620, 4)
+    assert network.heads.priors.shape == (11620, 4)
 
 
 def test_fssd_pytorch_says_what_the_original_says(tmp_path: Path, pixels: Tensor) -> None:
@@ -301,7 +302,7 @@ def test_torchvision_says_what_the_original_says_of_cocos_80(tmp_path: Path, pix
     network = build("ssd300-vgg16", found)
     assert_same(network(pixels), Raw(wanted.offsets, wanted.logits[..., kept]))
     # Its finest priors are 21 px, and no side is longer than the image.
-    sides = network.priors[:, 2:] - network.priors[:, :2]
+    sides = network.heads.priors[:, 2:] - network.heads.priors[:, :2]
     assert sides[0].tolist() == pytest.approx([21, 21], abs=1e-4)
     assert sides.max().item() == pytest.approx(300, abs=1e-3)
 
@@ -313,11 +314,11 @@ def test_fssd512_with_the_names_of_branch_0_4(tmp_path: Path) -> None:
     assert found.options == {"variant": "pytorchssd", "priors": "coco", "align_corners": False}
     assert found.unused == ()
     network = build("fssd512-vgg16", found)
-    assert network.priors.shape == (32756, 4)
+    assert network.heads.priors.shape == (32756, 4)
     assert sum(p.numel() for p in network.parameters()) == 35_527_542
     assert int(network.neck.fusion.norm.num_batches_tracked) == 7
     # The ports' COCO sizes begin at 20.48 px and are not cut to whole pixels.
-    assert network.levels[0].min_size == pytest.approx(20.48)
+    assert network.heads.levels[0].min_size == pytest.approx(20.48)
     first = tensors["base.layers.0.weight"]
     assert torch.equal(network.backbone.conv1_1.weight, first.flip(1))
     assert torch.equal(network.neck.pyramid.blocks["ds_64"][0].weight, tensors["pyramid_ext.6.conv.weight"])

@@ -25,6 +25,7 @@ def heads(anchors: tuple[int, ...] = (4, 6, 6, 6, 4, 4), outputs: int = 21) -> d
 
 SSD = {"vgg.0.weight": torch.zeros(1), **heads()}
 FSSD = {"base.0.weight": torch.zeros(1), "ft_module.0.conv.weight": torch.zeros(1), **heads()}
+PORTS_SSD = {"base.0.weight": torch.zeros(1), "L2Norm.weight": torch.zeros(512), **heads()}
 
 
 @pytest.mark.parametrize(
@@ -33,7 +34,7 @@ FSSD = {"base.0.weight": torch.zeros(1), "ft_module.0.conv.weight": torch.zeros(
         (SSD, "ssd300-vgg16", r"names of amdegroot/ssd\.pytorch, but lacks 'vgg\.0\.bias'"),
         (SSD, "fssd300-vgg16", r"holds a ssd300-vgg16 \(amdegroot/ssd\.pytorch\), not a fssd300-vgg16"),
         (SSD, "vgg16", "holds a ssd300-vgg16 .*, not a vgg16"),
-        (FSSD, "ssd300-vgg16", r"holds a fssd300-vgg16 \(lzx1413/PytorchSSD"),
+        (FSSD, "ssd300-vgg16", r"holds a fssd300-vgg16 \(the FSSD of lzx1413/PytorchSSD"),
         (FSSD, "fssd512-vgg16", "holds a fssd300-vgg16"),
         (FSSD, "fssd300-vgg16", r"PytorchSSD.*lacks 'base\.0\.bias'"),
         (SSD | heads((4,) * 7), "ssd300-vgg16", "holds a ssd512-vgg16"),
@@ -49,6 +50,8 @@ FSSD = {"base.0.weight": torch.zeros(1), "ft_module.0.conv.weight": torch.zeros(
             "ssd300-vgg16",
             r"no names of a known.*'layer1\.0\.conv1",
         ),
+        (PORTS_SSD, "ssd300-vgg16", r"an SSD of lzx1413/PytorchSSD, whose L2Norm works in place"),
+        ({"layer1.weight": torch.zeros(1)}, "ssd300-vgg16", "known: .*, the FSSD of lzx1413/PytorchSSD"),
         ({}, "ssd300-vgg16", "no names of a known format"),
     ],
 )

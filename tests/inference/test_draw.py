@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from fssd.inference import draw
-from fssd.inference.detections import Detections
-from fssd.inference.draw import class_colour, draw_boxes, draw_detections
+from fssd.inference.detections import Detections, draw_detections
+from fssd.inference.draw import class_colour, draw_boxes
 
 GREY = 100
 

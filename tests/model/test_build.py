@@ -14,8 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fssd.backbones.backbone import feature_shapes
 from fssd.errors import ConfigError
-from fssd.model.build import DESIGNS, build_model, feature_shapes, model_levels
+from fssd.model.build import build_model
+from fssd.model.designs import DESIGNS
 from fssd.model.network import Network
 from fssd.necks.fusion import Fusion, Source
 
@@ -135,7 +137,7 @@ def conv_sizes(net: Network) -> dict[str, int]:
                 lambda _m, _i, out, name=name: sizes.__setitem__(name, int(out.shape[-1]))
             )
     with META, torch.no_grad():
-        net.eval()(torch.zeros(1, 3, net.image_size, net.image_size))
+        net.eval()(torch.zeros(1, 3, *net.image_size))
     return sizes
 
 
@@ -181,11 +183,11 @@ def test_map_sizes_of_the_released_networks(name: str, expected: dict[str, list[
 )
 def test_number_of_priors_and_widths_of_heads(name: str, priors: int, heads: list[int]) -> None:
     net = meta(name, 20)
-    assert net.priors.shape == (priors, 4)
+    assert net.heads.priors.shape == (priors, 4)
     assert [head.out_channels for head in net.heads.loc] == [4 * a for a in heads]
     assert [head.out_channels for head in net.heads.conf] == [21 * a for a in heads]
     with META:
-        raw = net.eval()(torch.zeros(2, 3, net.image_size, net.image_size))
+        raw = net.eval()(torch.zeros(2, 3, *net.image_size))
     assert raw.offsets.shape == (2, priors, 4)
     assert raw.logits.shape == (2, priors, 21)
 
@@ -193,7 +195,7 @@ def test_number_of_priors_and_widths_of_heads(name: str, priors: int, heads: lis
 @pytest.mark.parametrize(("ratios", "priors"), [(COMMITTED, 8682), (PORT_300, 11620)])
 def test_number_of_priors_follows_the_ratios(ratios: list[list[float]], priors: int) -> None:
     net = meta("fssd300-vgg16", ratios=ratios)
-    assert net.priors.shape == (priors, 4)
+    assert net.heads.priors.shape == (priors, 4)
     with META:
         assert net.eval()(torch.zeros(1, 3, 300, 300)).logits.shape == (1, priors, 21)
 
@@ -220,24 +222,25 @@ def test_map_sizes_and_priors_of_the_pytorch_port(
         extras[-1],
     ]
     assert [size for key, size in sizes.items() if key.startswith("neck.pyramid.")] == maps
-    assert net.priors.shape == (priors, 4)
-    assert [level.anchors for level in net.levels] == [6] * (len(maps) - 2) + [4, 4]
+    assert net.heads.priors.shape == (priors, 4)
+    assert [level.anchors for level in net.heads.levels] == [6] * (len(maps) - 2) + [4, 4]
 
 
 def test_priors_of_the_pytorch_port_have_ssds_steps_and_sizes_and_are_clipped() -> None:
     net = meta("fssd300-vgg16", **VARIANT)
-    assert [level.step for level in net.levels] == [8, 16, 32, 64, 100, 300]
-    assert [(level.longest, level.furthest) for level in net.levels] == [(300, 300)] * 6
-    first = meta("fssd512-vgg16", **VARIANT).levels[0]
-    assert (first.min_size, first.max_size) == pytest.approx((35.84, 76.8))
-    first = meta("fssd512-vgg16", priors="coco", **VARIANT).levels[0]
-    assert (first.min_size, first.max_size) == pytest.approx((20.48, 51.2))
+    assert [level.step[0] for level in net.heads.levels] == [8, 16, 32, 64, 100, 300]
+    assert [level.furthest for level in net.heads.levels] == [(300, 300)] * 6
+    assert max(side for level in net.heads.levels for shape in level.shapes for side in shape) == 300
+    first = meta("fssd512-vgg16", **VARIANT).heads.levels[0].shapes
+    assert (first[0][0], first[1][0] ** 2) == pytest.approx((35.84, 35.84 * 76.8))
+    first = meta("fssd512-vgg16", priors="coco", **VARIANT).heads.levels[0].shapes
+    assert (first[0][0], first[1][0] ** 2) == pytest.approx((20.48, 20.48 * 51.2))
 
 
 def test_options_go_before_those_of_the_variant() -> None:
     net = meta("fssd300-vgg16", clip="none", ratios=COMMITTED, **VARIANT)
-    assert net.priors.shape == (8682, 4)
-    assert net.levels[0].longest is None
+    assert net.heads.priors.shape == (8682, 4)
+    assert net.heads.levels[0].furthest is None
     assert net.spec.options == {"clip": "none", "ratios": COMMITTED, **VARIANT}
 
 
@@ -251,7 +254,7 @@ def test_the_port_keeps_pytorchs_running_statistics() -> None:
 )
 def test_align_corners_by_hand(aligned: bool, wanted: list[float]) -> None:
     # Two cells, 0 and 1, brought to four: corners kept, or cells of half the width at -1/4, 1/4, 3/4, 5/4.
-    fusion = Fusion((Source("a", 1, False),), 1, 4, norm="none", align_corners=aligned)
+    fusion = Fusion((Source("a", 1, False),), 1, (4, 4), norm="none", align_corners=aligned)
     x = torch.tensor([[0.0, 1.0], [0.0, 1.0]])[None, None]
     assert fusion({"a": x})[0, 0, 1].tolist() == pytest.approx(wanted)
 
@@ -453,7 +456,6 @@ class Returns(nn.Module):
         ([torch.zeros(1, 8, 38, 38)], "not a list"),
         ({}, "dict of feature maps"),
         ({"a": torch.zeros(8, 38, 38)}, "'a' is not a"),
-        ({"a": torch.zeros(1, 8, 38, 19)}, "'a' is not a"),
         ({"a": [1]}, "'a' is not a"),
         ({"a": torch.zeros(1, 8, 19, 19), "b": torch.zeros(1, 8, 38, 38)}, "finest first"),
         ({"a": torch.zeros(1, 8, 150, 150)}, "over twice"),
@@ -474,7 +476,11 @@ def test_ssd_refuses_a_backbone_without_its_first_map() -> None:
 
 def test_feature_shapes_leaves_the_backbone_as_it_was() -> None:
     backbone = Pooled().eval()
-    assert feature_shapes(backbone, 300) == {"s8": (12, 38), "s16": (20, 19), "s32": (28, 10)}
+    assert feature_shapes(backbone, 300, 300) == {
+        "s8": (12, 38, 38),
+        "s16": (20, 19, 19),
+        "s32": (28, 10, 10),
+    }
     assert not backbone.training
     assert backbone.norm.num_batches_tracked == 0
 
@@ -483,7 +489,8 @@ def test_every_name_builds_the_size_it_says() -> None:
     assert len(DESIGNS) == 6
     for name in DESIGNS:
         net = meta(name, 1)
-        assert str(net.image_size) in name
+        assert net.image_size[0] == net.image_size[1]
+        assert str(net.image_size[0]) in name
         assert net.training
         assert net.spec.name == name
 
@@ -501,7 +508,7 @@ def test_backbone_that_looks_at_values_is_tried_on_an_image() -> None:
             return {f"map{i}": conv(images - shift) for i, conv in enumerate(self.convs)}
 
     SHAPES = ((4, 8), (6, 16))  # noqa: N806
-    assert feature_shapes(Looks(), 304) == {"map0": (4, 38), "map1": (6, 19)}
+    assert feature_shapes(Looks(), 304, 304) == {"map0": (4, 38, 38), "map1": (6, 19, 19)}
 
 
 @pytest.mark.parametrize("name", ["mean", "std"])
@@ -510,16 +517,8 @@ def test_normalisation_needs_three_numbers(name: str) -> None:
         build_model("fssd300-lite", 1, **{name: (1.0, 2.0)})
 
 
-@pytest.mark.parametrize(
-    ("name", "options"), [("ssd300-lite", {"priors": "voc"}), ("fssd300-vgg16", {"variant": "pytorchssd"})]
-)
-def test_levels_without_a_network(name: str, options: dict[str, Any]) -> None:
-    network = build_model(name, 3, **options)
-    assert model_levels(name, **options) == (network.image_size, network.levels)
-
-
-def test_levels_of_unknown_names_and_options() -> None:
+def test_unknown_names_and_options() -> None:
     with pytest.raises(ConfigError, match="did you mean 'ssd300-lite'"):
-        model_levels("ssd300-light")
+        meta("ssd300-light")
     with pytest.raises(ConfigError, match="has no option 'prior'; did you mean 'priors'"):
-        model_levels("ssd300-lite", prior="voc")
+        meta("ssd300-lite", prior="voc")

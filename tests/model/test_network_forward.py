@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fssd.heads.multibox.raw import Raw
 from fssd.model.build import build_model
-from fssd.model.network import Network, Raw, channels_last
+from fssd.model.network import Network, channels_last
 
 CLASSES = 3  # without background
 
@@ -268,13 +269,13 @@ def test_forward_leaves_its_input_alone(lite: Network) -> None:
 
 
 def test_priors_belong_to_the_outputs_and_not_to_the_file(lite: Network) -> None:
-    assert lite.priors.shape == (8732, 4)
-    assert lite.priors.dtype == torch.float32
+    assert lite.heads.priors.shape == (8732, 4)
+    assert lite.heads.priors.dtype == torch.float32
     assert not {"priors", "mean", "std"} & set(lite.state_dict())
     # the first cell of the 38 x 38 map: centre 0.5 * 300 / 38, smallest square 21 px wide
     centre = 150 / 38
     expected = [centre - 10.5, centre - 10.5, centre + 10.5, centre + 10.5]
-    assert lite.priors[0].tolist() == pytest.approx(expected, abs=1e-4)
+    assert lite.heads.priors[0].tolist() == pytest.approx(expected, abs=1e-4)
 
 
 def test_channels_last_changes_the_layout_alone(lite: Network) -> None:

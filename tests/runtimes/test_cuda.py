@@ -26,7 +26,7 @@ def network(tiny_backbone: Callable[[], nn.Module]) -> Network:
 
 @torch.inference_mode()
 def test_folded_in_float32_is_the_network(network: Network) -> None:
-    images = make_pictures(2, 300)
+    images = make_pictures(2, (300, 300))
     expected = network(images.float())
     found = Folded(network, torch.float32)(images)
     torch.testing.assert_close(found.offsets, expected.offsets, atol=1e-4, rtol=1e-4)
@@ -35,7 +35,7 @@ def test_folded_in_float32_is_the_network(network: Network) -> None:
 
 @torch.inference_mode()
 def test_folded_in_bfloat16_is_near_it(network: Network) -> None:
-    images = make_pictures(2, 300)
+    images = make_pictures(2, (300, 300))
     expected = network(images.float())
     found = Folded(network, torch.bfloat16)(images)
     assert found.offsets.dtype == found.logits.dtype == torch.float32
@@ -50,7 +50,7 @@ def test_a_network_that_is_not_on_a_gpu(network: Network) -> None:
 
 @GPU
 def test_graphs_give_what_the_network_gives(network: Network) -> None:
-    images = make_pictures(4, 300)
+    images = make_pictures(4, (300, 300))
     on_gpu = network.to("cuda")
     runner = CudaRunner(on_gpu, torch.float32)
     with torch.inference_mode():

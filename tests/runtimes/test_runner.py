@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fssd.heads.multibox.decode import Found
+from fssd.heads.head import Found
 from fssd.heads.multibox.priors import Level
 from fssd.model.build import build_model
 from fssd.model.network import Network

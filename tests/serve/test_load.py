@@ -257,7 +257,7 @@ def test_load(
             assert missing(answer.body["objects"], row["objects"]) == []
 
     batches = httpx.get(f"{loaded.address}/metrics", timeout=PATIENCE).text
-    assert "\nfssd_queue_images 0\n" in batches and "\nfssd_body_bytes 0\n" in batches
+    assert "\nfssd_queue_images 0.0\n" in batches and "\nfssd_body_bytes 0.0\n" in batches
     grown = settled(loaded, before + GROWTH) - before
     assert grown < GROWTH, f"memory grew by {grown / 1e6:.0f} MB"
     assert "Traceback" not in "".join(loaded.lines)

@@ -15,9 +15,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from fssd.data.loader import BatchPlaces, Views, training_batches
+from fssd.data.geometry import Warp
+from fssd.data.loader import BatchPositions, Examples, Views, training_batches
 from fssd.data.source import open_data
-from fssd.heads.multibox.loss import multibox_loss
 from fssd.model.build import build_model
 from fssd.training.distributed import Place, any_process, process_group
 from fssd.weights.checkpoint import load_model, read_tensors
@@ -49,6 +49,7 @@ import importlib.util, json, os, sys, time
 
 import fssd
 from fssd.config import TrainConfig, with_values
+from fssd.heads.multibox.head import MultiboxHead
 from fssd.training import loop
 
 spec = importlib.util.spec_from_file_location("shared", sys.argv[1])
@@ -57,20 +58,20 @@ spec.loader.exec_module(shared)
 if os.environ["RANK"] == "1":
     make = loop.fresh_network
 
-    def slowly(*arguments):
+    def slowly(*arguments, **named):
         time.sleep(2)  # a slower process must not stumble over what the first one has begun
-        return make(*arguments)
+        return make(*arguments, **named)
 
     loop.fresh_network = slowly
     if "bad" in sys.argv:
-        real = loop.multibox_loss
+        real = MultiboxHead.loss
 
         def bad(*arguments):
-            losses = real(*arguments)
-            return losses._replace(total=losses.total * float("nan"))
+            terms = real(*arguments)
+            return {**terms, "loss": terms["loss"] * float("nan")}
 
-        loop.multibox_loss = bad
-config = with_values(TrainConfig(), json.loads(sys.argv[2]))
+        MultiboxHead.loss = bad
+config = with_values(TrainConfig(amp="off"), json.loads(sys.argv[2]))
 result = fssd.train(config, backbone=shared.TinyBackbone(), resume="resume" in sys.argv)
 print("process", os.environ["RANK"], "ended with", result.model.name, flush=True)
 """
@@ -100,8 +101,9 @@ def by_hand(scenes: Path, backbone: nn.Module) -> dict[str, Tensor]:
         network = build_model(
             "fssd300-vgg16", len(data.classes), backbone=backbone, norm="none", sources=["fine"]
         )
-    views = Views(data, 300, 6, "none", True)
-    halves = [training_batches(views, BatchPlaces(0, 6, 1, rank, 2), 0) for rank in range(2)]
+    views = Views(data, Warp((300, 300)), 6, "none", True)
+    examples = Examples(views, network.heads.targets)
+    halves = [training_batches(examples, BatchPositions(0, 6, 1, rank, 2), 0) for rank in range(2)]
     weights = [p for name, p in network.named_parameters() if not name.endswith("bias")]
     biases = [p for name, p in network.named_parameters() if name.endswith("bias")]
     sgd = torch.optim.SGD(
@@ -112,8 +114,8 @@ def by_hand(scenes: Path, backbone: nn.Module) -> dict[str, Tensor]:
         for _ in range(2):
             for half in halves:
                 batch = next(half)
-                losses = multibox_loss(network(batch.images.float()), network.priors, batch.targets)
-                (losses.total / 4).backward()
+                terms = network.heads.loss(network(batch.images.float()), batch.targets)
+                (terms["loss"] / 4).backward()
         sgd.step()
     return {name: tensor.detach() for name, tensor in network.state_dict().items()}
 

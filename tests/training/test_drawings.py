@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from fssd.config import TrainConfig
+from fssd.data.geometry import Warp
 from fssd.data.loader import Views
 from fssd.data.source import open_data
 from fssd.training import drawings as pictures
@@ -24,7 +25,7 @@ STEPS = [{"iteration": n, "loss": 9 / n, "loss_loc": 4 / n, "loss_conf": 5 / n} 
 
 
 def views_of(folder: Path) -> Views:
-    return Views(open_data(folder, "train"), 300, seed=0, recipe="none", difficult=True)
+    return Views(open_data(folder, "train"), Warp((300, 300)), seed=0, recipe="none", difficult=True)
 
 
 def write_log(folder: Path, *maps: float | None) -> None:

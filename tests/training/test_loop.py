@@ -18,11 +18,13 @@ import yaml
 from torch import Tensor, nn
 
 from fssd.config import TrainConfig, load_config, resolve
-from fssd.data.loader import BatchPlaces, Views, training_batches
+from fssd.data.geometry import Warp
+from fssd.data.loader import BatchPositions, Examples, Views, training_batches
 from fssd.data.source import open_data
 from fssd.errors import ConfigError, DataError, FssdError, TrainingError
 from fssd.evaluation.evaluate import Report
-from fssd.heads.multibox.loss import multibox_loss
+from fssd.heads.multibox.head import MultiboxHead
+from fssd.heads.multibox.targets import MultiboxTargets
 from fssd.model.build import build_model
 from fssd.training import loop
 from fssd.training.ema import Average
@@ -48,6 +50,7 @@ def small(folder: Path, run: Path, **changes: Any) -> TrainConfig:
         schedule="constant",
         log_every=1,
         workers=0,
+        amp="off",  # numbers are compared with plain fp32 code
     )
     return replace(base, **changes)
 
@@ -93,22 +96,39 @@ def test_updates_are_those_of_plain_code(
         torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-6, msg=name)
 
 
+def test_the_configuration_chooses_the_objects_to_train_on(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Views] = []
+
+    def batches(examples: Examples, *_: Any, **__: Any) -> None:
+        made.append(examples.views)
+        raise InterruptedError
+
+    monkeypatch.setattr(loop, "training_batches", batches)
+    for number, (difficult, crowds) in enumerate([(True, False), (False, True)]):
+        with pytest.raises(InterruptedError):
+            train(small(scenes, tmp_path / str(number), difficult=difficult, crowds=crowds))
+        assert (made[-1].difficult, made[-1].crowds) == (difficult, crowds)
+
+
 def _plain_training(config: TrainConfig, backbone: nn.Module) -> dict[str, Tensor]:
     """SGD as it stands in Caffe's documentation: v = m v + g + decay w, w = w - rate v."""
     data = open_data(config.data or "", "train")
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         network = build_model(config.model, len(data.classes), backbone=backbone, **config.options)
-    views = Views(data, 300, config.seed, "none", True)
+    views = Views(data, Warp((300, 300)), config.seed, "none", True)
     stop = (config.iterations or 0) * config.accumulate
-    batches = training_batches(views, BatchPlaces(0, stop, config.batch_size), 0)
+    examples = Examples(views, network.heads.targets)
+    batches = training_batches(examples, BatchPositions(0, stop, config.batch_size), 0)
     speed = {name: torch.zeros_like(p) for name, p in network.named_parameters()}
     for _ in range(config.iterations or 0):
         gradient = {name: torch.zeros_like(p) for name, p in network.named_parameters()}
         for _ in range(config.accumulate):
             batch = next(batches)
             network.zero_grad()
-            multibox_loss(network(batch.images.float()), network.priors, batch.targets).total.backward()
+            network.heads.loss(network(batch.images.float()), batch.targets)["loss"].backward()
             for name, p in network.named_parameters():
                 if p.grad is not None:
                     gradient[name] += p.grad / config.accumulate
@@ -284,13 +304,13 @@ def test_empty_image_among_others_is_trained_on(
     scenes: Path, tmp_path: Path, tiny_backbone: MakeBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
-    real = loop.multibox_loss
+    real = MultiboxTargets.__call__
 
-    def watch(raw: Any, priors: Any, targets: Any) -> Any:
-        seen.extend(len(target.boxes) for target in targets)
-        return real(raw, priors, targets)
+    def watch(targets: MultiboxTargets, boxes: Any, labels: Any) -> Any:
+        seen.append(len(boxes))
+        return real(targets, boxes, labels)
 
-    monkeypatch.setattr(loop, "multibox_loss", watch)
+    monkeypatch.setattr(MultiboxTargets, "__call__", watch)
     train(
         small(scenes, tmp_path / "run", iterations=3, batch_size=4, augment="none"), backbone=tiny_backbone()
     )
@@ -309,36 +329,40 @@ def test_loss_that_is_not_finite_names_the_culprits(
     with pytest.raises(TrainingError) as caught:
         train(config, backbone=tiny_backbone())
     message = str(caught.value)
-    found = re.search(r"iteration (\d+) \(localisation (\S+), confidence (\S+), (\d+) positives\)", message)
+    found = re.search(
+        r"iteration (\d+) \(loss (\S+), loss_loc (\S+), loss_conf (\S+), positives (\d+)\)", message
+    )
     assert found is not None
     iteration = int(found[1])
-    assert not (np.isfinite(float(found[2])) and np.isfinite(float(found[3])))
+    assert not np.isfinite(float(found[2]))
     tensors, facts = read_tensors(config.out / "nonfinite-0.safetensors")
     assert str(config.out / "nonfinite-0.safetensors") in message
 
-    views = Views(open_data(scenes, "train"), 300, 0, "none", True)
-    (batch,) = training_batches(views, BatchPlaces(iteration, iteration + 1, 2), 0)
+    views = Views(open_data(scenes, "train"), Warp((300, 300)), 0, "none", True)
+    with torch.device("meta"):
+        targets = build_model("fssd300-lite", 1).heads.targets
+    (batch,) = training_batches(Examples(views, targets), BatchPositions(iteration, iteration + 1, 2), 0)
     assert facts["names"] == batch.names
     assert all(name in message for name in batch.names)
     assert torch.equal(tensors["images"], batch.images)
-    for number, target in enumerate(batch.targets):
-        assert torch.equal(tensors[f"boxes/{number}"], target.boxes)
-        assert torch.equal(tensors[f"labels/{number}"], target.labels)
+    assert {key for key in tensors if key != "images"} == {f"targets/{key}" for key in batch.targets}
+    for key, value in batch.targets.items():
+        assert torch.equal(tensors[f"targets/{key}"], value)
 
 
 def test_weights_from_before_the_bad_loss_stay(
     scenes: Path, tmp_path: Path, tiny_backbone: MakeBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = 0
-    real = loop.multibox_loss
+    real = MultiboxHead.loss
 
     def fail(*arguments: Any) -> Any:
         nonlocal calls
         calls += 1
-        losses = real(*arguments)
-        return losses._replace(total=losses.total * float("nan")) if calls == 3 else losses
+        terms = real(*arguments)
+        return {**terms, "loss": terms["loss"] * float("nan")} if calls == 3 else terms
 
-    monkeypatch.setattr(loop, "multibox_loss", fail)
+    monkeypatch.setattr(MultiboxHead, "loss", fail)
     config = small(scenes, tmp_path / "run", iterations=4, save_every=1)
     with pytest.raises(TrainingError, match="iteration 2"):
         train(config, backbone=tiny_backbone())

@@ -11,6 +11,7 @@ from torch import nn
 
 from fssd.model.build import build_model
 from fssd.model.network import Network
+from fssd.necks.neck import Neck
 from fssd.training.optim import learning_rate, make_optimizer, set_lr
 
 DECAY = 5e-4
@@ -113,10 +114,9 @@ class Toy(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.backbone = nn.Conv2d(1, 1, 1)
-        self.neck = nn.Module()
+        self.neck = Neck([1], [(1, 1)], [(1.0, 1.0)])
         self.neck.fusion = nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1))
         self.heads = nn.Conv2d(1, 1, 1)
-        self.image_size = 300
 
 
 def test_two_steps_by_hand() -> None:

@@ -27,6 +27,7 @@ def test_eight_scenes_are_learned_by_heart(tmp_path: Path) -> None:
         ema=0.0,
         augment="none",
         eval_every=1000,
+        amp="off",
     )
     result = train(config)
     assert result.best is not None

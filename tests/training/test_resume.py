@@ -18,10 +18,10 @@ import pytest
 import torch
 from torch import nn
 
-from fssd.config import TrainConfig, to_values
+from fssd.config import Amp, TrainConfig, load_config, to_values
 from fssd.data.scenes import make_scenes
 from fssd.errors import CheckpointError, ConfigError
-from fssd.training import loop
+from fssd.heads.multibox.head import MultiboxHead
 from fssd.training.loop import train
 from fssd.training.state import require_same
 from fssd.weights.checkpoint import read_tensors
@@ -60,6 +60,7 @@ def config_for(data: Path, out: Path, **changes: Any) -> TrainConfig:
         save_every=2,
         log_every=1,
         workers=0,
+        amp="off",
     )
     return replace(base, **changes)
 
@@ -169,7 +170,7 @@ def test_stopped_anywhere(
     out = config.out
     assert out is not None
     count = 0
-    real = loop.multibox_loss
+    real = MultiboxHead.loss
 
     def stop(*arguments: Any) -> Any:
         nonlocal count
@@ -179,7 +180,7 @@ def test_stopped_anywhere(
         return real(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "multibox_loss", stop)
+        patch.setattr(MultiboxHead, "loss", stop)
         with pytest.raises(KeyboardInterrupt):
             train(config, backbone=tiny_backbone())
     try:
@@ -335,6 +336,27 @@ def test_a_model_without_its_state_is_not_overwritten(
     with pytest.raises(ConfigError, match=r"holds a model but no last\.safetensors"):
         train(half, resume=resume, backbone=tiny_backbone())
     assert (half.out / model).read_bytes() == before
+
+
+def test_a_resumed_run_keeps_the_precision_that_auto_chose(
+    scenes: Path, tmp_path: Path, tiny_backbone: MakeBackbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begin_or_go_on(name: str, amp: Amp, minutes: float | None) -> None:
+        config = config_for(scenes, tmp_path / name, amp=amp, val_split=None, iterations=4)
+        train(config, resume=True, minutes=minutes, backbone=tiny_backbone())
+
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    begin_or_go_on("moved", "auto", minutes=0)
+    assert load_config(tmp_path / "moved" / "config.yaml").amp == "bf16"
+    assert read_tensors(tmp_path / "moved" / "last.safetensors")[1]["config"]["amp"] == "bf16"
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
+    begin_or_go_on("moved", "auto", minutes=None)
+    begin_or_go_on("bf16", "bf16", minutes=None)
+    begin_or_go_on("off", "auto", minutes=None)
+    models = [read_tensors(tmp_path / name / "final.safetensors")[0] for name in ("moved", "bf16", "off")]
+    differs = [[not torch.equal(models[0][key], model[key]) for key in models[0]] for model in models[1:]]
+    assert not any(differs[0])
+    assert any(differs[1])
 
 
 def test_a_setting_that_is_younger_than_the_run_stood_at_its_default(tmp_path: Path) -> None:

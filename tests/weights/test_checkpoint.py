@@ -77,7 +77,7 @@ def test_loaded_network_gives_identical_outputs(network: Network, file: Path) ->
             assert torch.equal(found, expected)
     for key, tensor in network.state_dict().items():
         assert torch.equal(loaded.network.state_dict()[key], tensor), key
-    assert torch.equal(loaded.network.priors, network.priors)
+    assert torch.equal(loaded.network.heads.priors, network.heads.priors)
 
 
 def test_options_and_facts_survive(network: Network, file: Path) -> None:
@@ -97,9 +97,9 @@ def test_options_and_facts_survive(network: Network, file: Path) -> None:
     again = loaded.network
     assert again.neck.fusion.merge == "sum"
     assert again.neck.fusion.names == ["stride16", "stride8"]
-    assert again.levels == network.levels
-    assert again.levels[5].ratios == (3.5,)
-    assert again.levels[0].min_size == 30  # 10 % of 300 px, the VOC table
+    assert again.heads.levels == network.heads.levels
+    assert again.heads.levels[5].ratios == (3.5,)
+    assert again.heads.levels[0].min_size == 30  # 10 % of 300 px, the VOC table
 
 
 def test_equal_input_gives_equal_bytes(network: Network, file: Path, tmp_path: Path) -> None:

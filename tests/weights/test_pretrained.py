@@ -15,11 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fssd.backbones.vgg_weights import vgg16_layers
 from fssd.errors import CheckpointError, ConfigError
 from fssd.model.build import build_model
 from fssd.model.network import Network
 from fssd.weights.checkpoint import save_model
-from fssd.weights.pretrained import load_backbone, load_ssd, read_state_dict, vgg16_layers
+from fssd.weights.pretrained import load_backbone, load_ssd, read_state_dict
 
 # torchvision's vgg16().features: convolutions by their place in the list, pools and ReLUs between
 FEATURES = {

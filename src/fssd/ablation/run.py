@@ -14,8 +14,10 @@ from fssd.ablation.plan import AblationPlan, AblationRow, Budget, shorten
 from fssd.config import RESUME_MAY_CHANGE, TrainConfig, resolve, to_values, with_values
 from fssd.data.source import open_data
 from fssd.errors import ConfigError, TrainingError
+from fssd.training.folder import CONFIG_FILE, FINAL_FILE
 from fssd.training.log import last_evaluation
-from fssd.training.loop import CONFIG_FILE, FINAL_FILE, train
+from fssd.training.loop import train
+from fssd.training.start import recipe_of
 from fssd.training.state import require_same
 
 
@@ -54,7 +56,7 @@ def plan_runs(
             config = replace(config, data=data or config.data, out=_folder(out, row.name, seed), seed=seed)
             if row.after is not None:
                 config = replace(config, weights=_folder(out, row.after, seed) / FINAL_FILE)
-            config = resolve(config)
+            config = resolve(config, recipe_of(config))
             if budget is not None:
                 key = (config.data, config.train_split)
                 if key not in images:
@@ -142,5 +144,7 @@ def is_finished(run: Run) -> bool:
     before, now = yaml.safe_load(file.read_text(encoding="utf-8")), to_values(run.config)
     # Other data or weights would give another result; but a row with `after` always finds its own weights.
     may_change = RESUME_MAY_CHANGE - {"data", "weights"} | ({"weights"} if run.row.after else set())
+    if run.config.amp == "auto":
+        may_change |= {"amp"}  # settled when the run was started
     require_same(before, now, run.folder, may_change)
     return last_evaluation(run.folder) is not None

@@ -17,6 +17,7 @@ from fssd.config import TrainConfig
 from fssd.model.build import build_model
 from fssd.model.cost import multiply_adds, parameters
 from fssd.model.network import Network, channels_last
+from fssd.training.start import network_options
 
 MEASURES = ("mAP", "small", "medium", "large")
 
@@ -59,12 +60,13 @@ def measure_costs(configs: Mapping[str, TrainConfig], classes: int, repeats: int
 
 
 def _network(config: TrainConfig, classes: int) -> Network:
-    return channels_last(build_model(config.model, classes, **dict(config.options))).eval()
+    return channels_last(build_model(config.model, classes, **network_options(config))).eval()
 
 
 @torch.inference_mode()
 def _forward(network: Network) -> None:
-    network(torch.zeros(1, 3, network.image_size, network.image_size))
+    width, height = network.image_size
+    network(torch.zeros(1, 3, height, width))
 
 
 def make_lines(

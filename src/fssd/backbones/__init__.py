@@ -1,0 +1,7 @@
+"""Backbones: from images to named feature maps. To add one, write its file and a row here."""
+
+BACKBONES = {
+    "vgg16": "fssd.backbones.vgg:VGG16Reduced",
+    "lite": "fssd.backbones.efficientnet_lite:EfficientNetLite0",
+}
+"""The class of each name, imported when it is asked for."""

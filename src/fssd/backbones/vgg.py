@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from fssd.backbones.backbone import Backbone, MapShape
+from fssd.backbones.vgg_weights import VGG_MEAN, vgg16_layers
 
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 
 
-class VGG16Reduced(nn.Module):
+class VGG16Reduced(Backbone):
     """Images to conv3_3, conv4_3 and fc7, each after its ReLU.
 
     At 300 x 300: conv3_3 (B, 256, 75, 75), conv4_3 (B, 512, 38, 38), fc7 (B, 1024, 19, 19).
     At 512 x 512: 128, 64 and 32 cells a side.
     """
 
-    mean = (123.0, 117.0, 104.0)  # RGB of Caffe's BGR 104, 117, 123
+    mean = VGG_MEAN
     std = (1.0, 1.0, 1.0)
+    # Paper 4.2 and the SSD solver: 1e-3, divided by ten at 80k and 100k of 120k iterations, no warm-up.
+    recipe: ClassVar[Mapping[str, Any]] = {
+        "epochs": 232.0,
+        "lr": 1e-3,
+        "schedule": "multistep",
+        "warmup": 0,
+        "ema": 0.0,
+        "clip_norm": 0.0,
+    }
+    may_lack = ("fc6", "fc7")
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,6 +56,19 @@ class VGG16Reduced(nn.Module):
         fc7 = F.relu(self.fc7(x), inplace=True)
         return {"conv3_3": conv3_3, "conv4_3": conv4_3, "fc7": fc7}
 
+    def shapes(self, width: int, height: int) -> dict[str, MapShape]:
+        """See `Backbone`. Every pooling halves and rounds up."""
+        rows, columns = _halved(_halved(height)), _halved(_halved(width))
+        shapes = {"conv3_3": MapShape(256, rows, columns)}
+        rows, columns = _halved(rows), _halved(columns)
+        shapes["conv4_3"] = MapShape(512, rows, columns)
+        shapes["fc7"] = MapShape(1024, _halved(rows), _halved(columns))
+        return shapes
+
+    def adapt(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """See `vgg16_layers`."""
+        return vgg16_layers(tensors)
+
     def stages(self) -> list[list[nn.Module]]:
         """The modules of each stage: conv1 to conv5, then fc6 and fc7."""
         convs: list[list[nn.Module]] = [
@@ -57,3 +86,7 @@ class VGG16Reduced(nn.Module):
     def _pool(x: Tensor) -> Tensor:
         # Caffe rounds pooled sizes up: 75 becomes 38, on which all later sizes rest.
         return F.max_pool2d(x, 2, stride=2, ceil_mode=True)
+
+
+def _halved(cells: int) -> int:
+    return -(-cells // 2)

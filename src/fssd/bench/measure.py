@@ -19,6 +19,7 @@ from fssd.bench.summary import Report
 from fssd.bench.timing import WARM_UP, take_turns
 from fssd.errors import ConfigError
 from fssd.runtimes.cores import usable_cores
+from fssd.runtimes.header import size_value
 
 Mode = Literal["latency", "throughput"]
 
@@ -70,7 +71,7 @@ def measure(subject: Subject, pictures: Pictures, setup: Setup) -> Report:
             "runtime": subject.runtime,
             "precision": subject.precision,
             "weights": "random" if subject.random else "trained",
-            "image_size": subject.detector.image_size,
+            "image_size": size_value(subject.detector.image_size),
             "classes": len(subject.detector.classes),
         },
         machine=machine,

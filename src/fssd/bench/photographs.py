@@ -49,7 +49,8 @@ def user_pictures(arguments: Sequence[str]) -> Pictures:
 def made_pictures(folder: Path, count: int = MADE) -> Pictures:
     """Made JPEGs of 500 x 375 in `folder`: clouds with boxes and discs on them."""
     files = []
-    for number, picture in enumerate(make_pictures(count + 1, WIDTH)[1:]):  # the first one is all black
+    made = make_pictures(count + 1, (WIDTH, WIDTH))[1:]  # the first one is all black
+    for number, picture in enumerate(made):
         pixels = np.ascontiguousarray(picture.permute(1, 2, 0).numpy()[:HEIGHT])
         files.append(folder / f"{number:03}.jpg")
         write_jpeg(files[-1], pixels)

@@ -8,10 +8,8 @@ from typing import Annotated
 
 import tyro
 
-from fssd.cli.eval import check_minutes
-from fssd.errors import ConfigError
-
-MOST_SEEDS = 1000
+from fssd.cli.options import parse
+from fssd.config import Bound, Positive, find_config
 
 
 @dataclass(frozen=True)
@@ -19,16 +17,16 @@ class Ablate:
     """Train the rows of a table, measure them, and write the table as Markdown, CSV and plot."""
 
     file: Annotated[Path, tyro.conf.Positional]
-    """YAML file of rows, such as configs/ablations/table2.yaml."""
+    """YAML file of rows, or the name of a packaged one, such as table2."""
     data: Path | None = None
     """Data set for every row, instead of those that the rows name."""
     out: Path | None = None
     """Folder for runs and table; runs/FILE without its suffix if not given. Finished runs in it are kept."""
-    seeds: int = 1
+    seeds: Annotated[int, Bound("1 to 1000", lambda value: 1 <= value <= 1000)] = 1
     """Seeds for each row: 0, 1, ...; the table gives their mean and spread."""
     budget: str | None = None
     """Length of each run, such as 20ep or 5000it, instead of its own; learning rate steps move along."""
-    minutes: float | None = None
+    minutes: Positive | None = None
     """Save and stop after so many minutes; the same command goes on."""
     set: tuple[str, ...] = ()
     """Training settings of every row as KEY=VALUE, for example: --set batch_size=16 amp=bf16."""
@@ -36,10 +34,7 @@ class Ablate:
 
 def run(arguments: list[str]) -> int:
     """Train what is missing; write the table; 0 if it is complete, 1 if time ran out or a run failed."""
-    command = tyro.cli(Ablate, prog="fssd ablate", args=arguments)
-    if not 1 <= command.seeds <= MOST_SEEDS:
-        raise ConfigError(f"seeds is {command.seeds}; it must be 1 to {MOST_SEEDS}")
-    check_minutes(command.minutes)
+    command = parse(Ablate, arguments)
     from fssd.ablation.output import write_report
     from fssd.ablation.plan import parse_budget, read_plan
     from fssd.ablation.run import Run, plan_runs, train_runs
@@ -49,7 +44,7 @@ def run(arguments: list[str]) -> int:
     from fssd.plots import require_matplotlib
 
     require_matplotlib()
-    plan = read_plan(command.file)
+    plan = read_plan(find_config(command.file, ["ablations"]))
     out = command.out or Path("runs") / command.file.stem
     budget = None if command.budget is None else parse_budget(command.budget)
     runs = plan_runs(

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from fssd.cli.eval import check_counts, check_thresholds
+from fssd.cli.options import Device, Score, parse
+from fssd.config import Count, Natural
 from fssd.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,35 +23,34 @@ class Bench:
     model: Annotated[str, tyro.conf.Positional]
     """Model file, the folder of a run, a packaged model, or a network such as fssd300-vgg16, which then gets
     random weights."""
-    runtime: Literal["torch", "cuda", "onnx", "openvino"] | None = None
+    runtime: str | None = None
     """PyTorch, PyTorch as one CUDA graph, ONNX Runtime or OpenVINO; by default that of the file. A model of
     PyTorch is exported for the last two, without checks."""
     precision: Literal["fp32", "bf16", "int8"] = "fp32"
     """bf16 for --runtime cuda; int8 for onnx and openvino, with ranges of made pictures, for speed alone."""
     mode: Literal["latency", "throughput"] = "latency"
     """One image at a time, or the batch size that gives the most images a second."""
-    batch: int | None = None
+    batch: Count | None = None
     """Images at a time, instead of --mode."""
     images: tuple[str, ...] = ()
     """Images or folders to detect in; by default made ones."""
-    score: float = 0.5
-    """Count detections that score more than this."""
-    repeats: int = 30
+    score: Score = 0.5
+    repeats: Count = 30
     """Turns that count; the median is shown."""
-    warm_up: int = 3
+    warm_up: Natural = 3
     """Turns before those."""
-    threads: int | None = None
+    threads: Count | None = None
     """CPU threads; one a core by default."""
-    device: str = "auto"
-    """cpu, cuda, or auto."""
+    device: Device = "auto"
     json: Path | None = None
     """Write all figures to this file."""
 
 
 def run(arguments: list[str]) -> int:
     """Measure, print, write what was asked for."""
-    command = tyro.cli(Bench, prog="fssd bench", args=arguments)
-    _check(command)
+    command = parse(Bench, arguments)
+    if command.batch is not None and command.mode == "throughput":
+        raise ConfigError("--mode throughput looks for the batch size; leave --batch or --mode out")
     from rich.console import Console
 
     from fssd.atomic import atomic_write, make_folder
@@ -65,18 +65,6 @@ def run(arguments: list[str]) -> int:
     if command.json is not None:
         atomic_write(command.json, report.to_json())
     return 0
-
-
-def _check(command: Bench) -> None:
-    check_thresholds(score=command.score)
-    check_counts(repeats=command.repeats)
-    check_counts(0, warm_up=command.warm_up)
-    for name in ("batch", "threads"):
-        value = getattr(command, name)
-        if value is not None:
-            check_counts(**{name: value})
-    if command.batch is not None and command.mode == "throughput":
-        raise ConfigError("--mode throughput looks for the batch size; leave --batch or --mode out")
 
 
 def _measure(command: Bench) -> Report:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from fssd.cli.options import parse
+
 if TYPE_CHECKING:
     from fssd.data.check import CheckReport
 
@@ -27,23 +29,21 @@ class Check:
     report: Path | None = None
     """Write a page with counts, box sizes, samples and findings into this folder; needs the extra plot."""
     model: str = "fssd300-lite"
-    """Model whose priors the page compares the boxes with."""
+    """Model whose input and priors the boxes are compared with."""
+    size: tuple[int, ...] = ()
+    """Its input in pixels, as in `fssd train`."""
     json: Path | None = None
     """Write the findings to this file; "-" prints them instead of the table."""
 
 
 def run(arguments: list[str]) -> int:
     """Check, print, and say by the exit code whether training could use every image."""
-    command = tyro.cli(Check, prog="fssd check", args=arguments)
+    command = parse(Check, arguments)
     from rich.console import Console
 
     from fssd.atomic import atomic_write
-    from fssd.data.check import check_data
 
-    if command.report is not None:
-        report = _check_with_page(command, command.report)
-    else:
-        report = check_data(command.data, command.splits or None, decode=not command.labels_only)
+    report = _check(command)
     text = json.dumps(report.to_json(), indent=2, ensure_ascii=False)
     if command.json == Path("-"):
         print(text)
@@ -56,17 +56,26 @@ def run(arguments: list[str]) -> int:
     return 1 if any(problem.severity == "error" for problem in report.problems) else 0
 
 
-def _check_with_page(command: Check, folder: Path) -> CheckReport:
-    """Check and write the page. What is said of it goes to stderr, as stdout may be JSON."""
-    from fssd.data.check import check_data
-    from fssd.model.build import model_levels
-    from fssd.plots import require_matplotlib
-    from fssd.report.data_page import Priors, Survey, write_data_page
+def _check(command: Check) -> CheckReport:
+    """Check, write the page, and give advice. What is said goes to stderr, as stdout may be JSON."""
+    import torch
 
-    require_matplotlib()
-    priors = Priors(command.model, *model_levels(command.model))
-    survey = Survey()
+    from fssd.data.check import check_data
+    from fssd.model.build import build_model
+    from fssd.model.coverage import coverage_advice
+    from fssd.plots import require_matplotlib
+    from fssd.report.data_page import Survey, write_data_page
+
+    if command.report is not None:
+        require_matplotlib()
+    options = {"size": list(command.size)} if command.size else {}
+    with torch.device("meta"):  # no weights are needed
+        network = build_model(command.model, 1, **options)
+    survey = Survey(thumbnails=command.report is not None)
     report = check_data(command.data, command.splits or None, not command.labels_only, survey.visit)
-    page, pairs = write_data_page(folder, report, survey, priors)
-    print(f"report in {page}; near-duplicates across splits: {pairs}", file=sys.stderr)
+    if command.report is not None:
+        page, pairs = write_data_page(command.report, report, survey, network)
+        print(f"report in {page}; near-duplicates across splits: {pairs}", file=sys.stderr)
+    for line in coverage_advice(network, survey.input_boxes(network.geometry)):
+        print(f"note: {line}", file=sys.stderr)
     return report

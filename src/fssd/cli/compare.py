@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from fssd.cli.eval import check_counts, check_thresholds
+from fssd.cli.options import FLAT, Device, Iou, Loading, Measuring, Selection, parse
+from fssd.config import Bound, Count
 from fssd.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -32,43 +33,26 @@ class Compare:
     """Image files, folders, or patterns such as "shots/**/*.jpg"."""
     out: Path = Path("compare.png")
     """Picture, .png or .jpg."""
-    score: float = 0.5
-    """Show detections that score more than this."""
-    nms: float = 0.45
-    """Overlap above which the weaker of two detections of one class is dropped."""
-    columns: int = 4
+    selection: Annotated[Selection, FLAT] = Selection(score=0.5)
+    columns: Count = 4
     """Images side by side; more of them make further pairs of rows."""
-    cell: int = 320
+    cell: Annotated[int, Bound("32 or more", lambda value: value >= 32)] = 320
     """Width of an image in the picture, pixels."""
-    device: str = "auto"
-    """cpu, cuda, or auto."""
+    device: Device = "auto"
     report: Path | None = None
     """Write a page into this folder, instead of a picture; needs --data and the extra plot."""
     data: Path | None = None
     """Data set for the page, in any form that `fssd train` takes."""
-    split: str | None = "val"
-    """Split for the page; "none" for every image."""
-    metric: Literal["voc07", "voc12", "coco"] = "voc12"
-    """Metric of the page, as in `fssd eval`."""
-    iou: float = 0.5
-    """Overlap from which an object counts as found, for the VOC metrics of the page."""
-    draws: int = 1000
-    """Draws of the images for the interval on the difference in mAP."""
-    batch_size: int = 16
-    """Images at a time, for the page."""
-    workers: int = 1
-    """Processes that load images, for the page."""
-    bad_share: float = 0.02
-    """Share of images with errors (0..1) that may be left out of the page with a warning."""
+    measuring: Annotated[Measuring, FLAT] = Measuring()
+    iou: Iou = 0.5
+    draws: Count = 1000
+    """Bootstrap samples of the images for the interval on the difference in mAP."""
+    loading: Annotated[Loading, FLAT] = Loading()
 
 
 def run(arguments: list[str]) -> int:
     """Detect with both models and write the picture, or the page."""
-    command = tyro.cli(Compare, prog="fssd compare", args=arguments)
-    check_thresholds(score=command.score, nms=command.nms, iou=command.iou, bad_share=command.bad_share)
-    check_counts(columns=command.columns, draws=command.draws, batch_size=command.batch_size)
-    check_counts(32, cell=command.cell)
-    check_counts(0, workers=command.workers)
+    command = parse(Compare, arguments)
     if (command.data is None) != (command.report is None):
         raise ConfigError("a page needs both: give --data DATA and --report DIR")
     from fssd.weights.checkpoint import model_file
@@ -92,7 +76,7 @@ def _picture(command: Compare, models: list[Path]) -> int:
     rows = []
     for model, name in zip(models, model_names(models), strict=True):
         detector = Detector.load(model, device=command.device)
-        stream = detector.stream(files, score=command.score, nms=command.nms)
+        stream = detector.stream(files, **asdict(command.selection))
         # Fitted at once: photographs at their full size would fill the memory.
         rows.append([fit(found, command.cell) for found in stream])
         print(f"{name}: {sum(map(len, rows[-1]))} objects in {len(files)} images")
@@ -106,8 +90,6 @@ def _page(command: Compare, models: list[Path]) -> int:
     if command.images:
         raise ConfigError("--data names the images of the page; leave out the others")
     from fssd.atomic import make_folder
-    from fssd.data.source import open_data, print_left_out, require_usable
-    from fssd.evaluation.evaluate import check_measurable
     from fssd.inference.detector import Detector
     from fssd.plots import model_names, require_matplotlib
     from fssd.report.compare_page import verdict, write_compare_page
@@ -115,22 +97,18 @@ def _page(command: Compare, models: list[Path]) -> int:
 
     require_matplotlib()
     detectors = [Detector.load(model, device=command.device) for model in models]
-    dataset = open_data(command.data, None if command.split == "none" else command.split)
-    require_usable(dataset, command.bad_share)
-    print_left_out(dataset)
-    for detector in detectors:
-        check_measurable(dataset, detector.classes, command.metric, command.iou)
+    dataset = command.measuring.open(command.data, detectors, command.iou)
     make_folder(command.report)
     first, second = (_detections(command, detector, dataset) for detector in detectors)
     names = model_names(models)
-    subject = ReportSubject(models[1], command.data, command.split)
+    subject = ReportSubject(models[1], command.data, command.measuring.split)
     page, difference = write_compare_page(
         command.report,
         subject,
         (names[0], names[1]),
         dataset,
         (first, second),
-        command.metric,
+        command.measuring.metric,
         command.iou,
         command.draws,
     )
@@ -143,9 +121,7 @@ def _page(command: Compare, models: list[Path]) -> int:
 
 
 def _detections(command: Compare, detector: Detector, dataset: DataSet) -> list[Detections]:
-    return list(
-        detector.evaluate_on(dataset, batch_size=command.batch_size, workers=command.workers, nms=command.nms)
-    )
+    return list(detector.evaluate_on(dataset, **asdict(command.loading), nms=command.selection.nms))
 
 
 def _check_images(files: list[Path], out: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import tyro
 
+from fssd.cli.options import parse
 from fssd.errors import ConfigError
 
 
@@ -26,7 +27,7 @@ class Curves:
 
 def run(arguments: list[str]) -> int:
     """Read the logs, write the picture and its numbers."""
-    command = tyro.cli(Curves, prog="fssd curves", args=arguments)
+    command = parse(Curves, arguments)
     from fssd.figures.curves import draw_curves, read_curves, write_csv
     from fssd.plots import check_suffix, require_matplotlib, save_plot
 

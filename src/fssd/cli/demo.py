@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
+from fssd.cli.options import parse
+from fssd.config import Count
 
 
 @dataclass(frozen=True)
@@ -15,15 +16,15 @@ class Demo:
 
     out: Path = Path("runs/demo")
     """Folder for pictures, scenes and run."""
-    iterations: int = 260
-    """Weight updates of 8 scenes; 260 take three to six minutes on two cores."""
-    scenes: int = 600
+    iterations: Count | None = None
+    """Weight updates of 8 scenes; by default as many as this machine does in three minutes, 260 at most."""
+    scenes: Count = 600
     """Scenes to train on; a quarter as many more are made to measure on."""
 
 
 def run(arguments: list[str]) -> int:
     """Run the demonstration."""
-    command = tyro.cli(Demo, prog="fssd demo", args=arguments)
+    command = parse(Demo, arguments)
     from fssd.demo.tour import demo
 
     demo(command.out, iterations=command.iterations, scenes=command.scenes)

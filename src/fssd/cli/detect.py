@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from fssd.cli.eval import check_counts, check_thresholds
+from fssd.cli.options import FLAT, BatchSize, Device, Model, Thresholds, parse
 from fssd.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -22,37 +22,25 @@ if TYPE_CHECKING:
 class Detect:
     """Find objects in images, folders, patterns and videos; write pictures and JSON."""
 
-    model: Annotated[Path, tyro.conf.Positional]
-    """Model file, the folder of a run, or a packaged model: animals."""
+    model: Model
     images: Annotated[tuple[str, ...], tyro.conf.Positional]
     """Image and video files, folders, or patterns such as "shots/**/*.jpg"."""
     out: Path = Path("found")
     """Folder for the results."""
-    score: float = 0.5
-    """Show detections that score more than this."""
-    nms: float = 0.45
-    """Overlap above which the weaker of two detections of one class is dropped."""
-    top_k: int = 400
-    """Candidates in each class before NMS."""
-    keep: int = 200
-    """Detections in an image after NMS."""
+    thresholds: Annotated[Thresholds, FLAT] = Thresholds(score=0.5)
     voc: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Write VOC result files too, with the image's stem as id (numbered where two share it)."""
     coco: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Write a COCO result json too; image ids are the stems, category ids count from 1."""
     pictures: bool = True
     """Write the drawn pictures."""
-    batch_size: int = 8
-    """Images at a time."""
-    device: str = "auto"
-    """cpu, cuda, or auto."""
+    batch_size: BatchSize = 8
+    device: Device = "auto"
 
 
 def run(arguments: list[str]) -> int:
     """Detect in every input; one that cannot be read is named and passed over."""
-    command = tyro.cli(Detect, prog="fssd detect", args=arguments)
-    check_thresholds(score=command.score, nms=command.nms)
-    check_counts(top_k=command.top_k, keep=command.keep, batch_size=command.batch_size)
+    command = parse(Detect, arguments)
     from fssd.inference.detector import Detector
     from fssd.inference.inputs import find_inputs, is_video, output_names
 
@@ -86,13 +74,7 @@ def _spare_inputs(inputs: list[Path], outputs: list[Path]) -> None:
 
 
 def _settings(command: Detect) -> dict[str, Any]:
-    return {
-        "score": command.score,
-        "nms": command.nms,
-        "top_k": command.top_k,
-        "keep": command.keep,
-        "batch_size": command.batch_size,
-    }
+    return {**asdict(command.thresholds), "batch_size": command.batch_size}
 
 
 def _detect_stills(command: Detect, detector: Detector, files: list[Path], names: list[str]) -> int:

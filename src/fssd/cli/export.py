@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from fssd.cli.eval import check_counts, check_thresholds
+from fssd.cli.options import FLAT, BadShare, Limits, Model, Score, Share, open_usable, parse
 from fssd.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from fssd.data.geometry import Geometry
     from fssd.export.write import Trial
     from fssd.inference.detector import Detector
 
@@ -23,24 +24,19 @@ class Export:
     """Write a model as a file for ONNX Runtime or OpenVINO, or one of half the size to pass on, if it does
     there what it does in PyTorch."""
 
-    model: Annotated[Path, tyro.conf.Positional]
-    """Model file, the folder of a run, or a packaged model: animals."""
+    model: Model
     out: Path
     """File to write: .onnx, .xml for OpenVINO, which gets a .bin beside it, or .safetensors."""
-    to: Literal["onnx", "openvino", "safetensors"] = "onnx"
-    """Runtime that will read it; safetensors is PyTorch's again, with weights in half precision."""
+    to: str = "onnx"
+    """Runtime that will read it: onnx or openvino; or safetensors, PyTorch's again in half precision."""
     raw: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """End in offsets and logits of every prior (the default); thresholds are then chosen when it is used."""
     nms: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """End in boxes, scores and labels, with the thresholds below built in."""
-    score: float = 0.01
-    """Least score, with --nms."""
-    overlap: float = 0.45
-    """Overlap above which the weaker of two detections of one class is dropped, with --nms."""
-    top_k: int = 400
-    """Candidates in each class before NMS, with --nms."""
-    keep: int = 200
-    """Detections in an image after NMS, with --nms."""
+    score: Score = 0.01
+    overlap: Share = 0.45
+    """IoU above which the less confident of two detections of one class is dropped."""
+    limits: Annotated[Limits, FLAT] = Limits()
     int8: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Eight-bit integers; needs --calibrate."""
     calibrate: Path | None = None
@@ -49,8 +45,7 @@ class Export:
     """Split of --calibrate whose images are shown."""
     val_split: str = "val"
     """Split of --calibrate to measure on."""
-    bad_share: float = 0.02
-    """Share of images with errors (0..1) that may be left out with a warning; above it, nothing runs."""
+    bad_share: BadShare = 0.02
     allow_drop: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Write an eight-bit file even if it loses more than 1 point of mAP."""
     images: tuple[str, ...] = ()
@@ -59,27 +54,29 @@ class Export:
 
 def run(arguments: list[str]) -> int:
     """Export, check, and say how near the file is."""
-    command = tyro.cli(Export, prog="fssd export", args=arguments)
+    command = parse(Export, arguments)
     _check(command)
     from fssd.atomic import make_folder
     from fssd.export.write import check_suffix, export_model
+    from fssd.heads.head import Thresholds
     from fssd.inference.detector import Detector
-    from fssd.runtimes.header import Thresholds
+    from fssd.runtimes.table import find_runtime
 
-    check_suffix(command.out, command.to)
+    half = command.to == "safetensors"
+    check_suffix(command.out, ".safetensors" if half else find_runtime(command.to).suffix)
     detector = Detector.load(command.model, device="cpu")
     _ = detector.network  # an exported file cannot be exported again
     make_folder(command.out.parent)
-    if command.to == "safetensors":
+    if half:
         return _export_half(command, detector)
-    thresholds = Thresholds(command.score, command.overlap, command.top_k, command.keep)
+    thresholds = Thresholds(command.score, command.overlap, command.limits.top_k, command.limits.keep)
     done = export_model(
         detector,
         command.out,
         command.to,
         nms=thresholds if command.nms else None,
-        images=_pictures(command, detector.image_size),
-        trial=_trial(command, detector.image_size, detector.classes),
+        images=_pictures(command, detector.geometry),
+        trial=_trial(command, detector.geometry, detector.classes),
         allow_drop=command.allow_drop,
     )
     if done.parity is not None:
@@ -98,15 +95,13 @@ def _export_half(command: Export, detector: Detector) -> int:
         raise ConfigError(
             f"{command.out}: is the model itself and would lose precision; choose another --out"
         )
-    print(export_half(detector, command.out, _pictures(command, detector.image_size)))
+    print(export_half(detector, command.out, _pictures(command, detector.geometry)))
     print(f"exported: {command.out}")
     return 0
 
 
 def _check(command: Export) -> None:
     """Raise ConfigError for choices that do not fit together."""
-    check_thresholds(score=command.score, overlap=command.overlap, bad_share=command.bad_share)
-    check_counts(top_k=command.top_k, keep=command.keep)
     if command.to == "safetensors" and (command.raw or command.nms or command.int8):
         raise ConfigError(
             "--to safetensors writes the weights alone; --raw, --nms and --int8 are for a runtime"
@@ -119,30 +114,28 @@ def _check(command: Export) -> None:
         raise ConfigError("--calibrate is for --int8; add that, or show the check images with --images")
 
 
-def _pictures(command: Export, size: int) -> Tensor | None:
-    """The user's images for the check, (N, 3, size, size), if any."""
+def _pictures(command: Export, geometry: Geometry) -> Tensor | None:
+    """The user's images for the check, (N, 3, H, W), if any."""
     if not command.images:
         return None
     from fssd.export.images import read_pictures
     from fssd.inference.inputs import find_inputs, is_video
 
     files = [file for file in find_inputs(command.images) if not is_video(file)]
-    return read_pictures(files, size) if files else None
+    return read_pictures(files, geometry) if files else None
 
 
-def _trial(command: Export, size: int, classes: tuple[str, ...]) -> Trial | None:
+def _trial(command: Export, geometry: Geometry, classes: tuple[str, ...]) -> Trial | None:
     """Calibration images of the training split and the split to measure on, if they are asked for."""
     if command.calibrate is None:
         return None
-    from fssd.data.source import open_data, print_left_out, require_usable
     from fssd.evaluation.evaluate import check_measurable
     from fssd.export.images import read_pictures
     from fssd.export.write import Trial
 
-    shown = open_data(command.calibrate, command.train_split)
-    measured = open_data(command.calibrate, command.val_split)
-    for part in (shown, measured):
-        require_usable(part, command.bad_share)
-        print_left_out(part)
+    shown, measured = (
+        open_usable(command.calibrate, split, command.bad_share)
+        for split in (command.train_split, command.val_split)
+    )
     check_measurable(measured, classes, "voc12")
-    return Trial(read_pictures([record.path for record in shown.records], size), measured)
+    return Trial(read_pictures([record.path for record in shown.records], geometry), measured)

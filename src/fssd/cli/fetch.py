@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from fssd.cli.options import parse
+
 if TYPE_CHECKING:
     from fssd.fetch.archives import Archive
 
@@ -31,7 +33,7 @@ class Fetch:
 
 def run(arguments: list[str]) -> int:
     """Fetch what is missing and say where the data set is."""
-    command = tyro.cli(Fetch, prog="fssd fetch", args=arguments)
+    command = parse(Fetch, arguments)
     from fssd.fetch.archives import OFFICIAL, choose, read_table
     from fssd.fetch.install import is_installed
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from fssd.cli.options import parse
 from fssd.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Import:
 
 def run(arguments: list[str]) -> int:
     """Read the file, write the model, say what became of each part."""
-    command = tyro.cli(Import, prog="fssd import", args=arguments)
+    command = parse(Import, arguments)
     if command.model == BACKBONE and (command.classes or command.priors):
         raise ConfigError(f"{BACKBONE} is a backbone without classes and priors; leave those options out")
     form = file_format(command.file)
@@ -92,6 +93,7 @@ def _read(command: Import, form: str) -> Imported:
 def _write_model(command: Import, found: Imported, form: str) -> None:
     from fssd.atomic import make_folder
     from fssd.data.class_names import names_for
+    from fssd.heads.multibox.head import MultiboxHead
     from fssd.model.build import build_model
     from fssd.weights.checkpoint import fill, holds_run, save_model
 
@@ -108,10 +110,11 @@ def _write_model(command: Import, found: Imported, form: str) -> None:
     facts = {"imported_from": command.file.name, "imported_format": form}
     save_model(target, network.state_dict(), network, classes, facts)
     parameters = sum(p.numel() for p in network.parameters())
-    anchors = " ".join(str(level.anchors) for level in network.levels)
+    assert isinstance(network.heads, MultiboxHead)  # as all published networks
+    anchors = " ".join(str(level.anchors) for level in network.heads.levels)
     print(f"model: {command.model}, {parameters:,} parameters, {len(found.tensors)} tensors taken")
     print(f"options: {' '.join(f'{key}={value}' for key, value in found.options.items()) or 'none'}")
-    print(f"priors: {len(network.priors):,}, a cell of each level {anchors}")
+    print(f"priors: {len(network.heads.priors):,}, a cell of each level {anchors}")
     print(f"classes: {len(classes)}, {classes[0]} ... {classes[-1]}")
     print(f"written: {target}")
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from fssd.cli.eval import check_counts, check_thresholds
+from fssd.cli.options import FLAT, Device, Loading, Measuring, parse
+from fssd.config import Count
 from fssd.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -25,34 +26,22 @@ class Scatter:
     """Model files, folders of runs, or packaged models."""
     data: Path | None = None
     """Measure accuracy on this data set; without it the one stored in each file is taken."""
-    split: str | None = "val"
-    """Split to measure on; "none" for every image."""
-    metric: Literal["voc07", "voc12", "coco"] = "voc12"
-    """Metric to measure with, as in `fssd eval`."""
+    measuring: Annotated[Measuring, FLAT] = Measuring()
     out: Path = Path("scatter.png")
     """Picture, .png, .svg or .pdf; the numbers go beside it as .csv."""
     paper: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Show the points of the paper's Table 3 in grey."""
     image: Path | None = None
     """Image to measure speed on; by default a colour card."""
-    repeats: int = 20
+    repeats: Count = 20
     """Detections to time, models in turn; the median counts."""
-    batch_size: int = 16
-    """Images at a time while accuracy is measured."""
-    workers: int = 1
-    """Processes that load images."""
-    bad_share: float = 0.02
-    """Share of images with errors (0..1) that may be left out with a warning; above it, nothing runs."""
-    device: str = "auto"
-    """cpu, cuda, or auto."""
+    loading: Annotated[Loading, FLAT] = Loading()
+    device: Device = "auto"
 
 
 def run(arguments: list[str]) -> int:
     """Find or measure accuracy, measure speed, write the picture and its numbers."""
-    command = tyro.cli(Scatter, prog="fssd scatter", args=arguments)
-    check_counts(repeats=command.repeats, batch_size=command.batch_size)
-    check_counts(0, workers=command.workers)
-    check_thresholds(bad_share=command.bad_share)
+    command = parse(Scatter, arguments)
     from fssd.plots import check_suffix, require_matplotlib, save_plot
 
     check_suffix(command.out)
@@ -82,7 +71,7 @@ def run(arguments: list[str]) -> int:
     points = [Point(name, speed, accuracy.ap) for name, speed, accuracy in measured]
     for point in points:
         print(f"{point.name}: {point.speed:.1f} images/s, mAP {100 * point.ap:.1f} %")
-    place = machine(detectors[0].network.priors.device)
+    place = machine(detectors[0].network.device)
     table = command.out.with_suffix(".csv")
     write_csv(table, points, accuracies[0], place, command.paper)
     save_plot(command.out, draw_scatter(points, accuracies[0], place, command.paper))
@@ -95,14 +84,7 @@ def _accuracies(command: Scatter, files: list[Path], detectors: list[Detector]) 
 
     if command.data is None:
         return [stored_accuracy(detector, file) for detector, file in zip(detectors, files, strict=True)]
-    from fssd.data.source import open_data, print_left_out, require_usable
-    from fssd.evaluation.evaluate import check_measurable
-
-    dataset = open_data(command.data, None if command.split == "none" else command.split)
-    require_usable(dataset, command.bad_share)
-    print_left_out(dataset)
-    for detector in detectors:
-        check_measurable(dataset, detector.classes, command.metric)
+    dataset = command.measuring.open(command.data, detectors)
     return [_measured(command, detector, dataset) for detector in detectors]
 
 
@@ -110,6 +92,6 @@ def _measured(command: Scatter, detector: Detector, dataset: DataSet) -> Accurac
     from fssd.evaluation.evaluate import evaluate_detections
     from fssd.figures.scatter import Accuracy
 
-    found = list(detector.evaluate_on(dataset, batch_size=command.batch_size, workers=command.workers))
-    report = evaluate_detections(dataset, found, command.metric)
+    found = list(detector.evaluate_on(dataset, **asdict(command.loading)))
+    report = evaluate_detections(dataset, found, command.measuring.metric)
     return Accuracy(report.map, report.metric, report.iou)

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import tyro
 
+from fssd.cli.options import parse
+
 
 @dataclass(frozen=True)
 class Scenes:
@@ -27,7 +29,7 @@ class Scenes:
 
 def run(arguments: list[str]) -> int:
     """Make the scenes and say where they are."""
-    command = tyro.cli(Scenes, prog="fssd scenes", args=arguments)
+    command = parse(Scenes, arguments)
     from fssd.data.scenes import make_scenes
 
     folder = make_scenes(

@@ -5,12 +5,16 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
-from fssd.cli.eval import check_counts, check_thresholds
-from fssd.errors import ConfigError
+from fssd.cli.options import Device, Share, parse
+from fssd.config import Bound, Count
+
+Port = Annotated[int, Bound("between 0 and 65535", lambda value: 0 <= value <= 65535)]
+Delay = Annotated[float, Bound("between 0 and 1000", lambda value: 0 <= value <= 1000)]
+UpToAMillion = Annotated[float, Bound("above 0 and at most 1,000,000", lambda value: 0 < value <= 1e6)]
 
 
 @dataclass(frozen=True)
@@ -21,33 +25,32 @@ class Serve:
     """Model file, the folder of a run, or what `fssd export` wrote."""
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 for every network this machine is in."""
-    port: int = 8080
+    port: Port = 8080
     """Port to listen on; 0 for any free one."""
-    runtime: Literal["auto", "torch", "onnx", "openvino"] = "auto"
-    """What computes: auto is what the file is for; a PyTorch model is exported for the others first."""
-    device: str = "auto"
-    """cpu, cuda, or auto."""
-    workers: int | None = None
+    runtime: str = "auto"
+    """torch, onnx, openvino, or auto for the file's own. PyTorch models are exported for the others first."""
+    device: Device = "auto"
+    workers: Count | None = None
     """Batches computed at the same time, each in a thread of its own; None for what suits the runtime."""
-    threads: int | None = None
+    threads: Count | None = None
     """CPU threads for each batch; None to share the cores out."""
-    batch_size: int = 8
+    batch_size: Count = 8
     """Images computed together at most."""
-    delay_ms: float = 5.0
+    delay_ms: Delay = 5.0
     """Milliseconds an image waits for others that are on their way."""
-    score: float = 0.5
+    score: Share = 0.5
     """Report objects that score more than this, unless a request says otherwise."""
-    keep: int = 200
+    keep: Count = 200
     """Objects in an answer at most."""
-    queue: int = 32
+    queue: Count = 32
     """Images taken on and not yet answered; above it the answer is 503."""
-    max_mb: float = 10.0
+    max_mb: UpToAMillion = 10.0
     """Largest body, in megabytes; above it the answer is 413."""
-    max_megapixels: float = 40.0
+    max_megapixels: UpToAMillion = 40.0
     """Largest image; above it the answer is 422."""
-    seconds: float = 30.0
+    seconds: UpToAMillion = 30.0
     """Longest time from request to answer; above it the answer is 504."""
-    stall: float = 10.0
+    stall: UpToAMillion = 10.0
     """Seconds a client may keep silent in the middle of a request before it is cut off."""
     access_log: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print a line for each request."""
@@ -55,19 +58,18 @@ class Serve:
 
 def run(arguments: list[str]) -> int:
     """Serve until SIGINT or SIGTERM."""
-    command = tyro.cli(Serve, prog="fssd serve", args=arguments)
-    _check(command)
+    command = parse(Serve, arguments)
     from fssd.runtimes.packages import require
     from fssd.serve.memory import share_heaps
 
     share_heaps()
-    for package in ("fastapi", "uvicorn", "python_multipart"):
+    for package in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
         require(package, "serve")
     import cv2
 
     from fssd.runtimes.cores import usable_cores
     from fssd.serve.limits import MEGA, Limits
-    from fssd.serve.opening import load_detectors, runtime_of, share_cores
+    from fssd.serve.opening import load_detectors, serving_runtime, share_cores
     from fssd.serve.server import bind, run_server
     from fssd.serve.service import Service, Settings
 
@@ -79,7 +81,7 @@ def run(arguments: list[str]) -> int:
         seconds=command.seconds,
         stall=command.stall,
     )
-    runtime = runtime_of(command.model, command.runtime)
+    runtime = serving_runtime(command.model, command.runtime)
     settings = Settings(
         runtime=runtime,
         score=command.score,
@@ -102,20 +104,3 @@ def run(arguments: list[str]) -> int:
         print(f"{command.model}: {len(detectors[0].classes)} classes, {runtime}", flush=True)
         run_server(service, bound, access_log=command.access_log)
     return 0
-
-
-def _check(command: Serve) -> None:
-    """Raise ConfigError for settings that cannot be."""
-    check_thresholds(score=command.score)
-    check_counts(batch_size=command.batch_size, queue=command.queue, keep=command.keep)
-    for name in ("workers", "threads"):
-        if getattr(command, name) is not None:
-            check_counts(**{name: getattr(command, name)})
-    if not 0 <= command.port <= 65535:
-        raise ConfigError(f"port is {command.port}; it lies between 0 and 65535")
-    if not 0 <= command.delay_ms <= 1000:
-        raise ConfigError(f"delay_ms is {command.delay_ms}; it lies between 0 and 1000")
-    for name in ("max_mb", "max_megapixels", "seconds", "stall"):
-        value = getattr(command, name)
-        if not 0 < value <= 1e6:
-            raise ConfigError(f"{name} is {value}; it must be above 0 and at most 1,000,000")

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import tyro
-
-from fssd.cli.eval import check_counts, check_thresholds
+from fssd.cli.options import FLAT, Device, Loading, Model, Thresholds, parse
 
 
 @dataclass(frozen=True)
 class Submit:
     """Detect on a test split, labelled or not, and pack the results for an evaluation server."""
 
-    model: Annotated[Path, tyro.conf.Positional]
-    """Model file, or the folder of a run."""
+    model: Model
     data: Path
     """VOCdevkit or VOC folder, COCO folder or image_info json."""
     to: Literal["voc2007", "voc2012", "coco"]
@@ -30,28 +27,14 @@ class Submit:
     """VOC: comp3 if trained on its own images alone, comp4 if on others too."""
     name: str = "fssd"
     """COCO: name of the method, a part of the file's name."""
-    score: float = 0.01
-    """Detections score more than this."""
-    nms: float = 0.45
-    """Overlap above which the weaker of two detections of one class is dropped."""
-    top_k: int = 400
-    """Candidates in each class before NMS."""
-    keep: int = 200
-    """Detections in an image after NMS."""
-    batch_size: int = 16
-    """Images at a time."""
-    workers: int = 1
-    """Processes that load images."""
-    device: str = "auto"
-    """cpu, cuda, or auto."""
+    thresholds: Annotated[Thresholds, FLAT] = Thresholds()
+    loading: Annotated[Loading, FLAT] = Loading()
+    device: Device = "auto"
 
 
 def run(arguments: list[str]) -> int:
     """Detect, write the archive, say where it is."""
-    command = tyro.cli(Submit, prog="fssd submit", args=arguments)
-    check_thresholds(score=command.score, nms=command.nms)
-    check_counts(top_k=command.top_k, keep=command.keep, batch_size=command.batch_size)
-    check_counts(0, workers=command.workers)
+    command = parse(Submit, arguments)
     from rich.console import Console
     from rich.progress import track
 
@@ -70,15 +53,7 @@ def run(arguments: list[str]) -> int:
     detector = Detector.load(command.model, device=command.device)
     require_classes(detector.classes, split.dataset.classes, command.to)
     make_folder(file.parent)
-    stream = detector.evaluate_on(
-        split.dataset,
-        batch_size=command.batch_size,
-        workers=command.workers,
-        score=command.score,
-        nms=command.nms,
-        top_k=command.top_k,
-        keep=command.keep,
-    )
+    stream = detector.evaluate_on(split.dataset, **asdict(command.loading), **asdict(command.thresholds))
     console = Console(stderr=True)
     total = len(split.dataset)
     found = list(track(stream, "detecting", total=total, console=console, disable=not console.is_terminal))

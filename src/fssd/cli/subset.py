@@ -8,6 +8,8 @@ from typing import Annotated
 
 import tyro
 
+from fssd.cli.options import parse
+
 
 @dataclass(frozen=True)
 class Subset:
@@ -24,7 +26,7 @@ class Subset:
 
 def run(arguments: list[str]) -> int:
     """Write the smaller model and say which class came from which."""
-    command = tyro.cli(Subset, prog="fssd subset", args=arguments)
+    command = parse(Subset, arguments)
     from fssd.data.class_names import COCO, VOC
     from fssd.weights.subset import write_subset
 

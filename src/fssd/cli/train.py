@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 import yaml
 
-from fssd.cli.eval import check_minutes
-from fssd.config import TrainConfig, load_config
+from fssd.cli.options import FLAT, parse
+from fssd.config import Positive, TrainConfig, load_config, with_values, without_replaced
 from fssd.errors import ConfigError
 
 
@@ -18,14 +18,14 @@ from fssd.errors import ConfigError
 class Train:
     """Train a detector on your own images."""
 
-    settings: Annotated[TrainConfig, tyro.conf.arg(name="")]
+    settings: Annotated[TrainConfig, FLAT]
     config: Path | None = None
-    """YAML file of settings; flags override it."""
+    """YAML file of settings, or the name of a packaged one, such as photographs; flags override it."""
     set: tuple[str, ...] = ()
     """Model options as KEY=VALUE, for example: --set merge=sum priors=voc."""
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Go on with the run in --out where it stopped; begin it if it has not begun."""
-    minutes: float | None = None
+    minutes: Positive | None = None
     """Save and stop after so many minutes; --resume goes on."""
 
 
@@ -33,9 +33,9 @@ def run(arguments: list[str]) -> int:
     """Parse flags over the configuration file, train, and say where the model is."""
     file = _value_of("--config", arguments) or _saved_config(arguments)
     base = load_config(file) if file is not None else TrainConfig()
-    command = tyro.cli(Train, prog="fssd train", args=arguments, default=Train(settings=base))
-    settings = replace(command.settings, options={**base.options, **parse_options(command.set)})
-    check_minutes(command.minutes)
+    command = parse(Train, arguments, default=Train(settings=base))
+    settings = without_replaced(command.settings, _given(arguments))
+    settings = with_values(settings, {"options": parse_options(command.set)})
     from fssd.training.loop import train
 
     result = train(settings, resume=command.resume, minutes=command.minutes)
@@ -64,6 +64,12 @@ def parse_options(pairs: tuple[str, ...]) -> dict[str, Any]:
     return options
 
 
+def _given(arguments: list[str]) -> set[str]:
+    """The names of the flags on the command line."""
+    flags = (argument.partition("=")[0] for argument in arguments if argument.startswith("--"))
+    return {flag.removeprefix("--").replace("-", "_") for flag in flags}
+
+
 def _saved_config(arguments: list[str]) -> Path | None:
     """With --resume, the settings that the run in --out was started with."""
     out = _value_of("--out", arguments)
@@ -73,10 +79,10 @@ def _saved_config(arguments: list[str]) -> Path | None:
 
 
 def _value_of(flag: str, arguments: list[str]) -> Path | None:
-    """The value of a flag that is needed before the others, because it holds their defaults."""
-    for place, argument in enumerate(arguments):
-        if argument == flag and place + 1 < len(arguments):
-            return Path(arguments[place + 1])
+    """The value of a flag that is needed before the others are parsed, because it holds their defaults."""
+    for index, argument in enumerate(arguments):
+        if argument == flag and index + 1 < len(arguments):
+            return Path(arguments[index + 1])
         if argument.startswith(f"{flag}="):
             return Path(argument.partition("=")[2])
     return None

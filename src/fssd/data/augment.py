@@ -2,12 +2,12 @@
 
 Source: Liu et al. 2016, data augmentation; FSSD Caffe code, which settles the numbers.
 
-`draw_plan` makes every random choice from the boxes and the image size alone; `apply_plan` then does the
-pixel work. Knowing the crop first, it distorts only the pixels that survive and never builds an expanded
-canvas larger than the crop. The result is the same, to the last bit, as doing the steps one by one.
+`sample_augmentation` makes every random choice from the boxes and the image size alone. `apply_augmentation`
+then does the pixel work: it knows the crop, so it distorts only the pixels that survive and never builds a
+canvas larger than the crop. The result is equal, to the last bit, to doing the steps one by one.
 
-    plan = draw_plan(sample, sample_rng(seed=0, epoch=3, index=17))
-    training_sample = apply_plan(sample, plan, size=300)
+    steps = sample_augmentation(sample, sample_rng(seed=0, epoch=3, index=17))
+    training_sample = apply_augmentation(sample, steps, Warp((300, 300)))
 """
 
 from __future__ import annotations
@@ -17,17 +17,15 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from fssd.data.crop import MIN_IOUS, Crop, draw_crop
-from fssd.data.distort import COLUMN_BLOCK, Distort, apply_distort, draw_distort
+from fssd.data.crop import MIN_IOUS, Crop, sample_crop
+from fssd.data.distort import COLUMN_BLOCK, Distort, apply_distort, sample_distort
+from fssd.data.geometry import MEAN, Geometry
 from fssd.data.sample import Boxes, Flags, Image, Sample
 from fssd.errors import ConfigError
 
-Mean = tuple[float, float, float]  # RGB
-
-MEAN: Mean = (123.0, 117.0, 104.0)  # of ImageNet, as in the Caffe scripts (there BGR)
 INTERPOLATIONS = (cv2.INTER_LINEAR, cv2.INTER_AREA, cv2.INTER_NEAREST, cv2.INTER_CUBIC, cv2.INTER_LANCZOS4)
 
-# Crops with more pixels than this are put together at the output's resolution (see `_paste_resized`): the
+# Crops with more pixels than this are assembled at the output's resolution (see `_paste_resized`): the
 # expanded canvas of a 12-megapixel photograph would take half a gigabyte.
 LARGEST_CANVAS = 4096 * 4096
 
@@ -36,9 +34,10 @@ LARGEST_CANVAS = 4096 * 4096
 class Recipe:
     """How much to augment; the defaults are those of SSD and FSSD.
 
-    distort_prob: for each of brightness, contrast, saturation, hue. expand_prob: to put the image on a
-    canvas max_expand (at most) times as wide and high. min_ious: one crop sampler each, none for no crops.
-    interpolations: of cv2.resize, one is picked uniformly. mirror_prob: left to right.
+    distort_prob: probability of each of brightness, contrast, saturation and hue. expand_prob: probability of
+    putting the image on a canvas up to max_expand times as wide and high. min_ious: the threshold of each
+    crop sampler, () for no crops. interpolations: of cv2.resize, one is sampled uniformly. mirror_prob:
+    probability of flipping left and right.
     """
 
     distort_prob: float = 0.5
@@ -51,7 +50,7 @@ class Recipe:
     def __post_init__(self) -> None:
         for name in ("distort_prob", "expand_prob", "mirror_prob"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name} is a probability, so not {getattr(self, name)}; choose 0 to 1")
+                raise ConfigError(f"{name} is {getattr(self, name)}, which is no probability; choose 0 to 1")
         if self.max_expand < 1:
             raise ConfigError(f"max_expand {self.max_expand} would shrink the canvas; choose 1 or more")
         if not self.interpolations:
@@ -59,18 +58,18 @@ class Recipe:
 
 
 SSD = Recipe()
-# Zooming out up to four times turns half of a short run's objects into small ones.
+# For short runs: zooming out up to four times turns half of the objects into small ones.
 MILD = Recipe(expand_prob=0.25, max_expand=2.0)
 MIRROR = Recipe(distort_prob=0.0, expand_prob=0.0, min_ious=(), interpolations=(cv2.INTER_LINEAR,))
 RECIPES = {"ssd": SSD, "mild": MILD, "mirror": MIRROR}  # the names that a configuration may use
 
 
 @dataclass(frozen=True)
-class Plan:
+class Augmentation:
     """Everything random about one augmented sample.
 
     canvas: (width, height) in pixels after expanding. offset: (left, top) of the image on it.
-    crop: xyxy on the canvas. interpolation: of cv2.resize.
+    crop: xyxy on the canvas. interpolation: of cv2.resize. distort: None to keep the colours.
     """
 
     distort: Distort | None
@@ -82,87 +81,84 @@ class Plan:
 
 
 def sample_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
-    """The generator of one sample in one epoch; independent of workers and of the order of loading."""
+    """The random generator of one image in one epoch, whichever worker loads it and in whatever order."""
     return np.random.default_rng(np.random.SeedSequence((seed, epoch, index)))
 
 
 def augment(
     sample: Sample,
-    size: int,
+    geometry: Geometry,
     rng: np.random.Generator,
     *,
     recipe: Recipe = SSD,
-    mean: Mean = MEAN,
     jpeg: bool = False,
 ) -> Sample:
-    """A random training view of `sample`: image (size, size, 3) uint8 RGB, boxes in its pixels.
+    """A random training view of `sample`: an image of the geometry's size, boxes in its pixels.
 
-    mean: RGB that fills the expanded canvas. jpeg: encode and decode the image after distorting, expanding
-    and cropping, as the Caffe data layer does without saying so; several times slower.
+    jpeg: encode and decode the image after distorting, expanding and cropping, as the Caffe data layer does
+    silently; several times slower.
     """
-    return apply_plan(sample, draw_plan(sample, rng, recipe), size, mean=mean, jpeg=jpeg)
+    return apply_augmentation(sample, sample_augmentation(sample, rng, recipe), geometry, jpeg=jpeg)
 
 
-def resize(sample: Sample, size: int) -> Sample:
-    """For evaluation: warped to size x size with linear interpolation, every box kept and scaled."""
+def resize(sample: Sample, geometry: Geometry) -> Sample:
+    """For evaluation: the whole image with linear interpolation, every box kept."""
     height, width = sample.image.shape[:2]
-    scale = np.array([size / width, size / height] * 2)
-    boxes = (sample.boxes * scale).astype(np.float32)  # (N, 4)
-    image = _resize(sample.image, size, cv2.INTER_LINEAR)
-    return Sample(image, boxes, sample.labels, sample.difficult, sample.name)
+    boxes = geometry.apply_boxes(sample.boxes, (width, height))  # (N, 4)
+    return Sample(geometry.apply(sample.image), boxes, sample.labels, sample.difficult, sample.name)
 
 
-def draw_plan(sample: Sample, rng: np.random.Generator, recipe: Recipe = SSD) -> Plan:
-    """Makes all random choices for `sample`; looks at its boxes and at the image's size only."""
+def sample_augmentation(sample: Sample, rng: np.random.Generator, recipe: Recipe = SSD) -> Augmentation:
+    """Make all random choices for `sample`; they depend on its boxes and the image's size only."""
     height, width = sample.image.shape[:2]
-    distort = draw_distort(rng, recipe.distort_prob) if recipe.distort_prob > 0 else None
-    canvas, offset = _draw_expand(width, height, rng, recipe)
+    distort = sample_distort(rng, recipe.distort_prob) if recipe.distort_prob > 0 else None
+    canvas, offset = _sample_expand(width, height, rng, recipe)
     boxes = sample.boxes + np.array(offset * 2, dtype=np.float32)
-    return Plan(
+    return Augmentation(
         distort=distort,
         canvas=canvas,
         offset=offset,
-        crop=draw_crop(boxes, *canvas, rng, min_ious=recipe.min_ious),
+        crop=sample_crop(boxes, *canvas, rng, min_ious=recipe.min_ious),
         interpolation=recipe.interpolations[int(rng.integers(len(recipe.interpolations)))],
         mirror=bool(rng.random() < recipe.mirror_prob),
     )
 
 
-def apply_plan(sample: Sample, plan: Plan, size: int, *, mean: Mean = MEAN, jpeg: bool = False) -> Sample:
-    """The view of `sample` that `plan` describes; see `augment` for the arguments and the result."""
-    fill = tuple(round(value) for value in mean)
-    image = (
-        _cut_out_jpeg(sample.image, plan, fill) if jpeg else _cut_out(sample.image, plan, size, fill)
-    )  # (crop height, crop width, 3)
-    image = _resize(image, size, plan.interpolation)  # (size, size, 3)
-    if plan.mirror:
+def apply_augmentation(
+    sample: Sample, steps: Augmentation, geometry: Geometry, *, jpeg: bool = False
+) -> Sample:
+    """The view of `sample` that `steps` describes; see `augment` for the arguments and the result."""
+    cut = _cut_out_jpeg(sample.image, steps) if jpeg else _cut_out(sample.image, steps, geometry)
+    image = geometry.apply(cut, steps.interpolation)  # (height, width, 3)
+    if steps.mirror:
         image = np.asarray(cv2.flip(image, 1), dtype=np.uint8)
-    boxes, keep = place_boxes(sample.boxes, plan, size)
+    boxes, keep = move_boxes(sample.boxes, steps, geometry)
     return Sample(image, boxes[keep], sample.labels[keep], sample.difficult[keep], sample.name)
 
 
-def place_boxes(boxes: Boxes, plan: Plan, size: int) -> tuple[Boxes, Flags]:
+def move_boxes(boxes: Boxes, steps: Augmentation, geometry: Geometry) -> tuple[Boxes, Flags]:
     """Boxes (N, 4) in pixels of the original image to (N, 4) in pixels of the result, and (N,) which to keep.
 
-    An object stays if its centre lies in the crop, edges included, and something of it is left after
-    clipping. There is no smallest size.
+    An object is kept if its centre lies in the crop, edges included, and its clipped box has an area, however
+    small.
     """
-    x1, y1, x2, y2 = plan.crop
-    corner = (np.array(plan.offset) - (x1, y1)).astype(np.float64)  # of the image, seen from the crop
+    x1, y1, x2, y2 = steps.crop
+    corner = (np.array(steps.offset) - (x1, y1)).astype(np.float64)  # of the image, seen from the crop
     extent = np.array([x2 - x1, y2 - y1])
     corners = boxes.reshape(-1, 2, 2).astype(np.float64) + corner  # (N, 2 corners, xy)
     centre = corners.mean(axis=1)  # (N, 2)
     keep = ((centre >= 0) & (centre <= extent)).all(axis=1)
-    placed = np.clip(corners, 0, extent) * (size / extent)
-    if plan.mirror:
-        placed[..., 0] = size - placed[:, ::-1, 0]
-    result = placed.reshape(-1, 4).astype(np.float32)
-    # Last of all, because float32 may close the gap of a box that is thinner than its rounding.
+    scale, shift = geometry.scale_and_shift((x2 - x1, y2 - y1))
+    moved = np.clip(corners, 0, extent) * scale + shift
+    if steps.mirror:
+        moved[..., 0] = geometry.size[0] - moved[:, ::-1, 0]
+    result = moved.reshape(-1, 4).astype(np.float32)
+    # Checked in float32, because rounding may close a very thin box.
     keep &= (result[:, 2:] > result[:, :2]).all(axis=1)
     return result, keep
 
 
-def _draw_expand(
+def _sample_expand(
     width: int, height: int, rng: np.random.Generator, recipe: Recipe
 ) -> tuple[tuple[int, int], tuple[int, int]]:
     """Canvas (width, height) and offset (left, top) of the image on it; one ratio, so the aspect is kept."""
@@ -173,45 +169,46 @@ def _draw_expand(
     return (wide, high), (int(rng.uniform(0, wide - width)), int(rng.uniform(0, high - height)))
 
 
-def _cut_out(image: Image, plan: Plan, size: int, fill: tuple[int, ...]) -> Image:
+def _cut_out(image: Image, steps: Augmentation, geometry: Geometry) -> Image:
     """The crop of the distorted, expanded image, built from the pixels inside it only."""
     height, width = image.shape[:2]
-    left, top = plan.offset
-    x1, y1, x2, y2 = plan.crop[0] - left, plan.crop[1] - top, plan.crop[2] - left, plan.crop[3] - top
+    left, top = steps.offset
+    x1, y1, x2, y2 = steps.crop[0] - left, steps.crop[1] - top, steps.crop[2] - left, steps.crop[3] - top
     inside = max(x1, 0), max(y1, 0), min(x2, width), min(y2, height)
     if inside[0] >= inside[2] or inside[1] >= inside[3]:
-        return np.full((1, 1, 3), fill, dtype=np.uint8)  # nothing but canvas: all pixels are equal
-    region = _distorted_region(image, inside, plan.distort)
+        return np.full((1, 1, 3), MEAN, dtype=np.uint8)  # canvas only: one pixel stands for all
+    region = _distorted_region(image, inside, steps.distort)
     if inside == (x1, y1, x2, y2):
         return region
     borders = inside[1] - y1, y2 - inside[3], inside[0] - x1, x2 - inside[2]  # top, bottom, left, right
     if (x2 - x1) * (y2 - y1) > LARGEST_CANVAS:
-        return _paste_resized(region, borders, size, plan.interpolation, fill)
-    return np.asarray(cv2.copyMakeBorder(region, *borders, cv2.BORDER_CONSTANT, value=fill), dtype=np.uint8)
+        return _paste_resized(region, borders, geometry, steps.interpolation)
+    return np.asarray(cv2.copyMakeBorder(region, *borders, cv2.BORDER_CONSTANT, value=MEAN), dtype=np.uint8)
 
 
 def _distorted_region(image: Image, region: Crop, distort: Distort | None) -> Image:
-    """The part `region` of the distorted image; columns are cut where the conversion from HSV allows it."""
+    """The part `region` of the distorted image, cut at multiples of COLUMN_BLOCK (see there) and trimmed."""
     x1, y1, x2, y2 = region
     if distort is None:
         return image[y1:y2, x1:x2]
     start = x1 - x1 % COLUMN_BLOCK
-    stop = x2 + -x2 % COLUMN_BLOCK  # slicing stops at the image's edge by itself
+    stop = x2 + -x2 % COLUMN_BLOCK  # may exceed the width: slicing stops there
     return apply_distort(image[y1:y2, start:stop], distort)[:, x1 - start : x2 - start]
 
 
 def _paste_resized(
-    region: Image, borders: tuple[int, int, int, int], size: int, interpolation: int, fill: tuple[int, ...]
+    region: Image, borders: tuple[int, int, int, int], geometry: Geometry, interpolation: int
 ) -> Image:
-    """(size, size, 3): resizes, then adds the borders, in this order to save memory.
+    """The finished view, (height, width, 3). It saves memory by resizing first and adding the borders then.
 
-    The region's edges fall on whole pixels of the result, half a pixel off at most; all else is equal.
+    The region's edges are rounded to whole pixels of the result, half a pixel off at most.
     """
     top, bottom, left, right = borders
     height, width = region.shape[:2]
-    x1, x2 = _span(left, width, right, size)
-    y1, y2 = _span(top, height, bottom, size)
-    result = np.full((size, size, 3), fill, dtype=np.uint8)
+    x0, y0, wide, high = geometry.window((left + width + right, top + height + bottom))
+    x1, x2 = (x0 + x for x in _span(left, width, right, wide))
+    y1, y2 = (y0 + y for y in _span(top, height, bottom, high))
+    result = np.full((*geometry.size[::-1], 3), MEAN, dtype=np.uint8)
     result[y1:y2, x1:x2] = cv2.resize(region, (x2 - x1, y2 - y1), interpolation=interpolation)
     return result
 
@@ -222,17 +219,17 @@ def _span(before: int, length: int, after: int, size: int) -> tuple[int, int]:
     return start, max(start + 1, round((before + length) * scale))
 
 
-def _cut_out_jpeg(image: Image, plan: Plan, fill: tuple[int, ...]) -> Image:
-    """As `_cut_out`, with a pass through JPEG after each step. It mixes neighbours: no step can be moved."""
+def _cut_out_jpeg(image: Image, steps: Augmentation) -> Image:
+    """As `_cut_out`, with a pass through JPEG after each step. JPEG mixes pixels: the order is fixed."""
     height, width = image.shape[:2]
-    if plan.distort is not None:
-        image = _through_jpeg(apply_distort(image, plan.distort))
-    if plan.canvas != (width, height):
-        left, top = plan.offset
-        canvas = np.full((plan.canvas[1], plan.canvas[0], 3), fill, dtype=np.uint8)
+    if steps.distort is not None:
+        image = _through_jpeg(apply_distort(image, steps.distort))
+    if steps.canvas != (width, height):
+        left, top = steps.offset
+        canvas = np.full((steps.canvas[1], steps.canvas[0], 3), MEAN, dtype=np.uint8)
         canvas[top : top + height, left : left + width] = image
         image = _through_jpeg(canvas)
-    x1, y1, x2, y2 = plan.crop
+    x1, y1, x2, y2 = steps.crop
     return _through_jpeg(image[y1:y2, x1:x2])
 
 
@@ -241,7 +238,3 @@ def _through_jpeg(image: Image) -> Image:
     if not done:
         raise ValueError(f"OpenCV cannot encode an image of shape {image.shape} as JPEG")
     return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR_RGB), dtype=np.uint8)
-
-
-def _resize(image: Image, size: int, interpolation: int) -> Image:
-    return np.asarray(cv2.resize(image, (size, size), interpolation=interpolation), dtype=np.uint8)

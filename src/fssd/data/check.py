@@ -1,7 +1,7 @@
-"""What is wrong with a data set, before an evening of training finds out: `fssd check`.
+"""Finds what is wrong with a data set before training does: `fssd check`.
 
-The readers already report faults in label files; here every image is decoded as well and compared with its
-labels. Numbers of objects count from 1 within their image.
+The readers report faults in label files; here every image is decoded as well and compared with its labels.
+Objects are numbered from 1 within their image.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _SUFFIXES = {
 
 
 class Seen(NamedTuple):
-    """A usable image on the way through a source. split: as in the report. classes: names by label.
+    """A usable image of a source. split: as in the report. classes: names by label.
 
     image: (H, W, 3) uint8 RGB; None where images are not decoded.
     """
@@ -132,12 +132,12 @@ def check_data(
     decode: bool = True,
     visit: Callable[[Seen], None] | None = None,
 ) -> CheckReport:
-    """Go through every image and label of a source.
+    """Check every image and label of a source.
 
-    splits: by default all that are found, except trainval where train and val are both there.
-    decode: False reads image headers only, so truncated images and equal content stay unnoticed.
-    visit: is shown every usable image, one after the other.
-    Raises DataError or ConfigError when `path` is no data set at all; all else is in the report.
+    splits: by default all, but not trainval if both train and val exist.
+    decode: False reads image headers only, which misses truncated images and images of equal content.
+    visit: is called with every usable image in turn.
+    Raises DataError or ConfigError if `path` is no data set; every other fault is in the report.
     """
     path = Path(path)
     problems: list[Problem] = []
@@ -186,7 +186,7 @@ def _check_split(
             continue
         first = seen.setdefault(key, (split, record.path))
         if first[0] != split:
-            reason = f"the same image is in split {first[0]!r} as {first[1]}; scores on it mean little"
+            reason = f"the same image is in split {first[0]!r} as {first[1]}; scores on it are not reliable"
             problems.append(Problem("warning", record.path, "", reason))
         found = [*_image_problems(record, header), *_box_problems(record, header, data.classes)]
         problems += found
@@ -198,7 +198,7 @@ def _check_split(
 
 
 def _read(record: Record, decode: bool) -> tuple[ImageHeader, bytes, Image | None]:
-    """The header, a key that is equal for equal images, and the image if decoded. Raises ImageError."""
+    """The header, a key that equal images share, and the image if decoded. Raises ImageError."""
     if not decode:
         return read_header(record.path), str(record.path.resolve()).encode(), None
     data = read_bytes(record.path)
@@ -238,7 +238,7 @@ def _box_problems(record: Record, header: ImageHeader, classes: Sequence[str]) -
             reason = f"box leaves the image of {size[0]} x {size[1]}; it is clipped"
             yield Problem("warning", record.source, place, reason)
         if min(box[2] - box[0], box[3] - box[1]) < 1:
-            reason = f"box is {box[2] - box[0]:.3g} x {box[3] - box[1]:.3g} pixels, too small to be found"
+            reason = f"box is {box[2] - box[0]:.3g} x {box[3] - box[1]:.3g} pixels, too small to be detected"
             yield Problem("warning", record.source, place, reason)
         first = known.setdefault((label, box), number)
         if first != number:

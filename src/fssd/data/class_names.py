@@ -1,4 +1,4 @@
-"""Class names of the two data sets that published detectors know, in the order of their outputs."""
+"""Class names of VOC and COCO, in the order of the outputs of published detectors."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _read_names(file: Path) -> tuple[str, ...]:
             " give voc, coco or a text file with one name a line"
         ) from error
     names = tuple(line.strip() for line in lines if line.strip())
-    double = next((name for place, name in enumerate(names) if name in names[:place]), None)
+    double = next((name for index, name in enumerate(names) if name in names[:index]), None)
     if double is not None:
-        raise ConfigError(f"{file}: has the class name {double!r} twice; names have to differ")
+        raise ConfigError(f"{file}: has the class name {double!r} twice; give each class once")
     return names

@@ -1,6 +1,6 @@
-"""Which part of an image to train on: the batch samplers of SSD.
+"""Which part of an image to train on: the batch samplers of SSD. No pixels here, only coordinates.
 
-Source: Liu et al. 2016, data augmentation; FSSD Caffe code (batch_sampler). Geometry only, no pixels.
+Source: Liu et al. 2016, data augmentation; FSSD Caffe code (batch_sampler).
 """
 
 from __future__ import annotations
@@ -13,15 +13,14 @@ from fssd.data.sample import Boxes
 Floats = npt.NDArray[np.float64]
 Crop = tuple[int, int, int, int]  # x1, y1, x2, y2 in whole pixels, x2 and y2 exclusive
 
-# One sampler each. The last one is the free patch (max_jaccard_overlap 1.0 in the Caffe scripts): once there
-# is an object, every patch will do.
+# Threshold of each sampler. The last one accepts any patch (max_jaccard_overlap 1.0 in the Caffe scripts).
 MIN_IOUS = (0.1, 0.3, 0.5, 0.7, 0.9, 0.0)
-TRIALS = 50  # patches that a sampler tries before it gives up
+TRIALS = 50  # patches that a sampler tries
 SCALE = (0.3, 1.0)  # square root of the patch's area, as a share of the image's
-ASPECT = (0.5, 2.0)  # width / height, both as shares of the image's
+ASPECT = (0.5, 2.0)  # width / height, both as shares of the image's, before clamping
 
 
-def draw_crop(
+def sample_crop(
     boxes: Boxes,
     width: int,
     height: int,
@@ -32,14 +31,14 @@ def draw_crop(
 ) -> Crop:
     """A random crop of a width x height image with objects `boxes` (N, 4) xyxy pixels.
 
-    Each sampler contributes the first of its trials that has IoU >= min_iou with at least one object, and
-    nothing if no trial has. The whole image is always a candidate. One candidate is picked uniformly, so a
-    sampler that fails raises the share of the others. Without objects only the whole image qualifies.
+    Each sampler contributes its first trial that has IoU >= min_iou with at least one object, or nothing.
+    The whole image is always a candidate. One candidate is picked uniformly, so a sampler that fails raises
+    the share of the others. Without objects only the whole image qualifies.
     """
     whole = (0, 0, width, height)
     if not min_ious or len(boxes) == 0:
         return whole
-    patches = draw_patches(rng, len(min_ious), trials)  # (S, T, 4)
+    patches = sample_patches(rng, len(min_ious), trials)  # (S, T, 4)
     objects = boxes.astype(np.float64) / (width, height, width, height)  # (N, 4)
     best = iou(patches, objects).max(axis=-1)  # (S, T): any one object is enough
     good = best >= np.asarray(min_ious)[:, None]  # (S, T)
@@ -51,18 +50,20 @@ def draw_crop(
     return _whole_pixels(patches[sampler, good[sampler].argmax()], width, height)
 
 
-def draw_patches(rng: np.random.Generator, samplers: int, trials: int) -> Floats:
+def sample_patches(rng: np.random.Generator, samplers: int, trials: int) -> Floats:
     """(samplers, trials, 4) xyxy in shares of the image: scale U(0.3, 1), aspect U(0.5, 2), offset uniform.
 
-    The range of the aspect is clamped to [scale^2, 1 / scale^2], so that the patch fits into the image.
+    The sampled aspect is clamped to [scale^2, 1 / scale^2]: a patch that would be wider or higher than the
+    image gets the image's full width or height.
     """
     scale, aspect, left, top = np.moveaxis(rng.random((samplers, trials, 4)), -1, 0)  # (S, T) each
     scale = SCALE[0] + (SCALE[1] - SCALE[0]) * scale
-    lowest = np.maximum(ASPECT[0], scale**2)
-    highest = np.minimum(ASPECT[1], 1 / scale**2)
-    root = np.sqrt(lowest + (highest - lowest) * aspect)
-    width = np.minimum(scale * root, 1.0)
-    height = np.minimum(scale / root, 1.0)
+    aspect = ASPECT[0] + (ASPECT[1] - ASPECT[0]) * aspect
+    lowest, highest = scale**2, 1 / scale**2
+    root = np.sqrt(np.clip(aspect, lowest, highest))
+    # Exactly 1 where clamped: a rounding error below 1 would cost a whole pixel when it is truncated.
+    width = np.where(aspect < highest, np.minimum(scale * root, 1.0), 1.0)
+    height = np.where(aspect > lowest, np.minimum(scale / root, 1.0), 1.0)
     left = left * (1 - width)
     top = top * (1 - height)
     return np.stack([left, top, left + width, top + height], axis=-1)

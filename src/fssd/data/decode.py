@@ -1,7 +1,7 @@
 """Bytes of an image file -> (H, W, 3) RGB, or an ImageError that names the file. Nothing else escapes.
 
-The header is read by pillow before any pixel is decoded, so that a file that declares an absurd size costs
-nothing. Ordinary 8-bit JPEG then goes to OpenCV, which is about twice as quick; all else goes to pillow.
+Pillow reads the header before any pixel is decoded, so that a file that declares an absurd size costs
+nothing. OpenCV then decodes ordinary 8-bit JPEG, which it does about twice as fast; pillow decodes the rest.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MAX_PIXELS = 100_000_000  # 300 MB decoded: more than any camera makes, less tha
 IMAGE_EXTENSIONS = frozenset(
     {".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 )
-# Named, because pillow would otherwise try every plugin it has, one of which starts Ghostscript.
+# Listed, because pillow would otherwise try all its plugins, one of which starts Ghostscript.
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 _SIGNATURES = (b"\xff\xd8", b"\x89PNG", b"BM", b"GIF8", b"RIFF", b"II*\0", b"MM\0*", b"P5", b"P6")
 _MARKER = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")  # not a stuffed FF 00, a restart marker, or padding
@@ -35,7 +35,7 @@ START_OF_SCAN = b"\xff\xda"
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """What a file says of itself before it is decoded.
+    """What a file's header states.
 
     format: pillow's name, e.g. "JPEG". mode: pillow's pixel mode, e.g. "RGB", "I;16".
     width, height: pixels once EXIF orientation is applied. orientation: EXIF value 1 to 8, 1 is upright.
@@ -64,10 +64,9 @@ def read_image(path: Path | str, max_pixels: int = MAX_PIXELS) -> Image:
 def decode_image(data: bytes, name: Path | str, max_pixels: int = MAX_PIXELS) -> Image:
     """Decode bytes to (H, W, 3) uint8 RGB with EXIF orientation applied.
 
-    Grey, palette and CMYK become RGB; 16 bits keep the upper 8; transparency is laid on white, as viewers
-    show it; of an animation the first frame is taken. `name` is used in messages only.
-    Raises ImageError, its subclass ImageSizeError for more than `max_pixels`, and nothing else, whatever the
-    bytes.
+    Grey, palette and CMYK become RGB; 16 bits keep the upper 8; transparent pixels are blended with white; an
+    animation gives its first frame. `name` is used in messages only.
+    Raises ImageError (ImageSizeError for more than `max_pixels`) and nothing else, whatever the bytes.
     """
     picture, header = _open(io.BytesIO(data), name)
     if header.width * header.height > max_pixels:
@@ -81,7 +80,7 @@ def decode_image(data: bytes, name: Path | str, max_pixels: int = MAX_PIXELS) ->
 
 
 def convert_picture(picture: Pillow.Image) -> Image:
-    """A picture that the caller opened with pillow, as `read_image` would return its file.
+    """A picture opened with pillow, as `read_image` would return its file.
 
     Raises ImageError when its pixels cannot be decoded or are of a kind without an 8-bit meaning.
     """
@@ -158,40 +157,40 @@ def _orientation(picture: Pillow.Image) -> int:
     if picture.format == "TIFF":
         return 1  # pillow turns TIFF by itself, size included
     try:
-        # The base method: PNG's own would decode the whole picture to look for a late EXIF chunk.
+        # The method of the base class: PNG's decodes the whole picture to look for EXIF after the pixels.
         value = Pillow.Image.getexif(picture).get(0x0112, 1)
-    except Exception:  # damaged EXIF is no reason to lose the picture
+    except Exception:  # an image with damaged EXIF is still usable
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def _is_complete_jpeg(data: bytes) -> bool:
-    """Whether the end marker of the first picture is there: libjpeg fills what is missing with grey."""
+    """Whether the end marker of the first picture is there. libjpeg silently fills missing rows with grey."""
     if data[-64:].rstrip(b"\x00\r\n ").endswith(_END_OF_IMAGE):
         return True
     return _walk_to_end(data)
 
 
 def count_scans(data: bytes) -> int:
-    """How many passes over its pixels a JPEG asks for: 1 or a few, about 10 if it is progressive."""
+    """The number of scans of a JPEG, each a pass over its pixels: 1 or a few, about 10 if progressive."""
     return sum(marker == START_OF_SCAN[1] for marker in _markers(data))
 
 
 def _walk_to_end(data: bytes) -> bool:
-    """Whether a JPEG that has something after its end, or no end, has one."""
+    """Whether a JPEG whose last bytes are no end marker has one further up."""
     return any(marker == _END_OF_IMAGE[1] for marker in _markers(data))
 
 
 def _markers(data: bytes) -> Iterator[int]:
     """The markers of the first picture of a JPEG, its end included."""
-    place = 2
-    while found := _MARKER.search(data, place):
+    offset = 2
+    while found := _MARKER.search(data, offset):
         marker = data[found.end() - 1]
         yield marker
         if marker == _END_OF_IMAGE[1]:
             return
         length = int.from_bytes(data[found.end() : found.end() + 2], "big")
-        place = found.end() + max(length, 2)  # the coded data after a scan header is skipped by the search
+        offset = found.end() + max(length, 2)  # the coded data after a scan header is skipped by the search
 
 
 def _decode_with_opencv(data: bytes, header: ImageHeader) -> Image | None:
@@ -223,7 +222,7 @@ def _decode_with_pillow(picture: Pillow.Image, name: Path | str) -> Image:
         raise
     except (Pillow.DecompressionBombError, Pillow.DecompressionBombWarning) as error:
         raise _too_large("far more", None, name) from error
-    except Exception as error:  # decoders raise what they like on damaged data
+    except Exception as error:  # on damaged data decoders raise any exception
         reason = f"is truncated or damaged ({_text(error)}); fetch it again or leave it out"
         raise ImageError(reason, file=name) from error
 
@@ -243,14 +242,14 @@ def _on_white(picture: Pillow.Image) -> Image:
 
 
 def _upright(image: Image, orientation: int) -> Image:
-    """Undo the EXIF orientation: 2 to 4 mirror or turn upside down, 5 to 8 also swap the sides."""
+    """Apply the EXIF orientation: 2 to 4 mirror or turn upside down, 5 to 8 also swap the sides."""
     if orientation >= 5:
         image = image.transpose(1, 0, 2)
     if orientation in {2, 3, 6, 7}:
         image = image[:, ::-1]
     if orientation in {3, 4, 7, 8}:
         image = image[::-1]
-    # pillow's arrays are read-only, and augmentation draws into them
+    # pillow's arrays are read-only, and callers may write into the result
     return np.require(image, requirements=["C", "W"])
 
 

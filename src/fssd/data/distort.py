@@ -1,8 +1,8 @@
-"""Photometric distortion: draw what to change, then change the pixels.
+"""Photometric distortion: sample what to change, then change the pixels.
 
 Source: FSSD Caffe code (distort_param); Liu et al. 2016, data augmentation.
-Every step maps each pixel by itself, so distorting a crop equals cropping a distorted image. That lets
-`augment` distort only the pixels that survive. The one exception is explained at `COLUMN_BLOCK`.
+Every step maps each pixel by itself, so distorting a crop equals cropping a distorted image, and `augment`
+distorts only the pixels that survive. The one exception is explained at `COLUMN_BLOCK`.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ CONTRAST = (0.5, 1.5)  # times U(0.5, 1.5)
 SATURATION = (0.5, 1.5)  # times U(0.5, 1.5), on S of HSV
 HUE = 18.0  # +U(-18, 18), on OpenCV's hue in units of 2 degrees
 
-# OpenCV converts HSV to RGB in blocks of up to 32 pixels from the left end of a row, and the rest of the row
-# by other code that may round one grey level differently. Cut rows at multiples of this for equal results.
+# OpenCV converts HSV to RGB in blocks of up to 32 pixels from the left end of a row. Other code converts the
+# rest of the row and may round one grey level differently. Cut rows at multiples of this for equal results.
 COLUMN_BLOCK = 32
 
 
@@ -42,8 +42,8 @@ class Distort:
     contrast_last: bool
 
 
-def draw_distort(rng: np.random.Generator, prob: float = 0.5) -> Distort:
-    """Draws each of the four steps with probability `prob`, and one of the two orders with equal chances."""
+def sample_distort(rng: np.random.Generator, prob: float = 0.5) -> Distort:
+    """Each of the four steps with probability `prob`, in one of the two orders with probability 0.5."""
     return Distort(
         contrast_last=bool(rng.random() < 0.5),
         brightness=_maybe_uniform(rng, prob, -BRIGHTNESS, BRIGHTNESS),
@@ -54,11 +54,11 @@ def draw_distort(rng: np.random.Generator, prob: float = 0.5) -> Distort:
 
 
 def apply_distort(image: Image, distort: Distort) -> Image:
-    """(H, W, 3) RGB to the same shape; the input is never written to, and is returned if nothing is drawn."""
+    """(H, W, 3) RGB to the same shape. The input is never written to; it is returned if nothing changes."""
     contrast = None if distort.contrast is None else linear_table(distort.contrast, 0.0)
     brightness = None if distort.brightness is None else linear_table(1.0, distort.brightness)
     image = _map(image, _chain(brightness, None if distort.contrast_last else contrast))
-    # Two round trips through HSV when both are drawn, as in Caffe: rounding in between is part of the recipe.
+    # One round trip through HSV each, as in Caffe: the rounding in between is part of the recipe.
     if distort.saturation is not None:
         image = _map_hsv_channel(image, 1, linear_table(distort.saturation, 0.0))
     if distort.hue is not None:
@@ -77,7 +77,7 @@ def _maybe_uniform(rng: np.random.Generator, prob: float, low: float, high: floa
 
 
 def _chain(first: Table | None, second: Table | None) -> Table | None:
-    """One table that does both: looking a value up twice is exact, so one pass over the image is enough."""
+    """One table that equals both in turn, so that one pass over the image is enough."""
     if first is None or second is None:
         return second if first is None else first
     return np.asarray(second[first], dtype=np.uint8)
@@ -90,7 +90,7 @@ def _map(image: Image, table: Table | None) -> Image:
 
 
 def _map_hsv_channel(image: Image, channel: int, table: Table) -> Image:
-    # A hue below 0 saturates at 0 (red) instead of wrapping; above 180 the way back to RGB wraps it.
+    # A hue below 0 saturates at 0 (red) instead of wrapping; above 180 the conversion to RGB wraps it.
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
     hsv = cv2.insertChannel(cv2.LUT(cv2.extractChannel(hsv, channel), table), hsv, channel)
     return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), dtype=np.uint8)

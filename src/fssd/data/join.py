@@ -20,8 +20,8 @@ def join_classes(groups: Sequence[Sequence[str]], renames: Mapping[str, str]) ->
 def join_sets(parts: Sequence[DataSet], classes: Sequence[str], renames: Mapping[str, str]) -> DataSet:
     """The records of all parts with labels into `classes`; objects of other classes are dropped.
 
-    An image that loses all its objects stays, as background. An image id that two parts share is preceded
-    by the number of its part, e.g. `2:000005`.
+    An image that loses all its objects is kept as background. An image id that two parts share gets the
+    number of its part as a prefix, e.g. `2:000005`.
     """
     counts = Counter(record.image_id for part in parts for record in part.records)
     records: list[Record] = []
@@ -42,18 +42,18 @@ def match_classes(data: DataSet, classes: Sequence[str]) -> DataSet:
     records: list[Record] = []
     problems = list(data.problems)
     for record in data.records:
-        unknown = [place for place, label in enumerate(record.labels) if labels[label] < 0]
-        for place in unknown:
-            name = data.classes[record.labels[place]]
+        unknown = [index for index, label in enumerate(record.labels) if labels[label] < 0]
+        for number in unknown:
+            name = data.classes[record.labels[number]]
             reason = f"unknown class {name!r}{nearest(name, index)}"
-            problems.append(Problem("error", record.source, object_place(record, place, name), reason))
+            problems.append(Problem("error", record.source, object_place(record, number, name), reason))
         if not unknown:
             records.append(_relabel(record, labels))
     return DataSet(tuple(classes), tuple(records), tuple(problems), data.facts)
 
 
 def object_place(record: Record, number: int, name: str) -> str:
-    """`object 3 (dog)`, preceded by the image where one file labels many. `number` counts from 0."""
+    """`object 3 (dog)`, after the image id where one file labels many images. `number` counts from 0."""
     place = f"object {number + 1} ({name})"
     return f"image {record.image_id}, {place}" if record.source.suffix == ".json" else place
 

@@ -1,10 +1,10 @@
-"""Batches for training: an endless, seeded order of images that any number of workers makes alike."""
+"""Batches for training: an endless, seeded order of images, identical for any number of workers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -13,66 +13,67 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from fssd.data.augment import RECIPES, augment, resize, sample_rng
+from fssd.data.batch import Batch, Example, MakeTargets, collate, make_example
 from fssd.data.decode import read_image
+from fssd.data.geometry import Geometry
 from fssd.data.sample import DataSet, Image, Record, Sample
 from fssd.errors import DataError, ImageError
-from fssd.heads.multibox.loss import Target
-
-
-class Batch(NamedTuple):
-    """images: (B, 3, S, S) uint8 RGB. targets: B of them. names: the image files, for messages."""
-
-    images: Tensor
-    targets: list[Target]
-    names: list[str]
 
 
 class Views(Dataset[Any]):
-    """Augmented views of a data set, by *place*: place s is image s % N of pass s // N, each shuffled anew.
+    """Augmented views of a data set, by position: p is image p % N of pass p // N. Each pass is shuffled.
 
-    What a place holds depends on the seed alone, not on the process that makes it or on what came before.
+    A view depends on the seed and its position alone, not on the process that makes it or on earlier views.
     """
 
     def __init__(
-        self, dataset: DataSet, size: int, seed: int, recipe: str, difficult: bool, jpeg: bool = False
+        self,
+        dataset: DataSet,
+        geometry: Geometry,
+        seed: int,
+        recipe: str,
+        difficult: bool,
+        jpeg: bool = False,
+        crowds: bool = False,
     ) -> None:
         self.dataset = dataset
-        self.size = size
+        self.geometry = geometry
         self.seed = seed
         self.recipe = recipe
         self.difficult = difficult
         self.jpeg = jpeg
+        self.crowds = crowds
 
-    def __getitem__(self, place: int) -> Sample | DataError:
+    def __getitem__(self, position: int) -> Sample | DataError:
         try:
-            return self._view(place)
+            return self._view(position)
         except DataError as error:
-            return error  # raised by `batches`: torch would bury it in a traceback from another process
+            return error  # `_raise_errors` raises it: torch would bury it in a traceback from another process
 
-    def _view(self, place: int) -> Sample:
-        epoch, position = divmod(place, len(self.dataset))
-        index = int(_order(self.seed, epoch, len(self.dataset))[position])
-        sample = load_sample(self.dataset.records[index], self.difficult)
+    def _view(self, position: int) -> Sample:
+        epoch, rank = divmod(position, len(self.dataset))
+        index = int(_order(self.seed, epoch, len(self.dataset))[rank])
+        sample = load_sample(self.dataset.records[index], self.difficult, self.crowds)
         if self.recipe == "none":
-            return resize(sample, self.size)
+            return resize(sample, self.geometry)
         return augment(
             sample,
-            self.size,
+            self.geometry,
             sample_rng(self.seed, epoch, index),
             recipe=RECIPES[self.recipe],
             jpeg=self.jpeg,
         )
 
 
-def load_sample(record: Record, difficult: bool = True) -> Sample:
-    """Decode a record for training, without crowds and, if asked, difficult objects. Raises ImageError."""
-    keep = ~record.crowd if difficult else ~(record.crowd | record.difficult)
+def load_sample(record: Record, difficult: bool = True, crowds: bool = False) -> Sample:
+    """Decode a record for training; difficult, crowds: keep objects with that flag. Raises ImageError."""
+    keep = (~record.difficult | difficult) & (~record.crowd | crowds)
     image = read_fitting(record)
     return Sample(image, record.boxes[keep], record.labels[keep], record.difficult[keep], str(record.path))
 
 
 def read_fitting(record: Record) -> Image:
-    """The decoded image of a record. Raises ImageError, also if its size is not what its labels say."""
+    """The decoded image of a record. Raises ImageError, also if its size is not what its labels state."""
     image = read_image(record.path)
     height, width = image.shape[:2]
     if record.width is not None and (record.width, record.height) != (width, height):
@@ -90,8 +91,8 @@ def _order(seed: int, epoch: int, count: int) -> np.ndarray:
     return np.random.default_rng((1, seed, epoch)).permutation(count)
 
 
-class BatchPlaces(Sampler[list[int]]):
-    """The places of each batch from `start` up to `stop` (batch numbers), for one of `world` processes."""
+class BatchPositions(Sampler[list[int]]):
+    """The positions of each batch from `start` up to `stop` (batch numbers), for one of `world` processes."""
 
     def __init__(self, start: int, stop: int, batch_size: int, rank: int = 0, world: int = 1) -> None:
         self.start, self.stop = start, stop
@@ -106,50 +107,50 @@ class BatchPlaces(Sampler[list[int]]):
         return self.stop - self.start
 
 
-def training_batches(views: Views, places: BatchPlaces, workers: int, pin: bool = False) -> Iterator[Batch]:
-    """The batches of `places`; workers: processes that make them, 0 for none beside this one.
+class Examples(Dataset[Any]):
+    """Views with what a head is trained on; an error in place of one that cannot be made."""
 
-    Raises ImageError for a picture that cannot be read.
+    def __init__(self, views: Views, make_targets: MakeTargets) -> None:
+        self.views = views
+        self.make_targets = make_targets
+
+    def __getitem__(self, position: int) -> Example | DataError:
+        sample = self.views[position]
+        return sample if isinstance(sample, DataError) else make_example(sample, self.make_targets)
+
+
+def training_batches(
+    examples: Examples, positions: BatchPositions, workers: int, pin: bool = False
+) -> Iterator[Batch]:
+    """The batches at `positions`; workers: processes that make them, 0 to make them in this one.
+
+    Raises ImageError for an image that cannot be read.
     """
     loader: DataLoader[Any] = DataLoader(
-        views,
-        batch_sampler=places,
+        examples,
+        batch_sampler=positions,
         num_workers=workers,
         collate_fn=collate,
         worker_init_fn=_start_worker,
         prefetch_factor=4 if workers else None,
-        generator=torch.Generator(),  # else the seeds of the workers are drawn from the caller's
+        generator=torch.Generator(),  # else seeding the workers would advance the caller's generator
         pin_memory=pin,
     )
     yield from _raise_errors(loader)
 
 
-def collate(samples: list[Sample | DataError]) -> Batch | DataError:
-    """Samples of one size to a batch, or the first error among them."""
-    for sample in samples:
-        if isinstance(sample, DataError):
-            return sample
-    return _batch(cast("list[Sample]", samples))
-
-
-def _batch(samples: list[Sample]) -> Batch:
-    images = torch.from_numpy(np.stack([sample.image for sample in samples])).permute(0, 3, 1, 2)
-    targets = [Target(torch.from_numpy(sample.boxes), torch.from_numpy(sample.labels)) for sample in samples]
-    return Batch(images, targets, [sample.name for sample in samples])
-
-
 def _start_worker(_: int) -> None:
-    # Each worker is one of several processes already; OpenCV's own threads would fight with them.
+    # The workers are processes already; threads in each would compete with the others for the cores.
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
 
 
 class Pictures(Dataset[Any]):
-    """Images of a data set warped for evaluation, in order: ((3, S, S) uint8 RGB, stored (width, height))."""
+    """Images of a data set for evaluation, in order: ((3, H, W) uint8 RGB, stored (width, height))."""
 
-    def __init__(self, records: tuple[Record, ...], size: int) -> None:
+    def __init__(self, records: tuple[Record, ...], geometry: Geometry) -> None:
         self.records = records
-        self.size = size
+        self.geometry = geometry
 
     def __len__(self) -> int:
         return len(self.records)
@@ -160,8 +161,7 @@ class Pictures(Dataset[Any]):
         except DataError as error:
             return error
         height, width = image.shape[:2]
-        warped = cv2.resize(image, (self.size, self.size), interpolation=cv2.INTER_LINEAR)
-        return torch.from_numpy(warped).permute(2, 0, 1), (width, height)
+        return torch.from_numpy(self.geometry.apply(image)).permute(2, 0, 1), (width, height)
 
 
 Picture = tuple[Tensor, tuple[int, int]]
@@ -190,9 +190,9 @@ def _stack_pictures(rows: list[Picture | DataError]) -> PictureBatch | DataError
 
 
 def _started(loader: DataLoader[Any]) -> Iterator[Any]:
-    """The loader's iterator, its workers started while OpenCV holds no threads.
+    """The loader's iterator, its workers started while OpenCV's thread pool does not exist.
 
-    A worker is forked, and one that inherits OpenCV's pool without its threads hangs when it touches it.
+    A forked worker inherits the pool but not its threads, and hangs when it uses it.
     """
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)  # ends the pool

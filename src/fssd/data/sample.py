@@ -1,4 +1,4 @@
-"""The values that travel from label files to the network: Record (not decoded) and Sample (decoded)."""
+"""An image and its labels on the way from files to the network: Record (not decoded), Sample (decoded)."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ Severity = Literal["error", "warning"]
 class Problem:
     """One finding about a data set.
 
-    severity: "error" makes the image unusable; "warning" is repaired (a box is clipped) or only odd.
-    file: the file that holds the fault. place: line, object, row or json key in it, "" for the whole file.
+    severity: "error" makes the image unusable; "warning" is repaired (a box is clipped) or harmless.
+    file: the file that holds the fault. place: where in it: a line, object, row, json key; "" for all of it.
     """
 
     severity: Severity
@@ -39,7 +39,9 @@ class Record:
     path: the image file. source: the file that the labels came from.
     width, height: pixels, as the labels declare them; None where the format does not say.
     boxes: (N, 4) float32 xyxy in pixels of the stored image. labels: (N,) int64, 0-based.
-    difficult: (N,) bool, ignored by evaluation (Pascal VOC). crowd: (N,) bool, a group (COCO iscrowd).
+    difficult: (N,) bool, hard to see (Pascal VOC). crowd: (N,) bool, one box for many objects (COCO iscrowd).
+    A reader reports all objects, flagged or not. Evaluation ignores flagged ones; `load_sample` chooses which
+    of them to train on.
     areas: (N,) px^2 of the objects themselves (COCO's masks); None where the format does not say.
     """
 
@@ -57,9 +59,9 @@ class Record:
 
 @dataclass(frozen=True)
 class DataSet:
-    """Class names and records of one split; `problems` is what the reader found on the way.
+    """Class names and records of one split, and the problems that the reader found.
 
-    A record with an error is not in `records`; its error is in `problems`.
+    An image with an error is not in `records`; its error is in `problems`.
     """
 
     classes: tuple[str, ...]

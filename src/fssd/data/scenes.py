@@ -1,8 +1,8 @@
 """Scenes of real handwritten digits on real photographs: a detection data set that needs no download.
 
 The objects are the 1797 scanned digits of scikit-learn's `load_digits` (UCI Optical Recognition of
-Handwritten Digits, CC BY 4.0), grown from 12 to 160 pixels tall in an image of 300. The backgrounds are
-photographs that lie inside the scikit-image wheel and that it documents as public domain or CC0:
+Handwritten Digits, CC BY 4.0), scaled to heights of 12 to 160 pixels in an image of 300. The backgrounds are
+photographs from the scikit-image wheel, which documents them as public domain or CC0:
 
     train  astronaut          public domain (NASA)          brick   CC0 (CC0Textures, Bricks25)
            hubble_deep_field  public domain (NASA)          grass   CC0 (Linolafett, DeviantArt)
@@ -42,19 +42,19 @@ PHOTOGRAPHS: dict[Split, tuple[str, ...]] = {
     "train": ("astronaut.png", "hubble_deep_field.jpg", "coffee.png", "brick.png", "grass.png", "retina.jpg"),
     "val": ("rocket.jpg", "gravel.png", "camera.png", "chelsea.png"),
 }
-# The digits come writer by writer, so a cut in their order also parts most writers of the two splits.
+# The digits are sorted by writer, so splitting them in order also gives the two splits mostly other writers.
 FIRST_VAL_DIGIT = 1400
 
 HEIGHTS = ((12, 32), (32, 96), (96, 160))  # pixels at REFERENCE_SIZE; small, medium, large: a third each
 REFERENCE_SIZE = 300  # pixels; the image size that HEIGHTS refers to
 MAX_OBJECTS = 12  # in one scene
-EMPTY_EVERY = 20  # one scene in 20 has no object; counted, not drawn, so that small sets have some too
-MAX_COVER = 0.1  # largest shared part of the smaller of two boxes; bounds their IoU as well
-MIN_ALPHA = 0.1  # weaker ink is left out, so that a box holds every pixel that was changed
+EMPTY_EVERY = 20  # scene 10 of every 20 has no object: fixed, not random, so that small sets have some too
+MAX_COVER = 0.1  # of the smaller of two boxes, largest share that the other covers; bounds their IoU as well
+MIN_ALPHA = 0.1  # weaker ink is dropped, so that a box holds every pixel that was changed
 MIN_CONTRAST = 70.0  # grey levels between ink and the mean behind it, before the texture's spread is added
 JPEG_QUALITY = 92
 MANIFEST = "scenes.json"
-VERSION = 1  # raise it when the same settings would draw other scenes
+VERSION = 1  # raise it when the same settings give other scenes
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,9 @@ def make_scenes(
 ) -> Path:
     """Write `train` + `val` scenes of `size` x `size` pixels to `folder` in Pascal VOC layout.
 
-    The same settings give the same files. A folder that already holds them is returned untouched; a folder
-    that holds anything else is an error. Everything is written beside it and renamed at the end, so an
-    interrupted run leaves no folder that looks finished.
+    The same settings give the same files. A folder that already holds them is returned unchanged; a folder
+    that holds anything else is an error. The scenes are written to a temporary folder that is renamed at the
+    end, so an interrupted run leaves no folder that looks finished.
     """
     folder = Path(folder)
     settings = {"version": VERSION, "train": train, "val": val, "seed": seed, "size": size}
@@ -102,7 +102,7 @@ def make_scenes(
 
 
 def make_scene(split: Split, index: int, *, seed: int = 0, size: int = 300) -> Scene:
-    """Scene number `index` of a split: the same value for the same arguments, whatever was drawn before."""
+    """Scene number `index` of a split; it depends on the arguments alone."""
     if split not in PHOTOGRAPHS:
         raise ConfigError(f"there is no split {split!r}; known: {', '.join(PHOTOGRAPHS)}.")
     rng = np.random.default_rng([seed, get_args(Split).index(split), index])
@@ -115,7 +115,7 @@ def make_scene(split: Split, index: int, *, seed: int = 0, size: int = 300) -> S
     for height in _heights(size, rng) if index % EMPTY_EVERY != EMPTY_EVERY // 2 else []:
         digit = int(rng.integers(first, last))
         alpha = draw_digit(pixels[digit], height, rng.uniform(-12, 12), rng.uniform(-0.2, 0.2))
-        box = _place(alpha.shape, boxes, size, rng)
+        box = _free_box(alpha.shape, boxes, size, rng)
         if box is None:
             continue  # no room: the scene has one object less
         image = _blend(image, alpha * np.float32(rng.uniform(0.85, 1.0)), box, rng)
@@ -131,7 +131,7 @@ def draw_digit(pixels: Plane, height: int, degrees: float, shear: float) -> Plan
 
     pixels: (8, 8) in 0..1. degrees: turn, anticlockwise. shear: pixels to the side per pixel of height.
     """
-    side = 2 * (height + 32)  # the digit fills half: drawn larger than asked for, then shrunk, it is smooth
+    side = 2 * (height + 32)  # the digit fills half: rendered larger and then shrunk, it is smooth
     canvas = cv2.resize(np.pad(pixels, 4), (side, side), interpolation=cv2.INTER_CUBIC)
     turn = cv2.getRotationMatrix2D((side / 2, side / 2), degrees, 1.0)
     slant = np.array([[1.0, shear, -shear * side / 2], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
@@ -150,15 +150,15 @@ def _crop(ink: Plane) -> Plane:
 
 
 def _heights(size: int, rng: np.random.Generator) -> list[int]:
-    """1 to MAX_OBJECTS heights in pixels, the largest first: it is the hardest to find room for."""
+    """1 to MAX_OBJECTS heights in pixels, largest first, because large digits are the hardest to fit in."""
     count = int(rng.integers(1, MAX_OBJECTS + 1))
     ranges = np.log([HEIGHTS[i] for i in rng.integers(0, len(HEIGHTS), count)])  # (count, 2)
     heights = np.exp(rng.uniform(ranges[:, 0], ranges[:, 1])) * size / REFERENCE_SIZE
     return sorted((max(8, round(h)) for h in heights), reverse=True)
 
 
-def _place(shape: tuple[int, ...], taken: list[Box], size: int, rng: np.random.Generator) -> Box | None:
-    """A free place for an (h, w) object, as an xyxy box at least 1 pixel from the border; None if crowded."""
+def _free_box(shape: tuple[int, ...], taken: list[Box], size: int, rng: np.random.Generator) -> Box | None:
+    """A random free xyxy box for an (h, w) object, at least 1 pixel from the border; None if none found."""
     height, width = shape
     for _ in range(60):
         x, y = int(rng.integers(1, size - width)), int(rng.integers(1, size - height))
@@ -169,7 +169,7 @@ def _place(shape: tuple[int, ...], taken: list[Box], size: int, rng: np.random.G
 
 
 def _cover(a: Box, b: Box) -> float:
-    """Shared area over the area of the smaller box: unlike IoU it sees a small digit on a large one."""
+    """Shared area over the area of the smaller box: unlike IoU it is large for a small box in a large one."""
     wide = min(a[2], b[2]) - max(a[0], b[0])
     high = min(a[3], b[3]) - max(a[1], b[1])
     areas = ((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b))
@@ -177,7 +177,7 @@ def _cover(a: Box, b: Box) -> float:
 
 
 def _blend(image: Image, alpha: Plane, box: Box, rng: np.random.Generator) -> Image:
-    """A copy of the image with ink of one colour laid over the box, as strong as alpha says."""
+    """A copy of the image with ink of one colour blended over the box with opacity alpha."""
     x0, y0, x1, y1 = box
     patch = image[y0:y1, x0:x1].astype(np.float32)
     mixed = patch + alpha[..., None] * (_ink_colour(patch, rng) - patch)
@@ -187,7 +187,7 @@ def _blend(image: Image, alpha: Plane, box: Box, rng: np.random.Generator) -> Im
 
 
 def _ink_colour(patch: npt.NDArray[np.float32], rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """A random RGB colour that stands out from the patch, more so where the patch is restless."""
+    """A random RGB colour that contrasts with the patch, the more the patch varies."""
     luma = np.array([0.299, 0.587, 0.114])
     behind = patch @ luma
     colours = np.clip(rng.uniform(0, 255, (32, 1)) + rng.normal(0, 40, (32, 3)), 0, 255)
@@ -198,7 +198,7 @@ def _ink_colour(patch: npt.NDArray[np.float32], rng: np.random.Generator) -> npt
 
 
 def _background(photograph: Image, size: int, rng: np.random.Generator) -> Image:
-    """A square crop of random place, scale, flip, brightness and tint, resized to (size, size, 3)."""
+    """A square crop of random position, scale, flip, brightness and tint, resized to (size, size, 3)."""
     height, width = photograph.shape[:2]
     side = int(min(height, width) * rng.uniform(0.45, 1.0))
     x, y = int(rng.integers(0, width - side + 1)), int(rng.integers(0, height - side + 1))
@@ -223,13 +223,13 @@ def _digits() -> tuple[Plane, Labels]:
 
 @lru_cache(maxsize=16)
 def _photograph(name: str) -> Image:
-    """A photograph of the scikit-image wheel, (H, W, 3) RGB; read from disk, for its loader may go online."""
+    """A photograph of the scikit-image wheel, (H, W, 3) RGB; read directly, as its loader may download."""
     try:
         import skimage
     except ImportError as error:
         raise _needs("scikit-image") from error
     file = Path(skimage.__file__).parent / "data" / name
-    # Not cv2.imread: it cannot open a path outside ASCII on Windows.
+    # Not cv2.imread: on Windows it opens ASCII paths only.
     pixels = cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_COLOR) if file.is_file() else None
     if pixels is None:
         raise ConfigError(
@@ -255,12 +255,12 @@ def _holds(folder: Path, settings: dict[str, int]) -> bool:
     try:
         found: Any = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        found = None  # not ours: told below
+        found = None  # not ours: refused below
     total = settings["train"] + settings["val"]
     counts = [sum(1 for _ in folder.glob(p)) for p in ("Annotations/*.xml", "JPEGImages/*.jpg")]
     if isinstance(found, dict) and found.get("settings") == settings and counts == [total, total]:
         return True
-    raise ConfigError(f"{folder} holds something else than these scenes; choose another folder or delete it.")
+    raise ConfigError(f"{folder} holds something else, not these scenes; choose another folder or delete it.")
 
 
 def _write_split(folder: Path, split: Split, count: int, seed: int, size: int) -> int:

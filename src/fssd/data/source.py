@@ -1,7 +1,8 @@
-"""One way in: a path, whatever the format, becomes a DataSet.
+"""Opens a data set of any format: a path becomes a DataSet.
 
 A path is a VOC folder or VOCdevkit, a COCO folder or json file, a YOLO folder or its data.yaml, or a YAML
-that joins several of these, selects and orders classes, and renames them (paths are relative to the YAML):
+that joins several of these, selects and orders classes, and renames them. Its paths are relative to the YAML,
+or else to the working directory; "voc0712" is the name of a packaged one:
 
     classes: [dog, cat, person]
     map: {puppy: dog, kitten: cat}
@@ -16,20 +17,22 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from fssd.config import packaged
 from fssd.data.decode import IMAGE_EXTENSIONS
-from fssd.data.formats import coco, voc, yolo
+from fssd.data.formats.coco import COCO
+from fssd.data.formats.reader import Reader
+from fssd.data.formats.voc import VOC
+from fssd.data.formats.yolo import YOLO, find_yaml, read_yaml
 from fssd.data.join import join_classes, join_sets, match_classes
 from fssd.data.sample import DataSet, Problem
 from fssd.errors import ConfigError, DataError, ImageError, LabelError, nearest
 
-Format = Literal["voc", "coco", "coco-json", "yolo", "joined"]
-
 
 @dataclass(frozen=True)
 class _Part:
-    """One entry of `sources`; splits is None where the split asked for is passed on as it is."""
+    """One entry of `sources`; with splits None, the name of a split is passed on unchanged."""
 
     path: Path
     splits: dict[str, str | None] | None
@@ -39,7 +42,6 @@ class _Part:
 class _Joined:
     """The content of a YAML that joins sources."""
 
-    file: Path
     classes: tuple[str, ...] | None
     renames: dict[str, str]
     parts: tuple[_Part, ...]
@@ -48,66 +50,42 @@ class _Joined:
 def open_data(path: Path | str, split: str | None = None, classes: Sequence[str] | None = None) -> DataSet:
     """Records and problems of one split of any known source; images are not decoded.
 
-    split: as the source names it, `+` joins several, None takes every image there is.
+    split: as the source names it, `+` joins several, None takes all images.
     classes: names in order, such as those of a trained model: labels are matched by name, and an image with
     an object of another class is an error. By default the source's own names.
-    Raises DataError when the source, the split or a class name is not there or the split is empty, and
+    Raises DataError when the source, the split or a class name is missing or the split is empty, and
     ConfigError for an unknown key in a YAML. Faults of single images are in `problems`: see require_usable.
     """
-    path = Path(path)
-    kind, place = recognise(path)
-    if kind == "joined":
-        data = _open_joined(_read_joined(place), split)
-        return data if classes is None else match_classes(data, classes)
-    if kind == "voc":
-        return voc.read_voc(place, split, classes)
-    if kind == "yolo":
-        return yolo.read_yolo(place, split, classes)
-    return _open_coco(_coco_files(place, split), classes)
+    reader, root = find_reader(Path(path))
+    return reader.read(root, split, classes)
 
 
 def list_splits(path: Path | str) -> tuple[str, ...]:
     """The splits of a source, e.g. ("train", "val"); empty for a VOC folder without image sets."""
-    kind, place = recognise(Path(path))
-    if kind == "voc":
-        return voc.voc_splits(voc.voc_folders(place))
-    if kind == "coco":
-        return tuple(coco.coco_files(place))
-    if kind == "coco-json":
-        return (coco.split_name(place),)
-    if kind == "yolo":
-        return yolo.yolo_splits(yolo.read_yaml(place))
-    parts = _read_joined(place).parts
-    named = [tuple(part.splits) for part in parts if part.splits is not None]
-    # Names that the YAML gives stand for all sources; a source's own would list the same images again.
-    groups = named or [list_splits(part.path) for part in parts]
-    return tuple(dict.fromkeys(name for group in groups for name in group))
+    reader, root = find_reader(Path(path))
+    return reader.splits(root)
 
 
-def recognise(path: Path) -> tuple[Format, Path]:
-    """The format of a path, and the file or folder to read it from. Raises DataError."""
-    if path.is_file():
-        return _recognise_file(path)
-    if not path.is_dir():
+def find_reader(path: Path) -> tuple[Reader, Path]:
+    """The reader of a path's format, and the root it reads. Raises DataError."""
+    path = path if path.exists() else packaged("data").get(str(path), path)
+    if not path.exists():
         raise DataError("there is no such file or folder", file=path)
-    if voc.find_voc(path):
-        return "voc", path
-    if coco.coco_files(path):
-        return "coco", path
-    for file in [path / "data.yaml", path / "data.yml", *sorted(path.glob("*.y*ml"))]:
-        if file.is_file():
-            return _recognise_file(file)
-    reason = (
-        "holds no known data set: looked for Annotations and JPEGImages (VOC), VOC2007 or VOC2012 in it "
-        "(VOCdevkit), annotations/*.json (COCO) and data.yaml (YOLO)"
-    )
-    raise DataError(reason, file=path)
+    for reader in READERS:
+        root = reader.recognise(path)
+        if root is not None:
+            return reader, root
+    phrases = [reader.looked_for for reader in READERS]
+    known = f"{', '.join(phrases[:-1])} and {phrases[-1]}"
+    if path.is_dir():
+        raise DataError(f"holds no known data set: looked for {known}", file=path)
+    raise DataError(f"is no data set; give the folder or file of a known one: {known}", file=path)
 
 
 def require_usable(data: DataSet, bad_share: float = 0.0) -> None:
-    """Raise the first error of a data set when more than `bad_share` (0 to 1) of its images have one.
+    """Raise the first error of a data set if more than `bad_share` (0 to 1) of its images have one.
 
-    Raises ImageError, LabelError or DataError with file, place and reason; DataError when nothing is left.
+    Raises ImageError, LabelError or DataError with file, place and reason; DataError if no image is left.
     """
     errors = [problem for problem in data.problems if problem.severity == "error"]
     total = int(data.facts.get("images", len(data) + len(errors)))
@@ -120,7 +98,7 @@ def require_usable(data: DataSet, bad_share: float = 0.0) -> None:
 
 
 def print_left_out(data: DataSet) -> None:
-    """Name on stderr every image that is left out because of an error."""
+    """Print every image that is left out, with its error, to stderr."""
     for problem in data.problems:
         if problem.severity == "error":
             print(f"left out: {problem_error(problem)}", file=sys.stderr)
@@ -136,35 +114,8 @@ def problem_error(problem: Problem, note: str = "") -> DataError:
     return kind(problem.reason + note, file=problem.file, place=problem.place)
 
 
-def _recognise_file(path: Path) -> tuple[Format, Path]:
-    if path.suffix == ".json":
-        return "coco-json", path
-    if path.suffix not in {".yaml", ".yml"}:
-        raise DataError("is no data set: give a folder, a COCO .json or a .yaml", file=path)
-    content = yolo.read_yaml(path)
-    return ("joined" if "sources" in content else "yolo"), path
-
-
-def _coco_files(place: Path, split: str | None) -> list[Path]:
-    files = {coco.split_name(place): place} if place.is_file() else coco.coco_files(place)
-    if split is None:
-        return list(files.values())
-    names = [coco.match_split(part.strip(), list(files), place) for part in split.split("+")]
-    return [files[name] for name in dict.fromkeys(names)]
-
-
-def _open_coco(files: Sequence[Path], classes: Sequence[str] | None) -> DataSet:
-    parts = [coco.read_coco(file, None, classes) for file in files]
-    if len(parts) == 1:
-        return parts[0]
-    joined = join_sets(parts, join_classes([part.classes for part in parts], {}), {})
-    if len({(part.classes, part.facts["category_ids"]) for part in parts}) == 1:
-        joined.facts["category_ids"] = parts[0].facts["category_ids"]
-    return joined
-
-
 def _read_joined(file: Path) -> _Joined:
-    content = yolo.read_yaml(file)
+    content = read_yaml(file)
     _refuse_unknown(content, ("classes", "map", "sources"), file, "")
     classes, renames, sources = (content.get(key) for key in ("classes", "map", "sources"))
     if classes is not None and not (_all_text(classes, list) and len(set(classes)) == len(classes) > 0):
@@ -174,15 +125,19 @@ def _read_joined(file: Path) -> _Joined:
     if not isinstance(sources, list) or not sources:
         raise DataError("must be a list of `data:` entries", file=file, place="sources")
     parts = tuple(_read_part(entry, f"sources[{number}]", file) for number, entry in enumerate(sources))
-    return _Joined(file, None if classes is None else tuple(classes), dict(renames or {}), parts)
+    return _Joined(None if classes is None else tuple(classes), dict(renames or {}), parts)
 
 
 def _read_part(entry: Any, place: str, file: Path) -> _Part:
     if not isinstance(entry, dict) or not isinstance(entry.get("data"), str):
         raise DataError("needs `data:`, the path of a data set", file=file, place=place)
     _refuse_unknown(entry, ("data", "split"), file, place)
-    path = file.parent / entry["data"]
-    if recognise(path)[0] == "joined":
+    paths = [folder / entry["data"] for folder in (file.parent, Path())]
+    path = next((path for path in paths if path.exists()), None)
+    if path is None:
+        reason = f"there is no {entry['data']}, neither beside this file nor in the working directory"
+        raise DataError(reason, file=file, place=place)
+    if find_reader(path)[0] is JOINED:
         raise DataError(f"{path} joins sources itself; list those here instead", file=file, place=place)
     splits = entry.get("split")
     if splits is None:
@@ -195,29 +150,49 @@ def _read_part(entry: Any, place: str, file: Path) -> _Part:
     return _Part(path, {str(name): value for name, value in splits.items()})
 
 
-def _open_joined(joined: _Joined, split: str | None) -> DataSet:
+def _find_joined(path: Path) -> Path | None:
+    file = find_yaml(path)
+    return file if file is not None and "sources" in read_yaml(file) else None
+
+
+def _joined_splits(file: Path) -> tuple[str, ...]:
+    parts = _read_joined(file).parts
+    named = [tuple(part.splits) for part in parts if part.splits is not None]
+    # If the YAML names splits, only those count: the sources' own names would list the same images again.
+    groups = named or [list_splits(part.path) for part in parts]
+    return tuple(dict.fromkeys(name for group in groups for name in group))
+
+
+def _joined_classes(file: Path) -> tuple[str, ...]:
+    joined = _read_joined(file)
+    return joined.classes or join_classes([_classes(part.path) for part in joined.parts], joined.renames)
+
+
+def _open_joined(file: Path, split: str | None, classes: Sequence[str] | None) -> DataSet:
+    joined = _read_joined(file)
     groups: list[tuple[str, ...]] = []
     sets: list[DataSet] = []
     for part in joined.parts:
         asked = _asked(part, split)
         opened = [open_data(part.path, name) for name in asked]
         sets += opened
-        # The classes of a source that has no part in this split count too: they are the same in all splits.
+        # A source without this split contributes its classes all the same: splits must agree on them.
         groups += [data.classes for data in opened] or [_classes(part.path)]
     known = join_classes(groups, {})
     for name in joined.renames:
-        _require_class(name, known, joined.file, "map")
+        _require_class(name, known, file, "map")
     renamed = join_classes(groups, joined.renames)
     for name in joined.classes or ():
-        _require_class(name, renamed, joined.file, "classes")
+        _require_class(name, renamed, file, "classes")
     if not sets:
-        splits = nearest(split or "", list_splits(joined.file))
-        raise DataError(f"no source has a split {split!r}{splits}", file=joined.file, place="sources")
-    return join_sets(sets, joined.classes or renamed, joined.renames)
+        splits = nearest(split or "", _joined_splits(file))
+        raise DataError(f"no source has a split {split!r}{splits}", file=file, place="sources")
+    data = join_sets(sets, joined.classes or renamed, joined.renames)
+    return data if classes is None else match_classes(data, classes)
 
 
 def _asked(part: _Part, split: str | None) -> tuple[str | None, ...]:
-    """The one split to ask of a part, in its own names; none where it has nothing for this split."""
+    """The split to read from a part, in its own names; () if the part has none for this split."""
     if part.splits is None:
         return (split,)
     names = list(part.splits) if split is None else [name.strip() for name in split.split("+")]
@@ -229,12 +204,8 @@ def _asked(part: _Part, split: str | None) -> tuple[str | None, ...]:
 
 
 def _classes(path: Path) -> tuple[str, ...]:
-    kind, place = recognise(path)
-    if kind == "voc":
-        return voc.voc_classes(voc.voc_folders(place))
-    if kind == "yolo":
-        return yolo.yolo_classes(place)
-    return join_classes([coco.coco_classes(file) for file in _coco_files(place, None)], {})
+    reader, root = find_reader(path)
+    return reader.classes(root)
 
 
 def _require_class(name: str, known: Sequence[str], file: Path, place: str) -> None:
@@ -251,3 +222,16 @@ def _refuse_unknown(entry: Mapping[Any, Any], known: Sequence[str], file: Path, 
 
 def _all_text(value: Any, kind: type[Any]) -> bool:
     return isinstance(value, kind) and all(isinstance(item, str) and item for item in value)
+
+
+JOINED = Reader(
+    name="joined",
+    looked_for="a YAML with `sources` (several joined)",
+    recognise=_find_joined,
+    splits=_joined_splits,
+    classes=_joined_classes,
+    read=_open_joined,
+)
+
+READERS: tuple[Reader, ...] = (VOC, COCO, JOINED, YOLO)
+"""Every label format; a path goes to the first that recognises it. YOLO takes whatever YAML JOINED leaves."""

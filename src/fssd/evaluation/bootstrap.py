@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fssd.config import Metric
 from fssd.data.sample import DataSet
-from fssd.evaluation.evaluate import Metric, ignored_objects, relabel
+from fssd.evaluation.evaluate import ignored_objects, relabel
 from fssd.evaluation.pairing import Bools, Floats, Ints, judge
 from fssd.evaluation.voc_ap import COCO_RECALLS, ELEVEN_RECALLS, voc_average_precision
 from fssd.inference.detections import Detections

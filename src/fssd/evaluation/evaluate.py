@@ -6,20 +6,19 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
 from rich.table import Table
 from rich.text import Text
 
+from fssd.config import Metric
 from fssd.data.sample import DataSet, Record
 from fssd.errors import ConfigError, DataError, nearest
 from fssd.evaluation.coco_ap import coco_average_precision, labels_by_name, require_hotcoco
 from fssd.evaluation.voc_ap import AveragePrecision, Bools, voc_average_precision
 from fssd.inference.detections import Detections
-
-Metric = Literal["voc07", "voc12", "coco"]
 
 # COCO's limits, px^2 of the original image; the lower one is included.
 SIZES: dict[str, tuple[float, float]] = {

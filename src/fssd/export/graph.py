@@ -1,4 +1,4 @@
-"""The graph that every exported file begins with: bytes of an image in, offsets and logits out."""
+"""The graph that every exported file begins with: bytes of an image in, the head's predictions out."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from fssd.export.fold import fold
+from fssd.heads.head import Raw
+from fssd.model.fold import fold
 from fssd.model.network import Network
-from fssd.runtimes.packages import openvino_core, require, require_openvino
+from fssd.runtimes.packages import require
 
 if TYPE_CHECKING:
     import onnx
@@ -24,7 +25,7 @@ OPSET = 18  # of ONNX; the first with every operator as it is used here, and rea
 class Graph(nn.Module):
     """A folded network that reads images as they lie in memory.
 
-    Input: (B, S, S, 3) uint8 RGB. Output: offsets (B, P, 4) and logits (B, P, C + 1), those of `Raw`.
+    Input: (B, H, W, 3) uint8 RGB. Output: the predictions of the head, see `Head.outputs`.
     """
 
     def __init__(self, network: Network) -> None:
@@ -34,15 +35,14 @@ class Graph(nn.Module):
         self.mean = None if not folded.mean.any() else _shortest(folded.mean)
         self.std = None if bool((folded.std == 1).all()) else _shortest(folded.std)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor) -> Raw:
         x = images.float()
         if self.mean is not None:
             x = x - self.mean
         if self.std is not None:
             x = x / self.std
         # Transposed last, next to the convolution: where that wants pixel by pixel, nothing is moved at all.
-        offsets, logits = self.heads(self.neck(self.backbone(x.permute(0, 3, 1, 2))))
-        return offsets, logits
+        return tuple(self.heads(self.neck(self.backbone(x.permute(0, 3, 1, 2)))))
 
 
 def _shortest(numbers: Tensor) -> Tensor:
@@ -52,14 +52,14 @@ def _shortest(numbers: Tensor) -> Tensor:
 
 
 def trace(network: Network) -> onnx.ModelProto:
-    """The folded network as an ONNX model: `images` to `offsets` and `logits`, any batch size.
+    """The folded network as an ONNX model: `images` to the outputs of its head, any batch size.
 
     Raises ConfigError if the package onnx or onnxscript is missing.
     """
     require("onnx", "export")
     require("onnxscript", "export")
-    size = network.image_size
-    images = torch.zeros((2, size, size, 3), dtype=torch.uint8)  # two, for one would be taken for a constant
+    width, height = network.image_size
+    images = torch.zeros((2, height, width, 3), dtype=torch.uint8)  # 2, because 1 would become a constant
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             Graph(network).eval(),
@@ -68,7 +68,7 @@ def trace(network: Network) -> onnx.ModelProto:
             verbose=False,
             opset_version=OPSET,
             input_names=["images"],
-            output_names=["offsets", "logits"],
+            output_names=list(network.heads.outputs),
             dynamic_shapes=({0: torch.export.Dim("batch")},),
         )
     assert program is not None
@@ -82,21 +82,6 @@ def trace(network: Network) -> onnx.ModelProto:
     ):
         del part.metadata_props[:]  # where in the source each came from, with paths of this machine
     return model
-
-
-def as_openvino(model: onnx.ModelProto) -> Any:
-    """The same graph as an `openvino.Model`, with what follows from constants alone computed.
-
-    The weights of depthwise convolutions come from ONNX with a reshaping still to be done. It would hide them
-    from OpenVINO when that looks for weights in eight bits: the convolutions would run in float, three times
-    as long. The rest makes the file smaller and quicker to open. Raises ConfigError if openvino is missing.
-    """
-    graph = openvino_core().read_model(model.SerializeToString())
-    passes = require_openvino("openvino.passes")
-    manager = passes.Manager()
-    manager.register_pass(passes.ConstantFolding())
-    manager.run_passes(graph)
-    return graph
 
 
 @contextmanager

@@ -27,11 +27,11 @@ def export_half(detector: Detector, out: Path, images: Tensor | None = None) -> 
     """Write `out`, a .safetensors file, if the model read back from it finds what `detector` finds.
 
     Loading widens the weights to float32 again, so the file is smaller, not quicker.
-    images: (N, 3, S, S) uint8 RGB to compare on; made ones are added if they are few.
+    images: (N, 3, H, W) uint8 RGB to compare on; made ones are added if they are few.
 
     Raises ExportError if the file fails, ConfigError for another suffix; `out` then stays as it was.
     """
-    check_suffix(out, "safetensors")
+    check_suffix(out, ".safetensors")
     network = deepcopy(detector.network).to("cpu")
     facts = {**portable(detector.facts), "precision": "fp16"}
     with atomic_path(out) as temporary:

@@ -1,4 +1,4 @@
-"""The images that an export is checked and calibrated with, warped to the network's size."""
+"""The images that an export is checked and calibrated with, as the network's input."""
 
 from __future__ import annotations
 
@@ -11,53 +11,53 @@ import torch
 from torch import Tensor
 
 from fssd.data.decode import read_image
+from fssd.data.geometry import Geometry
 from fssd.data.sample import Image
 
 CHECKED = 33  # images that every export is run on, at least: one, and four batches of eight
 
 
-def read_pictures(files: Sequence[Path], size: int, most: int = 300) -> Tensor:
-    """(N, 3, size, size) uint8 RGB of at most `most` files, evenly taken. Raises ImageError.
+def read_pictures(files: Sequence[Path], geometry: Geometry, most: int = 300) -> Tensor:
+    """(N, 3, H, W) uint8 RGB of at most `most` files, evenly taken. Raises ImageError.
 
     More than a few hundred images change neither a verdict nor the ranges of a quantisation.
     """
     step = max(1, -(-len(files) // most))
-    return _stack([_warp(read_image(file), size) for file in files[::step]])
+    return _stack([geometry.apply(read_image(file)) for file in files[::step]])
 
 
-def make_pictures(count: int, size: int, seed: int = 0) -> Tensor:
-    """(count, 3, size, size) uint8 RGB: clouds of many grains with boxes and discs on them, one all black."""
+def make_pictures(count: int, size: tuple[int, int], seed: int = 0) -> Tensor:
+    """(count, 3, H, W) uint8 RGB: clouds of many grains with boxes and discs on them, one all black.
+
+    size: (width, height), pixels.
+    """
     rng = np.random.default_rng(seed)
-    images = [np.zeros((size, size, 3), np.uint8)]
+    images = [np.zeros((size[1], size[0], 3), np.uint8)]
     images += [_picture(rng, size) for _ in range(count - 1)]
     return _stack(images)
 
 
-def fill_up(images: Tensor | None, size: int) -> Tensor:
-    """`images`, if any, and made ones until there are `CHECKED`."""
+def fill_up(images: Tensor | None, size: tuple[int, int]) -> Tensor:
+    """`images`, if any, and made ones until there are `CHECKED`. size: (width, height), pixels."""
     if images is None:
         return make_pictures(CHECKED, size)
     missing = CHECKED - len(images)
     return images if missing <= 0 else torch.cat((images, make_pictures(missing, size)))
 
 
-def _picture(rng: np.random.Generator, size: int) -> Image:
-    grain = int(rng.integers(2, size // 3))
+def _picture(rng: np.random.Generator, size: tuple[int, int]) -> Image:
+    least = min(size)
+    grain = int(rng.integers(2, least // 3))
     clouds = rng.integers(0, 256, (grain, grain, 3), dtype=np.uint8)
-    image = cv2.resize(clouds, (size, size), interpolation=cv2.INTER_CUBIC)
+    image = cv2.resize(clouds, size, interpolation=cv2.INTER_CUBIC)
     for _ in range(int(rng.integers(0, 8))):
-        x, y, width, height = (int(value) for value in rng.integers(4, size, 4))
+        x, y, width, height = (int(value) for value in rng.integers(4, least, 4))
         color = tuple(int(value) for value in rng.integers(0, 256, 3))
         if rng.random() < 0.5:
             cv2.rectangle(image, (x, y), (x + width // 2, y + height // 2), color, -1)
         else:
             cv2.circle(image, (x, y), width // 4 + 1, color, -1)
     return np.asarray(image, np.uint8)
-
-
-def _warp(image: Image, size: int) -> Image:
-    # As the detector does it, so that the check sees the bytes that a user's images become.
-    return np.asarray(cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
 def _stack(images: Sequence[Image]) -> Tensor:

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from fssd.boxes import iou
 from fssd.errors import ExportError
-from fssd.heads.multibox.decode import Found
-from fssd.runtimes.header import Thresholds
+from fssd.heads.head import Candidates, Found, Thresholds
 
 
 class Tolerance(NamedTuple):
@@ -30,13 +29,6 @@ class Tolerance(NamedTuple):
 
 
 ROUNDING = Tolerance(box=0.1, score=1e-4, overlap=1e-3, tie=1e-5)  # float32 on both sides
-
-
-class Candidates(NamedTuple):
-    """What PyTorch says of every prior of an image: boxes (P, 4) xyxy, scores (P, C) without background."""
-
-    boxes: Tensor
-    scores: Tensor
 
 
 @dataclass

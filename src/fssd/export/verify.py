@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from fssd.boxes import decode
 from fssd.export.images import fill_up
-from fssd.export.parity import ROUNDING, Candidates, Parity, Tolerance, compare
-from fssd.heads.multibox.decode import Found, detect
-from fssd.model.network import Network, Raw
-from fssd.runtimes.header import Thresholds
+from fssd.export.parity import ROUNDING, Parity, Tolerance, compare
+from fssd.heads.head import Found, Head, Raw, Thresholds
+from fssd.model.network import Network
 from fssd.runtimes.runner import Runner
 
 BATCH = 8
@@ -29,22 +26,16 @@ def check(
     """Compare what `runner` finds with what `network` does; raises ExportError if it is not the same.
 
     nms: the settings built into the runner; None where it takes any, and then the least score falls until
-    there is something to compare. images: (N, 3, S, S) uint8 RGB; made ones are added if they are few.
+    there is something to compare. images: (N, 3, H, W) uint8 RGB; made ones are added if they are few.
     """
     images = fill_up(images, network.image_size)
     raws = [_raw(network, batch) for batch in _batches(images)]
     thresholds = Thresholds() if nms is None else nms
-    expected = _expected(raws, network.priors, thresholds)
+    expected = _expected(raws, network.heads, thresholds)
     while nms is None and thresholds.score > 1e-6 and not any(len(found.scores) for found in expected):
         thresholds = Thresholds(score=thresholds.score / 10)
-        expected = _expected(raws, network.priors, thresholds)
-    candidates = (
-        Candidates(boxes, scores)
-        for raw in raws
-        for boxes, scores in zip(
-            decode(raw.offsets, network.priors), raw.logits.softmax(dim=-1)[..., 1:], strict=True
-        )
-    )
+        expected = _expected(raws, network.heads, thresholds)
+    candidates = (one for raw in raws for one in network.heads.candidates(raw))
     found = (one for batch in _batches(images) for one in runner.find(batch, **vars(thresholds)))
     return compare(expected, candidates, found, thresholds, tolerance)
 
@@ -61,6 +52,5 @@ def _raw(network: Network, images: Tensor) -> Raw:
     return network(images.float())  # type: ignore[no-any-return]
 
 
-def _expected(raws: Sequence[Raw], priors: Tensor, thresholds: Thresholds) -> list[Found]:
-    settings: dict[str, Any] = vars(thresholds)
-    return [found for raw in raws for found in detect(raw, priors, **settings)]
+def _expected(raws: Sequence[Raw], head: Head, thresholds: Thresholds) -> list[Found]:
+    return [found for raw in raws for found in head.detect(raw, thresholds)]

@@ -1,4 +1,4 @@
-"""`export_model`: a trained detector to a file for ONNX Runtime or OpenVINO that has proved itself first."""
+"""`export_model`: a trained detector to a file for another runtime that has proved itself first."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 from torch import Tensor
 
@@ -17,23 +17,16 @@ from fssd.data.sample import DataSet
 from fssd.errors import ConfigError, ExportError
 from fssd.evaluation.evaluate import evaluate_detections
 from fssd.export.facts import portable
-from fssd.export.graph import as_openvino, trace
+from fssd.export.graph import OPSET, trace
 from fssd.export.parity import Parity
-from fssd.export.quantise import quantise_onnx, quantise_openvino
-from fssd.export.tail import append_nms
 from fssd.export.verify import check
+from fssd.heads.head import Thresholds
 from fssd.inference.detector import Detector
-from fssd.runtimes.header import KEY, Thresholds, write_header
-from fssd.runtimes.onnx import open_onnx
-from fssd.runtimes.openvino import open_openvino
-from fssd.runtimes.packages import require, require_openvino
+from fssd.runtimes.header import write_header
 from fssd.runtimes.runner import FileRunner
+from fssd.runtimes.runtime import Runtime
+from fssd.runtimes.table import find_runtime
 
-if TYPE_CHECKING:
-    import onnx
-
-Target = Literal["onnx", "openvino"]
-SUFFIXES: dict[str, str] = {"onnx": ".onnx", "openvino": ".xml", "safetensors": ".safetensors"}
 DROP = 0.01  # of mAP; what eight bits may cost
 
 
@@ -41,7 +34,7 @@ DROP = 0.01  # of mAP; what eight bits may cost
 class Trial:
     """What quantisation needs.
 
-    images: to see ranges on, (N, 3, S, S) uint8 RGB. measured: labelled ones to compare mAP on.
+    images: to see ranges on, (N, 3, H, W) uint8 RGB. measured: labelled ones to compare mAP on.
     """
 
     images: Tensor
@@ -61,78 +54,76 @@ class Exported:
 
 def export_model(
     detector: Detector,
-    out: Path,
-    to: Target,
+    out: Path | str,
+    to: str,
     *,
     nms: Thresholds | None = None,
     images: Tensor | None = None,
     trial: Trial | None = None,
     allow_drop: bool = False,
 ) -> Exported:
-    """Write `out` (and, for OpenVINO, the .bin beside it) if the file in its runtime does what PyTorch does.
+    """Write `out` (and what belongs beside it) if the file in its runtime does what PyTorch does.
 
-    nms: put NMS with these settings into the graph; None ends it in raw predictions. images: (N, 3, S, S)
-    uint8 RGB to compare on; made ones are added if they are few. trial: quantise to eight bits, which is
-    judged by mAP alone. allow_drop: write an int8 file whatever its mAP.
+    to: name of a runtime, "onnx" or "openvino". nms: put NMS with these settings into the graph; None ends it
+    in raw predictions. images: (N, 3, H, W) uint8 RGB to compare on; made ones are added if they are few.
+    trial: quantise to eight bits, which is judged by mAP alone. allow_drop: write an int8 file whatever its
+    mAP.
 
     Raises ExportError if the file fails, ConfigError for a suffix or a missing package; `out` then stays as
     it was.
     """
-    check_suffix(out, to)
+    out = Path(out)
+    runtime = find_runtime(to)
+    check_suffix(out, runtime.suffix)
     network = deepcopy(detector.network).to("cpu")  # where the other runtimes run
-    model = trace(network)
-    if to == "onnx" and trial is not None:
-        with tempfile.TemporaryDirectory() as folder:
-            model = quantise_onnx(model, trial.images, folder)
-    if nms is not None:
-        model = append_nms(model, network, nms)
-    precision = "fp32" if trial is None else "int8"
-    header = write_header(network, detector.classes, portable(detector.facts), nms, precision)
-    write = _onnx_file if to == "onnx" else _openvino_files
-    with write(model, header, out, trial) as runner:
+    with _finished(out, runtime) as file:
+        write_unchecked(detector, file, runtime, nms=nms, calibration=None if trial is None else trial.images)
+        runner = FileRunner(*runtime.open(file, "cpu", None))
         if trial is None:
             return Exported(parity=check(network, runner, nms, images))
         return Exported(maps=_measure(detector, runner, trial.measured, allow_drop))
 
 
-def check_suffix(out: Path, to: str) -> None:
-    """Raise ConfigError if the name of a file does not end as its runtime wants it."""
-    if out.suffix != SUFFIXES[to]:
-        raise ConfigError(f"{out}: a file for {to} ends in {SUFFIXES[to]}; rename it")
+def write_unchecked(
+    detector: Detector,
+    file: Path,
+    runtime: Runtime,
+    *,
+    nms: Thresholds | None = None,
+    calibration: Tensor | None = None,
+) -> None:
+    """Write a file of a runtime without comparing it with PyTorch. Raises ConfigError for a missing package.
+
+    calibration: (N, 3, H, W) uint8 RGB; with it the file is in eight bits.
+    """
+    network = deepcopy(detector.network).to("cpu")
+    graph = trace(network)
+    tail = None if nms is None else network.heads.nms_graph(nms, OPSET, graph.ir_version)
+    precision = "fp32" if calibration is None else "int8"
+    header = write_header(network, detector.classes, portable(detector.facts), nms, precision)
+    runtime.write(graph, tail, header, file, calibration)
+
+
+def check_suffix(out: Path, suffix: str) -> None:
+    """Raise ConfigError if the name of a file does not end as what reads it wants."""
+    if out.suffix != suffix:
+        raise ConfigError(f"{out}: such a file ends in {suffix}; rename it")
 
 
 @contextmanager
-def _onnx_file(model: onnx.ModelProto, header: str, out: Path, _: Trial | None) -> Iterator[FileRunner]:
-    """The file in a temporary place, opened; it gets its name when the block ends well."""
-    tools = require("onnx", "export")
-    del model.metadata_props[:]
-    tools.helper.set_model_props(model, {KEY: header})
-    with atomic_path(out) as temporary:
-        tools.save(model, temporary)
-        session, read = open_onnx(temporary, "cpu", None)
-        yield FileRunner(session, read)
+def _finished(out: Path, runtime: Runtime) -> Iterator[Path]:
+    """A path to write to in a temporary folder; the files there take their places when the block ends well.
 
-
-@contextmanager
-def _openvino_files(
-    model: onnx.ModelProto, header: str, out: Path, trial: Trial | None
-) -> Iterator[FileRunner]:
-    """The same for .xml and .bin. The .bin is in its place before the .xml: who sees the .xml has both."""
-    openvino = require_openvino()
-    graph = as_openvino(model)
-    if trial is not None:
-        graph = quantise_openvino(graph, trial.images)
-    graph.set_rt_info(header, [KEY])
-    with atomic_path(out) as xml, atomic_path(out.with_suffix(".bin")) as weights:
-        beside = xml.with_suffix(".bin")  # OpenVINO chooses this name
-        try:
-            openvino.save_model(graph, xml, compress_to_fp16=False)
-            beside.replace(weights)
-        finally:
-            beside.unlink(missing_ok=True)
-        session, read = open_openvino(xml, "cpu", None, weights)
-        yield FileRunner(session, read)
-        out.resolve().unlink(missing_ok=True)  # an older .xml must not be read with the new .bin
+    What belongs beside the file comes first: whoever sees the file has all of it.
+    """
+    with tempfile.TemporaryDirectory(prefix=".tmp-", dir=out.resolve().parent) as folder:
+        file = Path(folder) / out.name
+        yield file
+        if runtime.beside:
+            out.resolve().unlink(missing_ok=True)  # an old file must not be read with new ones beside it
+        for suffix in (*runtime.beside, runtime.suffix):
+            with atomic_path(out.with_suffix(suffix)) as temporary:
+                file.with_suffix(suffix).replace(temporary)
 
 
 def _measure(

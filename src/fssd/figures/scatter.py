@@ -7,14 +7,13 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
-import cv2
 import numpy as np
 import torch
 
 from fssd.bench.timing import take_turns
 from fssd.data.sample import Image
 from fssd.errors import CheckpointError, ConfigError
-from fssd.heads.multibox.decode import detect
+from fssd.heads.head import Thresholds
 from fssd.inference.detector import Detector
 from fssd.plots import (
     INK,
@@ -167,16 +166,15 @@ def draw_scatter(points: Sequence[Point], accuracy: Accuracy, device: str, paper
 
 
 def _step(detector: Detector, picture: Image) -> Callable[[], None]:
-    """A function that detects once in an image that already has the network's size and is on its device."""
-    network = detector.network
-    side, device = network.image_size, network.priors.device
-    warped = cv2.resize(picture, (side, side), interpolation=cv2.INTER_LINEAR)
-    batch = torch.from_numpy(warped).permute(2, 0, 1)[None].float().to(device)  # (1, 3, S, S)
+    """One detection in an image that is already of the network's size and on its device."""
+    network, thresholds = detector.network, Thresholds()
+    device = network.device
+    batch = detector.warp([picture]).float().to(device)  # (1, 3, H, W)
     batch = batch.contiguous(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def step() -> None:
-        detect(network(batch), network.priors)
+        network.heads.detect(network(batch), thresholds)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 

@@ -20,14 +20,15 @@ from torch import Tensor, nn
 from fssd.backbones.decimate import decimate_fc6, decimate_fc7
 from fssd.backbones.vgg import VGG16Reduced
 from fssd.errors import CheckpointError, ConfigError, nearest
-from fssd.heads.multibox.priors import RATIOS
+from fssd.heads.multibox.priors import standard_ratios
 from fssd.importers.caffemodel import read_caffemodel
 from fssd.importers.imported import ASPECTS, Imported, prior_table
 from fssd.layers.blocks import CaffeBatchNorm
-from fssd.model.build import DESIGNS, build_model
+from fssd.model.build import build_model
+from fssd.model.designs import DESIGNS, Design
 from fssd.model.network import Network
-from fssd.necks.extras import SSD_EXTRAS
-from fssd.necks.pyramid import PYRAMIDS
+from fssd.necks.extras import ssd_extras
+from fssd.necks.pyramid import pyramid_rows
 
 DETECTORS = tuple(name for name, design in DESIGNS.items() if design.backbone == "vgg16")
 BACKBONE = "vgg16"
@@ -68,13 +69,13 @@ def import_caffe(file: Path, name: str, *, colours: str = "bgr", priors: str | N
         return Imported({}, 0, tensors, layers.unused())
     design = DESIGNS[name]
     _check_kind(layers, name)
-    heads = _head_sources(design.family, design.image_size)
+    heads = _head_sources(design)
     anchors, classes = _read_heads(layers, heads)
     options: dict[str, Any] = {"priors": prior_table(classes, priors)}
     ratios = tuple(ASPECTS[number] for number in anchors)
-    if ratios != RATIOS[design.image_size]:
+    if ratios != standard_ratios(len(ratios)):
         options["ratios"] = [list(row) for row in ratios]
-    if design.family == "fssd":
+    if design.neck == "fssd":
         options |= _fusion_options(layers)
     with torch.device("meta"):  # shapes alone
         network = build_model(name, classes, **options)
@@ -154,10 +155,13 @@ def _check_kind(layers: _Layers, name: str) -> None:
         raise CheckpointError(f"{file}: holds a {held} by its layers, not a {name}; import it as {held}")
 
 
-def _head_sources(family: str, image_size: int) -> list[str]:
-    if family == "fssd":
-        return [f"{FUSED}_{row.name}" for row in PYRAMIDS[image_size]]
-    extras = [row.name for row in SSD_EXTRAS[image_size] if row.name.endswith("_2")]
+def _head_sources(design: Design) -> list[str]:
+    """Caffe's names of the layers that a network predicts from."""
+    with torch.device("meta"):
+        maps = VGG16Reduced().shapes(*design.size)
+    if design.neck == "fssd":
+        return [f"{FUSED}_{row.name}" for row in pyramid_rows(maps["conv4_3"].cells)]
+    extras = [row.name for row in ssd_extras(maps["fc7"].cells) if row.name.endswith("_2")]
     return [L2NORM, "fc7", *extras]
 
 

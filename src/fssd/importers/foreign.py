@@ -10,10 +10,9 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from fssd.errors import CheckpointError
-from fssd.heads.multibox.priors import RATIOS
 from fssd.importers.imported import ASPECTS, Imported
 
-SIZES = {len(ratios): size for size, ratios in RATIOS.items()}  # pixels of the image, by the number of levels
+SIZES = {6: 300, 7: 512}  # pixels of the image, by the number of levels
 
 
 class Wanted(NamedTuple):

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from fssd.backbones.vgg_weights import VGG_PLACES, vgg16_layers, vgg16_names
 from fssd.errors import CheckpointError, ConfigError, nearest
 from fssd.importers import pytorchssd, ssd_pytorch, torchvision_ssd
 from fssd.importers.foreign import Foreign, Wanted, check_name
 from fssd.importers.imported import Imported
-from fssd.model.build import DESIGNS
-from fssd.weights.pretrained import VGG_PLACES, read_state_dict, vgg16_layers, vgg16_names
+from fssd.model.designs import DESIGNS
+from fssd.weights.pretrained import read_state_dict
 
 BACKBONE = "vgg16"
 NAMES = (*(name for name, design in DESIGNS.items() if design.backbone == "vgg16"), BACKBONE)
@@ -61,6 +62,12 @@ def import_pth(
         foreign = Foreign(file, origin, tensors)
         if foreign.has(prefix):
             return read(foreign, wanted)
+    if foreign.has("base.") and foreign.has("L2Norm."):
+        raise CheckpointError(
+            f"{file}: holds an SSD of lzx1413/PytorchSSD, whose L2Norm works in place: its layers after"
+            " conv4_3 were trained on the normalised map, which no network here computes; import an SSD of"
+            " amdegroot/ssd.pytorch or Caffe instead"
+        )
     for prefix, origin in BACKBONES.items():
         foreign = Foreign(file, origin, tensors)
         if foreign.has(prefix):

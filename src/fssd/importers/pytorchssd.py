@@ -9,15 +9,14 @@ from typing import Any
 
 import torch
 
-from fssd.heads.multibox.priors import PORT_RATIOS
+from fssd.backbones.vgg_weights import VGG_PLACES
 from fssd.importers.foreign import Foreign, Wanted, check_name, convolutions, read_rgb
 from fssd.importers.imported import Imported, prior_table
-from fssd.necks.extras import PORT_EXTRAS
-from fssd.necks.necks import VGG_SOURCES
-from fssd.necks.pyramid import PYRAMIDS
-from fssd.weights.pretrained import VGG_PLACES
+from fssd.necks.extras import fssd_extras
+from fssd.necks.fssd import PORT_RATIOS, VGG_SOURCES
+from fssd.necks.pyramid import pyramid_rows
 
-ORIGIN = "lzx1413/PytorchSSD or dlyldxwl/fssd.pytorch"
+ORIGIN = "the FSSD of lzx1413/PytorchSSD or dlyldxwl/fssd.pytorch"
 
 # Files from before PyTorch 0.4.1 do not count batches. So many make the running statistics count as settled.
 SETTLED = 100_000
@@ -54,7 +53,7 @@ def import_pytorchssd(foreign: Foreign, wanted: Wanted) -> Imported:
         options["align_corners"] = False
     if not has_norm:
         options["norm"] = "none"
-    if ratios != PORT_RATIOS[size]:
+    if ratios != PORT_RATIOS[size, size]:
         options["ratios"] = [list(row) for row in ratios]
     return foreign.imported(options, classes, tensors, taken)
 
@@ -64,9 +63,10 @@ def _places(foreign: Foreign, size: int, follower: bool) -> dict[str, str]:
     base = "base.layers" if foreign.has("base.layers.") else "base"
     conv = ".conv" if follower else ""
     places = {f"backbone.{layer}": f"{base}.{place}" for place, layer in VGG_PLACES.items()}
-    places |= {f"neck.extras.{row.name}.0": f"extras.{i}{conv}" for i, row in enumerate(PORT_EXTRAS)}
+    places |= {f"neck.extras.{row.name}.0": f"extras.{i}{conv}" for i, row in enumerate(fssd_extras())}
     places |= {f"neck.fusion.transform.{name}.0": f"ft_module.{i}.conv" for i, name in enumerate(VGG_SOURCES)}
-    for level, row in enumerate(PYRAMIDS[size]):
+    fused = -(-size // 8)  # cells a side
+    for level, row in enumerate(pyramid_rows((fused, fused))):
         places[f"neck.pyramid.blocks.{row.name}.0"] = f"pyramid_ext.{level}.conv"
         places |= {f"heads.{kind}.{level}": f"{kind}.{level}" for kind in ("loc", "conf")}
     return places

@@ -6,12 +6,12 @@ from typing import Any
 
 from torch import Tensor
 
+from fssd.backbones.vgg_weights import VGG_PLACES
 from fssd.data.class_names import COCO_IDS
 from fssd.errors import CheckpointError
-from fssd.heads.multibox.priors import RATIOS
+from fssd.heads.multibox.priors import standard_ratios
 from fssd.importers.foreign import Foreign, Wanted, check_name, convolutions, read_rgb
 from fssd.importers.imported import Imported
-from fssd.weights.pretrained import VGG_PLACES
 
 ORIGIN = "torchvision's ssd300_vgg16"
 OFFSETS = "head.regression_head.module_list"
@@ -37,7 +37,7 @@ def import_torchvision_ssd(foreign: Foreign, wanted: Wanted) -> Imported:
             tensors[key] = _published(tensors[key])
         outputs = 1 + len(COCO_IDS)
     options: dict[str, Any] = {"priors": wanted.priors or "coco", "clip": "sides", "mean": MEAN}
-    if ratios != RATIOS[size]:
+    if ratios != standard_ratios(len(ratios)):
         options["ratios"] = [list(row) for row in ratios]
     return foreign.imported(options, outputs - 1, tensors, names.values())
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fssd.data.sample import Boxes, Image, Labels
+from fssd.inference.draw import class_colour, draw_boxes
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,21 @@ class Detections:
 
     def draw(self) -> Image:
         """A copy of the image with boxes, names and scores on it, (H, W, 3) uint8 RGB."""
-        from fssd.inference.draw import draw_detections
-
         if self.image is None:
             raise ValueError("these detections carry no image to draw on; detect with keep_image=True")
         return draw_detections(self.image, self)
+
+
+def draw_detections(image: Image, detections: Detections) -> Image:
+    """A copy of (H, W, 3) uint8 RGB with a box, a name and a score in percent for each detection.
+
+    One colour per class; the best scores lie on top. Line and text grow with the image.
+    """
+    worst_first = np.argsort(detections.scores, kind="stable")
+    names = detections.names
+    return draw_boxes(
+        image,
+        detections.boxes[worst_first],
+        [f"{names[i]} {100 * detections.scores[i]:.0f}%" for i in worst_first],
+        [class_colour(int(detections.labels[i])) for i in worst_first],
+    )

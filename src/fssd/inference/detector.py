@@ -12,21 +12,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, overload
 
-import cv2
 import numpy as np
 import PIL.Image
 import torch
 from torch import Tensor, nn
 
-from fssd import boxes as box_maths
 from fssd.data.decode import convert_picture, read_image
+from fssd.data.geometry import Geometry
 from fssd.data.loader import Pictures, picture_batches
 from fssd.data.sample import DataSet, Image
 from fssd.errors import ConfigError, ImageError
-from fssd.heads.multibox.decode import Found
+from fssd.heads.head import Found
 from fssd.inference.detections import Detections
 from fssd.model.network import Network
-from fssd.runtimes.runner import EXPORTED, NetworkRunner, Runner, open_file
+from fssd.runtimes.runner import NetworkRunner, Runner
+from fssd.runtimes.table import open_runner, runtime_of
 from fssd.weights.checkpoint import load_model
 from fssd.zoo.models import find_model
 
@@ -64,9 +64,9 @@ class Detector:
         Raises CheckpointError, ConfigError.
         """
         path = find_model(Path(path))
-        if path.suffix in EXPORTED:
-            runner, header = open_file(path, device, threads)
-            return cls(runner, header.classes, header.facts)
+        if runtime_of(path) is not None:
+            runner, opened = open_runner(path, device, threads)
+            return cls(runner, opened.header.classes, opened.header.facts)
         loaded = load_model(path, backbone, pick_device(device))
         return cls(loaded.network, loaded.classes, loaded.facts)
 
@@ -78,9 +78,14 @@ class Detector:
         return self.runner.network
 
     @property
-    def image_size(self) -> int:
-        """Side of the model's input, pixels."""
-        return self.runner.image_size
+    def geometry(self) -> Geometry:
+        """How images become the model's input, and boxes those of the image again."""
+        return self.runner.geometry
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(width, height) of the model's input, pixels."""
+        return self.geometry.size
 
     @overload
     def __call__(self, images: Picture, **settings: Any) -> Detections: ...
@@ -92,7 +97,7 @@ class Detector:
         """Detect objects in one image or a list of them.
 
         images: a path, a PIL image, an (H, W, 3) uint8 RGB array, or a list of these.
-        settings: score (0.5), nms (0.45), top_k (400), keep (200), as in `fssd.heads.multibox.decode.detect`;
+        settings: score (0.5), nms (0.45), top_k (400), keep (200), see `Thresholds`;
         batch_size (8); keep_image (True), whether `Detections.draw` is to work afterwards.
         Raises ImageError for what is not such an image.
         """
@@ -125,7 +130,7 @@ class Detector:
         **settings: Any,
     ) -> Iterator[Detections]:
         """Detections for every record of a data set, in order, with the settings that papers evaluate at."""
-        batches = picture_batches(Pictures(dataset.records, self.image_size), batch_size, workers)
+        batches = picture_batches(Pictures(dataset.records, self.geometry), batch_size, workers)
         for images, sizes in batches:
             yield from self.finish(self.runner.predict(images), sizes, score=score, **settings)
 
@@ -141,30 +146,25 @@ class Detector:
     # ---- finish(runner.predict(warp(images)), sizes)
 
     def warp(self, images: Sequence[Image]) -> Tensor:
-        """Decoded images (H, W, 3) uint8 RGB of any sizes to the network's input, (B, 3, S, S) uint8."""
-        size = self.image_size
-        warped = np.empty((len(images), size, size, 3), np.uint8)
-        for image, place in zip(images, warped, strict=True):
-            cv2.resize(image, (size, size), dst=place, interpolation=cv2.INTER_LINEAR)
-        return torch.from_numpy(warped).permute(0, 3, 1, 2)
+        """Decoded images (h, w, 3) uint8 RGB of any sizes to the network's input, (B, 3, H, W) uint8."""
+        width, height = self.image_size
+        inputs = np.empty((len(images), height, width, 3), np.uint8)
+        for index, image in enumerate(images):
+            inputs[index] = self.geometry.apply(image)
+        return torch.from_numpy(inputs).permute(0, 3, 1, 2)
 
     def finish(self, predicted: Any, sizes: Sequence[tuple[int, int]], **settings: Any) -> list[Detections]:
         """What `runner.predict` gave to detections, one for each of `sizes`, (width, height) of the images.
 
-        settings: as in `fssd.heads.multibox.decode.detect`.
+        settings: see `Thresholds`.
         """
         found = self.runner.finish(predicted, **settings)
         return [self._named(f, size, None) for f, size in zip(found, sizes, strict=True)]
 
     def _named(self, found: Found, size: tuple[int, int], image: Image | None) -> Detections:
         """From pixels of the network input to pixels of the image, cut to it."""
-        width, height = size
-        side = self.image_size
-        scale = found.boxes.new_tensor([width / side, height / side] * 2)
-        boxes = box_maths.clip(found.boxes * scale, width, height)
-        return Detections(
-            boxes.cpu().numpy(), found.scores.cpu().numpy(), found.labels.cpu().numpy(), self.classes, image
-        )
+        boxes, scores, labels = (part.cpu().numpy() for part in found)
+        return Detections(self.geometry.undo(boxes, size), scores, labels, self.classes, image)
 
 
 def as_array(image: Picture) -> Image:

@@ -18,7 +18,6 @@ from PIL import ImageDraw, ImageFont
 
 from fssd.atomic import atomic_write
 from fssd.data.sample import Boxes, Image
-from fssd.inference.detections import Detections
 
 Colour = tuple[int, int, int]  # RGB, 0..255
 Rectangle = tuple[int, int, int, int]  # x1, y1, x2, y2, pixels, last one included
@@ -42,21 +41,6 @@ def class_colour(index: int) -> Colour:
     saturation, value = SHADES[index % len(SHADES)]
     red, green, blue = colorsys.hsv_to_rgb(index * GOLDEN_RATIO % 1, saturation, value)
     return round(255 * red), round(255 * green), round(255 * blue)
-
-
-def draw_detections(image: Image, detections: Detections) -> Image:
-    """A copy of (H, W, 3) uint8 RGB with a box, a name and a score in percent for each detection.
-
-    One colour per class; the best scores lie on top. Line and text grow with the image.
-    """
-    worst_first = np.argsort(detections.scores, kind="stable")
-    names = detections.names
-    return draw_boxes(
-        image,
-        detections.boxes[worst_first],
-        [f"{names[i]} {100 * detections.scores[i]:.0f}%" for i in worst_first],
-        [class_colour(int(detections.labels[i])) for i in worst_first],
-    )
 
 
 def draw_boxes(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -115,17 +116,31 @@ class CaffeBatchNorm(nn.BatchNorm2d):
     def __init__(self, channels: int, fraction: float = 0.999, affine: bool = False) -> None:
         super().__init__(channels, eps=1e-5, momentum=1 - fraction, affine=affine)
         self.fraction = fraction
+        self._steps: int | None = None  # mirrors num_batches_tracked; None until that has been read
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.training and self.num_batches_tracked is not None:
-            step = int(self.num_batches_tracked) + 1
-            self.momentum = (1 - self.fraction) / (1 - self.fraction**step)
+        if self.training:
+            self.momentum = (1 - self.fraction) / (1 - self.fraction ** self._next_step())
         return super().forward(x)
 
+    def _next_step(self) -> int:
+        # Counted here too, because reading a counter that lies on a GPU would wait for the GPU at every step.
+        if self._steps is None:
+            self._steps = 0 if self.num_batches_tracked is None else int(self.num_batches_tracked)
+        self._steps += 1
+        return self._steps
 
-def resize_bilinear(x: Tensor, size: int, align_corners: bool = True) -> Tensor:
-    """(B, C, H, W) to (B, C, size, size); corner pixels stay in place as in Caffe's Interp layer, or not."""
-    return F.interpolate(x, size=(size, size), mode="bilinear", align_corners=align_corners)
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._steps = None
+
+
+def resize_bilinear(x: Tensor, size: tuple[int, int], align_corners: bool = True) -> Tensor:
+    """(B, C, H, W) to (B, C, *size), size in (rows, columns).
+
+    align_corners: corner pixels stay in place, as in Caffe's Interp layer; PyTorch's default is False.
+    """
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=align_corners)
 
 
 def xavier(module: nn.Module) -> None:

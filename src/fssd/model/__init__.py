@@ -1,1 +1,1 @@
-"""The networks: backbones, fusion, pyramid, heads, priors."""
+"""Networks: put together from a backbone, a neck and a head."""

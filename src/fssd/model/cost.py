@@ -17,7 +17,8 @@ def parameters(module: nn.Module) -> int:
 def multiply_adds(network: Network) -> int:
     """Multiply-adds of the convolutions for one image of the network's size."""
     was_training = network.training
-    image = torch.zeros(1, 3, network.image_size, network.image_size, device=network.priors.device)
+    width, height = network.image_size
+    image = torch.zeros(1, 3, height, width, device=network.device)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network.eval()(image)
     network.train(was_training)

@@ -1,10 +1,15 @@
-"""The convolutions that SSD appends to its backbone; FSSD keeps the first four, conv6_2 at stride 1."""
+"""The convolutions that SSD appends to VGG16; FSSD keeps the first four, conv6_2 at stride 1."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 from fssd.layers.blocks import Chain, ConvReLU
+from fssd.necks.neck import Cells
+from fssd.necks.windows import HALVE, SAME, VALID, Window, windows_below
+
+FC7_CHANNELS = 1024
+ONE = Window(1, 1, 0)
 
 
 class Extra(NamedTuple):
@@ -13,49 +18,32 @@ class Extra(NamedTuple):
     name: str
     inputs: int
     outputs: int
-    kernel: int
-    stride: int
-    padding: int
+    window: Window
 
 
-FSSD_EXTRAS = (
-    Extra("conv6_1", 1024, 256, 1, 1, 0),
-    Extra("conv6_2", 256, 512, 3, 1, 1),  # stride 1, so that conv7_2 is 10 x 10 (paper 3.1)
-    Extra("conv7_1", 512, 128, 1, 1, 0),
-    Extra("conv7_2", 128, 256, 3, 2, 1),
-)
+def fssd_extras(padded: bool = True) -> tuple[Extra, ...]:
+    """conv6_1 to conv7_2, conv6_2 at stride 1, so that conv7_2 has half the cells of fc7 (paper 3.1).
 
-# The authors' PyTorch port leaves conv6_2 without padding: 19 -> 17, so that conv7_2 is 9 x 9.
-PORT_EXTRAS = tuple(row._replace(padding=0) if row.name == "conv6_2" else row for row in FSSD_EXTRAS)
+    padded: the authors' PyTorch port leaves conv6_2 without padding, so that conv7_2 is 9 x 9, not 10 x 10.
+    """
+    return _rows(FC7_CHANNELS, [SAME if padded else VALID, HALVE])
 
-_SSD_SHARED = (
-    Extra("conv6_1", 1024, 256, 1, 1, 0),
-    Extra("conv6_2", 256, 512, 3, 2, 1),
-    Extra("conv7_1", 512, 128, 1, 1, 0),
-    Extra("conv7_2", 128, 256, 3, 2, 1),
-    Extra("conv8_1", 256, 128, 1, 1, 0),
-)
 
-SSD_EXTRAS = {
-    300: (
-        *_SSD_SHARED,
-        Extra("conv8_2", 128, 256, 3, 1, 0),
-        Extra("conv9_1", 256, 128, 1, 1, 0),
-        Extra("conv9_2", 128, 256, 3, 1, 0),
-    ),
-    512: (
-        *_SSD_SHARED,
-        Extra("conv8_2", 128, 256, 3, 2, 1),
-        Extra("conv9_1", 256, 128, 1, 1, 0),
-        Extra("conv9_2", 128, 256, 3, 2, 1),
-        Extra("conv10_1", 256, 128, 1, 1, 0),
-        Extra("conv10_2", 128, 256, 4, 1, 1),
-    ),
-}
+def ssd_extras(fc7: Cells) -> tuple[Extra, ...]:
+    """conv6_1, conv6_2, ... down to a map of one cell; the levels are those named _2."""
+    return _rows(FC7_CHANNELS, windows_below(fc7))
+
+
+def _rows(inputs: int, windows: list[Window]) -> tuple[Extra, ...]:
+    rows: list[Extra] = []
+    for number, window in enumerate(windows, start=6):
+        outputs = 512 if number == 6 else 256
+        rows.append(Extra(f"conv{number}_1", inputs, outputs // 2, ONE))
+        rows.append(Extra(f"conv{number}_2", outputs // 2, outputs, window))
+        inputs = outputs
+    return tuple(rows)
 
 
 def make_extras(rows: tuple[Extra, ...]) -> Chain:
     """The appended layers as a chain that gives every layer's output by name."""
-    return Chain(
-        {row.name: ConvReLU(row.inputs, row.outputs, row.kernel, row.stride, row.padding) for row in rows}
-    )
+    return Chain({row.name: ConvReLU(row.inputs, row.outputs, *row.window) for row in rows})

@@ -6,7 +6,8 @@ whether and how the merged map is normalised.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from collections.abc import Iterable
+from typing import Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 
 from fssd.errors import ConfigError, nearest
 from fssd.layers.blocks import CaffeBatchNorm, ConvReLU, resize_bilinear
+from fssd.layers.fold import Affine, Floor, rescaled, scale_and_shift, set_fixed
+from fssd.necks.neck import Cells
 
 Merge = Literal["concat", "sum"]
 Norm = Literal["batch", "batch-affine", "none"]
@@ -34,8 +37,8 @@ class Source(NamedTuple):
 class Fusion(nn.Module):
     """Bring the sources to one size, merge them, normalise once.
 
-    sources: the maps, in the order of concatenation. width: channels after each 1x1. size: cells a
-    side of the fused map (conv4_3's). merge: "concat" or "sum" (all sources need `width` channels
+    sources: the maps, in the order of concatenation. width: channels after each 1x1. size: rows and columns
+    of the fused map (conv4_3's). merge: "concat" or "sum" (all sources need `width` channels
     then). norm: "batch" as released, without scale and shift; "batch-affine"; or "none".
     fraction: how much of its running statistics the normalisation keeps each step. align_corners: whether
     resizing keeps the corner pixels in place, as Caffe does and PyTorch does not by default.
@@ -48,7 +51,7 @@ class Fusion(nn.Module):
         self,
         sources: tuple[Source, ...],
         width: int,
-        size: int,
+        size: Cells,
         merge: Merge = "concat",
         norm: Norm = "batch",
         fraction: float = 0.999,
@@ -73,7 +76,7 @@ class Fusion(nn.Module):
         self.norm = _norm(norm, self.channels, fraction)
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
-        """Named maps (B, C_i, H_i, W_i) to the fused map (B, channels, size, size)."""
+        """Named maps (B, C_i, H_i, W_i) to the fused map (B, channels, *size)."""
         maps = [self._bring(name, features[name]) for name in self.names]
         fused = torch.cat(maps, dim=1) if self.merge == "concat" else torch.stack(maps).sum(dim=0)
         normalised: Tensor = self.norm(fused)  # (B, 768, 38, 38) for FSSD300
@@ -82,11 +85,46 @@ class Fusion(nn.Module):
     def _bring(self, name: str, x: Tensor) -> Tensor:
         if name in self.transform:
             x = self.transform[name](x)
-        if x.shape[-1] > self.size:
+        if x.shape[-2] > self.size[0] and x.shape[-1] > self.size[1]:
             x = F.max_pool2d(x, 2, stride=2, ceil_mode=True)
-        if x.shape[-1] == self.size:
+        if (x.shape[-2], x.shape[-1]) == self.size:
             return x
         return resize_bilinear(x, self.size, self.align_corners)
+
+    def fold(self) -> None:
+        """Move the norm of the fused map into its sources, if every scale is positive, in place.
+
+        The norm stands before a zero-padded convolution, so its shift cannot go forwards: it would move the
+        zeros of the padding too. It goes backwards. With scale s > 0 and shift t of a channel,
+        s * relu(y) + t = max(s * y + t, t), so s and t go into the 1x1 of the source and its ReLU becomes a
+        maximum with t. Pooling and resizing in between let them pass: s is positive, and bilinear weights add
+        up to 1.
+        """
+        if not isinstance(self.norm, nn.BatchNorm2d):
+            return
+        scale, shift = scale_and_shift(self.norm)
+        count = len(self.names)
+        width = self.channels // count if self.merge == "concat" else self.channels
+        blocks = cast("Iterable[nn.Sequential]", self.transform.values())
+        reduced = [cast("nn.Conv2d", block[0]) for block in blocks]
+        one_width = self.merge == "sum" or width * count == self.channels
+        if not bool((scale > 0).all()) or not one_width or any(c.out_channels != width for c in reduced):
+            return
+        for index, name in enumerate(self.names):
+            if self.merge == "concat":
+                part = slice(index * width, (index + 1) * width)
+                self._move_norm(name, scale[part], shift[part])
+            else:  # the shift of a sum is added once
+                self._move_norm(name, scale, shift if index == 0 else torch.zeros_like(shift))
+        self.norm = nn.Identity()
+
+    def _move_norm(self, name: str, scale: Tensor, shift: Tensor) -> None:
+        if name not in self.transform:
+            self.transform[name] = Affine(scale.float(), shift.float())
+            return
+        conv = cast("nn.Conv2d", cast("nn.Sequential", self.transform[name])[0])
+        set_fixed(conv, *rescaled(conv, scale, shift))
+        self.transform[name] = nn.Sequential(conv, Floor(shift.float()))
 
 
 def _norm(norm: str, channels: int, fraction: float) -> nn.Module:

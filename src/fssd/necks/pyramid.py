@@ -7,7 +7,12 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from fssd.necks.neck import Cells
+from fssd.necks.windows import SAME, Window, windows_below
+
 Block = Callable[[int, int, int, int, int], nn.Module]  # (inputs, outputs, kernel, stride, padding)
+WIDTHS = (512, 512, 256)  # of the first blocks; the last holds for all that follow
+LIGHT_WIDTHS = (160,)  # one width, so that no shortcut but the first needs a 1x1
 
 
 class Row(NamedTuple):
@@ -15,32 +20,16 @@ class Row(NamedTuple):
 
     name: str
     outputs: int
-    kernel: int
-    stride: int
-    padding: int
+    window: Window
 
 
-_FIRST = (
-    Row("ds_1", 512, 3, 1, 1),
-    Row("ds_2", 512, 3, 2, 1),
-    Row("ds_4", 256, 3, 2, 1),
-    Row("ds_8", 256, 3, 2, 1),
-)
-
-PYRAMIDS = {
-    # 5 -> 3 -> 1 without stride or padding: the paper's text says stride 2, the released network does this.
-    300: (*_FIRST, Row("ds_16", 256, 3, 1, 0), Row("ds_32", 256, 3, 1, 0)),
-    512: (*_FIRST, Row("ds_16", 256, 3, 2, 1), Row("ds_32", 256, 3, 2, 1), Row("ds_64", 256, 4, 1, 1)),
-}
-
-LITE_PYRAMID = (  # one width, so that no shortcut but the first needs a 1x1
-    Row("ds_1", 160, 3, 1, 1),
-    Row("ds_2", 160, 3, 2, 1),
-    Row("ds_4", 160, 3, 2, 1),
-    Row("ds_8", 160, 3, 2, 1),
-    Row("ds_16", 160, 3, 1, 0),
-    Row("ds_32", 160, 3, 1, 0),
-)
+def pyramid_rows(fused: Cells, widths: tuple[int, ...] = WIDTHS) -> tuple[Row, ...]:
+    """ds_1, ds_2, ds_4, ... from a fused map of so many rows and columns down to one cell."""
+    windows = [SAME, *windows_below(fused)]
+    return tuple(
+        Row(f"ds_{2**index}", widths[min(index, len(widths) - 1)], window)
+        for index, window in enumerate(windows)
+    )
 
 
 class Pyramid(nn.Module):
@@ -57,7 +46,7 @@ class Pyramid(nn.Module):
         self.channels = [inputs] if with_fused else []
         self.blocks = nn.ModuleDict()
         for row in rows:
-            self.blocks[row.name] = block(inputs, row.outputs, row.kernel, row.stride, row.padding)
+            self.blocks[row.name] = block(inputs, row.outputs, *row.window)
             inputs = row.outputs
             self.channels.append(inputs)
 

@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fssd.config import Metric
 from fssd.data.sample import DataSet
 from fssd.evaluation.bootstrap import Comparison, Difference, compare_rankings, rank
-from fssd.evaluation.evaluate import SIZES, Metric, evaluate_detections
+from fssd.evaluation.evaluate import SIZES, evaluate_detections
 from fssd.evaluation.mistakes import KINDS, MISSED
 from fssd.evaluation.pairing import FREE, Floats
 from fssd.inference.detections import Detections

@@ -7,15 +7,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from fssd.data.check import CheckReport, Seen
 from fssd.data.decode import read_image
+from fssd.data.geometry import Geometry
 from fssd.data.join import join_classes
 from fssd.data.sample import Record
 from fssd.errors import ImageError
 from fssd.evaluation.pairing import Floats, Ints
-from fssd.heads.multibox.priors import Level
 from fssd.inference.draw import class_colour
+from fssd.model.coverage import MATCHED
+from fssd.model.network import Network
 from fssd.plots import require_matplotlib
 from fssd.report import charts
 from fssd.report.duplicates import Pair, Thumbnail, near_duplicates, thumbnail
@@ -37,12 +40,9 @@ from fssd.report.layout import (
     table,
 )
 from fssd.report.shapes import (
-    MATCHED,
     PriorCoverage,
     band_names,
     bands,
-    best_overlaps,
-    prior_shapes,
     shares,
     sides,
 )
@@ -56,18 +56,12 @@ BOXES = 20_000  # compared with the priors; if there are more, a random sample o
 POINTS = 3000  # in the plot
 
 
-class Priors(NamedTuple):
-    """The priors of a model: its name, the side of its input in pixels, and its levels."""
-
-    model: str
-    image_size: int
-    levels: tuple[Level, ...]
-
-
 class Survey:
     """Collects what the page needs while `check_data` goes through the images."""
 
-    def __init__(self) -> None:
+    def __init__(self, thumbnails: bool = True) -> None:
+        """thumbnails: keep what near-duplicates are found by."""
+        self._keeps_thumbnails = thumbnails
         self.images: list[tuple[str, Record, tuple[int, int]]] = []
         self.names: list[tuple[str, ...]] = []
         self.thumbnails: dict[str, list[Thumbnail]] = {}
@@ -78,8 +72,13 @@ class Survey:
         self.indices.setdefault(seen.split, []).append(len(self.images))
         self.images.append((seen.split, seen.record, (seen.header.width, seen.header.height)))
         self.names.append(seen.classes)
-        if seen.image is not None:
+        if seen.image is not None and self._keeps_thumbnails:
             self.thumbnails.setdefault(seen.split, []).append(thumbnail(seen.image))
+
+    def input_boxes(self, geometry: Geometry) -> npt.NDArray[np.float32]:
+        """(N, 4) boxes of all images, in pixels of a network's input."""
+        parts = [geometry.apply_boxes(record.boxes, size) for _, record, size in self.images]
+        return np.concatenate([np.zeros((0, 4), np.float32), *parts])
 
     def of_pair(self, pair: Pair) -> tuple[int, int]:
         """The two images of a pair, as indices in `images`."""
@@ -101,31 +100,48 @@ class _Boxes(NamedTuple):
     total: int
 
 
-def write_data_page(folder: Path, report: CheckReport, survey: Survey, priors: Priors) -> tuple[Path, int]:
+def write_data_page(folder: Path, report: CheckReport, survey: Survey, network: Network) -> tuple[Path, int]:
     """Write the page. Returns the file, and how many images are near-duplicates of one in another split.
+
+    network: whose input and priors the boxes are compared with.
 
     Raises ConfigError without matplotlib.
     """
     require_matplotlib()
     classes = join_classes([list(counts.per_class) for counts in report.splits.values()], {})
-    boxes = _gather(survey, classes, priors.image_size)
-    overlap = best_overlaps(boxes.warped, priors.levels)
+    boxes = _gather(survey, classes, network.geometry)
+    overlap = network.heads.best_overlaps(boxes.warped.astype(np.float32))
+    fit = [] if overlap is None else _fit_sections(folder, survey, boxes, overlap, classes, network)
     pairs = [pair for pair in near_duplicates(dict(survey.thumbnails)) if not _same_file(survey, pair)]
     sections = [
         Section("findings", "Findings", _findings(report)),
         Section("counts", "Counts", _counts(report, classes)),
-        Section("boxes", "Boxes and priors", _shapes(boxes, overlap, classes, priors)),
-        Section("misfits", "Boxes that no prior matches", _misfits(folder, survey, boxes, overlap, classes)),
+        *fit,
         Section("samples", "Samples", _samples(folder, survey, classes)),
         Section("duplicates", "Near-duplicates across splits", _duplicates(folder, survey, pairs)),
     ]
-    matched = float((overlap >= MATCHED).mean()) if len(overlap) else float("nan")
+    matched = float("nan") if overlap is None or not len(overlap) else float((overlap >= MATCHED).mean())
     name = report.path.resolve().name
     body = document("check", name, [str(report.path)], _cards(report, matched, len(pairs)), sections)
     return write_page(folder, f"{name}: data set", body), len(pairs)
 
 
-def _gather(survey: Survey, classes: Sequence[str], size: int) -> _Boxes:
+def _fit_sections(
+    folder: Path,
+    survey: Survey,
+    boxes: _Boxes,
+    overlap: Floats,
+    classes: Sequence[str],
+    network: Network,
+) -> list[Section]:
+    """How the boxes fit a head with priors. overlap: (N,) with the best prior."""
+    return [
+        Section("boxes", "Boxes and priors", _shapes(boxes, overlap, classes, network)),
+        Section("misfits", "Boxes that no prior matches", _misfits(folder, survey, boxes, overlap, classes)),
+    ]
+
+
+def _gather(survey: Survey, classes: Sequence[str], geometry: Geometry) -> _Boxes:
     index = {name: label for label, name in enumerate(classes)}
     image, box, warped, label = [], [np.zeros((0, 4))], [np.zeros((0, 4))], []
     for number, ((_, record, (width, height)), names) in enumerate(
@@ -134,7 +150,7 @@ def _gather(survey: Survey, classes: Sequence[str], size: int) -> _Boxes:
         own = record.boxes.astype(np.float64)
         image += [number] * len(own)
         box.append(own)
-        warped.append(own * (np.array([size / width, size / height] * 2)))
+        warped.append(geometry.apply_boxes(record.boxes, (width, height)).astype(np.float64))
         label += [index[names[own_label]] for own_label in record.labels]
     boxes = _Boxes(
         np.array(image, np.int64),
@@ -217,21 +233,22 @@ def _counts(report: CheckReport, classes: Sequence[str]) -> Html:
     )
 
 
-def _shapes(boxes: _Boxes, overlap: Floats, classes: Sequence[str], priors: Priors) -> Html:
+def _shapes(boxes: _Boxes, overlap: Floats, classes: Sequence[str], network: Network) -> Html:
     if not len(overlap):
         return tag("p", "There is no box.", class_="empty")
     some = np.random.default_rng(0).permutation(len(overlap))[:POINTS]
     extent = boxes.warped[:, 2:] - boxes.warped[:, :2]
-    shapes = prior_shapes(priors.levels)
+    shapes = network.heads.prior_shapes()
+    assert shapes is not None  # as there are overlaps
     plots = [
         caption(
             charts.histogram(
                 sides(boxes.warped),
-                [level.min_size for level in priors.levels],
+                sorted({round(float(side), 1) for side in np.sqrt(shapes.prod(axis=1))}),
                 "side, px of the input",
                 [4, 8, 16, 32, 64, 128, 256, 512],
             ),
-            "Side of a square with the area of the box. The lines are the smallest priors of the levels.",
+            "Side of a square with the area of the box. The lines are those of the priors.",
         ),
         caption(
             charts.histogram(
@@ -249,11 +266,12 @@ def _shapes(boxes: _Boxes, overlap: Floats, classes: Sequence[str], priors: Prio
         ),
     ]
     sampled = f" {BOXES:,} of {boxes.total:,} boxes, sampled at random." if boxes.total > BOXES else ""
+    width, height = network.image_size
     intro = lead(
-        f"In pixels of the input of {priors.model}, {priors.image_size} {TIMES} {priors.image_size}, to which"
-        f" images are warped. Training matches every object to the prior that overlaps it most and to all"
-        f" priors that overlap it by {MATCHED:.2f}; an object without such priors is learned from one prior"
-        f" only.{sampled}"
+        f"In pixels of the input of {network.spec.name}, {width} {TIMES} {height}, to which"
+        f" images are brought by {network.geometry.name}. Training matches every object to the prior that"
+        f" overlaps it most and to all priors that overlap it by {MATCHED:.2f}; an object without such priors"
+        f" is learned from one prior only.{sampled}"
     )
     by_size = shares(bands(boxes.warped), overlap, len(band_names()))
     by_class = shares(boxes.label, overlap, len(classes))

@@ -1,4 +1,4 @@
-"""How well the priors of a model fit the boxes of a data set."""
+"""The boxes of a data set by size, and how many of each size or class a prior matches."""
 
 from __future__ import annotations
 
@@ -6,15 +6,11 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
-from fssd.boxes import iou
 from fssd.evaluation.pairing import Floats, Ints
-from fssd.heads.multibox.priors import Level, cell_shapes, make_priors
+from fssd.model.coverage import MATCHED
 
-MATCHED = 0.5  # the least overlap at which training matches a prior to an object (SSD 2.2)
 BANDS = (0.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, np.inf)  # px of the network's input, lower limit included
-CHUNK = 256  # boxes at a time, so that the overlaps with 24,564 priors take 25 MB
 
 
 class PriorCoverage(NamedTuple):
@@ -22,16 +18,6 @@ class PriorCoverage(NamedTuple):
 
     boxes: int
     matched: float
-
-
-def best_overlaps(boxes: Floats, levels: tuple[Level, ...]) -> Floats:
-    """(N, 4) xyxy pixels of the network's input -> (N,) largest IoU with any prior."""
-    priors = make_priors(levels)
-    parts = [
-        iou(torch.from_numpy(boxes[start : start + CHUNK]).float(), priors).max(dim=1).values.numpy()
-        for start in range(0, len(boxes), CHUNK)
-    ]
-    return np.concatenate([np.zeros(0), *parts])
 
 
 def band_names() -> list[str]:
@@ -58,8 +44,3 @@ def shares(groups: Ints, overlap: Floats, count: int) -> list[PriorCoverage]:
         PriorCoverage(int(total), float(hit / total) if total else float("nan"))
         for total, hit in zip(totals, hits, strict=True)
     ]
-
-
-def prior_shapes(levels: tuple[Level, ...]) -> Floats:
-    """(S, 2) width and height in pixels of the priors of one cell, level by level."""
-    return np.array([shape for level in levels for shape in cell_shapes(level)], np.float64)

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from fssd.errors import ConfigError
-from fssd.export.fold import fold
-from fssd.model.network import Network, Raw
+from fssd.heads.head import Raw
+from fssd.model.fold import fold
+from fssd.model.network import Network
 from fssd.runtimes.runner import NetworkRunner
 
 WARM_UP = 3  # passes before a graph is captured, which must not choose kernels or load libraries
@@ -24,8 +25,8 @@ WARM_UP = 3  # passes before a graph is captured, which must not choose kernels 
 class Folded(nn.Module):
     """A folded network that computes in `dtype` and reads bytes.
 
-    Input: (B, 3, S, S) uint8 RGB. Output: `Raw` in float32. The mean is subtracted in float32, because
-    bfloat16 would round it by up to half a grey level.
+    Input: (B, 3, H, W) uint8 RGB. Output: the head's predictions in float32. The mean is subtracted in
+    float32, because bfloat16 would round it by up to half a grey level.
     """
 
     mean: Tensor
@@ -41,8 +42,8 @@ class Folded(nn.Module):
 
     def forward(self, images: Tensor) -> Raw:
         x = (images.float() - self.mean) / self.std
-        offsets, logits = self.body(x.to(self.dtype).contiguous(memory_format=torch.channels_last))
-        return Raw(offsets.float(), logits.float())
+        predicted = self.body(x.to(self.dtype).contiguous(memory_format=torch.channels_last))
+        return tuple(part.float() for part in predicted)
 
 
 class CudaRunner(NetworkRunner):
@@ -52,7 +53,7 @@ class CudaRunner(NetworkRunner):
     """
 
     def __init__(self, network: Network, dtype: torch.dtype = torch.bfloat16) -> None:
-        device = network.priors.device
+        device = network.device
         if device.type != "cuda":
             raise ConfigError(
                 f"a CUDA graph needs a network on a GPU, not on {device}; load it with device='cuda'"
@@ -69,7 +70,7 @@ class CudaRunner(NetworkRunner):
         if batch not in self.graphs:
             if len(self.graphs) == 2:
                 del self.graphs[next(iter(self.graphs))]
-            self.graphs[batch] = capture(self.folded, images.to(self.network.priors.device))
+            self.graphs[batch] = capture(self.folded, images.to(self.network.device))
         return self.graphs[batch](images)
 
 
@@ -93,6 +94,6 @@ def capture(module: Callable[[Tensor], Raw], example: Tensor) -> Callable[[Tenso
     def replay(images: Tensor) -> Raw:
         inputs.copy_(images, non_blocking=True)
         graph.replay()
-        return Raw(outputs.offsets.clone(), outputs.logits.clone())
+        return tuple(output.clone() for output in outputs)
 
     return replay

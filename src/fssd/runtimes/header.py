@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fssd.boxes import VARIANCES
-from fssd.errors import CheckpointError
-from fssd.heads.multibox.priors import Level
+from fssd.data.geometry import Geometry, make_geometry
+from fssd.errors import CheckpointError, FssdError
+from fssd.heads.head import Decode, Thresholds
+from fssd.model.designs import head_class, read_size
 from fssd.model.network import Network
 
 KEY = "fssd"
@@ -18,26 +19,16 @@ FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Thresholds:
-    """The settings of `fssd.heads.multibox.decode.detect` that a graph with NMS inside is built for."""
-
-    score: float = 0.01
-    nms: float = 0.45
-    top_k: int = 400
-    keep: int = 200
-
-
-@dataclass(frozen=True)
 class Header:
     """The document, read.
 
-    image_size: side of the input, pixels. levels: the table that the priors follow from.
-    thresholds: None where the file ends in raw predictions. facts: the whole document.
+    geometry: how images become the input. decode: from raw predictions to detections; None where the file
+    does that itself, with `thresholds`. facts: the whole document.
     """
 
     classes: tuple[str, ...]
-    image_size: int
-    levels: tuple[Level, ...]
+    geometry: Geometry
+    decode: Decode | None
     thresholds: Thresholds | None
     facts: dict[str, Any]
 
@@ -56,15 +47,21 @@ def write_header(
         "kind": "export",
         "model": network.spec.name,
         "classes": list(classes),
-        "image_size": network.image_size,
+        "image_size": size_value(network.image_size),
+        "geometry": network.geometry.name,
         "mean": network.mean.flatten().tolist(),
         "std": network.std.flatten().tolist(),
-        "levels": [level._asdict() for level in network.levels],
-        "variances": list(VARIANCES),
+        "head": network.spec.options.get("head", "multibox"),
+        **network.heads.describe(),
         "nms": None if thresholds is None else asdict(thresholds),
         "precision": precision,
     }
     return json.dumps(document, sort_keys=True, ensure_ascii=False)
+
+
+def size_value(size: tuple[int, int]) -> int | list[int]:
+    """(width, height) as files and reports state it: one number for a square."""
+    return size[0] if size[0] == size[1] else list(size)
 
 
 def read_header(text: str | None, file: Path) -> Header:
@@ -79,8 +76,14 @@ def read_header(text: str | None, file: Path) -> Header:
             raise CheckpointError(
                 f"{file}: has format {document['format']!r}; this version of fssd reads {FORMAT}"
             )
-        levels = tuple(Level(**{**row, "ratios": tuple(row["ratios"])}) for row in document["levels"])
+        # Files of version 0.1 state neither head nor geometry.
+        geometry = make_geometry(document.get("geometry", "warp"), read_size(document["image_size"]))
         thresholds = None if document["nms"] is None else Thresholds(**document["nms"])
-        return Header(tuple(document["classes"]), int(document["image_size"]), levels, thresholds, document)
-    except (ValueError, KeyError, TypeError) as error:
+        decode = None
+        if thresholds is None:
+            decode = head_class(document.get("head", "multibox")).decoder(document)
+        return Header(tuple(document["classes"]), geometry, decode, thresholds, document)
+    except CheckpointError:
+        raise
+    except (ValueError, KeyError, TypeError, FssdError) as error:
         raise CheckpointError(f"{file}: its {KEY!r} metadata is damaged ({error!r}); export again") from error

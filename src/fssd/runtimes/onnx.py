@@ -2,42 +2,131 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
+from torch import Tensor
 
 from fssd.errors import CheckpointError, ConfigError
+from fssd.runtimes.calibration import rows
 from fssd.runtimes.cores import usable_cores
-from fssd.runtimes.header import KEY, Header, read_header
+from fssd.runtimes.header import KEY, read_header
+from fssd.runtimes.onnx_graph import append_tail
+from fssd.runtimes.operations import onnx_multiply_adds
 from fssd.runtimes.packages import require
-from fssd.runtimes.runner import Images, Session
+from fssd.runtimes.runtime import Runtime
+from fssd.runtimes.session import Images, Opened
+
+if TYPE_CHECKING:
+    import onnx
 
 PROVIDERS = {"auto": "CPUExecutionProvider", "cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
-def open_onnx(file: Path, device: str, threads: int | None) -> tuple[Session, Header]:
-    """A session and the header of a file. Raises CheckpointError, ConfigError; see `open_file`."""
-    runtime = require("onnxruntime", "export")
-    provider = PROVIDERS.get(device)
-    if provider not in runtime.get_available_providers():
-        raise ConfigError(f"device {device!r} cannot be used by this onnxruntime; choose cpu or auto")
-    if not file.is_file():
-        raise CheckpointError(f"{file}: there is no such model file; check the path")
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = threads or usable_cores()
-    # Threads that spin while they wait gain 2 to 8 % alone and take as much from all else, as in a server.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3  # errors alone; they are raised as well
-    try:
-        session = runtime.InferenceSession(file, options, providers=[provider])
-    except Exception as error:  # its exceptions share no other base
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{file}: is damaged or not an ONNX file ({reason})") from error
-    header = read_header(session.get_modelmeta().custom_metadata_map.get(KEY), file)
+class OnnxRuntime(Runtime):
+    """Sessions of ONNX Runtime are slower side by side than one after the other."""
 
-    def run(images: Images) -> list[npt.NDArray[Any]]:
-        outputs: list[npt.NDArray[Any]] = session.run(None, {"images": images})
-        return outputs
+    name = "onnx"
+    suffix = ".onnx"
 
-    return run, header
+    def open(self, file: Path, device: str, threads: int | None) -> Opened:
+        """See `Runtime`."""
+        runtime = require("onnxruntime", "export")
+        provider = PROVIDERS.get(device)
+        if provider not in runtime.get_available_providers():
+            raise ConfigError(f"device {device!r} cannot be used by this onnxruntime; choose cpu or auto")
+        if not file.is_file():
+            raise CheckpointError(f"{file}: there is no such model file; check the path")
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = threads or usable_cores()
+        # Threads that spin while they wait gain 2 to 8 % alone and take as much from all else, as in a
+        # server.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3  # errors alone; they are raised as well
+        try:
+            session = runtime.InferenceSession(file, options, providers=[provider])
+        except Exception as error:  # its exceptions share no other base
+            reason = str(error).splitlines()[0]
+            raise CheckpointError(f"{file}: is damaged or not an ONNX file ({reason})") from error
+        header = read_header(session.get_modelmeta().custom_metadata_map.get(KEY), file)
+
+        def run(images: Images) -> list[npt.NDArray[Any]]:
+            outputs: list[npt.NDArray[Any]] = session.run(None, {"images": images})
+            return outputs
+
+        return Opened(run, header)
+
+    def write(
+        self,
+        graph: onnx.ModelProto,
+        tail: onnx.ModelProto | None,
+        header: str,
+        out: Path,
+        calibration: Tensor | None = None,
+    ) -> None:
+        """See `Runtime`."""
+        tools = require("onnx", "export")
+        if calibration is not None:
+            with tempfile.TemporaryDirectory() as folder:
+                graph = quantise_onnx(graph, calibration, Path(folder))
+        model = append_tail(graph, tail)
+        del model.metadata_props[:]
+        tools.helper.set_model_props(model, {KEY: header})
+        tools.save(model, out)
+
+    def multiply_adds(self, file: Path) -> int | None:
+        """See `Runtime`."""
+        return onnx_multiply_adds(require("onnx", "export").load(file))
+
+
+class _Reader:
+    """Images one by one, as onnxruntime asks for them."""
+
+    def __init__(self, images: Tensor) -> None:
+        self.rows = rows(images)
+
+    def get_next(self) -> dict[str, Any] | None:
+        row = next(self.rows, None)
+        return None if row is None else {"images": row}
+
+
+def quantise_onnx(model: onnx.ModelProto, images: Tensor, folder: Path) -> onnx.ModelProto:
+    """The graph with its convolutions and sums in eight bits, weights by channel.
+
+    images: (N, 3, S, S) uint8 RGB. folder: a place for temporary files. The convolutions that predict stay as
+    they are: their outputs are the answer, and rounding them costs more than it saves. Only inputs are
+    rounded: an output would be before its activation cuts it, over a range far wider than what is left.
+    Raises ConfigError if onnxruntime is missing.
+    """
+    tools = require("onnxruntime.quantization", "export")
+    out = folder / "quantised.onnx"
+    tools.quantize_static(
+        model,
+        out,
+        _Reader(images),
+        quant_format=tools.QuantFormat.QDQ,
+        op_types_to_quantize=["Conv", "Add"],
+        nodes_to_exclude=_predictors(model),
+        per_channel=True,
+        activation_type=tools.QuantType.QUInt8,
+        weight_type=tools.QuantType.QInt8,
+        extra_options={"OpTypesToExcludeOutputQuantization": ["Conv", "Add"]},
+    )
+    quantised: onnx.ModelProto = require("onnx", "export").load(out)
+    return quantised
+
+
+def _predictors(model: onnx.ModelProto) -> list[str]:
+    """Names of the convolutions that only moves of numbers lie between and the outputs."""
+    makers = {output: node for node in model.graph.node for output in node.output}
+    names: list[str] = []
+    waiting = [makers[output.name] for output in model.graph.output]
+    while waiting:
+        node = waiting.pop()
+        if node.op_type == "Conv":
+            names.append(node.name)
+        elif node.op_type in ("Concat", "Reshape", "Transpose", "Split"):
+            waiting += [makers[name] for name in node.input if name in makers]
+    return names

@@ -38,6 +38,6 @@ def make_app(service: Service) -> Guard:
     app.state.service = service
     app.include_router(routes.router)
     app.include_router(pages.router)
-    add_handlers(app, service.metrics.errors.add)
+    add_handlers(app, service.metrics.refuse)
     paths = {str(getattr(route, "path", "")) for route in (*app.routes, *routes.router.routes)}
     return Guard(app, service.metrics, frozenset(paths))

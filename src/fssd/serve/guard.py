@@ -64,8 +64,8 @@ class Guard:
             await self.app(scope, body.receive, answer)
         finally:
             route = scope["path"] if scope["path"] in self.routes else "other"
-            self.metrics.requests.add(route, str(status))
-            self.metrics.request_seconds.observe(time.perf_counter() - start, route)
+            self.metrics.requests.labels(route, str(status)).inc()
+            self.metrics.request_seconds.labels(route).observe(time.perf_counter() - start)
 
 
 class _Body:

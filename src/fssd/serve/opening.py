@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from fssd.errors import ConfigError
+from fssd.errors import ConfigError, nearest
 from fssd.inference.detector import Detector
-from fssd.runtimes.runner import EXPORTED
+from fssd.runtimes.table import RUNTIMES, runtime_of
 from fssd.zoo.models import find_model
 
-Runtime = Literal["torch", "onnx", "openvino"]
-SUFFIXES: dict[str, Literal["onnx", "openvino"]] = {".onnx": "onnx", ".xml": "openvino"}
-SIDE_BY_SIDE: dict[Runtime, int] = {"torch": 2, "onnx": 1, "openvino": 2}
-"""Concurrent batches per core that gave the best throughput.
-
-With two, one batch uses the cores while the other runs code on one thread. Two sessions of ONNX Runtime,
-however, are slower side by side than one after the other.
-"""
+TORCH = "torch"
+TORCH_SIDE_BY_SIDE = 2  # see `Runtime.side_by_side`; one uses the cores while the other runs one thread
 
 
 class Concurrency(NamedTuple):
@@ -27,19 +21,25 @@ class Concurrency(NamedTuple):
     threads: int
 
 
-def runtime_of(model: Path, wanted: Runtime | Literal["auto"]) -> Runtime:
-    """The runtime for a model. Raises ConfigError if an exported file is to run in another runtime."""
-    own = SUFFIXES.get(find_model(model).suffix)
+def serving_runtime(model: Path, wanted: str) -> str:
+    """The name of the runtime for a model. wanted: that, or "auto".
+
+    Raises ConfigError for an unknown runtime, or if an exported file is to run in another one.
+    """
+    known = ("auto", TORCH, *RUNTIMES)
+    if wanted not in known:
+        raise ConfigError(f"there is no runtime {wanted!r}{nearest(wanted, known)}")
+    own = runtime_of(find_model(model))
     if own is None:
-        return "torch" if wanted == "auto" else wanted
-    if wanted not in ("auto", own):
-        raise ConfigError(f"{model}: is for {own} and cannot run in {wanted}; leave out --runtime")
-    return own
+        return TORCH if wanted == "auto" else wanted
+    if wanted not in ("auto", own.name):
+        raise ConfigError(f"{model}: is for {own.name} and cannot run in {wanted}; leave out --runtime")
+    return own.name
 
 
-def share_cores(runtime: Runtime, workers: int | None, threads: int | None, cores: int) -> Concurrency:
+def share_cores(runtime: str, workers: int | None, threads: int | None, cores: int) -> Concurrency:
     """Fill in what is None: the runtime's best number of batches, and an equal share of the cores."""
-    batches = SIDE_BY_SIDE[runtime]
+    batches = TORCH_SIDE_BY_SIDE if runtime == TORCH else RUNTIMES[runtime].side_by_side
     workers = batches if workers is None else workers
     return Concurrency(
         workers, max(1, min(cores, batches * cores // workers)) if threads is None else threads
@@ -47,7 +47,7 @@ def share_cores(runtime: Runtime, workers: int | None, threads: int | None, core
 
 
 def load_detectors(
-    model: Path, runtime: Runtime, share: Concurrency, *, folder: Path, device: str = "auto"
+    model: Path, runtime: str, share: Concurrency, *, folder: Path, device: str = "auto"
 ) -> list[Detector]:
     """A detector for each worker.
 
@@ -58,18 +58,17 @@ def load_detectors(
     import torch
 
     # With another runtime torch only moves bytes; more threads would spin and slow down that runtime.
-    torch.set_num_threads(share.threads if runtime == "torch" else 1)
-    if runtime == "torch":
+    torch.set_num_threads(share.threads if runtime == TORCH else 1)
+    if runtime == TORCH:
         return [Detector.load(model, device=device)] * share.workers
-    if find_model(model).suffix not in EXPORTED:
+    if runtime_of(find_model(model)) is None:
         model = _export(model, runtime, folder)
     return [Detector.load(model, device=device, threads=share.threads) for _ in range(share.workers)]
 
 
-def _export(model: Path, runtime: Literal["onnx", "openvino"], folder: Path) -> Path:
-    from fssd.export.write import SUFFIXES as ENDINGS
+def _export(model: Path, runtime: str, folder: Path) -> Path:
     from fssd.export.write import export_model
 
-    file = folder / f"model{ENDINGS[runtime]}"
+    file = folder / f"model{RUNTIMES[runtime].suffix}"
     export_model(Detector.load(model, device="cpu"), file, runtime)
     return file

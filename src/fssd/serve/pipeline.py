@@ -20,9 +20,9 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
-from fssd.inference.detections import Detections
+from fssd.inference.detections import Detections, draw_detections
 from fssd.inference.detector import Detector
-from fssd.inference.draw import draw_detections, encode_png
+from fssd.inference.draw import encode_png
 from fssd.runtimes.cores import usable_cores
 from fssd.serve.batching import Batcher, Predict, batch_sizes
 from fssd.serve.limits import Limits
@@ -93,10 +93,10 @@ class Pipeline:
 
     def warm_up(self) -> None:
         """Compute one batch of every possible size, because some runtimes compile the network for each."""
-        side = self.detector.image_size
+        width, height = self.detector.image_size
         for detector in dict.fromkeys(self._detectors):
             for size in batch_sizes(self.batch):
-                detector.runner.predict(torch.zeros(size, 3, side, side, dtype=torch.uint8))
+                detector.runner.predict(torch.zeros(size, 3, height, width, dtype=torch.uint8))
 
     async def run(self, work: Callable[P, T], *values: P.args, **named: P.kwargs) -> T:
         """Run something in one of the threads for images."""

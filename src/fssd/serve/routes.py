@@ -160,7 +160,7 @@ async def _detect_body(
     start = time.perf_counter()
     png = await service.pipeline.draw(uploads[0].data, result)
     seconds = time.perf_counter() - start
-    service.metrics.stage_seconds.observe(seconds, "draw")
+    service.metrics.stage_seconds.labels("draw").observe(seconds)
     return replace(result, seconds={**result.seconds, "draw": seconds}), png
 
 
@@ -181,7 +181,7 @@ async def _entry(service: Service, upload: Upload, options: DetectOptions) -> di
     try:
         result = await _detect_upload(service, upload, options)
     except RequestError as refusal:
-        service.metrics.errors.add(refusal.code)
+        service.metrics.refuse(refusal.code)
         return {"file": upload.name, **refusal.body()}
     seconds = {**result.seconds, "total": sum(result.seconds.values())}
     return {

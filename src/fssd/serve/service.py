@@ -8,12 +8,13 @@ from typing import Any
 
 from fssd import __version__
 from fssd.errors import ConfigError
+from fssd.heads.head import Thresholds
 from fssd.inference.detector import Detector
 from fssd.inference.draw import class_colour
-from fssd.runtimes.header import Thresholds
+from fssd.runtimes.header import size_value
 from fssd.runtimes.runner import FileRunner
 from fssd.serve.limits import Gate, Limits
-from fssd.serve.metrics import Gauge, Metrics
+from fssd.serve.metrics import Metrics
 from fssd.serve.pipeline import DetectOptions, Pipeline, Result
 from fssd.serve.refusals import RequestError
 from fssd.zoo.models import PHOTOS
@@ -56,11 +57,10 @@ class Service:
         if settings.score < self.least_score:
             raise ConfigError(f"this file has NMS inside, for scores above {self.least_score}; raise --score")
         self.most = settings.most if inside is None else min(settings.most, inside.keep)
-        self.metrics.gauges += [
-            Gauge("fssd_queue_images", "Images taken on and not yet answered.", lambda: self.gate.images),
-            Gauge("fssd_queue_limit", "Images taken on at most.", lambda: self.limits.queue),
-            Gauge("fssd_body_bytes", "Bytes of bodies held in memory.", lambda: self.gate.bytes),
-        ]
+        gauge = self.metrics.gauge
+        gauge("fssd_queue_images", "Images taken on and not yet answered.", lambda: self.gate.images)
+        gauge("fssd_queue_limit", "Images taken on at most.", lambda: self.limits.queue)
+        gauge("fssd_body_bytes", "Bytes of bodies held in memory.", lambda: self.gate.bytes)
 
     def options(self, score: float | None, most: int | None) -> DetectOptions:
         """The options of a request, None replaced by the default. Raises RequestError if out of range."""
@@ -76,12 +76,12 @@ class Service:
 
     def count(self, result: Result) -> None:
         """Count a result in the metrics."""
-        self.metrics.images.add()
+        self.metrics.images.inc()
         self.metrics.batch_images.observe(result.batch)
         for stage, seconds in result.seconds.items():
-            self.metrics.stage_seconds.observe(seconds, stage)
+            self.metrics.stage_seconds.labels(stage).observe(seconds)
         for name in result.found.names:
-            self.metrics.objects.add(name)
+            self.metrics.objects.labels(name).inc()
 
     def describe(self) -> dict[str, Any]:
         """The answer of `/model`: the model and its limits, nothing about the machine or the file's path."""
@@ -90,7 +90,7 @@ class Service:
             "model": str(facts.get("model", "fssd")),
             "runtime": self.settings.runtime,
             "precision": str(facts.get("precision", "fp32")),
-            "image_size": self.detector.image_size,
+            "image_size": size_value(self.detector.image_size),
             "classes": [
                 {"name": name, "colour": "#{:02x}{:02x}{:02x}".format(*class_colour(index))}
                 for index, name in enumerate(self.detector.classes)

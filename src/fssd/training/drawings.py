@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
+from fssd.data.geometry import Letterbox
 from fssd.data.loader import Views
 from fssd.data.sample import Image, Sample
 from fssd.inference.draw import class_colour, draw_boxes, write_jpeg
@@ -37,7 +38,7 @@ COLUMNS, ROWS = 6, 4
 CELL, EDGE = 240, 3  # pixels: the side of an image in the mosaic, the black line on its right and below it
 WIDTH, HEIGHT = 900, 450  # pixels of a plot
 
-LOSSES = {"loss": "whole", "loss_conf": "confidence", "loss_loc": "localisation"}
+TOTAL, TERM = "loss", "loss_"  # how the log names the loss, and its terms
 
 
 def draw_batches(folder: Path, views: Views) -> None:
@@ -77,11 +78,13 @@ def _spared(file: Path) -> Iterator[None]:
 
 def _cell(sample: Sample, classes: Sequence[str]) -> Image:
     """An image of the network's size with its boxes, (CELL, CELL, 3)."""
-    scale = CELL / sample.image.shape[0]
-    image = np.asarray(cv2.resize(sample.image, (CELL, CELL), interpolation=cv2.INTER_AREA), np.uint8)
+    geometry = Letterbox((CELL, CELL))
+    size = sample.image.shape[1], sample.image.shape[0]
+    image = geometry.apply(sample.image, cv2.INTER_AREA)
+    boxes = geometry.apply_boxes(sample.boxes, size)
     names = [classes[label] for label in sample.labels]
     colours = [class_colour(int(label)) for label in sample.labels]
-    drawn = draw_boxes(image, sample.boxes * np.float32(scale), names, colours)
+    drawn = draw_boxes(image, boxes, names, colours)
     drawn[-EDGE:], drawn[:, -EDGE:] = 0, 0
     return drawn
 
@@ -97,8 +100,11 @@ def _mosaic(cells: Sequence[Image]) -> Image:
 def _loss_plot(steps: Sequence[dict[str, Any]]) -> Axes:
     axes = new_axes(WIDTH, HEIGHT)
     iterations = [line["iteration"] for line in steps]
-    for place, (name, title) in enumerate(LOSSES.items()):
-        axes.plot(iterations, [line[name] for line in steps], color=colour(place), linewidth=1.6, label=title)
+    terms = sorted(name for name in steps[-1] if name.startswith(TERM))
+    for index, name in enumerate((TOTAL, *terms)):
+        title = "whole" if name == TOTAL else name.removeprefix(TERM)
+        values = [line.get(name, float("nan")) for line in steps]
+        axes.plot(iterations, values, color=colour(index), linewidth=1.6, label=title)
     # The first updates can be many times as high as all that follows, which is what one wants to see.
     settled = [line["loss"] for line in steps[len(steps) // 10 :]]
     axes.set_ylim(0, 1.1 * max(settled))

@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from rich.console import Console
 from torch import Tensor
 
 from fssd.atomic import atomic_write
 from fssd.errors import DataError
-from fssd.heads.multibox.loss import Losses
 
 LOG_FILE = "log.jsonl"
 
@@ -78,24 +77,21 @@ class RunLog:
 
 
 class Means:
-    """Running means of the losses between two log lines."""
+    """Running means of a loss and its terms between two log lines."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
         self.count = 0
 
-    def add(self, losses: Losses) -> None:
-        values = {
-            "loss": losses.total,
-            "loss_loc": losses.localisation,
-            "loss_conf": losses.confidence,
-            "positives": losses.positives.float(),
-        }
-        for key, value in values.items():
-            self.sums[key] = self.sums.get(key, torch.zeros_like(value)) + value.detach()
+    def add(self, terms: Mapping[str, Tensor]) -> None:
+        """Add the scalars of a batch, which stay on their device."""
+        for key, term in terms.items():
+            value = term.detach().float()
+            self.sums[key] = self.sums[key] + value if key in self.sums else value
         self.count += 1
 
     def take(self) -> dict[str, float]:
+        """The means since the last call, as numbers; waits for the device."""
         means = {key: float(value) / self.count for key, value in self.sums.items()}
         self.sums, self.count = {}, 0
         return means

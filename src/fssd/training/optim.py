@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 import torch
 from torch import nn
@@ -21,15 +20,18 @@ def make_optimizer(
     bias_lr: float = 2.0,
     new_layers_lr: float = 1.0,
     backbone_lr: float = 1.0,
+    fused: bool = False,
 ) -> torch.optim.SGD:
     """SGD over groups that each have an `lr_scale` and a decay; `set_lr` sets the rates.
 
     Weights decay; biases learn `bias_lr` times as fast without decay; scales and shifts of
-    normalisation do not decay. The layers an SSD lacks learn `new_layers_lr` times as fast: fusion,
-    pyramid, heads and, at 300 px, conv7_2 (the released from-SSD training). The backbone learns
-    `backbone_lr` times as fast.
+    normalisation do not decay. The heads, and what the neck calls fresh (see `Neck.fresh`), learn
+    `new_layers_lr` times as fast, the backbone `backbone_lr` times. fused: one kernel for all parameters, on
+    a GPU.
     """
-    faster = {id(p): new_layers_lr for module in new_modules(network) for p in module.parameters()}
+    faster = {
+        id(p): new_layers_lr for module in (network.heads, *network.neck.fresh()) for p in module.parameters()
+    }
     faster |= {id(p): backbone_lr for p in network.backbone.parameters()}
     undecayed = {
         id(p) for m in network.modules() if isinstance(m, NORMS) for p in m.parameters(recurse=False)
@@ -44,19 +46,7 @@ def make_optimizer(
         {"params": parameters, "lr_scale": scale, "weight_decay": decay}
         for (scale, decay), parameters in sorted(groups.items(), key=lambda item: item[0])
     ]
-    return torch.optim.SGD(rows, lr=0.0, momentum=momentum)
-
-
-def new_modules(network: Network) -> Iterable[nn.Module]:
-    """The modules that count as new when training starts from an SSD."""
-    yield network.heads
-    for name in ("fusion", "pyramid"):
-        module = getattr(network.neck, name, None)
-        if isinstance(module, nn.Module):
-            yield module
-    extras = getattr(network.neck, "extras", None)
-    if isinstance(extras, nn.ModuleDict) and network.image_size == 300 and "conv7_2" in extras:
-        yield extras["conv7_2"]
+    return torch.optim.SGD(rows, lr=0.0, momentum=momentum, fused=fused)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

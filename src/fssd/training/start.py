@@ -2,23 +2,76 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 
+from fssd.backbones import BACKBONES
 from fssd.config import TrainConfig
+from fssd.data.input_boxes import input_boxes
+from fssd.data.sample import DataSet
 from fssd.errors import ConfigError
 from fssd.model.build import build_model
+from fssd.model.coverage import coverage_advice
+from fssd.model.designs import backbone_class, find_design
 from fssd.model.network import Network
 from fssd.weights.pretrained import load_backbone, load_ssd
 from fssd.weights.transfer import load_detector
 
+FIT = "fit"
 
-def fresh_network(config: TrainConfig, num_classes: int, backbone: torch.nn.Module | None) -> Network:
-    """New weights from the seed, without touching the caller's random state."""
-    options = dict(config.options)
-    if "backbone" in options:
-        raise ConfigError("a backbone is a module, which no setting can name; use fssd.train(backbone=...)")
+
+def network_options(config: TrainConfig) -> dict[str, Any]:
+    """The options of `build_model` that a configuration asks for; its own fields go before `options`."""
+    own = {key: getattr(config, key) for key in ("geometry", "priors", "backbone", "neck")}
+    given = {key: value for key, value in own.items() if value is not None}
+    if config.size:
+        given["size"] = list(config.size) if len(config.size) > 1 else config.size[0]
+    return {**config.options, **given}
+
+
+def recipe_of(config: TrainConfig) -> Mapping[str, Any]:
+    """The recipe of the model's backbone, for settings that are not given. Raises ConfigError."""
+    design = find_design(config.model, network_options(config))
+    recipe = backbone_class(design.backbone).recipe
+    # A backbone without a recipe trains by that of its kind.
+    return recipe or backbone_class("lite" if design.light else "vgg16").recipe
+
+
+def fresh_network(
+    config: TrainConfig,
+    dataset: DataSet,
+    backbone: torch.nn.Module | None,
+    saved_options: Mapping[str, Any] | None = None,
+    quiet: bool = False,
+) -> Network:
+    """New weights from the seed, without touching the caller's random state.
+
+    dataset: its classes are predicted, and its boxes are what priors are fitted to. saved_options: those of
+    the run that is resumed, with the priors that were fitted then. quiet: print no advice on boxes and
+    priors.
+    """
+    options = dict(network_options(config) if saved_options is None else saved_options)
     if backbone is not None:
         options["backbone"] = backbone
+    fits = options.get("priors") == FIT
+    if fits:
+        del options["priors"]
+    network = _build(config, len(dataset.classes), options)
+    if saved_options is not None:
+        return network
+    boxes = input_boxes(dataset, network.geometry)
+    if fits:
+        options |= network.heads.fitted(boxes)
+        network = _build(config, len(dataset.classes), options)
+    for line in () if quiet else coverage_advice(network, boxes, fitted=fits):
+        print(f"note: {line}", file=sys.stderr)
+    return network
+
+
+def _build(config: TrainConfig, num_classes: int, options: dict[str, Any]) -> Network:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.seed)
         try:
@@ -51,6 +104,13 @@ def start_weights(network: Network, classes: tuple[str, ...], config: TrainConfi
         assert config.weights is not None
         load_ssd(network, config.weights)
         return
-    if network.spec.own_backbone and config.weights is None:
-        return  # the user's module came with the weights it is to start from
+    if config.weights is None and _brings_weights(network, config):
+        return
     load_backbone(network, config.weights)
+
+
+def _brings_weights(network: Network, config: TrainConfig) -> bool:
+    """Whether the backbone is the user's own, a module or a class, and came with what it is to start from."""
+    return network.spec.own_backbone or (
+        find_design(config.model, network.spec.options).backbone not in BACKBONES
+    )

@@ -81,6 +81,6 @@ def take_classes(network: Network, places: Sequence[int]) -> dict[str, Tensor]:
     tensors = dict(network.state_dict())
     for name in network.heads.class_layers():
         for key in (f"heads.{name}.weight", f"heads.{name}.bias"):
-            by_prior = tensors[key].unflatten(0, (-1, network.heads.classes))  # (A, C + 1, ...)
+            by_prior = tensors[key].unflatten(0, (-1, network.spec.num_classes + 1))  # (A, C + 1, ...)
             tensors[key] = by_prior[:, rows.to(by_prior.device)].flatten(0, 1)
     return tensors

@@ -231,7 +231,7 @@ FAULTS = {
     "no xmax": (xml(obj().replace("xmax", "xmox")), "object 1 (dog)", "<xmax> is ''"),
     "nan": (xml(obj(box=("nan", 1, 5, 6))), "object 1 (dog)", "not a finite number"),
     "infinite": (xml(obj(box=(1, 1, "1e999", 6))), "object 1 (dog)", "not a finite number"),
-    "huge": (xml(obj(box=(1, 1, "1e300", 6))), "object 1 (dog)", "no usable number"),
+    "huge": (xml(obj(box=(1, 1, "1e300", 6))), "object 1 (dog)", "not finite or too large"),
     "xmax = xmin": (xml(obj(), obj(box=(5, 1, 5, 6))), "object 2 (dog)", "xmax <= xmin"),
     "ymax < ymin": (xml(obj(box=(5, 7, 8, 6))), "object 1 (dog)", "ymax <= ymin"),
     "right of it": (xml(obj(box=(100, 1, 120, 6))), "object 1 (dog)", "outside the image of 100 x 80"),

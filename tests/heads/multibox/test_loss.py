@@ -3,14 +3,43 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import pytest
 import torch
 from plain import plain_iou
 from torch import Tensor
 
-from fssd.heads.multibox.loss import Losses, Target, mine_negatives, multibox_loss
-from fssd.model.network import Raw
+from fssd.heads.multibox.loss import mine_negatives, multibox_loss
+from fssd.heads.multibox.raw import Raw
+from fssd.heads.multibox.targets import MultiboxTargets
+
+
+class Target(NamedTuple):
+    """The objects of an image: (G, 4) xyxy pixels, (G,) labels."""
+
+    boxes: Tensor
+    labels: Tensor
+
+
+class Losses(NamedTuple):
+    total: Tensor
+    localisation: Tensor
+    confidence: Tensor
+    positives: Tensor
+
+
+def losses_of(
+    raw: Raw, priors: Tensor, targets: list[Target], threshold: float = 0.5, **settings: float
+) -> Losses:
+    """The loss of targets as the loader makes them."""
+    side = 128  # pixels; a power of two, so that shares of it round as pixels do
+    make = MultiboxTargets(priors.numpy(), (priors / side).numpy(), (side, side), threshold)
+    made = [make(target.boxes.numpy(), target.labels.numpy()) for target in targets]
+    stacked = {key: torch.stack([one[key] for one in made]) for key in made[0]}
+    terms = multibox_loss(raw, stacked, **settings)
+    return Losses(*(terms[name] for name in ("loss", "loss_loc", "loss_conf", "positives")))
+
 
 # --- Caffe's loss, one number after the other ---------------------------------------------------------------
 
@@ -64,9 +93,9 @@ def plain_loss(
     threshold: float = 0.5,
     negatives: int = 3,
 ) -> tuple[float, float, int]:
-    """(localisation, confidence, positives); an image without a match counts as one positive."""
+    """(localisation, confidence, positives); the divisor is that of Caffe wherever an object is matched."""
     localisation = confidence = 0.0
-    positives = divisor = 0
+    positives = 0
     for image, (boxes, labels) in enumerate(targets):
         owner = plain_match(boxes, priors, threshold)
         matched = [p for p in range(len(priors)) if owner[p] >= 0]
@@ -80,7 +109,7 @@ def plain_loss(
             cross_entropy(logits[image][p], 0) for p in free[: negatives * max(1, len(matched))]
         )
         positives += len(matched)
-        divisor += max(1, len(matched))
+    divisor = positives or len(targets)
     return localisation * weight / divisor, confidence / divisor, positives
 
 
@@ -123,7 +152,7 @@ def plain_case(case: tuple[Raw, Tensor, list[Target]]) -> tuple[list, list, list
 @pytest.mark.parametrize("seed", range(45))
 def test_equals_plain_loop(seed: int) -> None:
     case = random_case(seed)
-    losses = multibox_loss(*case)
+    losses = losses_of(*case)
     localisation, confidence, positives = plain_loss(*plain_case(case))
     assert losses.localisation.item() == pytest.approx(localisation, rel=1e-4, abs=1e-5)
     assert losses.confidence.item() == pytest.approx(confidence, rel=1e-4)
@@ -134,7 +163,7 @@ def test_equals_plain_loop(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(6))
 def test_other_settings_equal_plain_loop(seed: int) -> None:
     case = random_case(seed)
-    losses = multibox_loss(*case, threshold=0.35, negatives=2, localisation_weight=2.5)
+    losses = losses_of(*case, threshold=0.35, negatives=2, localisation_weight=2.5)
     localisation, confidence, positives = plain_loss(*plain_case(case), 2.5, 0.35, 2)
     assert losses.localisation.item() == pytest.approx(localisation, rel=1e-4, abs=1e-5)
     assert losses.confidence.item() == pytest.approx(confidence, rel=1e-4)
@@ -157,7 +186,7 @@ def total_of(case: tuple[list, list, list, list]) -> float:
 def test_gradient_equals_differences_of_plain_loop(seed: int) -> None:
     raw, priors, targets = random_case(seed)
     raw = Raw(raw.offsets.requires_grad_(), raw.logits.requires_grad_())
-    multibox_loss(raw, priors, targets).total.backward()
+    losses_of(raw, priors, targets).total.backward()
     case = plain_case((raw, priors, targets))
     generator = torch.Generator().manual_seed(seed)
     step, moved = 1e-5, 0
@@ -200,7 +229,7 @@ def test_by_hand() -> None:
     # p(background): the object's prior 0.2 -> -ln 0.8. Of the four others the three with least: .3 .4 .5.
     logits = logits_of([0.2, 0.9, 0.4, 0.5, 0.3])
     target = Target(torch.tensor([[1.0, 0, 11, 10]]), LABELS)
-    losses = multibox_loss(Raw(offsets, logits), PRIORS, [target])
+    losses = losses_of(Raw(offsets, logits), PRIORS, [target])
     confidence = -math.log(0.8) - math.log(0.4) - math.log(0.5) - math.log(0.3)
     assert losses.localisation.item() == pytest.approx(1.625, abs=1e-5)
     assert losses.confidence.item() == pytest.approx(confidence, abs=1e-5)
@@ -208,17 +237,29 @@ def test_by_hand() -> None:
     assert losses.positives.item() == 1
 
 
-def test_image_without_objects_counts_as_one_positive() -> None:
+def test_a_view_without_objects_adds_its_negatives_and_nothing_to_the_divisor() -> None:
     offsets = torch.zeros(2, 5, 4)
     logits = torch.cat((logits_of([0.2, 0.9, 0.4, 0.5, 0.3]), logits_of([0.6, 0.1, 0.8, 0.7, 0.9])))
     targets = [Target(PRIORS[:1], LABELS), Target(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))]
-    losses = multibox_loss(Raw(offsets, logits), PRIORS, targets)
-    # One positive and three negatives, then the three hardest of the empty image: .1 .6 .7; divided by 1 + 1.
+    losses = losses_of(Raw(offsets, logits), PRIORS, targets)
+    # One positive and three negatives, then the three hardest of the empty image: .1 .6 .7; divided by 1.
     first = -math.log(0.8 * 0.4 * 0.5 * 0.3)
     second = -math.log(0.1 * 0.6 * 0.7)
-    assert losses.confidence.item() == pytest.approx((first + second) / 2, abs=1e-5)
+    assert losses.confidence.item() == pytest.approx(first + second, abs=1e-5)
     assert losses.localisation.item() == 0
     assert losses.positives.item() == 1
+
+
+def test_images_with_objects_have_the_released_localisation_beside_an_empty_view() -> None:
+    # 13 positives, each off by 2 in one coordinate: 1.5 on average, however many views are empty.
+    priors = torch.tensor([[20.0 * i, 0, 20.0 * i + 10, 10] for i in range(13)])
+    offsets = torch.zeros(2, 13, 4)
+    offsets[0, :, 1] = 2.0
+    full = Target(priors, torch.zeros(13, dtype=torch.int64))
+    empty = Target(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
+    losses = losses_of(Raw(offsets, torch.zeros(2, 13, 2)), priors, [full, empty])
+    assert losses.localisation.item() == pytest.approx(1.5, abs=1e-6)
+    assert losses.positives.item() == 13
 
 
 def test_mining_is_per_image() -> None:
@@ -226,7 +267,7 @@ def test_mining_is_per_image() -> None:
     # negatives, however much easier they are than those left over elsewhere.
     logits = torch.cat((logits_of([0.5, 0.5, 0.9, 0.9, 0.9]), logits_of([0.5, 0.1, 0.2, 0.3, 0.4])))
     targets = [Target(PRIORS[:2], torch.tensor([0, 0])), Target(PRIORS[:1], LABELS)]
-    losses = multibox_loss(Raw(torch.zeros(2, 5, 4), logits), PRIORS, targets)
+    losses = losses_of(Raw(torch.zeros(2, 5, 4), logits), PRIORS, targets)
     wanted = -math.log(0.5 * 0.5 * 0.9**3) - math.log(0.5 * 0.1 * 0.2 * 0.3)
     assert losses.confidence.item() == pytest.approx(wanted / 3, abs=1e-5)
 
@@ -236,8 +277,8 @@ def test_labels_are_shifted_by_the_background() -> None:
     logits[0, :, 0] = 50.0  # background everywhere
     logits[0, 0] = torch.tensor([0.0, 0, 0, 50])  # and class 2, logit 3, at prior 0
     offsets = torch.zeros(1, 5, 4)
-    right = multibox_loss(Raw(offsets, logits), PRIORS, [Target(PRIORS[:1], torch.tensor([2]))])
-    wrong = multibox_loss(Raw(offsets, logits), PRIORS, [Target(PRIORS[:1], torch.tensor([1]))])
+    right = losses_of(Raw(offsets, logits), PRIORS, [Target(PRIORS[:1], torch.tensor([2]))])
+    wrong = losses_of(Raw(offsets, logits), PRIORS, [Target(PRIORS[:1], torch.tensor([1]))])
     assert right.total.item() == pytest.approx(0, abs=1e-6)
     assert wrong.total.item() == pytest.approx(50, abs=1e-4)
 
@@ -265,7 +306,7 @@ def test_batch_of_background_alone_still_teaches() -> None:
     raw = Raw(
         torch.randn(2, len(priors), 4, requires_grad=True), torch.zeros(2, len(priors), 5, requires_grad=True)
     )
-    losses = multibox_loss(raw, priors, [empty, empty])
+    losses = losses_of(raw, priors, [empty, empty])
     assert_finite(losses, raw)
     # Uniform over five classes: three priors an image at ln 5, divided by two images.
     assert losses.confidence.item() == pytest.approx(3 * math.log(5), abs=1e-5)
@@ -285,7 +326,7 @@ def test_extreme_logits_and_offsets_are_finite(dtype: torch.dtype, size: float) 
         (case.offsets.sign() * size).to(dtype).requires_grad_(),
         (case.logits.sign() * size).to(dtype).requires_grad_(),
     )
-    losses = multibox_loss(raw, priors, targets)
+    losses = losses_of(raw, priors, targets)
     assert losses.total.dtype == torch.float32
     assert losses.total.item() > size / 10  # the wrong ones among them cost about what they say
     assert_finite(losses, raw)
@@ -295,8 +336,8 @@ def test_half_precision_inputs_are_summed_in_single() -> None:
     raw, priors, targets = random_case(8)
     half = Raw(raw.offsets.half(), raw.logits.half())
     rounded = Raw(half.offsets.float(), half.logits.float())
-    assert multibox_loss(half, priors, targets).total.item() == pytest.approx(
-        multibox_loss(rounded, priors, targets).total.item(), rel=1e-6
+    assert losses_of(half, priors, targets).total.item() == pytest.approx(
+        losses_of(rounded, priors, targets).total.item(), rel=1e-6
     )
 
 
@@ -317,14 +358,14 @@ def test_degenerate_boxes_give_no_nan(box: Box) -> None:
     raw = Raw(case.offsets[:1].requires_grad_(), case.logits[:1].requires_grad_())
     good = [4.0, 4, 14, 14]
     target = Target(torch.tensor([box, good, box]), torch.tensor([1, 2, 3]))
-    assert_finite(multibox_loss(raw, priors, [target]), raw)
+    assert_finite(losses_of(raw, priors, [target]), raw)
     alone = Raw(raw.offsets.detach().requires_grad_(), raw.logits.detach().requires_grad_())
-    assert_finite(multibox_loss(alone, priors, [Target(torch.tensor([box]), LABELS)]), alone)
+    assert_finite(losses_of(alone, priors, [Target(torch.tensor([box]), LABELS)]), alone)
 
 
 def test_objects_beyond_the_priors_are_left_out() -> None:
     raw = Raw(torch.zeros(1, 5, 4), torch.zeros(1, 5, 2))
     boxes = PRIORS[:1].expand(9, 4).contiguous()
-    losses = multibox_loss(raw, PRIORS, [Target(boxes, torch.zeros(9, dtype=torch.int64))])
+    losses = losses_of(raw, PRIORS, [Target(boxes, torch.zeros(9, dtype=torch.int64))])
     assert losses.positives.item() == 1  # the others touch no prior that is free
     assert losses.total.item() == pytest.approx(4 * math.log(2), abs=1e-5)

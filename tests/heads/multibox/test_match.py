@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import pytest
 import torch
 from plain import plain_iou
 from torch import Tensor
 
-from fssd.heads.multibox.match import match
+from fssd.heads.multibox import match as module
+
+
+def match(boxes: Tensor, priors: Tensor, threshold: float = 0.5) -> Tensor:
+    return torch.from_numpy(module.match(boxes.numpy(), priors.numpy(), threshold))
+
 
 # --- Caffe's two steps, one pair after the other ------------------------------------------------------------
 
@@ -158,3 +166,19 @@ def test_overlap_of_a_millionth_is_no_match() -> None:
     priors = torch.tensor([[0.0, 0, 2000, 2000]])
     assert match(torch.tensor([[0.0, 0, 1, 1]]), priors).tolist() == [-1]  # IoU 1 / 4e6
     assert match(torch.tensor([[0.0, 0, 4, 4]]), priors).tolist() == [0]  # IoU 16 / 4e6
+
+
+def test_shares_of_the_image_decide_between_equal_overlaps_as_in_caffe() -> None:
+    # SSD300's finest level: 38 x 38 cells at 8 px, four priors a cell (30 px squares first). The object lies
+    # wholly in several of the squares, which then overlap it by the same 8 * 8 / 900. The released code, which
+    # has everything as shares of 300 px in float32, gives it prior 958.
+    centres = np.array([[(c + 0.5) * 8, (r + 0.5) * 8] for r in range(38) for c in range(38)])
+    root = math.sqrt(2)
+    middle = math.sqrt(30 * 60)
+    sides = np.array([[30, 30], [middle, middle], [30 * root, 30 / root], [30 / root, 30 * root]])
+    low = centres[:, None] - sides / 2
+    priors = np.concatenate((low, low + sides), axis=-1).reshape(-1, 4)
+    box = np.array([[101, 52, 109, 60]], np.float32)
+    side = np.float32(300)
+    owners = module.match(box / side, (priors / 300).astype(np.float32))
+    assert np.flatnonzero(owners >= 0).tolist() == [958]

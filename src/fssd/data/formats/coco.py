@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from fssd.data.formats.labels import LabelledObject, build_record, missing_image
+from fssd.data.formats.reader import Reader
+from fssd.data.join import join_classes, join_sets
 from fssd.data.sample import DataSet, Problem, Record
 from fssd.errors import DataError
 
@@ -21,12 +23,12 @@ Id = int | str
 def read_coco(
     json_file: Path | str, images_dir: Path | str | None = None, classes: Sequence[str] | None = None
 ) -> DataSet:
-    """The images of a json file with their boxes, without opening an image.
+    """The images of a json file with their boxes; no image is opened.
 
-    images_dir: the folder that `file_name` is relative to; by default looked for as `find_images_dir` does.
+    images_dir: the folder that `file_name` is relative to; by default `find_images_dir` finds it.
     classes: class names in order; by default all categories in the order of their ids.
     facts: category_ids (per class its COCO id, None for a class the file does not know), annotation_file.
-    Raises DataError when the file is missing, not json, or lacks images, annotations or categories.
+    Raises DataError if the file is missing, not json, or lacks images, annotations or categories.
     """
     file = Path(json_file)
     content = _load(file)
@@ -79,7 +81,7 @@ def split_name(json_file: Path) -> str:
 def match_split(split: str, known: Sequence[str], file: Path) -> str:
     """The split of that name, or the only one that begins with it: `train` finds train2017.
 
-    Raises DataError, naming `file`, when there is none or more than one.
+    Raises DataError, naming `file`, if there is none or more than one.
     """
     if split in known:
         return split
@@ -168,7 +170,7 @@ def _image_fault(row: Any, known: dict[Id, Row]) -> str:
 def _objects(
     rows: Sequence[Row], images: dict[Id, Row], categories: dict[Id, str], file: Path
 ) -> tuple[dict[Id, list[LabelledObject]], list[Problem], set[Id]]:
-    """The objects of each image id, the problems found, and the ids of images that one of them spoils."""
+    """The objects of each image id, the problems, and the ids of images that a problem makes unusable."""
     objects: dict[Id, list[LabelledObject]] = {}
     problems: list[Problem] = []
     spoilt: set[Id] = set()
@@ -196,7 +198,7 @@ def _object(row: Row, categories: dict[Id, str], place: str) -> LabelledObject:
 
 
 def _owner(row: Any) -> Id | None:
-    """The image id of an annotation, as far as it has one."""
+    """The image id of an annotation, or None."""
     owner = row.get("image_id") if isinstance(row, dict) else None
     return owner if isinstance(owner, (int, str)) else None
 
@@ -264,3 +266,35 @@ def _is_number(value: object) -> bool:
 
 def _is_side(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0.5 < value < 1e9
+
+
+def _recognise(path: Path) -> Path | None:
+    return path if (path.suffix == ".json" and path.is_file()) or coco_files(path) else None
+
+
+def _splits(root: Path) -> dict[str, Path]:
+    return {split_name(root): root} if root.is_file() else coco_files(root)
+
+
+def _read(root: Path, split: str | None, classes: Sequence[str] | None) -> DataSet:
+    files = _splits(root)
+    names = list(files)
+    if split is not None:
+        names = [match_split(part.strip(), names, root) for part in split.split("+")]
+    parts = [read_coco(files[name], None, classes) for name in dict.fromkeys(names)]
+    if len(parts) == 1:
+        return parts[0]
+    joined = join_sets(parts, join_classes([part.classes for part in parts], {}), {})
+    if len({(part.classes, part.facts["category_ids"]) for part in parts}) == 1:
+        joined.facts["category_ids"] = parts[0].facts["category_ids"]
+    return joined
+
+
+COCO = Reader(
+    name="coco",
+    looked_for="annotations/*.json (COCO)",
+    recognise=_recognise,
+    splits=lambda root: tuple(_splits(root)),
+    classes=lambda root: join_classes([coco_classes(file) for file in _splits(root).values()], {}),
+    read=_read,
+)

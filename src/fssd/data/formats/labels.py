@@ -1,4 +1,4 @@
-"""From objects as a label file states them to a Record: one set of rules for every format."""
+"""Makes a Record of the objects in a label file: one set of rules for every format."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fssd.errors import nearest
 
 Corners = tuple[float, float, float, float]
 
-LEAVES_BY = 0.5  # pixels; label files round their coordinates, so less than this is no finding
+LEAVES_BY = 0.5  # pixels; up to this a box that leaves its image is a rounding error
 _LARGEST = 1e9  # pixels; keeps every coordinate finite in float32
 
 
@@ -44,7 +44,7 @@ def build_record(
     objects: Sequence[LabelledObject],
     index: Mapping[str, int],
 ) -> tuple[Record | None, list[Problem]]:
-    """Boxes clipped to the image, names turned into indices; no record when any object has an error.
+    """The record, with boxes clipped to the image; None if any object has an error. And all problems.
 
     size: (width, height) in pixels, None if not known, which leaves boxes unclipped.
     index: class name -> 0-based label.
@@ -78,7 +78,7 @@ def _stated_areas(objects: Sequence[LabelledObject]) -> npt.NDArray[np.float64] 
 
 
 def missing_image(path: Path) -> Problem:
-    """The problem of a label whose image is not there."""
+    """The problem of a label whose image is missing."""
     return Problem("error", path, "", "the image file is missing; restore it or remove its labels")
 
 
@@ -97,9 +97,9 @@ def _object_problems(
 
 
 def box_fault(box: Corners, size: tuple[int, int] | None) -> str:
-    """Why no use can be made of a box (xyxy, pixels) in an image of (width, height); "" if it is fine."""
+    """What makes a box (xyxy, pixels) unusable in an image of (width, height); "" if nothing does."""
     if not all(math.isfinite(value) and abs(value) < _LARGEST for value in box):
-        return f"box {_show(box)} has a coordinate that is no usable number; correct or remove it"
+        return f"box {_show(box)} has a coordinate that is not finite or too large; correct or remove it"
     x1, y1, x2, y2 = (float(np.float32(value)) for value in box)
     if x2 <= x1:
         return f"box {_show(box)} has xmax <= xmin; correct or remove it"

@@ -1,6 +1,6 @@
 """Pascal VOC: Annotations/*.xml beside JPEGImages and ImageSets/Main.
 
-Coordinates are VOC's own, 1-based and inclusive; like Caffe SSD they are used as they stand.
+VOC's coordinates are 1-based and inclusive; they are used as written, as in Caffe SSD.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 
 from fssd.data.decode import IMAGE_EXTENSIONS
 from fssd.data.formats.labels import Corners, LabelledObject, build_record, missing_image
+from fssd.data.formats.reader import Reader
 from fssd.data.sample import DataSet, Problem, Record
 from fssd.errors import DataError, LabelError
 
@@ -84,14 +85,14 @@ class _Entry:
 def read_voc(
     roots: Path | str | Sequence[Path | str], split: str | None, classes: Sequence[str] | None = None
 ) -> DataSet:
-    """The images of one split with their boxes, without opening an image.
+    """The images of one split with their boxes; no image is opened.
 
     roots: folders holding Annotations and JPEGImages, or VOCdevkit folders with VOC2007, VOC2012 in them.
     split: the name of a file in ImageSets/Main, taken from every root that has it; `2007_trainval` takes it
     from VOC2007 only; `+` joins several; None takes every annotation.
     classes: class names in order; by default the 20 of VOC if the annotations hold no other, else the
     sorted names found in all of them.
-    Raises DataError when a root or split is not there or the split is empty.
+    Raises DataError if a root or split is missing or the split is empty.
     """
     folders = voc_folders(roots)
     names = tuple(classes) if classes is not None else voc_classes(folders)
@@ -145,7 +146,7 @@ def voc_splits(folders: Iterable[VocFolder]) -> tuple[str, ...]:
 def voc_classes(folders: Iterable[VocFolder]) -> tuple[str, ...]:
     """The 20 VOC classes in their order for VOC's own folders (VOC2007, ...), else the sorted names found.
 
-    VOC's own folders may hold a part of the images, so not every class need occur in them.
+    VOC's own folders may hold only some of the images, so some classes may not occur.
     """
     folders = list(folders)
     found: set[str] = set()
@@ -217,7 +218,7 @@ def _lines(file: Path) -> list[str]:
 
 
 def _unique_ids(entries: Sequence[_Entry]) -> list[str]:
-    """The stems, preceded by the number of their folder where two folders share one."""
+    """The stems, with the number of their folder as a prefix where two folders share one."""
     owners: dict[str, set[Path]] = {}
     for entry in entries:
         owners.setdefault(entry.image_id, set()).add(entry.folder.root)
@@ -300,3 +301,13 @@ def _number(parent: ElementTree.Element, tag: str, place: str, file: Path) -> fl
 
 def _word(parent: ElementTree.Element, tag: str) -> str:
     return (parent.findtext(tag) or "").strip()
+
+
+VOC = Reader(
+    name="voc",
+    looked_for="Annotations and JPEGImages (VOC), VOC2007 or VOC2012 in it (VOCdevkit)",
+    recognise=lambda path: path if find_voc(path) else None,
+    splits=lambda root: voc_splits(voc_folders(root)),
+    classes=lambda root: voc_classes(voc_folders(root)),
+    read=read_voc,
+)

@@ -11,11 +11,12 @@ import yaml
 
 from fssd.data.decode import IMAGE_EXTENSIONS, image_size
 from fssd.data.formats.labels import LabelledObject, build_record
+from fssd.data.formats.reader import Reader
 from fssd.data.sample import DataSet, Problem, Record
 from fssd.errors import DataError, ImageError, LabelError, nearest
 
 SPLITS = ("train", "val", "test")
-_SLACK = 1e-4  # of the image; what rounding to a few digits may push a value beyond 0 or 1
+_SLACK = 1e-4  # share of the image by which rounding to a few digits may push a value beyond 0 or 1
 
 
 def read_yolo(data_yaml: Path | str, split: str | None, classes: Sequence[str] | None = None) -> DataSet:
@@ -23,7 +24,7 @@ def read_yolo(data_yaml: Path | str, split: str | None, classes: Sequence[str] |
 
     split: train, val or test, `+` joins several, None takes all. classes: class names in order; by default
     those of the yaml. An image without a label file has no object. The image id is its path under images/.
-    Raises DataError when the yaml is not usable, or the split is not there or empty.
+    Raises DataError if the yaml is not usable, or the split is missing or empty.
     """
     file = Path(data_yaml)
     content = read_yaml(file)
@@ -43,7 +44,7 @@ def read_yolo(data_yaml: Path | str, split: str | None, classes: Sequence[str] |
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
-    """The mapping in a YAML file. Raises DataError when it is missing, broken or not a mapping."""
+    """The mapping in a YAML file. Raises DataError if the file is missing, broken or no mapping."""
     try:
         content = yaml.safe_load(file.read_bytes())
     except FileNotFoundError as error:
@@ -57,6 +58,13 @@ def read_yaml(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise DataError("must hold `key: value` lines", file=file)
     return content
+
+
+def find_yaml(path: Path) -> Path | None:
+    """The path itself if it is a YAML file, or that of a folder: data.yaml, else the first one."""
+    inside = [path / "data.yaml", path / "data.yml", *sorted(path.glob("*.y*ml"))]
+    candidates = [path] if path.is_file() else inside
+    return next((file for file in candidates if file.suffix in {".yaml", ".yml"} and file.is_file()), None)
 
 
 def yolo_splits(content: Mapping[str, Any]) -> tuple[str, ...]:
@@ -79,7 +87,7 @@ def _names(content: Mapping[str, Any], file: Path) -> dict[int, str]:
         raise DataError("needs `names`, the class names, or `nc`, their number", file=file, place="names")
     if not all(isinstance(key, int) and key >= 0 for key in pairs):
         raise DataError("class numbers must be whole numbers from 0", file=file, place="names")
-    for name in pairs.values():  # YAML reads no, off and yes as truth values
+    for name in pairs.values():  # YAML reads no, off and yes as booleans
         if isinstance(name, bool) or not isinstance(name, (str, int, float)):
             raise DataError(f"{name!r} is no class name; put names in quotes", file=file, place="names")
     known = {key: str(pairs[key]).strip() for key in sorted(pairs)}
@@ -112,13 +120,13 @@ def _as_list(value: object) -> list[object]:
 
 def _images(content: Mapping[str, Any], entry: object, file: Path) -> list[Path]:
     """The images of a folder (with those below it) or of a .txt list."""
-    place = _resolve(content, str(entry), file)
-    if place.is_dir():
-        return sorted(path for path in place.rglob("*") if path.suffix.lower() in IMAGE_EXTENSIONS)
-    if place.suffix == ".txt" and place.is_file():
-        lines = [line.strip() for line in _lines(place) if line.strip()]
-        return [_listed(line, place, content, file) for line in lines]
-    raise DataError(f"{place} is neither a folder of images nor a .txt list of them", file=file)
+    found = _resolve(content, str(entry), file)
+    if found.is_dir():
+        return sorted(path for path in found.rglob("*") if path.suffix.lower() in IMAGE_EXTENSIONS)
+    if found.suffix == ".txt" and found.is_file():
+        lines = [line.strip() for line in _lines(found) if line.strip()]
+        return [_listed(line, found, content, file) for line in lines]
+    raise DataError(f"{found} is neither a folder of images nor a .txt list of them", file=file)
 
 
 def _base(content: Mapping[str, Any], file: Path) -> Path:
@@ -132,16 +140,16 @@ def _resolve(content: Mapping[str, Any], entry: str, file: Path) -> Path:
     return path
 
 
-def _listed(line: str, place: Path, content: Mapping[str, Any], file: Path) -> Path:
-    """A line of a list is relative to the list if it starts with ./, else to `path`; either is tried."""
-    places = [place.parent / line, _base(content, file) / line]
+def _listed(line: str, listing: Path, content: Mapping[str, Any], file: Path) -> Path:
+    """The image of a line: relative to the list if it starts with ./, else to `path`; both are tried."""
+    candidates = [listing.parent / line, _base(content, file) / line]
     if not line.startswith("./"):
-        places.reverse()
-    return next((path for path in places if path.is_file()), places[0])
+        candidates.reverse()
+    return next((path for path in candidates if path.is_file()), candidates[0])
 
 
 def _label_file(image: Path) -> Path:
-    """The last folder called images becomes labels; without one the label lies beside the image."""
+    """The path with its last folder `images` changed to `labels`; beside the image if there is none."""
     parts = list(image.parts)
     if "images" in parts[:-1]:
         last = len(parts) - 2 - parts[:-1][::-1].index("images")
@@ -150,7 +158,7 @@ def _label_file(image: Path) -> Path:
 
 
 def _unique_ids(images: Sequence[Path]) -> list[str]:
-    """Path under the last images folder; the full path where two images would share it."""
+    """The path below the last `images` folder; the full path where two images would share it."""
     short = []
     for image in images:
         parts = image.parts
@@ -217,3 +225,13 @@ def _lines(file: Path) -> list[str]:
         return file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot be read as text ({type(error).__name__})", file=file) from error
+
+
+YOLO = Reader(
+    name="yolo",
+    looked_for="data.yaml (YOLO)",
+    recognise=find_yaml,
+    splits=lambda root: yolo_splits(read_yaml(root)),
+    classes=yolo_classes,
+    read=read_yolo,
+)

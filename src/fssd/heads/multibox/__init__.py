@@ -1,0 +1,1 @@
+"""SSD's head: class scores and box offsets for every prior (default) box."""

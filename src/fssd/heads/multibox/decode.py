@@ -7,7 +7,6 @@ divides the large ones among threads that then wait busily for work, on cores th
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,21 +14,11 @@ import torch
 from torch import Tensor
 
 from fssd.boxes import decode, suppress
-from fssd.model.network import Raw
+from fssd.heads.head import Found
+from fssd.heads.multibox.raw import Raw
 
 Floats = npt.NDArray[np.float32]
 Places = npt.NDArray[np.intp]
-
-
-class Found(NamedTuple):
-    """Detections of one image, best first.
-
-    boxes: (N, 4) xyxy pixels of the network input, not clipped. scores: (N,). labels: (N,) int64, 0-based.
-    """
-
-    boxes: Tensor
-    scores: Tensor
-    labels: Tensor
 
 
 def detect(

@@ -1,11 +1,40 @@
-"""The multibox heads: paper 3.1, equation 3. Per level one predictor of offsets and one of class scores."""
+"""The multibox head: paper 3.1, equation 3. Per level one predictor of offsets and one of class scores."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+
+from fssd import boxes as box_maths
+from fssd.data.batch import Targets
+from fssd.errors import ConfigError
+from fssd.heads.head import (
+    Candidates,
+    Decode,
+    Found,
+    Head,
+    HeadBlueprint,
+    Thresholds,
+    as_tensors,
+)
+from fssd.heads.head import Raw as Predictions
+from fssd.heads.multibox import coverage
+from fssd.heads.multibox.decode import detect
+from fssd.heads.multibox.loss import multibox_loss
+from fssd.heads.multibox.priors import Level, Ratios, fitted_levels, make_levels, make_priors, read_level
+from fssd.heads.multibox.raw import Raw
+from fssd.heads.multibox.targets import MultiboxTargets
+from fssd.layers.blocks import SeparablePredictor
+from fssd.layers.fold import fold_sequences, set_fixed
+
+if TYPE_CHECKING:
+    import onnx
 
 Predictor = Callable[[int, int], nn.Module]  # (inputs, outputs)
 
@@ -15,35 +44,178 @@ def conv_predictor(inputs: int, outputs: int) -> nn.Module:
     return nn.Conv2d(inputs, outputs, 3, padding=1)
 
 
-class Heads(nn.Module):
-    """channels: width of each level's map. anchors: priors a cell of each level. classes: with background."""
+class MultiboxHead(Head):
+    """channels: width of each level's map. levels: the table of priors. image_size: (width, height), pixels.
+
+    classes: with background. priors: (P, 4) float32 xyxy in pixels of the input, not persistent: they follow
+    from the model's name and options, so no file can disagree.
+    """
+
+    known_options = frozenset({"priors", "ratios", "truncate", "clip"})
+    outputs = Raw._fields
+    priors: Tensor
+    joined: nn.ModuleList | None
 
     def __init__(
         self,
         channels: Sequence[int],
-        anchors: Sequence[int],
+        levels: tuple[Level, ...],
+        image_size: tuple[int, int],
         classes: int,
         predictor: Predictor = conv_predictor,
     ) -> None:
         super().__init__()
+        self.levels = levels
         self.classes = classes
+        anchors = [level.anchors for level in levels]
         self.loc = nn.ModuleList(predictor(c, a * 4) for c, a in zip(channels, anchors, strict=True))
         self.conf = nn.ModuleList(predictor(c, a * classes) for c, a in zip(channels, anchors, strict=True))
+        self.joined = None
+        self.targets = MultiboxTargets.of_levels(levels, image_size)
+        self.register_buffer("priors", make_priors(levels), persistent=False)
+
+    @classmethod
+    def build(cls, blueprint: HeadBlueprint) -> MultiboxHead:
+        """See `Head`. Options:
+
+        priors: "voc" or "coco" table of prior sizes, or fitted priors as `fitted` returns them. ratios:
+        aspect ratios per level instead of the standard ones. truncate: whole-pixel prior sizes as in Caffe
+        (True). clip: "none", "sides" (no prior longer than the image) or "all" (nor centred beyond it), see
+        `make_levels`.
+        """
+        predictor = SeparablePredictor if blueprint.light else conv_predictor
+        levels = _levels(blueprint)
+        return cls(blueprint.channels, levels, blueprint.image_size, blueprint.num_classes + 1, predictor)
+
+    def forward(self, levels: list[Tensor]) -> Raw:
+        """Level maps to offsets (B, P, 4) and logits (B, P, classes), in the order of the priors."""
+        if self.joined is not None:
+            return self._forward_joined(self.joined, levels)
+        offsets = [_flatten(head(x), 4) for head, x in zip(self.loc, levels, strict=True)]
+        logits = [_flatten(head(x), self.classes) for head, x in zip(self.conf, levels, strict=True)]
+        return Raw(torch.cat(offsets, dim=1), torch.cat(logits, dim=1))
+
+    def loss(self, raw: Predictions, targets: Targets) -> dict[str, Tensor]:
+        """See `multibox_loss`."""
+        return multibox_loss(Raw(*raw), targets)
+
+    def detect(self, raw: Predictions, thresholds: Thresholds) -> list[Found]:
+        """See `fssd.heads.multibox.decode.detect`."""
+        return detect(Raw(*raw), self.priors, **vars(thresholds))
+
+    def candidates(self, raw: Predictions) -> list[Candidates]:
+        """The box and the class probabilities of every prior."""
+        offsets, logits = raw
+        scores = logits.softmax(dim=-1)[..., 1:]
+        boxes = box_maths.decode(offsets, self.priors)
+        return [Candidates(*row) for row in zip(boxes, scores, strict=True)]
+
+    def describe(self) -> dict[str, Any]:
+        """The levels, from which the priors follow, and the coder's variances."""
+        return {
+            "levels": [level._asdict() for level in self.levels],
+            "variances": list(box_maths.VARIANCES),
+        }
+
+    @classmethod
+    def decoder(cls, document: Mapping[str, Any]) -> Decode:
+        """See `Head`."""
+        priors = make_priors(tuple(read_level(row) for row in document["levels"]))
+
+        def decode(outputs: Sequence[npt.NDArray[Any]], thresholds: Thresholds) -> list[Found]:
+            return detect(Raw(*as_tensors(outputs)), priors, **vars(thresholds))
+
+        return decode
 
     def class_layers(self) -> list[str]:
-        """Names, from here, of the convolutions that put out class scores: the last of each predictor."""
+        """See `Head`: the last convolution of each class predictor."""
         return [
             [name for name, m in predictor.named_modules(prefix=f"conf.{i}") if isinstance(m, nn.Conv2d)][-1]
             for i, predictor in enumerate(self.conf)
         ]
 
-    def forward(self, levels: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Level maps to offsets (B, P, 4) and logits (B, P, classes), in the order of the priors."""
-        offsets = [_flatten(head(x), 4) for head, x in zip(self.loc, levels, strict=True)]
-        logits = [_flatten(head(x), self.classes) for head, x in zip(self.conf, levels, strict=True)]
-        return torch.cat(offsets, dim=1), torch.cat(logits, dim=1)
+    def best_overlaps(self, boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """See `Head`."""
+        return coverage.best_overlaps(boxes, self.priors.cpu())
+
+    def prior_shapes(self) -> npt.NDArray[np.float64]:
+        """See `Head`: level by level."""
+        return np.array([shape for level in self.levels for shape in level.shapes], np.float64)
+
+    def nms_graph(self, thresholds: Thresholds, opset: int, ir_version: int) -> onnx.ModelProto:
+        """See `Head`."""
+        from fssd.heads.multibox.nms_graph import nms_graph
+
+        return nms_graph(self.priors.cpu(), self.classes, thresholds, opset, ir_version)
+
+    def fold(self) -> None:
+        """See `Head`. The two 3x3 convolutions of a level become one.
+
+        Separable predictors stay two: joined, their 1x1 would multiply as many zeros as numbers.
+        """
+        fold_sequences(self)
+        pairs = list(zip(self.loc, self.conf, strict=True))
+        if all(isinstance(part, nn.Conv2d) for pair in pairs for part in pair):
+            self.joined = nn.ModuleList(
+                _join(cast("nn.Conv2d", loc), cast("nn.Conv2d", conf)) for loc, conf in pairs
+            )
+            self.loc, self.conf = nn.ModuleList(), nn.ModuleList()
+
+    def _forward_joined(self, joined: nn.ModuleList, levels: list[Tensor]) -> Raw:
+        offsets, logits = [], []
+        for head, level, x in zip(joined, self.levels, levels, strict=True):
+            widths = (level.anchors * 4, level.anchors * self.classes)
+            loc, conf = (
+                head(x).permute(0, 2, 3, 1).split(widths, dim=-1)
+            )  # (B, H, W, A * 4), (B, H, W, A * C)
+            offsets.append(loc.reshape(x.shape[0], -1, 4))
+            logits.append(conf.reshape(x.shape[0], -1, self.classes))
+        return Raw(torch.cat(offsets, dim=1), torch.cat(logits, dim=1))
+
+
+def _levels(blueprint: HeadBlueprint) -> tuple[Level, ...]:
+    options = blueprint.options
+    priors = options["priors"]
+    if isinstance(priors, Mapping):
+        given = sorted({"ratios", "truncate", "clip"} & set(options))
+        if given:
+            raise ConfigError(f"{given[0]} belongs to a table of priors, not to fitted ones; leave it out")
+        return fitted_levels(blueprint.cells, blueprint.steps, priors)
+    if not isinstance(options.get("truncate", True), bool):
+        raise ConfigError(f"truncate is {options['truncate']!r}; it is true or false")
+    return make_levels(
+        blueprint.cells,
+        blueprint.steps,
+        blueprint.image_size,
+        priors,
+        ratios=_ratios(options.get("ratios")),
+        truncate=options.get("truncate", True),
+        clip=options.get("clip", "none"),
+    )
+
+
+def _ratios(rows: Sequence[Sequence[float]] | None) -> Ratios | None:
+    if rows is None:
+        return None
+    ratios = tuple(tuple(float(ratio) for ratio in row) for row in rows)
+    if not all(0 < ratio < math.inf for row in ratios for ratio in row):
+        raise ConfigError(f"ratios are {rows}; each must be above 0 and finite")
+    return ratios
 
 
 def _flatten(x: Tensor, last: int) -> Tensor:
     # (B, A * last, H, W) -> (B, H * W * A, last): cell by cell, then anchor, as the priors are listed.
     return x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, last)
+
+
+def _join(loc: nn.Conv2d, conf: nn.Conv2d) -> nn.Conv2d:
+    """One convolution with the outputs of both, offsets first."""
+    joined = nn.Conv2d(
+        loc.in_channels,
+        loc.out_channels + conf.out_channels,
+        cast("tuple[int, int]", loc.kernel_size),
+        padding=cast("tuple[int, int]", loc.padding),
+    )
+    assert loc.bias is not None and conf.bias is not None  # predictors have one
+    set_fixed(joined, torch.cat((loc.weight, conf.weight)), torch.cat((loc.bias, conf.bias)))
+    return joined

@@ -2,42 +2,56 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+import numpy as np
+import numpy.typing as npt
 
-from fssd.boxes import iou
+Floats = npt.NDArray[np.float32]
+Owners = npt.NDArray[np.int64]
 
 LEAST_OVERLAP = 1e-6  # Caffe's bipartite step takes no pair below this
 
 
-def match(boxes: Tensor, priors: Tensor, threshold: float = 0.5) -> Tensor:
+def match(boxes: Floats, priors: Floats, threshold: float = 0.5) -> Owners:
     """Match objects to priors of one image.
 
-    boxes: (G, 4) xyxy. priors: (P, 4) xyxy in the same unit. Returns (P,) int64: the object of each
-    prior, or -1 for background. G = 0 gives all -1.
+    boxes: (G, 4) xyxy. priors: (P, 4) xyxy in the same unit; the released code has both as shares of the
+    image, on which rounding, and with it the choice among equally good priors, depends. Returns (P,) int64:
+    the object of each prior, or -1 for background. G = 0 gives all -1.
 
     First every object gets a prior of its own: repeatedly the best remaining pair (bipartite, so that
     two objects which share a best prior both keep one). Then every prior still free takes the object
     it overlaps most, if their IoU is at least `threshold`.
     """
-    matches = torch.full((len(priors),), -1, dtype=torch.int64, device=priors.device)
     if len(boxes) == 0:
-        return matches
-    overlaps = iou(boxes, priors)  # (G, P)
-    best, owner = overlaps.max(dim=0)
-    matches = torch.where(best >= threshold, owner, matches)
-    # On the CPU, because it goes object by object: each look at a GPU would wait for it.
-    for g, p in _bipartite(overlaps.cpu()):
+        return np.full(len(priors), -1, np.int64)
+    overlaps = overlap(boxes, priors)  # (G, P)
+    owner = overlaps.argmax(axis=0)
+    best = overlaps[owner, np.arange(len(priors))]
+    matches = np.where(best >= np.float32(threshold), owner, -1)
+    for g, p in _bipartite(overlaps):
         matches[p] = g
     return matches
 
 
-def _bipartite(overlaps: Tensor) -> list[tuple[int, int]]:
+def overlap(boxes: Floats, priors: Floats) -> Floats:
+    """(G, 4) and (P, 4) xyxy to (G, P) IoU in float32; 0 where there is no union."""
+    x1, y1, x2, y2 = np.ascontiguousarray(priors.T)  # (P,) each
+    a1, b1, a2, b2 = boxes.T[:, :, None]  # (G, 1) each
+    width = np.minimum(x2, a2) - np.maximum(x1, a1)  # (G, P)
+    height = np.minimum(y2, b2) - np.maximum(y1, b1)
+    shared = width.clip(0) * height.clip(0)
+    union = (x2 - x1) * (y2 - y1) + (a2 - a1) * (b2 - b1) - shared
+    shares: Floats = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    return shares
+
+
+def _bipartite(overlaps: Floats) -> list[tuple[int, int]]:
     """One-to-one (object, prior) pairs by repeatedly taking the largest remaining overlap of (G, P)."""
-    free = overlaps.clone()
-    best, prior = free.max(dim=1)  # per object; only rows whose prior is taken need a second look
+    free = overlaps.copy()
+    prior = free.argmax(axis=1)  # per object; only rows whose prior is taken need a second look
+    best = free[np.arange(len(free)), prior]
     pairs: list[tuple[int, int]] = []
-    for _ in range(len(overlaps)):
+    for _ in range(len(free)):
         g = int(best.argmax())
         if best[g] <= LEAST_OVERLAP:
             break
@@ -46,7 +60,7 @@ def _bipartite(overlaps: Tensor) -> list[tuple[int, int]]:
         free[:, p] = -1
         free[g] = -1
         best[g] = -1
-        stale = (prior == p) & (best >= 0)
-        if stale.any():
-            best[stale], prior[stale] = free[stale].max(dim=1)
+        for row in np.flatnonzero((prior == p) & (best >= 0)):
+            prior[row] = free[row].argmax()
+            best[row] = free[row, prior[row]]
     return pairs

@@ -1,54 +1,51 @@
-"""The pyramid's table of levels and the prior (default) boxes that follow from it.
+"""The prior (default) boxes of each level.
 
-One tuple of `Level` drives everything: priors, heads and the checks on feature map sizes. Numbers are
-those of the released Caffe networks (SSD: weiliu89/caffe; FSSD: lzx1413/CAFFE_SSD, branch fssd).
+A tuple of `Level` drives everything: priors, predictors and what exported files say of themselves. Numbers
+are those of the released Caffe networks (SSD: weiliu89/caffe; FSSD: lzx1413/CAFFE_SSD, branch fssd), carried
+on to other image sizes.
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from fssd.errors import ConfigError, nearest
 
+Pair = tuple[float, float]
+Ratios = tuple[tuple[float, ...], ...]
+
 
 class Level(NamedTuple):
     """One map of the pyramid.
 
-    size: cells along a side. step: pixels between cell centres. min_size, max_size: prior sides in
-    pixels. ratios: aspect ratios beside 1; each also stands for its inverse. longest: pixels that no side
-    of a prior exceeds. furthest: pixels that no coordinate of a centre exceeds.
+    rows, columns: cells. step: (x, y) pixels between cell centres. shapes: (width, height) in pixels of the
+    priors of a cell, in Caffe's order. centres: (x, y) of each prior's centre as a share of the cell; None
+    for the middle. furthest: (x, y) pixels that no centre exceeds; None for no limit.
     """
 
-    size: int
-    step: float
-    min_size: float
-    max_size: float
-    ratios: tuple[float, ...]
-    longest: float | None = None
-    furthest: float | None = None
+    rows: int
+    columns: int
+    step: Pair
+    shapes: tuple[Pair, ...]
+    centres: tuple[Pair, ...] | None = None
+    furthest: Pair | None = None
 
     @property
     def anchors(self) -> int:
-        """Priors in each cell: two squares and two of each ratio."""
-        return 2 + 2 * len(self.ratios)
+        """Priors in each cell."""
+        return len(self.shapes)
 
 
-MAP_SIZES = {300: (38, 19, 10, 5, 3, 1), 512: (64, 32, 16, 8, 4, 2, 1)}
+TABLES = ("voc", "coco")
 CLIPS = ("none", "sides", "all")
-SSD_STEPS = {300: (8, 16, 32, 64, 100, 300), 512: (8, 16, 32, 64, 128, 256, 512)}
-RATIOS: dict[int, tuple[tuple[float, ...], ...]] = {
-    300: ((2,), (2, 3), (2, 3), (2, 3), (2,), (2,)),
-    512: ((2,), (2, 3), (2, 3), (2, 3), (2, 3), (2,), (2,)),
-}
-# The authors' PyTorch port of FSSD has six priors a cell at the finest level too.
-PORT_RATIOS: dict[int, tuple[tuple[float, ...], ...]] = {
-    300: ((2, 3), *RATIOS[300][1:]),
-    512: ((2, 3), *RATIOS[512][1:]),
-}
+HIGHEST = 90  # percent of the image: the smallest prior of the coarsest level but one, in every table
 
 
 class Scale(NamedTuple):
@@ -59,103 +56,183 @@ class Scale(NamedTuple):
     step: int
 
 
-_VOC300 = Scale((10, 20), 20, 17)
-_COCO300 = Scale((7, 15), 15, 18)
-_VOC512 = Scale((7, 15), 15, 15)
-_COCO512 = Scale((4, 10), 10, 16)
-
-SCALES: dict[tuple[str, int, str], Scale] = {
-    ("ssd", 300, "voc"): _VOC300,
-    ("ssd", 300, "coco"): _COCO300,
-    ("ssd", 512, "voc"): _VOC512,
-    ("ssd", 512, "coco"): _COCO512,
-    ("fssd", 300, "voc"): _VOC300,
-    ("fssd", 300, "coco"): _COCO300,
-    ("fssd", 512, "voc"): _VOC512,
-    ("fssd", 512, "coco"): _VOC512,  # the released FSSD512-COCO has 35.84 / 76.8 px at its first level
+SCALES: dict[tuple[float, str], Scale] = {
+    (300, "voc"): Scale((10, 20), 20, 17),
+    (300, "coco"): Scale((7, 15), 15, 18),
+    (512, "voc"): Scale((7, 15), 15, 15),
+    (512, "coco"): Scale((4, 10), 10, 16),
 }
+FIRST_PIXELS = {"voc": (30, 60), "coco": (21, 45)}  # of level 0 at 300 px; what other image sizes keep
 
 
-def prior_sizes(image_size: int, levels: int, scale: Scale) -> list[float]:
+def standard_ratios(levels: int) -> Ratios:
+    """Aspect ratios beside 1 of each level: four priors a cell on the first and the last two, six between."""
+    return ((2,), *((2, 3),) * (levels - 3), (2,), (2,))
+
+
+def table_scale(side: float, levels: int, table: str) -> Scale:
+    """The percentages of a table: the published ones at 300 and 512 px.
+
+    At other sizes level 0 keeps its pixels of 300 px and the rest spreads evenly, by Caffe's rule for the
+    step.
+    """
+    if table not in TABLES:
+        raise ConfigError(f"there is no prior table {table!r}{nearest(str(table), TABLES)}")
+    if (side, table) in SCALES:
+        return SCALES[side, table]
+    low, high = (max(1, round(100 * pixels / side)) for pixels in FIRST_PIXELS[table])
+    return Scale((low, high), high, (HIGHEST - high) // max(1, levels - 2))
+
+
+def prior_sizes(side: float, levels: int, scale: Scale) -> list[float]:
     """The levels + 1 borders between prior sizes in pixels: level i spans borders i to i + 1."""
     percents = [scale.first[0], scale.first[1]]
     percents += [scale.lowest + scale.step * i for i in range(1, levels)]
-    return [image_size * percent / 100 for percent in percents]
+    return [side * percent / 100 for percent in percents]
 
 
 def make_levels(
-    family: str,
-    image_size: int,
+    cells: Sequence[tuple[int, int]],
+    steps: Sequence[Pair],
+    image_size: tuple[int, int],
     table: str = "voc",
     *,
-    ratios: tuple[tuple[float, ...], ...] | None = None,
+    ratios: Ratios | None = None,
     truncate: bool = True,
     clip: str = "none",
 ) -> tuple[Level, ...]:
-    """The level table of a network.
+    """The levels of a published table.
 
-    family: "ssd" (steps 8, 16, 32, ...) or "fssd" (steps image_size / map size). image_size: 300 or 512.
-    table: "voc" or "coco". ratios: per level, instead of the standard ones. truncate: cut prior sizes to
-    whole pixels as Caffe does (its prior_box layer keeps them in an int; this touches the 512 tables only).
-    clip: "none" as in Caffe; "sides" makes no prior longer than the image (torchvision); "all" also moves
-    centres that lie beyond the image onto its border (ssd.pytorch, PytorchSSD). Corners may stay outside.
+    cells, steps: see `Neck`. image_size: (width, height) pixels; the table is that of the square of the same
+    area. table: "voc" or "coco". ratios: per level, instead of the standard ones. truncate: cut prior sizes
+    to whole pixels as Caffe does (its prior_box layer keeps them in an int; of 300 and 512 px this touches
+    512). clip: "none" as in Caffe; "sides" makes no prior longer than the image (torchvision); "all" also
+    moves centres that lie beyond the image onto its border (ssd.pytorch, PytorchSSD). Corners may stay
+    outside.
 
     Raises ConfigError for an unknown table or clip, or a list of ratios of the wrong length.
     """
-    if (family, image_size, table) not in SCALES:
-        raise ConfigError(f"there is no prior table {table!r}{nearest(table, ('voc', 'coco'))}")
     if clip not in CLIPS:
         raise ConfigError(f"there is no clip {clip!r}{nearest(str(clip), CLIPS)}")
-    maps = MAP_SIZES[image_size]
-    ratios = RATIOS[image_size] if ratios is None else ratios
-    if len(ratios) != len(maps):
-        raise ConfigError(
-            f"ratios lists {len(ratios)} levels but the {image_size} px pyramid has {len(maps)}"
-        )
-    sizes = prior_sizes(image_size, len(maps), SCALES[family, image_size, table])
+    width, height = (float(side) for side in image_size)
+    side = width if width == height else math.sqrt(width * height)
+    ratios = standard_ratios(len(cells)) if ratios is None else ratios
+    scale = table_scale(side, len(cells), table)
+    if len(ratios) != len(cells):
+        raise ConfigError(f"ratios lists {len(ratios)} levels but this pyramid has {len(cells)}")
+    sizes = prior_sizes(side, len(cells), scale)
     if truncate:
         sizes = [float(int(size)) for size in sizes]
-    steps = SSD_STEPS[image_size] if family == "ssd" else [image_size / size for size in maps]
-    longest = None if clip == "none" else float(image_size)
-    furthest = float(image_size) if clip == "all" else None
+    longest = (math.inf, math.inf) if clip == "none" else (width, height)
     return tuple(
-        Level(maps[i], float(steps[i]), sizes[i], sizes[i + 1], tuple(ratios[i]), longest, furthest)
-        for i in range(len(maps))
+        Level(
+            rows,
+            columns,
+            (float(step[0]), float(step[1])),
+            cell_shapes(sizes[i], sizes[i + 1], ratios[i], longest),
+            furthest=(width, height) if clip == "all" else None,
+        )
+        for i, ((rows, columns), step) in enumerate(zip(cells, steps, strict=True))
     )
 
 
-def cell_shapes(level: Level) -> list[tuple[float, float]]:
+def fitted_levels(
+    cells: Sequence[tuple[int, int]], steps: Sequence[Pair], fitted: Mapping[str, Any]
+) -> tuple[Level, ...]:
+    """The levels of priors that `fit_priors` chose, from their JSON form {"shapes": ..., "centres": ...}.
+
+    Raises ConfigError if they are for another number of levels.
+    """
+    shapes, centres = fitted.get("shapes"), fitted.get("centres")
+    lists = [rows for rows in (shapes, centres) if rows is not None]
+    if shapes is None or any(len(rows) != len(cells) for rows in lists):
+        raise ConfigError(
+            f"the fitted priors are not for the {len(cells)} levels of this network; fit them again"
+        )
+    return tuple(
+        Level(
+            rows,
+            columns,
+            (float(step[0]), float(step[1])),
+            _pairs(shapes[i]),
+            None if centres is None else _pairs(centres[i]),
+        )
+        for i, ((rows, columns), step) in enumerate(zip(cells, steps, strict=True))
+    )
+
+
+def cell_shapes(
+    least: float, most: float, ratios: Sequence[float], longest: Pair = (math.inf, math.inf)
+) -> tuple[Pair, ...]:
     """(width, height) in pixels of the priors of one cell, in Caffe's order.
 
-    The small square, the square of side sqrt(min * max), then each ratio and its inverse.
+    The small square, the square of side sqrt(least * most), then each ratio and its inverse; none wider or
+    higher than `longest`.
     """
-    middle = math.sqrt(level.min_size * level.max_size)
-    shapes = [(level.min_size, level.min_size), (middle, middle)]
-    for ratio in level.ratios:
+    middle = math.sqrt(least * most)
+    shapes = [(least, least), (middle, middle)]
+    for ratio in ratios:
         root = math.sqrt(ratio)
-        shapes += [
-            (level.min_size * root, level.min_size / root),
-            (level.min_size / root, level.min_size * root),
-        ]
-    if level.longest is None:
-        return shapes
-    return [(min(width, level.longest), min(height, level.longest)) for width, height in shapes]
+        shapes += [(least * root, least / root), (least / root, least * root)]
+    return tuple((min(width, longest[0]), min(height, longest[1])) for width, height in shapes)
 
 
 def make_priors(levels: tuple[Level, ...]) -> Tensor:
     """All priors, (P, 4) float32 xyxy in pixels of the network input, which they may leave.
 
-    Levels in order, cells row by row, shapes in the order of `cell_shapes`: index
-    ((level offset) + (row * size + column) * anchors + shape).
+    Levels in order, cells row by row, shapes in the order of the level: index
+    ((level offset) + (row * columns + column) * anchors + shape).
     """
-    return torch.cat([_level_priors(level) for level in levels])
+    return torch.from_numpy(exact_priors(levels).astype(np.float32))
 
 
-def _level_priors(level: Level) -> Tensor:
-    centers = (torch.arange(level.size, dtype=torch.float64) + 0.5) * level.step
+def exact_priors(levels: tuple[Level, ...]) -> npt.NDArray[np.float64]:
+    """`make_priors` before rounding, (P, 4) float64."""
+    return np.concatenate([_level_priors(level) for level in levels])
+
+
+def _level_priors(level: Level) -> npt.NDArray[np.float64]:
+    share = np.array(level.centres or ((0.5, 0.5),) * level.anchors)  # (A, 2)
+    x = (np.arange(level.columns)[:, None] + share[:, 0]) * level.step[0]  # (W, A)
+    y = (np.arange(level.rows)[:, None] + share[:, 1]) * level.step[1]  # (H, A)
     if level.furthest is not None:
-        centers = centers.clamp(max=level.furthest)
-    y, x = torch.meshgrid(centers, centers, indexing="ij")
-    half = torch.tensor(cell_shapes(level), dtype=torch.float64) / 2  # (A, 2)
-    middle = torch.stack((x, y), dim=-1)[:, :, None]  # (H, W, 1, 2)
-    return torch.cat((middle - half, middle + half), dim=-1).reshape(-1, 4).float()
+        x, y = np.minimum(x, level.furthest[0]), np.minimum(y, level.furthest[1])
+    shape = (level.rows, level.columns, level.anchors)
+    middle = np.stack((np.broadcast_to(x[None], shape), np.broadcast_to(y[:, None], shape)), axis=-1)
+    half = np.array(level.shapes) / 2  # (A, 2)
+    return np.concatenate((middle - half, middle + half), axis=-1).reshape(-1, 4)
+
+
+def read_level(row: Mapping[str, Any]) -> Level:
+    """A level from its JSON form in an exported file. Raises KeyError, TypeError or ValueError.
+
+    Files of version 0.1 state a square map, the sizes of a table and its ratios.
+    """
+    if "min_size" not in row:
+        centres, furthest = row["centres"], row["furthest"]
+        return Level(
+            int(row["rows"]),
+            int(row["columns"]),
+            _pair(row["step"]),
+            _pairs(row["shapes"]),
+            None if centres is None else _pairs(centres),
+            None if furthest is None else _pair(furthest),
+        )
+    longest, furthest = row.get("longest"), row.get("furthest")
+    shapes = cell_shapes(
+        row["min_size"],
+        row["max_size"],
+        row["ratios"],
+        (math.inf, math.inf) if longest is None else (longest, longest),
+    )
+    size, step = int(row["size"]), float(row["step"])
+    return Level(size, size, (step, step), shapes, None, None if furthest is None else (furthest, furthest))
+
+
+def _pair(values: Sequence[float]) -> Pair:
+    first, second = values
+    return float(first), float(second)
+
+
+def _pairs(rows: Sequence[Sequence[float]]) -> tuple[Pair, ...]:
+    return tuple(_pair(row) for row in rows)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from fssd.bench.cost import file_multiply_adds, onnx_multiply_adds, openvino_multiply_adds
+
 from fssd.errors import ConfigError
 
 onnx = pytest.importorskip("onnx", reason='needs onnx: pip install "fssd[export]"')

@@ -1,6 +1,6 @@
-"""The end of a graph with `--nms`: softmax, decoding and per-class NMS as the multibox head does them.
+"""Softmax, decoding and per-class NMS as `fssd.heads.multibox.decode.detect` does them, as an ONNX graph.
 
-Written in ONNX's own text form and appended to the graph of `fssd.export.graph`. NonMaxSuppression is run on
+Written in ONNX's own text form; export appends it to the graph of a network. NonMaxSuppression is run on
 each class of each image as if it were an image of its own, on its `top_k` best priors, because the operator
 itself limits what is kept and not what goes in.
 """
@@ -10,17 +10,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from torch import Tensor
 
 from fssd.boxes import VARIANCES, to_center_size
-from fssd.export.graph import OPSET
-from fssd.model.network import Network
-from fssd.runtimes.header import Thresholds
-from fssd.runtimes.packages import require
+from fssd.heads.head import Thresholds
 
 if TYPE_CHECKING:
     import onnx
-
-PREFIX = "nms/"  # of the names of these nodes, so that quantisation can leave them alone
 
 TEXT = """
 <ir_version: {ir}, opset_import: ["": {opset}]>
@@ -77,39 +73,40 @@ tail (float[batch, {priors}, 4] offsets, float[batch, {priors}, {columns}] logit
 """
 
 
-def append_nms(model: onnx.ModelProto, network: Network, thresholds: Thresholds) -> onnx.ModelProto:
-    """The graph with `boxes` (B, K, 4), `scores` (B, K), `labels` (B, K) and `count` (B,) for outputs.
+def nms_graph(
+    priors: Tensor, classes: int, thresholds: Thresholds, opset: int, ir_version: int
+) -> onnx.ModelProto:
+    """From offsets (B, P, 4) and logits (B, P, classes) to `boxes`, `scores`, `labels` and `count`.
 
-    boxes: xyxy pixels of the network's input. K: `thresholds.keep`, or the number of candidates if that is
-    less. The first `count` of an image are its detections, best first; after them come boxes and scores of 0
-    and labels of -1.
+    priors: (P, 4) xyxy pixels. classes: with background. boxes: (B, K, 4) xyxy pixels of the
+    network's input. scores, labels: (B, K). count: (B,). K:
+    `thresholds.keep`, or the number of candidates if that is less. The first `count` of an image are its
+    detections, best first; after them come boxes and scores of 0 and labels of -1. Needs the package onnx.
     """
-    tools = require("onnx", "export")
-    priors = len(network.priors)
-    columns = network.spec.num_classes + 1
-    top_k = min(thresholds.top_k, priors)
+    import onnx
+    import onnx.numpy_helper
+    import onnx.parser
+
+    top_k = min(thresholds.top_k, len(priors))
+    candidates = top_k * (classes - 1)
     text = TEXT.format(
-        ir=model.ir_version,
-        opset=OPSET,
-        priors=priors,
-        columns=columns,
+        ir=ir_version,
+        opset=opset,
+        priors=len(priors),
+        columns=classes,
         score=float(thresholds.score),
         nms=float(thresholds.nms),
         top_k=top_k,
-        candidates=top_k * network.spec.num_classes,
-        keep=min(thresholds.keep, top_k * network.spec.num_classes),
+        candidates=candidates,
+        keep=min(thresholds.keep, candidates),
     )
-    tail = tools.parser.parse_model(text)
-    shapes = to_center_size(network.priors.cpu()).numpy()
+    graph: onnx.ModelProto = onnx.parser.parse_model(text)
+    shapes = to_center_size(priors).numpy()
     constants = {
         "prior_centers": shapes[:, :2],
         "prior_sizes": shapes[:, 2:],
         "variances": np.array(VARIANCES, np.float32),
     }
     for name, values in constants.items():
-        tail.graph.initializer.append(tools.numpy_helper.from_array(np.ascontiguousarray(values), name))
-    tail = tools.compose.add_prefix(tail, PREFIX, rename_inputs=False, rename_outputs=False)
-    joined: onnx.ModelProto = tools.compose.merge_models(
-        model, tail, io_map=[(name, name) for name in ("offsets", "logits")]
-    )
-    return joined
+        graph.graph.initializer.append(onnx.numpy_helper.from_array(np.ascontiguousarray(values), name))
+    return graph

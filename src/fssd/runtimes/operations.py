@@ -7,23 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import prod
-from pathlib import Path
 from typing import Any
 
-from fssd.runtimes.packages import openvino_core, require
+from fssd.runtimes.packages import require
 
 NOT_COUNTED = ("Gemm", "Einsum", "ConvTranspose", "ConvolutionBackpropData", "GroupConvolutionBackpropData")
-"""Products that `fssd export` writes for a backbone of the user's own at most."""
-
-
-def file_multiply_adds(file: Path) -> int | None:
-    """Multiply-adds of an .onnx or an OpenVINO .xml; None if something in it cannot be counted.
-
-    Raises ConfigError if the package that reads such files is missing.
-    """
-    if file.suffix == ".onnx":
-        return onnx_multiply_adds(require("onnx", "export").load(file))
-    return openvino_multiply_adds(openvino_core().read_model(file))
+"""Products that `fssd export` writes only for a backbone of the user's own."""
 
 
 def onnx_multiply_adds(model: Any) -> int | None:

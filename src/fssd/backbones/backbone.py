@@ -1,0 +1,119 @@
+"""The contract of a backbone, and what is asked of any module that stands in for one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fssd.errors import ConfigError
+
+
+class MapShape(NamedTuple):
+    """Of a feature map: width in channels, cells from top to bottom, cells from left to right."""
+
+    channels: int
+    rows: int
+    columns: int
+
+    @property
+    def cells(self) -> tuple[int, int]:
+        """(rows, columns)."""
+        return self.rows, self.columns
+
+
+class Backbone(nn.Module):
+    """Images to a dict of feature maps by name, finest first. One file holds all that a backbone is.
+
+    A class without arguments, so that its name, or "package.module:Class", stands for it in configurations
+    and checkpoints. Every module with such a `forward` will do; all else has a default.
+
+    mean, std: RGB normalisation of images in 0..255. multiple: both sides of an input have to be a multiple.
+    light: whether necks and heads are built from separable convolutions unless the model's name says
+    otherwise. recipe: settings of a training that `TrainConfig` leaves open. may_lack: layers that a file of
+    pretrained weights need not have; they keep their fresh weights.
+    """
+
+    mean: ClassVar[tuple[float, float, float]] = (0.0, 0.0, 0.0)
+    std: ClassVar[tuple[float, float, float]] = (1.0, 1.0, 1.0)
+    multiple: ClassVar[int] = 1
+    light: ClassVar[bool] = False
+    recipe: ClassVar[Mapping[str, Any]] = {}
+    may_lack: ClassVar[tuple[str, ...]] = ()
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """(B, 3, H, W) float RGB, normalised, to maps (B, C, rows, columns), finest first."""
+        raise NotImplementedError
+
+    def shapes(self, width: int, height: int) -> dict[str, MapShape]:
+        """The shape of each map of an input of so many pixels."""
+        return probe_shapes(self, width, height)
+
+    def stages(self) -> list[list[nn.Module]]:
+        """The modules of each stage, first to last, for `--freeze`."""
+        return []
+
+    @classmethod
+    def packaged_weights(cls) -> Path | None:
+        """The file of pretrained weights that an installed package brings; None if there is none.
+
+        Raises ConfigError, naming the package, if it is not installed.
+        """
+        return None
+
+    def adapt(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The tensors of a file of pretrained weights under the names of this module."""
+        return tensors
+
+    def fold(self, std: Tensor) -> Tensor:
+        """Put fixed norms, and the division by `std` (3, 1, 1), into convolutions, in place.
+
+        Returns the standard deviation that is still to be divided by outside.
+        """
+        return std
+
+
+def feature_shapes(backbone: nn.Module, width: int, height: int) -> dict[str, MapShape]:
+    """The shape of each map that a backbone makes of an image of so many pixels.
+
+    Raises ConfigError if the module does not return a dict of maps, finest first.
+    """
+    if isinstance(backbone, Backbone):
+        return backbone.shapes(width, height)
+    return probe_shapes(backbone, width, height)
+
+
+def probe_shapes(backbone: nn.Module, width: int, height: int) -> dict[str, MapShape]:
+    """`feature_shapes` found by running the module.
+
+    On the meta device, which computes shapes alone, or where the module cannot do that, on a black image.
+    """
+    shape = (1, 3, height, width)
+    probe = deepcopy(backbone).eval()
+    with torch.no_grad():
+        try:
+            features = deepcopy(probe).to("meta")(torch.zeros(shape, device="meta"))
+        except (RuntimeError, NotImplementedError):  # it makes tensors of its own, or looks at values
+            features = probe.cpu()(torch.zeros(shape, device="cpu"))
+    if not isinstance(features, Mapping) or not features:
+        raise ConfigError(
+            f"a backbone returns a dict of feature maps by name, not a {type(features).__name__}"
+        )
+    for key, x in features.items():
+        if not isinstance(x, Tensor) or x.ndim != 4:
+            raise ConfigError(f"the backbone's map {key!r} is not a (B, C, rows, columns) tensor")
+    shapes = {key: MapShape(*map(int, x.shape[1:])) for key, x in features.items()}
+    sizes = [shape.cells for shape in shapes.values()]
+    if sizes != sorted(sizes, reverse=True):
+        raise ConfigError(f"a backbone lists its maps finest first; these have {sizes} rows and columns")
+    return shapes
+
+
+def backbone_stages(backbone: nn.Module) -> list[list[nn.Module]]:
+    """The stages of any module that lists them; none for one that does not."""
+    listed = getattr(type(backbone), "stages", None)
+    return [] if listed is None else list(listed(backbone))

@@ -1,0 +1,157 @@
+"""The contract of a head: everything that depends on what a network predicts.
+
+Loader, loop, log, runners, export, bench and reports ask a head and know nothing of priors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from fssd.data.batch import MakeTargets, Targets
+from fssd.errors import ConfigError
+from fssd.layers.fold import fold_sequences
+from fssd.necks.neck import Cells
+
+if TYPE_CHECKING:
+    import onnx
+
+Floats = npt.NDArray[np.float32]
+Raw = tuple[Tensor, ...]  # what a head predicts, in the order of `Head.outputs`, batch first
+Decode = Callable[[Sequence[npt.NDArray[Any]], "Thresholds"], "list[Found]"]
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Which predictions become detections.
+
+    score: detections score more than this. nms: IoU above which the lower score of one class is dropped.
+    top_k: candidates of each class before NMS. keep: detections of an image over all classes.
+    """
+
+    score: float = 0.01
+    nms: float = 0.45
+    top_k: int = 400
+    keep: int = 200
+
+
+class Found(NamedTuple):
+    """Detections of one image, best first.
+
+    boxes: (N, 4) xyxy pixels of the network input, not clipped. scores: (N,). labels: (N,) int64, 0-based.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+
+
+class Candidates(NamedTuple):
+    """All that could be detected in an image: boxes (P, 4) xyxy pixels of the input, scores (P, C)."""
+
+    boxes: Tensor
+    scores: Tensor
+
+
+class HeadBlueprint(NamedTuple):
+    """What a head is built from.
+
+    model: its name, for messages. image_size: (width, height) of the input, pixels. channels, cells, steps:
+    of each level, see `Neck`. num_classes: without background. light: separable convolutions. options: the
+    user's, with `priors` from the design.
+    """
+
+    model: str
+    image_size: tuple[int, int]
+    channels: Sequence[int]
+    cells: Sequence[Cells]
+    steps: Sequence[tuple[float, float]]
+    num_classes: int
+    light: bool
+    options: Mapping[str, Any]
+
+
+class Head(nn.Module):
+    """One file, or folder, holds all that a head is.
+
+    known_options: names that `build` understands. outputs: a name for each tensor that `forward` returns.
+    targets: makes what one image is trained on from boxes (N, 4) float32 xyxy pixels of the input and labels
+    (N,) int64, 0-based. It runs in the loader's processes, so it holds nothing that lies on a GPU.
+    """
+
+    known_options: ClassVar[frozenset[str]] = frozenset()
+    outputs: tuple[str, ...]
+    targets: MakeTargets
+
+    @classmethod
+    def build(cls, blueprint: HeadBlueprint) -> Head:
+        """The head with fresh weights. Raises ConfigError for options that do not fit."""
+        raise NotImplementedError
+
+    def forward(self, levels: list[Tensor]) -> Raw:
+        """Level maps (B, C, rows, columns), finest first, to predictions."""
+        raise NotImplementedError
+
+    def loss(self, raw: Raw, targets: Targets) -> dict[str, Tensor]:
+        """Named scalars of a batch: "loss" is minimised, all of them are logged.
+
+        targets: those of the images, stacked. Nothing in it may wait for the device: no `.item()`, no
+        indexing by a mask.
+        """
+        raise NotImplementedError
+
+    def detect(self, raw: Raw, thresholds: Thresholds) -> list[Found]:
+        """Detections of each image of a batch."""
+        raise NotImplementedError
+
+    def candidates(self, raw: Raw) -> list[Candidates]:
+        """All candidates of each image of a batch, to compare an exported file with."""
+        raise NotImplementedError
+
+    def describe(self) -> dict[str, Any]:
+        """JSON values for `decoder`, stored in exported files."""
+        return {}
+
+    @classmethod
+    def decoder(cls, document: Mapping[str, Any]) -> Decode:
+        """`detect` without the network, from what `describe` said; for files that end in raw predictions."""
+        raise NotImplementedError
+
+    def class_layers(self) -> list[str]:
+        """Names, from here, of the layers whose outputs are (something, classes with background first)."""
+        return []
+
+    def fitted(self, boxes: Floats) -> dict[str, Any]:  # noqa: ARG002 (for heads that have priors)
+        """Options that fit this head to boxes (N, 4) xyxy pixels of the input, for `--priors fit`."""
+        raise ConfigError("this head has no priors to fit; leave out --priors fit")
+
+    def best_overlaps(self, boxes: Floats) -> npt.NDArray[np.float64] | None:  # noqa: ARG002
+        """(N,) the largest IoU of each box (N, 4) with any prior; None for a head without priors."""
+        return None
+
+    def prior_shapes(self) -> npt.NDArray[np.float64] | None:
+        """(S, 2) width and height in pixels of each kind of prior; None for a head without priors."""
+        return None
+
+    def fold(self) -> None:
+        """Put fixed norms into convolutions, in place."""
+        fold_sequences(self)
+
+    def nms_graph(self, thresholds: Thresholds, opset: int, ir_version: int) -> onnx.ModelProto:  # noqa: ARG002
+        """From `outputs` to boxes, scores, labels and count, as an ONNX model.
+
+        boxes: (B, K, 4). scores, labels: (B, K). count: (B,), how many of K are detections. Raises
+        ConfigError for a head that cannot.
+        """
+        raise ConfigError("this head cannot put NMS into an exported file; leave out --nms")
+
+
+def as_tensors(arrays: Sequence[npt.NDArray[Any]]) -> list[Tensor]:
+    """The outputs of an exported file as tensors that share their memory."""
+    return [torch.from_numpy(array) for array in arrays]

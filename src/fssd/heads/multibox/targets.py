@@ -1,0 +1,54 @@
+"""What each prior is trained on: made for one image, in the loader's processes, always of the same shape."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from fssd.boxes import encode
+from fssd.data.batch import Targets
+from fssd.heads.multibox.match import Floats, match
+from fssd.heads.multibox.priors import Level, exact_priors
+
+THRESHOLD = 0.5  # IoU from which a prior is positive (SSD 2.2)
+
+
+@dataclass(frozen=True)
+class MultiboxTargets:
+    """The targets of the priors of a network. Plain arrays, so that it can be sent to other processes.
+
+    priors: (P, 4) xyxy pixels of the input. shares: (P, 4) the same as shares of the image. image_size:
+    (width, height), pixels.
+    """
+
+    priors: Floats
+    shares: Floats
+    image_size: tuple[int, int]
+    threshold: float = THRESHOLD
+
+    @classmethod
+    def of_levels(cls, levels: tuple[Level, ...], image_size: tuple[int, int]) -> MultiboxTargets:
+        """For the priors of a pyramid."""
+        priors = exact_priors(levels)
+        shares = priors / (image_size * 2)
+        return cls(priors.astype(np.float32), shares.astype(np.float32), image_size)
+
+    def __call__(self, boxes: Floats, labels: npt.NDArray[np.int64]) -> Targets:
+        """Boxes (N, 4) float32 xyxy pixels of the input and labels (N,) to the targets of P priors.
+
+        "classes": (P,) int32, 0 for background, else label + 1. "offsets": (P, 4) float32, see
+        `fssd.boxes.encode`; 0 for background.
+        """
+        side = np.array(self.image_size * 2, np.float32)
+        owners = match((boxes / side).astype(np.float32), self.shares, self.threshold)
+        positive = np.flatnonzero(owners >= 0)
+        own = owners[positive]
+        classes = np.zeros(len(owners), np.int32)
+        classes[positive] = labels[own] + 1
+        offsets = torch.zeros(len(owners), 4)
+        matched, priors = torch.from_numpy(boxes[own]), torch.from_numpy(self.priors[positive])
+        offsets[torch.from_numpy(positive)] = encode(matched, priors)
+        return {"classes": torch.from_numpy(classes), "offsets": offsets}

@@ -1,0 +1,126 @@
+"""What a model's name stands for: a neck, an input size, a backbone, a table of priors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from fssd.backbones import BACKBONES
+from fssd.backbones.backbone import Backbone
+from fssd.errors import ConfigError, nearest
+from fssd.heads import HEADS
+from fssd.heads.head import Head
+from fssd.necks import NECKS
+from fssd.necks.neck import Neck
+
+LEAST_SIDE, LARGEST_SIDE = 128, 1024  # pixels
+
+
+class Design(NamedTuple):
+    """neck, backbone, head: names of the tables, or "package.module:Class". size: (width, height), pixels.
+
+    light: whether neck and head are separable. priors: table of prior sizes, for heads that have one.
+    """
+
+    neck: str
+    size: tuple[int, int]
+    backbone: str
+    head: str
+    light: bool
+    priors: str
+
+
+DESIGNS = {
+    "ssd300-vgg16": Design("ssd", (300, 300), "vgg16", "multibox", False, "voc"),
+    "ssd512-vgg16": Design("ssd", (512, 512), "vgg16", "multibox", False, "voc"),
+    "fssd300-vgg16": Design("fssd", (300, 300), "vgg16", "multibox", False, "voc"),
+    "fssd512-vgg16": Design("fssd", (512, 512), "vgg16", "multibox", False, "voc"),
+    # The light models are for people's own data, where small objects abound: the table that starts at 21 px.
+    "ssd300-lite": Design("ssd", (300, 300), "lite", "multibox", True, "coco"),
+    "fssd300-lite": Design("fssd", (300, 300), "lite", "multibox", True, "coco"),
+}
+"""Networks that are published or packaged. Other names of the same form follow from the tables."""
+
+NAME = re.compile(r"([a-z]+)(\d+)-(.+)")  # neck, side, backbone
+
+
+def find_design(name: str, options: Mapping[str, Any]) -> Design:
+    """The design of a name, with the options that replace a part of it: size, neck, backbone, head.
+
+    Raises ConfigError for an unknown name or a size that no network here takes.
+    """
+    design = DESIGNS.get(name) or _composed(name)
+    parts = {key: options[key] for key in ("neck", "head") if key in options}
+    if isinstance(options.get("backbone"), str):
+        parts["backbone"] = options["backbone"]
+    for key, value in parts.items():
+        if not isinstance(value, str):
+            raise ConfigError(f'{key} is {value!r}; it is a name, or "package.module:Class"')
+    if "size" in options:
+        parts["size"] = read_size(options["size"])
+    return design._replace(**parts)
+
+
+def _composed(name: str) -> Design:
+    found = NAME.fullmatch(name)
+    if found is None or found[1] not in NECKS or found[3] not in BACKBONES:
+        raise ConfigError(f"there is no model {name!r}{nearest(name, DESIGNS)}")
+    light = backbone_class(found[3]).light
+    return Design(found[1], read_size(int(found[2])), found[3], "multibox", light, "coco" if light else "voc")
+
+
+def read_size(value: Any) -> tuple[int, int]:
+    """(width, height) from a side, or a list of width and height. Raises ConfigError."""
+    sides = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    if len(sides) not in (1, 2) or not all(isinstance(s, int) and not isinstance(s, bool) for s in sides):
+        raise ConfigError(f"size is {value!r}; it is one side in pixels, or width and height")
+    width, height = sides[0], sides[-1]
+    for side in (width, height):
+        if not LEAST_SIDE <= side <= LARGEST_SIDE:
+            raise ConfigError(
+                f"size has a side of {side} px; it lies between {LEAST_SIDE} and {LARGEST_SIDE}"
+            )
+    return width, height
+
+
+def backbone_class(name: str) -> type[Backbone]:
+    """The backbone of a name. Raises ConfigError."""
+    return _find_class(name, BACKBONES, "backbone", Backbone)
+
+
+def neck_class(name: str) -> type[Neck]:
+    """The neck of a name. Raises ConfigError."""
+    return _find_class(name, NECKS, "neck", Neck)
+
+
+def head_class(name: str) -> type[Head]:
+    """The head of a name. Raises ConfigError."""
+    return _find_class(name, HEADS, "head", Head)
+
+
+def _find_class(name: str, table: Mapping[str, str], kind: str, base: type[Any]) -> type[Any]:
+    """The class that a name of `table`, or "package.module:Class", stands for.
+
+    A file may name a module, so only a subclass of `base` is taken, and none is made before that is known.
+    """
+    path = table.get(name, name)
+    module, colon, attribute = path.partition(":")
+    if not colon:
+        raise ConfigError(
+            f'there is no {kind} {name!r}{nearest(name, table)}; your own is "package.module:Class"'
+        )
+    try:
+        found = getattr(import_module(module), attribute)
+    except ImportError as error:
+        raise ConfigError(
+            f"the {kind} {name!r} cannot be imported ({error}); run where Python finds it, or set PYTHONPATH"
+        ) from error
+    except AttributeError as error:
+        raise ConfigError(f"the {kind} {name!r}: module {module} has no {attribute!r}") from error
+    if not (isinstance(found, type) and issubclass(found, base) and issubclass(found, nn.Module)):
+        raise ConfigError(f"the {kind} {name!r} is not a subclass of {base.__module__}.{base.__name__}")
+    return found

@@ -1,0 +1,171 @@
+"""FSSD: extra layers, fusion, pyramid (paper 3.1, Fig. 2 b)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from fssd.backbones.backbone import MapShape
+from fssd.errors import ConfigError, nearest
+from fssd.layers.blocks import Bottleneck, Chain, ConvReLU, LiteBlock, LiteBottleneck
+from fssd.layers.fold import fold_sequences
+from fssd.necks.extras import fssd_extras, make_extras
+from fssd.necks.fusion import Fusion, Source
+from fssd.necks.neck import Blueprint, Neck, even_steps
+from fssd.necks.pyramid import LIGHT_WIDTHS, WIDTHS, Block, Pyramid, pyramid_rows
+from fssd.necks.windows import HALVE, SAME, VALID, levels_from, nominal_steps
+
+VGG_SOURCES = ("conv4_3", "fc7", "conv7_2")
+WIDTH = 256  # channels of each transformed source
+LIGHT_WIDTH = 96  # the same of the light form; keeps the fusion under a tenth of the backbone's work
+FRACTION = 0.999  # of the running statistics kept at each step, in the released network
+PORT_FRACTION = 0.9  # the same in the PyTorch port, which leaves PyTorch's default
+LIGHT_FRACTION = 0.97  # the same for short trainings; the paper's 0.999 needs tens of thousands of steps
+
+PYRAMID_FORMS = ("after", "with-fused", "bottleneck")  # Fig. 3 (b), (a), (c)
+VARIANTS = ("released", "pytorchssd")
+PORT_RATIOS: dict[tuple[int, int], tuple[tuple[float, ...], ...]] = {
+    (300, 300): ((2, 3), (2, 3), (2, 3), (2, 3), (2,), (2,)),
+    (512, 512): ((2, 3), (2, 3), (2, 3), (2, 3), (2, 3), (2,), (2,)),
+}
+# What the authors' own PyTorch port, lzx1413/PytorchSSD, does otherwise and an option can say. The rest,
+# SSD's steps of priors and a conv6_2 without padding, goes with the variant alone.
+PORT_OPTIONS = {"reduce_all": True, "norm": "batch-affine", "truncate": False, "clip": "all"}
+
+
+class FSSD(Neck):
+    """Fuses maps of the backbone once and makes every level from the fused map.
+
+    start: the map that `extras` reads; None where no source needs appended layers.
+    """
+
+    known_options = frozenset(
+        {"sources", "merge", "norm", "pyramid", "reduce_all", "align_corners", "variant"}
+    )
+    start: str
+    extras: Chain | None
+    fusion: Fusion
+    pyramid: Pyramid
+    image_size: tuple[int, int]
+
+    @classmethod
+    def resolve(cls, blueprint: Blueprint) -> Mapping[str, Any]:
+        """See `Neck`."""
+        options = dict(blueprint.options)
+        released_512 = blueprint.image_size == (512, 512) and not blueprint.light
+        if options.get("variant") == "pytorchssd":
+            if blueprint.image_size not in PORT_RATIOS:
+                raise ConfigError(
+                    "the variant 'pytorchssd' has 300 or 512 px; leave out --size or the variant"
+                )
+            return {**PORT_OPTIONS, "ratios": PORT_RATIOS[blueprint.image_size], **options}
+        if released_512 and options.get("priors") == "coco":
+            options["priors"] = "voc"  # the released FSSD512-COCO has 35.84 / 76.8 px at its first level
+        return options
+
+    @classmethod
+    def build(cls, blueprint: Blueprint) -> FSSD:
+        """The paper's neck, or the same at light width with light blocks."""
+        _check(blueprint)
+        options, light = blueprint.options, blueprint.light
+        ported = options.get("variant") == "pytorchssd"
+        of_vgg = not light and {"conv4_3", "fc7"} <= set(blueprint.shapes)
+        names = tuple(options.get("sources", VGG_SOURCES if of_vgg else tuple(blueprint.shapes)))
+        shapes, extras = _with_extras(blueprint, names, of_vgg, ported)
+        # The released network takes conv3_3 and conv7_2, which have 256 channels already, as they are.
+        as_is = {"conv3_3", "conv7_2"} if of_vgg and not options.get("reduce_all", False) else set()
+        fraction = LIGHT_FRACTION if light else PORT_FRACTION if ported else FRACTION
+        fusion = Fusion(
+            _sources(names, shapes, as_is, blueprint),
+            LIGHT_WIDTH if light else WIDTH,
+            blueprint.finest,
+            options.get("merge", "concat"),
+            options.get("norm", "batch"),
+            fraction,
+            options.get("align_corners", True),
+        )
+        pyramid = _pyramid(blueprint, fusion.channels)
+        cells = levels_from(blueprint.finest)
+        steps = (nominal_steps if ported else even_steps)(blueprint.image_size, cells)
+        neck = cls(pyramid.channels, cells, steps)
+        neck.start, neck.extras, neck.fusion, neck.pyramid = "fc7", extras, fusion, pyramid
+        neck.image_size = blueprint.image_size
+        return neck
+
+    def forward(self, features: dict[str, Tensor]) -> list[Tensor]:
+        """See `Neck`."""
+        if self.extras is not None:
+            features = features | self.extras(features[self.start])
+        fused = self.fusion(features)
+        return self.pyramid(fused)  # type: ignore[no-any-return]
+
+    def fresh(self) -> Iterable[nn.Module]:
+        """See `Neck`. At 300 px conv7_2 counts as new too, as in the released training from an SSD."""
+        yield from (self.fusion, self.pyramid)
+        if self.extras is not None and self.image_size == (300, 300):
+            yield self.extras["conv7_2"]
+
+    def fold(self) -> None:
+        """See `Neck`."""
+        fold_sequences(self)
+        self.fusion.fold()
+
+
+def _check(blueprint: Blueprint) -> None:
+    """Raise ConfigError for an option that no FSSD takes."""
+    options = blueprint.options
+    form, variant = options.get("pyramid", "after"), options.get("variant", "released")
+    if form not in PYRAMID_FORMS:
+        raise ConfigError(f"there is no pyramid {form!r}{nearest(str(form), PYRAMID_FORMS)}")
+    for key in ("align_corners", "reduce_all"):
+        if not isinstance(options.get(key, True), bool):
+            raise ConfigError(f"{key} is {options[key]!r}; it is true or false")
+    if isinstance(options.get("sources"), str):
+        raise ConfigError(f"sources is the text {options['sources']!r}; it is a list such as [conv4_3, fc7]")
+    if variant not in VARIANTS:
+        raise ConfigError(f"there is no variant {variant!r}{nearest(str(variant), VARIANTS)}")
+    if variant != "released" and (blueprint.light or "fc7" not in blueprint.shapes):
+        raise ConfigError(
+            f"the variant {variant!r} is one of VGG16's own layers; use fssd300-vgg16 without backbone="
+        )
+
+
+def _with_extras(
+    blueprint: Blueprint, names: tuple[str, ...], of_vgg: bool, ported: bool
+) -> tuple[Mapping[str, MapShape], Chain | None]:
+    """The maps to choose sources from, and the appended layers, where conv7_2 is one of the sources."""
+    if not of_vgg or "conv7_2" not in names:
+        return blueprint.shapes, None
+    rows = fssd_extras(padded=not ported)
+    cells = HALVE.shrink((VALID if ported else SAME).shrink(blueprint.shapes["fc7"].cells))
+    return {**blueprint.shapes, "conv7_2": MapShape(rows[-1].outputs, *cells)}, make_extras(rows)
+
+
+def _pyramid(blueprint: Blueprint, inputs: int) -> Pyramid:
+    form = blueprint.options.get("pyramid", "after")
+    if blueprint.light:
+        block: Block = LiteBottleneck if form == "bottleneck" else LiteBlock
+    else:
+        block = Bottleneck if form == "bottleneck" else ConvReLU
+    rows = pyramid_rows(blueprint.finest, LIGHT_WIDTHS if blueprint.light else WIDTHS)
+    return Pyramid(inputs, rows, block, form == "with-fused")
+
+
+def _sources(
+    names: tuple[str, ...], shapes: Mapping[str, MapShape], as_is: set[str], blueprint: Blueprint
+) -> tuple[Source, ...]:
+    known = list(shapes)
+    if not names:
+        raise ConfigError(f"fusion needs at least one source; known: {', '.join(known)}")
+    rows, columns = blueprint.finest
+    for name in names:
+        if name not in shapes:
+            raise ConfigError(f"there is no feature map {name!r} to fuse{nearest(name, known)}")
+        if shapes[name].rows > 2 * rows or shapes[name].columns > 2 * columns:
+            raise ConfigError(
+                f"the map {name!r} has {shapes[name].rows} x {shapes[name].columns} cells, over twice the"
+                f" fused map's {rows} x {columns}; fuse maps of stride 4 or more"
+            )
+    return tuple(Source(name, shapes[name].channels, name not in as_is) for name in names)

@@ -1,0 +1,79 @@
+"""The contract of a neck: from a backbone's maps to the levels that a head predicts from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+from torch import Tensor, nn
+
+from fssd.backbones.backbone import MapShape
+from fssd.layers.fold import fold_sequences
+
+Cells = tuple[int, int]  # rows, columns of a map
+FINEST_STRIDE = 8  # pixels of the input to a cell of the first level, of every network here
+
+
+class Blueprint(NamedTuple):
+    """What a neck is built from.
+
+    model: its name, for messages. image_size: (width, height) of the input, pixels. shapes: of the backbone's
+    maps, finest first. light: separable blocks at light width, not the paper's. options: the user's, and
+    those that they stand for.
+    """
+
+    model: str
+    image_size: tuple[int, int]
+    shapes: Mapping[str, MapShape]
+    light: bool
+    options: Mapping[str, Any]
+
+    @property
+    def finest(self) -> Cells:
+        """Rows and columns of the first level, `FINEST_STRIDE` pixels to a cell."""
+        width, height = self.image_size
+        return -(-height // FINEST_STRIDE), -(-width // FINEST_STRIDE)
+
+
+class Neck(nn.Module):
+    """One file holds all that a neck is: the class, how it is built, its options and their checks.
+
+    known_options: names that `build` understands. channels, cells: width and (rows, columns) of each level,
+    finest first. steps: (x, y) pixels of the input between the centres of neighbouring cells of each level.
+    """
+
+    known_options: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(
+        self, channels: Sequence[int], cells: Sequence[Cells], steps: Sequence[tuple[float, float]]
+    ) -> None:
+        super().__init__()
+        self.channels, self.cells, self.steps = list(channels), list(cells), list(steps)
+
+    @classmethod
+    def build(cls, blueprint: Blueprint) -> Neck:
+        """The neck with fresh weights. Raises ConfigError for options or maps that do not fit."""
+        raise NotImplementedError
+
+    @classmethod
+    def resolve(cls, blueprint: Blueprint) -> Mapping[str, Any]:
+        """The options of the whole network, with what some of them stand for (a variant) filled in."""
+        return blueprint.options
+
+    def forward(self, features: dict[str, Tensor]) -> list[Tensor]:
+        """Named maps (B, C, rows, columns) to one map a level, finest first."""
+        raise NotImplementedError
+
+    def fresh(self) -> Iterable[nn.Module]:
+        """The modules that a trained SSD does not have; they learn at `--new-layers-lr`."""
+        return self.children()
+
+    def fold(self) -> None:
+        """Put fixed norms into convolutions, in place."""
+        fold_sequences(self)
+
+
+def even_steps(image_size: tuple[int, int], cells: Sequence[Cells]) -> list[tuple[float, float]]:
+    """Cells spread evenly over the image, as FSSD's are: image size / map size."""
+    width, height = image_size
+    return [(width / columns, height / rows) for rows, columns in cells]

@@ -1,0 +1,92 @@
+"""What `amp: auto` becomes: by the device, and by what a resumed run was started with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from fssd.config import Amp
+from fssd.errors import ConfigError
+from fssd.training.distributed import Place
+from fssd.training.precision import agree_amp, choose_amp
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+ALONE = Place(0, 1, 0)
+
+
+def give_flags(monkeypatch: pytest.MonkeyPatch, **flags: bool) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: flags, raising=False)
+
+
+# What the processors report: Zen 3 has no AVX-512, Ice Lake no bf16, Zen 4 and Cooper Lake AVX-512 BF16,
+# Sapphire Rapids both.
+@pytest.mark.parametrize(
+    ("flags", "wanted"),
+    [
+        ({"avx2": True}, "off"),
+        (
+            {"avx2": True, "avx512_f": True, "avx512_vnni": True, "avx512_bf16": False, "amx_bf16": False},
+            "off",
+        ),
+        ({"avx512_bf16": True, "amx_bf16": False}, "bf16"),
+        ({"avx512_bf16": True, "amx_bf16": True}, "bf16"),
+        ({"amx_tile": True, "amx_int8": True}, "off"),
+    ],
+)
+def test_a_processor_takes_bf16_where_it_has_instructions(
+    flags: dict[str, bool], wanted: Amp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_flags(monkeypatch, **flags)
+    assert choose_amp("auto", CPU) == wanted
+
+
+def test_an_older_torch_that_tells_no_flags_leaves_it_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert choose_amp("auto", CPU) == "off"
+
+
+@pytest.mark.parametrize(("supported", "wanted"), [(True, "bf16"), (False, "off")])
+def test_a_gpu_takes_bf16_where_it_is_no_emulation(
+    supported: bool, wanted: Amp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or supported
+    )
+    assert choose_amp("auto", GPU) == wanted
+
+
+@pytest.mark.parametrize("amp", ["off", "bf16"])
+def test_a_named_precision_is_taken_on_any_device(amp: Amp, monkeypatch: pytest.MonkeyPatch) -> None:
+    give_flags(monkeypatch)
+    assert choose_amp(amp, CPU) == choose_amp(amp, GPU) == amp
+    assert choose_amp("fp16", GPU) == "fp16"
+
+
+def test_fp16_needs_a_gpu() -> None:
+    with pytest.raises(ConfigError, match="fp16 needs a GPU"):
+        choose_amp("fp16", CPU)
+
+
+@pytest.mark.parametrize(("flag", "said"), [(True, "bf16 (cpu with bf16"), (False, "off (cpu without bf16")])
+def test_the_choice_is_printed_once(
+    flag: bool, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    give_flags(monkeypatch, avx512_bf16=flag)
+    assert agree_amp("auto", CPU, ALONE, None) == ("bf16" if flag else "off")
+    assert capsys.readouterr().out == f"amp auto: {said} instructions)\n"
+    agree_amp("off", CPU, ALONE, None)
+    agree_amp("auto", CPU, Place(1, 1, 0), None)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(("before", "flag"), [("off", True), ("bf16", False)])
+def test_a_resumed_run_keeps_what_it_was_started_with(
+    before: str, flag: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_flags(monkeypatch, avx512_bf16=flag)
+    started = tmp_path / "config.yaml"
+    started.write_text(f"amp: {before}\n")
+    assert agree_amp("auto", CPU, ALONE, started) == before
+    assert agree_amp("auto", CPU, ALONE, tmp_path / "none.yaml") != before
