@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from fssd.data.sample import DataSet, Record
-from fssd.evaluation.calibration import calibrate
 from fssd.evaluation.coco_ap import _detection_rows, _image_ids, _truth_columns
 from fssd.evaluation.confusion import confusion_matrix
 from fssd.evaluation.mistakes import KINDS, find_errors, gains, kinds_by_class
 from fssd.evaluation.pairing import judge
+from fssd.evaluation.score_calibration import calibrate
 from fssd.inference.detections import Detections
 
 CAT, DOG = [0, 0, 10, 10], [100, 0, 110, 10]

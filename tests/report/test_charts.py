@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("matplotlib", reason='plots need matplotlib: pip install "fssd[plot]"')
 
 from fssd.evaluation.bootstrap import Difference
-from fssd.evaluation.calibration import calibrate
+from fssd.evaluation.score_calibration import calibrate
 from fssd.evaluation.threshold import best_threshold, sweep
 from fssd.report import charts
 

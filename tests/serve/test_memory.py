@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from fssd.serve import memory
-from fssd.serve.limits import Gate, Limits
+from fssd.serve.limits import Gate, ServerLimits
 
 
 class Ticks:
@@ -35,7 +35,7 @@ def test_trims_once_after_work(monkeypatch: pytest.MonkeyPatch) -> None:
     trims: list[int] = []
 
     async def scenario() -> None:
-        ticks, gate = Ticks(), Gate(Limits())
+        ticks, gate = Ticks(), Gate(ServerLimits())
         monkeypatch.setattr(memory, "_glibc", lambda _: trims.append)
         monkeypatch.setattr(
             memory, "asyncio", SimpleNamespace(sleep=ticks.sleep, to_thread=asyncio.to_thread)
@@ -68,4 +68,4 @@ def test_trims_once_after_work(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nothing_to_do_without_glibc(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "_glibc", lambda _: None)
     memory.share_heaps()
-    asyncio.run(asyncio.wait_for(memory.trim_when_idle(Gate(Limits())), 60))
+    asyncio.run(asyncio.wait_for(memory.trim_when_idle(Gate(ServerLimits())), 60))

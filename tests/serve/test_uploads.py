@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from fssd.serve.limits import Limits
+from fssd.serve.limits import ServerLimits
 from fssd.serve.refusals import RequestError
 from fssd.serve.uploads import check_image, decode_upload, is_image, split_uploads
 
-LIMITS = Limits()
+LIMITS = ServerLimits()
 Encoder = Callable[..., bytes]
 
 

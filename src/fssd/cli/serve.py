@@ -68,16 +68,16 @@ def run(arguments: list[str]) -> int:
     import cv2
 
     from fssd.runtimes.cores import usable_cores
-    from fssd.serve.limits import MEGA, Limits
+    from fssd.serve.limits import MEGA, ServerLimits
     from fssd.serve.opening import load_detectors, serving_runtime, share_cores
     from fssd.serve.server import bind, run_server
     from fssd.serve.service import Service, Settings
 
-    limits = Limits(
+    limits = ServerLimits(
         body=int(command.max_mb * MEGA),
         pixels=int(command.max_megapixels * MEGA),
         queue=command.queue,
-        batch=min(Limits.batch, command.queue),
+        batch=min(ServerLimits.batch, command.queue),
         seconds=command.seconds,
         stall=command.stall,
     )

@@ -236,11 +236,34 @@ def _counts(report: CheckReport, classes: Sequence[str]) -> Html:
 def _shapes(boxes: _Boxes, overlap: Floats, classes: Sequence[str], network: Network) -> Html:
     if not len(overlap):
         return tag("p", "There is no box.", class_="empty")
+    sampled = f" {BOXES:,} of {boxes.total:,} boxes, sampled at random." if boxes.total > BOXES else ""
+    width, height = network.image_size
+    intro = lead(
+        f"In pixels of the input of {network.spec.name}, {width} {TIMES} {height}, to which"
+        f" images are brought by {network.geometry.name}. Training matches every object to the prior that"
+        f" overlaps it most and to all priors that overlap it by {MATCHED:.2f}; an object without such priors"
+        f" is learned from one prior only.{sampled}"
+    )
+    by_size = shares(bands(boxes.warped), overlap, len(band_names()))
+    by_class = shares(boxes.label, overlap, len(classes))
+    return join(
+        [
+            intro,
+            grid(_shape_plots(boxes, overlap, network)),
+            tag("h3", "By size"),
+            _share_table("side, px of the input", band_names(), by_size),
+            tag("h3", "By class"),
+            _share_table("class", classes, by_class),
+        ]
+    )
+
+
+def _shape_plots(boxes: _Boxes, overlap: Floats, network: Network) -> list[Html]:
     some = np.random.default_rng(0).permutation(len(overlap))[:POINTS]
     extent = boxes.warped[:, 2:] - boxes.warped[:, :2]
     shapes = network.heads.prior_shapes()
     assert shapes is not None  # as there are overlaps
-    plots = [
+    return [
         caption(
             charts.histogram(
                 sides(boxes.warped),
@@ -265,26 +288,6 @@ def _shapes(boxes: _Boxes, overlap: Floats, classes: Sequence[str], network: Net
             " aspect ratio the position of a box matters, because priors lie on a grid.",
         ),
     ]
-    sampled = f" {BOXES:,} of {boxes.total:,} boxes, sampled at random." if boxes.total > BOXES else ""
-    width, height = network.image_size
-    intro = lead(
-        f"In pixels of the input of {network.spec.name}, {width} {TIMES} {height}, to which"
-        f" images are brought by {network.geometry.name}. Training matches every object to the prior that"
-        f" overlaps it most and to all priors that overlap it by {MATCHED:.2f}; an object without such priors"
-        f" is learned from one prior only.{sampled}"
-    )
-    by_size = shares(bands(boxes.warped), overlap, len(band_names()))
-    by_class = shares(boxes.label, overlap, len(classes))
-    return join(
-        [
-            intro,
-            grid(plots),
-            tag("h3", "By size"),
-            _share_table("side, px of the input", band_names(), by_size),
-            tag("h3", "By class"),
-            _share_table("class", classes, by_class),
-        ]
-    )
 
 
 def _share_table(first: str, names: Sequence[str], found: Sequence[PriorCoverage]) -> Html:

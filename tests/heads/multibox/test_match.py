@@ -170,8 +170,8 @@ def test_overlap_of_a_millionth_is_no_match() -> None:
 
 def test_shares_of_the_image_decide_between_equal_overlaps_as_in_caffe() -> None:
     # SSD300's finest level: 38 x 38 cells at 8 px, four priors a cell (30 px squares first). The object lies
-    # wholly in several of the squares, which then overlap it by the same 8 * 8 / 900. The released code, which
-    # has everything as shares of 300 px in float32, gives it prior 958.
+    # wholly in several of the squares, which then overlap it by the same 8 * 8 / 900. The released code,
+    # which has everything as shares of 300 px in float32, gives it prior 958.
     centres = np.array([[(c + 0.5) * 8, (r + 0.5) * 8] for r in range(38) for c in range(38)])
     root = math.sqrt(2)
     middle = math.sqrt(30 * 60)
