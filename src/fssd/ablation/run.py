@@ -11,13 +11,13 @@ from typing import Any
 import yaml
 
 from fssd.ablation.plan import AblationPlan, AblationRow, Budget, shorten
-from fssd.config import RESUME_MAY_CHANGE, TrainConfig, resolve, to_values, with_values
+from fssd.config import RESUME_MAY_CHANGE, TrainConfig, to_values, with_values
 from fssd.data.source import open_data
 from fssd.errors import ConfigError, TrainingError
 from fssd.training.folder import CONFIG_FILE, FINAL_FILE
 from fssd.training.log import last_evaluation
 from fssd.training.loop import train
-from fssd.training.start import recipe_of
+from fssd.training.start import complete
 from fssd.training.state import require_same
 
 
@@ -56,7 +56,7 @@ def plan_runs(
             config = replace(config, data=data or config.data, out=_folder(out, row.name, seed), seed=seed)
             if row.after is not None:
                 config = replace(config, weights=_folder(out, row.after, seed) / FINAL_FILE)
-            config = resolve(config, recipe_of(config))
+            config = complete(config)
             if budget is not None:
                 key = (config.data, config.train_split)
                 if key not in images:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import torch
 
-from fssd.config import TrainConfig, resolve
+from fssd.config import TrainConfig
 from fssd.data.batch import Batch
 from fssd.data.loader import BatchPositions, Examples, Views, training_batches
 from fssd.data.sample import DataSet
@@ -32,7 +32,7 @@ from fssd.training.freeze import freeze_stages, training_mode
 from fssd.training.log import Means, RunLog
 from fssd.training.optim import learning_rate
 from fssd.training.precision import agree_amp
-from fssd.training.start import check_batch, fresh_network, recipe_of, start_weights
+from fssd.training.start import check_batch, complete, fresh_network, start_weights
 from fssd.training.state import Progress, load_state
 from fssd.training.step import Updater
 
@@ -69,7 +69,7 @@ def train(
     is not finite, with the names of the images).
     """
     stop_at = math.inf if minutes is None else time.monotonic() + 60 * minutes
-    config = resolve(config, recipe_of(config))
+    config = complete(config)
     assert config.data is not None and config.out is not None
     torch.set_num_threads(config.threads or _ALL_THREADS)
     train_set = _open(config, config.train_split, None)

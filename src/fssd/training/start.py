@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from fssd.backbones import BACKBONES
-from fssd.config import TrainConfig
+from fssd.config import TrainConfig, resolve
 from fssd.data.input_boxes import input_boxes
 from fssd.data.sample import DataSet
 from fssd.errors import ConfigError
@@ -38,6 +38,11 @@ def recipe_of(config: TrainConfig) -> Mapping[str, Any]:
     recipe = backbone_class(design.backbone).recipe
     # A backbone without a recipe trains by that of its kind.
     return recipe or backbone_class("lite" if design.light else "vgg16").recipe
+
+
+def complete(config: TrainConfig) -> TrainConfig:
+    """The configuration with its backbone's recipe filled in, checked. Raises ConfigError."""
+    return resolve(config, recipe_of(config))
 
 
 def fresh_network(

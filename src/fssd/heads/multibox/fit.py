@@ -1,0 +1,214 @@
+"""Prior boxes that fit a data set: shapes and centres that give most training boxes a prior at IoU >= 0.5.
+
+The IoU is taken with the priors at their positions on the grid, not with shapes at a common centre: an object
+that is small beside the cell step can lie between the centres. Shapes and centres are therefore optimised
+together, by Adam on a smooth form of the coverage, starting from random training boxes. Copies of one small
+shape then spread over the cell, which shortens the effective step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fssd.boxes import Floats, to_center_size
+
+# Range of a prior's side (square root of its area) in cell steps; the finest level starts at FINEST.
+SMALLEST, LARGEST, FINEST = 0.75, 6.0, 0.25
+LEAST_SHARE = 0.01  # a level with fewer boxes in its range keeps its default priors
+UPDATES, BATCH, RATE = 800, 900, 0.03
+SOFTNESS = (0.1, 0.02)  # width of the smooth threshold in IoU, at the first and the last update
+SIZE_NOISE = 0.05  # standard deviation of the log of a box side
+
+
+class Grid(NamedTuple):
+    """The cells of one pyramid level.
+
+    rows, columns: cells. step: (x, y) pixels between cells. limit: most priors a cell may have.
+    default: (width, height) in pixels of the priors for data that have too few boxes in the level's range.
+    """
+
+    rows: int
+    columns: int
+    step: tuple[float, float]
+    limit: int
+    default: tuple[tuple[float, float], ...]
+
+
+class FittedLevel(NamedTuple):
+    """The priors of each cell of one level, in ascending order of area.
+
+    shapes: (width, height) in pixels. centres: (x, y) of each prior as shares of the cell; (0.5, 0.5) is the
+    middle of the cell.
+    """
+
+    shapes: tuple[tuple[float, float], ...]
+    centres: tuple[tuple[float, float], ...]
+
+
+class _Slots(NamedTuple):
+    """The grid of each of A priors, x before y: step (A, 2) in pixels, cells (A, 2)."""
+
+    step: Tensor
+    cells: Tensor
+
+
+def fit_priors(boxes: Floats, grids: Sequence[Grid], seed: int = 0) -> tuple[FittedLevel, ...]:
+    """The priors of each level that cover most boxes.
+
+    boxes: (N, 4) xyxy in pixels of the network's input; boxes without an area are ignored.
+    The same boxes, grids and seed give the same priors.
+
+    The side of a prior (square root of its area) is 0.75 to 6 cell steps, on the finest level 0.25 to 6, so
+    that coarse levels get the large shapes. A level keeps its default priors where less than 1 % of the boxes
+    are in its range.
+    """
+    middles = _middles(boxes).float()
+    generator = torch.Generator().manual_seed(seed)
+    finest = min(math.prod(grid.step) for grid in grids)
+    ranges = [_side_range(grid, math.prod(grid.step) == finest) for grid in grids]
+    starts = [
+        _start(middles[:, 2:], grid.limit, span, generator) for grid, span in zip(grids, ranges, strict=True)
+    ]
+    counts = [len(start) for start in starts]
+    if not any(counts):
+        return tuple(_default(grid) for grid in grids)
+    spans = torch.tensor(ranges).repeat_interleave(torch.tensor(counts), dim=0)
+    shapes, centres = _optimise(middles, torch.cat(starts), _slots(grids, counts), spans, generator)
+    return tuple(
+        _sorted(shape, centre) if len(shape) else _default(grid)
+        for grid, shape, centre in zip(
+            grids, torch.split(shapes, counts), torch.split(centres, counts), strict=True
+        )
+    )
+
+
+def coverage(
+    boxes: Floats, grids: Sequence[Grid], fitted: Sequence[FittedLevel], threshold: float = 0.5
+) -> float:
+    """Share, 0 to 1, of the boxes that have a prior at IoU >= threshold; 0 if there are none.
+
+    boxes: (N, 4) xyxy in pixels of the network's input; boxes without an area are ignored.
+    """
+    middles = _middles(boxes)
+    slots = _slots(grids, [len(level.shapes) for level in fitted])
+    shapes = torch.tensor([shape for level in fitted for shape in level.shapes], dtype=torch.float64)
+    centres = torch.tensor([centre for level in fitted for centre in level.centres], dtype=torch.float64)
+    covered = 0
+    for part in torch.split(middles, BATCH):
+        covered += int((_overlaps(part, shapes, centres, slots) >= threshold).any(dim=1).sum())
+    return covered / max(len(middles), 1)
+
+
+def _middles(boxes: Floats) -> Tensor:
+    """(N, 4) float64 x and y of the middle, width and height of the boxes that have an area."""
+    middles = to_center_size(torch.as_tensor(np.asarray(boxes, dtype=np.float64).reshape(-1, 4)))
+    return middles[(middles[:, 2:] > 0).all(dim=1)]
+
+
+def _side_range(grid: Grid, finest: bool) -> tuple[float, float]:
+    """Smallest and largest side of a level's priors in pixels."""
+    step = math.sqrt(math.prod(grid.step))
+    return (FINEST if finest else SMALLEST) * step, LARGEST * step
+
+
+def _start(sizes: Tensor, limit: int, span: tuple[float, float], generator: torch.Generator) -> Tensor:
+    """(limit, 4): width and height in pixels of random boxes in range, random centres.
+
+    (0, 4) where too few boxes are in range.
+    """
+    sides = sizes.prod(dim=1).sqrt()
+    fitting = sizes[(sides >= span[0]) & (sides <= span[1])]
+    if len(fitting) == 0 or len(fitting) < LEAST_SHARE * len(sizes):
+        return sizes.new_zeros(0, 4)
+    chosen = fitting[torch.randint(len(fitting), (limit,), generator=generator)]
+    return torch.cat((chosen, torch.rand(limit, 2, generator=generator)), dim=1)
+
+
+def _slots(grids: Sequence[Grid], counts: Sequence[int]) -> _Slots:
+    """The grids of all priors, counts[i] of level i."""
+    repeats = torch.tensor(counts)
+    step = torch.tensor([grid.step for grid in grids], dtype=torch.float64)
+    cells = torch.tensor([(grid.columns, grid.rows) for grid in grids], dtype=torch.float64)
+    return _Slots(step.repeat_interleave(repeats, dim=0), cells.repeat_interleave(repeats, dim=0))
+
+
+def _overlaps(middles: Tensor, shapes: Tensor, centres: Tensor, slots: _Slots) -> Tensor:
+    """(N, A) IoU of each box, (N, 4) as `_middles` gives them, with each prior in the best cell for it.
+
+    The best cell is the nearest one on each axis, because overlap never grows with distance.
+    """
+    shared = torch.ones(len(middles), len(shapes), dtype=middles.dtype)
+    for axis in (0, 1):
+        middle, size = middles[:, axis, None], middles[:, axis + 2, None]
+        step, cells, centre, prior = (value[:, axis] for value in (*slots, centres, shapes))
+        with torch.no_grad():
+            cell = torch.minimum((middle / step - centre).round().clamp(min=0), cells - 1)
+        distance = (middle - (cell + centre) * step).abs()
+        shared = shared * torch.minimum(torch.minimum(size, prior), (size + prior) / 2 - distance).clamp(
+            min=0
+        )
+    areas = middles[:, 2:3] * middles[:, 3:4] + shapes[:, 0] * shapes[:, 1]
+    return shared / (areas - shared)
+
+
+def _optimise(
+    middles: Tensor, start: Tensor, slots: _Slots, spans: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Shapes (A, 2) in pixels and centres (A, 2) in shares of the cell, from `start` (A, 4).
+
+    The loss is the expected share of boxes that no prior covers, if prior a covers a box with probability
+    sigmoid((IoU - 0.5) / softness), independently of the others. spans: (A, 2) bounds of the sides in pixels.
+    """
+    slots = _Slots(slots.step.float(), slots.cells.float())
+    lowest, highest = spans.log().unbind(dim=1)
+    logs = start[:, :2].log().requires_grad_()
+    centres = start[:, 2:].clone().requires_grad_()
+    optimiser = torch.optim.Adam([logs, centres], lr=RATE, betas=(0.9, 0.99))
+    for update in range(UPDATES):
+        done = update / UPDATES
+        optimiser.param_groups[0]["lr"] = RATE * (1 - done)
+        softness = SOFTNESS[0] * (SOFTNESS[1] / SOFTNESS[0]) ** done
+        batch = _vary(middles, slots, generator)
+        margin = _overlaps(batch, logs.exp(), centres, slots) - 0.5 - softness / 2
+        missed = torch.nn.functional.logsigmoid(-margin / softness).sum(dim=1).exp()
+        optimiser.zero_grad()
+        missed.mean().backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        with torch.no_grad():
+            centres.clamp_(0, 1)
+            side = logs.mean(dim=1)
+            logs.add_((side.clamp(lowest, highest) - side)[:, None])
+    return logs.detach().exp(), centres.detach()
+
+
+def _vary(middles: Tensor, slots: _Slots, generator: torch.Generator) -> Tensor:
+    """(BATCH, 4) random boxes: mirrored or not, moved by up to a step of the finest level, resized a little.
+
+    Without it the priors would fit the positions of these boxes instead of their sizes.
+    """
+    batch = middles[torch.randint(len(middles), (BATCH,), generator=generator)]
+    mirrored = torch.rand(BATCH, generator=generator) < 0.5
+    width = (slots.step * slots.cells)[0, 0]
+    x = torch.where(mirrored, width - batch[:, 0], batch[:, 0])
+    shift = (torch.rand(BATCH, 2, generator=generator) * 2 - 1) * slots.step.amin(dim=0)
+    scale = (torch.randn(BATCH, 2, generator=generator) * SIZE_NOISE).exp()
+    return torch.cat((torch.stack((x, batch[:, 1]), dim=1) + shift, batch[:, 2:] * scale), dim=1)
+
+
+def _sorted(shapes: Tensor, centres: Tensor) -> FittedLevel:
+    """A level of (A, 2) shapes and centres, rounded to 0.01 pixels and 0.001 cells."""
+    order = shapes.prod(dim=1).argsort(stable=True)
+    return FittedLevel(
+        tuple((round(width, 2), round(height, 2)) for width, height in shapes[order].tolist()),
+        tuple((round(x, 3), round(y, 3)) for x, y in centres[order].tolist()),
+    )
+
+
+def _default(grid: Grid) -> FittedLevel:
+    return FittedLevel(grid.default, ((0.5, 0.5),) * len(grid.default))

@@ -1,0 +1,79 @@
+"""A runtime of its own: one class and one row, and every verb that opens or writes files knows it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fssd.bench.subject import open_subject
+from fssd.errors import ConfigError
+from fssd.export.write import export_model
+from fssd.inference.detector import Detector
+from fssd.runtimes.onnx import OnnxRuntime
+from fssd.runtimes.session import Images, Opened
+from fssd.runtimes.table import RUNTIMES
+from fssd.serve.opening import Concurrency, load_detectors, serving_runtime, share_cores
+
+for _package in ("onnx", "onnxscript", "onnxruntime"):
+    pytest.importorskip(_package, reason=f'needs {_package}: pip install "fssd[export]"')
+
+
+class CountingRuntime(OnnxRuntime):
+    """ONNX Runtime under another name, which counts what it is asked."""
+
+    name = "counting"
+    suffix = ".counted"
+    side_by_side = 3
+
+    def __init__(self) -> None:
+        self.images = 0
+
+    def open(self, file: Path, device: str, threads: int | None) -> Opened:
+        session, header = super().open(file, device, threads)
+
+        def counted(images: Images) -> object:
+            self.images += len(images)
+            return session(images)
+
+        return Opened(counted, header)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def counting(monkeypatch: pytest.MonkeyPatch) -> CountingRuntime:
+    runtime = CountingRuntime()
+    monkeypatch.setitem(RUNTIMES, runtime.name, runtime)
+    return runtime
+
+
+def test_a_row_is_all_it_takes(
+    counting: CountingRuntime, model_file: Path, scenes: Path, tmp_path: Path
+) -> None:
+    detector = Detector.load(model_file)
+    file = tmp_path / "model.counted"
+    done = export_model(detector, file, "counting")
+    assert done.parity is not None and done.parity.detections > 0
+    assert counting.images >= 33, "the file proved itself in its own runtime"
+
+    image = next(scenes.rglob("*.jpg"))
+    before = counting.images
+    assert len(Detector.load(file)(image, score=0.1)) == len(detector(image, score=0.1))
+    assert counting.images == before + 1
+
+    assert serving_runtime(file, "auto") == "counting"
+    assert share_cores("counting", None, None, 2).workers == 3
+    served = load_detectors(model_file, "counting", Concurrency(1, 1), folder=tmp_path)
+    assert len(served) == 1 and (tmp_path / "model.counted").is_file()
+
+    subject = open_subject("fssd300-lite", tmp_path, runtime="counting")
+    assert subject.runtime == "counting"
+    assert subject.multiply_adds == pytest.approx(0.94e9, rel=0.02)  # of the network, as PyTorch counts
+
+
+def test_names_of_runtimes_are_told(counting: CountingRuntime, model_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"such a file ends in \.counted"):
+        export_model(Detector.load(model_file), tmp_path / "model.onnx", "counting")
+    with pytest.raises(ConfigError, match="there is no runtime 'countin'.*did you mean 'counting'"):
+        export_model(Detector.load(model_file), tmp_path / "model.onnx", "countin")
+    with pytest.raises(ConfigError, match="there is no runtime 'onix'.*did you mean 'onnx'"):
+        serving_runtime(model_file, "onix")

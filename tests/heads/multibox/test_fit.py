@@ -1,0 +1,181 @@
+"""Fitted priors: overlaps worked by hand, priors laid out by a plain loop, and real data sets."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from fssd.boxes import iou
+from fssd.data.source import open_data
+from fssd.heads.multibox.fit import FittedLevel, Grid, coverage, fit_priors
+
+REAL = os.environ.get("FSSD_TEST_DATA", "")
+needs_data = pytest.mark.skipif(not REAL, reason="FSSD_TEST_DATA does not name a folder of data sets")
+
+MIDDLE = (0.5, 0.5)
+MAPS = (38, 19, 10, 5, 3, 1)
+LIMITS = (4, 6, 6, 6, 4, 4)
+DEFAULT = (100.0, 50.0)
+GRIDS = tuple(
+    Grid(size, size, (300 / size, 300 / size), limit, (DEFAULT,) * limit)
+    for size, limit in zip(MAPS, LIMITS, strict=True)
+)
+
+Boxes = npt.NDArray[np.float64]
+
+
+def scatter(
+    width: float, height: float, count: int, image: tuple[float, float] = (300, 300), seed: int = 0
+) -> Boxes:
+    """(count, 4) boxes of one shape at random places wholly inside an image of (width, height) pixels."""
+    low = np.random.default_rng(seed).random((count, 2)) * (image[0] - width, image[1] - height)
+    return np.concatenate((low, low + np.array([width, height])), axis=1)
+
+
+def lay_out(grids: Sequence[Grid], fitted: Sequence[FittedLevel]) -> torch.Tensor:
+    """All priors of all cells, (P, 4) xyxy in pixels, one after another."""
+    priors = []
+    for grid, level in zip(grids, fitted, strict=True):
+        for row in range(grid.rows):
+            for column in range(grid.columns):
+                for (width, height), (x, y) in zip(level.shapes, level.centres, strict=True):
+                    left = (column + x) * grid.step[0] - width / 2
+                    top = (row + y) * grid.step[1] - height / 2
+                    priors.append((left, top, left + width, top + height))
+    return torch.tensor(priors, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("shift", "overlap"),
+    [
+        ((0, 0), 1.0),
+        ((2, 2), 100 / 188),  # 10 x 10 shared, 2 * 144 - 100 in all
+        ((4, 4), 64 / 224),  # 8 x 8 shared
+        ((4, 0), 96 / 192),  # 8 x 12 shared: exactly one half
+        ((15, 15), 0.0),  # between four cells of 30 pixels, a box of 12 touches no prior of 12
+    ],
+)
+def test_overlap_of_a_small_box_on_a_coarse_grid(shift: tuple[float, float], overlap: float) -> None:
+    grids = [Grid(10, 10, (30.0, 30.0), 1, ())]
+    fitted = [FittedLevel(((12.0, 12.0),), (MIDDLE,))]
+    x, y = 45 + shift[0], 75 + shift[1]
+    box = np.array([[x - 6, y - 6, x + 6, y + 6]])
+    assert coverage(box, grids, fitted, overlap) == 1
+    assert coverage(box, grids, fitted, overlap + 1e-9) == 0
+
+
+def test_coverage_is_that_of_all_priors_laid_out() -> None:
+    grids = [Grid(6, 9, (11.0, 13.0), 2, ()), Grid(2, 3, (33.0, 39.0), 1, ())]
+    fitted = [
+        FittedLevel(((15.0, 10.0), (8.0, 21.0)), ((0.0, 0.8), (0.3, 1.0))),
+        FittedLevel(((60.0, 30.0),), ((0.6, 0.1),)),
+    ]
+    random = np.random.default_rng(1)
+    low = random.random((400, 2)) * (90, 70)
+    boxes = np.concatenate((low, low + random.uniform(4, 60, (400, 2))), axis=1)
+    best = iou(torch.as_tensor(boxes), lay_out(grids, fitted)).amax(dim=1)
+    for threshold in (0.2, 0.35, 0.5):
+        expected = float((best >= threshold).double().mean())
+        assert 0 < expected < 1
+        assert coverage(boxes, grids, fitted, threshold) == pytest.approx(expected, abs=1e-12)
+
+
+def test_boxes_without_an_area_are_ignored() -> None:
+    grids = [Grid(10, 10, (30.0, 30.0), 1, ())]
+    fitted = [FittedLevel(((12.0, 12.0),), (MIDDLE,))]
+    boxes = np.array([[39, 39, 51, 51], [39, 39, 39, 51]], dtype=np.float32)
+    assert coverage(boxes, grids, fitted) == 1
+    assert coverage(boxes[1:], grids, fitted) == 0
+
+
+def test_two_copies_of_a_shape_share_a_cell() -> None:
+    # Squares of 16 on a grid of 10. From two priors a cell, at its corner and its middle, no box is further
+    # away than (5, 0) or (2.5, 2.5) pixels: 11 * 16 / (512 - 176) = 0.52 and 13.5^2 / (512 - 182.25) = 0.55.
+    # From one a cell it can be (5, 5): 11^2 / (512 - 121) = 0.31; and a larger prior does not help either:
+    # one that always holds the box has a side of 26, which gives 256 / 676 = 0.38.
+    one, two = (Grid(20, 30, (10.0, 10.0), limit, ((50.0, 50.0),)) for limit in (1, 2))
+    boxes, others = (scatter(16, 16, 2000, (300, 200), seed) for seed in (0, 1))
+    fitted = fit_priors(boxes, [two])
+    assert coverage(boxes, [two], fitted) > 0.99
+    assert coverage(others, [two], fitted) > 0.99
+    assert coverage(boxes, [one], fit_priors(boxes, [one])) < 0.8
+
+
+def test_priors_adapt_to_steps_that_differ() -> None:
+    # A box of 30 x 12 on steps of 12 x 5 is at most (6, 2.5) pixels away from a centre:
+    # 24 * 9.5 / (720 - 228) = 0.46 at the corner only, and a prior of 36 x 14.5 always holds it: 0.69.
+    grid = Grid(40, 25, (12.0, 5.0), 1, ((50.0, 50.0),))
+    boxes = scatter(30, 12, 2000, (300, 200))
+    assert coverage(boxes, [grid], fit_priors(boxes, [grid])) > 0.99
+
+
+def test_same_seed_same_priors() -> None:
+    boxes = scatter(20, 14, 300)
+    grids = [Grid(20, 30, (10.0, 10.0), 2, ((50.0, 50.0),))]
+    state = torch.get_rng_state()
+    first = fit_priors(boxes, grids, seed=3)
+    assert fit_priors(boxes, grids, seed=3) == first
+    assert fit_priors(boxes, grids, seed=4) != first
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_levels_keep_their_limit_and_their_range() -> None:
+    boxes = np.concatenate([scatter(side, 1.5 * side, 200, seed=side) for side in (10, 20, 40, 80, 160)])
+    fitted = fit_priors(boxes, GRIDS)
+    assert fitted[-1].shapes == (DEFAULT,) * LIMITS[-1]  # from 0.75 * 300 pixels, which no box has
+    for size, limit, level in list(zip(MAPS, LIMITS, fitted, strict=True))[:-1]:
+        sides = [(width * height) ** 0.5 for width, height in level.shapes]
+        assert len(sides) == len(level.centres) == limit
+        assert sides == sorted(sides)
+        assert (0.25 if size == 38 else 0.75) * 300 / size - 0.01 <= sides[0]
+        assert sides[-1] <= 6 * 300 / size + 0.01
+        assert all(0 <= x <= 1 and 0 <= y <= 1 for x, y in level.centres)
+    assert coverage(boxes, GRIDS, fitted) > 0.95
+
+
+def test_side_stays_in_range_where_larger_boxes_abound() -> None:
+    # On a step of 10 a prior has at most 60 x 60, though 72 x 72 would cover all of these boxes.
+    grid = Grid(30, 30, (10.0, 10.0), 1, ((50.0, 50.0),))
+    boxes = np.concatenate((scatter(55, 55, 50), scatter(90, 90, 950)))
+    width, height = fit_priors(boxes, [grid])[0].shapes[0]
+    assert (width * height) ** 0.5 == pytest.approx(60, abs=0.02)
+
+
+def test_levels_without_boxes_keep_their_default() -> None:
+    default = [FittedLevel(grid.default, (MIDDLE,) * grid.limit) for grid in GRIDS]
+    assert list(fit_priors(np.zeros((0, 4)), GRIDS)) == default
+    small = np.concatenate((scatter(16, 16, 995), scatter(250, 250, 5)))  # 0.5 % of large boxes are too few
+    fitted = fit_priors(small, GRIDS)
+    assert list(fitted[2:]) == default[2:]
+    assert all(level.shapes != old.shapes for level, old in zip(fitted[:2], default[:2], strict=True))
+
+
+@needs_data
+@pytest.mark.parametrize(("name", "least"), [("deeppcb", 0.99), ("circuit", 0.77), ("bangkok-bus", 0.83)])
+def test_coverage_of_real_data(name: str, least: float) -> None:
+    folder = Path(REAL) / name
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is absent")
+    train, val = (_network_boxes(folder, split) for split in ("train", "val"))
+    fitted = fit_priors(train, GRIDS)
+    assert coverage(train, GRIDS, fitted) >= least
+    assert coverage(val, GRIDS, fitted) >= least
+    best = iou(torch.as_tensor(val[:300]).double(), lay_out(GRIDS, fitted)).amax(dim=1)
+    assert coverage(val[:300], GRIDS, fitted) == pytest.approx(
+        float((best >= 0.5).double().mean()), abs=1e-12
+    )
+
+
+def _network_boxes(folder: Path, split: str) -> Boxes:
+    """(N, 4) boxes of a split after the warp to 300 x 300."""
+    parts = []
+    for record in open_data(folder, split).records:
+        assert record.width is not None and record.height is not None
+        parts.append(record.boxes * (300 / np.array([record.width, record.height] * 2)))
+    return np.concatenate(parts)
