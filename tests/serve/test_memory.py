@@ -42,14 +42,14 @@ def test_trims_once_after_work(monkeypatch: pytest.MonkeyPatch) -> None:
         )
         task = asyncio.create_task(memory.trim_when_idle(gate))
         await ticks.pass_by(3)
-        assert trims == [], "nothing was taken on"
+        assert trims == [], "nothing was accepted"
         with gate.admit(1):
             await ticks.pass_by(3)
             assert trims == [], "an image is not answered yet"
         await ticks.pass_by(1)
         assert trims == [0]
         await ticks.pass_by(3)
-        assert trims == [0], "nothing was taken on since"
+        assert trims == [0], "nothing was accepted since"
         with gate.memory() as take:
             take(100)
             await ticks.pass_by(3)
@@ -57,7 +57,7 @@ def test_trims_once_after_work(monkeypatch: pytest.MonkeyPatch) -> None:
         with gate.admit(1):
             pass
         await ticks.pass_by(1)
-        assert trims == [0], "the last one was taken on just now"
+        assert trims == [0], "the last one was accepted just now"
         await ticks.pass_by(1)
         assert trims == [0, 0]
         task.cancel()

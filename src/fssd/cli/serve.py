@@ -43,7 +43,7 @@ class Serve:
     keep: Count = 200
     """Objects in an answer at most."""
     queue: Count = 32
-    """Images taken on and not yet answered; above it the answer is 503."""
+    """Images accepted and not yet answered; above it the answer is 503."""
     max_mb: UpToAMillion = 10.0
     """Largest body, in megabytes; above it the answer is 413."""
     max_megapixels: UpToAMillion = 40.0

@@ -58,8 +58,8 @@ class Service:
             raise ConfigError(f"this file has NMS inside, for scores above {self.least_score}; raise --score")
         self.most = settings.most if inside is None else min(settings.most, inside.keep)
         gauge = self.metrics.gauge
-        gauge("fssd_queue_images", "Images taken on and not yet answered.", lambda: self.gate.images)
-        gauge("fssd_queue_limit", "Images taken on at most.", lambda: self.limits.queue)
+        gauge("fssd_queue_images", "Images accepted and not yet answered.", lambda: self.gate.images)
+        gauge("fssd_queue_limit", "The most images accepted at a time.", lambda: self.limits.queue)
         gauge("fssd_body_bytes", "Bytes of bodies held in memory.", lambda: self.gate.bytes)
 
     def options(self, score: float | None, most: int | None) -> DetectOptions:
