@@ -1,4 +1,4 @@
-"""Atomic files: the old content or the new one, and nothing left behind."""
+"""Atomic files: the old content or the new one, and no temporary file remains."""
 
 from __future__ import annotations
 

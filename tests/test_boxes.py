@@ -31,7 +31,7 @@ from fssd.boxes import (
 Box = tuple[int, int, int, int]
 
 
-def plain_iou(a: Box, b: Box) -> Fraction:
+def exact_iou(a: Box, b: Box) -> Fraction:
     width = max(0, min(a[2], b[2]) - max(a[0], b[0]))
     height = max(0, min(a[3], b[3]) - max(a[1], b[1]))
     union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - width * height
@@ -42,7 +42,7 @@ def plain_suppress(boxes: list[Box], threshold: Fraction) -> list[bool]:
     """Greedy: take the best box left, drop what overlaps it by more than `threshold`."""
     kept: list[int] = []
     for i, box in enumerate(boxes):
-        if all(plain_iou(boxes[j], box) <= threshold for j in kept):
+        if all(exact_iou(boxes[j], box) <= threshold for j in kept):
             kept.append(i)
     return [i in kept for i in range(len(boxes))]
 
@@ -82,7 +82,7 @@ def test_iou_equals_exact_fractions(a: list[Box], b: list[Box]) -> None:
     assert found.shape == (len(a), len(b))
     for i, x in enumerate(a):
         for j, y in enumerate(b):
-            assert found[i, j].item() == pytest.approx(float(plain_iou(x, y)), abs=1e-6)
+            assert found[i, j].item() == pytest.approx(float(exact_iou(x, y)), abs=1e-6)
 
 
 @settings(max_examples=60, deadline=None)
@@ -231,13 +231,13 @@ def test_suppress_equals_greedy_loop(seed: int) -> None:
 def test_random_sets_hold_what_they_promise() -> None:
     sets = [random_set(seed) for seed in range(60)]
     assert any(len(set(boxes)) < len(boxes) for boxes in sets)
-    ious = {plain_iou(a, b) for boxes in sets for i, a in enumerate(boxes) for b in boxes[:i]}
+    ious = {exact_iou(a, b) for boxes in sets for i, a in enumerate(boxes) for b in boxes[:i]}
     assert set(THRESHOLDS) <= ious
     rescued = 0  # boxes that only a dropped box overlaps: what tells greedy NMS from "drop all rivals"
     for boxes in sets:
         keep = plain_suppress(boxes, Fraction(1, 2))
         for i, box in enumerate(boxes):
-            rescued += keep[i] and any(plain_iou(box, other) > Fraction(1, 2) for other in boxes[:i])
+            rescued += keep[i] and any(exact_iou(box, other) > Fraction(1, 2) for other in boxes[:i])
     assert rescued > 20
 
 

@@ -1,4 +1,4 @@
-"""Names, label places, tables and the style that plots share."""
+"""Names, label positions, tables and the common style of plots."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from fssd.plots import (
 
 
 @pytest.mark.parametrize(
-    ("values", "gap", "low", "high", "places"),
+    ("values", "gap", "low", "high", "positions"),
     [
         ([], 1, 0, 10, []),
         ([4.0], 1, 0, 10, [4.0]),
         ([9.0, 1.0], 2, 0, 10, [9.0, 1.0]),  # far enough apart: nothing moves
-        ([5.0, 5.0], 2, 0, 10, [4.0, 6.0]),  # each gives way by half of the gap
-        ([5.0, 4.0, 9.0], 2, 0, 10, [5.5, 3.5, 9.0]),  # only those in the way move
+        ([5.0, 5.0], 2, 0, 10, [4.0, 6.0]),  # each moves by half of the gap
+        ([5.0, 4.0, 9.0], 2, 0, 10, [5.5, 3.5, 9.0]),  # only those that are too close move
         ([1.0, 1.0, 1.0], 2, 0, 10, [0.0, 2.0, 4.0]),  # -1, 1, 3 pushed up to the border
         ([10.0, 9.0], 4, 0, 10, [10.0, 6.0]),  # 7.5 and 11.5 pushed down
         ([3.0, 4.0, 5.0], 2, 0, 10, [2.0, 4.0, 6.0]),
     ],
 )
-def test_spread(values: list[float], gap: float, low: float, high: float, places: list[float]) -> None:
-    assert spread(values, gap, low, high) == pytest.approx(places)
+def test_spread(values: list[float], gap: float, low: float, high: float, positions: list[float]) -> None:
+    assert spread(values, gap, low, high) == pytest.approx(positions)
 
 
 @pytest.mark.parametrize(

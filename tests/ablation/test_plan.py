@@ -50,7 +50,7 @@ def test_rows_take_their_file_then_the_common_settings_then_their_own(tmp_path: 
         ("rows: [{name: a, config: none.yaml}]", "none.yaml: cannot be read"),
     ],
 )
-def test_what_does_not_fit_is_named(tmp_path: Path, text: str, says: str) -> None:
+def test_invalid_entries_are_named(tmp_path: Path, text: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says.replace("?", "\\?").replace("../", r"\.\./")):
         read_plan(write(tmp_path, text))
 
@@ -69,7 +69,7 @@ def test_what_is_no_budget(text: str) -> None:
         parse_budget(text)
 
 
-def test_steps_keep_their_places_in_a_shorter_run() -> None:
+def test_steps_move_in_proportion_in_a_shorter_run() -> None:
     config = TrainConfig(iterations=120_000, steps=(80_000, 100_000, 120_000))
     short = shorten(config, Budget(1200, "iterations"), images=5)
     assert (short.iterations, short.epochs, short.steps) == (1200, None, (800, 1000, 1200))

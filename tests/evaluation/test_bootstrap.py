@@ -18,14 +18,14 @@ BOX, OTHER = [0, 0, 40, 40], [100, 0, 140, 40]
 
 
 def repeated(dataset: DataSet, found: list[Detections], times: list[int]) -> tuple[DataSet, list[Detections]]:
-    """Each image as often as `times` says."""
+    """A data set that repeats each image `times` times."""
     order = np.repeat(np.arange(len(times)), times)
     records = [replace(dataset.records[image], image_id=str(n)) for n, image in enumerate(order, 1)]
     return DataSet(dataset.classes, tuple(records)), [found[image] for image in order]
 
 
 def mixed(make_set: Any, seed: int) -> tuple[DataSet, list[Detections]]:
-    """Ten images with two classes, objects found well, badly, twice and not at all; no score occurs twice."""
+    """Ten images with two classes, objects found well, badly, twice and not at all; all scores differ."""
     rng = np.random.default_rng(seed)
     scores = iter((rng.permutation(200) + 1) / 201)
     images = []
@@ -41,7 +41,7 @@ def mixed(make_set: Any, seed: int) -> tuple[DataSet, list[Detections]]:
             if rng.random() < 0.8
         ]
         images.append((rows, found))
-    images.append(([(0, BOX), (1, BOX)], [(0, next(scores), BOX)]))  # both classes occur for certain
+    images.append(([(0, BOX), (1, BOX)], [(0, next(scores), BOX)]))  # so that both classes occur
     return make_set(images)  # type: ignore[no-any-return]
 
 

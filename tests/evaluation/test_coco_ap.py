@@ -64,7 +64,7 @@ def boxes(rng: np.random.Generator, n: int) -> Any:
 
 
 def pycocotools_result(dataset: DataSet, detections: list[Detections]) -> Any:
-    """pycocotools' evaluation of the same set, written down independently."""
+    """pycocotools' evaluation of the same set, from an independent conversion."""
     coco_module = pytest.importorskip("pycocotools.coco")
     eval_module = pytest.importorskip("pycocotools.cocoeval")
     annotations: list[dict[str, Any]] = []
@@ -159,11 +159,11 @@ def one_record(boxes: Any, *, difficult: Any = None, crowd: Any = None, name: st
 def test_crowds_take_many_and_difficult_objects_one() -> None:
     boxes = [[0, 0, 50, 50], [100, 100, 150, 150]]
     found = single([boxes[0], boxes[0], boxes[0], boxes[1]])
-    # Three finds inside the crowd drop out: the fourth has precision 1.
+    # The three detections inside the crowd are ignored: the fourth has precision 1.
     assert coco_average_precision(one_record(boxes, crowd=[True, False]), found).numbers[
         "AP"
     ] == pytest.approx(1)
-    # One find of the difficult object drops out, two are false positives: the fourth has precision 1/3.
+    # One detection on the difficult object is ignored, two are false positives: precision 1/3 at the fourth.
     difficult = coco_average_precision(one_record(boxes, difficult=[True, False]), found)
     assert difficult.numbers["AP"] == pytest.approx(1 / 3)
 
@@ -202,8 +202,8 @@ def test_missing_hotcoco_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> Non
         coco_average_precision(one_record([[0, 0, 9, 9]]), single([]))
 
 
-def test_a_json_file_read_by_us_gives_what_pycocotools_makes_of_it(tmp_path: Path) -> None:
-    """Sparse category ids, crowds and mask areas: the whole way from the file to the twelve numbers."""
+def test_a_json_file_gives_the_same_numbers_in_pycocotools(tmp_path: Path) -> None:
+    """Sparse category ids, crowds and mask areas: from the file to the twelve numbers."""
     dataset, detections = random_set(3)
     ids = {0: 5, 1: 18, 2: 44, 3: 90}
     folder = tmp_path / "val2017"

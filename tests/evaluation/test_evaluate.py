@@ -48,7 +48,7 @@ def test_counts_and_classes() -> None:
     assert report.map == 0.5
 
 
-def test_crowds_count_neither_way() -> None:
+def test_crowds_are_ignored() -> None:
     dataset = DataSet(CLASSES, (record([LARGE, MEDIUM], [0, 0], crowd=[True, False]),))
     assert evaluate_detections(dataset, [found([LARGE, MEDIUM], [0, 0])], "voc12").map == 1
 

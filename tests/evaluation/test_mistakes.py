@@ -1,4 +1,4 @@
-"""Kinds of mistakes and what they cost: by hand, and against hotcoco's TIDE on random data."""
+"""Kinds of mistakes and their cost in mAP: by hand, and against hotcoco's TIDE on random data."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from fssd.data.sample import DataSet, Record
-from fssd.evaluation.calibration import calibrate
 from fssd.evaluation.coco_ap import _detection_rows, _image_ids, _truth_columns
 from fssd.evaluation.confusion import confusion_matrix
 from fssd.evaluation.mistakes import KINDS, find_errors, gains, kinds_by_class
 from fssd.evaluation.pairing import judge
+from fssd.evaluation.score_calibration import calibrate
 from fssd.inference.detections import Detections
 
 CAT, DOG = [0, 0, 10, 10], [100, 0, 110, 10]
@@ -26,7 +26,7 @@ def test_one_of_each_kind(make_set: Any) -> None:
         (0, 0.7, DOG),  # a dog called a cat
         (1, 0.6, [105, 0, 115, 10]),  # a third of a dog
         (0, 0.5, [106, 0, 116, 10]),  # a quarter of a dog, called a cat
-        (1, 0.4, [50, 50, 60, 60]),  # nothing
+        (1, 0.4, [50, 50, 60, 60]),  # background
     ]
     judgement = judge(*make_set([([(0, CAT), (1, DOG)], found)]))
     errors = find_errors(judgement)
@@ -35,7 +35,7 @@ def test_one_of_each_kind(make_set: Any) -> None:
     assert errors.partner.tolist() == [-1, 0, 1, 1, 1, -1]
     assert errors.missed.tolist() == [False, False]  # mistakes are about the dog
     assert errors.counts() == {**dict.fromkeys(KINDS, 1), "missed": 0}
-    # Of the class that was said: three were said to be cats, two to be dogs.
+    # By predicted class: three predicted cats, two predicted dogs.
     assert KINDS == ("classification", "localisation", "both", "duplicate", "background")
     assert kinds_by_class(judgement, errors).tolist() == [[1, 0, 1, 1, 0, 0], [0, 1, 0, 0, 1, 0]]
 
@@ -49,7 +49,7 @@ def test_missed(make_set: Any) -> None:
 
 def test_gains(make_set: Any) -> None:
     # One class, two objects: one found at 0.9, the other by a third at 0.8. At recall 0 to 0.5, 51 of the 101
-    # points, precision is 1; with the place corrected it is 1 everywhere. The other kinds do not occur.
+    # points, precision is 1; with the box corrected it is 1 everywhere. The other kinds do not occur.
     found = [(0, 0.9, CAT), (0, 0.8, [105, 0, 115, 10])]
     judgement = judge(*make_set([([(0, CAT), (0, DOG)], found)], ("cat",)))
     assert gains(judgement, find_errors(judgement)) == pytest.approx(
@@ -68,7 +68,7 @@ def test_gains_of_background_and_missed(make_set: Any) -> None:
 
 
 def random_data(seed: int) -> tuple[DataSet, list[Detections]]:
-    """Eight images; detections are objects shifted a little or much, some with another name."""
+    """Eight images; detections are objects shifted a little or much, some with another class."""
     rng = np.random.default_rng(seed)
     classes = ("a", "b", "c")
     records, found = [], []
@@ -87,7 +87,7 @@ def random_data(seed: int) -> tuple[DataSet, list[Detections]]:
         near = near + rng.normal(0, rng.choice([1, 5, 12], size=(many, 1)), (many, 4))
         near[:, 2:] = np.maximum(near[:, 2:], near[:, :2] + 1)
         said = np.where(rng.random(many) < 0.7, labels[source] if count else 0, rng.integers(0, 3, many))
-        scores = (rng.permutation(1000)[:many] / 1000 + number * 1e-6).astype(np.float32)  # none twice
+        scores = (rng.permutation(1000)[:many] / 1000 + number * 1e-6).astype(np.float32)  # no equal scores
         found.append(Detections(near.astype(np.float32), scores, said.astype(np.int64), classes))
     return DataSet(classes, tuple(records)), found
 
@@ -99,7 +99,7 @@ def test_same_as_hotcoco(seed: int) -> None:
     ids = _image_ids(dataset.records)
     truth = hotcoco.COCO.from_arrays(
         [{"id": int(number), "width": 100, "height": 100} for number in ids],
-        [{"id": place + 1, "name": name} for place, name in enumerate(dataset.classes)],
+        [{"id": index + 1, "name": name} for index, name in enumerate(dataset.classes)],
         **_truth_columns(dataset, ids),
     )
     evaluation = hotcoco.COCOeval(truth, truth.load_res(_detection_rows(dataset.classes, found, ids)), "bbox")

@@ -1,4 +1,4 @@
-"""Which detections are correct: greedy by score, free objects only, difficult objects and crowds aside."""
+"""Which detections are correct: greedy by score, free objects only, difficult objects and crowds ignored."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_classes_and_threshold(make_set: Any) -> None:
     assert judge(*data, iou=0.51).found.object.tolist() == [-1, -1]
 
 
-def test_rows_go_on_over_images(make_set: Any) -> None:
+def test_rows_are_counted_over_all_images(make_set: Any) -> None:
     images = [
         ([(0, BOX), (1, BOX)], [(1, 0.9, BOX)]),
         ([], [(0, 0.8, BOX)]),
@@ -58,8 +58,8 @@ def test_rows_go_on_over_images(make_set: Any) -> None:
     assert result.objects.finder.tolist() == [-1, 0, -1, 2]
 
 
-def test_difficult_objects_count_neither_way(make_set: Any) -> None:
-    # Two detections lie on the difficult object 0, one on object 1; only the last one is left.
+def test_difficult_objects_are_ignored(make_set: Any) -> None:
+    # Two detections lie on the difficult object 0, one on object 1; only the last one counts.
     other = [50, 50, 60, 60]
     rows = [(0, 0.9, BOX), (0, 0.8, BOX), (0, 0.7, other)]
     result = judge(*make_set([([(0, BOX), (0, other)], rows)], difficult=[0]))
@@ -68,7 +68,7 @@ def test_difficult_objects_count_neither_way(make_set: Any) -> None:
     assert result.objects.boxes.tolist() == [other]
 
 
-def test_a_part_of_a_crowd_counts_neither_way(make_set: Any) -> None:
+def test_a_part_of_a_crowd_is_ignored(make_set: Any) -> None:
     # Its overlap with the crowd is 0.01; but all of it lies in the crowd.
     result = judge(*make_set([([(0, [0, 0, 100, 100])], [(0, 0.9, BOX), (1, 0.8, BOX)])], crowd=[0]))
     assert result.found.label.tolist() == [1]

@@ -78,7 +78,7 @@ def test_voc_files(tmp_path: Path) -> None:
 def test_voc_names(tmp_path: Path) -> None:
     files = write_voc_results(tmp_path, ["1"], [found()], ("dog", "cat"), challenge="comp3", split="val")
     assert [f.name for f in files] == ["comp3_det_val_dog.txt", "comp3_det_val_cat.txt"]
-    assert files[0].read_text() == ""  # classes go by name, not by index
+    assert files[0].read_text() == ""  # classes are matched by name, not by index
     assert files[1].read_text().startswith("1 0.25")
     with pytest.raises(ConfigError, match="cannot be part of a file name"):
         write_voc_results(tmp_path, ["1"], [nothing()], ("../x",))
@@ -101,7 +101,7 @@ def test_coco_category_ids(tmp_path: Path) -> None:
         write_coco_results(file, dataset("1", **facts), [found(("zebra", "dog"))])
         return [r["category_id"] for r in json.loads(file.read_text())]
 
-    assert categories() == [3]  # dog is the third class; zebra is none
+    assert categories() == [3]  # dog is the third class; zebra is not a class
     assert categories(category_ids=(17, 1, 18)) == [18]
     assert categories(category_ids=(17, 1, None)) == []
     with pytest.raises(ValueError, match="2 category ids for 3 classes"):

@@ -32,7 +32,7 @@ def detections(classes: tuple[str, ...], *rows: tuple[str, float, tuple[float, .
 
 
 def make_voc(root: Path, *ids: str, split: str = "test") -> Path:
-    """A VOC folder as the server hands it out: images and a list, no annotation."""
+    """A VOC folder as the server provides it: images and a list, no annotation."""
     (root / "JPEGImages").mkdir(parents=True)
     (root / "ImageSets" / "Main").mkdir(parents=True)
     for image_id in ids:
@@ -62,7 +62,7 @@ def test_voc_archive(tmp_path: Path, inner: str) -> None:
     make_voc(tmp_path / inner / "VOC2007", "000001")
     make_voc(tmp_path / inner / "VOC2012", "2008_000001", "2008_000004")
     split = open_split(tmp_path, "voc2012")
-    classes = ("unicorn", *reversed(VOC_CLASSES))  # matched by name, and one that nobody asks for
+    classes = ("unicorn", *reversed(VOC_CLASSES))  # matched by name; one is not a class of VOC
     found = [
         detections(
             classes,

@@ -16,7 +16,7 @@ def test_sweep() -> None:
     score = np.array([0.7, 0.9, 0.3, 0.8, 0.7])
     correct = np.array([True, True, True, False, False])
     curve = sweep(score, correct, objects=4)
-    # Equal scores stand or fall together: at 0.7 four are kept, two of them correct.
+    # Equal scores are kept or dropped together: at 0.7 four are kept, two of them correct.
     assert curve.score.tolist() == [0.9, 0.8, 0.7, 0.3]
     assert curve.precision == pytest.approx([1, 1 / 2, 2 / 4, 3 / 5])
     assert curve.recall == pytest.approx([1 / 4, 1 / 4, 2 / 4, 3 / 4])
@@ -24,7 +24,7 @@ def test_sweep() -> None:
     assert best_threshold(curve) == pytest.approx((0.3, 3 / 5, 3 / 4, 6 / 9))
 
 
-def test_of_equals_the_higher_score_wins() -> None:
+def test_the_higher_of_two_equal_thresholds_wins() -> None:
     # F1 is 2/3 with the first one alone, and again with all four.
     curve = sweep(np.array([0.9, 0.8, 0.7, 0.6]), np.array([True, False, False, True]), objects=2)
     assert curve.f1 == pytest.approx([2 / 3, 2 / 4, 2 / 5, 4 / 6])

@@ -10,10 +10,10 @@ import pytest
 
 from fssd.evaluation.voc_ap import AveragePrecision, voc_average_precision
 
-# --- The kit's algorithm, one detection after the other ---------------------------------------------------
+# --- The kit's algorithm, one detection at a time ---------------------------------------------------
 
 
-def plain_iou(a: Any, b: Any) -> float:
+def kit_iou(a: Any, b: Any) -> float:
     width = min(a[2], b[2]) - max(a[0], b[0]) + 1
     height = min(a[3], b[3]) - max(a[1], b[1]) + 1
     if width <= 0 or height <= 0:
@@ -45,8 +45,8 @@ def plain_ap(
     for _, image, box in found:
         best, overlap = None, -math.inf
         for truth in truths[image]:
-            if plain_iou(box, truth[0]) > overlap:
-                best, overlap = truth, plain_iou(box, truth[0])
+            if kit_iou(box, truth[0]) > overlap:
+                best, overlap = truth, kit_iou(box, truth[0])
         if best is not None and overlap >= iou:
             if best[1]:
                 continue
@@ -80,7 +80,7 @@ def plain_area(recall: list[float], precision: list[float], eleven: bool) -> flo
 
 
 def random_case(seed: int, images: int = 12, classes: int = 4) -> dict[str, Any]:
-    """Few places, few scores: ties, duplicates, difficult objects, empty images and classes."""
+    """Few box positions, few scores: ties, duplicates, difficult objects, empty images and classes."""
     rng = np.random.default_rng(seed)
     case: dict[str, Any] = {
         k: [] for k in ("truth_boxes", "truth_labels", "truth_difficult", "boxes", "scores", "labels")
@@ -157,7 +157,7 @@ A, B, FAR = [0, 0, 9, 9], [50, 50, 59, 59], [100, 100, 109, 109]
 
 
 def test_hit_miss_hit() -> None:
-    # Scores .9 (A), .8 (nothing there), .7 (B): recall 1/2, 1/2, 1; precision 1, 1/2, 2/3.
+    # Scores .9 (A), .8 (no object there), .7 (B): recall 1/2, 1/2, 1; precision 1, 1/2, 2/3.
     # Area: 1/2 * 1 + 1/2 * 2/3 = 5/6. Eleven points: recall 0..0.5 six times 1, 0.6..1 five times 2/3: 28/33.
     found, scores = [A, FAR, B], [0.9, 0.8, 0.7]
     result = one_class([A, B], found, scores)
@@ -168,13 +168,13 @@ def test_hit_miss_hit() -> None:
     assert one_class([A, B], found, scores, eleven_points=True).ap[0] == pytest.approx(28 / 33)
 
 
-def test_second_find_of_one_object_is_a_false_alarm() -> None:
+def test_second_detection_of_one_object_is_a_false_positive() -> None:
     # A, A again, B: precision 1, 1/2, 2/3 as above.
     assert one_class([A, B], [A, A, B], [0.9, 0.8, 0.7]).ap[0] == pytest.approx(5 / 6)
 
 
-def test_difficult_object_counts_neither_way() -> None:
-    # Only B is a positive. Two finds of difficult A drop out, B is found with precision 1.
+def test_difficult_object_is_ignored() -> None:
+    # Only B is a positive. Two detections of difficult A are ignored, B is found with precision 1.
     result = one_class([A, B], [A, A, B], [0.9, 0.8, 0.7], [True, False])
     assert result.ap[0] == 1
     assert result.positives.tolist() == [1]
@@ -182,20 +182,20 @@ def test_difficult_object_counts_neither_way() -> None:
 
 
 def test_threshold_is_inclusive_and_the_last_pixel_belongs_to_the_box() -> None:
-    # 10 x 10 pixels against 10 x 5 pixels: IoU 50/100, exactly the threshold. Without +1 it were 36/81.
+    # 10 x 10 pixels against 10 x 5 pixels: IoU 50/100, exactly the threshold. Without +1 it would be 36/81.
     assert one_class([A], [[0, 0, 9, 4]], [0.9]).ap[0] == 1
     assert one_class([A], [[0, 0, 9, 4]], [0.9], iou=0.51).ap[0] == 0
 
 
 def test_taken_object_is_not_replaced_by_the_second_best() -> None:
-    # Both detections overlap A most. The kit does not hand the second one on to the object beside it.
+    # Both detections overlap A most. The kit does not give the second one the object beside it.
     beside = [2, 0, 11, 9]  # IoU with A 80/120
     result = one_class([A, beside], [A, A], [0.9, 0.8], iou=0.6)
     assert result.precision[0].tolist() == [1, 0.5]
 
 
 def test_first_of_equal_overlaps_is_taken() -> None:
-    assert one_class([A, A, B], [A], [0.9], [True, False, False]).ap[0] == 0  # the difficult one: no find
+    assert one_class([A, A, B], [A], [0.9], [True, False, False]).ap[0] == 0  # the difficult one: no hit
     assert one_class([A, A, B], [A], [0.9], [False, True, False]).ap[0] == 0.5
 
 
@@ -210,7 +210,7 @@ def test_equal_scores_keep_their_order() -> None:
     assert one_class([A], [FAR, A], [0.5, 0.5]).ap[0] == 0.5
 
 
-def test_spared_detection_is_no_false_alarm_but_can_be_right() -> None:
+def test_ignored_detection_is_no_false_positive_but_can_be_correct() -> None:
     assert one_class([A], [FAR, A], [0.9, 0.8], ignored=[np.array([True, True])]).ap[0] == 1
 
 

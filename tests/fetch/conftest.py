@@ -1,4 +1,4 @@
-"""A small web server for the tests of downloads, which can fail in the ways real ones do."""
+"""A small web server for the tests of downloads, which can fail like real servers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Downloads from a server that breaks off, forgets how to resume, changes its file, or says no."""
+"""Downloads from a server that breaks off, cannot resume, changes its file, or refuses."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def file(tmp_path: Path, server: Any) -> Path:
 
 
 def test_whole(server: Any, file: Path) -> None:
-    told: list[tuple[int, int | None]] = []
-    download(server.url("a.tar"), file, size=300_000, report=lambda *told_now: told.append(told_now))
+    reports: list[tuple[int, int | None]] = []
+    download(server.url("a.tar"), file, size=300_000, report=lambda *now: reports.append(now))
     assert file.read_bytes() == CONTENT
     assert list(file.parent.iterdir()) == [file]
-    assert told[-1] == (300_000, 300_000)
+    assert reports[-1] == (300_000, 300_000)
     assert server.gets == [("/a.tar", None)]
 
 

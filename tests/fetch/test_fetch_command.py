@@ -66,7 +66,7 @@ def fetch(table: Path, to: Path, *more: str) -> int:
 
 
 def errors(folder: Path) -> list[str]:
-    """What `fssd check` finds, but for remarks on how small and alike the two splits are."""
+    """The findings of `fssd check`, without the remarks that the two splits are small and similar."""
     return [problem.reason for problem in check_data(folder, None).problems if problem.severity == "error"]
 
 

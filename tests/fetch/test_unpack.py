@@ -1,4 +1,4 @@
-"""Unpacking: whole or not at all, and nothing outside the folder."""
+"""Unpacking: completely or not at all, and nothing outside the folder."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_unpacks_beside_what_is_there(tmp_path: Path, target: Path, name: str) -
     (target / "kit" / "2012" / "kept").write_bytes(b"k")
     (target / "kit" / "readme").write_bytes(b"old")
     done: list[tuple[int, int | None]] = []
-    last = unpack(make(tmp_path / name, GOOD), target, lambda *told: done.append(told))
+    last = unpack(make(tmp_path / name, GOOD), target, lambda *now: done.append(now))
     assert last == PurePosixPath("kit/readme")
     assert files(target) == {**GOOD, "kit/2012/kept": b"k"}
     assert done[-1] == (1001, 1001)

@@ -1,4 +1,4 @@
-"""Training curves: what is read from logs, how runs become lines, what is drawn."""
+"""Training curves: reading logs, joining runs into lines, plots."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_seeds_are_one_line_with_a_range(tmp_path: Path) -> None:
     assert ssd.mean == ssd.low == ssd.high == (0.4,)
 
 
-def test_folder_of_seeds_stands_for_them_and_each_run_counts_once(tmp_path: Path) -> None:
+def test_folder_of_seeds_selects_them_and_each_run_counts_once(tmp_path: Path) -> None:
     first = make_run(tmp_path / "fssd" / "seed-0", {10: 0.5})
     make_run(tmp_path / "fssd" / "seed-1", {10: 0.7})
     (line,) = read_curves([tmp_path / "fssd", first]).lines
@@ -72,19 +72,19 @@ def test_runs_without_a_common_iteration(tmp_path: Path) -> None:
         read_curves([tmp_path / "a"])
 
 
-def test_equal_folder_names_are_told_apart(tmp_path: Path) -> None:
+def test_equal_folder_names_get_different_names(tmp_path: Path) -> None:
     runs = [make_run(tmp_path / data / "fssd", {10: 0.5}) for data in ("voc", "coco")]
     assert [line.name for line in read_curves(runs).lines] == ["voc/fssd", "coco/fssd"]
 
 
-def test_cut_last_line_is_not_read(tmp_path: Path) -> None:
+def test_cut_last_line_is_ignored(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", {10: 0.5})
     with (run / "log.jsonl").open("a") as log:
         log.write('{"iteration": 20, "evaluation": {"metric": "vo')
     assert list(read_evaluations(run)) == [10]
 
 
-def test_damaged_line_in_the_middle_is_told(tmp_path: Path) -> None:
+def test_damaged_line_in_the_middle_is_an_error(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", {10: 0.5})
     file = run / "log.jsonl"
     file.write_text("{half\n" + file.read_text())
@@ -114,7 +114,7 @@ def test_number_that_is_not_there(tmp_path: Path) -> None:
         read_curves([run], "large")
 
 
-def test_folders_that_are_no_use(tmp_path: Path) -> None:
+def test_folders_without_a_run(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"has no log\.jsonl; name the folder of a run"):
         read_curves([tmp_path])
     with pytest.raises(DataError, match=r"has no log\.jsonl"):
@@ -161,7 +161,7 @@ def test_plot_shows_the_numbers_in_percent(tmp_path: Path) -> None:
     assert (list(first.get_xdata()), list(first.get_ydata())) == ([10, 20], [50, 50])
     assert list(second.get_ydata()) == [12.5, 25]
     assert first.get_color() != second.get_color()
-    (band,) = axes.collections  # of the line with two runs alone
+    (band,) = axes.collections  # only of the line with two runs
     assert {tuple(corner) for corner in band.get_paths()[0].vertices} == {(10, 25), (10, 75), (20, 50)}
     assert [text.get_text() for text in axes.texts] == ["a", "b"]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("iterations", "mAP (%)")

@@ -1,4 +1,4 @@
-"""Speed against accuracy: the clock, the paper's table, what is drawn and written."""
+"""Speed against accuracy: timing, the paper's table, plot and CSV file."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_different_metrics_are_not_mixed() -> None:
         require_one_metric(files, [VOC12, Accuracy(0.1, "coco", None)])
 
 
-def test_paper_table_in_its_own_words() -> None:
+def test_paper_table_agrees_with_the_text_of_the_paper() -> None:
     # From the text around the table: 78.8 and 80.9 % of FSSD, 82.7 % with COCO, which "exceeds DSOD by 1%
     # and SSD300 by 1.5%"; 65.8 images a second, where SSD takes about 25 % less time on the same GPU.
     ap = {(name, gpu): ap for name, _, gpu, ap in PAPER_TABLE_3}

@@ -25,7 +25,7 @@ GREY = 100
 
 
 def found(names: tuple[str, ...], classes: tuple[str, ...], width: int = 64, height: int = 48) -> Detections:
-    """One box for each name, over the right lower quarter of a grey image."""
+    """One box for each name, over the lower right quarter of a grey image."""
     boxes = np.array([[width / 2, height / 2, width, height]] * len(names), np.float32).reshape(-1, 4)
     labels = np.array([classes.index(name) for name in names], np.int64)
     image = np.full((height, width, 3), GREY, np.uint8)
@@ -45,7 +45,7 @@ def test_a_name_has_one_label_in_all_rows() -> None:
 def test_layout_of_blocks() -> None:
     row = [found((), ("cat",)) for _ in range(3)]
     picture = compose([row, row], ["a", "b"], columns=2, cell=100)
-    # Cells of 100 x 75 below their titles; a frame and gaps of 6; the third image begins a block of its own.
+    # Cells of 100 x 75 below their titles; a frame and gaps of 6; the third image begins a new block.
     high = TITLE + 75
     assert picture.shape == (4 * high + 2 * GAP + BLOCK_GAP + GAP, 2 * 100 + 3 * GAP, 3)
     assert picture.dtype == np.uint8
@@ -70,7 +70,7 @@ def test_boxes_follow_the_image_into_its_cell() -> None:
     assert tuple(cells[1][149, 150]) == class_colour(0)
 
 
-def test_rows_of_models_with_other_class_lists_look_alike() -> None:
+def test_rows_of_models_with_other_class_lists_look_identical() -> None:
     rows = [[found(("dog",), ("cat", "dog"))], [found(("dog",), ("dog", "emu"))]]
     picture = compose(rows, ["a", "b"], cell=200)
     upper, lower = (picture[top + TITLE : top + TITLE + 150] for top in (0, TITLE + 150 + GAP))

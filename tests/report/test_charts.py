@@ -1,4 +1,4 @@
-"""Plots inside a page: nothing from elsewhere, the page's colours, names as they are."""
+"""Plots inside a page: they load nothing, use the page's colours, and show names unchanged."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("matplotlib", reason='plots need matplotlib: pip install "fssd[plot]"')
 
 from fssd.evaluation.bootstrap import Difference
-from fssd.evaluation.calibration import calibrate
+from fssd.evaluation.score_calibration import calibrate
 from fssd.evaluation.threshold import best_threshold, sweep
 from fssd.report import charts
 
@@ -55,7 +55,7 @@ def every_chart() -> list[str]:
     ]
 
 
-def test_nothing_comes_from_elsewhere() -> None:
+def test_charts_load_nothing() -> None:
     for chart in every_chart():
         assert "http" not in chart
         assert "<script" not in chart
@@ -69,7 +69,7 @@ def test_colours_are_those_of_the_page() -> None:
         assert "var(--ink)" in chart
 
 
-def test_one_plot_for_seven_classes_names_as_they_are() -> None:
+def test_one_plot_for_seven_classes_names_unchanged() -> None:
     first, second, *_ = lines()
     assert len(lines()) == 4
     texts = Texts(first).found

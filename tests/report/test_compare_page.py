@@ -1,4 +1,4 @@
-"""The page of two models: differences, gains and losses image by image."""
+"""The page of two models: differences in total and image by image."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_in_a_browser(page: Any, tmp_path: Path, look: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "said", "shown"),
+    ("low", "high", "text", "shown"),
     [
         (0.01, 0.03, "B is better", "+1.0 to +3.0"),
         (-0.03, -0.01, "A is better", "\u22123.0 to \u22121.0"),
@@ -112,9 +112,9 @@ def test_in_a_browser(page: Any, tmp_path: Path, look: Any) -> None:
         (NAN, NAN, "unknown: there is no object to find", "\u2013"),
     ],
 )
-def test_what_an_interval_says(low: float, high: float, said: str, shown: str) -> None:
+def test_meaning_of_an_interval(low: float, high: float, text: str, shown: str) -> None:
     difference = Difference(0.0, low, high, 0.5)
-    assert verdict(difference) == said
+    assert verdict(difference) == text
     assert interval(difference) == shown
 
 

@@ -1,4 +1,4 @@
-"""The page of an evaluation: numbers, pictures, links; and what it looks like in a browser."""
+"""The page of an evaluation: numbers, pictures, links, and its look in a browser."""
 
 from __future__ import annotations
 

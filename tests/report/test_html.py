@@ -1,4 +1,4 @@
-"""Elements: what is put in comes out as text, never as markup."""
+"""Elements: content is always text, never markup."""
 
 from __future__ import annotations
 

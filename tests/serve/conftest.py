@@ -26,7 +26,7 @@ from fssd.weights.checkpoint import save_model
 for _package in ("fastapi", "uvicorn", "python_multipart", "httpx"):
     pytest.importorskip(_package, reason=f'the server needs {_package}: pip install "fssd[serve]" httpx')
 
-START_SECONDS = 300  # a machine that is busy with other things takes its time to import torch
+START_SECONDS = 300  # importing torch is slow on a busy machine
 STOP_SECONDS = 120
 
 
@@ -49,7 +49,7 @@ class Running:
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
     def stop(self) -> int:
-        """Ask it to stop and wait; returns its exit code."""
+        """Stop it and wait; returns its exit code."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         return self.process.wait(STOP_SECONDS)
@@ -107,7 +107,7 @@ def outspoken(network: Network) -> Network:
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model file that finds a few dozen objects in any image, in the same places every time."""
+    """A model file that finds a few dozen objects in any image, always at the same positions."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = outspoken(build_model("fssd300-lite", len(CLASSES)))
@@ -119,7 +119,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def server(model: Path, start_server: Start) -> Running:
-    """A server with every limit at its default, but for time: a busy machine is no reason for a 504."""
+    """A server with default limits except the time, so that a busy machine does not cause a 504."""
     return start_server(model, "--seconds", 600)
 
 
@@ -142,7 +142,7 @@ def jpeg() -> bytes:
 
 @pytest.fixture(scope="session")
 def kinds() -> dict[str, bytes]:
-    """The same picture in each format that the server takes."""
+    """The same picture in each format that the server accepts."""
     return {
         "JPEG": encode(picture(), "JPEG", quality=92),
         "PNG": encode(picture(), "PNG"),

@@ -1,4 +1,4 @@
-"""Which form an answer takes, and its times."""
+"""The choice between JSON and PNG, and the times."""
 
 from __future__ import annotations
 

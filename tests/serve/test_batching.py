@@ -1,4 +1,4 @@
-"""Images of several requests computed together: who goes with whom, and who gets what."""
+"""Batches of several requests: which images are computed together, and who gets which result."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def numbers(pictures: Tensor) -> list[int]:
 
 
 class Recorder:
-    """A network that says the number of each image, and remembers its batches."""
+    """A network that returns the number of each image and records its batches."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -37,7 +37,7 @@ class Recorder:
 
 
 class Held(Recorder):
-    """The same, but each batch waits for a sign, and says when it has begun."""
+    """The same, but each batch signals its start and waits for permission to end."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class Held(Recorder):
 def run(
     scenario: Callable[[Batcher], Awaitable[None]], *predicts: Predict, size: int = 8, delay: float = LONG
 ) -> None:
-    """Play a scenario with a batcher."""
+    """Run a scenario with a batcher."""
 
     async def play() -> None:
         batcher = Batcher(predicts, size, delay)
@@ -68,7 +68,7 @@ def run(
 
 
 async def settle() -> None:
-    """Let the event loop do all that it can do without waiting."""
+    """Let the event loop run everything that does not wait."""
     for _ in range(20):
         await asyncio.sleep(0)
 
@@ -85,7 +85,7 @@ def test_sizes(largest: int, sizes: list[int]) -> None:
     assert batch_sizes(largest) == sizes
 
 
-def test_a_lone_image_goes_at_once() -> None:
+def test_a_single_image_starts_at_once() -> None:
     network = Recorder()
 
     async def scenario(batcher: Batcher) -> None:
@@ -95,7 +95,7 @@ def test_a_lone_image_goes_at_once() -> None:
     assert network.batches == [[7]]
 
 
-def test_an_image_waits_for_those_on_their_way_until_the_batch_is_full() -> None:
+def test_an_image_waits_for_expected_ones_until_the_batch_is_full() -> None:
     network = Recorder()
 
     async def scenario(batcher: Batcher) -> None:
@@ -122,7 +122,7 @@ def test_an_image_waits_no_longer_than_the_delay() -> None:
     run(scenario, network, delay=0.01)
 
 
-def test_an_image_does_not_wait_for_one_that_fails_on_its_way() -> None:
+def test_an_image_does_not_wait_for_one_whose_preparation_fails() -> None:
     network = Recorder()
 
     async def scenario(batcher: Batcher) -> None:
@@ -135,7 +135,7 @@ def test_an_image_does_not_wait_for_one_that_fails_on_its_way() -> None:
     run(scenario, network)
 
 
-def test_what_gathers_meanwhile_goes_in_powers_of_two_oldest_first() -> None:
+def test_waiting_images_go_in_powers_of_two_oldest_first() -> None:
     network = Held()
 
     async def scenario(batcher: Batcher) -> None:
@@ -151,7 +151,7 @@ def test_what_gathers_meanwhile_goes_in_powers_of_two_oldest_first() -> None:
     assert network.batches == [[0], [1, 2, 3, 4], [5, 6], [7]]
 
 
-def test_nothing_is_computed_for_nobody() -> None:
+def test_cancelled_requests_are_not_computed() -> None:
     network = Held()
 
     async def scenario(batcher: Batcher) -> None:
@@ -160,7 +160,7 @@ def test_nothing_is_computed_for_nobody() -> None:
         given_up, kept = (asyncio.create_task(batcher.predict(image(number))) for number in (1, 2))
         await settle()
         given_up.cancel()
-        first.cancel()  # too late for this one, whose batch goes on
+        first.cancel()  # too late: its batch is already running
         network.go.release(2)
         assert (await kept).row == 2
 
@@ -168,7 +168,7 @@ def test_nothing_is_computed_for_nobody() -> None:
     assert network.batches == [[0], [2]]
 
 
-def test_a_fault_belongs_to_its_batch_and_the_work_goes_on() -> None:
+def test_an_error_fails_only_its_batch() -> None:
     class FaultError(Exception):
         pass
 
@@ -192,7 +192,7 @@ def test_two_workers_compute_at_the_same_time() -> None:
     meeting = threading.Barrier(2)
 
     def network(pictures: Tensor) -> Sequence[Any]:
-        meeting.wait(PATIENCE)  # breaks, and fails the test, if the other one does not come
+        meeting.wait(PATIENCE)  # the barrier breaks and fails the test if the other worker does not come
         return numbers(pictures)
 
     async def scenario(batcher: Batcher) -> None:

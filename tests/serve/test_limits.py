@@ -1,4 +1,4 @@
-"""What a request may take: places, bytes, time."""
+"""The limits of a request: images, bytes, time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
-from fssd.serve.limits import Clock, Gate, Limits, in_time, read_body
+from fssd.serve.limits import Clock, Gate, ServerLimits, in_time, read_body
 from fssd.serve.refusals import DisconnectError, RequestError
 
 LONG = 1e6  # seconds
@@ -24,7 +24,7 @@ GONE: Message = {"type": "http.disconnect"}
 
 
 def request(messages: Iterable[Message], **headers: str) -> Request:
-    """A request whose body comes in these messages, and after them nothing for ever."""
+    """A request whose body arrives in these messages; after them it waits forever."""
     left = list(messages)
 
     async def receive() -> Message:
@@ -38,7 +38,10 @@ def request(messages: Iterable[Message], **headers: str) -> Request:
 
 
 def read(
-    messages: Iterable[Message], limits: Limits, take: Callable[[int], None] = lambda _: None, **headers: str
+    messages: Iterable[Message],
+    limits: ServerLimits,
+    take: Callable[[int], None] = lambda _: None,
+    **headers: str,
 ) -> bytes:
     async def play() -> bytes:
         return await read_body(request(messages, **headers), limits, Clock(limits.seconds), take)
@@ -53,7 +56,7 @@ def refusal(call: Callable[[], object]) -> str:
 
 
 def test_gate_counts_images() -> None:
-    gate = Gate(Limits(queue=3))
+    gate = Gate(ServerLimits(queue=3))
     with gate.admit(2):
         assert refusal(lambda: gate.check(2)) == "busy"
         with gate.admit(1):
@@ -66,7 +69,7 @@ def test_gate_counts_images() -> None:
 
 
 def test_gate_counts_bytes_of_all_uploads() -> None:
-    gate = Gate(Limits(queue=2, body=10))
+    gate = Gate(ServerLimits(queue=2, body=10))
     with gate.memory() as first, gate.memory() as second:
         first(12)
         second(8)
@@ -75,24 +78,24 @@ def test_gate_counts_bytes_of_all_uploads() -> None:
     assert gate.bytes == 0
 
 
-def test_closed_gate_says_why() -> None:
-    gate = Gate(Limits())
+def test_closed_gate_gives_a_reason() -> None:
+    gate = Gate(ServerLimits())
     gate.open = False
     assert refusal(gate.check) == "stopping"
 
 
 def test_body_in_pieces() -> None:
     taken: list[int] = []
-    body = read([chunk(b"ab"), chunk(b""), chunk(b"cde", more=False)], Limits(body=5), taken.append)
+    body = read([chunk(b"ab"), chunk(b""), chunk(b"cde", more=False)], ServerLimits(body=5), taken.append)
     assert body == b"abcde"
     assert sum(taken) == 5
 
 
-def test_body_that_declares_too_much_is_not_even_begun() -> None:
+def test_body_that_declares_too_much_is_not_read() -> None:
     taken: list[int] = []
 
     def call() -> object:
-        return read([chunk(b"a", more=False)], Limits(body=5), taken.append, content_length="6")
+        return read([chunk(b"a", more=False)], ServerLimits(body=5), taken.append, content_length="6")
 
     assert refusal(call) == "body_too_large"
     assert not taken
@@ -101,28 +104,30 @@ def test_body_that_declares_too_much_is_not_even_begun() -> None:
 def test_body_that_declares_nothing_is_cut_at_the_limit() -> None:
     taken: list[int] = []
     assert (
-        refusal(lambda: read([chunk(b"abc"), chunk(b"def")], Limits(body=5), taken.append))
+        refusal(lambda: read([chunk(b"abc"), chunk(b"def")], ServerLimits(body=5), taken.append))
         == "body_too_large"
     )
     assert sum(taken) <= 5
 
 
-@pytest.mark.parametrize("limits", [Limits(stall=0.01, seconds=LONG), Limits(stall=LONG, seconds=0.01)])
-def test_body_that_stalls(limits: Limits) -> None:
+@pytest.mark.parametrize(
+    "limits", [ServerLimits(stall=0.01, seconds=LONG), ServerLimits(stall=LONG, seconds=0.01)]
+)
+def test_body_that_stalls(limits: ServerLimits) -> None:
     assert refusal(lambda: read([chunk(b"abc")], limits)) == "slow_upload"
 
 
 def test_body_of_a_client_that_hangs_up() -> None:
     with pytest.raises(DisconnectError):
-        read([chunk(b"abc"), GONE], Limits())
+        read([chunk(b"abc"), GONE], ServerLimits())
 
 
 def test_compressed_body() -> None:
     assert (
-        refusal(lambda: read([chunk(b"abc", more=False)], Limits(), content_encoding="gzip"))
+        refusal(lambda: read([chunk(b"abc", more=False)], ServerLimits(), content_encoding="gzip"))
         == "unsupported_encoding"
     )
-    assert read([chunk(b"abc", more=False)], Limits(), content_encoding="identity") == b"abc"
+    assert read([chunk(b"abc", more=False)], ServerLimits(), content_encoding="identity") == b"abc"
 
 
 async def forever(ended: list[str]) -> None:
@@ -152,7 +157,7 @@ def test_work_that_fails() -> None:
     assert refusal(lambda: asyncio.run(play())) == "damaged_image"
 
 
-def test_work_that_takes_too_long_is_given_up() -> None:
+def test_work_that_takes_too_long_is_cancelled() -> None:
     ended: list[str] = []
 
     async def play() -> None:
@@ -162,7 +167,7 @@ def test_work_that_takes_too_long_is_given_up() -> None:
     assert ended == ["cancelled"]
 
 
-def test_work_for_a_client_that_hangs_up_is_given_up() -> None:
+def test_work_for_a_client_that_hangs_up_is_cancelled() -> None:
     ended: list[str] = []
 
     async def play() -> None:

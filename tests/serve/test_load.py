@@ -1,4 +1,4 @@
-"""32 clients send 1,000 requests, good, broken, oversized, malicious: nothing crashes, grows or is wrong."""
+"""32 clients send 1,000 requests, good, broken, oversized, malicious: no crash, no leak, no wrong answer."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ REQUESTS = 1000
 GROWTH = 50_000_000  # bytes of memory
 PATIENCE = 600.0  # seconds after which a request that hangs fails
 BUSY = {503, 504}
-SURE = 0.5 + 1e-4  # above the threshold however the last digits are rounded
+SURE = 0.5 + 1e-4  # above the threshold despite rounding
 Encoder = Callable[..., bytes]
 
 pytestmark = pytest.mark.skipif(
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.skipif(
 
 
 class Request(NamedTuple):
-    """status: what it gets when the server is not busy, None where the client hangs up first."""
+    """status: the answer of a server that is not busy; None if the client disconnects first."""
 
     name: str
     body: bytes
@@ -141,7 +141,7 @@ def send(port: int, request: Request) -> Answer:
 
 
 def hang_up(port: int, request: Request) -> None:
-    """Send half of what was announced, or all of it without waiting for the answer."""
+    """Send half of the announced body, or all of it without waiting for the answer."""
     head = f"POST /detect HTTP/1.1\r\nHost: a\r\nContent-Length: {len(request.body)}\r\n\r\n".encode()
     for share in (len(request.body) // 2, len(request.body)):
         with socket.create_connection(("127.0.0.1", port), PATIENCE) as line:
@@ -176,7 +176,7 @@ def send_all(port: int, requests: list[Request]) -> list[Answer]:
 
 
 def references(good: list[Request], model: Path, folder: Path) -> dict[str, Any]:
-    """What `fssd detect` writes of the good images, with what lies just below the threshold too."""
+    """The output of `fssd detect` for the good images, including objects just below the threshold."""
     for request in good:
         (folder / f"{request.name}.jpg").write_bytes(request.body)
     paths = [str(folder / f"{request.name}.jpg") for request in good]
@@ -187,7 +187,7 @@ def references(good: list[Request], model: Path, folder: Path) -> dict[str, Any]
 
 
 def missing(wanted: list[dict[str, Any]], found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The objects, sure to be above the threshold, that the other list does not have."""
+    """The objects clearly above the threshold that the other list lacks."""
 
     def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
         near = np.abs(np.subtract(one["box"], other["box"])).max() <= 0.02
@@ -197,7 +197,7 @@ def missing(wanted: list[dict[str, Any]], found: list[dict[str, Any]]) -> list[d
 
 
 def settled(running: Any, bound: int) -> int:
-    """Its memory once that is below a bound: an idle server hands back what is free. Waits for a minute."""
+    """Its memory once it is below a bound: an idle server returns free memory. Waits up to a minute."""
     for _ in range(300):
         if running.memory < bound:
             break
@@ -232,7 +232,7 @@ def test_load(
     ]
     assert len(mix) == REQUESTS
     shuffled.shuffle(mix)
-    send_all(loaded.port, good * 5)  # what any work makes it keep, it keeps now
+    send_all(loaded.port, good * 5)  # now it holds the memory that any work makes it keep
     before = settled(loaded, loaded.memory - 10_000_000)
     answers = send_all(loaded.port, mix)
 

@@ -1,4 +1,4 @@
-"""Free memory goes back to the system when a server is idle, and only then."""
+"""Free memory is returned to the system when a server is idle, and only then."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from types import SimpleNamespace
 import pytest
 
 from fssd.serve import memory
-from fssd.serve.limits import Gate, Limits
+from fssd.serve.limits import Gate, ServerLimits
 
 
 class Ticks:
-    """Stands in for asyncio.sleep: time passes when the test says so."""
+    """Replaces asyncio.sleep: the test controls the time."""
 
     def __init__(self) -> None:
         self.asleep = asyncio.Event()
@@ -35,21 +35,21 @@ def test_trims_once_after_work(monkeypatch: pytest.MonkeyPatch) -> None:
     trims: list[int] = []
 
     async def scenario() -> None:
-        ticks, gate = Ticks(), Gate(Limits())
+        ticks, gate = Ticks(), Gate(ServerLimits())
         monkeypatch.setattr(memory, "_glibc", lambda _: trims.append)
         monkeypatch.setattr(
             memory, "asyncio", SimpleNamespace(sleep=ticks.sleep, to_thread=asyncio.to_thread)
         )
         task = asyncio.create_task(memory.trim_when_idle(gate))
         await ticks.pass_by(3)
-        assert trims == [], "nothing was taken on"
+        assert trims == [], "nothing was accepted"
         with gate.admit(1):
             await ticks.pass_by(3)
             assert trims == [], "an image is not answered yet"
         await ticks.pass_by(1)
         assert trims == [0]
         await ticks.pass_by(3)
-        assert trims == [0], "nothing was taken on since"
+        assert trims == [0], "nothing was accepted since"
         with gate.memory() as take:
             take(100)
             await ticks.pass_by(3)
@@ -57,7 +57,7 @@ def test_trims_once_after_work(monkeypatch: pytest.MonkeyPatch) -> None:
         with gate.admit(1):
             pass
         await ticks.pass_by(1)
-        assert trims == [0], "the last one was taken on just now"
+        assert trims == [0], "the last one was accepted just now"
         await ticks.pass_by(1)
         assert trims == [0, 0]
         task.cancel()
@@ -68,4 +68,4 @@ def test_trims_once_after_work(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nothing_to_do_without_glibc(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "_glibc", lambda _: None)
     memory.share_heaps()
-    asyncio.run(asyncio.wait_for(memory.trim_when_idle(Gate(Limits())), 60))
+    asyncio.run(asyncio.wait_for(memory.trim_when_idle(Gate(ServerLimits())), 60))

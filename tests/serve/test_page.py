@@ -1,4 +1,4 @@
-"""The page in a real browser, speaking to a real server."""
+"""The page in a real browser, with a real server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image as Pillow
 
 Encoder = Callable[..., bytes]
 SIZE = (640, 480)
-PATIENCE = 120_000  # milliseconds after which what does not happen is missed
+PATIENCE = 120_000  # milliseconds after which a wait fails
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def photo(encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def answer(server: Any, photo: Path) -> list[dict[str, Any]]:
-    """What the server finds in it, at the lowest score the page asks for."""
+    """The objects that the server finds in it, at the lowest score that the page requests."""
     response = httpx.post(f"{server.address}/detect?score=0.05", content=photo.read_bytes(), timeout=PATIENCE)
     objects: list[dict[str, Any]] = response.json()["objects"]
     return objects
@@ -35,7 +35,7 @@ def answer(server: Any, photo: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture(params=[(1280, 800), (390, 844)], ids=["desktop", "phone"])
 def page(request: pytest.FixtureRequest, browser: Any, server: Any) -> Iterator[Any]:
-    """The page, opened; at the end nothing may have gone wrong that the console knows of."""
+    """The opened page; at the end the console must have no error."""
     width, height = request.param
     context = browser.new_context(viewport={"width": width, "height": height}, color_scheme="light")
     context.set_default_timeout(PATIENCE)
@@ -83,7 +83,7 @@ def slide_to(page: Any, percent: int) -> None:
 
 
 def visible(page: Any, selector: str) -> int:
-    """How many of these elements are to be seen."""
+    """How many of these elements are visible."""
     script = "(all) => [...document.querySelectorAll(all)].filter((one) => one.checkVisibility()).length"
     return int(page.evaluate(script, selector))
 
@@ -113,7 +113,7 @@ def test_drop_an_image_and_see_the_boxes(page: Any, photo: Path, answer: list[di
         assert text == f"{shown[place]['name']} {round(100 * shown[place]['score'])} %"
 
 
-def test_slider_filters_without_asking_again(page: Any, photo: Path, answer: list[dict[str, Any]]) -> None:
+def test_slider_filters_without_a_request(page: Any, photo: Path, answer: list[dict[str, Any]]) -> None:
     look_at(page, photo)
     before = len(page.asked)
     counts = []
@@ -127,7 +127,7 @@ def test_slider_filters_without_asking_again(page: Any, photo: Path, answer: lis
     assert len(page.asked) == before
 
 
-def test_list_and_boxes_light_up_together(page: Any, photo: Path) -> None:
+def test_list_and_boxes_are_highlighted_together(page: Any, photo: Path) -> None:
     look_at(page, photo)
     page.locator("#list .object[data-index='2']").hover()
     assert page.locator(".box.lit").get_attribute("data-index") == "2"
@@ -158,11 +158,11 @@ def test_keyboard_alone(page: Any, photo: Path) -> None:
     page.keyboard.press("Enter")
     assert page.evaluate("document.activeElement.getAttribute('aria-pressed')") == "true"
     page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.id") == "save-json"  # the list is one stop
-    assert page.locator(".box.lit").get_attribute("data-index") == "1"  # and what was chosen stays
+    assert page.evaluate("document.activeElement.id") == "save-json"  # the whole list is one tab stop
+    assert page.locator(".box.lit").get_attribute("data-index") == "1"  # and the selection stays
 
 
-def test_words_for_those_who_do_not_see_it(page: Any, photo: Path, answer: list[dict[str, Any]]) -> None:
+def test_texts_for_screen_readers(page: Any, photo: Path, answer: list[dict[str, Any]]) -> None:
     look_at(page, photo)
     first = answer[0]
     x1, y1, x2, y2 = first["box"]
@@ -232,13 +232,13 @@ def test_text_file_named_jpg(page: Any, tmp_path: Path, photo: Path) -> None:
         == "notes.jpg: This is not a JPEG, PNG, WebP or BMP image; convert it."
     )
     assert page.is_visible("#drop")
-    look_at(page, photo)  # and it goes on
+    look_at(page, photo)  # the page still works
     assert not page.is_visible("#problem")
     count = page.inner_text("#count")
     drop(page, wrong)
     page.wait_for_selector("#problem:not([hidden])")
     page.wait_for_selector("#app[data-state=done]")
-    assert page.inner_text("#count") == count  # what was there is still there
+    assert page.inner_text("#count") == count  # the previous result is still there
 
 
 def test_paste(page: Any, photo: Path) -> None:
@@ -267,7 +267,7 @@ def test_image_that_is_too_large_is_not_sent(page: Any, tmp_path: Path) -> None:
 
 
 def test_camera(page: Any) -> None:
-    """With a picture that stands in for the camera's."""
+    """With a canvas instead of a camera."""
     page.evaluate(
         """() => {
             const canvas = Object.assign(document.createElement("canvas"), { width: 320, height: 240 });
@@ -299,7 +299,7 @@ def test_dark_and_light(page: Any) -> None:
     assert paper() < 200  # it is remembered
     page.click("#theme")
     page.emulate_media(color_scheme="dark")
-    assert paper() == light  # a choice made here outweighs the system's
+    assert paper() == light  # the page's choice overrides the system's
 
 
 def test_docs(page: Any, server: Any) -> None:
@@ -312,8 +312,8 @@ def test_docs(page: Any, server: Any) -> None:
     assert fits(page)
 
 
-def test_nothing_within_the_page_can_be_run(page: Any) -> None:
-    """The policy holds: a script that gets into the page does nothing, in either of the ways there are."""
+def test_injected_scripts_do_not_run(page: Any) -> None:
+    """The policy holds: an injected script does nothing, whether inline or in an attribute."""
     page.evaluate(
         """() => {
             const script = document.createElement("script");

@@ -33,13 +33,13 @@ def strict_server(model: Path, start_server: Callable[..., Any]) -> Any:
 
 @pytest.fixture
 def line(strict_server: Any) -> Iterator[socket.socket]:
-    """A bare connection to it."""
+    """A raw connection to it."""
     with socket.create_connection(("127.0.0.1", strict_server.port), PATIENCE) as opened:
         yield opened
 
 
 def everything(line: socket.socket) -> bytes:
-    """What comes until the other side hangs up."""
+    """The bytes until the other side closes."""
     received = b""
     try:
         while data := line.recv(65536):
@@ -96,7 +96,7 @@ def test_body_too_large_is_answered_whatever_the_client_does(strict_server: Any)
             assert (response.status_code, response.json()["error"]["code"]) == (413, "body_too_large")
 
 
-def test_body_that_waits_for_leave_is_not_sent_for(line: socket.socket) -> None:
+def test_body_that_waits_for_100_continue_is_not_requested(line: socket.socket) -> None:
     head = b"POST /detect HTTP/1.1\r\nHost: a\r\nContent-Length: 5000000\r\nExpect: 100-continue\r\n\r\n"
     line.sendall(head)
     answer = everything(line)
@@ -119,11 +119,11 @@ def test_slow_body_is_cut_off(line: socket.socket) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="asks Linux for the state of a connection")
-def test_client_that_does_not_take_its_answer_is_cut_off(strict_server: Any) -> None:
-    """It asks for a picture of more bytes than the system holds for it, and reads none of them."""
+def test_client_that_does_not_read_its_answer_is_cut_off(strict_server: Any) -> None:
+    """It requests a picture that is larger than the socket buffers, and reads none of it."""
     noise = Pillow.fromarray(np.random.default_rng(0).integers(0, 256, (2000, 3000, 3), np.uint8))
     out = io.BytesIO()
-    noise.save(out, "JPEG", quality=5)  # 0.4 MB, and 15 MB once it is a PNG
+    noise.save(out, "JPEG", quality=5)  # 0.4 MB as JPEG, 15 MB as PNG
     data = out.getvalue()
     head = f"POST /detect HTTP/1.1\r\nHost: a\r\nAccept: image/png\r\nContent-Length: {len(data)}\r\n\r\n"
     with socket.socket() as line:
@@ -131,12 +131,12 @@ def test_client_that_does_not_take_its_answer_is_cut_off(strict_server: Any) -> 
         line.settimeout(PATIENCE)
         line.connect(("127.0.0.1", strict_server.port))
         line.sendall(head.encode() + data)
-        assert line.recv(1, socket.MSG_PEEK)  # the answer has begun
+        assert line.recv(1, socket.MSG_PEEK)  # the answer has started
         wait_until(lambda: not connected(line))
 
 
 def connected(line: socket.socket) -> bool:
-    """Whether the other side still holds a connection, asked of Linux (state 1 is ESTABLISHED)."""
+    """Whether the other side still holds a connection, from Linux (state 1 is ESTABLISHED)."""
     local, remote = line.getsockname()[1], line.getpeername()[1]
     pattern = re.compile(rf"\S+:{remote:04X} \S+:{local:04X} (\w\w) ")
     states = [
@@ -169,7 +169,7 @@ def test_what_is_not_http(line: socket.socket) -> None:
 
 
 def test_full_queue(strict_server: Any, encoder: Encoder) -> None:
-    """Eight at once, room for four: each is answered, by its objects or by 503."""
+    """Eight at once, room for four: each gets its objects or a 503."""
     data = encoder(0, "PNG", width=1500, height=1000)
     answers: list[httpx.Response] = []
 
@@ -188,7 +188,7 @@ def test_full_queue(strict_server: Any, encoder: Encoder) -> None:
             assert answer.headers["retry-after"] == "1"
 
 
-def test_stopping_finishes_what_was_taken_on(model: Path, start_server: Any, encoder: Encoder) -> None:
+def test_stopping_finishes_accepted_requests(model: Path, start_server: Any, encoder: Encoder) -> None:
     server = start_server(model, "--seconds", 600, "--batch-size", 2)
     data = encoder(0, "PNG", width=1200, height=900)
     answers: list[int] = []

@@ -1,4 +1,4 @@
-"""From the bytes of a request to images: forms as httpx writes them, and what is refused before decoding."""
+"""From the bytes of a request to images: forms written by httpx, and refusals before decoding."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from fssd.serve.limits import Limits
+from fssd.serve.limits import ServerLimits
 from fssd.serve.refusals import RequestError
 from fssd.serve.uploads import check_image, decode_upload, is_image, split_uploads
 
-LIMITS = Limits()
+LIMITS = ServerLimits()
 Encoder = Callable[..., bytes]
 
 
 def form(*files: tuple[str, bytes], **fields: str) -> tuple[str, bytes]:
-    """Content-Type and body of a form, as another package writes it."""
+    """Content-Type and body of a form, written by another package."""
     request = httpx.Request("POST", "http://a/", files=[("image", file) for file in files], data=fields)
     return request.headers["content-type"], request.read()
 
@@ -57,7 +57,7 @@ def test_form_without_files() -> None:
 
 def test_form_that_is_cut_short_loses_no_file_silently() -> None:
     kind, body = form(("a.jpg", b"first"), ("b.jpg", b"second"))
-    for end in range(1, len(body) - 2):  # the line break behind the last mark may be missing
+    for end in range(1, len(body) - 2):  # the line break after the last boundary may be missing
         assert refusal(lambda end=end: split_uploads(kind, body[:end], LIMITS)) == "bad_upload"  # type: ignore[misc]
 
 
@@ -108,7 +108,7 @@ def test_other_formats(kind: str, encoder: Encoder) -> None:
         b"%PDF-1.7",
     ],
 )
-def test_what_is_no_image(data: bytes) -> None:
+def test_what_is_not_an_image(data: bytes) -> None:
     assert refusal(lambda: check_image(data, LIMITS)) == "unsupported_image"
 
 
@@ -154,7 +154,7 @@ def test_exif_orientation_is_applied(orientation: int, encoder: Encoder) -> None
     image = decode_upload(data, LIMITS)
     assert image.shape == (header.height, header.width, 3)
     assert (header.width > header.height) == (orientation < 5)
-    # Where the upper left corner of the stored picture lies once it is upright, by the EXIF standard.
+    # The upper left corner of the stored picture after rotation, by the EXIF standard.
     corner = {1: (0, 0), 2: (0, -1), 3: (-1, -1), 4: (-1, 0), 5: (0, 0), 6: (0, -1), 7: (-1, -1), 8: (-1, 0)}
     stored = np.asarray(Pillow.open(io.BytesIO(data)))[0, 0].astype(int)
     assert np.abs(image[corner[orientation]].astype(int) - stored).max() <= 2

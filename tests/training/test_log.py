@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from fssd.errors import DataError
 from fssd.training import log as module
-from fssd.training.log import LOG_FILE, RunLog, duration
+from fssd.training.log import LOG_FILE, RunLog, duration, last_evaluation, read_log
 
 VALUES = {"loss": 2.5, "loss_loc": 1.0, "loss_conf": 1.5, "lr": 0.01, "epoch": 0.25}
 
@@ -69,6 +70,16 @@ def test_a_resumed_log_drops_what_will_be_repeated(tmp_path: Path) -> None:
     log.step(30, VALUES)
     log.close()
     assert [line["iteration"] for line in lines(tmp_path)] == [10, 20, 30]
+
+
+def test_last_evaluation_skips_damaged_lines_but_a_strict_reader_does_not(tmp_path: Path) -> None:
+    file = tmp_path / LOG_FILE
+    rows = [{"iteration": 10, "evaluation": {"map": 0.5}}, "{half", {"iteration": 20, "loss": 1.0}, "5", "[]"]
+    file.write_text("".join(f"{row if isinstance(row, str) else json.dumps(row)}\n" for row in rows))
+    assert last_evaluation(tmp_path) == (10, {"map": 0.5})
+    assert [line["iteration"] for line in read_log(file, strict=False)] == [10, 20]
+    with pytest.raises(DataError, match=r"log\.jsonl \(line 2\): is not a line of a training log"):
+        read_log(file)
 
 
 def test_a_new_log_drops_all_of_a_run_without_a_checkpoint(tmp_path: Path) -> None:

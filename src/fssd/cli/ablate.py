@@ -35,10 +35,9 @@ class Ablate:
 def run(arguments: list[str]) -> int:
     """Train what is missing; write the table; 0 if it is complete, 1 if time ran out or a run failed."""
     command = parse(Ablate, arguments)
-    from fssd.ablation.output import write_report
+    from fssd.ablation.output import measure_costs, write_report
     from fssd.ablation.plan import parse_budget, read_plan
     from fssd.ablation.run import Run, plan_runs, train_runs
-    from fssd.ablation.table import measure_costs
     from fssd.cli.train import parse_options
     from fssd.data.source import open_data
     from fssd.plots import require_matplotlib

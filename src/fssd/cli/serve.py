@@ -43,7 +43,7 @@ class Serve:
     keep: Count = 200
     """Objects in an answer at most."""
     queue: Count = 32
-    """Images taken on and not yet answered; above it the answer is 503."""
+    """Images accepted and not yet answered; above it the answer is 503."""
     max_mb: UpToAMillion = 10.0
     """Largest body, in megabytes; above it the answer is 413."""
     max_megapixels: UpToAMillion = 40.0
@@ -68,16 +68,16 @@ def run(arguments: list[str]) -> int:
     import cv2
 
     from fssd.runtimes.cores import usable_cores
-    from fssd.serve.limits import MEGA, Limits
+    from fssd.serve.limits import MEGA, ServerLimits
     from fssd.serve.opening import load_detectors, serving_runtime, share_cores
     from fssd.serve.server import bind, run_server
     from fssd.serve.service import Service, Settings
 
-    limits = Limits(
+    limits = ServerLimits(
         body=int(command.max_mb * MEGA),
         pixels=int(command.max_megapixels * MEGA),
         queue=command.queue,
-        batch=min(Limits.batch, command.queue),
+        batch=min(ServerLimits.batch, command.queue),
         seconds=command.seconds,
         stall=command.stall,
     )

@@ -83,9 +83,19 @@ def evaluate_detections(
         raise ValueError(
             f"{len(detections)} detections for {len(dataset)} images; there must be one per image"
         )
+    numbers: dict[str, float] = {}
     if metric == "coco":
-        return _coco_report(dataset, detections)
-    return _voc_report(dataset, detections, metric, iou)
+        result = coco_average_precision(dataset, detections)
+        numbers, mean, ap = result.numbers, result.numbers["AP"], result.ap
+        sizes = {size: numbers[f"AP{size[0]}"] for size in SIZES}
+    else:
+        found = [relabel(d, dataset.classes) for d in detections]
+        whole = _voc(dataset, found, metric, iou)
+        mean, ap = whole.mean, whole.ap
+        sizes = {size: _voc(dataset, found, metric, iou, limits).mean for size, limits in SIZES.items()}
+    classes = dict(zip(dataset.classes, ap.tolist(), strict=True))
+    measured_iou = None if metric == "coco" else iou
+    return Report(metric, mean, classes, sizes, len(dataset), _count(dataset), measured_iou, numbers)
 
 
 def average_precisions(
@@ -135,34 +145,6 @@ def _count(dataset: DataSet) -> int:
 def ignored_objects(record: Record) -> Bools:
     """(N,) whether an object is ignored, because it is difficult or a crowd."""
     return record.difficult | record.crowd
-
-
-def _coco_report(dataset: DataSet, detections: Sequence[Detections]) -> Report:
-    result = coco_average_precision(dataset, detections)
-    return Report(
-        metric="coco",
-        map=result.numbers["AP"],
-        classes=dict(zip(dataset.classes, result.ap.tolist(), strict=True)),
-        sizes={size: result.numbers[f"AP{size[0]}"] for size in SIZES},
-        images=len(dataset),
-        objects=_count(dataset),
-        iou=None,
-        numbers=result.numbers,
-    )
-
-
-def _voc_report(dataset: DataSet, detections: Sequence[Detections], metric: str, iou: float) -> Report:
-    found = [relabel(d, dataset.classes) for d in detections]
-    whole = _voc(dataset, found, metric, iou)
-    return Report(
-        metric=metric,
-        map=whole.mean,
-        classes=dict(zip(dataset.classes, whole.ap.tolist(), strict=True)),
-        sizes={size: _voc(dataset, found, metric, iou, limits).mean for size, limits in SIZES.items()},
-        images=len(dataset),
-        objects=_count(dataset),
-        iou=iou,
-    )
 
 
 def relabel(detections: Detections, classes: tuple[str, ...]) -> Detections:

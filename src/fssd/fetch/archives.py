@@ -46,59 +46,36 @@ class Archive:
 
 Table = dict[str, tuple[Archive, ...]]
 
-_VOC = "http://host.robots.ox.ac.uk/pascal/VOC"
-_COCO = "http://images.cocodataset.org"  # its https certificate is for another name
+
+def _voc(year: int, name: str, part: str, md5: str, size: int) -> Archive:
+    url = f"http://host.robots.ox.ac.uk/pascal/VOC/voc{year}/VOC{name}.tar"
+    return Archive(url, part, ("md5", md5), size)
+
+
+def _coco(name: str, part: str, md5: str, size: int | None, optional: bool = False) -> Archive:
+    # http, because the https certificate is for another name.
+    return Archive(f"http://images.cocodataset.org/{name}.zip", part, ("md5", md5), size, optional)
+
 
 OFFICIAL: Table = {
     "voc2007": (
-        Archive(
-            f"{_VOC}/voc2007/VOCtrainval_06-Nov-2007.tar",
-            "trainval",
-            ("md5", "c52e279531787c972589f7e41ab4ae64"),
-            460_032_000,
-        ),
-        Archive(
-            f"{_VOC}/voc2007/VOCtest_06-Nov-2007.tar",
-            "test",
-            ("md5", "b6e924de25625d8de591ea690078ad9f"),
-            451_020_800,
-        ),
+        _voc(2007, "trainval_06-Nov-2007", "trainval", "c52e279531787c972589f7e41ab4ae64", 460_032_000),
+        _voc(2007, "test_06-Nov-2007", "test", "b6e924de25625d8de591ea690078ad9f", 451_020_800),
     ),
     "voc2012": (
-        Archive(
-            f"{_VOC}/voc2012/VOCtrainval_11-May-2012.tar",
-            "trainval",
-            ("md5", "6cd6e144f989b92b3379bac3b3de84fd"),
-            1_999_639_040,
-        ),
+        _voc(2012, "trainval_11-May-2012", "trainval", "6cd6e144f989b92b3379bac3b3de84fd", 1_999_639_040),
     ),
     "coco2017": (
-        Archive(
-            f"{_COCO}/annotations/annotations_trainval2017.zip",
+        _coco(
+            "annotations/annotations_trainval2017",
             "annotations",
-            ("md5", "f4bbac642086de4f52a3fdda2de5fa2c"),
+            "f4bbac642086de4f52a3fdda2de5fa2c",
             252_907_541,
         ),
-        Archive(f"{_COCO}/zips/val2017.zip", "val", ("md5", "442b8da7639aecaf257c1dceb8ba8c80"), 815_585_330),
-        Archive(
-            f"{_COCO}/zips/train2017.zip",
-            "train",
-            ("md5", "cced6f7f71b7629ddf16f17bbcfab6b2"),
-            19_336_861_798,
-        ),
-        Archive(
-            f"{_COCO}/annotations/image_info_test2017.zip",
-            "test-info",
-            ("md5", "85da7065e5e600ebfee8af1edb634eb5"),
-            optional=True,
-        ),
-        Archive(
-            f"{_COCO}/zips/test2017.zip",
-            "test",
-            ("md5", "77ad2c53ac5d0aea611d422c0938fb35"),
-            6_646_970_404,
-            optional=True,
-        ),
+        _coco("zips/val2017", "val", "442b8da7639aecaf257c1dceb8ba8c80", 815_585_330),
+        _coco("zips/train2017", "train", "cced6f7f71b7629ddf16f17bbcfab6b2", 19_336_861_798),
+        _coco("annotations/image_info_test2017", "test-info", "85da7065e5e600ebfee8af1edb634eb5", None, True),
+        _coco("zips/test2017", "test", "77ad2c53ac5d0aea611d422c0938fb35", 6_646_970_404, True),
     ),
 }
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fssd.evaluation.bootstrap import Difference
-from fssd.evaluation.calibration import Calibration
 from fssd.evaluation.pairing import Floats
+from fssd.evaluation.score_calibration import Calibration
 from fssd.evaluation.threshold import BestThreshold, Sweep
 from fssd.plots import COLOURS, GRID, INK, QUIET, colour, new_axes
 from fssd.report.html import Html, tag
@@ -25,6 +25,9 @@ TEXT = 10.0  # points
 LINES = 7  # in one plot; there are seven colours
 POINTS = 300  # of a curve
 LONGEST_NAME = 22  # characters in a legend
+
+Line = tuple[str, Floats, Floats]  # name, x, y
+Dot = tuple[float, float]
 
 _VARIABLES = {
     **{value.lower(): f"var(--c{index})" for index, value in enumerate(COLOURS)},
@@ -43,20 +46,14 @@ def precision_recall(
     """
     lines = [(name, curve.recall, curve.precision) for name, curve in zip(names, sweeps, strict=True)]
     dots = [(one.recall, one.precision) for one in best]
-    return [
-        _lines(part, "recall %", "precision %", "Precision against recall", marks)
-        for part, marks in zip(_parts(lines), _parts(dots), strict=True)
-    ]
+    return _plots(lines, "recall %", "precision %", "Precision against recall", dots)
 
 
 def thresholds(names: Sequence[str], sweeps: Sequence[Sweep], best: Sequence[BestThreshold]) -> list[Html]:
     """F1 against the threshold in percent; otherwise as `precision_recall`."""
     lines = [(name, curve.score, curve.f1) for name, curve in zip(names, sweeps, strict=True)]
     dots = [(one.threshold, one.f1) for one in best]
-    return [
-        _lines(part, "threshold %", "F1 %", "F1 against the threshold", marks)
-        for part, marks in zip(_parts(lines), _parts(dots), strict=True)
-    ]
+    return _plots(lines, "threshold %", "F1 %", "F1 against the threshold", dots)
 
 
 def two_models(
@@ -138,17 +135,14 @@ def _axes() -> Axes:
     return axes
 
 
-def _parts(items: Sequence[Any]) -> list[Sequence[Any]]:
-    return [items[start : start + LINES] for start in range(0, len(items), LINES)]
+def _plots(lines: Sequence[Line], x: str, y: str, label: str, dots: Sequence[Dot]) -> list[Html]:
+    return [
+        _lines(lines[start : start + LINES], x, y, label, dots[start : start + LINES])
+        for start in range(0, len(lines), LINES)
+    ]
 
 
-def _lines(
-    lines: Sequence[tuple[str, Floats, Floats]],
-    x: str,
-    y: str,
-    label: str,
-    dots: Sequence[tuple[float, float]],
-) -> Html:
+def _lines(lines: Sequence[Line], x: str, y: str, label: str, dots: Sequence[Dot]) -> Html:
     axes = _axes()
     for index, (name, across, up) in enumerate(lines):
         rows = _thinned(across, up)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from fssd.evaluation.results import object_rows
-from fssd.serve.pipeline import DetectResult
+from fssd.serve.pipeline import ImageResult
 
 STAGES = ("read", "decode", "warp", "wait", "network", "finish", "draw", "total")
 
 
-def result_json(result: DetectResult) -> dict[str, Any]:
+def result_json(result: ImageResult) -> dict[str, Any]:
     """The objects of an image in the form that `fssd detect` writes."""
     return {"width": result.width, "height": result.height, "objects": object_rows(result.found)}
 

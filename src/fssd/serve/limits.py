@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Limits:
+class ServerLimits:
     """The limits of a server.
 
     body: bytes. pixels: of an image, width x height. passes: pixels times the scans of a JPEG, because a
@@ -39,7 +39,7 @@ class Limits:
 class Gate:
     """Counts the images and the bytes that the server has accepted, and refuses more than the limits."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: ServerLimits) -> None:
         self.most_images = limits.queue
         self.most_bytes = limits.queue * limits.body
         self.images = 0
@@ -101,7 +101,9 @@ class Clock:
         return max(0.0, self._end - asyncio.get_running_loop().time())
 
 
-async def read_body(request: Request, limits: Limits, clock: Clock, take: Callable[[int], None]) -> bytes:
+async def read_body(
+    request: Request, limits: ServerLimits, clock: Clock, take: Callable[[int], None]
+) -> bytes:
     """The body of a request, refused as soon as it is known to be too large, too slow or compressed.
 
     take: called with the number of bytes as they arrive, see `Gate.memory`. Raises RequestError,
@@ -148,7 +150,7 @@ async def in_time(request: Request, clock: Clock, work: Coroutine[Any, Any, T]) 
         await asyncio.gather(task, gone, return_exceptions=True)
 
 
-async def _next_chunk(request: Request, limits: Limits, clock: Clock) -> tuple[bytes, bool]:
+async def _next_chunk(request: Request, limits: ServerLimits, clock: Clock) -> tuple[bytes, bool]:
     try:
         message = await asyncio.wait_for(request.receive(), min(limits.stall, clock.left()))
     except asyncio.TimeoutError:
@@ -158,7 +160,7 @@ async def _next_chunk(request: Request, limits: Limits, clock: Clock) -> tuple[b
     return message.get("body", b""), message.get("more_body", False)
 
 
-def _too_large(limits: Limits) -> RequestError:
+def _too_large(limits: ServerLimits) -> RequestError:
     return RequestError(
         "body_too_large", f"The body is larger than {limits.body / MEGA:g} MB; send a smaller image."
     )

@@ -25,7 +25,7 @@ from fssd.inference.detector import Detector
 from fssd.inference.draw import encode_png
 from fssd.runtimes.cores import usable_cores
 from fssd.serve.batching import Batcher, Predict, batch_sizes
-from fssd.serve.limits import Limits
+from fssd.serve.limits import ServerLimits
 from fssd.serve.uploads import check_image, decode_upload
 
 P = ParamSpec("P")
@@ -40,7 +40,7 @@ class DetectOptions(NamedTuple):
 
 
 @dataclass(frozen=True)
-class DetectResult:
+class ImageResult:
     """The result for one image.
 
     found: the detections. width, height: pixels of the upright image. batch: images computed together.
@@ -67,7 +67,9 @@ class Pipeline:
     delay: seconds that an image waits for others that are being prepared.
     """
 
-    def __init__(self, detectors: Sequence[Detector], limits: Limits, *, batch: int, delay: float) -> None:
+    def __init__(
+        self, detectors: Sequence[Detector], limits: ServerLimits, *, batch: int, delay: float
+    ) -> None:
         self.detector = detectors[0]
         self.limits = limits
         self.batch = batch
@@ -103,7 +105,7 @@ class Pipeline:
         call = partial(work, *values, **named)
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
-    async def detect(self, data: bytes, ask: DetectOptions) -> DetectResult:
+    async def detect(self, data: bytes, ask: DetectOptions) -> ImageResult:
         """Detect in one image. Raises RequestError for one that exceeds the limits or cannot be decoded."""
         start = time.perf_counter()
         with self._batcher.expect():
@@ -112,9 +114,9 @@ class Pipeline:
         found, finishing = await self.run(self._finish, predicted.row, prepared.size, ask)
         seconds = {**prepared.seconds, "network": predicted.seconds, "finish": finishing}
         seconds["wait"] = max(0.0, time.perf_counter() - start - sum(seconds.values()))
-        return DetectResult(found, *prepared.size, predicted.batch, seconds)
+        return ImageResult(found, *prepared.size, predicted.batch, seconds)
 
-    async def draw(self, data: bytes, result: DetectResult) -> bytes:
+    async def draw(self, data: bytes, result: ImageResult) -> bytes:
         """The image with its detections drawn on it, as a PNG."""
         return await self.run(self._draw, data, result.found)
 

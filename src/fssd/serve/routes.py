@@ -14,7 +14,7 @@ from fssd.errors import nearest
 from fssd.serve.answers import milliseconds, result_json, server_timing, wants_png
 from fssd.serve.limits import Clock, in_time, read_body
 from fssd.serve.metrics import CONTENT_TYPE
-from fssd.serve.pipeline import DetectOptions, DetectResult
+from fssd.serve.pipeline import DetectOptions, ImageResult
 from fssd.serve.refusals import RequestError
 from fssd.serve.schema import (
     BatchAnswer,
@@ -150,7 +150,7 @@ def _options(request: Request, score: float | None, most: int | None) -> DetectO
 
 async def _detect_body(
     service: Service, kind: str, body: bytes, options: DetectOptions, as_png: bool
-) -> tuple[DetectResult, bytes | None]:
+) -> tuple[ImageResult, bytes | None]:
     uploads = await service.pipeline.run(split_uploads, kind, body, service.limits)
     if len(uploads) > 1:
         raise RequestError("bad_upload", "There are several files in the form; send them to /detect/batch.")
@@ -164,7 +164,7 @@ async def _detect_body(
     return replace(result, seconds={**result.seconds, "draw": seconds}), png
 
 
-async def _detect_upload(service: Service, upload: Upload, options: DetectOptions) -> DetectResult:
+async def _detect_upload(service: Service, upload: Upload, options: DetectOptions) -> ImageResult:
     if not upload.data:
         raise RequestError("empty_body", "The file in the form is empty.")
     result = await service.pipeline.detect(upload.data, options)

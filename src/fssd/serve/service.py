@@ -13,9 +13,9 @@ from fssd.inference.detector import Detector
 from fssd.inference.draw import class_colour
 from fssd.runtimes.header import size_value
 from fssd.runtimes.runner import FileRunner
-from fssd.serve.limits import Gate, Limits
+from fssd.serve.limits import Gate, ServerLimits
 from fssd.serve.metrics import Metrics
-from fssd.serve.pipeline import DetectOptions, DetectResult, Pipeline
+from fssd.serve.pipeline import DetectOptions, ImageResult, Pipeline
 from fssd.serve.refusals import RequestError
 from fssd.zoo.models import PHOTOS
 
@@ -36,7 +36,7 @@ class Settings:
     most: int = 200
     batch: int = 8
     delay: float = 0.005
-    limits: Limits = field(default_factory=Limits)
+    limits: ServerLimits = field(default_factory=ServerLimits)
 
 
 class Service:
@@ -58,8 +58,8 @@ class Service:
             raise ConfigError(f"this file has NMS inside, for scores above {self.least_score}; raise --score")
         self.most = settings.most if inside is None else min(settings.most, inside.keep)
         gauge = self.metrics.gauge
-        gauge("fssd_queue_images", "Images taken on and not yet answered.", lambda: self.gate.images)
-        gauge("fssd_queue_limit", "Images taken on at most.", lambda: self.limits.queue)
+        gauge("fssd_queue_images", "Images accepted and not yet answered.", lambda: self.gate.images)
+        gauge("fssd_queue_limit", "The most images accepted at a time.", lambda: self.limits.queue)
         gauge("fssd_body_bytes", "Bytes of bodies held in memory.", lambda: self.gate.bytes)
 
     def options(self, score: float | None, most: int | None) -> DetectOptions:
@@ -74,7 +74,7 @@ class Service:
             self.settings.score if score is None else score, self.most if most is None else most
         )
 
-    def count(self, result: DetectResult) -> None:
+    def count(self, result: ImageResult) -> None:
         """Count a result in the metrics."""
         self.metrics.images.inc()
         self.metrics.batch_images.observe(result.batch)

@@ -11,7 +11,7 @@ from python_multipart.multipart import parse_options_header
 from fssd.data.decode import START_OF_SCAN, ImageHeader, count_scans, decode_image, probe_image
 from fssd.data.sample import Image
 from fssd.errors import ImageError, ImageSizeError
-from fssd.serve.limits import MEGA, Limits
+from fssd.serve.limits import MEGA, ServerLimits
 from fssd.serve.refusals import RequestError
 
 FORM = "multipart/form-data"
@@ -27,7 +27,7 @@ class Upload(NamedTuple):
     data: bytes
 
 
-def split_uploads(content_type: str, body: bytes, limits: Limits) -> list[Upload]:
+def split_uploads(content_type: str, body: bytes, limits: ServerLimits) -> list[Upload]:
     """The images of a body, at least one: the body is an image or a multipart form. Raises RequestError.
 
     The images are not checked yet; see `check_image`.
@@ -44,7 +44,7 @@ def split_uploads(content_type: str, body: bytes, limits: Limits) -> list[Upload
     return uploads
 
 
-def check_image(data: bytes, limits: Limits) -> ImageHeader:
+def check_image(data: bytes, limits: ServerLimits) -> ImageHeader:
     """The header of an image that may be decoded. Raises RequestError for any other."""
     if not is_image(data):
         raise RequestError("unsupported_image", "This is not a JPEG, PNG, WebP or BMP image; convert it.")
@@ -62,7 +62,7 @@ def check_image(data: bytes, limits: Limits) -> ImageHeader:
     return header
 
 
-def _asks_for_too_much(jpeg: bytes, pixels: int, limits: Limits) -> bool:
+def _asks_for_too_much(jpeg: bytes, pixels: int, limits: ServerLimits) -> bool:
     """Whether a JPEG has too many scans: a scan of a few bytes can cost as much as decoding the whole image.
 
     Counting the byte pattern that begins a scan gives an upper bound in a hundredth of the time of parsing
@@ -72,7 +72,7 @@ def _asks_for_too_much(jpeg: bytes, pixels: int, limits: Limits) -> bool:
     return pixels * jpeg.count(START_OF_SCAN) > most and pixels * count_scans(jpeg) > most
 
 
-def decode_upload(data: bytes, limits: Limits) -> Image:
+def decode_upload(data: bytes, limits: ServerLimits) -> Image:
     """(H, W, 3) uint8 RGB, upright, from bytes that `check_image` accepted. Raises RequestError."""
     try:
         return decode_image(data, NAME, limits.pixels)
@@ -138,7 +138,7 @@ class _Form:
         self.ended = True
 
 
-def _read_form(content_type: str, body: bytes, limits: Limits) -> list[Upload]:
+def _read_form(content_type: str, body: bytes, limits: ServerLimits) -> list[Upload]:
     form = _Form(limits.batch)
     boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
     if not boundary:
@@ -157,7 +157,7 @@ def _bad_form(reason: str) -> RequestError:
     return RequestError("bad_upload", f"The multipart form {reason}; send it again, or an image as the body.")
 
 
-def _too_many_pixels(limits: Limits) -> RequestError:
+def _too_many_pixels(limits: ServerLimits) -> RequestError:
     return RequestError(
         "too_many_pixels",
         f"The image has more than {limits.pixels / MEGA:g} megapixels; scale it down.",

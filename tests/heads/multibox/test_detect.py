@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from plain import plain_iou
 from torch import Tensor
 
 from fssd.boxes import decode, encode
@@ -18,13 +19,6 @@ from fssd.model.build import build_model
 
 Box = list[float]
 Row = tuple[float, int, Box]  # score, label, box
-
-
-def plain_iou(a: Box, b: Box) -> float:
-    width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
-    height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
-    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - width * height
-    return width * height / union if union > 0 else 0.0
 
 
 def plain_decode(offsets: list[float], prior: Box) -> Box:

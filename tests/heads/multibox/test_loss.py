@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from plain import plain_iou
 from torch import Tensor
 
 from fssd.heads.multibox.loss import mine_negatives, multibox_loss
@@ -43,13 +44,6 @@ def losses_of(
 # --- Caffe's loss, one number after the other ---------------------------------------------------------------
 
 Box = list[float]
-
-
-def plain_iou(a: Box, b: Box) -> float:
-    width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
-    height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
-    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - width * height
-    return width * height / union if union > 0 else 0.0
 
 
 def plain_match(boxes: list[Box], priors: list[Box], threshold: float) -> list[int]:

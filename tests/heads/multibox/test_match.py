@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from plain import plain_iou
 from torch import Tensor
 
 from fssd.heads.multibox import match as module
@@ -17,13 +18,6 @@ def match(boxes: Tensor, priors: Tensor, threshold: float = 0.5) -> Tensor:
 
 
 # --- Caffe's two steps, one pair after the other ------------------------------------------------------------
-
-
-def plain_iou(a: list[float], b: list[float]) -> float:
-    width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
-    height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
-    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - width * height
-    return width * height / union if union > 0 else 0.0
 
 
 def plain_match(boxes: list[list[float]], priors: list[list[float]], threshold: float) -> list[int]:

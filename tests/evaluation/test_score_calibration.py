@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from fssd.evaluation.calibration import calibrate
+from fssd.evaluation.score_calibration import calibrate
 
 
 def test_bins() -> None:

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from fssd.ablation.output import Cost, csv_rows, make_lines, markdown, mean_spread
 from fssd.ablation.plan import AblationRow
-from fssd.ablation.table import Cost, csv_rows, make_lines, markdown, mean_spread
 from fssd.config import TrainConfig
 
 ROWS = (AblationRow("plain", TrainConfig(), None, 77.2), AblationRow("fused", TrainConfig(), None, None))
