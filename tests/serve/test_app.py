@@ -23,8 +23,8 @@ from PIL import Image as Pillow
 from torch import nn
 
 from fssd import __version__
+from fssd.data.geometry import Warp
 from fssd.heads.head import Thresholds
-from fssd.heads.multibox.priors import Level
 from fssd.inference.detector import Detector
 from fssd.model.build import build_model
 from fssd.runtimes.header import Header
@@ -326,8 +326,8 @@ def test_model(client: httpx.Client) -> None:
 
 
 def test_file_with_nms_inside_has_a_lowest_score(host: Host) -> None:
-    levels = (Level(1, 300.0, 100.0, 150.0, (2.0,)),)
-    header = Header(CLASSES, 300, levels, Thresholds(score=0.2, keep=50), {"precision": "int8"})
+    facts = {"precision": "int8"}
+    header = Header(CLASSES, Warp((300, 300)), None, Thresholds(score=0.2, keep=50), facts)
     inside = Detector(FileRunner(lambda _: [], header), CLASSES, header.facts)
     client = host(Service([inside], Settings(score=0.4)))
     answer = client.get("/model").json()

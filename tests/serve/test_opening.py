@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fssd.errors import ConfigError
-from fssd.serve.opening import Concurrency, load_detectors, runtime_of, share_cores
+from fssd.serve.opening import Concurrency, load_detectors, serving_runtime, share_cores
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ from fssd.serve.opening import Concurrency, load_detectors, runtime_of, share_co
     ],
 )
 def test_runtime(model: str, wanted: Any, runtime: str) -> None:
-    assert runtime_of(Path(model), wanted) == runtime
+    assert serving_runtime(Path(model), wanted) == runtime
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,12 @@ def test_runtime(model: str, wanted: Any, runtime: str) -> None:
 )
 def test_exported_file_in_another_runtime(model: str, wanted: Any) -> None:
     with pytest.raises(ConfigError, match="leave out --runtime"):
-        runtime_of(Path(model), wanted)
+        serving_runtime(Path(model), wanted)
+
+
+def test_unknown_runtime_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'openvino'"):
+        serving_runtime(Path("a.safetensors"), "openvno")
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from fssd.model.build import build_model
 from fssd.training import loop
 from fssd.training.ema import Average
 from fssd.training.loop import Result, train
+from fssd.training.start import complete
 from fssd.weights.checkpoint import load_model, read_tensors
 
 MakeBackbone = Callable[[], nn.Module]
