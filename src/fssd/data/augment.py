@@ -86,12 +86,7 @@ def sample_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
 
 
 def augment(
-    sample: Sample,
-    geometry: Geometry,
-    rng: np.random.Generator,
-    *,
-    recipe: Recipe = SSD,
-    jpeg: bool = False,
+    sample: Sample, geometry: Geometry, rng: np.random.Generator, *, recipe: Recipe = SSD, jpeg: bool = False
 ) -> Sample:
     """A random training view of `sample`: an image of the geometry's size, boxes in its pixels.
 

@@ -39,13 +39,7 @@ from fssd.report.layout import (
     plural,
     table,
 )
-from fssd.report.shapes import (
-    PriorCoverage,
-    band_names,
-    bands,
-    shares,
-    sides,
-)
+from fssd.report.shapes import PriorCoverage, band_names, bands, shares, sides
 from fssd.report.thumbnails import FALSE, Mark, around, figure, picture, whole
 
 SAMPLES = 12  # images of each split
@@ -127,12 +121,7 @@ def write_data_page(folder: Path, report: CheckReport, survey: Survey, network: 
 
 
 def _fit_sections(
-    folder: Path,
-    survey: Survey,
-    boxes: _Boxes,
-    overlap: Floats,
-    classes: Sequence[str],
-    network: Network,
+    folder: Path, survey: Survey, boxes: _Boxes, overlap: Floats, classes: Sequence[str], network: Network
 ) -> list[Section]:
     """How the boxes fit a head with priors. overlap: (N,) with the best prior."""
     return [
