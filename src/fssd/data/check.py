@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fssd.data.decode import ImageHeader, decode_image, probe_image, read_bytes, read_header
-from fssd.data.formats.labels import LEAVES_BY, Corners, box_fault
+from fssd.data.formats.labels import Corners, box_fault, leaves
 from fssd.data.join import join_classes, object_place
 from fssd.data.sample import DataSet, Image, Problem, Record
 from fssd.data.source import list_splits, open_data
@@ -234,7 +234,7 @@ def _box_problems(record: Record, header: ImageHeader, classes: Sequence[str]) -
         place = object_place(record, number, classes[label])
         if record.width is None and (fault := box_fault(box, size)):  # the reader had no size to compare
             yield Problem("error", record.source, place, fault)
-        elif record.width is None and _beyond(box, size):
+        elif record.width is None and leaves(box, size):
             reason = f"box leaves the image of {size[0]} x {size[1]}; it is clipped"
             yield Problem("warning", record.source, place, reason)
         if min(box[2] - box[0], box[3] - box[1]) < 1:
@@ -244,10 +244,6 @@ def _box_problems(record: Record, header: ImageHeader, classes: Sequence[str]) -
         if first != number:
             reason = f"repeats object {first + 1}: same class, same box"
             yield Problem("warning", record.source, place, reason)
-
-
-def _beyond(box: Corners, size: tuple[int, int]) -> bool:
-    return max(-box[0], -box[1], box[2] - size[0], box[3] - size[1]) > LEAVES_BY
 
 
 def _count(data: DataSet, usable: Sequence[Record]) -> SplitCounts:
