@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from fssd.data.sample import Boxes, Labels, Sample
-from fssd.errors import DataError
 
 Targets = dict[str, Tensor]  # of one image; each tensor has the same shape for every image
 MakeTargets = Callable[[Boxes, Labels], Targets]  # pure and fast on a CPU: it runs in the loader's processes
@@ -38,13 +37,7 @@ def make_example(sample: Sample, make_targets: MakeTargets) -> Example:
     return Example(image, make_targets(sample.boxes, sample.labels), sample.name)
 
 
-def collate(examples: Sequence[Example | DataError]) -> Batch | DataError:
-    """A batch, or the first error among the examples."""
-    good: list[Example] = []
-    for example in examples:
-        if isinstance(example, DataError):
-            return example
-        good.append(example)
-    images = torch.stack([example.image.permute(1, 2, 0) for example in good]).permute(0, 3, 1, 2)
-    targets = {key: torch.stack([example.targets[key] for example in good]) for key in good[0].targets}
-    return Batch(images, targets, [example.name for example in good])
+def collate(examples: Sequence[Example]) -> Batch:
+    images = torch.stack([example.image.permute(1, 2, 0) for example in examples]).permute(0, 3, 1, 2)
+    targets = {key: torch.stack([e.targets[key] for e in examples]) for key in examples[0].targets}
+    return Batch(images, targets, [example.name for example in examples])

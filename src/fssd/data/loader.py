@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from fssd.data.augment import RECIPES, augment, resize, sample_rng
@@ -19,50 +19,41 @@ from fssd.data.geometry import Geometry
 from fssd.data.sample import DataSet, Image, Record, Sample
 from fssd.errors import DataError, ImageError
 
+Picture = tuple[torch.Tensor, tuple[int, int]]
+PictureBatch = tuple[torch.Tensor, list[tuple[int, int]]]
 
+
+@dataclass(frozen=True)
 class Views(Dataset[Any]):
     """Augmented views of a data set, by position: p is image p % N of pass p // N. Each pass is shuffled.
 
     A view depends on the seed and its position alone, not on the process that makes it or on earlier views.
     """
 
-    def __init__(
-        self,
-        dataset: DataSet,
-        geometry: Geometry,
-        seed: int,
-        recipe: str,
-        difficult: bool,
-        jpeg: bool = False,
-        crowds: bool = False,
-    ) -> None:
-        self.dataset = dataset
-        self.geometry = geometry
-        self.seed = seed
-        self.recipe = recipe
-        self.difficult = difficult
-        self.jpeg = jpeg
-        self.crowds = crowds
+    dataset: DataSet
+    geometry: Geometry
+    seed: int
+    recipe: str
+    difficult: bool
+    jpeg: bool = False
+    crowds: bool = False
 
     def __getitem__(self, position: int) -> Sample | DataError:
+        """The view, or the error of an image that cannot be read."""
         try:
-            return self._view(position)
+            return self.sample(position)
         except DataError as error:
-            return error  # `_raise_errors` raises it: torch would bury it in a traceback from another process
+            return error
 
-    def _view(self, position: int) -> Sample:
+    def sample(self, position: int) -> Sample:
+        """The view at a position. Raises ImageError."""
         epoch, rank = divmod(position, len(self.dataset))
         index = int(_order(self.seed, epoch, len(self.dataset))[rank])
         sample = load_sample(self.dataset.records[index], self.difficult, self.crowds)
         if self.recipe == "none":
             return resize(sample, self.geometry)
-        return augment(
-            sample,
-            self.geometry,
-            sample_rng(self.seed, epoch, index),
-            recipe=RECIPES[self.recipe],
-            jpeg=self.jpeg,
-        )
+        rng = sample_rng(self.seed, epoch, index)
+        return augment(sample, self.geometry, rng, recipe=RECIPES[self.recipe], jpeg=self.jpeg)
 
 
 def load_sample(record: Record, difficult: bool = True, crowds: bool = False) -> Sample:
@@ -91,12 +82,15 @@ def _order(seed: int, epoch: int, count: int) -> np.ndarray:
     return np.random.default_rng((1, seed, epoch)).permutation(count)
 
 
+@dataclass(frozen=True)
 class BatchPositions(Sampler[list[int]]):
     """The positions of each batch from `start` up to `stop` (batch numbers), for one of `world` processes."""
 
-    def __init__(self, start: int, stop: int, batch_size: int, rank: int = 0, world: int = 1) -> None:
-        self.start, self.stop = start, stop
-        self.batch_size, self.rank, self.world = batch_size, rank, world
+    start: int
+    stop: int
+    batch_size: int
+    rank: int = 0
+    world: int = 1
 
     def __iter__(self) -> Iterator[list[int]]:
         for number in range(self.start, self.stop):
@@ -107,16 +101,31 @@ class BatchPositions(Sampler[list[int]]):
         return self.stop - self.start
 
 
+@dataclass(frozen=True)
 class Examples(Dataset[Any]):
-    """Views with what a head is trained on; an error in place of one that cannot be made."""
+    """Views with what a head is trained on."""
 
-    def __init__(self, views: Views, make_targets: MakeTargets) -> None:
-        self.views = views
-        self.make_targets = make_targets
+    views: Views
+    make_targets: MakeTargets
 
-    def __getitem__(self, position: int) -> Example | DataError:
-        sample = self.views[position]
-        return sample if isinstance(sample, DataError) else make_example(sample, self.make_targets)
+    def __getitem__(self, position: int) -> Example:
+        return make_example(self.views.sample(position), self.make_targets)
+
+
+@dataclass(frozen=True)
+class Pictures(Dataset[Any]):
+    """Images of a data set for evaluation, in order: ((3, H, W) uint8 RGB, stored (width, height))."""
+
+    records: tuple[Record, ...]
+    geometry: Geometry
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Picture:
+        image = read_fitting(self.records[index])
+        size = (image.shape[1], image.shape[0])
+        return torch.from_numpy(self.geometry.apply(image)).permute(2, 0, 1), size
 
 
 def training_batches(
@@ -126,67 +135,72 @@ def training_batches(
 
     Raises ImageError for an image that cannot be read.
     """
-    loader: DataLoader[Any] = DataLoader(
-        examples,
-        batch_sampler=positions,
-        num_workers=workers,
-        collate_fn=collate,
-        worker_init_fn=_start_worker,
-        prefetch_factor=4 if workers else None,
-        generator=torch.Generator(),  # else seeding the workers would advance the caller's generator
-        pin_memory=pin,
+    prefetch = 4 if workers else None
+    return _load(
+        examples, collate, workers, batch_sampler=positions, pin_memory=pin, prefetch_factor=prefetch
     )
-    yield from _raise_errors(loader)
+
+
+def picture_batches(pictures: Pictures, batch_size: int, workers: int) -> Iterator[PictureBatch]:
+    """Batches of evaluation images in order; the last one may be smaller. Raises ImageError."""
+    return _load(pictures, _stack_pictures, workers, batch_size=batch_size)
+
+
+def _stack_pictures(rows: list[Picture]) -> PictureBatch:
+    return torch.stack([image for image, _ in rows]), [size for _, size in rows]
+
+
+@dataclass(frozen=True)
+class _Caught(Dataset[Any]):
+    """A data set with an error in place of an item that cannot be made.
+
+    torch would bury an error that is raised in another process in a traceback.
+    """
+
+    dataset: Any
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        try:
+            return self.dataset[index]
+        except DataError as error:
+            return error
+
+
+@dataclass(frozen=True)
+class _Collate:
+    """Makes a batch of items, or gives the first error among them."""
+
+    stack: Callable[[list[Any]], Any]
+
+    def __call__(self, items: list[Any]) -> Any:
+        error = next((item for item in items if isinstance(item, DataError)), None)
+        return self.stack(items) if error is None else error
+
+
+def _load(
+    dataset: Dataset[Any], stack: Callable[[list[Any]], Any], workers: int, **options: Any
+) -> Iterator[Any]:
+    loader: DataLoader[Any] = DataLoader(
+        _Caught(dataset),
+        num_workers=workers,
+        collate_fn=_Collate(stack),
+        worker_init_fn=_start_worker,
+        generator=torch.Generator(),  # else seeding the workers would advance the caller's generator
+        **options,
+    )
+    for batch in _started(loader):
+        if isinstance(batch, DataError):
+            raise batch
+        yield batch
 
 
 def _start_worker(_: int) -> None:
     # The workers are processes already; threads in each would compete with the others for the cores.
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-
-
-class Pictures(Dataset[Any]):
-    """Images of a data set for evaluation, in order: ((3, H, W) uint8 RGB, stored (width, height))."""
-
-    def __init__(self, records: tuple[Record, ...], geometry: Geometry) -> None:
-        self.records = records
-        self.geometry = geometry
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def __getitem__(self, index: int) -> Picture | DataError:
-        try:
-            image = read_fitting(self.records[index])
-        except DataError as error:
-            return error
-        height, width = image.shape[:2]
-        return torch.from_numpy(self.geometry.apply(image)).permute(2, 0, 1), (width, height)
-
-
-Picture = tuple[Tensor, tuple[int, int]]
-PictureBatch = tuple[Tensor, list[tuple[int, int]]]
-
-
-def picture_batches(pictures: Pictures, batch_size: int, workers: int) -> Iterator[PictureBatch]:
-    """Batches of evaluation images in order; the last one may be smaller. Raises ImageError."""
-    loader: DataLoader[Any] = DataLoader(
-        pictures,
-        batch_size=batch_size,
-        num_workers=workers,
-        collate_fn=_stack_pictures,
-        worker_init_fn=_start_worker,
-        generator=torch.Generator(),
-    )
-    yield from _raise_errors(loader)
-
-
-def _stack_pictures(rows: list[Picture | DataError]) -> PictureBatch | DataError:
-    for row in rows:
-        if isinstance(row, DataError):
-            return row
-    good = cast("list[Picture]", rows)
-    return torch.stack([image for image, _ in good]), [size for _, size in good]
 
 
 def _started(loader: DataLoader[Any]) -> Iterator[Any]:
@@ -200,10 +214,3 @@ def _started(loader: DataLoader[Any]) -> Iterator[Any]:
         return iter(loader)
     finally:
         cv2.setNumThreads(threads)
-
-
-def _raise_errors(loader: DataLoader[Any]) -> Iterator[Any]:
-    for batch in _started(loader):
-        if isinstance(batch, DataError):
-            raise batch
-        yield batch
