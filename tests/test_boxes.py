@@ -21,6 +21,7 @@ from fssd.boxes import (
     decode,
     encode,
     iou,
+    overlaps,
     suppress,
     to_center_size,
     to_corners,
@@ -385,3 +386,9 @@ def test_suppress_in_other_precisions(dtype: torch.dtype) -> None:
 def test_suppress_of_boxes_with_a_gradient() -> None:
     boxes = spread(20, "mixed")
     assert torch.equal(suppress(boxes.clone().requires_grad_(), 0.45), suppress(boxes, 0.45))
+
+
+def test_overlaps_of_arrays() -> None:
+    boxes = np.array([[0, 0, 10, 10], [0, 0, 0, 0]], float)
+    others = np.array([[0, 0, 10, 10], [5, 0, 15, 10], [20, 0, 30, 10], [0, 0, 0, 0]], float)
+    assert overlaps(boxes, others) == pytest.approx(np.array([[1, 1 / 3, 0, 0], [0, 0, 0, 0]]))

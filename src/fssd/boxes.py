@@ -1,17 +1,19 @@
-"""Box mathematics on tensors: conversion, IoU, clipping, the centre-size coder, and greedy NMS.
+"""Box mathematics: conversion, IoU, clipping, the centre-size coder, and greedy NMS.
 
-A box is (x1, y1, x2, y2) in pixels. Normalised or centre-size boxes occur only in functions that say so in
-their names. No function here knows about models, data sets or configuration.
+A box is (x1, y1, x2, y2) in pixels, unless the name of a function says otherwise. Most functions take
+tensors; `areas`, `intersections` and `overlaps` take arrays.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-Floats = npt.NDArray[np.floating]
+Floats = npt.NDArray[Any]  # of floats
 
 VARIANCES = (0.1, 0.1, 0.2, 0.2)
 """Divisors of the (cx, cy, w, h) offsets in the coder, as in the prior boxes of Caffe SSD."""
@@ -45,6 +47,27 @@ def iou(a: Tensor, b: Tensor) -> Tensor:
     shared = side[..., 0] * side[..., 1]
     union = area(a)[..., :, None] + area(b)[..., None, :] - shared
     return torch.where(union > 0, shared / union.clamp(min=torch.finfo(union.dtype).tiny), 0.0)
+
+
+def areas(boxes: Floats) -> Floats:
+    """(..., 4) corners to (...); an inverted box has area 0."""
+    sides = np.maximum(boxes[..., 2:] - boxes[..., :2], 0)
+    return np.asarray(sides[..., 0] * sides[..., 1])
+
+
+def intersections(a: Floats, b: Floats) -> Floats:
+    """The area that every box of `a` (..., N, 4) shares with every box of `b` (M, 4): (..., N, M)."""
+    x1, y1, x2, y2 = np.moveaxis(a[..., None, :], -1, 0)  # (..., N, 1); faster than rows of four
+    left, top, right, bottom = b.T
+    width = np.maximum(np.minimum(x2, right) - np.maximum(x1, left), 0)
+    return np.asarray(width * np.maximum(np.minimum(y2, bottom) - np.maximum(y1, top), 0))
+
+
+def overlaps(a: Floats, b: Floats) -> Floats:
+    """`iou` of arrays: (..., N, 4) and (M, 4) to (..., N, M)."""
+    shared = intersections(a, b)
+    union = areas(a)[..., None] + areas(b) - shared
+    return np.asarray(np.divide(shared, union, out=np.zeros_like(shared), where=union > 0))
 
 
 def clip(boxes: Tensor, width: float, height: float) -> Tensor:

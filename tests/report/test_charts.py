@@ -11,8 +11,7 @@ import pytest
 pytest.importorskip("matplotlib", reason='plots need matplotlib: pip install "fssd[plot]"')
 
 from fssd.evaluation.bootstrap import Difference
-from fssd.evaluation.score_calibration import calibrate
-from fssd.evaluation.threshold import best_threshold, sweep
+from fssd.evaluation.scores import best_threshold, calibrate, sweep
 from fssd.report import charts
 
 NAMES = ("$x_1$", "_hidden", "<b>bold</b>", "plain", "a" * 40, r"\frac{", "&amp;", "eighth")

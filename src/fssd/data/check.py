@@ -41,8 +41,8 @@ class Seen(NamedTuple):
 class SplitCounts:
     """Numbers of one split.
 
-    images: listed. usable: without an error. backgrounds: usable images without an object. objects, per_class:
-    on usable images; every class is named.
+    images: listed. usable: without an error. backgrounds: usable images without an object. objects,
+    per_class: on usable images; every class is named.
     """
 
     images: int = 0

@@ -87,7 +87,7 @@ def convert_picture(picture: Pillow.Image) -> Image:
 
 
 def image_size(path: Path | str) -> tuple[int, int]:
-    """(width, height) in pixels as `read_image` would return them, from the header alone. Raises ImageError."""
+    """(width, height) in pixels as `read_image` returns them, from the header alone. Raises ImageError."""
     header = read_header(path)
     return header.width, header.height
 

@@ -11,12 +11,10 @@ import numpy as np
 
 from fssd.config import Metric
 from fssd.data.sample import DataSet
-from fssd.evaluation.confusion import confusion_matrix
 from fssd.evaluation.evaluate import Report, average_precisions, relabel
-from fssd.evaluation.mistakes import Errors, find_errors, gains
+from fssd.evaluation.mistakes import Errors, confusion_matrix, find_errors, gains
 from fssd.evaluation.pairing import FREE, Floats, Ints, Judgement, judge
-from fssd.evaluation.score_calibration import Calibration, calibrate
-from fssd.evaluation.threshold import BestThreshold, Sweep, best_threshold, sweep_classes
+from fssd.evaluation.scores import BestThreshold, Calibration, Sweep, best_threshold, calibrate, sweep_classes
 from fssd.inference.detections import Detections
 from fssd.report.layout import plural
 

@@ -12,8 +12,7 @@ import numpy as np
 
 from fssd.evaluation.bootstrap import Difference
 from fssd.evaluation.pairing import Floats
-from fssd.evaluation.score_calibration import Calibration
-from fssd.evaluation.threshold import BestThreshold, Sweep
+from fssd.evaluation.scores import BestThreshold, Calibration, Sweep
 from fssd.plots import COLOURS, GRID, INK, QUIET, colour, new_axes
 from fssd.report.html import Html, tag
 

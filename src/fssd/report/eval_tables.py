@@ -10,7 +10,7 @@ import numpy as np
 from fssd.evaluation.evaluate import SIZES
 from fssd.evaluation.mistakes import KINDS, MISSED, kinds_by_class
 from fssd.evaluation.pairing import Ints
-from fssd.evaluation.threshold import BestThreshold
+from fssd.evaluation.scores import BestThreshold
 from fssd.report import charts
 from fssd.report.analysis import Analysis, Totals
 from fssd.report.html import Html, join, tag

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from fssd.boxes import overlaps
 from fssd.data.loader import read_fitting
 from fssd.data.sample import DataSet, Image, Record
 from fssd.evaluation.mistakes import KINDS
-from fssd.evaluation.pairing import FREE, Ints, Judgement, overlaps
+from fssd.evaluation.pairing import FREE, Ints, Judgement
 from fssd.report.analysis import Analysis, Tally
 from fssd.report.html import Html
 from fssd.report.layout import TIMES, percent
