@@ -37,8 +37,8 @@ class Texts(HTMLParser):
 
 def lines() -> list[str]:
     sweeps = [sweep(np.linspace(0.9, 0.1, 400), np.arange(400) % 3 == 0, 200) for _ in NAMES]
-    best = [best_threshold(curve) for curve in sweeps]
-    return [*charts.precision_recall(NAMES, sweeps, best), *charts.thresholds(NAMES, sweeps, best)]
+    curves = [(name, curve, best_threshold(curve)) for name, curve in zip(NAMES, sweeps, strict=True)]
+    return [*charts.precision_recall(curves), *charts.thresholds(curves)]
 
 
 def every_chart() -> list[str]:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fssd.boxes import overlaps
-from fssd.evaluation.pairing import FREE, Floats, Ints, Judgement, PairedDetections, PairedObjects, rows_of
+from fssd.evaluation.pairing import FREE, Ints, Judgement, PairedDetections, PairedObjects, rows_of
 from fssd.evaluation.voc_ap import COCO_RECALLS, Bools, mean_precision
 
 KINDS = ("classification", "localisation", "both", "duplicate", "background")
@@ -127,10 +127,10 @@ def _corrected(judgement: Judgement, errors: Errors, kind: int) -> PairedDetecti
     return PairedDetections(found.image[keep], found.boxes[keep], found.score[keep], label[keep], taken[keep])
 
 
-def kinds_by_class(judgement: Judgement, errors: Errors) -> Floats:
+def kinds_by_class(judgement: Judgement, errors: Errors) -> Ints:
     """(C, 6) counts: KINDS by the predicted class, then missed objects by their own class."""
     classes = len(judgement.classes)
-    table = np.zeros((classes, len(KINDS) + 1))
+    table = np.zeros((classes, len(KINDS) + 1), np.int64)
     wrong = errors.kind != RIGHT
     np.add.at(table, (judgement.found.label[wrong], errors.kind[wrong]), 1)
     table[:, -1] = np.bincount(judgement.objects.label[errors.missed], minlength=classes)

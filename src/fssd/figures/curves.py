@@ -7,21 +7,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from fssd import plots
 from fssd.errors import ConfigError, DataError, nearest
-from fssd.plots import (
-    INK,
-    QUIET,
-    SMALL_TEXT,
-    TEXT,
-    colour,
-    distinct_names,
-    limit_percent,
-    metric_label,
-    new_axes,
-    save_table,
-    spread,
-    without_seed,
-)
 from fssd.training.log import LOG_FILE, read_log
 
 if TYPE_CHECKING:
@@ -70,9 +57,9 @@ def read_curves(runs: Sequence[Path], number: str = "map") -> CurveSet:
     folders = list(dict.fromkeys(folder.resolve() for run in runs for folder in _seeds(run)))
     groups: dict[Path, list[tuple[Path, Evaluations]]] = {}
     for folder in folders:
-        groups.setdefault(without_seed(folder), []).append((folder, read_evaluations(folder)))
+        groups.setdefault(plots.without_seed(folder), []).append((folder, read_evaluations(folder)))
     metric, iou = _only_metric([entry for group in groups.values() for entry in group])
-    names = distinct_names(list(groups))
+    names = plots.distinct_names(list(groups))
     lines = [_curve(name, group, number) for name, group in zip(names, groups.values(), strict=True)]
     return CurveSet(lines, number, metric, iou)
 
@@ -96,7 +83,7 @@ def read_evaluations(run: Path) -> Evaluations:
 
 def write_csv(path: Path, curves: CurveSet) -> None:
     """Write the numbers of a plot, AP in 0..1: name, number, metric, iteration, runs, mean, min, max."""
-    save_table(
+    plots.save_table(
         path,
         ("name", "number", "metric", "iteration", "runs", "mean", "min", "max"),
         [
@@ -109,27 +96,27 @@ def write_csv(path: Path, curves: CurveSet) -> None:
 
 def draw_curves(curves: CurveSet) -> Axes:
     """Plot curves in percent, with names at their right ends and bands from the lowest to the highest run."""
-    axes = new_axes(WIDTH, HEIGHT)
+    axes = plots.new_axes(WIDTH, HEIGHT)
     for index, line in enumerate(curves.lines):
         dashes = ("-", "--", ":")[index // 7 % 3]  # colours repeat after seven
         axes.plot(
             line.iterations,
             _percent(line.mean),
             dashes,
-            color=colour(index),
+            color=plots.colour(index),
             linewidth=1.8,
             marker="o",
             ms=3.5,
         )
         if line.runs > 1:
             low, high = _percent(line.low), _percent(line.high)
-            axes.fill_between(line.iterations, low, high, color=colour(index), alpha=0.18, linewidth=0)
+            axes.fill_between(line.iterations, low, high, color=plots.colour(index), alpha=0.18, linewidth=0)
     axes.set_xlim(0, 1.01 * max(line.iterations[-1] for line in curves.lines))
-    limit_percent(axes)
+    plots.limit_percent(axes)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.set_xlabel("iterations")
     axes.set_ylabel(f"{_title(curves.number)} (%)")
-    axes.set_title(_note(curves), loc="left", fontsize=TEXT, color=QUIET)
+    axes.set_title(_note(curves), loc="left", fontsize=plots.TEXT, color=plots.QUIET)
     _name_ends(axes, curves.lines)
     return axes
 
@@ -148,7 +135,7 @@ def _only_metric(entries: Sequence[tuple[Path, Evaluations]]) -> tuple[str, floa
         for report in evaluations.values():
             seen.setdefault((report.get("metric", "?"), report.get("iou")), folder)
     if len(seen) > 1:
-        (one, first), (other, second), *_ = ((metric_label(*key), run) for key, run in seen.items())
+        (one, first), (other, second), *_ = ((plots.metric_label(*key), run) for key, run in seen.items())
         raise ConfigError(f"{first} was measured by {one}, {second} by {other}; plot them apart")
     return next(iter(seen))
 
@@ -203,7 +190,7 @@ def _title(number: str) -> str:
 
 def _note(curves: CurveSet) -> str:
     """The title: the metric, and the meaning of the bands if there are any."""
-    note = f"validation, {metric_label(curves.metric, curves.iou)}"
+    note = f"validation, {plots.metric_label(curves.metric, curves.iou)}"
     counts = {line.runs for line in curves.lines if line.runs > 1}
     if not counts:
         return note
@@ -216,19 +203,19 @@ def _name_ends(axes: Axes, lines: Sequence[Curve]) -> None:
     low, high = axes.get_ylim()
     end = max(line.iterations[-1] for line in lines)
     heights = [(100 * line.mean[-1] - low) / (high - low) for line in lines]
-    for index, (line, height) in enumerate(zip(lines, spread(heights, LABEL_GAP, 0, 1), strict=True)):
+    for index, (line, height) in enumerate(zip(lines, plots.spread(heights, LABEL_GAP, 0, 1), strict=True)):
         axes.annotate(
             line.name,
             (line.iterations[-1], 100 * line.mean[-1]),
             (1.035, height),
             textcoords="axes fraction",
-            fontsize=TEXT if len(lines) < 12 else SMALL_TEXT,
-            color=INK,
+            fontsize=plots.TEXT if len(lines) < 12 else plots.SMALL_TEXT,
+            color=plots.INK,
             va="center",
             annotation_clip=False,
             arrowprops={
                 "arrowstyle": "-",
-                "color": colour(index),
+                "color": plots.colour(index),
                 "linewidth": 1.0,
                 "linestyle": "-" if line.iterations[-1] == end else ":",  # dotted: not a part of the curve
                 "shrinkA": 2,

@@ -55,17 +55,18 @@ class Tally:
     def f1(self) -> Floats:
         """(I,) F1 of each image; nan where there is no object and no detection."""
         total = 2 * self.correct + self.false_positives + self.missed
-        known = np.where(total, total, np.nan)
-        return np.asarray(2 * self.correct / known)
+        return np.asarray(2 * self.correct / np.where(total, total, np.nan))
 
     def words(self, image: int) -> str:
-        """The counts of one image in words."""
         false_positives = plural(int(self.false_positives[image]), "false positive")
         return f"{self.correct[image]} correct, {false_positives}, {self.missed[image]} missed"
 
 
 class Totals(NamedTuple):
-    """Correct detections, false positives and missed objects (false negatives) of a judgement."""
+    """Correct detections, false positives and missed objects (false negatives) of a judgement.
+
+    precision is nan without a detection, recall without an object, f1 without either.
+    """
 
     correct: int
     false_positives: int
@@ -78,17 +79,14 @@ class Totals(NamedTuple):
 
     @property
     def precision(self) -> float:
-        """Share of the detections that is correct; nan without a detection."""
         return _share(self.correct, self.correct + self.false_positives)
 
     @property
     def recall(self) -> float:
-        """Share of the objects that is found; nan without an object."""
         return _share(self.correct, self.correct + self.missed)
 
     @property
     def f1(self) -> float:
-        """Harmonic mean of precision and recall; nan without an object and a detection."""
         return _share(2 * self.correct, 2 * self.correct + self.false_positives + self.missed)
 
 

@@ -20,25 +20,9 @@ from fssd.inference.draw import class_colour
 from fssd.model.coverage import MATCHED
 from fssd.model.network import Network
 from fssd.plots import require_matplotlib
-from fssd.report import charts
+from fssd.report import charts, layout
 from fssd.report.duplicates import Pair, Thumbnail, near_duplicates, thumbnail
 from fssd.report.html import Html, file_link, join, tag, write_page
-from fssd.report.layout import (
-    TIMES,
-    Card,
-    Cell,
-    Section,
-    caption,
-    details,
-    document,
-    gallery,
-    grid,
-    lead,
-    percent,
-    percent_cell,
-    plural,
-    table,
-)
 from fssd.report.shapes import PriorCoverage, band_names, bands, shares, sides
 from fssd.report.thumbnails import FALSE, Mark, around, figure, picture, whole
 
@@ -74,6 +58,14 @@ class Survey:
         parts = [geometry.apply_boxes(record.boxes, size) for _, record, size in self.images]
         return np.concatenate([np.zeros((0, 4), np.float32), *parts])
 
+    def labels(self, classes: Sequence[str]) -> list[Ints]:
+        """The labels of each image, as indices in `classes`."""
+        index = {name: label for label, name in enumerate(classes)}
+        return [
+            np.array([index[names[label]] for label in record.labels], np.int64)
+            for (_, record, _), names in zip(self.images, self.names, strict=True)
+        ]
+
     def of_pair(self, pair: Pair) -> tuple[int, int]:
         """The two images of a pair, as indices in `images`."""
         (one, other), (first, second) = pair.splits, pair.indices
@@ -108,50 +100,40 @@ def write_data_page(folder: Path, report: CheckReport, survey: Survey, network: 
     fit = [] if overlap is None else _fit_sections(folder, survey, boxes, overlap, classes, network)
     pairs = [pair for pair in near_duplicates(dict(survey.thumbnails)) if not _same_file(survey, pair)]
     sections = [
-        Section("findings", "Findings", _findings(report)),
-        Section("counts", "Counts", _counts(report, classes)),
+        layout.Section("findings", "Findings", _findings(report)),
+        layout.Section("counts", "Counts", _counts(report, classes)),
         *fit,
-        Section("samples", "Samples", _samples(folder, survey, classes)),
-        Section("duplicates", "Near-duplicates across splits", _duplicates(folder, survey, pairs)),
+        layout.Section("samples", "Samples", _samples(folder, survey, classes)),
+        layout.Section("duplicates", "Near-duplicates across splits", _duplicates(folder, survey, pairs)),
     ]
     matched = float("nan") if overlap is None or not len(overlap) else float((overlap >= MATCHED).mean())
     name = report.path.resolve().name
-    body = document("check", name, [str(report.path)], _cards(report, matched, len(pairs)), sections)
+    body = layout.document("check", name, [str(report.path)], _cards(report, matched, len(pairs)), sections)
     return write_page(folder, f"{name}: data set", body), len(pairs)
 
 
 def _fit_sections(
     folder: Path, survey: Survey, boxes: _Boxes, overlap: Floats, classes: Sequence[str], network: Network
-) -> list[Section]:
+) -> list[layout.Section]:
     """How the boxes fit a head with priors. overlap: (N,) with the best prior."""
     return [
-        Section("boxes", "Boxes and priors", _shapes(boxes, overlap, classes, network)),
-        Section("misfits", "Boxes that no prior matches", _misfits(folder, survey, boxes, overlap, classes)),
+        layout.Section("boxes", "Boxes and priors", _shapes(boxes, overlap, classes, network)),
+        layout.Section(
+            "misfits", "Boxes that no prior matches", _misfits(folder, survey, boxes, overlap, classes)
+        ),
     ]
 
 
 def _gather(survey: Survey, classes: Sequence[str], geometry: Geometry) -> _Boxes:
-    index = {name: label for label, name in enumerate(classes)}
-    image, box, warped, label = [], [np.zeros((0, 4))], [np.zeros((0, 4))], []
-    for number, ((_, record, (width, height)), names) in enumerate(
-        zip(survey.images, survey.names, strict=True)
-    ):
-        own = record.boxes.astype(np.float64)
-        image += [number] * len(own)
-        box.append(own)
-        warped.append(geometry.apply_boxes(record.boxes, (width, height)).astype(np.float64))
-        label += [index[names[own_label]] for own_label in record.labels]
-    boxes = _Boxes(
-        np.array(image, np.int64),
-        np.concatenate(box),
-        np.concatenate(warped),
-        np.array(label, np.int64),
-        len(image),
-    )
-    if boxes.total <= BOXES:
-        return boxes
-    rows = np.sort(np.random.default_rng(0).choice(boxes.total, BOXES, replace=False))
-    return _Boxes(boxes.image[rows], boxes.box[rows], boxes.warped[rows], boxes.label[rows], boxes.total)
+    records = [record for _, record, _ in survey.images]
+    image = np.array([number for number, r in enumerate(records) for _ in r.labels], np.int64)
+    box = np.concatenate([np.zeros((0, 4)), *(record.boxes for record in records)])
+    warped = survey.input_boxes(geometry).astype(np.float64)
+    label = np.concatenate([np.zeros(0, np.int64), *survey.labels(classes)])
+    if len(image) <= BOXES:
+        return _Boxes(image, box, warped, label, len(image))
+    rows = np.sort(np.random.default_rng(0).choice(len(image), BOXES, replace=False))
+    return _Boxes(image[rows], box[rows], warped[rows], label[rows], len(image))
 
 
 def _same_file(survey: Survey, pair: Pair) -> bool:
@@ -159,18 +141,21 @@ def _same_file(survey: Survey, pair: Pair) -> bool:
     return survey.images[one][1].path.resolve() == survey.images[other][1].path.resolve()
 
 
-def _cards(report: CheckReport, matched: float, pairs: int) -> list[Card]:
+def _cards(report: CheckReport, matched: float, pairs: int) -> list[layout.Card]:
     splits = report.splits.values()
-    images, usable, objects = (
-        sum(getattr(counts, name) for counts in splits) for name in ("images", "usable", "objects")
-    )
+    images, usable = sum(counts.images for counts in splits), sum(counts.usable for counts in splits)
+    objects = sum(counts.objects for counts in splits)
     return [
-        Card("images", f"{images:,}", f"{usable:,} usable, {plural(len(report.splits), 'split')}"),
-        Card("objects", f"{objects:,}", f"{objects / usable if usable else 0:.1f} per image"),
-        Card("errors", f"{report.errors:,}", "make an image unusable"),
-        Card("warnings", f"{report.warnings:,}", "repaired or unusual"),
-        Card("boxes that a prior matches", f"{percent(matched)} %", f"overlap {MATCHED:.2f} or more"),
-        Card("near-duplicates", f"{pairs:,}", "across splits"),
+        layout.Card(
+            "images", f"{images:,}", f"{usable:,} usable, {layout.plural(len(report.splits), 'split')}"
+        ),
+        layout.Card("objects", f"{objects:,}", f"{objects / usable if usable else 0:.1f} per image"),
+        layout.Card("errors", f"{report.errors:,}", "make an image unusable"),
+        layout.Card("warnings", f"{report.warnings:,}", "repaired or unusual"),
+        layout.Card(
+            "boxes that a prior matches", f"{layout.percent(matched)} %", f"overlap {MATCHED:.2f} or more"
+        ),
+        layout.Card("near-duplicates", f"{pairs:,}", "across splits"),
     ]
 
 
@@ -180,46 +165,35 @@ def _findings(report: CheckReport) -> Html:
     rows = [
         [
             tag("span", problem.severity, class_="bad" if problem.severity == "error" else None),
-            Cell(str(problem.file), kind="file"),
+            layout.Cell(str(problem.file), kind="file"),
             problem.place,
-            Cell(problem.reason, kind="wide"),
+            layout.Cell(problem.reason, kind="wide"),
         ]
         for problem in report.problems[:FINDINGS]
     ]
     left = len(report.problems) - len(rows)
-    intro = lead(
+    intro = layout.lead(
         "Errors make an image unusable; warnings are repaired or only unusual."
         + (f" The first {FINDINGS:,} of {len(report.problems):,}; --json has all." if left else "")
     )
-    listed = table(("", "file", "place", "reason"), rows, label="Findings")
-    return join([intro, listed if len(rows) <= 12 else details(f"All {len(rows):,}", listed)])
+    listed = layout.table(("", "file", "place", "reason"), rows, label="Findings")
+    return join([intro, listed if len(rows) <= 12 else layout.details(f"All {len(rows):,}", listed)])
 
 
 def _counts(report: CheckReport, classes: Sequence[str]) -> Html:
     splits = report.splits
-    rows: list[Sequence[object]] = [
-        [row, *(Cell(f"{getattr(counts, row):,}") for counts in splits.values()), Cell("")]
-        for row in ("images", "usable", "backgrounds", "objects")
+    names = ("images", "usable", "backgrounds", "objects")
+    images = [[name, *(getattr(counts, name) for counts in splits.values()), ""] for name in names]
+    by_class = {name: [counts.per_class.get(name, 0) for counts in splits.values()] for name in classes}
+    most = max(map(sum, by_class.values()), default=0) or 1
+    objects = [
+        [name, *found, layout.Cell(f"{sum(found):,}", bar=sum(found) / most, kind="n bar")]
+        for name, found in by_class.items()
     ]
-    totals = {name: sum(counts.per_class.get(name, 0) for counts in splits.values()) for name in classes}
-    most = max(totals.values(), default=0) or 1
-    relabel: list[Sequence[object]] = [
-        [
-            name,
-            *(Cell(f"{counts.per_class.get(name, 0):,}") for counts in splits.values()),
-            Cell(f"{totals[name]:,}", bar=totals[name] / most, kind="n bar"),
-        ]
-        for name in classes
-    ]
-    intro = lead("Usable images have no error; backgrounds are usable images without an object.")
-    return join(
-        [
-            intro,
-            table(("", *splits, ""), rows, label="Images by split"),
-            tag("h3", "Objects by class"),
-            table(("class", *splits, "all"), relabel, label="Objects by class"),
-        ]
-    )
+    intro = layout.lead("Usable images have no error; backgrounds are usable images without an object.")
+    by_split = layout.table(("", *splits, ""), images, label="Images by split")
+    by_name = layout.table(("class", *splits, "all"), objects, label="Objects by class")
+    return join([intro, by_split, tag("h3", "Objects by class"), by_name])
 
 
 def _shapes(boxes: _Boxes, overlap: Floats, classes: Sequence[str], network: Network) -> Html:
@@ -227,24 +201,18 @@ def _shapes(boxes: _Boxes, overlap: Floats, classes: Sequence[str], network: Net
         return tag("p", "There is no box.", class_="empty")
     sampled = f" {BOXES:,} of {boxes.total:,} boxes, sampled at random." if boxes.total > BOXES else ""
     width, height = network.image_size
-    intro = lead(
-        f"In pixels of the input of {network.spec.name}, {width} {TIMES} {height}, to which"
+    intro = layout.lead(
+        f"In pixels of the input of {network.spec.name}, {width} {layout.TIMES} {height}, to which"
         f" images are brought by {network.geometry.name}. Training matches every object to the prior that"
         f" overlaps it most and to all priors that overlap it by {MATCHED:.2f}; an object without such priors"
         f" is learned from one prior only.{sampled}"
     )
     by_size = shares(bands(boxes.warped), overlap, len(band_names()))
     by_class = shares(boxes.label, overlap, len(classes))
-    return join(
-        [
-            intro,
-            grid(_shape_plots(boxes, overlap, network)),
-            tag("h3", "By size"),
-            _share_table("side, px of the input", band_names(), by_size),
-            tag("h3", "By class"),
-            _share_table("class", classes, by_class),
-        ]
-    )
+    sizes = _share_table("side, px of the input", band_names(), by_size)
+    named = _share_table("class", classes, by_class)
+    plots = layout.grid(_shape_plots(boxes, overlap, network))
+    return join([intro, plots, tag("h3", "By size"), sizes, tag("h3", "By class"), named])
 
 
 def _shape_plots(boxes: _Boxes, overlap: Floats, network: Network) -> list[Html]:
@@ -252,26 +220,20 @@ def _shape_plots(boxes: _Boxes, overlap: Floats, network: Network) -> list[Html]
     extent = boxes.warped[:, 2:] - boxes.warped[:, :2]
     shapes = network.heads.prior_shapes()
     assert shapes is not None  # as there are overlaps
+    prior_sides = sorted({round(float(side), 1) for side in np.sqrt(shapes.prod(axis=1))})
+    prior_ratios = sorted({round(float(width / height), 3) for width, height in shapes})
+    ratios = extent[:, 0] / np.maximum(extent[:, 1], 1e-6)
+    powers = [4, 8, 16, 32, 64, 128, 256, 512]
     return [
-        caption(
-            charts.histogram(
-                sides(boxes.warped),
-                sorted({round(float(side), 1) for side in np.sqrt(shapes.prod(axis=1))}),
-                "side, px of the input",
-                [4, 8, 16, 32, 64, 128, 256, 512],
-            ),
+        layout.caption(
+            charts.histogram(sides(boxes.warped), prior_sides, "side, px of the input", powers),
             "Side of a square with the area of the box. The lines are those of the priors.",
         ),
-        caption(
-            charts.histogram(
-                extent[:, 0] / np.maximum(extent[:, 1], 1e-6),
-                sorted({round(float(width / height), 3) for width, height in shapes}),
-                "width / height",
-                [0.125, 0.25, 0.5, 1, 2, 4, 8],
-            ),
+        layout.caption(
+            charts.histogram(ratios, prior_ratios, "width / height", [0.125, 0.25, 0.5, 1, 2, 4, 8]),
             "Aspect ratio of the boxes after the warp to a square. The lines are the ratios of the priors.",
         ),
-        caption(
+        layout.caption(
             charts.scatter(extent[some], overlap[some], shapes, 512, MATCHED),
             f"Orange boxes overlap no prior by {MATCHED:.2f}; crosses are the priors. Apart from size and"
             " aspect ratio the position of a box matters, because priors lie on a grid.",
@@ -280,20 +242,19 @@ def _shape_plots(boxes: _Boxes, overlap: Floats, network: Network) -> list[Html]
 
 
 def _share_table(first: str, names: Sequence[str], found: Sequence[PriorCoverage]) -> Html:
-    rows = [
-        [name, Cell(f"{share.boxes:,}"), percent_cell(share.matched)]
-        for name, share in zip(names, found, strict=True)
-    ]
-    return table((first, "boxes", "matched by a prior, %"), rows, label=f"Boxes matched, by {first}")
+    pairs = zip(names, found, strict=True)
+    rows = [[name, share.boxes, layout.percent_cell(share.matched)] for name, share in pairs]
+    return layout.table((first, "boxes", "matched by a prior, %"), rows, label=f"Boxes matched, by {first}")
 
 
 def _misfits(folder: Path, survey: Survey, boxes: _Boxes, overlap: Floats, classes: Sequence[str]) -> Html:
-    rows = [row for row in np.argsort(overlap, kind="stable") if overlap[row] < MATCHED]
     figures: list[Html] = []
     used: set[int] = set()
-    for row in rows:
+    for row in np.argsort(overlap, kind="stable"):
         image = int(boxes.image[row])
-        if image in used or len(figures) == MISFITS:
+        if overlap[row] >= MATCHED or len(figures) == MISFITS:
+            break
+        if image in used:
             continue
         used.add(image)
         record = survey.images[image][1]
@@ -303,32 +264,30 @@ def _misfits(folder: Path, survey: Survey, boxes: _Boxes, overlap: Floats, class
             continue
         name = classes[boxes.label[row]]
         width, height = boxes.warped[row, 2:] - boxes.warped[row, :2]
-        text = f"{name}, {width:.0f} {TIMES} {height:.0f} px of the input, best overlap {overlap[row]:.2f}"
+        size = f"{width:.0f} {layout.TIMES} {height:.0f} px of the input"
+        text = f"{name}, {size}, best overlap {overlap[row]:.2f}"
         view = around(pixels, boxes.box[row], [Mark(boxes.box[row], name, FALSE)])
         figures.append(figure(view, record.path, folder, text, text))
-    intro = lead("The boxes with the least overlap, at most one per image.")
-    return join([intro, gallery(figures, "small")])
+    intro = layout.lead("The boxes with the least overlap, at most one per image.")
+    return join([intro, layout.gallery(figures, "small")])
 
 
 def _samples(folder: Path, survey: Survey, classes: Sequence[str]) -> Html:
-    index = {name: label for label, name in enumerate(classes)}
-    parts: list[Html] = [lead("Images sampled at random; as many classes as possible occur.")]
+    labels = survey.labels(classes)
+    parts: list[Html] = [layout.lead("Images sampled at random; as many classes as possible occur.")]
     for split, indices in survey.indices.items():
         figures = []
         for image in _choose(survey, indices):
-            record, names = survey.images[image][1], survey.names[image]
-            labels = [index[names[label]] for label in record.labels]
-            marks = [
-                Mark(box, classes[label], class_colour(label))
-                for box, label in zip(record.boxes.astype(np.float64), labels, strict=True)
-            ]
+            record = survey.images[image][1]
+            objects = zip(record.boxes.astype(np.float64), labels[image], strict=True)
+            marks = [Mark(box, classes[label], class_colour(label)) for box, label in objects]
             try:
                 view = whole(read_image(record.path), marks, 400)
             except ImageError:
                 continue
-            text = f"{record.path.name}: {plural(len(labels), 'object')}"
+            text = f"{record.path.name}: {layout.plural(len(marks), 'object')}"
             figures.append(figure(view, record.path, folder, text, text))
-        parts += [tag("h3", split), gallery(figures)]
+        parts += [tag("h3", split), layout.gallery(figures)]
     return join(parts)
 
 
@@ -348,13 +307,13 @@ def _choose(survey: Survey, indices: Sequence[int]) -> list[int]:
 def _duplicates(folder: Path, survey: Survey, pairs: Sequence[Pair]) -> Html:
     if not survey.thumbnails:
         return tag("p", "Not searched: the images were not decoded.", class_="empty")
-    intro = lead(
+    intro = layout.lead(
         "Images that are almost identical to one in an earlier split, mirrored or not, by the correlation of"
         " small grey copies. If a model was trained on one of them, the other is no fair test."
         + (f" The {DUPLICATES} most similar of {len(pairs):,}." if len(pairs) > DUPLICATES else "")
     )
     figures = [_pair(folder, survey, pair) for pair in pairs[:DUPLICATES]]
-    return join([intro, gallery(figures, "pairs")])
+    return join([intro, layout.gallery(figures, "pairs")])
 
 
 def _pair(folder: Path, survey: Survey, pair: Pair) -> Html:

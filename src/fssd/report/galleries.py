@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 
 from fssd.boxes import overlaps
 from fssd.data.loader import read_fitting
-from fssd.data.sample import DataSet, Image, Record
+from fssd.data.sample import DataSet, Record
 from fssd.evaluation.mistakes import KINDS
 from fssd.evaluation.pairing import FREE, Ints, Judgement
 from fssd.report.analysis import Analysis, Tally
@@ -43,11 +44,7 @@ class Album:
     def __init__(self, dataset: DataSet, folder: Path) -> None:
         self.dataset = dataset
         self.folder = folder
-        self._read = lru_cache(maxsize=4)(lambda image: read_fitting(dataset.records[image]))
-
-    def image(self, index: int) -> Image:
-        """(H, W, 3) uint8 RGB. Raises ImageError."""
-        return self._read(index)
+        self.image = lru_cache(maxsize=4)(lambda index: read_fitting(dataset.records[index]))
 
     def record(self, index: int) -> Record:
         return self.dataset.records[index]
@@ -67,10 +64,8 @@ def missed_objects(album: Album, analysis: Analysis) -> list[Html]:
     objects = analysis.shown.objects
     rows = np.flatnonzero(objects.finder == FREE)
     area = (objects.boxes[rows, 2:] - objects.boxes[rows, :2]).prod(axis=1)
-    return [
-        _missed_figure(album, analysis, row)
-        for row in _limited(rows[np.argsort(-area, kind="stable")], objects.image)
-    ]
+    largest_first = rows[np.argsort(-area, kind="stable")]
+    return [_missed_figure(album, analysis, row) for row in _limited(largest_first, objects.image)]
 
 
 def false_positives(album: Album, analysis: Analysis) -> list[Html]:
@@ -98,17 +93,13 @@ def marks_of(judgement: Judgement, image: int) -> list[Mark]:
 
 def _limited(rows: Iterable[int], images: Ints) -> list[int]:
     """The first `CROPS` rows, at most `CROPS_PER_IMAGE` of one image."""
-    used: dict[int, int] = {}
+    used: Counter[int] = Counter()
     chosen: list[int] = []
     for row in rows:
-        image = int(images[row])
-        if used.get(image, 0) == CROPS_PER_IMAGE:
-            continue
-        used[image] = used.get(image, 0) + 1
-        chosen.append(int(row))
-        if len(chosen) == CROPS:
-            break
-    return chosen
+        used[images[row]] += 1
+        if used[images[row]] <= CROPS_PER_IMAGE:
+            chosen.append(int(row))
+    return chosen[:CROPS]
 
 
 def _worst(album: Album, analysis: Analysis, tally: Tally, image: int) -> Html:
@@ -159,7 +150,7 @@ def _why_false_positive(analysis: Analysis, row: int) -> str:
     partner = errors.partner[row]
     if partner == FREE:
         return "nothing is labelled there"
-    overlap = overlaps(analysis.shown.found.boxes[row][None], objects.boxes[partner][None])[0, 0]
+    overlap = overlaps(analysis.shown.found.boxes[[row]], objects.boxes[[partner]])[0, 0]
     name = analysis.shown.classes[objects.label[partner]]
     return f"{_REASONS[KINDS[errors.kind[row]]].format(name=name)}, overlap {overlap:.2f}"
 
