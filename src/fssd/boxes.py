@@ -72,30 +72,26 @@ def overlaps(a: Floats, b: Floats) -> Floats:
 
 def clip(boxes: Tensor, width: float, height: float) -> Tensor:
     """(..., 4) corners, clipped to the image 0..width, 0..height."""
-    x = boxes[..., 0::2].clamp(0, width)
-    y = boxes[..., 1::2].clamp(0, height)
-    return torch.stack((x[..., 0], y[..., 0], x[..., 1], y[..., 1]), dim=-1)
+    return torch.minimum(boxes.clamp(min=0), boxes.new_tensor([width, height, width, height]))
 
 
-def encode(boxes: Tensor, priors: Tensor, variances: tuple[float, float, float, float] = VARIANCES) -> Tensor:
+def encode(boxes: Tensor, priors: Tensor) -> Tensor:
     """Offsets (..., 4) that turn `priors` into `boxes`, both (..., 4) corners in one unit.
 
-    ((cx - cx_p) / w_p, (cy - cy_p) / h_p, log(w / w_p), log(h / h_p)) / variances, SSD eq. 2.
+    ((cx - cx_p) / w_p, (cy - cy_p) / h_p, log(w / w_p), log(h / h_p)) / VARIANCES, SSD eq. 2.
     The result does not depend on the unit. Boxes need positive width and height.
     """
     box, prior = to_center_size(boxes), to_center_size(priors)
     shift = (box[..., :2] - prior[..., :2]) / prior[..., 2:]
     scale = torch.log(box[..., 2:] / prior[..., 2:])
-    return torch.cat((shift, scale), dim=-1) / boxes.new_tensor(variances)
+    return torch.cat((shift, scale), dim=-1) / boxes.new_tensor(VARIANCES)
 
 
-def decode(
-    offsets: Tensor, priors: Tensor, variances: tuple[float, float, float, float] = VARIANCES
-) -> Tensor:
+def decode(offsets: Tensor, priors: Tensor) -> Tensor:
     """Boxes (..., 4) corners from `offsets` (..., 4) and `priors` (P, 4): the inverse of `encode`."""
     # One row for each coordinate, because operations on long rows are faster than on many short ones.
     low, high = priors.mT.contiguous().chunk(2, dim=-2)  # (2, P)
-    scaled = offsets * offsets.new_tensor(variances)
+    scaled = offsets * offsets.new_tensor(VARIANCES)
     shift, growth = scaled.mT.contiguous().chunk(2, dim=-2)  # (..., 2, P)
     size = high - low
     center = (low + high) / 2 + shift * size

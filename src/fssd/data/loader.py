@@ -135,10 +135,8 @@ def training_batches(
 
     Raises ImageError for an image that cannot be read.
     """
-    prefetch = 4 if workers else None
-    return _load(
-        examples, collate, workers, batch_sampler=positions, pin_memory=pin, prefetch_factor=prefetch
-    )
+    ahead = 4 if workers else None
+    return _load(examples, collate, workers, batch_sampler=positions, pin_memory=pin, prefetch_factor=ahead)
 
 
 def picture_batches(pictures: Pictures, batch_size: int, workers: int) -> Iterator[PictureBatch]:

@@ -87,9 +87,8 @@ def judge(dataset: DataSet, detections: Sequence[Detections], iou: float = 0.5) 
         hits = np.flatnonzero(partner != FREE)
         finder[partner[hits] - object_rows] = hits + found_rows
         scores, own = found.scores[order][kept].astype(np.float64), record.boxes[counted].astype(np.float64)
-        found_parts.append(
-            PairedDetections(np.full(len(kept), image), boxes[kept], scores, labels[kept], partner)
-        )
+        images = np.full(len(kept), image)
+        found_parts.append(PairedDetections(images, boxes[kept], scores, labels[kept], partner))
         object_parts.append(PairedObjects(np.full(len(own), image), own, record.labels[counted], finder))
         found_rows += len(kept)
         object_rows += len(counted)

@@ -84,9 +84,8 @@ def archive_path(out: Path, split: SubmissionSplit, name: str) -> Path:
     if out.is_dir() or not out.suffix:
         return out / (f"{_coco_stem(split, name)}.zip" if split.server == "coco" else "results.tar.gz")
     if not out.name.endswith(endings):
-        raise ConfigError(
-            f"{out}: {split.server} takes {' or '.join(endings)}; name such a file, or a folder"
-        )
+        takes = f"{split.server} takes {' or '.join(endings)}"
+        raise ConfigError(f"{out}: {takes}; name such a file, or a folder")
     return out
 
 

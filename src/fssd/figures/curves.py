@@ -7,6 +7,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from fssd import plots
 from fssd.errors import ConfigError, DataError, nearest
 from fssd.training.log import LOG_FILE, read_log
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 WIDTH, HEIGHT = 900, 450  # pixels
 LABEL_GAP = 0.075  # of the height of the axes, between the names of two lines
 SIZES = ("small", "medium", "large")
+LEADER = {"arrowstyle": "-", "linewidth": 1.0, "shrinkA": 2, "shrinkB": 3, "relpos": (0, 0.5)}
 
 Evaluations = dict[int, dict[str, Any]]  # iteration -> report, as `fssd.evaluation.evaluate` writes it
 
@@ -69,48 +72,34 @@ def read_evaluations(run: Path) -> Evaluations:
     file = run / LOG_FILE
     if not file.is_file():
         raise DataError(f"this folder has no {LOG_FILE}; name the folder of a run of `fssd train`", file=run)
-    found = {
-        int(line["iteration"]): {"map": None, **line["evaluation"]}
-        for line in read_log(file)
-        if "evaluation" in line
-    }
+    lines = [line for line in read_log(file) if "evaluation" in line]
+    found = {int(line["iteration"]): {"map": None, **line["evaluation"]} for line in lines}
     if not found:
-        raise DataError(
-            "this log has no evaluation; wait for the first one, or train with a validation split", file=file
-        )
+        advice = "wait for the first one, or train with a validation split"
+        raise DataError(f"this log has no evaluation; {advice}", file=file)
     return dict(sorted(found.items()))
 
 
 def write_csv(path: Path, curves: CurveSet) -> None:
     """Write the numbers of a plot, AP in 0..1: name, number, metric, iteration, runs, mean, min, max."""
-    plots.save_table(
-        path,
-        ("name", "number", "metric", "iteration", "runs", "mean", "min", "max"),
-        [
-            (line.name, curves.number, curves.metric, iteration, line.runs, *values)
-            for line in curves.lines
-            for iteration, *values in zip(line.iterations, line.mean, line.low, line.high, strict=True)
-        ],
-    )
+    rows = [
+        (line.name, curves.number, curves.metric, iteration, line.runs, *values)
+        for line in curves.lines
+        for iteration, *values in zip(line.iterations, line.mean, line.low, line.high, strict=True)
+    ]
+    columns = ("name", "number", "metric", "iteration", "runs", "mean", "min", "max")
+    plots.save_table(path, columns, rows)
 
 
 def draw_curves(curves: CurveSet) -> Axes:
     """Plot curves in percent, with names at their right ends and bands from the lowest to the highest run."""
     axes = plots.new_axes(WIDTH, HEIGHT)
     for index, line in enumerate(curves.lines):
-        dashes = ("-", "--", ":")[index // 7 % 3]  # colours repeat after seven
-        axes.plot(
-            line.iterations,
-            _percent(line.mean),
-            dashes,
-            color=plots.colour(index),
-            linewidth=1.8,
-            marker="o",
-            ms=3.5,
-        )
+        ink, dashes = plots.colour(index), ("-", "--", ":")[index // 7 % 3]  # colours repeat after seven
+        mean, low, high = (100 * np.array(values) for values in (line.mean, line.low, line.high))
+        axes.plot(line.iterations, mean, dashes, color=ink, linewidth=1.8, marker="o", ms=3.5)
         if line.runs > 1:
-            low, high = _percent(line.low), _percent(line.high)
-            axes.fill_between(line.iterations, low, high, color=plots.colour(index), alpha=0.18, linewidth=0)
+            axes.fill_between(line.iterations, low, high, color=ink, alpha=0.18, linewidth=0)
     axes.set_xlim(0, 1.01 * max(line.iterations[-1] for line in curves.lines))
     plots.limit_percent(axes)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
@@ -146,15 +135,9 @@ def _curve(name: str, group: Sequence[tuple[Path, Evaluations]], number: str) ->
     if not shared:
         raise ConfigError(f"the runs of {name} were never evaluated at the same iteration; plot them apart")
     columns = [[run[iteration] for run in runs] for iteration in shared]
-    return Curve(
-        name,
-        len(runs),
-        tuple(shared),
-        tuple(fmean(column) for column in columns),
-        tuple(min(column) for column in columns),
-        tuple(max(column) for column in columns),
-        left_out=len(set.union(*(set(run) for run in runs))) - len(shared),
-    )
+    mean, low, high = tuple(map(fmean, columns)), tuple(map(min, columns)), tuple(map(max, columns))
+    left_out = len(set.union(*(set(run) for run in runs))) - len(shared)
+    return Curve(name, len(runs), tuple(shared), mean, low, high, left_out)
 
 
 def _values(run: Path, evaluations: Evaluations, number: str) -> dict[int, float]:
@@ -162,12 +145,8 @@ def _values(run: Path, evaluations: Evaluations, number: str) -> dict[int, float
     known: set[str] = set()
     found = {}
     for iteration, report in evaluations.items():
-        numbers = {
-            **report.get("classes", {}),
-            **report.get("numbers", {}),
-            **report.get("sizes", {}),
-            "map": report["map"],
-        }
+        numbers = {**report.get("classes", {}), **report.get("numbers", {}), **report.get("sizes", {})}
+        numbers["map"] = report["map"]
         known |= set(numbers)
         if numbers.get(number) is not None:
             found[iteration] = float(numbers[number])
@@ -176,10 +155,6 @@ def _values(run: Path, evaluations: Evaluations, number: str) -> dict[int, float
     if not found:
         raise DataError(f"no evaluation has a value of {number!r}: there was no object to find", file=run)
     return found
-
-
-def _percent(values: Sequence[float]) -> list[float]:
-    return [100 * value for value in values]
 
 
 def _title(number: str) -> str:
@@ -204,6 +179,7 @@ def _name_ends(axes: Axes, lines: Sequence[Curve]) -> None:
     end = max(line.iterations[-1] for line in lines)
     heights = [(100 * line.mean[-1] - low) / (high - low) for line in lines]
     for index, (line, height) in enumerate(zip(lines, plots.spread(heights, LABEL_GAP, 0, 1), strict=True)):
+        dashes = "-" if line.iterations[-1] == end else ":"  # dotted: not a part of the curve
         axes.annotate(
             line.name,
             (line.iterations[-1], 100 * line.mean[-1]),
@@ -213,13 +189,5 @@ def _name_ends(axes: Axes, lines: Sequence[Curve]) -> None:
             color=plots.INK,
             va="center",
             annotation_clip=False,
-            arrowprops={
-                "arrowstyle": "-",
-                "color": plots.colour(index),
-                "linewidth": 1.0,
-                "linestyle": "-" if line.iterations[-1] == end else ":",  # dotted: not a part of the curve
-                "shrinkA": 2,
-                "shrinkB": 3,
-                "relpos": (0, 0.5),
-            },
+            arrowprops={**LEADER, "color": plots.colour(index), "linestyle": dashes},
         )

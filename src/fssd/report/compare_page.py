@@ -199,13 +199,10 @@ def _curves(two: Two) -> Html:
         plots += [layout.caption(plot, name) for plot in charts.precision_recall(known, f" of {name}")]
     if not plots:
         return tag("p", "No class has a correct detection.", class_="empty")
-    intro = layout.lead(
-        f"One plot for each class, overlap {two.a.every.iou:.2f}; dots are the best thresholds."
-    )
-    rest = plots[PLOTS:]
-    return join(
-        [intro, layout.grid(plots[:PLOTS]), layout.details("More classes", layout.grid(rest)) if rest else ""]
-    )
+    least = two.a.every.iou
+    intro = layout.lead(f"One plot for each class, overlap {least:.2f}; dots are the best thresholds.")
+    more = layout.details("More classes", layout.grid(plots[PLOTS:])) if plots[PLOTS:] else ""
+    return join([intro, layout.grid(plots[:PLOTS]), more])
 
 
 def _change(two: Two) -> Floats:

@@ -23,7 +23,7 @@ from fssd.plots import require_matplotlib
 from fssd.report import charts, layout
 from fssd.report.duplicates import Pair, Thumbnail, near_duplicates, thumbnail
 from fssd.report.html import Html, file_link, join, tag, write_page
-from fssd.report.shapes import PriorCoverage, band_names, bands, shares, sides
+from fssd.report.shapes import band_names, bands, shares, sides
 from fssd.report.thumbnails import FALSE, Mark, around, figure, picture, whole
 
 SAMPLES = 12  # images of each split
@@ -89,9 +89,7 @@ class _Boxes(NamedTuple):
 def write_data_page(folder: Path, report: CheckReport, survey: Survey, network: Network) -> tuple[Path, int]:
     """Write the page. Returns the file, and how many images are near-duplicates of one in another split.
 
-    network: whose input and priors the boxes are compared with.
-
-    Raises ConfigError without matplotlib.
+    network: whose input and priors the boxes are compared with. Raises ConfigError without matplotlib.
     """
     require_matplotlib()
     classes = join_classes([list(counts.per_class) for counts in report.splits.values()], {})
@@ -116,11 +114,10 @@ def _fit_sections(
     folder: Path, survey: Survey, boxes: _Boxes, overlap: Floats, classes: Sequence[str], network: Network
 ) -> list[layout.Section]:
     """How the boxes fit a head with priors. overlap: (N,) with the best prior."""
+    misfits = _misfits(folder, survey, boxes, overlap, classes)
     return [
         layout.Section("boxes", "Boxes and priors", _shapes(boxes, overlap, classes, network)),
-        layout.Section(
-            "misfits", "Boxes that no prior matches", _misfits(folder, survey, boxes, overlap, classes)
-        ),
+        layout.Section("misfits", "Boxes that no prior matches", misfits),
     ]
 
 
@@ -145,16 +142,14 @@ def _cards(report: CheckReport, matched: float, pairs: int) -> list[layout.Card]
     splits = report.splits.values()
     images, usable = sum(counts.images for counts in splits), sum(counts.usable for counts in splits)
     objects = sum(counts.objects for counts in splits)
+    of_images = f"{usable:,} usable, {layout.plural(len(report.splits), 'split')}"
+    least = f"overlap {MATCHED:.2f} or more"
     return [
-        layout.Card(
-            "images", f"{images:,}", f"{usable:,} usable, {layout.plural(len(report.splits), 'split')}"
-        ),
+        layout.Card("images", f"{images:,}", of_images),
         layout.Card("objects", f"{objects:,}", f"{objects / usable if usable else 0:.1f} per image"),
         layout.Card("errors", f"{report.errors:,}", "make an image unusable"),
         layout.Card("warnings", f"{report.warnings:,}", "repaired or unusual"),
-        layout.Card(
-            "boxes that a prior matches", f"{layout.percent(matched)} %", f"overlap {MATCHED:.2f} or more"
-        ),
+        layout.Card("boxes that a prior matches", f"{layout.percent(matched)} %", least),
         layout.Card("near-duplicates", f"{pairs:,}", "across splits"),
     ]
 
@@ -207,10 +202,8 @@ def _shapes(boxes: _Boxes, overlap: Floats, classes: Sequence[str], network: Net
         f" overlaps it most and to all priors that overlap it by {MATCHED:.2f}; an object without such priors"
         f" is learned from one prior only.{sampled}"
     )
-    by_size = shares(bands(boxes.warped), overlap, len(band_names()))
-    by_class = shares(boxes.label, overlap, len(classes))
-    sizes = _share_table("side, px of the input", band_names(), by_size)
-    named = _share_table("class", classes, by_class)
+    sizes = _share_table("side, px of the input", band_names(), bands(boxes.warped), overlap)
+    named = _share_table("class", classes, boxes.label, overlap)
     plots = layout.grid(_shape_plots(boxes, overlap, network))
     return join([intro, plots, tag("h3", "By size"), sizes, tag("h3", "By class"), named])
 
@@ -241,9 +234,9 @@ def _shape_plots(boxes: _Boxes, overlap: Floats, network: Network) -> list[Html]
     ]
 
 
-def _share_table(first: str, names: Sequence[str], found: Sequence[PriorCoverage]) -> Html:
-    pairs = zip(names, found, strict=True)
-    rows = [[name, share.boxes, layout.percent_cell(share.matched)] for name, share in pairs]
+def _share_table(first: str, names: Sequence[str], groups: Ints, overlap: Floats) -> Html:
+    found = zip(names, *shares(groups, overlap, len(names)), strict=True)
+    rows = [[name, boxes, layout.percent_cell(matched)] for name, boxes, matched in found]
     return layout.table((first, "boxes", "matched by a prior, %"), rows, label=f"Boxes matched, by {first}")
 
 

@@ -129,10 +129,9 @@ def confusion_table(analysis: Analysis) -> Html:
 def _without_threshold(analysis: Analysis) -> str:
     """A note if some classes have no best threshold."""
     count = sum(math.isnan(one.f1) for one in analysis.best)
-    some = (
-        f" {count} class{'es have' if count > 1 else ' has'} no correct detection and so no best threshold;"
-    )
-    return f"{some} 50 % is used instead." if count else ""
+    classes = f"{count} class{'es have' if count > 1 else ' has'}"
+    note = f" {classes} no correct detection and so no best threshold; 50 % is used instead."
+    return note if count else ""
 
 
 def _threshold(best: BestThreshold) -> float:

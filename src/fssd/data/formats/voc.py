@@ -205,9 +205,8 @@ def _record(image_id: str, entry: _Entry, index: dict[str, int]) -> tuple[Record
     if isinstance(annotation, LabelError):
         return None, [Problem("error", entry.file, annotation.place, annotation.reason)]
     path = entry.folder.image(entry.image_id, annotation.filename)
-    record, problems = build_record(
-        image_id, path, entry.file, annotation.size, objects=annotation.objects, index=index
-    )
+    objects, size = annotation.objects, annotation.size
+    record, problems = build_record(image_id, path, entry.file, size, objects=objects, index=index)
     if not path.is_file():
         return None, [missing_image(path), *problems]
     return record, problems
