@@ -1,4 +1,4 @@
-"""Box mathematics: conversion, IoU, clipping, the centre-size coder, and greedy NMS.
+"""Box mathematics: IoU, the centre-size coder, and greedy NMS.
 
 A box is (x1, y1, x2, y2) in pixels, unless the name of a function says otherwise. Most functions take
 tensors; `areas`, `intersections` and `overlaps` take arrays.
@@ -23,12 +23,6 @@ def to_center_size(boxes: Tensor) -> Tensor:
     """(..., 4) corners (x1, y1, x2, y2) to (..., 4) centre-size (cx, cy, w, h), same unit."""
     low, high = boxes[..., :2], boxes[..., 2:]
     return torch.cat(((low + high) / 2, high - low), dim=-1)
-
-
-def to_corners(boxes: Tensor) -> Tensor:
-    """(..., 4) centre-size (cx, cy, w, h) to (..., 4) corners (x1, y1, x2, y2), same unit."""
-    center, half = boxes[..., :2], boxes[..., 2:] / 2
-    return torch.cat((center - half, center + half), dim=-1)
 
 
 def area(boxes: Tensor) -> Tensor:
@@ -68,11 +62,6 @@ def overlaps(a: Floats, b: Floats) -> Floats:
     shared = intersections(a, b)
     union = areas(a)[..., None] + areas(b) - shared
     return np.asarray(np.divide(shared, union, out=np.zeros_like(shared), where=union > 0))
-
-
-def clip(boxes: Tensor, width: float, height: float) -> Tensor:
-    """(..., 4) corners, clipped to the image 0..width, 0..height."""
-    return torch.minimum(boxes.clamp(min=0), boxes.new_tensor([width, height, width, height]))
 
 
 def encode(boxes: Tensor, priors: Tensor) -> Tensor:

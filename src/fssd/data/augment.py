@@ -108,14 +108,10 @@ def sample_augmentation(sample: Sample, rng: np.random.Generator, recipe: Recipe
     distort = sample_distort(rng, recipe.distort_prob) if recipe.distort_prob > 0 else None
     canvas, offset = _sample_expand(width, height, rng, recipe)
     boxes = sample.boxes + np.array(offset * 2, dtype=np.float32)
-    return Augmentation(
-        distort=distort,
-        canvas=canvas,
-        offset=offset,
-        crop=sample_crop(boxes, *canvas, rng, min_ious=recipe.min_ious),
-        interpolation=recipe.interpolations[int(rng.integers(len(recipe.interpolations)))],
-        mirror=bool(rng.random() < recipe.mirror_prob),
-    )
+    crop = sample_crop(boxes, *canvas, rng, min_ious=recipe.min_ious)
+    interpolation = recipe.interpolations[int(rng.integers(len(recipe.interpolations)))]
+    mirror = bool(rng.random() < recipe.mirror_prob)
+    return Augmentation(distort, canvas, offset, crop, interpolation, mirror)
 
 
 def apply_augmentation(

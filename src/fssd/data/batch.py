@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from fssd.data.sample import Boxes, Labels, Sample
+from fssd.data.sample import Boxes, Labels
 
 Targets = dict[str, Tensor]  # of one image; each tensor has the same shape for every image
 MakeTargets = Callable[[Boxes, Labels], Targets]  # pure and fast on a CPU: it runs in the loader's processes
@@ -29,12 +28,6 @@ class Batch(NamedTuple):
     images: Tensor
     targets: Targets
     names: list[str]
-
-
-def make_example(sample: Sample, make_targets: MakeTargets) -> Example:
-    """A view of an image with what it is to be trained on."""
-    image = torch.from_numpy(np.ascontiguousarray(sample.image)).permute(2, 0, 1)
-    return Example(image, make_targets(sample.boxes, sample.labels), sample.name)
 
 
 def collate(examples: Sequence[Example]) -> Batch:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import cv2
@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from fssd.data.augment import RECIPES, augment, resize, sample_rng
-from fssd.data.batch import Batch, Example, MakeTargets, collate, make_example
+from fssd.data.batch import Batch, Example, MakeTargets, collate
 from fssd.data.decode import read_image
 from fssd.data.geometry import Geometry
 from fssd.data.sample import DataSet, Image, Record, Sample
@@ -109,7 +109,9 @@ class Examples(Dataset[Any]):
     make_targets: MakeTargets
 
     def __getitem__(self, position: int) -> Example:
-        return make_example(self.views.sample(position), self.make_targets)
+        sample = self.views.sample(position)
+        image = torch.from_numpy(np.ascontiguousarray(sample.image)).permute(2, 0, 1)
+        return Example(image, self.make_targets(sample.boxes, sample.labels), sample.name)
 
 
 @dataclass(frozen=True)
@@ -167,15 +169,10 @@ class _Caught(Dataset[Any]):
             return error
 
 
-@dataclass(frozen=True)
-class _Collate:
-    """Makes a batch of items, or gives the first error among them."""
-
-    stack: Callable[[list[Any]], Any]
-
-    def __call__(self, items: list[Any]) -> Any:
-        error = next((item for item in items if isinstance(item, DataError)), None)
-        return self.stack(items) if error is None else error
+def _collate(stack: Callable[[list[Any]], Any], items: list[Any]) -> Any:
+    """A batch of the items, or the first error among them."""
+    error = next((item for item in items if isinstance(item, DataError)), None)
+    return stack(items) if error is None else error
 
 
 def _load(
@@ -184,7 +181,7 @@ def _load(
     loader: DataLoader[Any] = DataLoader(
         _Caught(dataset),
         num_workers=workers,
-        collate_fn=_Collate(stack),
+        collate_fn=partial(_collate, stack),
         worker_init_fn=_start_worker,
         generator=torch.Generator(),  # else seeding the workers would advance the caller's generator
         **options,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, cast
@@ -42,52 +41,44 @@ class Analysis:
     confusion: Ints
 
 
-class Tally:
-    """Correct detections, false positives and missed objects (false negatives) of each image, (I,) each."""
-
-    def __init__(self, judgement: Judgement) -> None:
-        found, objects = judgement.found, judgement.objects
-        self.correct: Ints = np.bincount(found.image[found.correct], minlength=judgement.images)
-        self.false_positives: Ints = np.bincount(found.image[~found.correct], minlength=judgement.images)
-        self.missed: Ints = np.bincount(objects.image[objects.finder == FREE], minlength=judgement.images)
-
-    @property
-    def f1(self) -> Floats:
-        """(I,) F1 of each image; nan where there is no object and no detection."""
-        total = 2 * self.correct + self.false_positives + self.missed
-        return np.asarray(2 * self.correct / np.where(total, total, np.nan))
-
-    def words(self, image: int) -> str:
-        false_positives = plural(int(self.false_positives[image]), "false positive")
-        return f"{self.correct[image]} correct, {false_positives}, {self.missed[image]} missed"
-
-
-class Totals(NamedTuple):
-    """Correct detections, false positives and missed objects (false negatives) of a judgement.
+class Tally(NamedTuple):
+    """Correct detections, false positives and missed objects (false negatives), arrays of one shape.
 
     precision is nan without a detection, recall without an object, f1 without either.
     """
 
-    correct: int
-    false_positives: int
-    missed: int
+    correct: Ints
+    false_positives: Ints
+    missed: Ints
 
     @classmethod
-    def of(cls, judgement: Judgement) -> Totals:
-        correct = int(judgement.found.correct.sum())
-        return cls(correct, len(judgement.found.score) - correct, len(judgement.objects.label) - correct)
+    def by_image(cls, judgement: Judgement) -> Tally:
+        """(I,) each."""
+        found, objects = judgement.found, judgement.objects
+        images = (found.image[found.correct], found.image[~found.correct])
+        groups = (*images, objects.image[objects.finder == FREE])
+        return cls(*(np.bincount(group, minlength=judgement.images) for group in groups))
+
+    @classmethod
+    def total(cls, judgement: Judgement) -> Tally:
+        """() each, over all images."""
+        return cls(*(np.asarray(counts.sum()) for counts in cls.by_image(judgement)))
 
     @property
-    def precision(self) -> float:
+    def precision(self) -> Floats:
         return _share(self.correct, self.correct + self.false_positives)
 
     @property
-    def recall(self) -> float:
+    def recall(self) -> Floats:
         return _share(self.correct, self.correct + self.missed)
 
     @property
-    def f1(self) -> float:
+    def f1(self) -> Floats:
         return _share(2 * self.correct, 2 * self.correct + self.false_positives + self.missed)
+
+    def words(self, image: int) -> str:
+        false_positives = plural(int(self.false_positives[image]), "false positive")
+        return f"{self.correct[image]} correct, {false_positives}, {self.missed[image]} missed"
 
 
 def analyse(dataset: DataSet, detections: Sequence[Detections], report: Report) -> Analysis:
@@ -125,5 +116,5 @@ def above(detections: Sequence[Detections], thresholds: Sequence[float]) -> list
     return kept
 
 
-def _share(part: int, whole: int) -> float:
-    return part / whole if whole else math.nan
+def _share(part: Ints, whole: Ints) -> Floats:
+    return np.asarray(part / np.where(whole, whole, np.nan))

@@ -18,7 +18,7 @@ from fssd.evaluation.pairing import FREE, Floats
 from fssd.inference.detections import Detections
 from fssd.plots import require_matplotlib
 from fssd.report import charts, layout
-from fssd.report.analysis import Analysis, Tally, Totals, analyse
+from fssd.report.analysis import Analysis, Tally, analyse
 from fssd.report.eval_page import ReportSubject, facts
 from fssd.report.galleries import LEGEND, Album, marks_of
 from fssd.report.html import Html, file_link, join, tag, write_page
@@ -35,14 +35,13 @@ class Two(NamedTuple):
     """Two models on the same images. names: of the models. comparison: B minus A."""
 
     names: tuple[str, str]
-    a: Analysis
-    b: Analysis
+    analyses: tuple[Analysis, Analysis]
     comparison: Comparison
     resamples: int
 
     @property
-    def analyses(self) -> tuple[Analysis, Analysis]:
-        return self.a, self.b
+    def classes(self) -> tuple[str, ...]:
+        return self.analyses[0].every.classes
 
     @property
     def titles(self) -> list[str]:
@@ -69,7 +68,7 @@ def write_compare_page(
     reports = [evaluate_detections(dataset, found, metric, iou) for found in detections]
     a, b = (analyse(dataset, found, report) for found, report in zip(detections, reports, strict=True))
     of_a, of_b = (rank(dataset, found, metric, iou) for found in detections)
-    two = Two(names, a, b, compare_rankings(of_a, of_b, resamples), resamples)
+    two = Two(names, (a, b), compare_rankings(of_a, of_b, resamples), resamples)
     title = f"{names[0]} against {names[1]}"
     lines = [*two.titles, *facts(subject, reports[0])]
     body = layout.document("compare", title, lines, _cards(two), _sections(Album(dataset, folder), two))
@@ -113,10 +112,12 @@ def _cards(two: Two) -> list[layout.Card]:
     mean = two.comparison.mean
     scores, found = [], []
     for letter, name, analysis in zip(LETTERS, two.names, two.analyses, strict=True):
-        totals = Totals.of(analysis.shown)
+        totals = Tally.total(analysis.shown)
         wrong = f"{totals.false_positives:,} false positives"
         scores.append(layout.Card(f"mAP of {letter}", f"{layout.percent(analysis.report.map)} %", name))
-        found.append(layout.Card(f"objects found by {letter}", f"{layout.percent(totals.recall)} %", wrong))
+        found.append(
+            layout.Card(f"objects found by {letter}", f"{layout.percent(float(totals.recall))} %", wrong)
+        )
     return [
         *scores,
         layout.Card("B minus A", layout.signed(mean.value), f"points of mAP; {verdict(mean)}"),
@@ -126,14 +127,14 @@ def _cards(two: Two) -> list[layout.Card]:
 
 
 def _difference(two: Two) -> Html:
-    objects = np.bincount(two.a.every.objects.label, minlength=len(two.a.every.classes))
+    objects = np.bincount(two.analyses[0].every.objects.label, minlength=len(two.classes))
     columns = (
         *("", "objects", "A, AP %", "B, AP %", "B minus A", "95 % interval"),
         "resamples with B above A, %",
     )
-    reports = two.a.report, two.b.report
+    reports = [analysis.report for analysis in two.analyses]
     rows: list[Sequence[object]] = []
-    for name, count, difference in zip(two.a.every.classes, objects, two.comparison.classes, strict=True):
+    for name, count, difference in zip(two.classes, objects, two.comparison.classes, strict=True):
         aps = [layout.percent_cell(report.classes[name]) for report in reports]
         rows.append([name, count, *aps, *_difference_cells(difference)])
     for size in SIZES:
@@ -178,8 +179,7 @@ def _errors(two: Two) -> Html:
 
 
 def _objects(two: Two) -> Html:
-    classes = two.a.every.classes
-    labels = two.a.shown.objects.label
+    classes, labels = two.classes, two.analyses[0].shown.objects.label
     by_a, by_b = (analysis.shown.objects.finder != FREE for analysis in two.analyses)
     groups = (by_a & by_b, ~by_a & by_b, by_a & ~by_b, ~by_a & ~by_b)
     counts = [np.bincount(labels[group], minlength=len(classes)) for group in groups]
@@ -192,14 +192,14 @@ def _objects(two: Two) -> Html:
 
 def _curves(two: Two) -> Html:
     plots: list[Html] = []
-    for label, name in enumerate(two.a.every.classes):
+    for label, name in enumerate(two.classes):
         pairs = zip(two.titles, two.analyses, strict=True)
         curves = [(title, analysis.sweeps[label], analysis.best[label]) for title, analysis in pairs]
         known = [curve for curve in curves if not math.isnan(curve[2].f1)]
         plots += [layout.caption(plot, name) for plot in charts.precision_recall(known, f" of {name}")]
     if not plots:
         return tag("p", "No class has a correct detection.", class_="empty")
-    least = two.a.every.iou
+    least = two.analyses[0].every.iou
     intro = layout.lead(f"One plot for each class, overlap {least:.2f}; dots are the best thresholds.")
     more = layout.details("More classes", layout.grid(plots[PLOTS:])) if plots[PLOTS:] else ""
     return join([intro, layout.grid(plots[:PLOTS]), more])
@@ -207,7 +207,7 @@ def _curves(two: Two) -> Html:
 
 def _change(two: Two) -> Floats:
     """(I,) F1 of each image by B minus that by A; it is 1 for an image without objects and detections."""
-    first, second = (np.nan_to_num(Tally(analysis.shown).f1, nan=1.0) for analysis in two.analyses)
+    first, second = (np.nan_to_num(Tally.by_image(analysis.shown).f1, nan=1.0) for analysis in two.analyses)
     return np.asarray(second - first)
 
 
@@ -224,7 +224,7 @@ def _pair(album: Album, two: Two, image: int) -> Html:
     file = album.record(image).path
     pictures, texts = [], []
     for letter, analysis in zip(LETTERS, two.analyses, strict=True):
-        texts.append(f"{letter} {Tally(analysis.shown).words(image)}")
+        texts.append(f"{letter} {Tally.by_image(analysis.shown).words(image)}")
         view = whole(album.image(image), marks_of(analysis.shown, image), PAIR_SIDE)
         pictures.append(picture(view, f"{file.name}, {texts[-1]}"))
     link = tag("a", *pictures, href=file_link(file, album.folder), class_="two")
@@ -232,7 +232,7 @@ def _pair(album: Album, two: Two, image: int) -> Html:
 
 
 def _images(album: Album, two: Two, change: Floats) -> Html:
-    tallies = [Tally(analysis.shown) for analysis in two.analyses]
+    tallies = [Tally.by_image(analysis.shown) for analysis in two.analyses]
     kinds = ("correct", "false positives", "missed")
     columns = ("image", *(f"{letter} {kind}" for kind in kinds for letter in LETTERS), "F1, B minus A")
     pairs = [getattr(tally, kind.replace(" ", "_")) for kind in kinds for tally in tallies]

@@ -13,7 +13,6 @@ from fssd.data.check import CheckReport, Seen
 from fssd.data.decode import read_image
 from fssd.data.geometry import Geometry
 from fssd.data.join import join_classes
-from fssd.data.sample import Record
 from fssd.errors import ImageError
 from fssd.evaluation.pairing import Floats, Ints
 from fssd.inference.draw import class_colour
@@ -40,36 +39,34 @@ class Survey:
     def __init__(self, thumbnails: bool = True) -> None:
         """thumbnails: keep what near-duplicates are found by."""
         self._keeps_thumbnails = thumbnails
-        self.images: list[tuple[str, Record, tuple[int, int]]] = []
-        self.names: list[tuple[str, ...]] = []
+        self.images: list[Seen] = []  # without their pixels
         self.thumbnails: dict[str, list[Thumbnail]] = {}
         self.indices: dict[str, list[int]] = {}  # of the images of each split, in `images`
 
     def visit(self, seen: Seen) -> None:
         """Add one usable image."""
         self.indices.setdefault(seen.split, []).append(len(self.images))
-        self.images.append((seen.split, seen.record, (seen.header.width, seen.header.height)))
-        self.names.append(seen.classes)
+        self.images.append(seen._replace(image=None))
         if seen.image is not None and self._keeps_thumbnails:
             self.thumbnails.setdefault(seen.split, []).append(thumbnail(seen.image))
 
     def input_boxes(self, geometry: Geometry) -> npt.NDArray[np.float32]:
         """(N, 4) boxes of all images, in pixels of a network's input."""
-        parts = [geometry.apply_boxes(record.boxes, size) for _, record, size in self.images]
+        sized = ((seen.record.boxes, (seen.header.width, seen.header.height)) for seen in self.images)
+        parts = [geometry.apply_boxes(boxes, size) for boxes, size in sized]
         return np.concatenate([np.zeros((0, 4), np.float32), *parts])
 
     def labels(self, classes: Sequence[str]) -> list[Ints]:
         """The labels of each image, as indices in `classes`."""
         index = {name: label for label, name in enumerate(classes)}
         return [
-            np.array([index[names[label]] for label in record.labels], np.int64)
-            for (_, record, _), names in zip(self.images, self.names, strict=True)
+            np.array([index[seen.classes[label]] for label in seen.record.labels], np.int64)
+            for seen in self.images
         ]
 
-    def of_pair(self, pair: Pair) -> tuple[int, int]:
-        """The two images of a pair, as indices in `images`."""
+    def of_pair(self, pair: Pair) -> tuple[Seen, Seen]:
         (one, other), (first, second) = pair.splits, pair.indices
-        return self.indices[one][first], self.indices[other][second]
+        return self.images[self.indices[one][first]], self.images[self.indices[other][second]]
 
 
 class _Boxes(NamedTuple):
@@ -122,7 +119,7 @@ def _fit_sections(
 
 
 def _gather(survey: Survey, classes: Sequence[str], geometry: Geometry) -> _Boxes:
-    records = [record for _, record, _ in survey.images]
+    records = [seen.record for seen in survey.images]
     image = np.array([number for number, r in enumerate(records) for _ in r.labels], np.int64)
     box = np.concatenate([np.zeros((0, 4)), *(record.boxes for record in records)])
     warped = survey.input_boxes(geometry).astype(np.float64)
@@ -135,7 +132,7 @@ def _gather(survey: Survey, classes: Sequence[str], geometry: Geometry) -> _Boxe
 
 def _same_file(survey: Survey, pair: Pair) -> bool:
     one, other = survey.of_pair(pair)
-    return survey.images[one][1].path.resolve() == survey.images[other][1].path.resolve()
+    return one.record.path.resolve() == other.record.path.resolve()
 
 
 def _cards(report: CheckReport, matched: float, pairs: int) -> list[layout.Card]:
@@ -250,7 +247,7 @@ def _misfits(folder: Path, survey: Survey, boxes: _Boxes, overlap: Floats, class
         if image in used:
             continue
         used.add(image)
-        record = survey.images[image][1]
+        record = survey.images[image].record
         try:
             pixels = read_image(record.path)
         except ImageError:
@@ -271,7 +268,7 @@ def _samples(folder: Path, survey: Survey, classes: Sequence[str]) -> Html:
     for split, indices in survey.indices.items():
         figures = []
         for image in _choose(survey, indices):
-            record = survey.images[image][1]
+            record = survey.images[image].record
             objects = zip(record.boxes.astype(np.float64), labels[image], strict=True)
             marks = [Mark(box, classes[label], class_colour(label)) for box, label in objects]
             try:
@@ -290,7 +287,7 @@ def _choose(survey: Survey, indices: Sequence[int]) -> list[int]:
     chosen: list[int] = []
     known: set[str] = set()
     for image in order:
-        names = {survey.names[image][label] for label in survey.images[image][1].labels}
+        names = {survey.images[image].classes[label] for label in survey.images[image].record.labels}
         if names - known:
             known |= names
             chosen.append(image)
@@ -311,11 +308,11 @@ def _duplicates(folder: Path, survey: Survey, pairs: Sequence[Pair]) -> Html:
 
 def _pair(folder: Path, survey: Survey, pair: Pair) -> Html:
     links, texts = [], []
-    for image in survey.of_pair(pair):
-        split, record, _ = survey.images[image]
-        texts.append(f"{split}: {record.path.name}")
-        shown = picture(whole(read_image(record.path), [], 300), texts[-1])
-        links.append(tag("a", shown, href=file_link(record.path, folder)))
+    for seen in survey.of_pair(pair):
+        path = seen.record.path
+        texts.append(f"{seen.split}: {path.name}")
+        shown = picture(whole(read_image(path), [], 300), texts[-1])
+        links.append(tag("a", shown, href=file_link(path, folder)))
     mirrored = ", mirrored" if pair.mirrored else ""
     text = f"{'; '.join(texts)}; correlation {pair.correlation:.3f}{mirrored}"
     return tag("figure", tag("div", *links, class_="two"), tag("figcaption", text))

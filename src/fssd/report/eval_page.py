@@ -11,7 +11,7 @@ from fssd.data.sample import DataSet
 from fssd.evaluation.evaluate import Report
 from fssd.inference.detections import Detections
 from fssd.plots import metric_label, model_names, require_matplotlib
-from fssd.report.analysis import Analysis, Totals, analyse
+from fssd.report.analysis import Analysis, Tally, analyse
 from fssd.report.eval_tables import class_table, confusion_table, curves, error_table
 from fssd.report.galleries import LEGEND, Album, false_positives, missed_objects, worst_images
 from fssd.report.html import Html, join, write_page
@@ -79,14 +79,18 @@ def _sections(album: Album, analysis: Analysis) -> list[Section]:
 
 
 def _cards(analysis: Analysis) -> list[Card]:
-    report, totals = analysis.report, Totals.of(analysis.shown)
+    report, totals = analysis.report, Tally.total(analysis.shown)
     measured = sum(not math.isnan(ap) for ap in report.classes.values())
     return [
         Card("mAP", f"{percent(report.map)} %", f"mean of {plural(measured, 'class', 'classes')}"),
-        Card("objects found", f"{percent(totals.recall)} %", f"{totals.correct:,} at the best thresholds"),
+        Card(
+            "objects found",
+            f"{percent(float(totals.recall))} %",
+            f"{totals.correct:,} at the best thresholds",
+        ),
         Card(
             "correct detections",
-            f"{percent(totals.precision)} %",
+            f"{percent(float(totals.precision))} %",
             f"{totals.false_positives:,} false positives",
         ),
         *(Card(f"{size} objects", f"{percent(ap)} %", "AP") for size, ap in report.sizes.items()),

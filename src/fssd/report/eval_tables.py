@@ -12,7 +12,7 @@ from fssd.evaluation.mistakes import KINDS, MISSED, kinds_by_class
 from fssd.evaluation.pairing import Ints
 from fssd.evaluation.scores import BestThreshold
 from fssd.report import charts
-from fssd.report.analysis import Analysis, Totals
+from fssd.report.analysis import Analysis, Tally
 from fssd.report.html import Html, join, tag
 from fssd.report.layout import Cell, caption, details, grid, lead, percent, percent_cell, scroller, table
 
@@ -42,9 +42,10 @@ def class_table(analysis: Analysis) -> Html:
         [name, count, percent_cell(ap), *sizes, _threshold(best), *best[1:]]
         for (name, ap), count, sizes, best in classes
     ]
-    totals, sizes = Totals.of(analysis.shown), report.sizes.values()
-    total = (objects.sum(), percent_cell(report.map), *sizes, "", totals.precision, totals.recall, totals.f1)
-    rows.append(["mean AP, all objects", *total])
+    total = Tally.total(analysis.shown)
+    shares = map(float, (total.precision, total.recall, total.f1))
+    aps = (percent_cell(report.map), *report.sizes.values())
+    rows.append(["mean AP, all objects", objects.sum(), *aps, "", *shares])
     intro = lead(
         "Small objects have an area up to 32\u00b2 pixels of the image, large ones from 96\u00b2 on (COCO)."
         " The best threshold is the score with the highest F1; precision and recall are those of the"

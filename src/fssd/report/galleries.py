@@ -52,11 +52,16 @@ class Album:
 
 def worst_images(album: Album, analysis: Analysis) -> list[Html]:
     """The images with the lowest F1; if F1 is equal, those with more mistakes first."""
-    tally = Tally(analysis.shown)
+    tally = Tally.by_image(analysis.shown)
     mistakes = tally.false_positives + tally.missed
     order = np.lexsort((-mistakes, tally.f1))  # nan comes last
-    chosen = [int(image) for image in order[:WORST] if mistakes[image]]
-    return [_worst(album, analysis, tally, image) for image in chosen]
+    figures = []
+    for image in (int(image) for image in order[:WORST] if mistakes[image]):
+        file = album.record(image).path
+        text = f"{file.name}: {tally.words(image)}"
+        view = whole(album.image(image), marks_of(analysis.shown, image))
+        figures.append(figure(view, file, album.folder, text, text))
+    return figures
 
 
 def missed_objects(album: Album, analysis: Analysis) -> list[Html]:
@@ -64,16 +69,28 @@ def missed_objects(album: Album, analysis: Analysis) -> list[Html]:
     objects = analysis.shown.objects
     rows = np.flatnonzero(objects.finder == FREE)
     area = (objects.boxes[rows, 2:] - objects.boxes[rows, :2]).prod(axis=1)
-    largest_first = rows[np.argsort(-area, kind="stable")]
-    return [_missed_figure(album, analysis, row) for row in _limited(largest_first, objects.image)]
+    figures = []
+    for row in _limited(rows[np.argsort(-area, kind="stable")], objects.image):
+        image, box = int(objects.image[row]), objects.boxes[row]
+        name = analysis.shown.classes[objects.label[row]]
+        text = f"{name}, {box[2] - box[0]:.0f} {TIMES} {box[3] - box[1]:.0f} px"
+        view = around(album.image(image), box, _near(analysis.shown, image, missed=row))
+        caption = f"{text}: {_why_missed(analysis, row)}"
+        figures.append(figure(view, album.record(image).path, album.folder, f"{text}, missed", caption))
+    return figures
 
 
 def false_positives(album: Album, analysis: Analysis) -> list[Html]:
     """Wrong detections, most confident first."""
     found = analysis.shown.found
     rows = np.flatnonzero(~found.correct)
-    best_first = rows[np.argsort(-found.score[rows], kind="stable")]
-    return [_false_positive_figure(album, analysis, row) for row in _limited(best_first, found.image)]
+    figures = []
+    for row in _limited(rows[np.argsort(-found.score[rows], kind="stable")], found.image):
+        image = int(found.image[row])
+        view = around(album.image(image), found.boxes[row], _near(analysis.shown, image, false_positive=row))
+        caption = f"{_prediction(analysis.shown, row)}: {_why_false_positive(analysis, row)}"
+        figures.append(figure(view, album.record(image).path, album.folder, caption, caption))
+    return figures
 
 
 def marks_of(judgement: Judgement, image: int) -> list[Mark]:
@@ -102,23 +119,6 @@ def _limited(rows: Iterable[int], images: Ints) -> list[int]:
     return chosen[:CROPS]
 
 
-def _worst(album: Album, analysis: Analysis, tally: Tally, image: int) -> Html:
-    file = album.record(image).path
-    text = f"{file.name}: {tally.words(image)}"
-    view = whole(album.image(image), marks_of(analysis.shown, image))
-    return figure(view, file, album.folder, text, text)
-
-
-def _missed_figure(album: Album, analysis: Analysis, row: int) -> Html:
-    objects = analysis.shown.objects
-    image, box = int(objects.image[row]), objects.boxes[row]
-    name = analysis.shown.classes[objects.label[row]]
-    text = f"{name}, {box[2] - box[0]:.0f} {TIMES} {box[3] - box[1]:.0f} px"
-    view = around(album.image(image), box, _near(analysis.shown, image, missed=row))
-    reason = _why_missed(analysis, row)
-    return figure(view, album.record(image).path, album.folder, f"{text}, missed", f"{text}: {reason}")
-
-
 def _why_missed(analysis: Analysis, row: int) -> str:
     """The detection that came nearest to finding an object, in words."""
     every, shown = analysis.every, analysis.shown
@@ -135,14 +135,6 @@ def _why_missed(analysis: Analysis, row: int) -> str:
         return "no detection is near"
     other = ", which found another object" if shown.found.correct[rows[best]] else ""
     return f"nearest is {_prediction(shown, int(rows[best]))}, overlap {overlap[best]:.2f}{other}"
-
-
-def _false_positive_figure(album: Album, analysis: Analysis, row: int) -> Html:
-    found = analysis.shown.found
-    image = int(found.image[row])
-    view = around(album.image(image), found.boxes[row], _near(analysis.shown, image, false_positive=row))
-    caption = f"{_prediction(analysis.shown, row)}: {_why_false_positive(analysis, row)}"
-    return figure(view, album.record(image).path, album.folder, caption, caption)
 
 
 def _why_false_positive(analysis: Analysis, row: int) -> str:

@@ -172,14 +172,10 @@ def _objects(
 
 def _object(row: Row, categories: dict[Id, str], place: str) -> LabelledObject:
     x, y, width, height = (float(value) for value in row["bbox"])
-    return LabelledObject(
-        name=categories[row["category_id"]],
-        box=(x, y, x + width, y + height),
-        place=place,
-        difficult=bool(row.get("difficult")),
-        crowd=bool(row.get("iscrowd")),
-        area=float(row["area"]) if _is_number(row.get("area")) else None,
-    )
+    box = (x, y, x + width, y + height)
+    difficult, crowd = bool(row.get("difficult")), bool(row.get("iscrowd"))
+    area = float(row["area"]) if _is_number(row.get("area")) else None
+    return LabelledObject(categories[row["category_id"]], box, place, difficult, crowd, area)
 
 
 def _annotation_fault(row: Any, images: dict[Id, Row], categories: dict[Id, str]) -> str:

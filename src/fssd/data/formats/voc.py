@@ -114,12 +114,8 @@ def _folders(path: Path) -> list[VocFolder]:
 
 def _splits(folders: Sequence[VocFolder]) -> tuple[str, ...]:
     """Names of the image sets found, without the per-class ones such as `dog_train`."""
-    names = {
-        file.stem
-        for folder in folders
-        for file in (folder.root / "ImageSets" / "Main").glob("*.txt")
-        if not _has_flags(file)
-    }
+    files = [file for folder in folders for file in (folder.root / "ImageSets" / "Main").glob("*.txt")]
+    names = {file.stem for file in files if not _has_flags(file)}
     order = {"train": 0, "val": 1, "trainval": 2, "test": 3}
     return tuple(sorted(names, key=lambda name: (order.get(name, 4), name)))
 
