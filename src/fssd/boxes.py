@@ -31,10 +31,7 @@ def area(boxes: Tensor) -> Tensor:
 
 
 def iou(a: Tensor, b: Tensor) -> Tensor:
-    """Intersection over union of every box of `a` (..., N, 4) with every box of `b` (..., M, 4): (..., N, M).
-
-    A pair whose union is empty has IoU 0.
-    """
+    """IoU of every box of `a` (..., N, 4) with every box of `b` (..., M, 4): (..., N, M); 0 without an area."""
     low = torch.maximum(a[..., :, None, :2], b[..., None, :, :2])
     high = torch.minimum(a[..., :, None, 2:], b[..., None, :, 2:])
     side = (high - low).clamp(min=0)
@@ -113,10 +110,7 @@ FEW = 8192
 
 
 def _suppress_set(boxes: Floats, threshold: float, space: Tensor) -> npt.NDArray[np.bool_]:
-    """`suppress` of one set, (K, 4) to (K,).
-
-    Block after block, the best remaining boxes are compared with all remaining boxes.
-    """
+    """`suppress` of one set, (K, 4) to (K,): blocks of the best remaining boxes against all that remain."""
     # Rows: right, bottom, -left, -top, area. The side of an overlap is then the sum of two minima.
     planes = np.empty((5, len(boxes)), boxes.dtype)
     np.copyto(planes[:2], boxes[:, 2:].T)
@@ -138,10 +132,7 @@ def _suppress_set(boxes: Floats, threshold: float, space: Tensor) -> npt.NDArray
 
 
 def _few_overlaps(some: Floats, every: Floats, _: Tensor) -> Floats:
-    """IoU of boxes with positive area, planes (5, N) and (5, M): (N, M), bit for bit that of `iou`.
-
-    Only for disjoint boxes it may be negative instead of 0.
-    """
+    """`iou`, bit for bit, of boxes with areas: planes (5, N), (5, M) to (N, M); below 0 where disjoint."""
     ends = np.minimum(some[:4, :, None], every[:4, None])
     width, height = ends[:2] + ends[2:]
     shared = width * np.maximum(height, 0)

@@ -54,10 +54,7 @@ def require_matplotlib() -> None:
 
 
 def new_axes(width: int, height: int) -> Axes:
-    """Empty axes in the package's style, in their own figure `axes.figure`.
-
-    width, height: pixels of a PNG. Raises ConfigError if matplotlib is not installed.
-    """
+    """Empty axes in their own figure of so many pixels (as PNG). Raises ConfigError without matplotlib."""
     return new_panels(width, height, 1)[0]
 
 

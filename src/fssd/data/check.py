@@ -25,10 +25,7 @@ from fssd.errors import ConfigError, DataError, ImageError
 
 
 class Seen(NamedTuple):
-    """A usable image of a source. split: as in the report. classes: names by label.
-
-    image: (H, W, 3) uint8 RGB; None where images are not decoded.
-    """
+    """A usable image of a split of the report; its pixels are None where images are not decoded."""
 
     split: str
     classes: tuple[str, ...]

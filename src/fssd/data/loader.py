@@ -133,10 +133,7 @@ class Pictures(Dataset[Any]):
 def training_batches(
     examples: Examples, positions: BatchPositions, workers: int, pin: bool = False
 ) -> Iterator[Batch]:
-    """The batches at `positions`; workers: processes that make them, 0 to make them in this one.
-
-    Raises ImageError for an image that cannot be read.
-    """
+    """The batches at `positions`, made by `workers` processes (0: by this one). Raises ImageError."""
     ahead = 4 if workers else None
     return _load(examples, collate, workers, batch_sampler=positions, pin_memory=pin, prefetch_factor=ahead)
 
@@ -152,10 +149,7 @@ def _stack_pictures(rows: list[Picture]) -> PictureBatch:
 
 @dataclass(frozen=True)
 class _Caught(Dataset[Any]):
-    """A data set with an error in place of an item that cannot be made.
-
-    torch would bury an error that is raised in another process in a traceback.
-    """
+    """A data set with errors as items: torch would bury one from another process in a traceback."""
 
     dataset: Any
 
@@ -199,10 +193,7 @@ def _start_worker(_: int) -> None:
 
 
 def _started(loader: DataLoader[Any]) -> Iterator[Any]:
-    """The loader's iterator, its workers started while OpenCV's thread pool does not exist.
-
-    A forked worker inherits the pool but not its threads, and hangs when it uses it.
-    """
+    """The loader's iterator. OpenCV's threads are ended first, as a forked worker would wait for them."""
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)  # ends the pool
     try:

@@ -63,10 +63,7 @@ class Rankings:
 
 
 class Difference(NamedTuple):
-    """B minus A. low, high: the middle 95 % of the resamples. share: of the resamples with B above A, 0..1.
-
-    nan where a class has no object to find in any resample.
-    """
+    """B minus A; low, high: the middle 95 % of the resamples; share: of those with B above A; or nan."""
 
     value: float
     low: float

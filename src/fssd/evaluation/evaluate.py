@@ -98,10 +98,7 @@ def evaluate_detections(
 def average_precisions(
     dataset: DataSet, detections: Sequence[Detections], metric: Metric, iou: float = 0.5
 ) -> npt.NDArray[np.float64]:
-    """(C, 3) AP of each class for small, medium and large objects; nan where there are none.
-
-    Arguments and errors are those of `evaluate_detections`.
-    """
+    """(C, 3) AP of each class for small, medium and large objects; otherwise as `evaluate_detections`."""
     check_measurable(dataset, detections[0].classes if detections else (), metric, iou)
     if metric == "coco":
         return coco_average_precision(dataset, detections).ap_by_size
@@ -110,10 +107,7 @@ def average_precisions(
 
 
 def check_measurable(dataset: DataSet, classes: Sequence[str], metric: str, iou: float = 0.5) -> None:
-    """Raise the ConfigError or DataError of `evaluate_detections` before time is spent on detection.
-
-    classes: the detector's.
-    """
+    """Raise what `evaluate_detections` would, before the detector with these `classes` spends its time."""
     if metric not in get_args(Metric):
         raise ConfigError(f"there is no metric {metric!r}{nearest(metric, get_args(Metric))}")
     if not 0 < iou <= 1:
@@ -154,10 +148,7 @@ def voc_precision(
     iou: float,
     limits: tuple[float, float] = (0.0, math.inf),
 ) -> AveragePrecision:
-    """AP over the objects whose area lies within `limits`, px^2.
-
-    As in COCO, objects of other sizes are ignored, and so are detections of other sizes that find nothing.
-    """
+    """AP of the objects with an area in `limits`, px^2; objects and detections of other sizes are ignored."""
     records = dataset.records
     return voc_average_precision(
         truth_boxes=[r.boxes for r in records],

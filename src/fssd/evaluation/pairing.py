@@ -66,10 +66,7 @@ class Judgement(NamedTuple):
 
 
 def judge(dataset: DataSet, detections: Sequence[Detections], iou: float = 0.5) -> Judgement:
-    """Pair detections and objects; one Detections per record, in the order of `dataset.records`.
-
-    Classes are compared by name; detections of classes that the data set does not have are left out.
-    """
+    """Pair the detections of each record with its objects by class name; other classes are left out."""
     nothing, no_box = np.zeros(0, np.int64), np.zeros((0, 4))
     found_parts = [PairedDetections(nothing, no_box, np.zeros(0), nothing, nothing)]
     object_parts = [PairedObjects(nothing, no_box, nothing, nothing)]

@@ -12,10 +12,7 @@ FALLBACK = 0.5  # for classes without a correct detection or without an object
 
 
 class Sweep(NamedTuple):
-    """Precision, recall and F1 of one class at every score threshold, highest first.
-
-    score, precision, recall, f1: (K,) one for each distinct score, which is the lowest score kept.
-    """
+    """Precision, recall and F1 of one class at each of its K distinct scores, highest first: all (K,)."""
 
     score: Floats
     precision: Floats
@@ -76,10 +73,7 @@ class Calibration(NamedTuple):
 
 
 def calibrate(score: Floats, correct: Bools, bins: int = 10) -> Calibration:
-    """Whether of the detections that score about 0.7, seven in ten are correct.
-
-    score: (D,) in 0..1. correct: (D,).
-    """
+    """Compare scores, (D,) in 0..1, with how many of the detections are correct, (D,)."""
     index = np.minimum((score * bins).astype(np.int64), bins - 1)
     count = np.bincount(index, minlength=bins)
     known = np.where(count, count, np.nan)

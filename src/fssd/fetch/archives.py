@@ -80,10 +80,7 @@ OFFICIAL: Table = {
 
 
 def choose(table: Table, name: str, parts: Sequence[str] = ()) -> tuple[Archive, ...]:
-    """The archives of a data set: the given parts, or all that are not optional.
-
-    Raises ConfigError for a data set or part that is not in the table.
-    """
+    """The given parts of a data set, or all that are not optional. Raises ConfigError for an unknown name."""
     if name not in table:
         raise ConfigError(f"there is no data set {name!r} to fetch{nearest(name, table)}")
     archives = {archive.part: archive for archive in table[name]}

@@ -94,7 +94,9 @@ def interval(difference: Difference) -> str:
 
 
 def _sections(album: Album, two: Two) -> list[layout.Section]:
-    change = _change(two)
+    tallies = (Tally.by_image(analysis.shown) for analysis in two.analyses)
+    a, b = (np.nan_to_num(tally.f1, nan=1.0) for tally in tallies)  # 1: neither objects nor detections
+    change = b - a  # (I,)
     better = [int(image) for image in np.argsort(-change, kind="stable")[:PAIRS] if change[image] > 0]
     worse = [int(image) for image in np.argsort(change, kind="stable")[:PAIRS] if change[image] < 0]
     return [
@@ -114,10 +116,8 @@ def _cards(two: Two) -> list[layout.Card]:
     for letter, name, analysis in zip(LETTERS, two.names, two.analyses, strict=True):
         totals = Tally.total(analysis.shown)
         wrong = f"{totals.false_positives:,} false positives"
-        scores.append(layout.Card(f"mAP of {letter}", f"{layout.percent(analysis.report.map)} %", name))
-        found.append(
-            layout.Card(f"objects found by {letter}", f"{layout.percent(float(totals.recall))} %", wrong)
-        )
+        scores.append(layout.Card(f"mAP of {letter}", layout.share(analysis.report.map), name))
+        found.append(layout.Card(f"objects found by {letter}", layout.share(totals.recall), wrong))
     return [
         *scores,
         layout.Card("B minus A", layout.signed(mean.value), f"points of mAP; {verdict(mean)}"),
@@ -203,12 +203,6 @@ def _curves(two: Two) -> Html:
     intro = layout.lead(f"One plot for each class, overlap {least:.2f}; dots are the best thresholds.")
     more = layout.details("More classes", layout.grid(plots[PLOTS:])) if plots[PLOTS:] else ""
     return join([intro, layout.grid(plots[:PLOTS]), more])
-
-
-def _change(two: Two) -> Floats:
-    """(I,) F1 of each image by B minus that by A; it is 1 for an image without objects and detections."""
-    first, second = (np.nan_to_num(Tally.by_image(analysis.shown).f1, nan=1.0) for analysis in two.analyses)
-    return np.asarray(second - first)
 
 
 def _pairs(album: Album, two: Two, images: Sequence[int], change: str) -> Html:

@@ -84,10 +84,7 @@ class _Boxes(NamedTuple):
 
 
 def write_data_page(folder: Path, report: CheckReport, survey: Survey, network: Network) -> tuple[Path, int]:
-    """Write the page. Returns the file, and how many images are near-duplicates of one in another split.
-
-    network: whose input and priors the boxes are compared with. Raises ConfigError without matplotlib.
-    """
+    """Write the page for the input and priors of a network. Returns the file and how many near-duplicates."""
     require_matplotlib()
     classes = join_classes([list(counts.per_class) for counts in report.splits.values()], {})
     boxes = _gather(survey, classes, network.geometry)
@@ -146,7 +143,7 @@ def _cards(report: CheckReport, matched: float, pairs: int) -> list[layout.Card]
         layout.Card("objects", f"{objects:,}", f"{objects / usable if usable else 0:.1f} per image"),
         layout.Card("errors", f"{report.errors:,}", "make an image unusable"),
         layout.Card("warnings", f"{report.warnings:,}", "repaired or unusual"),
-        layout.Card("boxes that a prior matches", f"{layout.percent(matched)} %", least),
+        layout.Card("boxes that a prior matches", layout.share(matched), least),
         layout.Card("near-duplicates", f"{pairs:,}", "across splits"),
     ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
-from typing import NamedTuple
+from typing import NamedTuple, SupportsFloat
 
 import fssd
 from fssd.report.html import Html, join, tag
@@ -125,6 +125,11 @@ def cell(value: object) -> Cell:
     if isinstance(value, Integral):
         return Cell(f"{int(value):,}")
     return Cell(percent(float(value))) if isinstance(value, Real) else Cell(value, kind="")
+
+
+def share(value: SupportsFloat) -> str:
+    """`12.3 %`, for a card."""
+    return f"{percent(float(value))} %"
 
 
 def percent_cell(value: float, most: float = 1.0) -> Cell:

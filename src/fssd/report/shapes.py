@@ -29,10 +29,7 @@ def sides(boxes: Floats) -> Floats:
 
 
 def shares(groups: Ints, overlap: Floats, count: int) -> tuple[Ints, Floats]:
-    """How many boxes each of `count` groups has, and the share (0..1) that some prior overlaps by `MATCHED`.
-
-    groups, overlap: (N,). The share is nan for a group without a box.
-    """
+    """(count,) boxes in each group, and the share of them that a prior matches, nan without a box."""
     totals = np.bincount(groups, minlength=count)
     hits = np.bincount(groups, overlap >= MATCHED, minlength=count)
     return totals, hits / np.where(totals, totals, np.nan)

@@ -67,10 +67,7 @@ def _split_name(json_file: Path) -> str:
 
 
 def match_split(split: str, known: Sequence[str], file: Path) -> str:
-    """The split of that name, or the only one that begins with it: `train` finds train2017.
-
-    Raises DataError, naming `file`, if there is none or more than one.
-    """
+    """The split of that name, or the only one that begins with it, such as train2017. Raises DataError."""
     if split in known:
         return split
     begun = [name for name in known if name.startswith(split)]

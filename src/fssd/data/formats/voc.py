@@ -121,10 +121,7 @@ def _splits(folders: Sequence[VocFolder]) -> tuple[str, ...]:
 
 
 def _classes(folders: Sequence[VocFolder]) -> tuple[str, ...]:
-    """The 20 VOC classes in their order for VOC's own folders (VOC2007, ...), else the sorted names found.
-
-    VOC's own folders may hold only some of the images, so some classes may not occur.
-    """
+    """VOC's 20 classes for its own folders (VOC2007, ...), even if few occur; else the sorted names found."""
     annotations = [folder.annotation(file) for folder in folders for file in folder.annotation_files]
     parsed = (annotation for annotation in annotations if isinstance(annotation, Annotation))
     found = {item.name for annotation in parsed for item in annotation.objects}
