@@ -31,7 +31,7 @@ def area(boxes: Tensor) -> Tensor:
 
 
 def iou(a: Tensor, b: Tensor) -> Tensor:
-    """IoU of every box of `a` (..., N, 4) with every box of `b` (..., M, 4): (..., N, M); 0 without an area."""
+    """IoU of all boxes of `a` (..., N, 4) with all of `b` (..., M, 4): (..., N, M); 0 for an empty union."""
     low = torch.maximum(a[..., :, None, :2], b[..., None, :, :2])
     high = torch.minimum(a[..., :, None, 2:], b[..., None, :, 2:])
     side = (high - low).clamp(min=0)

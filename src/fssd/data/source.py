@@ -83,7 +83,7 @@ def find_reader(path: Path) -> tuple[Reader, Path]:
 
 
 def require_usable(data: DataSet, bad_share: float = 0.0) -> None:
-    """Raise the first error if more than `bad_share` (0..1) of the images have one, or if no image is left."""
+    """Raise the first error if more than `bad_share` (0..1) of the images have one or no image is left."""
     errors = [problem for problem in data.problems if problem.severity == "error"]
     total = int(data.facts.get("images", len(data) + len(errors)))
     bad = total - len(data)

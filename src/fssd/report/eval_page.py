@@ -47,7 +47,7 @@ class ReportSubject(NamedTuple):
 def write_eval_page(
     folder: Path, subject: ReportSubject, dataset: DataSet, detections: Sequence[Detections], report: Report
 ) -> Path:
-    """Write the page; returns its file. Raises ConfigError without matplotlib, ImageError for a lost image."""
+    """Write the page. Raises ConfigError without matplotlib, ImageError for a missing image."""
     require_matplotlib()
     analysis = analyse(dataset, detections, report)
     sections = _sections(Album(dataset, folder), analysis)
