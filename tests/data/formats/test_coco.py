@@ -189,7 +189,7 @@ def test_no_coco_file(tmp_path: Path, value: Any, reason: str) -> None:
 
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="missing"):
-        read_coco(tmp_path / "a.json", tmp_path)
+        read_coco(tmp_path / "a.json")
 
 
 @pytest.mark.parametrize(
