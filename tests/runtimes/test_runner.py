@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from fssd.heads.multibox.head import MultiboxHead
+from fssd.heads.multibox.multibox_head import MultiboxHead
 from torch import Tensor, nn
 
 from fssd.data.geometry import Warp
