@@ -28,8 +28,8 @@ from fssd.heads.multibox.detect import detect
 from fssd.heads.multibox.raw import Raw
 from fssd.model.build import build_model
 from fssd.model.network import Network
-from fssd.runtimes.onnx_graph import append_tail
 from fssd.runtimes.packages import require
+from fssd.runtimes.runtime import append_tail
 
 CLASSES = 20
 SETTINGS = Thresholds()

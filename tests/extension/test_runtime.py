@@ -12,7 +12,7 @@ from fssd.export.write import export_model
 from fssd.inference.detector import Detector
 from fssd.runtimes.choose import RUNTIMES
 from fssd.runtimes.onnx import OnnxRuntime
-from fssd.runtimes.session import Images, Opened
+from fssd.runtimes.runtime import Images, Opened
 from fssd.serve.opening import Concurrency, load_detectors, serving_runtime, share_cores
 
 for _package in ("onnx", "onnxscript", "onnxruntime"):

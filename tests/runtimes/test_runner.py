@@ -6,17 +6,17 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from fssd.heads.multibox.multibox_head import MultiboxHead
 from torch import Tensor, nn
 
 from fssd.data.geometry import Warp
 from fssd.heads.head import Found
+from fssd.heads.multibox.multibox_head import MultiboxHead
 from fssd.heads.multibox.priors import Level, cell_shapes
 from fssd.model.build import build_model
 from fssd.model.network import Network
 from fssd.runtimes.header import Header
 from fssd.runtimes.runner import FileRunner, NetworkRunner
-from fssd.runtimes.session import Images
+from fssd.runtimes.runtime import Images
 
 SETTINGS = {"score": 0.2, "nms": 0.45, "top_k": 50, "keep": 20}
 

@@ -12,7 +12,7 @@ import yaml
 from card import fill_part, metrics_table, recipe
 from fssd.config import TrainConfig, to_values, with_values
 from fssd.errors import ConfigError
-from fssd.export.facts import portable
+from fssd.export.write import portable
 from fssd.zoo.models import FOLDER, MODELS
 
 CARD, REPORTS = FOLDER / "animals.md", FOLDER / "animals.json"

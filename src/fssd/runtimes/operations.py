@@ -1,45 +1,41 @@
-"""Multiply-adds of an exported file, counted in its graph, for one image.
+"""Multiply-adds of an exported file for one image, counted in its graph.
 
-Convolutions and matrix products count, as in `fssd.model.cost`; eight bits change nothing.
+Convolutions and matrix products count, as in `fssd.model.cost`; quantisation does not change the number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from math import prod
 from typing import Any
 
 from fssd.runtimes.packages import require
 
-NOT_COUNTED = ("Gemm", "Einsum", "ConvTranspose", "ConvolutionBackpropData", "GroupConvolutionBackpropData")
-"""Products that `fssd export` writes only for a backbone of the user's own."""
+# Products that `fssd export` writes only for a backbone of the user's own.
+NOT_COUNTED = {"Gemm", "Einsum", "ConvTranspose", "ConvolutionBackpropData", "GroupConvolutionBackpropData"}
 
 
 def onnx_multiply_adds(model: Any) -> int | None:
-    """Of an `onnx.ModelProto` whose first input is a batch of images; the model is left as it is."""
+    """Of an `onnx.ModelProto` whose first input is a batch of images; `model` is not changed."""
     own = type(model)()
     own.CopyFrom(model)
-    if any(node.op_type in NOT_COUNTED for node in own.graph.node):
-        return None
     own.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
-    del own.graph.value_info[:]  # made for any batch; they would stand against the sizes of this one
+    del own.graph.value_info[:]  # inferred for any batch size; it would contradict the fixed one
     for output in own.graph.output:
         output.type.tensor_type.ClearField("shape")
-    inferred = require("onnx", "export").shape_inference.infer_shapes(own, data_prop=True)
-    return _total(_onnx_products(inferred.graph))
+    graph = require("onnx", "export").shape_inference.infer_shapes(own, data_prop=True).graph
+    return _total({node.op_type for node in graph.node}, _onnx_products(graph))
 
 
 def openvino_multiply_adds(model: Any) -> int | None:
-    """Of an `openvino.Model` whose first input is a batch of images; the model is left as it is."""
+    """Of an `openvino.Model` whose first input is a batch of images; `model` is not changed."""
     own = model.clone()
     own.reshape([1, *list(own.input(0).partial_shape)[1:]])
-    if any(op.get_type_name() in NOT_COUNTED for op in own.get_ops()):
-        return None
-    return _total(_openvino_products(own))
+    return _total({op.get_type_name() for op in own.get_ops()}, _openvino_products(own))
 
 
 def _onnx_products(graph: Any) -> Iterator[int]:
-    """Multiply-adds of each operator that has some; 0 where a size is not known."""
+    """Multiply-adds of each convolution and product; 0 where a size is unknown."""
     shapes = {
         value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
         for value in (*graph.input, *graph.value_info, *graph.output)
@@ -64,6 +60,8 @@ def _openvino_products(model: Any) -> Iterator[int]:
             yield prod(op.output(0).shape) * op.input(0).get_shape()[inner]
 
 
-def _total(products: Iterator[int]) -> int | None:
+def _total(kinds: set[str], products: Iterable[int]) -> int | None:
+    if kinds & NOT_COUNTED:
+        return None
     found = [int(product) for product in products]
     return sum(found) if found and all(found) else None

@@ -1,22 +1,39 @@
-"""The contract of a runtime: what opens, and writes, one kind of exported file."""
+"""The contract of a runtime: it opens and writes one kind of exported file."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
-from fssd.runtimes.session import Opened
+from fssd.runtimes.header import Header
+from fssd.runtimes.packages import require
 
 if TYPE_CHECKING:
     import onnx
 
+Images = npt.NDArray[np.uint8]  # (B, H, W, 3) RGB
+Session = Callable[[Images], Sequence[npt.NDArray[Any]]]
+"""Images to the outputs of the file, in order: the head's predictions, or boxes, scores, labels and count."""
+
+TAIL_PREFIX = "nms/"  # of the names of a tail's nodes, so that quantisation can leave them out
+
+
+class Opened(NamedTuple):
+    """An exported file, opened in its runtime."""
+
+    session: Session
+    header: Header
+
 
 class Runtime:
-    """One file holds all of a runtime.
+    """One file holds everything about a runtime.
 
-    name: as users call it. suffix: of its files. beside: suffixes of files that belong to one. side_by_side:
+    name: for users. suffix: of its files. beside: suffixes of files that belong to one. side_by_side:
     concurrent batches per core that gave the best throughput in the server.
     """
 
@@ -26,10 +43,10 @@ class Runtime:
     side_by_side: ClassVar[int] = 1
 
     def open(self, file: Path, device: str, threads: int | None) -> Opened:
-        """A session, and the header of the file.
+        """Load a file.
 
-        device: "auto", "cpu", or what else the runtime offers. threads: None for one a core.
-        Raises CheckpointError for a file that is damaged or not of `fssd export`, ConfigError for a missing
+        device: "auto", "cpu", or another that the runtime offers. threads: one per core if None.
+        Raises CheckpointError for a file that is damaged or not from `fssd export`, ConfigError for a missing
         package or device.
         """
         raise NotImplementedError
@@ -42,15 +59,31 @@ class Runtime:
         out: Path,
         calibration: Tensor | None = None,
     ) -> None:
-        """Write `out`, and the files beside it.
+        """Write `out` and the files beside it. Raises ConfigError for a missing package.
 
-        graph: images (B, H, W, 3) uint8 to predictions. tail: predictions to detections, to end the file in;
-        None for predictions. header: to be stored, see `write_header`. calibration: (N, 3, H, W) uint8
-        images; with them `graph` is written in eight bits with the ranges that they show. Raises ConfigError
-        for a missing package.
+        graph: images (B, H, W, 3) uint8 to predictions. tail: predictions to detections, if the file is to
+        include NMS. header: from `write_header`, to be stored. calibration: (N, 3, H, W) uint8 images; with
+        them `graph` is quantised to eight bits with the ranges of these images.
         """
         raise NotImplementedError
 
     def multiply_adds(self, file: Path) -> int | None:
-        """Multiply-adds of one image, counted in the file; None if something in it cannot be counted."""
+        """Multiply-adds for one image, counted in the file; None if an operator in it cannot be counted."""
         raise NotImplementedError
+
+
+def append_tail(graph: onnx.ModelProto, tail: onnx.ModelProto | None) -> onnx.ModelProto:
+    """`graph` with its outputs connected to the inputs of the same names of `tail`."""
+    if tail is None:
+        return graph
+    tools = require("onnx", "export")
+    tail = tools.compose.add_prefix(tail, TAIL_PREFIX, rename_inputs=False, rename_outputs=False)
+    names = [value.name for value in tail.graph.input]
+    joined: onnx.ModelProto = tools.compose.merge_models(graph, tail, io_map=[(n, n) for n in names])
+    return joined
+
+
+def single_images(images: Tensor) -> Iterator[Images]:
+    """(N, 3, H, W) uint8 RGB one by one as (1, H, W, 3), to calibrate a quantiser with."""
+    for image in images:
+        yield np.ascontiguousarray(image.permute(1, 2, 0)[None].numpy())
