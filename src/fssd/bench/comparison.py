@@ -13,8 +13,6 @@ from fssd.atomic import atomic_write
 from fssd.bench.machine import describe_machine
 from fssd.bench.timing import Spread
 
-CPU = torch.device("cpu")
-
 
 def line(name: str, figure: Spread, unit: str, digits: int = 2) -> str:
     """A figure with its spread, such as `ours   1.20 ms  (1.10 to 1.50)`."""
@@ -23,12 +21,12 @@ def line(name: str, figure: Spread, unit: str, digits: int = 2) -> str:
 
 
 def milliseconds(figure: Spread) -> Spread:
-    """A figure in seconds as one in milliseconds."""
+    """A figure in seconds converted to milliseconds."""
     return Spread(1e3 * figure.median, 1e3 * figure.low, 1e3 * figure.high, figure.number)
 
 
 def plain(value: Any) -> Any:
-    """`value` as JSON has it: spreads and mappings by name, keys as text."""
+    """`value` as JSON values: spreads as objects, keys as text."""
     if isinstance(value, Spread):
         return value._asdict()
     if isinstance(value, Mapping):
@@ -37,8 +35,9 @@ def plain(value: Any) -> Any:
 
 
 def write_figures(path: Path | None, figures: Mapping[str, Any], threads: int) -> None:
-    """Write figures and the machine they were taken on, if a path is given."""
+    """Write figures with a description of the machine, if a path is given."""
     if path is None:
         return
-    document = {"format": 1, "machine": describe_machine(CPU, threads), **plain(figures)}
+    machine = describe_machine(torch.device("cpu"), threads)
+    document = {"format": 1, "machine": machine, **plain(figures)}
     atomic_write(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n")

@@ -25,7 +25,6 @@ def export_half(detector: Detector, out: Path, images: Tensor | None = None) -> 
     """Write `out`, a .safetensors file, if the model loaded from it gives the detections of `detector`.
 
     images: (N, 3, H, W) uint8 RGB to compare on; synthetic ones are added to a small number.
-
     Raises ExportError if the file fails, ConfigError for another suffix. `out` is then left as it was.
     """
     check_suffix(out, ".safetensors")

@@ -38,10 +38,8 @@ def make_pictures(count: int, size: tuple[int, int]) -> Tensor:
 
 def fill_up(images: Tensor | None, size: tuple[int, int]) -> Tensor:
     """`images`, filled up with synthetic ones to `CHECKED`. size: (width, height), pixels."""
-    if images is None:
-        return make_pictures(CHECKED, size)
-    missing = CHECKED - len(images)
-    return images if missing <= 0 else torch.cat((images, make_pictures(missing, size)))
+    made = make_pictures(CHECKED, size)
+    return made if images is None else torch.cat((images, made[: max(0, CHECKED - len(images))]))
 
 
 def _picture(rng: np.random.Generator, size: tuple[int, int]) -> Image:

@@ -80,14 +80,15 @@ def check(
         thresholds = Thresholds(score=thresholds.score / 10)
         expected = [found for raw in raws for found in heads.detect(raw, thresholds)]
     candidates = (one for raw in raws for one in heads.candidates(raw))
-    found = (one for batch in _batches(images) for one in runner.find(batch, **vars(thresholds)))
+    predicted = (runner.predict(batch) for batch in _batches(images))
+    found = (one for batch in predicted for one in runner.finish(batch, **vars(thresholds)))
     return compare(expected, candidates, found, thresholds, tolerance)
 
 
 def _batches(images: Tensor) -> Iterator[Tensor]:
     """The first image alone, the others in batches, to test more than one batch size."""
     yield images[:1]
-    yield from images[1:].split(BATCH)
+    yield from torch.split(images[1:], BATCH)
 
 
 def compare(
@@ -131,7 +132,7 @@ def compare(
 
 
 def _pair(one: Found, other: Found, tolerance: Tolerance) -> Tensor:
-    """(N,): for each detection of `one`, the index of the nearest unused one of its class in `other`, or -1."""
+    """(N,): for each detection of `one` the index of the nearest free one of its class in `other`, or -1."""
     partners = torch.full((len(one.scores),), -1)
     if not len(other.scores):
         return partners
@@ -149,12 +150,10 @@ def _pair(one: Found, other: Found, tolerance: Tolerance) -> Tensor:
 
 def _foreign(every: Candidates, other: Found, lone: Tensor, tolerance: Tolerance) -> int:
     """How many of the lone detections of `other` (a mask) are not even candidates in PyTorch."""
-    count = 0
-    for i in lone.nonzero()[:, 0].tolist():
-        near = (every.boxes - other.boxes[i]).abs().amax(dim=-1) <= tolerance.box
-        near &= (every.scores[:, int(other.labels[i])] - other.scores[i]).abs() <= tolerance.score
-        count += not bool(near.any())
-    return count
+    boxes, scores = other.boxes[lone], other.scores[lone]  # (L, 4), (L,)
+    near = (every.boxes[:, None] - boxes).abs().amax(dim=-1) <= tolerance.box  # (P, L)
+    near &= (every.scores[:, other.labels[lone]] - scores).abs() <= tolerance.score
+    return int((~near.any(dim=0)).sum())
 
 
 def _unexplained(
@@ -164,8 +163,8 @@ def _unexplained(
 
     A detection is explained by its score: if it lies at the score threshold, at the last score of a full
     list, or at the last score of its class that enters NMS. Otherwise a detection of its class on the other
-    side must have suppressed it there: one whose overlap lies at the NMS threshold, or a lone one that has the
-    same score or is explained itself.
+    side must have suppressed it there: one whose overlap lies at the NMS threshold, or a lone one with the
+    same score or an explanation.
     """
     entry = _entry_scores(every, thresholds)
     fine = []

@@ -68,7 +68,6 @@ def export_model(
     to: name of a runtime, "onnx" or "openvino". nms: include NMS with these thresholds; None ends the graph
     in raw predictions. images: (N, 3, H, W) uint8 RGB to compare on; synthetic ones are added to a small
     number. trial: quantise to eight bits; then only mAP is compared. allow_drop: accept any loss of mAP.
-
     Raises ExportError if the file fails, ConfigError for a suffix or a missing package. `out` is then left as
     it was.
     """
@@ -78,7 +77,7 @@ def export_model(
     on_cpu = Detector(deepcopy(detector.network).to("cpu"), detector.classes, detector.facts)
     with _finished(out, runtime) as file:
         write_unchecked(on_cpu, file, runtime, nms=nms, calibration=None if trial is None else trial.images)
-        runner = FileRunner(*runtime.open(file, "cpu", None))
+        runner = runtime.open(file, "cpu", None)
         if trial is None:
             return Exported(parity=check(on_cpu.network, runner, nms, images))
         return Exported(maps=_measure(detector, runner, trial.measured, allow_drop))
@@ -139,10 +138,8 @@ def _measure(
 ) -> tuple[float, float]:
     """mAP in PyTorch and quantised. Raises ExportError if too much is lost."""
     settings = {} if runner.thresholds is None else vars(runner.thresholds)  # those built into the file
-    before, after = (
-        evaluate_detections(dataset, list(one.evaluate_on(dataset, **settings)), "voc12").map
-        for one in (detector, Detector(runner, detector.classes))
-    )
+    quantised = Detector(runner, detector.classes)
+    before, after = (_map(one, dataset, settings) for one in (detector, quantised))
     if not allow_drop and before - after > DROP:
         raise ExportError(
             f"eight bits cost {100 * (before - after):.1f} points of mAP ({100 * before:.1f} to"
@@ -150,3 +147,7 @@ def _measure(
             " kind the detector will see, or accept it with --allow-drop"
         )
     return before, after
+
+
+def _map(detector: Detector, dataset: DataSet, settings: dict[str, Any]) -> float:
+    return evaluate_detections(dataset, list(detector.evaluate_on(dataset, **settings)), "voc12").map

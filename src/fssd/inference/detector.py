@@ -26,7 +26,7 @@ from fssd.errors import ConfigError, ImageError
 from fssd.inference.detections import Detections
 from fssd.model.network import Network
 from fssd.runtimes.choose import runtime_of
-from fssd.runtimes.runner import FileRunner, NetworkRunner, Runner
+from fssd.runtimes.runner import NetworkRunner, Runner
 from fssd.weights.checkpoint import load_model
 from fssd.zoo.models import find_model
 
@@ -68,8 +68,8 @@ class Detector:
         if runtime is not None:
             if threads is not None and threads < 1:
                 raise ConfigError(f"threads is {threads}; it must be 1 or more")
-            session, header = runtime.open(path, device, threads)
-            return cls(FileRunner(session, header), header.classes, header.facts)
+            runner = runtime.open(path, device, threads)
+            return cls(runner, runner.header.classes, runner.header.facts)
         loaded = load_model(path, backbone, pick_device(device))
         return cls(loaded.network, loaded.classes, loaded.facts)
 
@@ -165,9 +165,7 @@ def as_array(image: Picture) -> Image:
     if not isinstance(image, np.ndarray):
         raise ImageError(f"an image is a path, a PIL image or an array, not a {type(image).__name__}")
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
-        raise ImageError(
-            f"an image array is (H, W, 3) uint8 RGB, not {image.shape} {image.dtype}; convert it first"
-        )
+        raise ImageError(f"an image array is (H, W, 3) uint8 RGB; convert {image.shape} {image.dtype}")
     return image
 
 

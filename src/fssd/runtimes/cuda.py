@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from fssd.errors import ConfigError
 from fssd.heads.head import Raw
 from fssd.model.fold import fold
-from fssd.model.network import Network
+from fssd.model.network import Network, channels_last
 from fssd.runtimes.runner import NetworkRunner
 
 WARM_UP = 3  # passes before a graph is captured: during capture no kernel may be chosen or library loaded
@@ -29,19 +29,14 @@ class Folded(nn.Module):
     float32, because bfloat16 would round it by up to half a grey level.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, network: Network, dtype: torch.dtype) -> None:
         super().__init__()
-        folded = fold(network)
-        self.body = nn.Sequential(folded.backbone, folded.neck, folded.heads).to(dtype)
+        self.network = channels_last(fold(network))
+        self.body = nn.Sequential(self.network.backbone, self.network.neck, self.network.heads).to(dtype)
         self.dtype = dtype
-        self.register_buffer("mean", folded.mean)
-        self.register_buffer("std", folded.std)
 
     def forward(self, images: Tensor) -> Raw:
-        x = (images.float() - self.mean) / self.std
+        x = (images.float() - self.network.mean) / self.network.std
         predicted = self.body(x.to(self.dtype).contiguous(memory_format=torch.channels_last))
         return tuple(part.float() for part in predicted)
 
@@ -55,12 +50,9 @@ class CudaRunner(NetworkRunner):
     def __init__(self, network: Network, dtype: torch.dtype = torch.bfloat16) -> None:
         device = network.device
         if device.type != "cuda":
-            raise ConfigError(
-                f"a CUDA graph needs a network on a GPU, not on {device}; load it with device='cuda'"
-            )
+            raise ConfigError(f"a CUDA graph cannot run on {device}; load the network with device='cuda'")
         super().__init__(network)
-        folded = Folded(network, dtype).to(device)
-        self.folded = folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.folded = Folded(network, dtype).to(device)
         self.graphs: dict[int, Callable[[Tensor], Raw]] = {}
 
     @torch.inference_mode()
@@ -81,9 +73,8 @@ def capture(module: Callable[[Tensor], Raw], example: Tensor) -> Callable[[Tenso
     inputs = example.clone()
     stream = torch.cuda.Stream(inputs.device)  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream(inputs.device))
-    with torch.backends.cudnn.flags(
-        enabled=True, benchmark=True
-    ):  # cuDNN times its kernels, takes the fastest
+    # With benchmark, cuDNN times its kernels and takes the fastest.
+    with torch.backends.cudnn.flags(enabled=True, benchmark=True):
         with torch.cuda.stream(stream):
             for _ in range(WARM_UP):
                 module(inputs)

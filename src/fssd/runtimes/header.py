@@ -67,15 +67,11 @@ def size_value(size: tuple[int, int]) -> int | list[int]:
 def read_header(text: str | None, file: Path) -> Header:
     """The header of `file`. Raises CheckpointError if it is missing, damaged or of another version."""
     if text is None:
-        raise CheckpointError(
-            f"{file}: was not written by `fssd export`, which stores the classes in the file"
-        )
+        raise CheckpointError(f"{file}: was not written by `fssd export`, which stores the class names")
     try:
         document = json.loads(text)
         if document["format"] != FORMAT:
-            raise CheckpointError(
-                f"{file}: has format {document['format']!r}; this version of fssd reads {FORMAT}"
-            )
+            raise CheckpointError(f"{file}: has format {document['format']!r}; this fssd reads {FORMAT}")
         # Files of version 0.1 have neither head nor geometry.
         geometry = make_geometry(document.get("geometry", "warp"), read_size(document["image_size"]))
         if document["nms"] is None:

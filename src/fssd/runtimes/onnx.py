@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +14,9 @@ from torch import Tensor
 from fssd.errors import CheckpointError, ConfigError
 from fssd.runtimes.cores import usable_cores
 from fssd.runtimes.header import KEY, read_header
-from fssd.runtimes.operations import onnx_multiply_adds
 from fssd.runtimes.packages import require
-from fssd.runtimes.runtime import Images, Opened, Runtime, append_tail, single_images
+from fssd.runtimes.runner import FileRunner, Images
+from fssd.runtimes.runtime import Runtime, append_tail, single_images, total_products
 
 if TYPE_CHECKING:
     import onnx
@@ -28,7 +30,7 @@ class OnnxRuntime(Runtime):
     name = "onnx"
     suffix = ".onnx"
 
-    def open(self, file: Path, device: str, threads: int | None) -> Opened:
+    def open(self, file: Path, device: str, threads: int | None) -> FileRunner:
         runtime = require("onnxruntime", "export")
         provider = PROVIDERS.get(device)
         if provider not in runtime.get_available_providers():
@@ -51,7 +53,7 @@ class OnnxRuntime(Runtime):
             outputs: list[npt.NDArray[Any]] = session.run(None, {"images": images})
             return outputs
 
-        return Opened(run, header)
+        return FileRunner(run, header)
 
     def write(
         self,
@@ -122,3 +124,29 @@ def _predictors(model: onnx.ModelProto) -> list[str]:
         elif node.op_type in ("Concat", "Reshape", "Transpose", "Split"):
             waiting += [makers[name] for name in node.input if name in makers]
     return names
+
+
+def onnx_multiply_adds(model: onnx.ModelProto) -> int | None:
+    """Multiply-adds for one image of a model whose first input is a batch of images; it is not changed."""
+    own = type(model)()
+    own.CopyFrom(model)
+    own.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    del own.graph.value_info[:]  # inferred for any batch size; it would contradict the fixed one
+    for output in own.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    graph = require("onnx", "export").shape_inference.infer_shapes(own, data_prop=True).graph
+    return total_products({node.op_type for node in graph.node}, _products(graph))
+
+
+def _products(graph: Any) -> Iterator[int]:
+    """Multiply-adds of each convolution and product; 0 where a size is unknown."""
+    shapes = {
+        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in (*graph.input, *graph.value_info, *graph.output)
+    }
+    shapes |= {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Conv":  # weights (C_out, C_in / groups, H, W)
+            yield prod(shapes.get(node.output[0], [0])) * prod(shapes.get(node.input[1], [0])[1:])
+        elif node.op_type == "MatMul":
+            yield prod(shapes.get(node.output[0], [0])) * shapes.get(node.input[0], [0])[-1]

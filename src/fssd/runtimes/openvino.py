@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +14,9 @@ from torch import Tensor
 from fssd.errors import CheckpointError, ConfigError
 from fssd.runtimes.cores import usable_cores
 from fssd.runtimes.header import KEY, read_header
-from fssd.runtimes.operations import openvino_multiply_adds
 from fssd.runtimes.packages import openvino_core, require_openvino
-from fssd.runtimes.runtime import TAIL_PREFIX, Images, Opened, Runtime, append_tail, single_images
+from fssd.runtimes.runner import FileRunner, Images
+from fssd.runtimes.runtime import TAIL_PREFIX, Runtime, append_tail, single_images, total_products
 
 if TYPE_CHECKING:
     import onnx
@@ -69,26 +71,23 @@ class OpenVino(Runtime):
     beside = (".bin",)
     side_by_side = 2
 
-    def open(self, file: Path, device: str, threads: int | None) -> Opened:
+    def open(self, file: Path, device: str, threads: int | None) -> FileRunner:
         core = openvino_core()
         for needed in (file, file.with_suffix(".bin")):
             if not needed.is_file():
-                raise CheckpointError(
-                    f"{needed}: there is no such file; an OpenVINO model is a .xml and a .bin"
-                )
+                raise CheckpointError(f"{needed}: is missing; an OpenVINO model is a .xml and a .bin")
         name = "CPU" if device in ("auto", "cpu") else device.upper()
         if name not in core.available_devices:
             known = ", ".join(core.available_devices).lower()
-            raise ConfigError(
-                f"device {device!r} cannot be used by OpenVINO here; choose auto or one of {known}"
-            )
+            raise ConfigError(f"OpenVINO cannot use device {device!r} here; choose auto or one of {known}")
         try:
             model = core.read_model(file)
         except Exception as error:  # OpenVINO's exceptions have no other common base
             reason = str(error).splitlines()[0]
             raise CheckpointError(f"{file}: is damaged or not an OpenVINO model ({reason})") from error
         text = str(model.get_rt_info([KEY]).value) if model.has_rt_info([KEY]) else None
-        return Opened(OpenVinoSession(core, model, name, threads or usable_cores()), read_header(text, file))
+        session = OpenVinoSession(core, model, name, threads or usable_cores())
+        return FileRunner(session, read_header(text, file))
 
     def write(
         self,
@@ -135,3 +134,22 @@ def quantise_openvino(model: Any, images: Tensor) -> Any:
         subset_size=len(images),
         ignored_scope=nncf.IgnoredScope(patterns=[f"{TAIL_PREFIX}.*"], validate=False),
     )
+
+
+def openvino_multiply_adds(model: Any) -> int | None:
+    """Multiply-adds for one image of a model whose first input is a batch of images; it is not changed."""
+    own = model.clone()
+    own.reshape([1, *list(own.input(0).partial_shape)[1:]])
+    return total_products({op.get_type_name() for op in own.get_ops()}, _products(own))
+
+
+def _products(model: Any) -> Iterator[int]:
+    for op in model.get_ops():
+        kind = op.get_type_name()
+        if kind == "Convolution":  # weights (C_out, C_in, H, W)
+            yield prod(op.output(0).shape) * prod(op.input(1).get_shape()[1:])
+        elif kind == "GroupConvolution":  # weights (groups, C_out, C_in, H, W)
+            yield prod(op.output(0).shape) * prod(op.input(1).get_shape()[2:])
+        elif kind == "MatMul":
+            inner = -2 if op.get_attributes().get("transpose_a") else -1
+            yield prod(op.output(0).shape) * op.input(0).get_shape()[inner]

@@ -41,8 +41,8 @@ def require_openvino(package: str = "openvino") -> Any:
 def openvino_core() -> Any:
     """The only `openvino.Core` of this process. Raises ConfigError if openvino is not installed.
 
-    Each core that compiles for the CPU installs a signal stack in its thread. When several cores are destroyed
-    in another order than they were created, the thread keeps a stack whose memory is gone, and the next signal
+    Each core that compiles for the CPU installs a signal stack in its thread. When several are destroyed in
+    another order than they were created, the thread keeps a stack whose memory is gone, and the next signal
     (an interrupt, the end of a child process) kills the process. A core that stays avoids this.
     """
     return _core(require_openvino())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Protocol
 
@@ -16,9 +16,11 @@ from fssd.errors import ConfigError
 from fssd.heads.head import Found, Raw, Thresholds
 from fssd.model.network import Network, channels_last
 from fssd.runtimes.header import Header
-from fssd.runtimes.runtime import Session
 
+Images = npt.NDArray[np.uint8]  # (B, H, W, 3) RGB
 Arrays = Sequence[npt.NDArray[Any]]
+Session = Callable[[Images], Arrays]
+"""Images to the outputs of the file, in order: the head's predictions, or boxes, scores, labels and count."""
 
 
 class Runner(Protocol):
@@ -34,10 +36,6 @@ class Runner(Protocol):
 
     def rows(self, predicted: Any) -> list[Any]:
         """The result of `predict` split by image, each part in a form that `finish` takes."""
-
-    def find(self, images: Tensor, **settings: Any) -> list[Found]:
-        """Both stages: detections of (B, 3, H, W) uint8 RGB."""
-        return self.finish(self.predict(images), **settings)
 
 
 class NetworkRunner(Runner):
@@ -65,6 +63,7 @@ class FileRunner(Runner):
 
     def __init__(self, session: Session, header: Header) -> None:
         self.session = session
+        self.header = header
         self.thresholds = header.thresholds
         self.geometry = header.geometry
         self.decode = header.decode
@@ -99,7 +98,7 @@ def _within(built_in: Thresholds, settings: dict[str, Any]) -> Thresholds:
 
 
 def _cut(wanted: Thresholds, *row: Any) -> Found:
-    """The detections of one image that `wanted` keeps. row: boxes, scores, labels (K, ...) and their count."""
+    """The detections that `wanted` keeps of an image. row: boxes, scores, labels (K, ...) and their count."""
     *values, count = row
     number = min(int(count), wanted.keep)
     number = int(np.count_nonzero(values[1][:number] > wanted.score))

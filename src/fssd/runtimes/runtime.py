@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 from torch import Tensor
 
-from fssd.runtimes.header import Header
 from fssd.runtimes.packages import require
+from fssd.runtimes.runner import FileRunner, Images
 
 if TYPE_CHECKING:
     import onnx
 
-Images = npt.NDArray[np.uint8]  # (B, H, W, 3) RGB
-Session = Callable[[Images], Sequence[npt.NDArray[Any]]]
-"""Images to the outputs of the file, in order: the head's predictions, or boxes, scores, labels and count."""
-
 TAIL_PREFIX = "nms/"  # of the names of a tail's nodes, so that quantisation can leave them out
 
-
-class Opened(NamedTuple):
-    """An exported file, opened in its runtime."""
-
-    session: Session
-    header: Header
+# Products that `fssd export` writes only for a backbone of the user's own.
+NOT_COUNTED = {"Gemm", "Einsum", "ConvTranspose", "ConvolutionBackpropData", "GroupConvolutionBackpropData"}
 
 
 class Runtime:
@@ -42,7 +33,7 @@ class Runtime:
     beside: ClassVar[tuple[str, ...]] = ()
     side_by_side: ClassVar[int] = 1
 
-    def open(self, file: Path, device: str, threads: int | None) -> Opened:
+    def open(self, file: Path, device: str, threads: int | None) -> FileRunner:
         """Load a file.
 
         device: "auto", "cpu", or another that the runtime offers. threads: one per core if None.
@@ -87,3 +78,14 @@ def single_images(images: Tensor) -> Iterator[Images]:
     """(N, 3, H, W) uint8 RGB one by one as (1, H, W, 3), to calibrate a quantiser with."""
     for image in images:
         yield np.ascontiguousarray(image.permute(1, 2, 0)[None].numpy())
+
+
+def total_products(kinds: set[str], products: Iterable[int]) -> int | None:
+    """Multiply-adds of a graph with these kinds of operators; None if one of them cannot be counted.
+
+    products: of each convolution and matrix product, as `fssd.model.cost` counts; 0 where a size is unknown.
+    """
+    if kinds & NOT_COUNTED:
+        return None
+    found = [int(product) for product in products]
+    return sum(found) if found and all(found) else None

@@ -99,10 +99,8 @@ def model_file(path: Path) -> Path:
     for name in ("best.safetensors", "final.safetensors"):
         if (path / name).is_file():
             return path / name
-    hidden = ", or name the packaged model from another folder" if str(path) in MODELS else ""
-    raise CheckpointError(
-        f"{path}: this folder holds no best.safetensors or final.safetensors; train into it first{hidden}"
-    )
+    tip = ", or name the packaged model from another folder" if str(path) in MODELS else ""
+    raise CheckpointError(f"{path}: holds no best.safetensors or final.safetensors; train into it first{tip}")
 
 
 def holds_run(folder: Path) -> bool:
@@ -124,22 +122,19 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], file: Path) -> None:
         check_shape(file, name, tensors[name], tensor)
     extra = sorted(set(tensors) - set(own))
     if extra:
-        raise CheckpointError(
-            f"{file}: has {len(extra)} tensors that the network lacks, such as {extra[0]!r}"
-        )
+        raise CheckpointError(f"{file}: has {len(extra)} tensors too many, such as {extra[0]!r}")
     module.load_state_dict(dict(tensors))
 
 
 def check_shape(file: Path, name: str, given: Tensor, own: Tensor) -> None:
     """Raise CheckpointError if a tensor of the file does not have the shape of the network's."""
-    if given.shape != own.shape:
-        raise CheckpointError(
-            f"{file}: {name!r} has shape {tuple(given.shape)}, the network needs {tuple(own.shape)}"
-        )
+    has, needs = tuple(given.shape), tuple(own.shape)
+    if has != needs:
+        raise CheckpointError(f"{file}: {name!r} has shape {has}, the network needs {needs}")
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> None:
-    """Write tensors and a JSON document as one safetensors file, atomically; equal input gives equal bytes."""
+    """Write tensors and JSON values as one safetensors file, atomically; equal input gives equal bytes."""
     plain = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
     atomic_write(path, safetensors.torch.save(plain, {HEADER: json.dumps(document, sort_keys=True)}))
 
@@ -148,9 +143,7 @@ def read_model(file: Path, device: str | torch.device = "cpu") -> tuple[dict[str
     """`read_tensors` of a model. Raises CheckpointError, also for a training state."""
     tensors, facts = read_tensors(file, device)
     if facts.get("kind") != "model":
-        raise CheckpointError(
-            f"{file}: holds the state of a training, not a model; use best.safetensors beside it"
-        )
+        raise CheckpointError(f"{file}: holds a training state; use best.safetensors beside it")
     return tensors, facts
 
 
@@ -170,7 +163,5 @@ def read_tensors(file: Path, device: str | torch.device = "cpu") -> tuple[dict[s
     if not isinstance(document, dict):
         raise CheckpointError(f"{file}: its header is a {type(document).__name__}, not a JSON object")
     if document.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{file}: has format {document.get('format')!r}; this version of fssd reads {FORMAT}"
-        )
+        raise CheckpointError(f"{file}: has format {document.get('format')!r}; this fssd reads {FORMAT}")
     return tensors, document

@@ -24,7 +24,6 @@ def load_backbone(network: Network, file: Path | None) -> int:
 
     file: safetensors or PyTorch, with names that `Backbone.adapt` knows. Layers that the file may lack
     (fc6 and fc7) keep their fresh weights. None takes the weights of an installed package, if there are any.
-
     Raises ConfigError if no weights are found, CheckpointError if they do not fit.
     """
     backbone = network.backbone
@@ -49,10 +48,9 @@ def load_ssd(network: Network, file: Path) -> int:
     """
     file = model_file(file)
     tensors, facts = read_model(file)
-    if not str(facts.get("model", "")).startswith("ssd"):
-        raise CheckpointError(
-            f"{file}: is a {facts.get('model')}, not an SSD; name a trained ssd model to start from"
-        )
+    model = facts.get("model")
+    if not str(model).startswith("ssd"):
+        raise CheckpointError(f"{file}: is a {model}, not an SSD; name a trained ssd model to start from")
     taken = _fill_known(network.backbone, below(tensors, "backbone."), file)
     extras = getattr(network.neck, "extras", None)
     if isinstance(extras, nn.ModuleDict):
@@ -66,7 +64,6 @@ def read_state_dict(file: Path, wrappers: tuple[str, ...] = ()) -> dict[str, Ten
     """Tensors by name from a safetensors or PyTorch file, without DataParallel's prefix "module.".
 
     wrappers: keys under which the state dict may lie. Nothing in the file is executed.
-
     Raises CheckpointError for a file that is missing, damaged, or holds anything but tensors.
     """
     if not file.is_file():

@@ -32,7 +32,6 @@ def write_subset(
     """Write `folder`/final.safetensors with the classes `wanted` of a model; return it and their old names.
 
     model, backbone: see `load_model`. The file keeps the model's facts except its metrics.
-
     Raises CheckpointError for a file that is not a model; ConfigError for classes that it lacks, and for a
     folder in which the result would replace a model or be mistaken for one of a run.
     """

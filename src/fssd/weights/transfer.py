@@ -19,7 +19,6 @@ def load_detector(network: Network, classes: tuple[str, ...], file: Path) -> tup
 
     Every layer is copied whole except the last ones of the class predictors. Of those, the rows of the
     background and of the common classes are copied; the other classes keep their fresh rows.
-
     Raises CheckpointError if the file holds another network.
     """
     loaded = load_model(file, deepcopy(network.backbone) if network.spec.own_backbone else None)
@@ -30,9 +29,7 @@ def load_detector(network: Network, classes: tuple[str, ...], file: Path) -> tup
     given = loaded.network.state_dict()
     extra = sorted(set(given) - set(network.state_dict()))
     if extra:
-        raise CheckpointError(
-            f"{file}: has {extra[0]!r}, which the network lacks; give the same model options"
-        )
+        raise CheckpointError(f"{file}: has {extra[0]!r}, which the network lacks; give the same options")
     common = [name for name in classes if name in loaded.classes]
     # Row 0 is the background.
     rows = torch.tensor([0, *(1 + classes.index(name) for name in common)])
@@ -46,10 +43,8 @@ def load_detector(network: Network, classes: tuple[str, ...], file: Path) -> tup
             own.copy_(given[key])
             continue
         to, source = by_prior(own, len(classes)), by_prior(given[key], len(loaded.classes))
-        if to.shape[0] != source.shape[0] or to.shape[2:] != source.shape[2:]:
-            raise CheckpointError(
-                f"{file}: {key!r} is for {source.shape[0]} priors a cell, not {to.shape[0]}"
-            )
+        if len(to) != len(source) or to.shape[2:] != source.shape[2:]:
+            raise CheckpointError(f"{file}: {key!r} is for {len(source)} priors per cell, not {len(to)}")
         to[:, rows] = source[:, file_rows]
     return tuple(common)
 
