@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from fssd.bench.comparison import line, milliseconds, write_figures
+from fssd.bench.machine import write_figures
 from fssd.bench.measure import use_threads
-from fssd.bench.timing import ratio, spread, take_turns
+from fssd.bench.timing import line, milliseconds, ratio, spread, take_turns
 from fssd.boxes import VARIANCES, to_center_size
 from fssd.heads.head import Thresholds
 from fssd.heads.multibox.detect import detect

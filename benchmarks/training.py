@@ -27,9 +27,9 @@ from unittest.mock import patch
 
 import torch
 
-from fssd.bench.comparison import line, write_figures
+from fssd.bench.machine import write_figures
 from fssd.bench.measure import use_threads
-from fssd.bench.timing import Spread, ratio, spread
+from fssd.bench.timing import Spread, line, ratio, spread
 from fssd.cli.train import parse_options
 from fssd.config import TrainConfig, load_config, with_values
 from fssd.data.geometry import Warp

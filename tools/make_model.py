@@ -43,7 +43,7 @@ class Make:
 def make(command: Make) -> None:
     """Write NAME.safetensors, NAME-int8.xml and .bin, NAME.json and the generated parts of NAME.md.
 
-    Raises ExportError if a file does not give the model's detections, or eight bits cost more than 1 mAP.
+    Raises ExportError if a file does not give the model's detections, or eight bits cost over a point of mAP.
     """
     half, eight = (command.folder / f"{command.name}{end}" for end in (".safetensors", "-int8.xml"))
     detector = Detector.load(command.run, device="cpu")

@@ -105,6 +105,11 @@ def test_text() -> None:
     assert "not that of post-processing" in foot
 
 
+def test_sides_that_differ() -> None:
+    assert "300 x 300" in report().head()[0]
+    assert "320 x 256" in report(model={**report().model, "image_size": [320, 256]}).head()[0]
+
+
 def test_eight_bits_beside_an_fp32_peak_are_said_to_be_so() -> None:
     quantised = {**report().model, "precision": "int8", "weights": "trained"}
     foot = " ".join(report(model=quantised).foot())

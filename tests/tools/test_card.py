@@ -91,9 +91,9 @@ def test_fill_part() -> None:
     filled = fill_part(card, "x", r"new \1")
     assert filled == "a\n<!-- x -->\n\nnew \\1\n\n<!-- /x -->\nb <!-- y -->\n<!-- /y -->"
     assert fill_part(filled, "x", r"new \1") == filled
-    with pytest.raises(ConfigError, match="0 places"):
+    with pytest.raises(ConfigError, match="0 parts"):
         fill_part(card, "z", "new")
-    with pytest.raises(ConfigError, match="2 places"):
+    with pytest.raises(ConfigError, match="2 parts"):
         fill_part(card + "\n" + card, "x", "new")
 
 

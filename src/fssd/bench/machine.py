@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
+from collections.abc import Mapping
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -11,6 +13,8 @@ from typing import Any
 
 import torch
 
+from fssd.atomic import atomic_write
+from fssd.bench.timing import plain
 from fssd.runtimes.cores import usable_cores
 
 PACKAGES = ("torch", "numpy", "opencv-python-headless", "onnxruntime", "openvino", "nncf")
@@ -48,3 +52,12 @@ def processor(info: Path = Path("/proc/cpuinfo")) -> str:
         return platform.processor() or platform.machine()
     kind = [f"{key} {found[key]}" for key in ("cpu family", "model") if key in found]
     return f"{found['model name']} ({', '.join(kind)})" if kind else found["model name"]
+
+
+def write_figures(path: Path | None, figures: Mapping[str, Any], threads: int) -> None:
+    """Write figures with a description of the machine, if a path is given."""
+    if path is None:
+        return
+    machine = describe_machine(torch.device("cpu"), threads)
+    document = {"format": 1, "machine": machine, **plain(figures)}
+    atomic_write(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n")

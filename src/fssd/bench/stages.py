@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from fssd.bench.photographs import Photographs
 from fssd.bench.subject import Subject
 from fssd.bench.timing import Step, take_turns
 from fssd.data.decode import decode_image
-from fssd.data.sample import Image
 from fssd.inference.detections import Detections
 
 STAGES = ("decode", "preprocess", "network", "postprocess")
@@ -53,16 +49,11 @@ class _Batches:
     """The current batch of images. Each stage stores what the next one needs."""
 
     def __init__(self, subject: Subject, pictures: Photographs, batch: int, score: float) -> None:
-        self.detector = subject.detector
-        self.device = subject.device
+        self.detector, self.device = subject.detector, subject.device
         self.pictures = pictures
         self.batch = batch
         self.score = score
         self.turn = 0
-        self.indices: list[int] = []
-        self.images: Sequence[Image] = ()
-        self.warped: Tensor
-        self.predicted: Any = None
         self.counts: list[int] = []
 
     def decode(self) -> None:

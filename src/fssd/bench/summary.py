@@ -11,12 +11,9 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from fssd.bench.comparison import plain
 from fssd.bench.peak import Peak
 from fssd.bench.stages import WHOLES, Timed
-from fssd.bench.timing import Spread, rates, ratio, spread
-
-FORMAT = 1
+from fssd.bench.timing import Spread, plain, rates, ratio, spread
 
 TITLES = {
     "decode": "decode the file's bytes",
@@ -79,7 +76,7 @@ class BenchReport:
     def to_json(self) -> str:
         """All figures with their spreads."""
         document = {
-            "format": FORMAT,
+            "format": 1,
             "model": {**self.model, "multiply_adds": self.multiply_adds},
             "machine": self.machine,
             "setup": self.setup,

@@ -1,10 +1,10 @@
-"""Timing: steps in turn, medians, and their spread."""
+"""Timing: steps in turn, medians with their spread, and figures as text and JSON."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -61,3 +61,23 @@ def ratio(over: Sequence[float], under: Sequence[float]) -> Spread:
 def rates(times: Sequence[float], work: float = 1.0) -> Spread:
     """`work` per second, for example images of a batch, from seconds."""
     return spread([work / seconds for seconds in times])
+
+
+def line(name: str, figure: Spread, unit: str, digits: int = 2) -> str:
+    """A figure with its spread, such as `ours   1.20 ms  (1.10 to 1.50)`."""
+    low, high = f"{figure.low:.{digits}f}", f"{figure.high:.{digits}f}"
+    return f"{name:52} {figure.median:10.{digits}f} {unit:9} ({low} to {high})"
+
+
+def milliseconds(figure: Spread) -> Spread:
+    """A figure in seconds converted to milliseconds."""
+    return Spread(1e3 * figure.median, 1e3 * figure.low, 1e3 * figure.high, figure.number)
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON values: spreads as objects, keys as text."""
+    if isinstance(value, Spread):
+        return value._asdict()
+    if isinstance(value, Mapping):
+        return {str(key): plain(part) for key, part in value.items()}
+    return value

@@ -21,6 +21,7 @@ from fssd.data.sample import Boxes, Image
 
 Colour = tuple[int, int, int]  # RGB, 0..255
 Rectangle = tuple[int, int, int, int]  # x1, y1, x2, y2, pixels, last one included
+Mark = tuple[Rectangle, str, Colour]  # a visible box, its name and its colour
 
 GOLDEN_RATIO = 0.618034  # hues that are this part of the colour circle apart stay well separated
 SHADES = ((0.85, 0.95), (0.95, 0.65), (0.45, 1.0))  # (saturation, value), in turn
@@ -76,23 +77,15 @@ def write_jpeg(path: Path, image: Image) -> None:
 
 def _inside(box: npt.NDArray[Any], width: int, height: int) -> Rectangle | None:
     """The visible part of a box in whole pixels, or None."""
-    x1, y1, x2, y2 = (float(value) for value in box)
+    x1, y1, x2, y2 = box
     if not (x1 <= x2 and y1 <= y2 and x1 < width and y1 < height and x2 >= 0 and y2 >= 0):  # nan fails too
         return None
-    return (
-        round(max(x1, 0)) if x1 < width - 1 else width - 1,
-        round(max(y1, 0)) if y1 < height - 1 else height - 1,
-        round(min(x2, width - 1)),
-        round(min(y2, height - 1)),
-    )
+    x1, y1, x2, y2 = np.clip(box, 0, (width - 1, height - 1) * 2).round().astype(int).tolist()
+    return x1, y1, x2, y2
 
 
 def _draw_labels(
-    pen: ImageDraw.ImageDraw,
-    visible: Sequence[tuple[Rectangle, str, Colour]],
-    width: int,
-    height: int,
-    size: int,
+    pen: ImageDraw.ImageDraw, visible: Sequence[Mark], width: int, height: int, size: int
 ) -> None:
     taken: list[Rectangle] = []
     labels = []

@@ -42,18 +42,16 @@ def _expand(argument: str) -> list[Path]:
     path = Path(argument)
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.is_file() and _is_known(file))
-        if not files:
-            raise DataError("this folder holds no image or video", file=path)
-        return files
-    if path.exists() and not _is_known(path):
-        known = ", ".join(sorted(IMAGE_EXTENSIONS))
-        raise DataError(f"is neither an image ({known}) nor a video", file=path)
-    if path.exists():
-        return [path]
-    matches = sorted(Path(match) for match in glob.glob(argument, recursive=True))  # noqa: PTH207 (absolute too)
-    files = [match for match in matches if match.is_file() and _is_known(match)]
+        missing = "this folder holds no image or video"
+    elif path.exists():
+        files = [path] if _is_known(path) else []
+        missing = f"is neither an image ({', '.join(sorted(IMAGE_EXTENSIONS))}) nor a video"
+    else:
+        matches = (Path(match) for match in glob.glob(argument, recursive=True))  # noqa: PTH207 (absolute too)
+        files = sorted(file for file in matches if file.is_file() and _is_known(file))
+        missing = "no such file, folder or pattern; check the path"
     if not files:
-        raise DataError("no such file, folder or pattern; check the path", file=path)
+        raise DataError(missing, file=path)
     return files
 
 

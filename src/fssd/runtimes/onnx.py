@@ -6,16 +6,16 @@ import tempfile
 from collections.abc import Iterator
 from math import prod
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-import numpy.typing as npt
 from torch import Tensor
 
 from fssd.errors import CheckpointError, ConfigError
 from fssd.runtimes.cores import usable_cores
 from fssd.runtimes.header import KEY, read_header
 from fssd.runtimes.packages import require
-from fssd.runtimes.runner import FileRunner, Images
+from fssd.runtimes.runner import FileRunner
 from fssd.runtimes.runtime import Runtime, append_tail, single_images, total_products
 
 if TYPE_CHECKING:
@@ -48,12 +48,7 @@ class OnnxRuntime(Runtime):
             reason = str(error).splitlines()[0]
             raise CheckpointError(f"{file}: is damaged or not an ONNX file ({reason})") from error
         header = read_header(session.get_modelmeta().custom_metadata_map.get(KEY), file)
-
-        def run(images: Images) -> list[npt.NDArray[Any]]:
-            outputs: list[npt.NDArray[Any]] = session.run(None, {"images": images})
-            return outputs
-
-        return FileRunner(run, header)
+        return FileRunner(lambda images: session.run(None, {"images": images}), header)
 
     def write(
         self,
@@ -76,16 +71,6 @@ class OnnxRuntime(Runtime):
         return onnx_multiply_adds(require("onnx", "export").load(file))
 
 
-class _Reader:
-    """Calibration images one by one, as onnxruntime requests them."""
-
-    def __init__(self, images: Tensor) -> None:
-        self.rows = ({"images": row} for row in single_images(images))
-
-    def get_next(self) -> dict[str, Any] | None:
-        return next(self.rows, None)
-
-
 def quantise_onnx(model: onnx.ModelProto, images: Tensor, folder: Path) -> onnx.ModelProto:
     """The graph with convolutions and sums in eight bits, weights per channel.
 
@@ -96,10 +81,11 @@ def quantise_onnx(model: onnx.ModelProto, images: Tensor, folder: Path) -> onnx.
     """
     tools = require("onnxruntime.quantization", "export")
     out = folder / "quantised.onnx"
+    rows = ({"images": image} for image in single_images(images))
     tools.quantize_static(
         model,
         out,
-        _Reader(images),
+        SimpleNamespace(get_next=lambda: next(rows, None)),  # the interface of CalibrationDataReader
         quant_format=tools.QuantFormat.QDQ,
         op_types_to_quantize=["Conv", "Add"],
         nodes_to_exclude=_predictors(model),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fssd.atomic import make_folder
 from fssd.errors import ConfigError, nearest
@@ -26,19 +26,17 @@ VOC_TO_COCO = {
 OTHER_NAMES = VOC_TO_COCO | {coco: voc for voc, coco in VOC_TO_COCO.items()}
 
 
-def write_subset(
-    model: Path, wanted: Sequence[str], folder: Path, backbone: nn.Module | None = None
-) -> tuple[Path, tuple[str, ...]]:
+def write_subset(model: Path, wanted: Sequence[str], folder: Path) -> tuple[Path, tuple[str, ...]]:
     """Write `folder`/final.safetensors with the classes `wanted` of a model; return it and their old names.
 
-    model, backbone: see `load_model`. The file keeps the model's facts except its metrics.
+    model: see `model_file`. The new file keeps the model's facts except its metrics.
     Raises CheckpointError for a file that is not a model; ConfigError for classes that it lacks, and for a
     folder in which the result would replace a model or be mistaken for one of a run.
     """
     source = model_file(model)
     if folder.resolve() == source.parent.resolve() or holds_run(folder):
         raise ConfigError(f"{folder}: holds another model; choose a folder of its own")
-    network, classes, facts = load_model(source, backbone)
+    network, classes, facts = load_model(source)
     indices = find_classes(classes, wanted)
     tensors = take_classes(network, indices)
     make_folder(folder)
