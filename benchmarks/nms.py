@@ -19,17 +19,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from fssd.bench.comparison import line, milliseconds, write_figures
+from fssd.bench.machine import write_figures
 from fssd.bench.measure import use_threads
-from fssd.bench.timing import ratio, spread, take_turns
+from fssd.bench.timing import line, milliseconds, ratio, spread, take_turns
 from fssd.boxes import VARIANCES, to_center_size
 from fssd.heads.head import Thresholds
 from fssd.heads.multibox.detect import detect
 from fssd.heads.multibox.raw import Raw
 from fssd.model.build import build_model
 from fssd.model.network import Network
-from fssd.runtimes.onnx_graph import append_tail
 from fssd.runtimes.packages import require
+from fssd.runtimes.runtime import append_tail
 
 CLASSES = 20
 SETTINGS = Thresholds()

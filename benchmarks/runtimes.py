@@ -14,12 +14,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from fssd.bench.comparison import line, milliseconds, write_figures
+from fssd.bench.machine import write_figures
 from fssd.bench.measure import use_threads
 from fssd.bench.photographs import Photographs, made_pictures
 from fssd.bench.stages import network_step
 from fssd.bench.subject import Precision, Subject, open_subject
-from fssd.bench.timing import Step, ratio, spread, take_turns
+from fssd.bench.timing import Step, line, milliseconds, ratio, spread, take_turns
 from fssd.runtimes.cores import usable_cores
 
 RUNS: tuple[tuple[str, Precision], ...] = (

@@ -35,9 +35,9 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
-from fssd.bench.comparison import line, milliseconds, write_figures
+from fssd.bench.machine import write_figures
 from fssd.bench.measure import use_threads
-from fssd.bench.timing import Spread, ratio, spread, take_turns
+from fssd.bench.timing import Spread, line, milliseconds, ratio, spread, take_turns
 from fssd.cli.train import parse_options
 from fssd.config import TrainConfig, load_config, to_values, with_values
 from fssd.data.batch import Batch

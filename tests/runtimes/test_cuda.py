@@ -44,7 +44,7 @@ def test_folded_in_bfloat16_is_near_it(network: Network) -> None:
 
 
 def test_a_network_that_is_not_on_a_gpu(network: Network) -> None:
-    with pytest.raises(ConfigError, match="not on cpu; load it with device='cuda'"):
+    with pytest.raises(ConfigError, match="cannot run on cpu; load the network with device='cuda'"):
         CudaRunner(network)
 
 

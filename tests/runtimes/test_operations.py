@@ -10,7 +10,8 @@ import pytest
 
 from fssd.errors import ConfigError
 from fssd.runtimes.choose import RUNTIMES
-from fssd.runtimes.operations import onnx_multiply_adds, openvino_multiply_adds
+from fssd.runtimes.onnx import onnx_multiply_adds
+from fssd.runtimes.openvino import openvino_multiply_adds
 
 onnx = pytest.importorskip("onnx", reason='needs onnx: pip install "fssd[export]"')
 

@@ -15,8 +15,7 @@ from fssd.heads.multibox.priors import Level, cell_shapes
 from fssd.model.build import build_model
 from fssd.model.network import Network
 from fssd.runtimes.header import Header
-from fssd.runtimes.runner import FileRunner, NetworkRunner
-from fssd.runtimes.session import Images
+from fssd.runtimes.runner import FileRunner, Images, NetworkRunner
 
 SETTINGS = {"score": 0.2, "nms": 0.45, "top_k": 50, "keep": 20}
 

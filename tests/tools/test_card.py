@@ -12,7 +12,7 @@ import yaml
 from card import fill_part, metrics_table, recipe
 from fssd.config import TrainConfig, to_values, with_values
 from fssd.errors import ConfigError
-from fssd.export.facts import portable
+from fssd.export.write import portable
 from fssd.zoo.models import FOLDER, MODELS
 
 CARD, REPORTS = FOLDER / "animals.md", FOLDER / "animals.json"
@@ -92,9 +92,9 @@ def test_fill_part() -> None:
     filled = fill_part(card, "x", r"new \1")
     assert filled == "a\n<!-- x -->\n\nnew \\1\n\n<!-- /x -->\nb <!-- y -->\n<!-- /y -->"
     assert fill_part(filled, "x", r"new \1") == filled
-    with pytest.raises(ConfigError, match="0 places"):
+    with pytest.raises(ConfigError, match="0 parts"):
         fill_part(card, "z", "new")
-    with pytest.raises(ConfigError, match="2 places"):
+    with pytest.raises(ConfigError, match="2 parts"):
         fill_part(card + "\n" + card, "x", "new")
 
 
