@@ -19,15 +19,7 @@ from fssd.data.geometry import Letterbox
 from fssd.data.loader import Views
 from fssd.data.sample import Image, Sample
 from fssd.inference.draw import class_colour, draw_boxes, write_jpeg
-from fssd.plots import (
-    QUIET,
-    TEXT,
-    colour,
-    limit_percent,
-    metric_label,
-    new_axes,
-    save_plot,
-)
+from fssd.plots import QUIET, TEXT, colour, limit_percent, metric_label, new_axes, save_plot
 from fssd.training.log import LOG_FILE, read_log
 
 if TYPE_CHECKING:
@@ -128,12 +120,7 @@ def _accuracy_plot(evaluations: Sequence[dict[str, Any]]) -> Axes:
 
 
 def _accuracy_line(
-    axes: Axes,
-    iterations: Sequence[int],
-    values: Sequence[float | None],
-    index: int,
-    name: str,
-    width: float,
+    axes: Axes, iterations: Sequence[int], values: Sequence[float | None], index: int, name: str, width: float
 ) -> None:
     percents = [float("nan") if value is None else 100 * value for value in values]
     axes.plot(iterations, percents, "o-", color=colour(index), linewidth=width, markersize=3.5, label=name)
