@@ -179,7 +179,11 @@ class Side:
         settings = {key: value for key, value in values.items() if value != defaults[key]}
         (folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
         self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("training_side.py")), str(folder / "settings.json")],
+            [
+                sys.executable,
+                str(Path(__file__).with_name("training_side.py")),
+                str(folder / "settings.json"),
+            ],
             env={**os.environ, "PYTHONPATH": str(checkout.resolve() / "src")},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -209,6 +213,8 @@ class Side:
 
 def compare_with(checkout: Path, args: argparse.Namespace) -> None:
     """Time the step of `fssd.train` here and in another checkout, in turn."""
+    if not (checkout / "src" / "fssd").is_dir():
+        raise SystemExit(f"{checkout}: has no src/fssd; name the folder of a checkout")
     with tempfile.TemporaryDirectory() as place, contextlib.ExitStack() as stack:
         folder = Path(place)
         with contextlib.redirect_stdout(io.StringIO()):

@@ -176,7 +176,8 @@ def test_every_choice_is_checked(key: str) -> None:
     for value in KNOWN[key]:
         assert (
             getattr(
-                complete(given(**{key: value, "weights": None if value == "nothing" else Path("ssd.pt")})), key
+                complete(given(**{key: value, "weights": None if value == "nothing" else Path("ssd.pt")})),
+                key,
             )
             == value
         )
