@@ -213,6 +213,8 @@ class Side:
 
 def compare_with(checkout: Path, args: argparse.Namespace) -> None:
     """Time the step of `fssd.train` here and in another checkout, in turn."""
+    if not (checkout / "src" / "fssd").is_dir():
+        raise SystemExit(f"{checkout}: has no src/fssd; name the folder of a checkout")
     with tempfile.TemporaryDirectory() as place, contextlib.ExitStack() as stack:
         folder = Path(place)
         with contextlib.redirect_stdout(io.StringIO()):
