@@ -52,11 +52,7 @@ class Batcher:
     """
 
     def __init__(
-        self,
-        predicts: Sequence[Predict],
-        size: int,
-        delay: float,
-        prepare: Callable[[], None] | None = None,
+        self, predicts: Sequence[Predict], size: int, delay: float, prepare: Callable[[], None] | None = None
     ) -> None:
         self.size = size
         self.delay = delay

@@ -159,8 +159,7 @@ def _bad_form(reason: str) -> RequestError:
 
 def _too_many_pixels(limits: ServerLimits) -> RequestError:
     return RequestError(
-        "too_many_pixels",
-        f"The image has more than {limits.pixels / MEGA:g} megapixels; scale it down.",
+        "too_many_pixels", f"The image has more than {limits.pixels / MEGA:g} megapixels; scale it down."
     )
 
 
