@@ -12,7 +12,7 @@ from fssd.cli.options import parse
 from fssd.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
-    from fssd.importers.imported import Imported
+    from fssd.importers.foreign import Imported
 
 BACKBONE = "vgg16"
 
