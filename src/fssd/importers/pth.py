@@ -19,11 +19,7 @@ FORMATS: dict[str, tuple[str, Callable[[Foreign], Imported]]] = {
     "ft_module.": (pytorchssd.ORIGIN, pytorchssd.import_pytorchssd),
     "backbone.features.": (torchvision_ssd.ORIGIN, torchvision_ssd.import_torchvision_ssd),
 }
-BACKBONES = {
-    "features.": "torchvision's vgg16",
-    "0.": "vgg16_reducedfc.pth",
-    "conv1_1.": "fssd's own vgg16",
-}
+BACKBONES = {"features.": "torchvision's vgg16", "0.": "vgg16_reducedfc.pth", "conv1_1.": "fssd's own vgg16"}
 
 
 def import_pth(
