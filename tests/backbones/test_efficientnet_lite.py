@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fssd.backbones.backbone import feature_shapes
+from fssd.backbones.backbone import probe_shapes
 from fssd.backbones.efficientnet_lite import EfficientNetLite0, SameConv2d, same_padding
 from fssd.model.build import build_model
 from fssd.weights.pretrained import load_backbone
@@ -100,13 +100,14 @@ def test_maps_at_300(backbone: EfficientNetLite0) -> None:
     }
 
 
-@pytest.mark.parametrize("size", [300, 304, 257])
-def test_shapes_are_those_of_a_pass(backbone: EfficientNetLite0, size: int) -> None:
+@pytest.mark.parametrize("size", [(300, 300), (304, 304), (257, 257), (416, 225)])
+def test_shapes_are_those_of_a_pass(backbone: EfficientNetLite0, size: tuple[int, int]) -> None:
+    width, height = size
     with torch.no_grad():
-        maps = backbone(torch.zeros(1, 3, size, size))
-    wanted = {name: (x.shape[1], x.shape[2]) for name, x in maps.items()}
-    assert backbone.shapes(size) == feature_shapes(backbone, size) == wanted
-    assert list(backbone.shapes(size)) == list(maps)
+        maps = backbone(torch.zeros(1, 3, height, width))
+    wanted = {name: tuple(x.shape[1:]) for name, x in maps.items()}
+    assert backbone.shapes(width, height) == probe_shapes(backbone, width, height) == wanted
+    assert list(backbone.shapes(width, height)) == list(maps)
 
 
 def test_building_a_lite_model_leaves_the_compiler_alone() -> None:
@@ -187,8 +188,8 @@ def test_both_lite_models_share_backbone_and_priors() -> None:
     assert fssd.heads.levels == ssd.heads.levels
     assert type(fssd.backbone) is type(ssd.backbone)
     # the table of small objects: 7 % of 300 px, cut to whole pixels
-    assert [level.min_size for level in ssd.heads.levels] == [21, 45, 99, 153, 207, 261]
-    assert [level.step for level in ssd.heads.levels] == pytest.approx(
+    assert [level.shapes[0][0] for level in ssd.heads.levels] == [21, 45, 99, 153, 207, 261]
+    assert [level.step[0] for level in ssd.heads.levels] == pytest.approx(
         [300 / n for n in (38, 19, 10, 5, 3, 1)]
     )
 

@@ -60,7 +60,7 @@ def test_a_model_file_is_written_and_loads(
     detector = Detector.load(out)
     assert detector.classes == ("cat", "dog", "bird")
     network = detector.network
-    assert network.heads.levels[0].min_size == 21  # COCO's table
+    assert network.heads.levels[0].shapes[0] == (21, 21)  # COCO's table
     assert torch.equal(network.get_parameter("backbone.conv5_3.weight"), layers["conv5_3"][0])
     with safetensors.safe_open(out / "final.safetensors", framework="pt") as handle:
         facts = handle.metadata()["fssd"]

@@ -214,7 +214,7 @@ def test_priors_a_cell_are_inferred(held) -> None:
     statistics = sum(t.numel() for key, t in found.tensors.items() if ".norm." in key)
     assert sum(t.numel() for t in found.tensors.values()) - statistics == 33_719_932
     with torch.device("meta"):
-        assert len(build_model("fssd300-vgg16", 20, **found.options).priors) == 8682
+        assert len(build_model("fssd300-vgg16", 20, **found.options).heads.priors) == 8682
 
 
 def test_sources_are_inferred(held) -> None:

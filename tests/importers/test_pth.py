@@ -318,7 +318,7 @@ def test_fssd512_with_the_names_of_branch_0_4(tmp_path: Path) -> None:
     assert sum(p.numel() for p in network.parameters()) == 35_527_542
     assert int(network.neck.fusion.norm.num_batches_tracked) == 7
     # The ports' COCO sizes begin at 20.48 px and are not cut to whole pixels.
-    assert network.heads.levels[0].min_size == pytest.approx(20.48)
+    assert network.heads.levels[0].shapes[0] == pytest.approx((20.48, 20.48))
     first = tensors["base.layers.0.weight"]
     assert torch.equal(network.backbone.conv1_1.weight, first.flip(1))
     assert torch.equal(network.neck.pyramid.blocks["ds_64"][0].weight, tensors["pyramid_ext.6.conv.weight"])

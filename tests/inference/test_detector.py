@@ -95,10 +95,10 @@ def test_boxes_are_in_pixels_of_the_image(
     detector: Detector, low: dict[str, Any], picture: np.ndarray
 ) -> None:
     size = detector.network.image_size
-    square = cv2.resize(picture, (size, size), interpolation=cv2.INTER_LINEAR)
+    square = cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR)
     small, large = detector(picture, **low), detector(square, **low)
     assert np.array_equal(small.labels, large.labels)
-    scale = np.array([size / 120, size / 90] * 2, np.float32)
+    scale = np.array([size[0] / 120, size[1] / 90] * 2, np.float32)
     np.testing.assert_allclose(small.boxes * scale, large.boxes, atol=1e-3)
 
 

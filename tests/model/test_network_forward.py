@@ -168,7 +168,7 @@ def test_forward_equals_the_published_network(name: str, anchors: list[int]) -> 
         expected = reference.heads(levels, anchors)
     assert_equal(found, expected)
     sizes = [level.shape[-1] for level in levels]
-    assert sizes == ([38, 19, 10, 5, 3, 1] if net.image_size == 300 else [64, 32, 16, 8, 4, 2, 1])
+    assert sizes == ([38, 19, 10, 5, 3, 1] if net.image_size == (300, 300) else [64, 32, 16, 8, 4, 2, 1])
 
 
 def test_ssd512_equals_the_published_network_above_vgg16() -> None:

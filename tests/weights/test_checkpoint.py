@@ -98,8 +98,9 @@ def test_options_and_facts_survive(network: Network, file: Path) -> None:
     assert again.neck.fusion.merge == "sum"
     assert again.neck.fusion.names == ["stride16", "stride8"]
     assert again.heads.levels == network.heads.levels
-    assert again.heads.levels[5].ratios == (3.5,)
-    assert again.heads.levels[0].min_size == 30  # 10 % of 300 px, the VOC table
+    wide, high = again.heads.levels[5].shapes[2]
+    assert wide / high == pytest.approx(3.5)
+    assert again.heads.levels[0].shapes[0] == (30, 30)  # 10 % of 300 px, the VOC table
 
 
 def test_equal_input_gives_equal_bytes(network: Network, file: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from fssd.necks.neck import FINEST_STRIDE, Cells, even_steps
+from fssd.necks.neck import Cells, even_steps
 
 
 class Window(NamedTuple):
@@ -25,6 +25,11 @@ SAME = Window(3, 1, 1)
 HALVE = Window(3, 2, 1)  # rounds up
 VALID = Window(3, 1, 0)
 JOIN = Window(4, 1, 1)  # 2 x 2 to 1 x 1
+
+RELEASED_STEPS: dict[tuple[int, int], tuple[float, ...]] = {
+    (300, 300): (8, 16, 32, 64, 100, 300),
+    (512, 512): (8, 16, 32, 64, 128, 256, 512),
+}
 
 
 def next_window(cells: Cells) -> Window | None:
@@ -61,12 +66,6 @@ def levels_from(cells: Cells) -> list[Cells]:
 
 
 def nominal_steps(image_size: tuple[int, int], cells: Sequence[Cells]) -> list[tuple[float, float]]:
-    """SSD's steps: 8, 16, 32, ... as long as levels halve, then image size / map size (100 and 300)."""
-    steps = even_steps(image_size, cells)
-    stride = float(FINEST_STRIDE)
-    for index in range(len(cells)):
-        if index and next_window(cells[index - 1]) != HALVE:
-            break
-        steps[index] = (stride, stride)
-        stride *= 2
-    return steps
+    """SSD's steps as released, which put some centres beyond the image; even ones at other sizes."""
+    released = RELEASED_STEPS.get(image_size)
+    return even_steps(image_size, cells) if released is None else [(step, step) for step in released]

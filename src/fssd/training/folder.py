@@ -112,7 +112,7 @@ class RunFolder:
         tensors |= {f"targets/{key}": value for key, value in bad.batch.targets.items()}
         document = {"format": 1, "kind": "batch", "names": bad.batch.names, "iteration": bad.iteration}
         write_tensors(dump, tensors, document)
-        terms = ", ".join(f"{name} {float(value):g}" for name, value in bad.terms.items())
+        terms = ", ".join(f"{name} {float(value.detach()):g}" for name, value in bad.terms.items())
         raise TrainingError(
             f"the {bad.what} is not finite at iteration {bad.iteration} ({terms}); the batch is in {dump},"
             f" its images are {', '.join(bad.batch.names)}; check them with `fssd check` or lower --lr"

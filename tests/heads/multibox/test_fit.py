@@ -146,9 +146,9 @@ def _network_boxes(folder: Path, split: str) -> Boxes:
 
 def test_a_network_is_built_with_fitted_priors() -> None:
     boxes = scatter(14, 9, 500).astype(np.float32)
+    options = build_model("fssd300-lite", 2).heads.fitted(boxes)
+    options = json.loads(json.dumps(options))  # as a checkpoint holds them
     with torch.device("meta"):
-        options = build_model("fssd300-lite", 2).heads.fitted(boxes)
-        options = json.loads(json.dumps(options))  # as a checkpoint holds them
         network = build_model("fssd300-lite", 2, **options)
     assert len(network.heads.priors) == 8732, "as many priors a cell as in the tables"
     torch.testing.assert_close(network.heads.priors, lay_out(network.heads.levels), rtol=0, atol=1e-4)

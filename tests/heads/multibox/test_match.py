@@ -11,6 +11,7 @@ from plain import plain_iou
 from torch import Tensor
 
 from fssd.heads.multibox import match as module
+from fssd.model.build import build_model
 
 
 def match(boxes: Tensor, priors: Tensor, threshold: float = 0.5) -> Tensor:
@@ -168,17 +169,60 @@ def test_overlap_of_a_millionth_is_no_match() -> None:
     assert match(torch.tensor([[0.0, 0, 4, 4]]), priors).tolist() == [0]  # IoU 16 / 4e6
 
 
-def test_shares_of_the_image_decide_between_equal_overlaps_as_in_caffe() -> None:
-    # SSD300's finest level: 38 x 38 cells at 8 px, four priors a cell (30 px squares first). The object lies
-    # wholly in several of the squares, which then overlap it by the same 8 * 8 / 900. The released code,
-    # which has everything as shares of 300 px in float32, gives it prior 958.
-    centres = np.array([[(c + 0.5) * 8, (r + 0.5) * 8] for r in range(38) for c in range(38)])
-    root = math.sqrt(2)
-    middle = math.sqrt(30 * 60)
-    sides = np.array([[30, 30], [middle, middle], [30 * root, 30 / root], [30 / root, 30 * root]])
-    low = centres[:, None] - sides / 2
-    priors = np.concatenate((low, low + sides), axis=-1).reshape(-1, 4)
-    box = np.array([[101, 52, 109, 60]], np.float32)
-    side = np.float32(300)
-    owners = module.match(box / side, (priors / 300).astype(np.float32))
-    assert np.flatnonzero(owners >= 0).tolist() == [958]
+# --- Which of several priors that overlap an object equally -------------------------------------------------
+
+F = np.float32
+
+
+def caffe_priors(side: int, cells: int, step: np.float32, least: int, most: int) -> np.ndarray:
+    """A level with ratio 2 as prior_box_layer.cpp computes it: floats, halved and divided in double."""
+    shapes = [(F(least), F(least)), (F(math.sqrt(least * most)),) * 2]
+    shapes += [(F(least) * np.sqrt(ratio), F(least) / np.sqrt(ratio)) for ratio in (F(2), F(0.5))]
+    rows = []
+    for row in range(cells):
+        for column in range(cells):
+            x, y = (F(column) + F(0.5)) * step, (F(row) + F(0.5)) * step
+            for width, height in shapes:
+                halves = (float(width) / 2, float(height) / 2)
+                low, high = [(float(x) + s * halves[0], float(y) + s * halves[1]) for s in (-1, 1)]
+                rows.append([F(value / side) for value in (*low, *high)])
+    return np.array(rows)
+
+
+def caffe_best(box: np.ndarray, priors: np.ndarray) -> int:
+    """The first prior of the largest JaccardOverlap, in float."""
+    width = np.minimum(priors[:, 2], box[2]) - np.maximum(priors[:, 0], box[0])
+    height = np.minimum(priors[:, 3], box[3]) - np.maximum(priors[:, 1], box[1])
+    shared = np.where((width > 0) & (height > 0), width * height, F(0))
+    areas = (priors[:, 2] - priors[:, 0]) * (priors[:, 3] - priors[:, 1])
+    return int((shared / (areas + (box[2] - box[0]) * (box[3] - box[1]) - shared)).argmax())
+
+
+@pytest.mark.parametrize(
+    ("name", "step", "sizes"),
+    [
+        ("ssd300-vgg16", F(8), (30, 60)),
+        ("fssd300-vgg16", F(300) / F(38), (30, 60)),
+        ("fssd300-lite", F(300) / F(38), (21, 45)),
+    ],
+)
+def test_small_objects_get_the_prior_that_caffe_gives_them(
+    name: str, step: np.float32, sizes: tuple[int, int]
+) -> None:
+    # Objects of 8 px lie wholly in several priors of one area, which then overlap them equally but for
+    # rounding.
+    with torch.device("meta"):
+        targets = build_model(name, 1).heads.targets
+    priors = caffe_priors(300, 38, step, *sizes)
+    corners = np.random.default_rng(0).integers(20, 270, (60, 2))
+    for left, top in [(101, 52), *corners.tolist()]:
+        box = np.array([[left, top, left + 8, top + 8]], F)
+        found = targets(box, np.zeros(1, np.int64))["classes"].nonzero().flatten().tolist()
+        assert found == [caffe_best(box[0] / F(300), priors)], (left, top)
+
+
+def test_the_released_code_was_seen_to_choose_prior_958() -> None:
+    with torch.device("meta"):
+        targets = build_model("fssd300-vgg16", 1).heads.targets
+    found = targets(np.array([[101, 52, 109, 60]], F), np.zeros(1, np.int64))
+    assert found["classes"].nonzero().flatten().tolist() == [958]

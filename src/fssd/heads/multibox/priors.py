@@ -164,17 +164,16 @@ def fitted_levels(
 def cell_shapes(
     least: float, most: float, ratios: Sequence[float], longest: Pair = (math.inf, math.inf)
 ) -> tuple[Pair, ...]:
-    """(width, height) in pixels of the priors of one cell, in Caffe's order.
+    """(width, height) in pixels of the priors of one cell, in Caffe's order, rounded as in Caffe.
 
     The small square, the square of side sqrt(least * most), then each ratio and its inverse; none wider or
     higher than `longest`.
     """
-    middle = math.sqrt(least * most)
-    shapes = [(least, least), (middle, middle)]
-    for ratio in ratios:
-        root = math.sqrt(ratio)
-        shapes += [(least * root, least / root), (least / root, least * root)]
-    return tuple((min(width, longest[0]), min(height, longest[1])) for width, height in shapes)
+    side, middle = np.float32(least), np.float32(math.sqrt(least * most))
+    shapes = [(side, side), (middle, middle)]
+    for root in (np.sqrt(np.float32(r)) for ratio in ratios for r in (ratio, 1 / ratio)):
+        shapes.append((side * root, side / root))
+    return tuple((min(float(width), longest[0]), min(float(height), longest[1])) for width, height in shapes)
 
 
 def make_priors(levels: tuple[Level, ...]) -> Tensor:
@@ -187,14 +186,18 @@ def make_priors(levels: tuple[Level, ...]) -> Tensor:
 
 
 def exact_priors(levels: tuple[Level, ...]) -> npt.NDArray[np.float64]:
-    """`make_priors` before rounding, (P, 4) float64."""
+    """`make_priors` before its last rounding, (P, 4) float64.
+
+    Centres and sizes are float32, as in Caffe's prior_box layer: which of several priors that overlap an
+    object equally is matched depends on it.
+    """
     return np.concatenate([_level_priors(level) for level in levels])
 
 
 def _level_priors(level: Level) -> npt.NDArray[np.float64]:
-    share = np.array(level.centres or ((0.5, 0.5),) * level.anchors)  # (A, 2)
-    x = (np.arange(level.columns)[:, None] + share[:, 0]) * level.step[0]  # (W, A)
-    y = (np.arange(level.rows)[:, None] + share[:, 1]) * level.step[1]  # (H, A)
+    share = np.array(level.centres or ((0.5, 0.5),) * level.anchors, np.float32)  # (A, 2)
+    x = (np.arange(level.columns)[:, None].astype(np.float32) + share[:, 0]) * np.float32(level.step[0])
+    y = (np.arange(level.rows)[:, None].astype(np.float32) + share[:, 1]) * np.float32(level.step[1])
     if level.furthest is not None:
         x, y = np.minimum(x, level.furthest[0]), np.minimum(y, level.furthest[1])
     shape = (level.rows, level.columns, level.anchors)

@@ -1,0 +1,150 @@
+"""A step that waits for nothing, and what watches over it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from fssd.config import TrainConfig
+from fssd.data.batch import Batch
+from fssd.errors import TrainingError
+from fssd.heads.multibox.multibox_head import MultiboxHead
+from fssd.model.build import build_model
+from fssd.model.network import Network, channels_last
+from fssd.training.distributed import Place
+from fssd.training.finite import LOOK_EVERY, FiniteWatch, Watched
+from fssd.training.loop import train
+from fssd.training.step import Updater
+from fssd.weights.checkpoint import read_tensors
+
+MakeBackbone = Callable[[], nn.Module]
+
+# Operators whose result, or its size, has to come back from the device before Python can go on.
+WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "unique", "bincount")
+
+
+class Watcher(TorchDispatchMode):
+    """Notes every operator that would wait for a GPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: list[str] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        name = func.name().removeprefix("aten::")
+        masks = [t for t in (args[1] if name.startswith("index") and len(args) > 1 else []) if t is not None]
+        by_mask = any(isinstance(t, Tensor) and t.dtype == torch.bool for t in masks)
+        if name.partition(".")[0] in WAITING or by_mask:
+            self.waits.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+def batch_for(network: Network, count: int = 2) -> Batch:
+    generator = torch.Generator().manual_seed(0)
+    width, height = network.image_size
+    images = torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8, generator=generator)
+    boxes = torch.tensor([[20.0, 30, 120, 140], [200, 50, 240, 90]])
+    made = [network.heads.targets(boxes.numpy(), torch.tensor([0, 1]).numpy()) for _ in range(count)]
+    targets = {key: torch.stack([one[key] for one in made]) for key in made[0]}
+    return Batch(images, targets, [f"{number}.jpg" for number in range(count)])
+
+
+def update(updater: Updater, batch: Batch, iteration: int) -> None:
+    terms = updater.backward(batch, iteration, last=True)
+    updater.clip(batch, terms, iteration)
+    updater.step(1e-3)
+
+
+@pytest.mark.parametrize("norm", ["batch", "none"])
+def test_an_update_reads_nothing_back(tiny_backbone: MakeBackbone, norm: str) -> None:
+    network = channels_last(build_model("fssd300-lite", 2, backbone=tiny_backbone(), norm=norm))
+    config = TrainConfig(clip_norm=10.0, ema=0.9, amp="off")
+    updater = Updater(network, config, torch.device("cpu"), Place(0, 1, 0))
+    batch = batch_for(network)
+    update(updater, batch, 0)  # the counter of Caffe's batch norm is read once
+    with Watcher() as watcher:
+        update(updater, batch, 1)
+    assert watcher.waits == []
+    assert updater.watch.look() is None
+
+
+def test_the_watcher_sees_what_waits() -> None:
+    x = torch.tensor([1.0, 2.0])
+    for wait in (lambda: x[x > 1], lambda: bool(x.sum() > 0), lambda: x.sum().item(), x.nonzero):
+        with Watcher() as watcher:
+            wait()
+        assert watcher.waits
+
+
+def seen(what: str, iteration: int) -> Watched:
+    return Watched(what, iteration, Batch(torch.zeros(1), {}, []), {})
+
+
+def test_the_first_that_is_not_finite_is_found() -> None:
+    watch = FiniteWatch(torch.device("cpu"))
+    for iteration, value in enumerate((1.0, float("nan"), float("inf"))):
+        watch.add(torch.tensor(value), seen("loss", iteration))
+    bad = watch.look()
+    assert bad is not None and bad.iteration == 1
+    assert watch.look() is None, "what was looked at is forgotten"
+    watch.add(torch.tensor(-float("inf")), seen("gradient", 7))
+    bad = watch.look()
+    assert bad is not None and (bad.what, bad.iteration) == ("gradient", 7)
+
+
+def test_a_cpu_is_looked_at_before_every_update_and_a_gpu_every_few() -> None:
+    assert all(FiniteWatch(torch.device("cpu")).is_due(iteration) for iteration in range(20))
+    due = [iteration for iteration in range(20) if FiniteWatch(torch.device("cuda")).is_due(iteration)]
+    assert due == list(range(LOOK_EVERY - 1, 20, LOOK_EVERY))
+
+
+@pytest.mark.parametrize(("bad_call", "save_every", "kept"), [(3, 2, 2), (3, 3, 0), (6, 2, 4), (5, 10, 0)])
+def test_no_file_holds_weights_from_after_a_bad_step(
+    scenes: Path,
+    tmp_path: Path,
+    tiny_backbone: MakeBackbone,
+    monkeypatch: pytest.MonkeyPatch,
+    bad_call: int,
+    save_every: int,
+    kept: int,
+) -> None:
+    """With a GPU's rare looks: bad steps are taken, but the look before a file is written stops the run."""
+    calls = 0
+    real = MultiboxHead.loss
+
+    def fail(*arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        terms = real(*arguments)
+        return {**terms, "loss": terms["loss"] * float("nan")} if calls == bad_call else terms
+
+    monkeypatch.setattr(MultiboxHead, "loss", fail)
+    monkeypatch.setattr(FiniteWatch, "is_due", lambda *_: False)
+    config = TrainConfig(
+        data=scenes,
+        out=tmp_path / "run",
+        start="nothing",
+        val_split=None,
+        iterations=7,
+        batch_size=2,
+        save_every=save_every,
+        workers=0,
+        amp="off",
+    )
+    with pytest.raises(TrainingError, match=f"the loss is not finite at iteration {bad_call - 1} "):
+        train(config, backbone=tiny_backbone())
+    state = tmp_path / "run" / "last.safetensors"
+    if not kept:
+        assert not state.exists()
+        return
+    tensors, facts = read_tensors(state)
+    assert facts["iteration"] == kept
+    assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
