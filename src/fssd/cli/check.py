@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from fssd.cli.options import parse
+from fssd.cli.options import Flag, parse
 
 if TYPE_CHECKING:
     from fssd.data.check import CheckReport
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Check:
-    """Report every problem of a data set: file, place, reason. Exit code 1 if any is an error."""
+    """Report every problem of a data set: file, position, reason. Exit code 1 if any is an error."""
 
     data: Annotated[Path, tyro.conf.Positional]
     """Data set, in any form that `fssd train` takes."""
     splits: tuple[str, ...] = ()
-    """Splits to look at; all of them if none is named."""
-    labels_only: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Splits to check; by default all."""
+    labels_only: Flag = False
     """Do not decode the images."""
     report: Path | None = None
     """Write a page with counts, box sizes, samples and findings into this folder; needs the extra plot."""
@@ -37,7 +37,7 @@ class Check:
 
 
 def run(arguments: list[str]) -> int:
-    """Check, print, and say by the exit code whether training could use every image."""
+    """Check and print; 1 if training could not use every image, else 0."""
     command = parse(Check, arguments)
     from rich.console import Console
 
@@ -57,7 +57,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _check(command: Check) -> CheckReport:
-    """Check, write the page, and give advice. What is said goes to stderr, as stdout may be JSON."""
+    """Check, write the page, and print advice to stderr, because stdout may be JSON."""
     import torch
 
     from fssd.data.check import check_data

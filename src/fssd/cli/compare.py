@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import tyro
 
 from fssd.cli.options import FLAT, Device, Iou, Loading, Measuring, Selection, parse
 from fssd.config import Bound, Count
 from fssd.errors import ConfigError, DataError
-
-if TYPE_CHECKING:
-    from fssd.data.sample import DataSet
-    from fssd.inference.detections import Detections
-    from fssd.inference.detector import Detector
 
 
 @dataclass(frozen=True)
@@ -59,7 +54,7 @@ def run(arguments: list[str]) -> int:
 
     models = [model_file(model).resolve() for model in (command.model_a, command.model_b)]
     if models[0] == models[1]:
-        raise ConfigError(f"{command.model_a}: is given twice; name two models")
+        raise ConfigError(f"{command.model_a}: is named twice; name two different models")
     return _picture(command, models) if command.report is None else _page(command, models)
 
 
@@ -77,7 +72,7 @@ def _picture(command: Compare, models: list[Path]) -> int:
     for model, name in zip(models, model_names(models), strict=True):
         detector = Detector.load(model, device=command.device)
         stream = detector.stream(files, **asdict(command.selection))
-        # Fitted at once: photographs at their full size would fill the memory.
+        # Scaled down at once, because photographs of full size would fill the memory.
         rows.append([fit(found, command.cell) for found in stream])
         print(f"{name}: {sum(map(len, rows[-1]))} objects in {len(files)} images")
     write_picture(command.out, compose(rows, model_names(models), command.columns, command.cell))
@@ -88,7 +83,7 @@ def _picture(command: Compare, models: list[Path]) -> int:
 def _page(command: Compare, models: list[Path]) -> int:
     assert command.data is not None and command.report is not None
     if command.images:
-        raise ConfigError("--data names the images of the page; leave out the others")
+        raise ConfigError("--data names the images of the page; leave out the other ones")
     from fssd.atomic import make_folder
     from fssd.inference.detector import Detector
     from fssd.plots import model_names, require_matplotlib
@@ -99,39 +94,31 @@ def _page(command: Compare, models: list[Path]) -> int:
     detectors = [Detector.load(model, device=command.device) for model in models]
     dataset = command.measuring.open(command.data, detectors, command.iou)
     make_folder(command.report)
-    first, second = (_detections(command, detector, dataset) for detector in detectors)
-    names = model_names(models)
-    subject = ReportSubject(models[1], command.data, command.measuring.split)
+    settings = {**asdict(command.loading), "nms": command.selection.nms}
+    first, second = (list(detector.evaluate_on(dataset, **settings)) for detector in detectors)
+    a, b = model_names(models)
+    measuring = command.measuring
+    subject = ReportSubject(models[1], command.data, measuring.split)
+    pair = ((a, b), dataset, (first, second))
     page, difference = write_compare_page(
-        command.report,
-        subject,
-        (names[0], names[1]),
-        dataset,
-        (first, second),
-        command.measuring.metric,
-        command.iou,
-        command.draws,
+        command.report, subject, *pair, measuring.metric, command.iou, command.draws
     )
     low, value, high = (100 * number for number in (difference.low, difference.value, difference.high))
-    print(f"A: {names[0]}\nB: {names[1]}")
-    said = f"95 % interval {low:+.1f} to {high:+.1f}; {verdict(difference)}"
-    print(f"B minus A: {value:+.1f} points of mAP, {said}")
+    print(f"A: {a}\nB: {b}")
+    interval = f"95 % interval {low:+.1f} to {high:+.1f}"
+    print(f"B minus A: {value:+.1f} points of mAP, {interval}; {verdict(difference)}")
     print(f"report in {page}")
     return 0
 
 
-def _detections(command: Compare, detector: Detector, dataset: DataSet) -> list[Detections]:
-    return list(detector.evaluate_on(dataset, **asdict(command.loading), nms=command.selection.nms))
-
-
 def _check_images(files: list[Path], out: Path) -> None:
-    """Raise DataError for no image or a video, ConfigError for one that the result would replace."""
+    """Raise DataError for no image or a video, ConfigError for an image that the result would overwrite."""
     from fssd.inference.inputs import is_video
 
     if not files:
-        raise DataError("there is nothing to look at; name images or folders")
+        raise DataError("there are no images; name images or folders")
     for file in files:
         if is_video(file):
             raise DataError("is a video; compare takes images", file=file)
         if file.resolve() == out.resolve():
-            raise ConfigError(f"{out}: is an input and would be written over; choose another --out")
+            raise ConfigError(f"{out}: is an input and would be overwritten; choose another --out")

@@ -14,8 +14,6 @@ from fssd.errors import CheckpointError, ConfigError
 if TYPE_CHECKING:
     from fssd.importers.foreign import Imported
 
-BACKBONE = "vgg16"
-
 
 @dataclass(frozen=True)
 class Import:
@@ -30,7 +28,7 @@ class Import:
     classes: str | None = None
     """Class names: voc, coco, or a text file with one a line; by default by their number."""
     colours: Literal["bgr", "rgb"] | None = None
-    """Order of the colours that the file was trained on; Caffe's networks on bgr."""
+    """Channel order of the images that the file was trained on; bgr for Caffe's networks."""
     priors: Literal["voc", "coco"] | None = None
     """Table of prior sizes; by default coco for 80 classes, else voc."""
     align_corners: bool | None = None
@@ -38,8 +36,10 @@ class Import:
 
 
 def run(arguments: list[str]) -> int:
-    """Read the file, write the model, say what became of each part."""
+    """Read the file, write the model, print what was taken and what was not."""
     command = parse(Import, arguments)
+    from fssd.importers.foreign import BACKBONE
+
     if command.model == BACKBONE and (command.classes or command.priors):
         raise ConfigError(f"{BACKBONE} is a backbone without classes and priors; leave those options out")
     form = file_format(command.file)
@@ -55,7 +55,7 @@ def run(arguments: list[str]) -> int:
 
 
 def file_format(file: Path) -> Literal["caffemodel", "pth", "safetensors"]:
-    """What a file of weights is, by its first bytes. Raises CheckpointError if it cannot be read."""
+    """The format of a file of weights, by its first bytes. Raises CheckpointError if it cannot be read."""
     from fssd.weights.pretrained import is_safetensors
 
     try:
@@ -76,17 +76,13 @@ def _read(command: Import, form: str) -> Imported:
     if form == "caffemodel":
         from fssd.importers.caffe import import_caffe
 
-        return import_caffe(
-            command.file, command.model, colours=command.colours or "bgr", priors=command.priors
-        )
+        colours = command.colours or "bgr"
+        return import_caffe(command.file, command.model, colours=colours, priors=command.priors)
     from fssd.importers.pth import import_pth
 
+    aligned = command.align_corners
     return import_pth(
-        command.file,
-        command.model,
-        colours=command.colours,
-        priors=command.priors,
-        align_corners=command.align_corners,
+        command.file, command.model, colours=command.colours, priors=command.priors, align_corners=aligned
     )
 
 
@@ -99,10 +95,8 @@ def _write_model(command: Import, found: Imported, form: str) -> None:
 
     classes = names_for(found.num_classes, command.classes)
     if holds_run(command.out):
-        raise ConfigError(
-            f"{command.out}: holds a training, whose models would be taken for the imported one or be"
-            " replaced; choose another folder"
-        )
+        problem = "holds a training, whose models would be taken for the imported one or be replaced"
+        raise ConfigError(f"{command.out}: {problem}; choose another folder")
     network = build_model(command.model, found.num_classes, **found.options)
     fill(network, found.tensors, command.file)
     make_folder(command.out)
@@ -114,7 +108,7 @@ def _write_model(command: Import, found: Imported, form: str) -> None:
     anchors = " ".join(str(level.anchors) for level in network.heads.levels)
     print(f"model: {command.model}, {parameters:,} parameters, {len(found.tensors)} tensors taken")
     print(f"options: {' '.join(f'{key}={value}' for key, value in found.options.items()) or 'none'}")
-    print(f"priors: {len(network.heads.priors):,}, a cell of each level {anchors}")
+    print(f"priors: {len(network.heads.priors):,}, per cell of each level {anchors}")
     print(f"classes: {len(classes)}, {classes[0]} ... {classes[-1]}")
     print(f"written: {target}")
 

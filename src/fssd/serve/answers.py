@@ -10,9 +10,10 @@ from fssd.serve.pipeline import ImageResult
 STAGES = ("read", "decode", "warp", "wait", "network", "finish", "draw", "total")
 
 
-def result_json(result: ImageResult) -> dict[str, Any]:
-    """The objects of an image in the form that `fssd detect` writes."""
-    return {"width": result.width, "height": result.height, "objects": object_rows(result.found)}
+def result_json(result: ImageResult, seconds: dict[str, float]) -> dict[str, Any]:
+    """The objects of an image in the form that `fssd detect` writes, and the times by stage."""
+    objects = {"width": result.width, "height": result.height, "objects": object_rows(result.found)}
+    return {**objects, "batch": result.batch, "milliseconds": milliseconds(seconds)}
 
 
 def milliseconds(seconds: dict[str, float]) -> dict[str, float]:
@@ -28,8 +29,7 @@ def server_timing(seconds: dict[str, float]) -> str:
 def wants_png(accept: str) -> bool:
     """Whether an Accept header prefers image/png to JSON; `*/*` gets JSON."""
     ranges = dict(_quality(part) for part in accept.split(",") if part.strip())
-    png = _wanted("image/png", ranges)
-    return png > _wanted("application/json", ranges)
+    return _wanted("image/png", ranges) > _wanted("application/json", ranges)
 
 
 def _wanted(kind: str, ranges: dict[str, float]) -> float:

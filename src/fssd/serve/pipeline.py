@@ -41,9 +41,7 @@ class DetectOptions(NamedTuple):
 
 @dataclass(frozen=True)
 class ImageResult:
-    """The result for one image.
-
-    found: the detections. width, height: pixels of the upright image. batch: images computed together.
+    """The result for one image. width, height: pixels of it upright. batch: images computed together with it.
     seconds: by stage.
     """
 
@@ -77,12 +75,8 @@ class Pipeline:
         # torch's number of threads is a setting of the calling thread: all for the network, but one in the
         # threads for images, because these run in parallel themselves.
         all_threads = partial(torch.set_num_threads, torch.get_num_threads())
-        self._batcher = Batcher(
-            [_predict_with(detector) for detector in detectors], batch, delay, all_threads
-        )
-        self._threads = ThreadPoolExecutor(
-            usable_cores(), "fssd-image", initializer=torch.set_num_threads, initargs=(1,)
-        )
+        self._batcher = Batcher([_predict_with(one) for one in detectors], batch, delay, all_threads)
+        self._threads = ThreadPoolExecutor(usable_cores(), "fssd-image", torch.set_num_threads, (1,))
 
     async def start(self) -> None:
         """Start the workers in the event loop that runs this."""
@@ -116,9 +110,9 @@ class Pipeline:
         seconds["wait"] = max(0.0, time.perf_counter() - start - sum(seconds.values()))
         return ImageResult(found, *prepared.size, predicted.batch, seconds)
 
-    async def draw(self, data: bytes, result: ImageResult) -> bytes:
+    async def draw(self, data: bytes, found: Detections) -> bytes:
         """The image with its detections drawn on it, as a PNG."""
-        return await self.run(self._draw, data, result.found)
+        return await self.run(lambda: encode_png(draw_detections(decode_upload(data, self.limits), found)))
 
     def _prepare(self, data: bytes) -> _Prepared:
         start = time.perf_counter()
@@ -134,9 +128,6 @@ class Pipeline:
         start = time.perf_counter()
         (found,) = self.detector.finish(row, [size], score=ask.score, keep=ask.most)
         return found, time.perf_counter() - start
-
-    def _draw(self, data: bytes, found: Detections) -> bytes:
-        return encode_png(draw_detections(decode_upload(data, self.limits), found))
 
 
 def _predict_with(detector: Detector) -> Predict:

@@ -11,20 +11,12 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from fssd.errors import nearest
+from fssd.serve import schema
 from fssd.serve.answers import milliseconds, result_json, server_timing, wants_png
 from fssd.serve.limits import Clock, in_time, read_body
 from fssd.serve.metrics import CONTENT_TYPE
 from fssd.serve.pipeline import DetectOptions, ImageResult
 from fssd.serve.refusals import RequestError
-from fssd.serve.schema import (
-    BatchAnswer,
-    DetectAnswer,
-    ModelAnswer,
-    Status,
-    image_body,
-    images_body,
-    refusals,
-)
 from fssd.serve.service import Service
 from fssd.serve.uploads import Upload, split_uploads
 
@@ -48,12 +40,12 @@ def service_of(request: Request) -> Service:
 @router.post(
     "/detect",
     summary="Detect objects in one image",
-    response_model=DetectAnswer,
+    response_model=schema.DetectAnswer,
     responses={
-        200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}},
-        **refusals(*BODY, *IMAGE, *LATE),
+        200: {"content": {"image/png": {"schema": schema.BINARY}}},
+        **schema.refusals(*BODY, *IMAGE, *LATE),
     },
-    openapi_extra=image_body(),
+    openapi_extra=schema.form_body("image", schema.BINARY, schema.IMAGE_TYPES),
 )
 async def detect(request: Request, score: Score = None, most: Most = None) -> Response:
     """The body is a JPEG, PNG, WebP or BMP, or a multipart form with one.
@@ -76,16 +68,15 @@ async def detect(request: Request, score: Score = None, most: Most = None) -> Re
     headers = {"Server-Timing": server_timing(seconds), "Vary": "Accept"}
     if png is not None:
         return Response(png, media_type="image/png", headers=headers)
-    answer = {**result_json(result), "batch": result.batch, "milliseconds": milliseconds(seconds)}
-    return JSONResponse(answer, headers=headers)
+    return JSONResponse(result_json(result, seconds), headers=headers)
 
 
 @router.post(
     "/detect/batch",
     summary="Detect objects in several images",
-    response_model=BatchAnswer,
-    responses=refusals(*BODY, "too_many_images", *LATE),
-    openapi_extra=images_body(),
+    response_model=schema.BatchAnswer,
+    responses=schema.refusals(*BODY, "too_many_images", *LATE),
+    openapi_extra=schema.form_body("images", {"type": "array", "items": schema.BINARY}),
 )
 async def detect_batch(request: Request, score: Score = None, most: Most = None) -> Response:
     """The body is a multipart form with several images; the size limit applies to the whole body.
@@ -103,18 +94,19 @@ async def detect_batch(request: Request, score: Score = None, most: Most = None)
         kind = request.headers.get("content-type", "")
         uploads = await service.pipeline.run(split_uploads, kind, body, service.limits)
         with service.gate.admit(len(uploads)):
-            images = await in_time(request, clock, _entries(service, uploads, options))
+            work = asyncio.gather(*(_entry(service, upload, options) for upload in uploads))
+            images = await in_time(request, clock, work)
     total = time.perf_counter() - start
     return JSONResponse({"images": images, "milliseconds": milliseconds({"read": read, "total": total})})
 
 
-@router.get("/model", summary="The model being served", response_model=ModelAnswer)
+@router.get("/model", summary="The model being served", response_model=schema.ModelAnswer)
 async def model(request: Request) -> Response:
     """Classes, runtime, defaults and limits."""
     return JSONResponse(service_of(request).describe())
 
 
-@router.get("/health", summary="Whether the process is alive", response_model=Status)
+@router.get("/health", summary="Whether the process is alive", response_model=schema.Status)
 async def health() -> Response:
     """The answer is always the same."""
     return JSONResponse({"status": "ok"})
@@ -123,8 +115,8 @@ async def health() -> Response:
 @router.get(
     "/ready",
     summary="Whether an image would be accepted",
-    response_model=Status,
-    responses=refusals("busy", "stopping"),
+    response_model=schema.Status,
+    responses=schema.refusals("busy", "stopping"),
 )
 async def ready(request: Request) -> Response:
     """503 while the queue is full or the server shuts down. The model is warmed up before the port opens."""
@@ -142,9 +134,8 @@ def _options(request: Request, score: float | None, most: int | None) -> DetectO
     """The options of a request. Raises RequestError, also for an unknown parameter."""
     for name in request.query_params:
         if name not in PARAMETERS:
-            raise RequestError(
-                "bad_parameter", f"{name}: there is no such parameter{nearest(name, PARAMETERS)}."
-            )
+            near = nearest(name, PARAMETERS)
+            raise RequestError("bad_parameter", f"{name}: there is no such parameter{near}.")
     return service_of(request).options(score, most)
 
 
@@ -158,7 +149,7 @@ async def _detect_body(
     if not as_png:
         return result, None
     start = time.perf_counter()
-    png = await service.pipeline.draw(uploads[0].data, result)
+    png = await service.pipeline.draw(uploads[0].data, result.found)
     seconds = time.perf_counter() - start
     service.metrics.stage_seconds.labels("draw").observe(seconds)
     return replace(result, seconds={**result.seconds, "draw": seconds}), png
@@ -172,10 +163,6 @@ async def _detect_upload(service: Service, upload: Upload, options: DetectOption
     return result
 
 
-async def _entries(service: Service, uploads: list[Upload], options: DetectOptions) -> list[dict[str, Any]]:
-    return await asyncio.gather(*(_entry(service, upload, options) for upload in uploads))
-
-
 async def _entry(service: Service, upload: Upload, options: DetectOptions) -> dict[str, Any]:
     """The objects of one image of a batch, or its error."""
     try:
@@ -184,9 +171,4 @@ async def _entry(service: Service, upload: Upload, options: DetectOptions) -> di
         service.metrics.refuse(refusal.code)
         return {"file": upload.name, **refusal.body()}
     seconds = {**result.seconds, "total": sum(result.seconds.values())}
-    return {
-        "file": upload.name,
-        **result_json(result),
-        "batch": result.batch,
-        "milliseconds": milliseconds(seconds),
-    }
+    return {"file": upload.name, **result_json(result, seconds)}

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from fssd.serve.refusals import KINDS
 
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp", "image/bmp")
-_BYTES = {"type": "string", "format": "binary"}
+BINARY = {"type": "string", "format": "binary"}
 
 
 class ObjectRow(BaseModel):
@@ -105,19 +105,12 @@ class Status(BaseModel):
     status: str
 
 
-def image_body() -> dict[str, Any]:
-    """OpenAPI for a body that is an image or a form with one."""
-    form = {"type": "object", "required": ["image"], "properties": {"image": _BYTES}}
-    content: dict[str, Any] = {kind: {"schema": _BYTES} for kind in IMAGE_TYPES}
+def form_body(field: str, schema: dict[str, Any], others: tuple[str, ...] = ()) -> dict[str, Any]:
+    """OpenAPI for a body that is a form with one field. others: types of bodies that are the image itself."""
+    form = {"type": "object", "required": [field], "properties": {field: schema}}
+    content: dict[str, Any] = {kind: {"schema": BINARY} for kind in others}
     content["multipart/form-data"] = {"schema": form}
     return {"requestBody": {"required": True, "content": content}}
-
-
-def images_body() -> dict[str, Any]:
-    """OpenAPI for a form with several images."""
-    files = {"type": "array", "items": _BYTES}
-    form = {"type": "object", "required": ["images"], "properties": {"images": files}}
-    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": form}}}}
 
 
 def refusals(*codes: str) -> dict[int | str, dict[str, Any]]:
