@@ -172,10 +172,9 @@ def load_config(path: Path, base: TrainConfig | None = None, above: tuple[Path, 
     """A configuration from YAML, over `base`. `path` may be the name of a packaged one (see `find_config`).
 
     A file may contain `base: FILE` (relative to the file itself, or a name), and then holds the differences.
-    above: the files that have this one as their base.
-
-    Raises ConfigError for a file that cannot be read, an unknown key (with the nearest known one), a value of
-    the wrong type, two settings that exclude each other, or files that name each other as base.
+    above: the files that have this one as their base. Raises ConfigError for a file that cannot be read, an
+    unknown key (with the nearest known one), a value of the wrong type, two settings that exclude each other,
+    or files that name each other as base.
     """
     path = find_config(path)
     values = read_mapping(path)
@@ -231,7 +230,7 @@ def with_values(config: TrainConfig, values: Mapping[str, Any], where: str = "")
     """`config` with some fields replaced, each converted to its field's type. Raises ConfigError.
 
     Model options are added to those of `config`; an option that is null is removed. A value also removes
-    the setting of `config` that it excludes: `iterations` removes `epochs` (see `CONFLICTS`).
+    the setting of `config` that it excludes: `iterations` removes `epochs`.
     """
     changed: dict[str, Any] = {}
     for key, value in values.items():
@@ -244,35 +243,14 @@ def with_values(config: TrainConfig, values: Mapping[str, Any], where: str = "")
     return without_replaced(dataclasses.replace(config, **changed), changed, where)
 
 
-class Conflict(NamedTuple):
-    """Two settings that exclude each other: `holds` says when they do, `message` what to do about it."""
-
-    one: str
-    other: str
-    holds: Callable[[TrainConfig], bool]
-    message: str
-
-
-CONFLICTS = (
-    Conflict(
-        "epochs",
-        "iterations",
-        lambda config: config.epochs is not None and config.iterations is not None,
-        "give either --epochs or --iterations, not both",
-    ),
-    Conflict(
-        "steps",
-        "schedule",
-        lambda config: bool(config.steps) and config.schedule not in (None, "multistep"),
-        "steps belong to --schedule multistep; leave --steps or --schedule out",
-    ),
-    Conflict(
-        "start",
-        "weights",
-        lambda config: config.start == "nothing" and config.weights is not None,
-        "--start nothing takes no --weights; leave one of them out",
-    ),
-)
+def _conflicts(config: TrainConfig) -> Iterator[tuple[set[str], str]]:
+    """The pairs of settings that exclude each other in `config`, each with what to do about it."""
+    if config.epochs is not None and config.iterations is not None:
+        yield {"epochs", "iterations"}, "give either --epochs or --iterations, not both"
+    if config.steps and config.schedule not in (None, "multistep"):
+        yield {"steps", "schedule"}, "steps belong to --schedule multistep; leave --steps or --schedule out"
+    if config.start == "nothing" and config.weights is not None:
+        yield {"start", "weights"}, "--start nothing takes no --weights; leave one of them out"
 
 
 def without_replaced(config: TrainConfig, given: Collection[str], where: str = "") -> TrainConfig:
@@ -281,15 +259,13 @@ def without_replaced(config: TrainConfig, given: Collection[str], where: str = "
     given: settings of the highest level, such as those on the command line over those in a file; the other
     setting is reset to its default. Raises ConfigError if both are in `given`.
     """
-    for conflict in CONFLICTS:
-        names = {conflict.one, conflict.other}
+    for names, message in _conflicts(config):
         replaced = names - set(given)
-        if not conflict.holds(config) or replaced == names:
-            continue
         if not replaced:
-            raise ConfigError(f"{where}{conflict.message}")
-        key = replaced.pop()
-        config = dataclasses.replace(config, **{key: getattr(TrainConfig(), key)})
+            raise ConfigError(f"{where}{message}")
+        if replaced != names:
+            key = replaced.pop()
+            config = dataclasses.replace(config, **{key: getattr(TrainConfig(), key)})
     return config
 
 
@@ -361,9 +337,8 @@ def _check(config: TrainConfig) -> None:
         raise ConfigError("training needs a data set; give --data")
     if config.out is None:
         raise ConfigError("training needs a folder for its results; give --out")
-    for conflict in CONFLICTS:
-        if conflict.holds(config):
-            raise ConfigError(conflict.message)
+    for _, message in _conflicts(config):
+        raise ConfigError(message)
     if config.start in ("ssd", "model") and config.weights is None:
         what = "a trained SSD" if config.start == "ssd" else "a trained model"
         raise ConfigError(f"to start from {what}, name its checkpoint with --weights")
@@ -376,8 +351,7 @@ def _check(config: TrainConfig) -> None:
 
 def check_bounds(settings: Any) -> None:
     """Raise ConfigError for the first number in a dataclass (or a nested one) that is out of its bounds."""
-    hints = get_type_hints(type(settings), include_extras=True)
-    for key, kind in hints.items():
+    for key, kind in get_type_hints(type(settings), include_extras=True).items():
         value = getattr(settings, key)
         if dataclasses.is_dataclass(value):
             check_bounds(value)
@@ -388,8 +362,5 @@ def check_bounds(settings: Any) -> None:
 
 def _bounds(kind: Any) -> Iterator[Bound]:
     """The bounds in a type, such as `Annotated[int, Bound(...)] | None`."""
-    for part in (*get_args(kind), *getattr(kind, "__metadata__", ())):
-        if isinstance(part, Bound):
-            yield part
-        elif get_origin(part) is Annotated:
-            yield from _bounds(part)
+    for part in get_args(kind):
+        yield from [part] if isinstance(part, Bound) else _bounds(part)

@@ -36,7 +36,6 @@ class Run:
         return self.config.out
 
     def say(self, state: str) -> None:
-        """Print the state of the run."""
         print(f"{self.row.name}, seed {self.seed}: {state}")
 
 

@@ -47,7 +47,6 @@ class Bench:
 
 
 def run(arguments: list[str]) -> int:
-    """Measure, print, and write the requested file."""
     command = parse(Bench, arguments)
     if command.batch is not None and command.mode == "throughput":
         raise ConfigError("--mode throughput looks for the batch size; leave --batch or --mode out")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from fssd.cli.options import FLAT, Device, Iou, Loading, Measuring, Selection, parse
+from fssd.cli.options import FLAT, Device, Iou, Loading, Measuring, Selection, parse, spare_inputs
 from fssd.config import Bound, Count
 from fssd.errors import ConfigError, DataError
 
@@ -46,7 +46,6 @@ class Compare:
 
 
 def run(arguments: list[str]) -> int:
-    """Detect with both models and write the picture, or the page."""
     command = parse(Compare, arguments)
     if (command.data is None) != (command.report is None):
         raise ConfigError("a page needs both: give --data DATA and --report DIR")
@@ -61,12 +60,16 @@ def run(arguments: list[str]) -> int:
 def _picture(command: Compare, models: list[Path]) -> int:
     from fssd.figures.side_by_side import PICTURE_SUFFIXES, check_room, compose, fit, write_picture
     from fssd.inference.detector import Detector
-    from fssd.inference.inputs import find_inputs
+    from fssd.inference.inputs import find_inputs, is_video
     from fssd.plots import check_suffix, model_names
 
     check_suffix(command.out, PICTURE_SUFFIXES)
     files = find_inputs(command.images)
-    _check_images(files, command.out)
+    if not files:
+        raise DataError("there are no images; name images or folders")
+    for file in filter(is_video, files):
+        raise DataError("is a video; compare takes images", file=file)
+    spare_inputs(files, [command.out])
     check_room(len(files), len(models), command.columns, command.cell)
     rows = []
     for model, name in zip(models, model_names(models), strict=True):
@@ -99,9 +102,9 @@ def _page(command: Compare, models: list[Path]) -> int:
     a, b = model_names(models)
     measuring = command.measuring
     subject = ReportSubject(models[1], command.data, measuring.split)
-    pair = ((a, b), dataset, (first, second))
+    found = (first, second)
     page, difference = write_compare_page(
-        command.report, subject, *pair, measuring.metric, command.iou, command.draws
+        command.report, subject, (a, b), dataset, found, measuring.metric, command.iou, command.draws
     )
     low, value, high = (100 * number for number in (difference.low, difference.value, difference.high))
     print(f"A: {a}\nB: {b}")
@@ -109,16 +112,3 @@ def _page(command: Compare, models: list[Path]) -> int:
     print(f"B minus A: {value:+.1f} points of mAP, {interval}; {verdict(difference)}")
     print(f"report in {page}")
     return 0
-
-
-def _check_images(files: list[Path], out: Path) -> None:
-    """Raise DataError for no image or a video, ConfigError for an image that the result would overwrite."""
-    from fssd.inference.inputs import is_video
-
-    if not files:
-        raise DataError("there are no images; name images or folders")
-    for file in files:
-        if is_video(file):
-            raise DataError("is a video; compare takes images", file=file)
-        if file.resolve() == out.resolve():
-            raise ConfigError(f"{out}: is an input and would be overwritten; choose another --out")

@@ -26,7 +26,6 @@ class Curves:
 
 
 def run(arguments: list[str]) -> int:
-    """Read the logs, write the picture and its numbers."""
     command = parse(Curves, arguments)
     from fssd.figures.curves import draw_curves, read_curves, write_csv
     from fssd.plots import check_suffix, require_matplotlib, save_plot

@@ -23,7 +23,6 @@ class Demo:
 
 
 def run(arguments: list[str]) -> int:
-    """Run the demonstration."""
     command = parse(Demo, arguments)
     from fssd.demo.tour import demo
 

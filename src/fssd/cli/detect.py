@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from fssd.cli.options import FLAT, BatchSize, Device, Flag, Model, ThresholdFlags, parse
-from fssd.errors import ConfigError, DataError
+from fssd.cli.options import FLAT, BatchSize, Device, Flag, Model, ThresholdFlags, parse, spare_inputs
+from fssd.errors import DataError
 
 if TYPE_CHECKING:
     from fssd.inference.detections import Detections
@@ -51,7 +51,7 @@ def run(arguments: list[str]) -> int:
     stills = [file for file in files if not is_video(file)]
     videos = [file for file in files if is_video(file)]
     pictures, films = output_names(stills, ".jpg"), output_names(videos, ".mp4")
-    _spare_inputs(files, [command.out / name for name in (*pictures, *films)])
+    spare_inputs(files, [command.out / name for name in (*pictures, *films)])
     spaced = [file for file in files if " " in file.stem]
     if command.voc and spaced:
         raise DataError("VOC result files cannot hold a name with a space; rename it", file=spaced[0])
@@ -64,14 +64,6 @@ def run(arguments: list[str]) -> int:
         bad += _detect_video(command, detector, file, command.out / name)
     print(f"{len(files) - bad} of {len(files)} inputs done, results in {command.out}")
     return 1 if bad else 0
-
-
-def _spare_inputs(inputs: list[Path], outputs: list[Path]) -> None:
-    """Raise ConfigError if a result would overwrite an input."""
-    own = {file.resolve() for file in inputs}
-    for output in outputs:
-        if output.resolve() in own:
-            raise ConfigError(f"{output}: is an input and would be overwritten; choose another --out")
 
 
 def _detect_stills(command: Detect, detector: Detector, files: list[Path], names: list[str]) -> int:

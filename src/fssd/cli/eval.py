@@ -32,7 +32,6 @@ class Eval:
 
 
 def run(arguments: list[str]) -> int:
-    """Evaluate, print the table, write the requested files."""
     command = parse(Eval, arguments)
     metric, split = command.measuring.metric, command.measuring.split
     from rich.console import Console

@@ -51,7 +51,6 @@ class Export:
 
 
 def run(arguments: list[str]) -> int:
-    """Export, check, and print how closely the file agrees."""
     command = parse(Export, arguments)
     _check(command)
     from fssd.atomic import make_folder

@@ -32,7 +32,6 @@ class Fetch:
 
 
 def run(arguments: list[str]) -> int:
-    """Fetch what is missing and print where the data set is."""
     command = parse(Fetch, arguments)
     from fssd.fetch.archives import OFFICIAL, choose, read_table
     from fssd.fetch.install import is_installed

@@ -36,7 +36,6 @@ class Import:
 
 
 def run(arguments: list[str]) -> int:
-    """Read the file, write the model, print what was taken and what was not."""
     command = parse(Import, arguments)
     from fssd.importers.foreign import BACKBONE
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import tyro
 
 from fssd.config import BelowOne, Bound, Count, Metric, Natural, check_bounds
+from fssd.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,9 +35,8 @@ Device = Annotated[str, tyro.conf.arg(help="cpu, cuda, or auto.")]
 BatchSize = Annotated[Count, tyro.conf.arg(help="Images per batch.")]
 Score = Annotated[Share, tyro.conf.arg(help="Keep detections that score more than this.")]
 Iou = Annotated[Share, tyro.conf.arg(help="Least IoU of a correct detection, for the VOC metrics.")]
-BadShare = Annotated[
-    BelowOne, tyro.conf.arg(help="Share of bad images (0..1) that may be left out; more are an error.")
-]
+_BAD_SHARE = "Share of images with errors (0..1) that may be left out with a warning; above it, nothing runs."
+BadShare = Annotated[BelowOne, tyro.conf.arg(help=_BAD_SHARE)]
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,14 @@ def open_usable(data: Path, split: str | None, bad_share: float) -> DataSet:
     require_usable(dataset, bad_share)
     print_left_out(dataset)
     return dataset
+
+
+def spare_inputs(inputs: Sequence[Path], outputs: Sequence[Path]) -> None:
+    """Raise ConfigError if a result would overwrite an input."""
+    own = {file.resolve() for file in inputs}
+    for output in outputs:
+        if output.resolve() in own:
+            raise ConfigError(f"{output}: is an input and would be overwritten; choose another --out")
 
 
 def detect_all(detector: Detector, dataset: DataSet, console: Console, **settings: Any) -> list[Detections]:

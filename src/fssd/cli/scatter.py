@@ -39,7 +39,6 @@ class Scatter:
 
 
 def run(arguments: list[str]) -> int:
-    """Find or measure accuracy, measure speed, write the picture and its numbers."""
     command = parse(Scatter, arguments)
     from fssd.plots import check_suffix, require_matplotlib, save_plot
 

@@ -28,7 +28,6 @@ class Scenes:
 
 
 def run(arguments: list[str]) -> int:
-    """Make the scenes and print where they are."""
     command = parse(Scenes, arguments)
     from fssd.data.scenes import make_scenes
 

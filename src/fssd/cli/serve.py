@@ -57,7 +57,6 @@ class Serve:
 
 
 def run(arguments: list[str]) -> int:
-    """Serve until SIGINT or SIGTERM."""
     command = parse(Serve, arguments)
     from fssd.runtimes.packages import require
     from fssd.serve.memory import share_heaps

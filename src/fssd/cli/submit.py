@@ -33,7 +33,6 @@ class Submit:
 
 
 def run(arguments: list[str]) -> int:
-    """Detect, write the archive, print where it is."""
     command = parse(Submit, arguments)
     from rich.console import Console
 

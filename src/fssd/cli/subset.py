@@ -25,7 +25,6 @@ class Subset:
 
 
 def run(arguments: list[str]) -> int:
-    """Write the smaller model and print which class came from which."""
     command = parse(Subset, arguments)
     from fssd.data.class_names import COCO, VOC
     from fssd.weights.subset import write_subset

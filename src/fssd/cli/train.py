@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentParser
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,10 +30,7 @@ class Train:
 
 
 def run(arguments: list[str]) -> int:
-    """Parse flags over the configuration file, train, and print where the model is."""
-    file = _value_of("--config", arguments) or _saved_config(arguments)
-    base = load_config(file) if file is not None else TrainConfig()
-    command = parse(Train, arguments, default=Train(settings=base))
+    command = parse(Train, arguments, default=Train(settings=_defaults(arguments)))
     settings = without_replaced(command.settings, _given(arguments))
     settings = with_values(settings, {"options": parse_options(command.set)})
     from fssd.training.loop import train
@@ -63,23 +61,18 @@ def parse_options(pairs: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _given(arguments: list[str]) -> set[str]:
-    """The names of the flags on the command line."""
     flags = (argument.partition("=")[0] for argument in arguments if argument.startswith("--"))
     return {flag.removeprefix("--").replace("-", "_") for flag in flags}
 
 
-def _saved_config(arguments: list[str]) -> Path | None:
-    """With --resume, the settings that the run in --out was started with."""
-    out = _value_of("--out", arguments)
-    file = None if out is None or "--resume" not in arguments else out / "config.yaml"
-    return file if file is not None and file.is_file() else None
-
-
-def _value_of(flag: str, arguments: list[str]) -> Path | None:
-    """The value of a flag that is needed before parsing, because the defaults of the others depend on it."""
-    for index, argument in enumerate(arguments):
-        if argument == flag and index + 1 < len(arguments):
-            return Path(arguments[index + 1])
-        if argument.startswith(f"{flag}="):
-            return Path(argument.partition("=")[2])
-    return None
+def _defaults(arguments: list[str]) -> TrainConfig:
+    """The settings of --config, or with --resume those that the run in --out was started with."""
+    flags = ArgumentParser(add_help=False, allow_abbrev=False)
+    flags.add_argument("--config", type=Path, nargs="?")
+    flags.add_argument("--out", type=Path, nargs="?")
+    flags.add_argument("--resume", action="store_true")
+    given, _ = flags.parse_known_args(arguments)
+    file: Path | None = given.config
+    if file is None and given.resume and given.out is not None and (given.out / "config.yaml").is_file():
+        file = given.out / "config.yaml"
+    return TrainConfig() if file is None else load_config(file)

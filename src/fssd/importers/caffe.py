@@ -22,7 +22,7 @@ from fssd.backbones.vgg import VGG16Reduced
 from fssd.errors import CheckpointError
 from fssd.heads.multibox.priors import standard_ratios
 from fssd.importers.caffemodel import read_caffemodel
-from fssd.importers.foreign import ASPECTS, BACKBONE, Imported, Wanted, ratio_option
+from fssd.importers.foreign import BACKBONE, Imported, Wanted, ratio_option, read_heads
 from fssd.layers.blocks import CaffeBatchNorm
 from fssd.model.build import build_model
 from fssd.model.designs import DESIGNS, Design
@@ -46,10 +46,9 @@ def import_caffe(file: Path, name: str, *, colours: str = "bgr", priors: str | N
 
     "vgg16" is the backbone alone, of any file that has one; the fully connected layers of the original
     classifier are decimated. colours: order of the images that the file was trained on. priors: table of
-    prior sizes, which the file does not tell; by default "coco" for 80 classes, else "voc".
-
-    Raises ConfigError for an unknown name, colour order or table; CheckpointError for a file that is
-    damaged, of another network, or has numbers that are not finite.
+    prior sizes, which the file does not tell; by default "coco" for 80 classes, else "voc". Raises
+    ConfigError for an unknown name, colour order or table; CheckpointError for a file that is damaged, of
+    another network, or has numbers that are not finite.
     """
     wanted = Wanted(name, colours, priors)
     wanted.check()
@@ -63,9 +62,11 @@ def import_caffe(file: Path, name: str, *, colours: str = "bgr", priors: str | N
     design = DESIGNS[name]
     _check_kind(layers, name)
     heads = _head_sources(design)
-    anchors, classes = _read_heads(layers, heads)
+    predictors = [(f"{source}_mbox_loc", f"{source}_mbox_conf") for source in heads]
+    layers.expected.update(*predictors)
+    ratios, classes = read_heads(predictors, layers.outputs, layers.error)
     options: dict[str, Any] = {"priors": wanted.prior_table(classes)}
-    options |= ratio_option(tuple(ASPECTS[number] for number in anchors), standard_ratios(len(anchors)))
+    options |= ratio_option(ratios, standard_ratios(len(ratios)))
     if design.neck == "fssd":
         options |= _fusion_options(layers)
     with torch.device("meta"):  # shapes alone
@@ -88,6 +89,9 @@ class _Layers:
         self.taken: set[str] = set()
         self.expected: set[str] = set()
 
+    def error(self, reason: str) -> CheckpointError:
+        return CheckpointError(f"{self.file}: {reason}")
+
     def __contains__(self, layer: str) -> bool:
         return layer in self.blobs
 
@@ -100,14 +104,11 @@ class _Layers:
         found = [tuple(blob.shape) for blob in blobs]
         if found != list(shapes):
             own = " and ".join(map(str, found))
-            raise CheckpointError(
-                f"{self.file}: layer {layer!r} has blobs of shape {own}, expected {shown}; the file is of"
-                " another network"
+            raise self.error(
+                f"layer {layer!r} has blobs of shape {own}, expected {shown}; it is another network"
             )
         if not all(torch.stack(blob.aminmax()).isfinite().all() for blob in blobs):  # aminmax keeps NaN
-            raise CheckpointError(
-                f"{self.file}: layer {layer!r} has numbers that are not finite; its training diverged"
-            )
+            raise self.error(f"layer {layer!r} has numbers that are not finite; its training diverged")
         self.taken.add(layer)
         return blobs
 
@@ -125,15 +126,14 @@ class _Layers:
         others = [name for name in self.blobs if name not in self.expected]
         near = get_close_matches(layer, others, n=1, cutoff=0.7)
         hint = f"; the nearest name in it is {near[0]!r}" if near else ""
-        return CheckpointError(f"{self.file}: has no layer {layer!r}, {what}{hint}")
+        return self.error(f"has no layer {layer!r}, {what}{hint}")
 
 
 def _check_kind(layers: _Layers, name: str) -> None:
     """Raise CheckpointError if the file clearly holds another network than `name`."""
-    file = layers.file
     if not any(layer.endswith("_mbox_loc") for layer in layers.blobs):
-        raise CheckpointError(
-            f"{file}: has no layers that predict boxes, so it is no {name}; import it as {BACKBONE} if you"
+        raise layers.error(
+            f"has no layers that predict boxes, so it is no {name}; import it as {BACKBONE} if you"
             " want the backbone"
         )
     is_fused = any(layer.startswith("fea_concat") for layer in layers.blobs)
@@ -143,7 +143,7 @@ def _check_kind(layers: _Layers, name: str) -> None:
     size = 512 if LAST[family] in layers else 300
     held = f"{family}{size}-vgg16"
     if held != name:
-        raise CheckpointError(f"{file}: holds a {held} by its layers, not a {name}; import it as {held}")
+        raise layers.error(f"holds a {held} by its layers, not a {name}; import it as {held}")
 
 
 def _head_sources(design: Design) -> list[str]:
@@ -156,41 +156,16 @@ def _head_sources(design: Design) -> list[str]:
     return [L2NORM, "fc7", *extras]
 
 
-def _read_heads(layers: _Layers, sources: list[str]) -> tuple[list[int], int]:
-    """Priors per cell of each level, and the number of classes without background, from the heads' shapes."""
-    layers.expected.update(f"{source}_mbox_{kind}" for source in sources for kind in ("loc", "conf"))
-    anchors = []
-    classes = 0  # with background; 0 until the first level tells
-    for source in sources:
-        offsets, scores = layers.outputs(f"{source}_mbox_loc"), layers.outputs(f"{source}_mbox_conf")
-        number, rest = divmod(offsets, 4)
-        if rest or number not in ASPECTS:
-            raise CheckpointError(
-                f"{layers.file}: layer '{source}_mbox_loc' gives {offsets} channels, expected 16 or 24: four"
-                " offsets of 4 or 6 priors per cell"
-            )
-        each, rest = divmod(scores, number)
-        classes = classes or each
-        if rest or each != classes or each < 2:
-            expected = classes * number if classes >= 2 else f"{number} for each class and background"
-            raise CheckpointError(
-                f"{layers.file}: layer '{source}_mbox_conf' gives {scores} channels for {number} priors"
-                f" per cell, expected {expected}"
-            )
-        anchors.append(number)
-    return anchors, classes - 1
-
-
 def _fusion_options(layers: _Layers) -> dict[str, Any]:
     """The options for sources and normalisation that differ from the released network's."""
     first = f"{FUSED}_ds_1"
     blobs = layers.blobs.get(first)
     if not blobs or blobs[0].ndim != 4:
-        raise CheckpointError(f"{layers.file}: has no convolution {first!r}, the first of FSSD's pyramid")
+        raise layers.error(f"has no convolution {first!r}, the first of FSSD's pyramid")
     width = blobs[0].shape[1]
     if width not in SOURCES:
-        raise CheckpointError(
-            f"{layers.file}: layer {first!r} reads {width} channels; expected 768 (conv4_3, fc7, conv7_2),"
+        raise layers.error(
+            f"layer {first!r} reads {width} channels; expected 768 (conv4_3, fc7, conv7_2),"
             " 1024 (with conv3_3) or 512 (conv4_3, fc7)"
         )
     options: dict[str, Any] = {}
@@ -212,8 +187,8 @@ def _refuse_unknown_norm(layers: _Layers, width: int) -> None:
         if layer in (FUSED, *SCALES, L2NORM):
             continue
         if all(blob.ndim == 1 and len(blob) in (1, width) for blob in blobs):
-            raise CheckpointError(
-                f"{layers.file}: layer {layer!r} looks like a normalisation of the {width} fused channels"
+            raise layers.error(
+                f"layer {layer!r} looks like a normalisation of the {width} fused channels"
                 f" but has an unknown name, expected {FUSED!r} (or {SCALES[0]!r} for its scale)"
             )
 
@@ -294,4 +269,4 @@ def _decimate(layers: _Layers) -> None:
         blobs["fc6"] = list(decimate_fc6(*blobs["fc6"]))
         blobs["fc7"] = list(decimate_fc7(*blobs["fc7"]))
     except CheckpointError as error:
-        raise CheckpointError(f"{layers.file}: {error}") from error
+        raise layers.error(f"{error}") from error

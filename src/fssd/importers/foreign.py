@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -65,6 +65,33 @@ def ratio_option(ratios: Ratios, usual: Ratios) -> dict[str, Any]:
     return {} if ratios == usual else {"ratios": [list(row) for row in ratios]}
 
 
+def read_heads(
+    heads: Iterable[tuple[str, str]], channels: Callable[[str], int], error: Callable[[str], CheckpointError]
+) -> tuple[Ratios, int]:
+    """Aspect ratios of each level, and the number of classes without background, from the heads' shapes.
+
+    heads: for each level the names of its box and its score convolution. channels: output channels by name.
+    Raises what `error` makes of a reason.
+    """
+    ratios = []
+    classes = 0  # with background; 0 until the first level tells
+    for boxes, scores in heads:
+        offsets, outputs = channels(boxes), channels(scores)
+        anchors, rest = divmod(offsets, 4)
+        if rest or anchors not in ASPECTS:
+            expected = "16 or 24: four offsets of 4 or 6 priors per cell"
+            raise error(f"{boxes!r} gives {offsets} channels, expected {expected}")
+        each, rest = divmod(outputs, anchors)
+        classes = classes or each
+        if rest or each != classes or each < 2:
+            expected = str(classes * anchors) if classes >= 2 else f"{anchors} for each class and background"
+            raise error(
+                f"{scores!r} gives {outputs} channels for {anchors} priors per cell, expected {expected}"
+            )
+        ratios.append(ASPECTS[anchors])
+    return tuple(ratios), classes - 1
+
+
 class Predicted(NamedTuple):
     """What the shapes of the heads tell.
 
@@ -88,6 +115,10 @@ class Foreign:
     wanted: Wanted
     taken: set[str] = field(default_factory=set)
 
+    def error(self, reason: str) -> CheckpointError:
+        """An error about this file."""
+        return CheckpointError(f"{self.file}: {reason}")
+
     def has(self, prefix: str) -> bool:
         """Whether a name begins so."""
         return any(key.startswith(prefix) for key in self.tensors)
@@ -95,7 +126,7 @@ class Foreign:
     def get(self, key: str) -> Tensor:
         """One tensor. Raises CheckpointError if there is none of this name."""
         if key not in self.tensors:
-            raise CheckpointError(f"{self.file}: has the names of {self.origin}, but lacks {key!r}")
+            raise self.error(f"has the names of {self.origin}, but lacks {key!r}")
         self.taken.add(key)
         return self.tensors[key]
 
@@ -105,9 +136,7 @@ class Foreign:
         for own, theirs in names.items():
             tensor = self.get(theirs)
             if not tensor.isfinite().all():
-                raise CheckpointError(
-                    f"{self.file}: {theirs!r} has numbers that are not finite; its training diverged"
-                )
+                raise self.error(f"{theirs!r} has numbers that are not finite; its training diverged")
             taken[own] = tensor.float() if tensor.is_floating_point() else tensor
         return taken
 
@@ -131,9 +160,7 @@ class Foreign:
         """Raise CheckpointError unless the model asked for is `held`, the one that the file holds."""
         name = self.wanted.name
         if name != held:
-            raise CheckpointError(
-                f"{self.file}: holds a {held} ({self.origin}), not a {name}; import it as {held}"
-            )
+            raise self.error(f"holds a {held} ({self.origin}), not a {name}; import it as {held}")
 
     def predicted(self, loc: str, conf: str) -> Predicted:
         """Priors per cell, classes and image size. loc, conf: the heads' names without the level.
@@ -144,44 +171,23 @@ class Foreign:
         while f"{loc}.{levels}.weight" in self.tensors:
             levels += 1
         if levels not in SIZES:
-            raise CheckpointError(
-                f"{self.file}: {self.origin} is known with 6 levels (300 px) or 7 (512 px),"
-                f" but this file predicts from {levels}"
-            )
-        anchors = [self._anchors(f"{loc}.{level}.weight") for level in range(levels)]
-        outputs = self._outputs(f"{conf}.0.weight") // anchors[0]  # with background
+            known = f"{self.origin} is known with 6 levels (300 px) or 7 (512 px)"
+            raise self.error(f"{known}, but this file predicts from {levels}")
+        heads = [(f"{loc}.{level}", f"{conf}.{level}") for level in range(levels)]
+        weights = [(f"{boxes}.weight", f"{scores}.weight") for boxes, scores in heads]
+        ratios, classes = read_heads(weights, self._outputs, self.error)
         layers: dict[str, str] = {}
-        for level, number in enumerate(anchors):
-            key = f"{conf}.{level}.weight"
-            if self._outputs(key) != number * outputs or outputs < 2:
-                raise CheckpointError(
-                    f"{self.file}: {key!r} gives {self._outputs(key)} scores per cell, which {number} priors"
-                    f" do not share evenly or as level 0 does ({outputs} classes and background)"
-                )
-            layers |= {f"heads.loc.{level}": f"{loc}.{level}", f"heads.conf.{level}": f"{conf}.{level}"}
-        ratios = tuple(ASPECTS[number] for number in anchors)
-        return Predicted(SIZES[levels], ratios, outputs - 1, layers)
+        for level, (boxes, scores) in enumerate(heads):
+            layers |= {f"heads.loc.{level}": boxes, f"heads.conf.{level}": scores}
+        return Predicted(SIZES[levels], ratios, classes, layers)
 
     def imported(self, options: dict[str, Any], classes: int, tensors: dict[str, Tensor]) -> Imported:
-        """The result. classes: without background."""
         return Imported(
             options, classes, tensors, tuple(key for key in self.tensors if key not in self.taken)
         )
 
     def _outputs(self, key: str) -> int:
-        """Output channels of a convolution. Raises CheckpointError for any other tensor."""
         shape = self.get(key).shape
         if len(shape) != 4 or shape[0] == 0:
-            raise CheckpointError(
-                f"{self.file}: {key!r} has shape {tuple(shape)}, which no convolution of {self.origin} has"
-            )
+            raise self.error(f"{key!r} has shape {tuple(shape)}, which no convolution of {self.origin} has")
         return int(shape[0])
-
-    def _anchors(self, key: str) -> int:
-        anchors, rest = divmod(self._outputs(key), 4)
-        if rest or anchors not in ASPECTS:
-            raise CheckpointError(
-                f"{self.file}: {key!r} gives {self._outputs(key)} offsets per cell; 16 or 24 are expected,"
-                " four offsets of 4 or 6 priors"
-            )
-        return anchors

@@ -32,13 +32,12 @@ def import_pth(
 ) -> Imported:
     """Read a .pth or .safetensors file of another project as the network `name`, one of `NAMES`.
 
-    colours: order of the images that the file was trained on; by default RGB for ssd.pytorch and
-    torchvision, BGR for the FSSD ports and vgg16_reducedfc.pth. priors: table of prior sizes, which the file
-    does not tell; by default "coco" for 80 classes and for torchvision, else "voc". align_corners: how an
-    FSSD port resized; by default as `import_pytorchssd` says.
-
-    Raises ConfigError for an unknown name, colour order or table; CheckpointError for a file that is
-    damaged, would run code, is of no known format, or holds another network than `name`.
+    colours: order of the images that the file was trained on; by default RGB for ssd.pytorch and torchvision,
+    BGR for the FSSD ports and vgg16_reducedfc.pth. priors: table of prior sizes, which the file does not
+    tell; by default "coco" for 80 classes and for torchvision, else "voc". align_corners: how an FSSD port
+    resized; by default as `import_pytorchssd` says. Raises ConfigError for an unknown name, colour order or
+    table; CheckpointError for a file that is damaged, would run code, is of no known format, or holds another
+    network than `name`.
     """
     wanted = Wanted(name, colours, priors, align_corners)
     wanted.check()
@@ -71,10 +70,8 @@ def _import_backbone(foreign: Foreign) -> Imported:
             continue
         for own in (f"{layer}.weight", f"{layer}.bias"):
             if own not in names:
-                raise CheckpointError(
-                    f"{foreign.file}: has the names of {foreign.origin}, but lacks {own}"
-                    f" (layer {index} of the list)"
-                )
+                lacks = f"lacks {own} (layer {index} of the list)"
+                raise foreign.error(f"has the names of {foreign.origin}, but {lacks}")
             taken[own] = names[own]
     foreign.take(taken)  # for its checks
     layers = vgg16_layers(foreign.tensors, foreign.wanted.colours)

@@ -26,9 +26,8 @@ def import_pytorchssd(foreign: Foreign) -> Imported:
     """Its weights read BGR by default.
 
     The file does not say how maps were resized. By default PytorchSSD's own files align corners, because they
-    were trained so; those of fssd.pytorch, recognised by the name extras.N.conv, do not.
-
-    Raises CheckpointError for missing tensors, odd heads, or another model than the one asked for.
+    were trained so; those of fssd.pytorch, recognised by the name extras.N.conv, do not. Raises
+    CheckpointError for missing tensors, odd heads, or another model than the one asked for.
     """
     size, ratios, classes, heads = foreign.predicted("loc", "conf")
     foreign.must_hold(f"fssd{size}-vgg16")

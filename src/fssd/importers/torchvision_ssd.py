@@ -8,7 +8,6 @@ from torch import Tensor
 
 from fssd.backbones.vgg_weights import VGG_PLACES
 from fssd.data.class_names import COCO_IDS
-from fssd.errors import CheckpointError
 from fssd.heads.multibox.priors import standard_ratios
 from fssd.importers.foreign import Foreign, Imported, ratio_option
 
@@ -26,7 +25,7 @@ def import_torchvision_ssd(foreign: Foreign) -> Imported:
     """
     size, ratios, classes, heads = foreign.predicted(OFFSETS, SCORES)
     if size != 300:
-        raise CheckpointError(f"{foreign.file}: {ORIGIN} has 6 levels, not {len(ratios)}")
+        raise foreign.error(f"{ORIGIN} has 6 levels, not {len(ratios)}")
     foreign.must_hold("ssd300-vgg16")
     layers = {f"backbone.{layer}": f"backbone.{_vgg(index)}" for index, layer in VGG_PLACES.items()}
     for block in range(1, 5):  # conv6_1 and conv6_2 to conv9_1 and conv9_2, ReLUs between

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from python_multipart.multipart import parse_options_header
+
 from fssd.evaluation.results import object_rows
 from fssd.serve.pipeline import ImageResult
 
@@ -41,12 +43,8 @@ def _wanted(kind: str, ranges: dict[str, float]) -> float:
 
 
 def _quality(part: str) -> tuple[str, float]:
-    name, *parameters = (piece.strip() for piece in part.split(";"))
-    for parameter in parameters:
-        key, _, value = parameter.partition("=")
-        if key.strip().lower() == "q":
-            try:
-                return name.lower(), float(value)
-            except ValueError:
-                return name.lower(), 0.0
-    return name.lower(), 1.0
+    name, parameters = parse_options_header(part)
+    try:
+        return name.decode("latin-1"), float(parameters.get(b"q", b"1"))
+    except ValueError:
+        return name.decode("latin-1"), 0.0

@@ -64,7 +64,6 @@ class Batcher:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Start the workers."""
         self._arrival = asyncio.Event()
         self._turn = asyncio.Lock()
         self._tasks = [asyncio.create_task(self._work(predict)) for predict in self._predicts]

@@ -44,7 +44,6 @@ class TimedConnection(H11Protocol):
             self._head = self._abort_later()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Cancel the timers."""
         for timer in (self._head, self._reading):
             if timer is not None:
                 timer.cancel()
@@ -66,7 +65,6 @@ class TimedConnection(H11Protocol):
         self._reading = self._abort_later()
 
     def resume_writing(self) -> None:
-        """The client reads again: cancel the timer."""
         if self._reading is not None:
             self._reading.cancel()
         super().resume_writing()

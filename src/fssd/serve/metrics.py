@@ -42,9 +42,7 @@ class Metrics:
         Gauge(name, meaning, registry=self.registry).set_function(value)
 
     def refuse(self, code: str) -> None:
-        """Count a refusal."""
         self.errors.labels(code).inc()
 
     def text(self) -> str:
-        """The page that Prometheus reads."""
         return generate_latest(self.registry).decode()

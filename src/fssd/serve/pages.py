@@ -42,7 +42,6 @@ router = APIRouter(include_in_schema=False)
 
 
 def _read_files() -> dict[str, tuple[bytes, str]]:
-    """Content and ETag of each file by name."""
     files = {}
     for file in (*(resources.files("fssd.serve") / "page").iterdir(), *PHOTOS):
         if file.name.rpartition(".")[2] in TYPES:

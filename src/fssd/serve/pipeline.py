@@ -52,12 +52,6 @@ class ImageResult:
     seconds: dict[str, float]
 
 
-class _Prepared(NamedTuple):
-    picture: Tensor  # (1, 3, S, S) uint8
-    size: tuple[int, int]  # width, height
-    seconds: dict[str, float]
-
-
 class Pipeline:
     """The stages from bytes to detections.
 
@@ -79,7 +73,6 @@ class Pipeline:
         self._threads = ThreadPoolExecutor(usable_cores(), "fssd-image", torch.set_num_threads, (1,))
 
     async def start(self) -> None:
-        """Start the workers in the event loop that runs this."""
         await self._batcher.start()
 
     async def stop(self) -> None:
@@ -103,18 +96,19 @@ class Pipeline:
         """Detect in one image. Raises RequestError for one that exceeds the limits or cannot be decoded."""
         start = time.perf_counter()
         with self._batcher.expect():
-            prepared = await self.run(self._prepare, data)
-        predicted = await self._batcher.predict(prepared.picture)
-        found, finishing = await self.run(self._finish, predicted.row, prepared.size, ask)
-        seconds = {**prepared.seconds, "network": predicted.seconds, "finish": finishing}
+            picture, size, seconds = await self.run(self._prepare, data)
+        predicted = await self._batcher.predict(picture)
+        found, finishing = await self.run(self._finish, predicted.row, size, ask)
+        seconds |= {"network": predicted.seconds, "finish": finishing}
         seconds["wait"] = max(0.0, time.perf_counter() - start - sum(seconds.values()))
-        return ImageResult(found, *prepared.size, predicted.batch, seconds)
+        return ImageResult(found, *size, predicted.batch, seconds)
 
     async def draw(self, data: bytes, found: Detections) -> bytes:
         """The image with its detections drawn on it, as a PNG."""
         return await self.run(lambda: encode_png(draw_detections(decode_upload(data, self.limits), found)))
 
-    def _prepare(self, data: bytes) -> _Prepared:
+    def _prepare(self, data: bytes) -> tuple[Tensor, tuple[int, int], dict[str, float]]:
+        """The input (1, 3, S, S) uint8 of an image, its (width, height), and the seconds by stage."""
         start = time.perf_counter()
         check_image(data, self.limits)
         image = decode_upload(data, self.limits)
@@ -122,7 +116,7 @@ class Pipeline:
         picture = self.detector.warp([image])
         warped = time.perf_counter()
         size = (image.shape[1], image.shape[0])
-        return _Prepared(picture, size, {"decode": decoded - start, "warp": warped - decoded})
+        return picture, size, {"decode": decoded - start, "warp": warped - decoded}
 
     def _finish(self, row: Any, size: tuple[int, int], ask: DetectOptions) -> tuple[Detections, float]:
         start = time.perf_counter()

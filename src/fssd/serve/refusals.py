@@ -51,7 +51,6 @@ class RequestError(Exception):
         self.message = message
 
     def body(self) -> dict[str, Any]:
-        """The JSON of the answer."""
         return {"error": {"code": self.code, "message": self.message}}
 
 

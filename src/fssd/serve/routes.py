@@ -7,7 +7,7 @@ import time
 from dataclasses import replace
 from typing import Annotated, Any, cast
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from fssd.errors import nearest
@@ -32,9 +32,25 @@ LATE = ("busy", "stopping", "timeout")
 router = APIRouter()
 
 
-def service_of(request: Request) -> Service:
-    """The service of the application that got the request."""
+async def _service(request: Request) -> Service:
     return cast("Service", request.app.state.service)
+
+
+Served = Annotated[Service, Depends(_service)]
+
+
+async def _options(
+    request: Request, service: Served, score: Score = None, most: Most = None
+) -> DetectOptions:
+    """The options of a request. Raises RequestError, also for an unknown parameter."""
+    for name in request.query_params:
+        if name not in PARAMETERS:
+            near = nearest(name, PARAMETERS)
+            raise RequestError("bad_parameter", f"{name}: there is no such parameter{near}.")
+    return service.options(score, most)
+
+
+Options = Annotated[DetectOptions, Depends(_options)]
 
 
 @router.post(
@@ -47,13 +63,11 @@ def service_of(request: Request) -> Service:
     },
     openapi_extra=schema.form_body("image", schema.BINARY, schema.IMAGE_TYPES),
 )
-async def detect(request: Request, score: Score = None, most: Most = None) -> Response:
+async def detect(request: Request, service: Served, options: Options) -> Response:
     """The body is a JPEG, PNG, WebP or BMP, or a multipart form with one.
 
     The answer is JSON; with `Accept: image/png` it is the image with boxes drawn on it.
     """
-    service = service_of(request)
-    options = _options(request, score, most)
     start = time.perf_counter()
     clock = Clock(service.limits.seconds)
     service.gate.check()
@@ -78,13 +92,11 @@ async def detect(request: Request, score: Score = None, most: Most = None) -> Re
     responses=schema.refusals(*BODY, "too_many_images", *LATE),
     openapi_extra=schema.form_body("images", {"type": "array", "items": schema.BINARY}),
 )
-async def detect_batch(request: Request, score: Score = None, most: Most = None) -> Response:
+async def detect_batch(request: Request, service: Served, options: Options) -> Response:
     """The body is a multipart form with several images; the size limit applies to the whole body.
 
     An image that cannot be read gets an error as its entry; the others are answered.
     """
-    service = service_of(request)
-    options = _options(request, score, most)
     start = time.perf_counter()
     clock = Clock(service.limits.seconds)
     service.gate.check()
@@ -101,9 +113,9 @@ async def detect_batch(request: Request, score: Score = None, most: Most = None)
 
 
 @router.get("/model", summary="The model being served", response_model=schema.ModelAnswer)
-async def model(request: Request) -> Response:
+async def model(service: Served) -> Response:
     """Classes, runtime, defaults and limits."""
-    return JSONResponse(service_of(request).describe())
+    return JSONResponse(service.describe())
 
 
 @router.get("/health", summary="Whether the process is alive", response_model=schema.Status)
@@ -118,25 +130,16 @@ async def health() -> Response:
     response_model=schema.Status,
     responses=schema.refusals("busy", "stopping"),
 )
-async def ready(request: Request) -> Response:
+async def ready(service: Served) -> Response:
     """503 while the queue is full or the server shuts down. The model is warmed up before the port opens."""
-    service_of(request).gate.check()
+    service.gate.check()
     return JSONResponse({"status": "ready"})
 
 
 @router.get("/metrics", summary="Counts and times for Prometheus", response_class=PlainTextResponse)
-async def metrics(request: Request) -> Response:
+async def metrics(service: Served) -> Response:
     """Text format 0.0.4."""
-    return Response(service_of(request).metrics.text(), media_type=CONTENT_TYPE)
-
-
-def _options(request: Request, score: float | None, most: int | None) -> DetectOptions:
-    """The options of a request. Raises RequestError, also for an unknown parameter."""
-    for name in request.query_params:
-        if name not in PARAMETERS:
-            near = nearest(name, PARAMETERS)
-            raise RequestError("bad_parameter", f"{name}: there is no such parameter{near}.")
-    return service_of(request).options(score, most)
+    return Response(service.metrics.text(), media_type=CONTENT_TYPE)
 
 
 async def _detect_body(

@@ -73,7 +73,6 @@ class Service:
         return DetectOptions(score, self.most if most is None else most)
 
     def count(self, result: ImageResult) -> None:
-        """Count a result in the metrics."""
         self.metrics.images.inc()
         self.metrics.batch_images.observe(result.batch)
         for stage, seconds in result.seconds.items():

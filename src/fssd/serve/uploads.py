@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from python_multipart.exceptions import FormParserError
@@ -44,12 +46,8 @@ def check_image(data: bytes, limits: ServerLimits) -> ImageHeader:
     """The header of an image that may be decoded. Raises RequestError for any other."""
     if not is_image(data):
         raise RequestError("unsupported_image", "This is not a JPEG, PNG, WebP or BMP image; convert it.")
-    try:
+    with _refusals(limits):
         header = probe_image(data, NAME)
-    except ImageSizeError as error:
-        raise _too_many_pixels(limits) from error
-    except ImageError as error:
-        raise _damaged() from error
     pixels = header.width * header.height
     if pixels > limits.pixels:
         raise _too_many_pixels(limits)
@@ -70,12 +68,8 @@ def _asks_for_too_much(jpeg: bytes, pixels: int, limits: ServerLimits) -> bool:
 
 def decode_upload(data: bytes, limits: ServerLimits) -> Image:
     """(H, W, 3) uint8 RGB, upright, from bytes that `check_image` accepted. Raises RequestError."""
-    try:
+    with _refusals(limits):
         return decode_image(data, NAME, limits.pixels)
-    except ImageSizeError as error:
-        raise _too_many_pixels(limits) from error
-    except ImageError as error:
-        raise _damaged() from error
 
 
 def is_image(data: bytes) -> bool:
@@ -128,11 +122,19 @@ def _bad_form(reason: str) -> RequestError:
     return RequestError("bad_upload", f"The multipart form {reason}; send it again, or an image as the body.")
 
 
+@contextmanager
+def _refusals(limits: ServerLimits) -> Iterator[None]:
+    """Raise the errors of reading an image as those of a request."""
+    try:
+        yield
+    except ImageSizeError as error:
+        raise _too_many_pixels(limits) from error
+    except ImageError as error:
+        message = "The image is damaged or cut short; save or fetch it again."
+        raise RequestError("damaged_image", message) from error
+
+
 def _too_many_pixels(limits: ServerLimits) -> RequestError:
     return RequestError(
         "too_many_pixels", f"The image has more than {limits.pixels / MEGA:g} megapixels; scale it down."
     )
-
-
-def _damaged() -> RequestError:
-    return RequestError("damaged_image", "The image is damaged or cut short; save or fetch it again.")
