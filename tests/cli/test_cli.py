@@ -159,7 +159,7 @@ def wrong_config(tmp_path: Path, text: str) -> Path:
         (["--start", "ssd"], "--weights"),
         (["--start", "backbone", "--weights", "FOLDER"], "no such weights file"),
         (["--start", "ssd", "--weights", "FOLDER"], "FOLDER"),
-        (["--model", "fssd300-vgg16", "--start", "backbone"], "--start nothing"),
+        (["--model", "fssd300-vgg16", "--priors", "coco", "--start", "backbone"], "--start nothing"),
         (["--device", "tpu9"], "device 'tpu9'"),
         (["--out", "FILE"], "choose another"),
         (["--out", "FILE/run"], "choose another"),

@@ -57,7 +57,7 @@ def data(tmp_path: Path) -> Path:
 def page_of(data: Path, folder: Path, decode: bool = True) -> Path:
     survey = Survey()
     report = check_data(data, decode=decode, visit=survey.visit)
-    with torch.device("meta"):  # the page needs no weights
+    with torch.device("meta"):  # no weights are needed
         network = build_model("ssd300-vgg16", 1)
     return write_data_page(folder, report, survey, network)[0]
 

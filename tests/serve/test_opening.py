@@ -1,4 +1,4 @@
-"""Opening a model in the requested runtime."""
+"""Opening a model in the runtime that is asked for."""
 
 from __future__ import annotations
 
@@ -36,6 +36,11 @@ def test_runtime(model: str, wanted: Any, runtime: str) -> None:
 def test_exported_file_in_another_runtime(model: str, wanted: Any) -> None:
     with pytest.raises(ConfigError, match="leave out --runtime"):
         serving_runtime(Path(model), wanted)
+
+
+def test_unknown_runtime_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'openvino'"):
+        serving_runtime(Path("a.safetensors"), "openvno")
 
 
 @pytest.mark.parametrize(
