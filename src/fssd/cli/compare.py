@@ -86,7 +86,7 @@ def _picture(command: Compare, models: list[Path]) -> int:
 def _page(command: Compare, models: list[Path]) -> int:
     assert command.data is not None and command.report is not None
     if command.images:
-        raise ConfigError("--data names the images of the page; leave out the other ones")
+        raise ConfigError("--data names the images of the page; leave out the others")
     from fssd.atomic import make_folder
     from fssd.inference.detector import Detector
     from fssd.plots import model_names, require_matplotlib
