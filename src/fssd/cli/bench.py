@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import tyro
 
 from fssd.cli.options import Device, Score, parse
 from fssd.config import Count, Natural
 from fssd.errors import ConfigError
-
-if TYPE_CHECKING:
-    from fssd.bench.summary import BenchReport
 
 
 @dataclass(frozen=True)
@@ -50,29 +47,17 @@ def run(arguments: list[str]) -> int:
     command = parse(Bench, arguments)
     if command.batch is not None and command.mode == "throughput":
         raise ConfigError("--mode throughput looks for the batch size; leave --batch or --mode out")
+    from tempfile import TemporaryDirectory
+
     from rich.console import Console
 
     from fssd.atomic import atomic_write, make_folder
-
-    if command.json is not None:
-        make_folder(command.json.parent)
-    report = _measure(command)
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(*report.head(), sep="\n", markup=False)
-    console.print(report.table())
-    console.print(*report.foot(), sep="\n", markup=False)
-    if command.json is not None:
-        atomic_write(command.json, report.to_json())
-    return 0
-
-
-def _measure(command: Bench) -> BenchReport:
-    from tempfile import TemporaryDirectory
-
     from fssd.bench.measure import Setup, measure, use_threads
     from fssd.bench.photographs import made_pictures, user_pictures
     from fssd.bench.subject import open_subject
 
+    if command.json is not None:
+        make_folder(command.json.parent)
     use_threads(command.threads)
     with TemporaryDirectory(prefix="fssd-bench-") as name:
         folder = Path(name)
@@ -86,4 +71,11 @@ def _measure(command: Bench) -> BenchReport:
             threads=command.threads,
         )
         setup = Setup(command.mode, command.batch, command.score, command.repeats, command.warm_up)
-        return measure(subject, pictures, setup)
+        report = measure(subject, pictures, setup)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(*report.head(), sep="\n", markup=False)
+    console.print(report.table())
+    console.print(*report.foot(), sep="\n", markup=False)
+    if command.json is not None:
+        atomic_write(command.json, report.to_json())
+    return 0

@@ -6,14 +6,11 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import tyro
 
 from fssd.cli.options import Flag, parse
-
-if TYPE_CHECKING:
-    from fssd.data.check import CheckReport
 
 
 @dataclass(frozen=True)
@@ -39,27 +36,10 @@ class Check:
 def run(arguments: list[str]) -> int:
     """Check and print; 1 if training could not use every image, else 0."""
     command = parse(Check, arguments)
+    import torch
     from rich.console import Console
 
     from fssd.atomic import atomic_write
-
-    report = _check(command)
-    text = json.dumps(report.to_json(), indent=2, ensure_ascii=False)
-    if command.json == Path("-"):
-        print(text)
-    else:
-        console = Console()
-        console.print(report.summary())
-        console.print(report.table())
-        if command.json is not None:
-            atomic_write(command.json, text)
-    return 1 if any(problem.severity == "error" for problem in report.problems) else 0
-
-
-def _check(command: Check) -> CheckReport:
-    """Check, write the page, and print advice to stderr, because stdout may be JSON."""
-    import torch
-
     from fssd.data.check import check_data
     from fssd.model.build import build_model
     from fssd.model.coverage import coverage_advice
@@ -77,5 +57,14 @@ def _check(command: Check) -> CheckReport:
         page, pairs = write_data_page(command.report, report, survey, network)
         print(f"report in {page}; near-duplicates across splits: {pairs}", file=sys.stderr)
     for line in coverage_advice(network, survey.input_boxes(network.geometry)):
-        print(f"note: {line}", file=sys.stderr)
-    return report
+        print(f"note: {line}", file=sys.stderr)  # stdout may be JSON
+    text = json.dumps(report.to_json(), indent=2, ensure_ascii=False)
+    if command.json == Path("-"):
+        print(text)
+    else:
+        console = Console()
+        console.print(report.summary())
+        console.print(report.table())
+        if command.json is not None:
+            atomic_write(command.json, text)
+    return 1 if any(problem.severity == "error" for problem in report.problems) else 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -132,13 +133,11 @@ def _detect_video(command: Detect, detector: Detector, file: Path, target: Path)
         info = video_info(file)
         settings = {**asdict(command.thresholds), "batch_size": command.batch_size}
         stream = detector.stream(read_frames(file), **settings)
-        if command.pictures:
-            with video_writer(target, info) as writer:
-                for found in stream:
+        with video_writer(target, info) if command.pictures else nullcontext() as writer:
+            for found in stream:
+                if writer is not None:
                     writer.write(cv2.cvtColor(found.draw(), cv2.COLOR_RGB2BGR))
-                    kept.append(found.without_image())
-        else:
-            kept = [found.without_image() for found in stream]
+                kept.append(found.without_image())
     except DataError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -1,4 +1,4 @@
-"""The routes: detection, and the state of the server."""
+"""The routes: detection as JSON or PNG, and the state of the server."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from python_multipart.multipart import parse_options_header
 
 from fssd.errors import nearest
+from fssd.evaluation.results import object_rows
 from fssd.serve import schema
-from fssd.serve.answers import milliseconds, result_json, server_timing, wants_png
 from fssd.serve.limits import Clock, in_time, read_body
 from fssd.serve.metrics import CONTENT_TYPE
 from fssd.serve.pipeline import DetectOptions, ImageResult
@@ -28,6 +29,7 @@ BODY = ("empty_body", "bad_upload", "slow_upload", "body_too_large", "unsupporte
 PARAMETERS = ("score", "max")
 IMAGE = ("unsupported_image", "damaged_image", "too_many_pixels")
 LATE = ("busy", "stopping", "timeout")
+STAGES = ("read", "decode", "warp", "wait", "network", "finish", "draw", "total")
 
 router = APIRouter()
 
@@ -175,3 +177,41 @@ async def _entry(service: Service, upload: Upload, options: DetectOptions) -> di
         return {"file": upload.name, **refusal.body()}
     seconds = {**result.seconds, "total": sum(result.seconds.values())}
     return {"file": upload.name, **result_json(result, seconds)}
+
+
+def result_json(result: ImageResult, seconds: dict[str, float]) -> dict[str, Any]:
+    """The objects of an image in the form that `fssd detect` writes, and the times by stage."""
+    objects = {"width": result.width, "height": result.height, "objects": object_rows(result.found)}
+    return {**objects, "batch": result.batch, "milliseconds": milliseconds(seconds)}
+
+
+def milliseconds(seconds: dict[str, float]) -> dict[str, float]:
+    """Times by stage in milliseconds, rounded to 0.01, in the order of the stages."""
+    return {stage: round(1000 * seconds[stage], 2) for stage in STAGES if stage in seconds}
+
+
+def server_timing(seconds: dict[str, float]) -> str:
+    """The same times as a Server-Timing header, which browsers show with a request."""
+    return ", ".join(f"{stage};dur={value}" for stage, value in milliseconds(seconds).items())
+
+
+def wants_png(accept: str) -> bool:
+    """Whether an Accept header prefers image/png to JSON; `*/*` gets JSON."""
+    ranges = dict(_quality(part) for part in accept.split(",") if part.strip())
+    return _wanted("image/png", ranges) > _wanted("application/json", ranges)
+
+
+def _wanted(kind: str, ranges: dict[str, float]) -> float:
+    """The weight of the most specific media range that matches, 0 if none does."""
+    for name in (kind, kind.partition("/")[0] + "/*", "*/*"):
+        if name in ranges:
+            return ranges[name]
+    return 0.0
+
+
+def _quality(part: str) -> tuple[str, float]:
+    name, parameters = parse_options_header(part)
+    try:
+        return name.decode("latin-1"), float(parameters.get(b"q", b"1"))
+    except ValueError:
+        return name.decode("latin-1"), 0.0
