@@ -44,7 +44,16 @@ def run(arguments: list[str]) -> int:
     form = file_format(command.file)
     if form == "caffemodel" and command.align_corners is not None:
         raise ConfigError("Caffe always aligns corners; leave --align-corners out")
-    found = _read(command, form)
+    if form == "caffemodel":
+        from fssd.importers.caffe import import_caffe
+
+        colours = command.colours or "bgr"
+        found = import_caffe(command.file, command.model, colours=colours, priors=command.priors)
+    else:
+        from fssd.importers.pth import import_pth
+
+        choices = (command.colours, command.priors, command.align_corners)
+        found = import_pth(command.file, command.model, *choices)
     if found.num_classes == 0:
         _write_backbone(command, found)
     else:
@@ -69,20 +78,6 @@ def file_format(file: Path) -> Literal["caffemodel", "pth", "safetensors"]:
     if head.startswith((b"PK\x03\x04", b"\x80")):  # torch's archive, and the bare pickle before it
         return "pth"
     return "caffemodel"
-
-
-def _read(command: Import, form: str) -> Imported:
-    if form == "caffemodel":
-        from fssd.importers.caffe import import_caffe
-
-        colours = command.colours or "bgr"
-        return import_caffe(command.file, command.model, colours=colours, priors=command.priors)
-    from fssd.importers.pth import import_pth
-
-    aligned = command.align_corners
-    return import_pth(
-        command.file, command.model, colours=command.colours, priors=command.priors, align_corners=aligned
-    )
 
 
 def _write_model(command: Import, found: Imported, form: str) -> None:

@@ -92,9 +92,6 @@ class _Layers:
     def error(self, reason: str) -> CheckpointError:
         return CheckpointError(f"{self.file}: {reason}")
 
-    def __contains__(self, layer: str) -> bool:
-        return layer in self.blobs
-
     def take(self, layer: str, *shapes: tuple[int, ...]) -> list[Tensor]:
         """The blobs of a layer, which must have these shapes and finite values. Raises CheckpointError."""
         shown = " and ".join(map(str, shapes))
@@ -137,10 +134,10 @@ def _check_kind(layers: _Layers, name: str) -> None:
             " want the backbone"
         )
     is_fused = any(layer.startswith("fea_concat") for layer in layers.blobs)
-    if not is_fused and L2NORM not in layers:
+    if not is_fused and L2NORM not in layers.blobs:
         return  # neither: the error about the first missing layer is more helpful
     family = "fssd" if is_fused else "ssd"
-    size = 512 if LAST[family] in layers else 300
+    size = 512 if LAST[family] in layers.blobs else 300
     held = f"{family}{size}-vgg16"
     if held != name:
         raise layers.error(f"holds a {held} by its layers, not a {name}; import it as {held}")
@@ -171,12 +168,12 @@ def _fusion_options(layers: _Layers) -> dict[str, Any]:
     options: dict[str, Any] = {}
     if width != 768:
         options["sources"] = list(SOURCES[width])
-    if any(f"{source}_reduce" in layers for source in ("conv3_3", "conv7_2")):
+    if any(f"{source}_reduce" in layers.blobs for source in ("conv3_3", "conv7_2")):
         options["reduce_all"] = True
     _refuse_unknown_norm(layers, width)
-    if FUSED not in layers:
+    if FUSED not in layers.blobs:
         options["norm"] = "none"
-    elif any(scale in layers for scale in SCALES):
+    elif any(scale in layers.blobs for scale in SCALES):
         options["norm"] = "batch-affine"
     return options
 
@@ -246,7 +243,7 @@ def _take_normalisation(layers: _Layers, network: Network) -> dict[str, Tensor]:
         f"{prefix}.num_batches_tracked": torch.tensor(_batches(count, norm.fraction)),
     }
     if norm.affine:
-        layer = next(name for name in SCALES if name in layers)
+        layer = next(name for name in SCALES if name in layers.blobs)
         tensors[f"{prefix}.weight"], tensors[f"{prefix}.bias"] = layers.take(layer, (channels,), (channels,))
     return tensors
 

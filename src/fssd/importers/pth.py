@@ -25,7 +25,6 @@ BACKBONES = {"features.": "torchvision's vgg16", "0.": "vgg16_reducedfc.pth", "c
 def import_pth(
     file: Path,
     name: str,
-    *,
     colours: str | None = None,
     priors: str | None = None,
     align_corners: bool | None = None,

@@ -203,10 +203,8 @@ def wants_png(accept: str) -> bool:
 
 def _wanted(kind: str, ranges: dict[str, float]) -> float:
     """The weight of the most specific media range that matches, 0 if none does."""
-    for name in (kind, kind.partition("/")[0] + "/*", "*/*"):
-        if name in ranges:
-            return ranges[name]
-    return 0.0
+    names = (kind, kind.partition("/")[0] + "/*", "*/*")
+    return next((ranges[name] for name in names if name in ranges), 0.0)
 
 
 def _quality(part: str) -> tuple[str, float]:

@@ -115,11 +115,7 @@ def form_body(field: str, schema: dict[str, Any], others: tuple[str, ...] = ()) 
 
 def refusals(*codes: str) -> dict[int | str, dict[str, Any]]:
     """OpenAPI for the errors of a route, by status."""
-    found: dict[int | str, dict[str, Any]] = {}
+    texts: dict[int, list[str]] = {}
     for code in codes:
-        kind = KINDS[code]
-        text = f"`{code}`: {kind.meaning}"
-        if kind.status in found:
-            text = f"{found[kind.status]['description']} {text}"
-        found[kind.status] = {"model": ErrorAnswer, "description": text}
-    return found
+        texts.setdefault(KINDS[code].status, []).append(f"`{code}`: {KINDS[code].meaning}")
+    return {status: {"model": ErrorAnswer, "description": " ".join(text)} for status, text in texts.items()}
