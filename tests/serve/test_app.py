@@ -30,7 +30,7 @@ from fssd.model.build import build_model
 from fssd.runtimes.header import Header
 from fssd.runtimes.runner import FileRunner
 from fssd.serve.app import make_app
-from fssd.serve.limits import Limits
+from fssd.serve.limits import ServerLimits
 from fssd.serve.refusals import KINDS
 from fssd.serve.server import bind
 from fssd.serve.service import Service, Settings
@@ -101,7 +101,7 @@ def small(detector: Detector, host: Host) -> Callable[..., Made]:
     """Makes clients of services with other limits."""
 
     def make(**limits: Any) -> Made:
-        service = Service([detector], Settings(score=SCORE, limits=replace(Limits(), **limits)))
+        service = Service([detector], Settings(score=SCORE, limits=replace(ServerLimits(), **limits)))
         return host(service), service
 
     return make
