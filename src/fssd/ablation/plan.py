@@ -10,8 +10,6 @@ A row with `after` starts from the trained weights of that row. Paths of configu
 file, paths of data and weights to the working directory.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Trains the rows of an ablation, seed by seed, each run in its own folder: OUT/ROW/seed-N."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace

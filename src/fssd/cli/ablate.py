@@ -1,7 +1,5 @@
 """fssd ablate FILE --data DATA [--seeds N] [--budget 20ep|5000it] [--minutes N]"""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated

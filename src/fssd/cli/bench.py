@@ -1,7 +1,5 @@
 """fssd bench MODEL [--runtime torch|cuda|onnx|openvino] [--mode latency|throughput] [--json FILE]"""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal

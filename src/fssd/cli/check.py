@@ -1,7 +1,5 @@
 """fssd check DATA [--report DIR] [--json FILE]; exit code 1 if anything is an error."""
 
-from __future__ import annotations
-
 import json
 import sys
 from dataclasses import dataclass

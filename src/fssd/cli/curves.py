@@ -1,7 +1,5 @@
 """fssd curves RUN... [--out curves.png] [--metric-name map]"""
 
-from __future__ import annotations
-
 import sys
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """fssd demo: a packaged model at work, then from nothing to a trained detector and pictures, in minutes."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

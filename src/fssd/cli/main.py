@@ -3,8 +3,6 @@
 Nothing heavy is imported before the verb is known, so that help is fast.
 """
 
-from __future__ import annotations
-
 import sys
 from importlib import import_module
 

@@ -1,7 +1,5 @@
 """fssd serve MODEL [--host 127.0.0.1 --port 8080]: a model behind HTTP, with a page to try it on."""
 
-from __future__ import annotations
-
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """fssd submit MODEL --data DATA --to voc2007|voc2012|coco --out FILE [--split test]"""
 
-from __future__ import annotations
-
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """fssd subset MODEL --classes voc|coco|NAMES... [--out DIR]"""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated

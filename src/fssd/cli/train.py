@@ -1,7 +1,5 @@
 """fssd train --model fssd300-lite --data DATA --out DIR [--epochs N | --iterations N] [--resume]"""
 
-from __future__ import annotations
-
 from argparse import ArgumentParser
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The demonstration: a packaged model on two photographs, then three minutes of training on digit scenes."""
 
-from __future__ import annotations
-
 import json
 import tempfile
 from collections.abc import Callable

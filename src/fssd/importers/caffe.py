@@ -6,8 +6,6 @@ by their counter. What differs between released files (priors per cell, classes,
 shapes.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from difflib import get_close_matches

@@ -1,7 +1,5 @@
 """What all importers share: the user's choices, the result, and state dicts under foreign names."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Weights of PyTorch networks: the names in the file tell its format."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

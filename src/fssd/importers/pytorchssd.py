@@ -3,8 +3,6 @@
 Both are other networks than the Caffe one: the variant "pytorchssd" of `build_model`.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """SSD as amdegroot/ssd.pytorch saves it: vgg.N, L2Norm, extras.N, loc.N, conf.N."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from fssd.backbones.vgg_weights import VGG_PLACES

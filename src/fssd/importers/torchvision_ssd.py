@@ -1,7 +1,5 @@
 """torchvision's ssd300_vgg16: backbone.features.N, backbone.extra.N, head.*_head.module_list.N."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import Tensor

@@ -1,7 +1,5 @@
 """The ASGI application of a service."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

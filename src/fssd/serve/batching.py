@@ -5,8 +5,6 @@ for the delay. Its size is the largest one or a power of two below it: few sizes
 compile the network for each size. The remaining images form the next batch.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections import deque

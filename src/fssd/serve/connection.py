@@ -1,7 +1,5 @@
 """uvicorn's connection with timeouts for slow or silent clients; uvicorn itself would wait forever."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from typing import Any

@@ -1,7 +1,5 @@
 """The outermost ASGI layer: security headers, metrics, and reading the rest of refused bodies."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, MutableMapping

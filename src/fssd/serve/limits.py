@@ -1,7 +1,5 @@
 """The limits of a request, each checked before the work that it would cause."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """What the server counts, in the text format of Prometheus, version 0.0.4."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 

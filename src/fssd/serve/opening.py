@@ -1,7 +1,5 @@
 """Opens a model for serving in the requested runtime."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import NamedTuple
 

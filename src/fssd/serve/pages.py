@@ -1,7 +1,5 @@
 """The page to try a model and the page of the API: files served from memory under a strict policy."""
 
-from __future__ import annotations
-
 import hashlib
 from importlib import resources
 

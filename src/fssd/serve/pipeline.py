@@ -7,8 +7,6 @@ A decoded image is released once it is warped, so that waiting images are small.
 the image is decoded again.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Callable, Sequence

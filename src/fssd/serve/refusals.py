@@ -1,7 +1,5 @@
 """The errors that the server answers: a stable code, a status, one sentence."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 

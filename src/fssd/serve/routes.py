@@ -1,7 +1,5 @@
 """The routes: detection as JSON or PNG, and the state of the server."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """The schemas of the answers, for the OpenAPI document."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from pydantic import BaseModel, Field

@@ -1,7 +1,5 @@
 """The state that the routes share: the model, its settings and limits, the metrics."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any

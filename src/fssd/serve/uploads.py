@@ -1,7 +1,5 @@
 """From the bytes of a request to images; each image is checked before it is decoded."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager

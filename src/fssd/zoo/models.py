@@ -1,7 +1,5 @@
 """Packaged models by name: what `fssd detect animals photo.jpg` finds. Nothing is ever downloaded."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from fssd.errors import CheckpointError, nearest
