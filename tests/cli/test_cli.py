@@ -382,7 +382,7 @@ def test_inputs_are_not_written_over(
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     for chosen in (folder, folder / "film.mp4"):
         assert detect(model_file, folder, chosen) == BAD_INPUT
-        assert "would be written over" in only_error(capsys)
+        assert "would be overwritten" in only_error(capsys)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
