@@ -121,14 +121,10 @@ def test_area_by_hand() -> None:
     assert area(boxes).tolist() == [18, 0, 0, 0, 12]
 
 
-
-
-
 def test_conversion_by_hand() -> None:
     corners = torch.tensor([[10.0, 20, 30, 80]])
     center_size = torch.tensor([[20.0, 50, 20, 60]])
     assert torch.equal(to_center_size(corners), center_size)
-
 
 
 # --- The coder ----------------------------------------------------------------------------------------------
@@ -146,7 +142,6 @@ def test_encode_by_hand() -> None:
     wanted = [2.0, -2.5, 5 * math.log(2), -5 * math.log(2)]
     assert encode(box, prior)[0].tolist() == pytest.approx(wanted, abs=1e-5)
     assert decode(torch.tensor([wanted]), prior)[0].tolist() == pytest.approx([34, 40, 74, 60], abs=1e-4)
-
 
 
 def test_zero_offsets_decode_to_the_priors() -> None:
