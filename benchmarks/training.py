@@ -37,7 +37,7 @@ import torch
 
 from fssd.bench.machine import write_figures
 from fssd.bench.measure import use_threads
-from fssd.bench.timing import Spread, line, milliseconds, ratio, spread, take_turns
+from fssd.bench.timing import Spread, line, milliseconds, ratio, spread
 from fssd.cli.train import parse_options
 from fssd.config import TrainConfig, load_config, to_values, with_values
 from fssd.data.batch import Batch
@@ -215,20 +215,25 @@ def compare_with(checkout: Path, args: argparse.Namespace) -> None:
     """Time the step of `fssd.train` here and in another checkout, in turn."""
     if not (checkout / "src" / "fssd").is_dir():
         raise SystemExit(f"{checkout}: has no src/fssd; name the folder of a checkout")
-    with tempfile.TemporaryDirectory() as place, contextlib.ExitStack() as stack:
+    with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         with contextlib.redirect_stdout(io.StringIO()):
             config = _config(args, folder)
         # Versions may sample augmentation in different ways.
         config = dataclasses.replace(config, augment="none", iterations=1_000_000, log_every=1_000_000)
-        sides = {}
-        for name, root in (("other", checkout), ("this", Path(__file__).parents[1])):
-            sides[name] = Side(root, config, folder / name)
-            stack.callback(sides[name].close)
-        if sides["this"].checksum != sides["other"].checksum:
-            raise SystemExit("the two checkouts make different batches of the same images")
-        steps = {name: side.step for name, side in sides.items()}
-        times = take_turns(steps, args.rounds * args.steps, warm_up=SKIPPED, rest=REST)
+        roots = {"other": checkout, "this": Path(__file__).parents[1]}
+        times: dict[str, list[float]] = {name: [] for name in roots}
+        for number in range(args.rounds):
+            # New processes each time: where memory happens to lie makes one of two equal ones 3 % faster.
+            sides = {name: Side(root, config, folder / f"{name}-{number}") for name, root in roots.items()}
+            try:
+                if sides["this"].checksum != sides["other"].checksum:
+                    raise SystemExit("the two checkouts make different batches of the same images")
+                for name, taken in alternate(sides, args.steps).items():
+                    times[name] += taken
+            finally:
+                for side in sides.values():
+                    side.close()
     own = {name: milliseconds(spread(taken)) for name, taken in times.items()}
     ratios = ratio(times["this"], times["other"])
     low, high = median_interval(np.divide(times["this"], times["other"]))
@@ -246,6 +251,18 @@ def compare_with(checkout: Path, args: argparse.Namespace) -> None:
         "median_interval": [low, high],
     }
     write_figures(args.json, figures, args.threads)
+
+
+def alternate(sides: dict[str, Side], turns: int) -> dict[str, list[float]]:
+    """Seconds of each step. Which side goes first changes from turn to turn."""
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for turn in range(SKIPPED + turns):
+        for name in sorted(sides, reverse=turn % 2 == 0):
+            time.sleep(REST)
+            start = time.perf_counter()
+            sides[name].step()
+            times[name].append(time.perf_counter() - start)
+    return {name: own[SKIPPED:] for name, own in times.items()}
 
 
 def median_interval(values: np.ndarray) -> tuple[float, float]:

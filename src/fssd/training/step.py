@@ -67,6 +67,7 @@ class Updater:
         with contextlib.nullcontext() if last or not parallel else self.model.no_sync():  # type: ignore[operator]
             terms: dict[str, Tensor] = self.model(images, targets)
             self.scaler.scale(terms["loss"] / self.config.accumulate).backward()  # type: ignore[no-untyped-call]
+        terms = {name: term.detach() for name, term in terms.items()}  # without the graph behind them
         self.watch.add(terms["loss"], Watched("loss", iteration, batch, terms))
         return terms
 
