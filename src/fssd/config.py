@@ -254,7 +254,7 @@ def _conflicts(config: TrainConfig) -> Iterator[tuple[set[str], str]]:
 
 
 def without_replaced(config: TrainConfig, given: Collection[str], where: str = "") -> TrainConfig:
-    """`config` where of two settings that exclude each other only the one in `given` is left.
+    """`config` with every setting reset that excludes one in `given`.
 
     given: settings of the highest level, such as those on the command line over those in a file; the other
     setting is reset to its default. Raises ConfigError if both are in `given`.

@@ -1,4 +1,4 @@
-"""The contract of a backbone, and what is asked of any module that stands in for one."""
+"""The contract of a backbone, and how to find the maps and stages of any module that is used as one."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class MapShape(NamedTuple):
 
 
 class Backbone(nn.Module):
-    """Images to a dict of feature maps by name, finest first. One file holds all that a backbone is.
+    """Images to a dict of feature maps by name, finest first. One file holds everything about a backbone.
 
-    A class without arguments, so that its name, or "package.module:Class", stands for it in configurations
-    and checkpoints. Every module with such a `forward` will do; all else has a default.
+    Its constructor takes no arguments, so that configurations and checkpoints can hold just a name, or
+    "package.module:Class". Any module with such a `forward` can be used; everything else has a default.
 
     mean, std: RGB normalisation of images in 0..255. multiple: both sides of an input have to be a multiple.
     light: whether necks and heads are built from separable convolutions unless the model's name says

@@ -1,7 +1,7 @@
 """VGG16's fully connected layers as the small convolutions of VGG16-reduced.
 
-DeepLab's decimation, which made VGG_ILSVRC_16_layers_fc_reduced (Liu et al. 2016, 3): of fc6's 7 x 7 cells
-every third row and column stay, hence its dilation, and of the 4096 outputs of both layers every fourth.
+DeepLab's decimation, which made VGG_ILSVRC_16_layers_fc_reduced (Liu et al. 2016, 3): it keeps every third
+row and column of fc6's 7 x 7 cells (so fc6 is dilated), and every fourth of both layers' 4096 outputs.
 """
 
 from __future__ import annotations

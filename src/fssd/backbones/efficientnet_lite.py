@@ -41,7 +41,7 @@ STAGES = (
     Stage(4, 5, 2, 6, 192),
     Stage(1, 3, 1, 6, 320),
 )
-TAPS = {5: 8, 11: 16}  # strides that the depthwise convolutions of these blocks leave: the maps before them
+TAPS = {5: 8, 11: 16}  # block index -> stride of its expanded map, the last map at that stride
 
 
 class SameConv2d(nn.Conv2d):
@@ -128,7 +128,7 @@ class EfficientNetLite0(Backbone):
     mean = (127.0, 127.0, 127.0)
     std = (128.0, 128.0, 128.0)
     light = True
-    # Batch norm throughout bears a tenfold rate; cosine and averaged weights shorten small runs.
+    # Batch norm in all layers allows a tenfold rate; cosine and averaged weights allow shorter runs.
     recipe: ClassVar[Mapping[str, Any]] = {
         "epochs": 60.0,
         "lr": 1e-2,

@@ -84,7 +84,7 @@ class VGG16Reduced(Backbone):
 
     @staticmethod
     def _pool(x: Tensor) -> Tensor:
-        # Caffe rounds pooled sizes up: 75 becomes 38, on which all later sizes rest.
+        # Caffe rounds pooled sizes up (75 becomes 38); all later sizes depend on this.
         return F.max_pool2d(x, 2, stride=2, ceil_mode=True)
 
 

@@ -59,7 +59,7 @@ def measure(subject: Subject, pictures: Photographs, setup: Setup) -> BenchRepor
         if value is not None and value < 1:
             raise ConfigError(f"{name} is {value}; it must be 1 or more")
     threads = subject.threads or usable_cores()
-    machine = describe_machine(subject.device, threads)  # first, because it holds the load before
+    machine = describe_machine(subject.device, threads)  # first: later the load would include the measurement
     meter = peak_meter(subject.device, threads, subject.precision)
     batch, tried = _choose_batch(subject, pictures, setup)
     meter.measure(PEAK_TURNS)

@@ -22,7 +22,7 @@ MOST = 64  # images that are held in memory
 
 @dataclass(frozen=True)
 class Photographs:
-    """The same images as files, as the bytes of these, and decoded. what: a phrase for the report."""
+    """The same images as files, as the bytes of the files, and decoded. what: a phrase for the report."""
 
     files: tuple[Path, ...]
     contents: tuple[bytes, ...]

@@ -25,7 +25,7 @@ Precision = Literal["fp32", "bf16", "int8"]
 
 CPU = torch.device("cpu")
 TORCH, CUDA = "torch", "cuda"  # two ways to run a network of PyTorch, beside the exported RUNTIMES
-CALIBRATION = 16  # synthetic images; the speed does not depend on the ranges that they give
+CALIBRATION = 16  # synthetic images for int8; the calibrated ranges do not affect the speed
 
 
 @dataclass(frozen=True)

@@ -133,7 +133,7 @@ def move_boxes(boxes: Boxes, steps: Augmentation, geometry: Geometry) -> tuple[B
     small.
     """
     x1, y1, x2, y2 = steps.crop
-    corner = (np.array(steps.offset) - (x1, y1)).astype(np.float64)  # of the image, seen from the crop
+    corner = (np.array(steps.offset) - (x1, y1)).astype(np.float64)  # of the image, in crop coordinates
     extent = np.array([x2 - x1, y2 - y1])
     corners = boxes.reshape(-1, 2, 2).astype(np.float64) + corner  # (N, 2 corners, xy)
     centre = corners.mean(axis=1)  # (N, 2)
@@ -166,7 +166,7 @@ def _cut_out(image: Image, steps: Augmentation, geometry: Geometry) -> Image:
     x1, y1, x2, y2 = steps.crop[0] - left, steps.crop[1] - top, steps.crop[2] - left, steps.crop[3] - top
     inside = max(x1, 0), max(y1, 0), min(x2, width), min(y2, height)
     if inside[0] >= inside[2] or inside[1] >= inside[3]:
-        return np.full((1, 1, 3), MEAN, dtype=np.uint8)  # canvas only: one pixel stands for all
+        return np.full((1, 1, 3), MEAN, dtype=np.uint8)  # only canvas: resizing one pixel gives the same
     region = _distorted_region(image, inside, steps.distort)
     if inside == (x1, y1, x2, y2):
         return region

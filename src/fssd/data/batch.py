@@ -1,4 +1,4 @@
-"""What the loader hands to a training step: images, and what a head wants to know of them."""
+"""What the loader hands to a training step: images, and the targets that the head made from their labels."""
 
 from __future__ import annotations
 

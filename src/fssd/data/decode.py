@@ -168,7 +168,7 @@ def count_scans(data: bytes) -> int:
 
 
 def _markers(data: bytes) -> Iterator[int]:
-    """The markers of the first picture of a JPEG, its end included."""
+    """The markers of the first picture of a JPEG, up to and including its end marker."""
     offset = 2
     while found := _MARKER.search(data, offset):
         marker = data[found.end() - 1]

@@ -149,7 +149,7 @@ def _stack_pictures(rows: list[Picture]) -> PictureBatch:
 
 @dataclass(frozen=True)
 class _Caught(Dataset[Any]):
-    """A data set with errors as items: torch would bury one from another process in a traceback."""
+    """Returns errors as items: torch would wrap an error of another process in the text of a traceback."""
 
     dataset: Any
 

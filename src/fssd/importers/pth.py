@@ -9,7 +9,7 @@ from fssd.importers import pytorchssd, ssd_pytorch, torchvision_ssd
 from fssd.importers.foreign import BACKBONE, Foreign, Imported, Wanted
 from fssd.weights.pretrained import read_state_dict
 
-WRAPPERS = ("state_dict", "model")  # keys under which trainings keep the weights beside other things
+WRAPPERS = ("state_dict", "model")  # keys that hold the state dict in a full training checkpoint
 
 # By the beginning of a name that no other format has.
 FORMATS: dict[str, tuple[str, Callable[[Foreign], Imported]]] = {

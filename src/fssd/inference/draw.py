@@ -23,7 +23,7 @@ Colour = tuple[int, int, int]  # RGB, 0..255
 Rectangle = tuple[int, int, int, int]  # x1, y1, x2, y2, pixels, last one included
 Mark = tuple[Rectangle, str, Colour]  # a visible box, its name and its colour
 
-GOLDEN_RATIO = 0.618034  # hues that are this part of the colour circle apart stay well separated
+GOLDEN_RATIO = 0.618034  # step of the hue from class to class, which keeps the hues well separated
 SHADES = ((0.85, 0.95), (0.95, 0.65), (0.45, 1.0))  # (saturation, value), in turn
 SMALLEST_TEXT = 7  # pixels; smaller text is illegible
 

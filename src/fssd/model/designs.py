@@ -39,7 +39,7 @@ DESIGNS = {
     "ssd512-vgg16": Design("ssd", (512, 512), "vgg16", "multibox", False, "voc"),
     "fssd300-vgg16": Design("fssd", (300, 300), "vgg16", "multibox", False, "voc"),
     "fssd512-vgg16": Design("fssd", (512, 512), "vgg16", "multibox", False, "voc"),
-    # The light models are for people's own data, where small objects abound: the table that starts at 21 px.
+    # The light models are for users' own data with many small objects: they use the table from 21 px.
     "ssd300-lite": Design("ssd", (300, 300), "lite", "multibox", True, "coco"),
     "fssd300-lite": Design("fssd", (300, 300), "lite", "multibox", True, "coco"),
 }

@@ -30,8 +30,8 @@ PORT_RATIOS: dict[tuple[int, int], tuple[tuple[float, ...], ...]] = {
     (300, 300): ((2, 3), (2, 3), (2, 3), (2, 3), (2,), (2,)),
     (512, 512): ((2, 3), (2, 3), (2, 3), (2, 3), (2, 3), (2,), (2,)),
 }
-# What the authors' own PyTorch port, lzx1413/PytorchSSD, does otherwise and an option can say. The rest,
-# SSD's steps of priors and a conv6_2 without padding, goes with the variant alone.
+# Differences of the authors' PyTorch port, lzx1413/PytorchSSD, that options can express. The others (SSD's
+# prior steps, a conv6_2 without padding) have no option and come only with the variant.
 PORT_OPTIONS = {"reduce_all": True, "norm": "batch-affine", "truncate": False, "clip": "all"}
 
 
@@ -135,7 +135,7 @@ def _check(blueprint: Blueprint) -> None:
 def _with_extras(
     blueprint: Blueprint, names: tuple[str, ...], of_vgg: bool, ported: bool
 ) -> tuple[Mapping[str, MapShape], Chain | None]:
-    """The maps to choose sources from, and the appended layers, where conv7_2 is one of the sources."""
+    """The maps to choose sources from, and the appended layers if conv7_2 is a source, else None."""
     if not of_vgg or "conv7_2" not in names:
         return blueprint.shapes, None
     rows = fssd_extras(padded=not ported)

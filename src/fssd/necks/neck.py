@@ -11,7 +11,7 @@ from fssd.backbones.backbone import MapShape
 from fssd.layers.folding import fold_sequences
 
 Cells = tuple[int, int]  # rows, columns of a map
-FINEST_STRIDE = 8  # pixels of the input to a cell of the first level, of every network here
+FINEST_STRIDE = 8  # input pixels per cell of the first level, in every network here
 
 
 class Blueprint(NamedTuple):

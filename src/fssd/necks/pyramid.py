@@ -11,8 +11,8 @@ from fssd.necks.neck import Cells
 from fssd.necks.windows import SAME, Window, windows_below
 
 Block = Callable[[int, int, int, int, int], nn.Module]  # (inputs, outputs, kernel, stride, padding)
-WIDTHS = (512, 512, 256)  # of the first blocks; the last holds for all that follow
-LIGHT_WIDTHS = (160,)  # one width, so that no shortcut but the first needs a 1x1
+WIDTHS = (512, 512, 256)  # output channels of the first blocks; all further blocks have the last
+LIGHT_WIDTHS = (160,)  # one width, so that only the first shortcut needs a 1x1
 
 
 class Row(NamedTuple):

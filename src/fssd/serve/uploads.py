@@ -28,7 +28,7 @@ class Upload(NamedTuple):
 
 
 def split_uploads(content_type: str, body: bytes, limits: ServerLimits) -> list[Upload]:
-    """The unchecked images of a body, an image or a multipart form; at least one. Raises RequestError."""
+    """The images (one or more, unchecked) in a body that is an image or a form. Raises RequestError."""
     if not body:
         raise RequestError("empty_body", "There is no image in the request; send one as its body.")
     if content_type.partition(";")[0].strip().lower() != FORM:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fssd.data.batch import Batch
 
-LOOK_EVERY = 8  # updates between two looks at a GPU; so many batches are kept meanwhile
+LOOK_EVERY = 8  # updates between two checks on a GPU; the batches in between stay in memory
 
 
 class Watched(NamedTuple):

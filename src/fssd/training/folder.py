@@ -34,7 +34,7 @@ FINAL_FILE = "final.safetensors"
 
 
 class Saved(NamedTuple):
-    """A state to go on from, as it was read."""
+    """A saved state to resume from, as read from its file."""
 
     tensors: dict[str, Tensor]
     document: dict[str, Any]
@@ -53,7 +53,7 @@ class RunFolder:
         """The state to resume from; None for a new run. Raises ConfigError if the folder is taken."""
         if resume and self.state.exists():
             tensors, document = read_state(self.state)
-            # First of all: with other settings the tensors need not fit, and the setting is what to name.
+            # Checked first: with other settings the tensors may not fit, and the error must name the setting.
             check_same_settings(document, to_values(self.config), self.process.world, self.state)
             check_same_data(document, self.train_set, self.state)
             return Saved(tensors, document)

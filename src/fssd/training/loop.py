@@ -1,4 +1,4 @@
-"""The training loop: data, network, loss, update, and what is kept of it.
+"""The training loop: loads batches, updates the weights, evaluates, and saves models and state.
 
 torchrun --nproc-per-node 2 -m fssd train ...    runs it in two processes
 """
@@ -36,11 +36,11 @@ from fssd.training.start import check_batch, complete, fresh_network, start_weig
 from fssd.training.state import Progress, load_state
 from fssd.training.step import Updater
 
-_ALL_THREADS = torch.get_num_threads()  # before any run set its own
+_ALL_THREADS = torch.get_num_threads()  # the default, read before a run changes it
 
 
 class Result(NamedTuple):
-    """What a call of `train` leaves.
+    """The result of `train`.
 
     out: the run's folder. model: the file to use, the best one where there is one; None while there is none.
     best: its mAP. finished: whether the last iteration was reached.
@@ -124,7 +124,7 @@ class _Run:
         self.eval_every = max(1, round(config.eval_every * self.updates_per_epoch))
 
     def begin(self, resume: bool, backbone: torch.nn.Module | None) -> None:
-        """Make or take up the run's folder, and build the network."""
+        """Create or resume the run's folder, and build the network."""
         config = self.config
         saved = self.folder.saved(resume)
         options = None if saved is None else saved.document["options"]

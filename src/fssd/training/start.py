@@ -24,7 +24,7 @@ FIT = "fit"
 
 
 def network_options(config: TrainConfig) -> dict[str, Any]:
-    """The options of `build_model` that a configuration asks for; its own fields go before `options`."""
+    """The options of `build_model` that a configuration asks for; its own fields override `options`."""
     own = {key: getattr(config, key) for key in ("geometry", "priors", "backbone", "neck")}
     given = {key: value for key, value in own.items() if value is not None}
     if config.size:
@@ -36,7 +36,7 @@ def recipe_of(config: TrainConfig) -> Mapping[str, Any]:
     """The recipe of the model's backbone, for settings that are not given. Raises ConfigError."""
     design = find_design(config.model, network_options(config))
     recipe = backbone_class(design.backbone).recipe
-    # A backbone without a recipe trains by that of its kind.
+    # A backbone without a recipe uses that of lite or VGG16, by the kind of network.
     return recipe or backbone_class("lite" if design.light else "vgg16").recipe
 
 
@@ -115,7 +115,7 @@ def start_weights(network: Network, classes: tuple[str, ...], config: TrainConfi
 
 
 def _brings_weights(network: Network, config: TrainConfig) -> bool:
-    """Whether the backbone is the user's own, a module or a class, and came with what it is to start from."""
+    """Whether the backbone is the user's own, a module or a class, and brings its own starting weights."""
     return network.spec.own_backbone or (
         find_design(config.model, network.spec.options).backbone not in BACKBONES
     )

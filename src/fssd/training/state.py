@@ -74,7 +74,7 @@ def load_state(
     optimizer: torch.optim.Optimizer,
     average: Average | None,
 ) -> Progress:
-    """Take up a state that `read_state` read from `path`. Raises CheckpointError if it does not fit."""
+    """Restore a state that `read_state` read from `path`. Raises CheckpointError if it does not fit."""
     fill(network, below(tensors, "model/"), path)
     momentum = below(tensors, "momentum/")
     for name, parameter in network.named_parameters():
@@ -102,8 +102,8 @@ def check_same_settings(document: dict[str, Any], config: dict[str, Any], world:
 def require_same(
     before: dict[str, Any], now: dict[str, Any], run: Path, may_change: Set[str] = RESUME_MAY_CHANGE
 ) -> None:
-    """Raise ConfigError naming the first setting that differs, but for those that may."""
-    # A setting that did not exist yet stood at what is now its default.
+    """Raise ConfigError naming the first setting that differs and is not in `may_change`."""
+    # A setting that the earlier run did not know had the value that is now its default.
     before = json.loads(json.dumps({**to_values(TrainConfig()), **before}))
     now = json.loads(json.dumps(now))
     for key in sorted(set(before) | set(now)):
@@ -118,7 +118,9 @@ def check_same_data(document: dict[str, Any], dataset: DataSet, state: Path) -> 
     """The data may have moved, but not changed. Raises ConfigError."""
     before, now = document["classes"], list(dataset.classes)
     if before != now:
-        raise ConfigError(f"{state}: was made with the classes {before}, the data set has {now}; start anew")
+        raise ConfigError(
+            f"{state}: was made with the classes {before}, the data set has {now}; start a new run"
+        )
     if document["images"] != len(dataset):
         raise ConfigError(
             f"{state}: was made with {document['images']} images, the data set has {len(dataset)};"

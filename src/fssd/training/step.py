@@ -39,7 +39,7 @@ class LossModule(nn.Module):
 
 
 class Updater:
-    """The moving parts of an update. watch: has the flags of all losses and gradients."""
+    """An update in parts, with its optimizer and scaler. watch: has the flags of all losses and gradients."""
 
     def __init__(self, network: Network, config: TrainConfig, device: torch.device, process: Process) -> None:
         self.network, self.config, self.device = network, config, device
@@ -101,6 +101,6 @@ def _parallel(module: LossModule, network: Network, device: torch.device, proces
         module,
         device_ids=[device.index] if device.type == "cuda" else None,
         broadcast_buffers=False,
-        # Layers behind the last map that is fused get no gradient, for which every process would wait.
+        # Layers after the last fused map get no gradient; without this every process would wait for it.
         find_unused_parameters=network.spec.own_backbone or "sources" in network.spec.options,
     )

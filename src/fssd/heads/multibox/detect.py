@@ -1,7 +1,7 @@
 """From raw predictions to detections: softmax, decoding, per-class NMS (Caffe's DetectionOutput).
 
-Images go one by one through numpy. Torch takes four times as long to begin one of these many small steps, and
-divides the large ones among threads that then wait busily for work, on cores that the network wants.
+Images are processed one by one in numpy. Torch has four times the overhead in each of these many small steps,
+and splits large ones among threads, which then busy-wait on cores that the network needs.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def detect(
 def fetch(raw: Raw, priors: Tensor, score: float) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Offsets, logits and priors of each image on the CPU, without most of the priors that have no candidate.
 
-    A GPU is waited for once a batch and sends little of what it predicted.
+    This waits for a GPU per batch, not per image, and copies only a small part of the predictions.
     """
     logits = raw.logits.detach().float()
     image, prior = (logits[..., 1:].amax(dim=-1) - logits[..., 0] > least_lead(score)).nonzero(as_tuple=True)
@@ -52,7 +52,7 @@ def fetch(raw: Raw, priors: Tensor, score: float) -> list[tuple[Tensor, Tensor, 
 
 
 def least_lead(score: float) -> float:
-    """How far the logit of a class at least exceeds that of background if the class scores more than `score`.
+    """The least lead of a class's logit over the background's if the class scores more than `score`.
 
     Softmax over these two alone gives no less than over all classes. A margin is left for rounding.
     """
@@ -71,12 +71,12 @@ def _detect_one(
     label = np.repeat(active, np.array([len(column) for column in columns], dtype=np.intp))
     column = np.concatenate([np.empty(0, np.intp), *columns])
     best = scores[label, column]
-    # Worse boxes do not matter to better ones, and only the best that stay are asked for. In a crowd, three
-    # times as many candidates nearly always leave enough.
+    # A box is suppressed only by better ones, and only the best `keep` survivors are needed. Three times as
+    # many candidates nearly always leave enough, even in a crowd.
     for most in (3 * keep, len(best)):
         chosen = _best_first(best, least, most)
         place = prior[column[chosen]]
-        # take, here and below, because an index in brackets copies rows a number at a time
+        # take, here and below, copies whole rows; indexing with brackets copies number by number
         own_offsets, own_priors = (torch.from_numpy(part.take(place, axis=0)) for part in (offsets, priors))
         boxes = decode(own_offsets, own_priors).numpy()
         kept = np.flatnonzero(_suppress_within(label[chosen], boxes, nms))[:keep]
@@ -93,7 +93,7 @@ def _suppress_within(labels: Places, boxes: Floats, nms: float) -> npt.NDArray[n
     counts = counts[counts > 0]
     row = np.repeat(np.arange(len(counts)), counts)
     rank = np.arange(len(labels)) - np.repeat(counts.cumsum() - counts, counts)
-    # Places beyond the boxes of a class are boxes without area, which overlap nothing.
+    # Rows beyond the boxes of a class stay boxes without area, which overlap nothing.
     stacked = np.zeros((len(counts), counts.max(initial=0), 4), np.float32)
     stacked[row, rank] = boxes.take(by_class, axis=0)
     kept = np.empty(len(labels), dtype=bool)
@@ -102,13 +102,13 @@ def _suppress_within(labels: Places, boxes: Floats, nms: float) -> npt.NDArray[n
 
 
 def _class_scores(logits: Floats, least: float) -> tuple[Floats, Places]:
-    """Softmax of the R priors at which a class may score more than `least`, (C, R) for C classes, and these.
+    """Scores (C, R) of all classes at the R priors where one may exceed `least`, and those priors, (R,).
 
-    A row a class, because numpy reduces over the first axis fastest.
+    One row per class, because numpy reduces over the first axis fastest.
     """
     by_class = np.ascontiguousarray(logits.T)  # (C + 1, P)
     prior = np.flatnonzero(by_class[1:].max(axis=0) - by_class[0] > least_lead(least))
-    powers = by_class.take(prior, axis=1)  # brackets would turn the order in memory, too
+    powers = by_class.take(prior, axis=1)  # indexing with brackets would transpose the memory
     powers -= powers.max(axis=0)
     np.exp(powers, out=powers)
     powers /= powers.sum(axis=0)
@@ -116,7 +116,7 @@ def _class_scores(logits: Floats, least: float) -> tuple[Floats, Places]:
 
 
 def _best_first(scores: Floats, least: float, most: int) -> Places:
-    """Where the at most `most` best scores above `least` are, in falling order, the first of equals first."""
+    """Indices of the best scores above `least`, at most `most`, descending; equal scores keep their order."""
     candidate = scores > least
     if np.count_nonzero(candidate) > most:
         candidate = scores >= np.partition(scores, -most)[-most]

@@ -40,8 +40,8 @@ class _Slots(NamedTuple):
 def fit_priors(boxes: Floats, levels: Sequence[Level], seed: int = 0) -> tuple[Level, ...]:
     """The levels with the shapes and centres that cover most boxes, in ascending order of area.
 
-    boxes: (N, 4) xyxy in pixels of the network's input; boxes without an area are ignored. levels: with as
-    many priors a cell as there shall be. The same boxes, levels and seed give the same priors.
+    boxes: (N, 4) xyxy in pixels of the network's input; boxes without an area are ignored. levels: with
+    the wanted number of priors per cell. The same boxes, levels and seed give the same priors.
 
     The side of a prior (square root of its area) is 0.75 to 6 cell steps, on the finest level 0.25 to 6, so
     that coarse levels get the large shapes. A level keeps its priors where less than 1 % of the boxes are in
@@ -76,7 +76,7 @@ def best_overlaps(boxes: Floats, priors: Tensor) -> npt.NDArray[np.float64]:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Many small tensor operations are slower, on a busy machine by far, when threads share each of them."""
+    """Use one thread: small tensor operations are slower in several, and far slower on a busy machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -14,9 +14,9 @@ LEAST_OVERLAP = 1e-6  # Caffe's bipartite step takes no pair below this
 def match(boxes: Floats, priors: Floats, threshold: float = 0.5) -> Owners:
     """Match objects to priors of one image.
 
-    boxes: (G, 4) xyxy. priors: (P, 4) xyxy in the same unit; the released code has both as shares of the
-    image, on which rounding, and with it the choice among equally good priors, depends. Returns (P,) int64:
-    the object of each prior, or -1 for background. G = 0 gives all -1.
+    boxes: (G, 4) xyxy. priors: (P, 4) xyxy in the same unit; the released code uses shares of the image.
+    The unit affects rounding, and so the choice among equally good priors. Returns (P,) int64: the object of
+    each prior, or -1 for background. G = 0 gives all -1.
 
     First every object gets a prior of its own: repeatedly the best remaining pair (bipartite, so that
     two objects which share a best prior both keep one). Then every prior still free takes the object

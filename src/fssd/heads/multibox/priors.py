@@ -62,7 +62,7 @@ SCALES: dict[tuple[float, str], Scale] = {
     (512, "voc"): Scale((7, 15), 15, 15),
     (512, "coco"): Scale((4, 10), 10, 16),
 }
-FIRST_PIXELS = {"voc": (30, 60), "coco": (21, 45)}  # of level 0 at 300 px; what other image sizes keep
+FIRST_PIXELS = {"voc": (30, 60), "coco": (21, 45)}  # level 0 at 300 px; also used for unpublished image sizes
 
 
 def standard_ratios(levels: int) -> Ratios:
