@@ -22,7 +22,13 @@ from typing import Any
 from fssd.config import packaged
 from fssd.data.decode import IMAGE_EXTENSIONS
 from fssd.data.formats.coco import COCO
+from fssd.data.formats.createml import CREATEML
+from fssd.data.formats.csv_boxes import CSV
+from fssd.data.formats.cvat import CVAT
+from fssd.data.formats.label_studio import LABEL_STUDIO
+from fssd.data.formats.labelme import LABELME
 from fssd.data.formats.reader import Reader
+from fssd.data.formats.via import VIA
 from fssd.data.formats.voc import VOC
 from fssd.data.formats.yolo import YOLO, find_yaml, read_yaml
 from fssd.data.join import join_classes, join_sets, match_classes
@@ -233,5 +239,5 @@ JOINED = Reader(
     read=_open_joined,
 )
 
-READERS: tuple[Reader, ...] = (VOC, COCO, JOINED, YOLO)
+READERS: tuple[Reader, ...] = (VOC, COCO, JOINED, YOLO, CVAT, LABELME, VIA, LABEL_STUDIO, CREATEML, CSV)
 """Every label format; a path goes to the first that recognises it. YOLO takes whatever YAML JOINED leaves."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fssd.data.formats.json_values import json_format
 from fssd.data.formats.labels import LabelledObject, build_record, missing_image
 from fssd.data.formats.reader import Reader
 from fssd.data.join import join_classes, join_sets
@@ -64,7 +65,7 @@ def coco_files(folder: Path) -> dict[str, Path]:
     Known layouts: annotations/instances_<split>.json, annotations/<split>.json, and
     <split>/_annotations.coco.json.
     """
-    files = sorted((folder / "annotations").glob("*.json"))
+    files = [file for file in sorted((folder / "annotations").glob("*.json")) if _may_be_coco(file)]
     instances = [file for file in files if file.stem.startswith("instances_")]
     plain = [file for file in files if not file.stem.startswith(_OTHER_TASKS)]
     found = {split_name(file): file for file in instances or plain}
@@ -269,7 +270,16 @@ def _is_side(value: object) -> bool:
 
 
 def _recognise(path: Path) -> Path | None:
-    return path if (path.suffix == ".json" and path.is_file()) or coco_files(path) else None
+    return (
+        path
+        if (path.suffix == ".json" and path.is_file() and _may_be_coco(path)) or coco_files(path)
+        else None
+    )
+
+
+def _may_be_coco(file: Path) -> bool:
+    """Not clearly another format's. A json of no known format is taken, so that its fault is named."""
+    return json_format(file) in {"", "coco"}
 
 
 def _splits(root: Path) -> dict[str, Path]:

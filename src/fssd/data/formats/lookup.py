@@ -1,0 +1,123 @@
+"""Finds label files below a folder, and the picture that a label file means."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+from fssd.data.decode import IMAGE_EXTENSIONS
+
+_NO_DATA = frozenset({"__macosx", "runs", "node_modules", "venv", "site-packages", "checkpoints", "wandb"})
+_SPLIT = re.compile(r"(train|training|val|valid|validation|trainval|test|testing|dev)(20\d\d)?")
+
+
+def visible_files(root: Path) -> Iterator[Path]:
+    """Every file below a folder, sorted; without hidden ones and folders that hold no data, such as runs/."""
+    seen: set[tuple[int, int]] = set()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        facts = Path(folder).stat()
+        if (facts.st_dev, facts.st_ino) in seen:  # a link to a folder above itself
+            folders.clear()
+            continue
+        seen.add((facts.st_dev, facts.st_ino))
+        folders[:] = sorted(name for name in folders if name[0] != "." and name.lower() not in _NO_DATA)
+        yield from (Path(folder, name) for name in sorted(names) if name[0] != ".")
+
+
+def folder_split(parts: Sequence[str]) -> str:
+    """The innermost folder that is called like a split, in lower case, or ""."""
+    words = [part.lower() for part in parts]
+    return next((word for word in reversed(words) if _SPLIT.fullmatch(word)), "")
+
+
+def file_split(stem: str) -> str:
+    """The split that a file name holds as a word, such as `train_labels`, or ""."""
+    words = re.split(r"[^a-z0-9]+", stem.lower())
+    return next((word for word in words if _SPLIT.fullmatch(word)), "")
+
+
+@dataclass(frozen=True)
+class PictureFinder:
+    """The pictures below a folder, and which of them a name in a label file means.
+
+    label_files: those of a format with one for each image; the picture beside one belongs to it.
+    """
+
+    root: Path
+    label_files: tuple[Path, ...] = ()
+
+    @cached_property
+    def files(self) -> tuple[Path, ...]:
+        return tuple(path for path in visible_files(self.root) if path.suffix.lower() in IMAGE_EXTENSIONS)
+
+    @cached_property
+    def _index(self) -> dict[str, list[Path]]:
+        """By name, and by stem after a `/`, which no name holds."""
+        found: dict[str, list[Path]] = {}
+        for path in self.files:
+            for key in (path.name, f"/{path.stem}"):
+                found.setdefault(key, []).append(path)
+        return found
+
+    @cached_property
+    def _owned(self) -> frozenset[Path]:
+        return frozenset(file.with_suffix("") for file in self.label_files)
+
+    def find(self, names: Sequence[str], source: Path, split: str) -> tuple[tuple[Path, ...], bool]:
+        """The picture (several if they fit equally well, () if none does), and whether it is just there.
+
+        names: what the label file calls it, best first: paths of any system, or stems.
+        """
+        every = [
+            [part for part in PurePosixPath(name.replace("\\", "/")).parts if part != "."] for name in names
+        ]
+        for parts in every:
+            if found := _beside(parts, source, split):
+                return (found,), True
+        for parts in every:
+            if alike := self._alike(parts, source, split):
+                return alike, False
+        return (), False
+
+    def _alike(self, parts: Sequence[str], source: Path, split: str) -> tuple[Path, ...]:
+        """Those below the root whose last folders are the name's for longest, then nearest to `source`."""
+        if not parts:
+            return ()
+        is_name = Path(parts[-1]).suffix.lower() in IMAGE_EXTENSIONS
+        ranked = []
+        for path in self._index.get(parts[-1] if is_name else f"/{parts[-1]}", ()):
+            of = folder_split(path.relative_to(self.root).parts[:-1])
+            is_other = path.with_suffix("") in self._owned and path.with_suffix("") != source.with_suffix("")
+            if not (split and of and of != split) and not is_other:  # another split's picture is another one
+                ranked.append(((_common_end(path, parts), _nearness(path, source)), path))
+        best = max((rank for rank, _ in ranked), default=None)
+        return tuple(path for rank, path in ranked if rank == best)
+
+
+def _beside(parts: Sequence[str], source: Path, split: str) -> Path | None:
+    """The picture in the usual folders for a label file: its own, images/ there or beside it."""
+    base = source.parent
+    folders = [base, base / "images", base.parent / "images", base.parent]
+    folders += [base.parent / split, base / split, base / "images" / split, base.parent / "images" / split]
+    for folder in folders[: 8 if split else 4]:
+        path = folder.joinpath(*parts)
+        if path.suffix and path.is_file():
+            return Path(os.path.normpath(path))
+    return None
+
+
+def _common_end(path: Path, parts: Sequence[str]) -> int:
+    count = 0
+    for mine, theirs in zip(reversed(path.parts[:-1]), reversed(parts[:-1]), strict=False):
+        if mine != theirs:
+            break
+        count += 1
+    return count
+
+
+def _nearness(path: Path, source: Path) -> int:
+    return len(os.path.commonpath([path.absolute(), source.absolute()]))
