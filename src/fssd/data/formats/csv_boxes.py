@@ -114,12 +114,7 @@ def _number(row: Mapping[str, str], column: str) -> float:
 
 def _class_names(file: Path) -> dict[str, str]:
     """The names in Open Images' class-descriptions file beside the labels or one folder up."""
-    for folder in (
-        file.parent,
-        file.parent.parent,
-        file.parent / "metadata",
-        file.parent.parent / "metadata",
-    ):
+    for folder in (file.parent, file.parent.parent):
         for table in sorted(folder.glob("*class-descriptions*.csv")):
             return {words[0]: words[1] for _, words in read_words(table) if len(words) == 2}
     return {}
@@ -145,4 +140,5 @@ CSV = Format(
     suffixes=(".csv",),
     is_label_file=_is_label_file,
     parse=_parse,
+    tables="*class*.csv",
 ).reader()

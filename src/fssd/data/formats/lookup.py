@@ -67,6 +67,10 @@ class PictureFinder:
     def _owned(self) -> frozenset[Path]:
         return frozenset(file.with_suffix("") for file in self.label_files)
 
+    def _is_of_another(self, path: Path, source: Path) -> bool:
+        stem = path.with_suffix("")
+        return stem in self._owned and stem != source.with_suffix("")
+
     def find(self, names: Sequence[str], source: Path, split: str) -> tuple[tuple[Path, ...], bool]:
         """The picture (several if they fit equally well, () if none does), and whether it is just there.
 
@@ -76,7 +80,8 @@ class PictureFinder:
             [part for part in PurePosixPath(name.replace("\\", "/")).parts if part != "."] for name in names
         ]
         for parts in every:
-            if found := _beside(parts, source, split):
+            found = _beside(parts, source, split)
+            if found is not None and not self._is_of_another(found, source):
                 return (found,), True
         for parts in every:
             if alike := self._alike(parts, source, split):
@@ -91,8 +96,8 @@ class PictureFinder:
         ranked = []
         for path in self._index.get(parts[-1] if is_name else f"/{parts[-1]}", ()):
             of = folder_split(path.relative_to(self.root).parts[:-1])
-            is_other = path.with_suffix("") in self._owned and path.with_suffix("") != source.with_suffix("")
-            if not (split and of and of != split) and not is_other:  # another split's picture is another one
+            is_other = bool(split and of and of != split) or self._is_of_another(path, source)
+            if not is_other:
                 ranked.append(((_common_end(path, parts), _nearness(path, source)), path))
         best = max((rank for rank, _ in ranked), default=None)
         return tuple(path for rank, path in ranked if rank == best)

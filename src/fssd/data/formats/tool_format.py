@@ -33,6 +33,7 @@ class Format:
 
     is_label_file: by a quick look at the file. parse: raises DataError if the whole file is not usable.
     image_each: every file labels one image, so that a broken file is the fault of that image alone.
+    tables: a pattern of the files beside the labels that a parser reads as well.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Format:
     is_label_file: Callable[[Path], bool]
     parse: Callable[[Path], LabelFile]
     image_each: bool = False
+    tables: str = ""
 
     def reader(self) -> Reader:
         return Reader(
@@ -64,8 +66,12 @@ class Format:
         files = [file for file in _candidates(root, self.suffixes) if self._is_own(file)]
         if self.image_each and root.is_dir():
             files += _broken_labels(root, files)
-        stamps = [(file, file.stat().st_mtime_ns, file.stat().st_size) for file in files]
-        return _parse_all(self, root, tuple(stamps))
+        folders = (
+            {near for file in files for near in (file.parent, file.parent.parent)} if self.tables else ()
+        )
+        tables = sorted({table for folder in folders for table in folder.glob(self.tables)})
+        stamps = [(file, file.stat().st_mtime_ns, file.stat().st_size) for file in (*files, *tables)]
+        return _parse_all(self, root, tuple(files), tuple(stamps))
 
     def _read(self, root: Path, split: str | None, classes: Sequence[str] | None) -> DataSet:
         files = self._load(root)
@@ -105,9 +111,12 @@ def _broken_labels(root: Path, known: Sequence[Path]) -> list[Path]:
 
 
 @lru_cache(maxsize=4)
-def _parse_all(form: Format, root: Path, stamps: tuple[tuple[Path, int, int], ...]) -> tuple[LabelFile, ...]:
+def _parse_all(
+    form: Format, root: Path, files: tuple[Path, ...], _stamps: tuple[tuple[Path, int, int], ...]
+) -> tuple[LabelFile, ...]:
+    """The parsed files. They are parsed again when a stamp (file, time of change, size) differs."""
     parsed = []
-    for file, _, _ in stamps:
+    for file in files:
         try:
             content = form.parse(file)
         except DataError as error:
@@ -166,6 +175,8 @@ def _record(entry: LocatedImage, index: Mapping[str, int], root: Path) -> tuple[
     if entry.fault == "missing":
         missing = [missing_image(path)] if image.names[0] else []
         return None, [*image.problems, *missing]
+    if entry.fault and any(problem.severity == "error" for problem in image.problems):
+        return None, image.problems
     if entry.fault:
         return None, [*image.problems, Problem("error", image.source, image.place, entry.fault)]
     size = image.size
