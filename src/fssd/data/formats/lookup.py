@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -13,10 +13,15 @@ from fssd.data.decode import IMAGE_EXTENSIONS
 
 _NO_DATA = frozenset({"__macosx", "runs", "node_modules", "venv", "site-packages", "checkpoints", "wandb"})
 _SPLIT = re.compile(r"(train|training|val|valid|validation|trainval|test|testing|dev)(20\d\d)?")
+# Where pictures lie, seen from their label file; {} is the split.
+_FOLDERS = ("", "images", "../images", "..", "../{}", "{}", "images/{}", "../images/{}")
 
 
-def visible_files(root: Path) -> Iterator[Path]:
-    """Every file below a folder, sorted; without hidden ones and folders that hold no data, such as runs/."""
+def visible_files(root: Path, suffixes: Collection[str]) -> Iterator[Path]:
+    """The files below a folder that end so (suffixes in lower case), sorted.
+
+    Hidden files are left out, and folders that hold no data, such as runs/.
+    """
     seen: set[tuple[int, int]] = set()
     for folder, folders, names in os.walk(root, followlinks=True):
         facts = Path(folder).stat()
@@ -25,7 +30,9 @@ def visible_files(root: Path) -> Iterator[Path]:
             continue
         seen.add((facts.st_dev, facts.st_ino))
         folders[:] = sorted(name for name in folders if name[0] != "." and name.lower() not in _NO_DATA)
-        yield from (Path(folder, name) for name in sorted(names) if name[0] != ".")
+        own = (name for name in names if f".{name.rpartition('.')[2]}".lower() in suffixes and name[0] != ".")
+        base = Path(folder)
+        yield from (base / name for name in sorted(own))
 
 
 def folder_split(parts: Sequence[str]) -> str:
@@ -52,7 +59,7 @@ class PictureFinder:
 
     @cached_property
     def files(self) -> tuple[Path, ...]:
-        return tuple(path for path in visible_files(self.root) if path.suffix.lower() in IMAGE_EXTENSIONS)
+        return tuple(visible_files(self.root, IMAGE_EXTENSIONS))
 
     @cached_property
     def _index(self) -> dict[str, list[Path]]:
@@ -105,13 +112,13 @@ class PictureFinder:
 
 def _beside(parts: Sequence[str], source: Path, split: str) -> Path | None:
     """The picture in the usual folders for a label file: its own, images/ there or beside it."""
+    if not parts or "." not in parts[-1]:
+        return None
     base = source.parent
-    folders = [base, base / "images", base.parent / "images", base.parent]
-    folders += [base.parent / split, base / split, base / "images" / split, base.parent / "images" / split]
-    for folder in folders[: 8 if split else 4]:
-        path = folder.joinpath(*parts)
-        if path.suffix and path.is_file():
-            return Path(os.path.normpath(path))
+    for folder in _FOLDERS if split else _FOLDERS[:4]:
+        path = Path(os.path.normpath(base.joinpath(folder.format(split), *parts)))
+        if path.is_file():
+            return path
     return None
 
 

@@ -55,7 +55,7 @@ class Format:
         )
 
     def _recognise(self, path: Path) -> Path | None:
-        files = visible_files(path) if path.is_dir() else [path]
+        files = visible_files(path, self.suffixes) if path.is_dir() else [path]
         return path if any(self._is_own(file) for file in files) else None
 
     def _is_own(self, file: Path) -> bool:
@@ -63,9 +63,10 @@ class Format:
 
     def _load(self, root: Path) -> tuple[LabelFile, ...]:
         """The parsed files; parsed again only if one of them has changed."""
-        files = [file for file in _candidates(root, self.suffixes) if self._is_own(file)]
-        if self.image_each and root.is_dir():
-            files += _broken_labels(root, files)
+        wanted = {*self.suffixes, *(IMAGE_EXTENSIONS if self.image_each else ())}
+        every = list(visible_files(root, wanted)) if root.is_dir() else [root]
+        files = [file for file in every if self._is_own(file)]
+        files += _broken_labels(every, files) if self.image_each else []
         folders = (
             {near for file in files for near in (file.parent, file.parent.parent)} if self.tables else ()
         )
@@ -97,17 +98,15 @@ class Format:
         return DataSet(names, tuple(records), tuple(problems), {"format": self.name, "images": len(once)})
 
 
-def _candidates(root: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    files = visible_files(root) if root.is_dir() else [root]
-    return [file for file in files if file.suffix.lower() in suffixes]
-
-
-def _broken_labels(root: Path, known: Sequence[Path]) -> list[Path]:
+def _broken_labels(files: Sequence[Path], known: Sequence[Path]) -> list[Path]:
     """Empty and cut files that lie beside a picture of the same name: their labels are lost, not absent."""
     own, folders = set(known), {file.parent for file in known}
-    stems = {path.with_suffix("") for path in visible_files(root) if path.suffix.lower() in IMAGE_EXTENSIONS}
-    near = (file for file in _candidates(root, (".json",)) if file not in own and file.parent in folders)
-    return [file for file in near if file.with_suffix("") in stems]
+    left = [file for file in files if file not in own]
+    labels = [file for file in left if file.suffix.lower() not in IMAGE_EXTENSIONS and file.parent in folders]
+    stems = (
+        {file.with_suffix("") for file in left if file.suffix.lower() in IMAGE_EXTENSIONS} if labels else ()
+    )
+    return [file for file in labels if file.with_suffix("") in stems]
 
 
 @lru_cache(maxsize=4)
