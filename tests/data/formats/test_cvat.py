@@ -71,7 +71,7 @@ def test_other_shapes_become_their_boxes(tmp_path: Path) -> None:
         ("cat", 5, 6, 9, 9),
         ("cat", 10, 6, 40, 42),
     ]
-    counts = "1 cuboids, 2 ellipses, 1 masks, 1 polygons, 1 polylines, 2 rotated boxes"
+    counts = "1 cuboid, 2 ellipses, 1 mask, 1 polygon, 1 polyline, 2 rotated boxes"
     assert messages(data, "warning") == [f"annotations.xml (): {counts} were taken as their bounding boxes"]
 
 

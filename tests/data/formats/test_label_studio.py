@@ -116,7 +116,7 @@ def test_json_min(tmp_path: Path) -> None:
     data = opened(tmp_path, "label-studio")
     assert boxes(data) == {"a.jpg": [BOX], "b.jpg": []}
     assert messages(data, "warning") == [
-        "min.json (): 1 further annotations of images that have one already were left out"
+        "min.json (): left out further annotations of images that have one already: 1"
     ]
     as_json(tmp_path / "full.json", [
         task("/data/upload/a1b2c3d4-a.jpg", annotation(result("horse"))),
@@ -173,7 +173,7 @@ def test_other_shapes_become_their_boxes(tmp_path: Path) -> None:
     ]
     point, counts = messages(data, "warning")
     assert "(task 1 (a.jpg), region 4 (cat)): has no extent and is left out" in point
-    assert "1 ellipses, 1 polygons, 1 rotated boxes were taken as their bounding boxes" in counts
+    assert "1 ellipse, 1 polygon, 1 rotated box were taken as their bounding boxes" in counts
 
 
 def packed(values: np.ndarray) -> list[int]:
@@ -201,7 +201,7 @@ def test_the_box_of_a_brush(tmp_path: Path) -> None:
     as_json(tmp_path / "result.json", [task("a.jpg", annotation(*results))])
     data = opened(tmp_path, "label-studio")
     assert boxes(data)["a.jpg"][0] == ("cat", 30, 7, 41, 51)
-    assert "1 masks were taken as their bounding boxes" in messages(data, "warning")[0]
+    assert "1 mask was taken as their bounding boxes" in messages(data, "warning")[0]
     for wrong, reason in ((rle[:-20], "is cut or damaged"), (["x"], "no list of bytes")):
         results[0]["value"]["rle"] = wrong
         as_json(tmp_path / "result.json", [task("a.jpg", annotation(*results))])
@@ -224,8 +224,8 @@ def test_which_annotation_is_used(tmp_path: Path) -> None:
     assert {name: found[0][0] for name, found in boxes(data).items()} == {"a.jpg": "truth", "b.jpg": "second"}
     notes = messages(data, "warning")
     assert "2 of 4 pictures have no labels and are left out" in notes[0]
-    assert "1 further annotations of images that have one already were left out" in notes[1]
-    assert "2 tasks without an annotation were left out" in notes[2]
+    assert "left out further annotations of images that have one already: 1" in notes[1]
+    assert "left out tasks without an annotation: 2" in notes[2]
 
 
 def test_shapes_that_get_their_class_apart(tmp_path: Path) -> None:

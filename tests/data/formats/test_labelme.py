@@ -71,7 +71,7 @@ def test_other_shapes_become_their_boxes(tmp_path: Path) -> None:
         (1, 2, 9, 8),
         (1, 2, 9, 8),
     ]
-    counts = "1 circles, 1 lines, 1 masks, 3 polygons, 1 rotated boxes"
+    counts = "1 circle, 1 line, 1 mask, 3 polygons, 1 rotated box"
     assert messages(data, "warning") == [f"{tmp_path.name} (): {counts} were taken as their bounding boxes"]
 
 
@@ -101,7 +101,7 @@ def test_pictures_in_another_folder(tmp_path: Path) -> None:
     data = opened(tmp_path, "labelme")
     assert list(boxes(data)) == ["images/a.jpg", "labels/b.jpg"]
     (note,) = messages(data, "warning")
-    assert "1 pictures were found by name, elsewhere than stated" in note
+    assert "found by name, elsewhere than stated: 1, the first is" in note
 
 
 def test_folders_are_splits_and_never_share_pictures(tmp_path: Path) -> None:

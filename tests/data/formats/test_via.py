@@ -138,7 +138,7 @@ def test_shapes_become_boxes(tmp_path: Path) -> None:
     ]
     point, counts = messages(data, "warning")
     assert point.startswith("via.json (image a.jpg, region 6): is a point, which has no extent")
-    assert "1 circles, 2 ellipses, 1 polygons, 1 polylines were taken as their bounding boxes" in counts
+    assert "1 circle, 2 ellipses, 1 polygon, 1 polyline were taken as their bounding boxes" in counts
 
 
 @pytest.mark.parametrize(

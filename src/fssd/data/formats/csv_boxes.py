@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fssd.data.decode import IMAGE_EXTENSIONS
@@ -25,7 +26,7 @@ _COLUMNS = {
     "height": ("height", "image_height"),
     "crowd": ("isgroupof",),
 }
-_NEEDED = ("image", "class", "x1", "y1", "x2", "y2")
+_SIDES = ("x1", "y1", "x2", "y2")
 _RETINANET = {"image": 0, "x1": 1, "y1": 2, "x2": 3, "y2": 4, "class": 5}
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
@@ -43,7 +44,7 @@ def _columns(words: Sequence[str]) -> dict[str, int] | None:
         name = next((name for name in names if name in lower), None)
         if name is not None:
             found[column] = lower.index(name)
-    return found if all(column in found for column in _NEEDED) else None
+    return found if all(column in found for column in ("image", "class", *_SIDES)) else None
 
 
 def _is_row(words: Sequence[str]) -> bool:
@@ -54,62 +55,71 @@ def _is_row(words: Sequence[str]) -> bool:
 
 
 def _parse(file: Path) -> LabelFile:
-    columns = _columns(first_row(file))
-    has_shares = columns is not None and "imageid" in [word.lower() for word in first_row(file)]
+    header = first_row(file)
+    columns = _columns(header)
     rows = read_words(file)
-    if columns is not None:
+    if columns is None:
+        table = _Table(_RETINANET, tuple(_RETINANET))
+    else:
         next(rows, None)
-    names = _class_names(file) if has_shares else {}
-    images = _images(file, rows, columns or _RETINANET, names, has_shares)
-    return LabelFile(file, tuple(images), _stated_classes(file))
+        is_open_images = "imageid" in [word.lower() for word in header]
+        names = _class_names(file) if is_open_images else {}
+        table = _Table(columns, tuple(header), names, shares=is_open_images)
+    return LabelFile(file, tuple(_images(file, rows, table)), _stated_classes(file))
 
 
-def _images(
-    file: Path,
-    rows: Iterator[tuple[int, list[str]]],
-    columns: Mapping[str, int],
-    names: Mapping[str, str],
-    shares: bool,
-) -> list[StatedImage]:
-    """The images in the order of their first rows. names: the name to show for a class, e.g. of /m/01g317."""
+@dataclass(frozen=True)
+class _Table:
+    """How a file is written. columns: where each stands. titles: what the file calls them.
+
+    names: the name to show for a class, e.g. of /m/01g317. shares: boxes are shares of the image.
+    """
+
+    columns: Mapping[str, int]
+    titles: Sequence[str]
+    names: Mapping[str, str] = field(default_factory=dict)
+    shares: bool = False
+
+    def number(self, row: Mapping[str, str], column: str) -> float:
+        word = row[column]
+        value = float(word) if _NUMBER.fullmatch(word) else LARGEST
+        if not abs(value) < LARGEST:
+            title = self.titles[self.columns[column]]
+            raise LabelError(f"{title} is {word[:40]!r}, not a number in range; correct or remove it")
+        return value
+
+
+def _images(file: Path, rows: Iterator[tuple[int, list[str]]], table: _Table) -> list[StatedImage]:
+    """The images in the order of their first rows."""
     images: dict[str, StatedImage] = {}
+    column = table.columns["image"]
     for line, words in rows:
-        stated = words[columns["image"]] if columns["image"] < len(words) else ""
+        stated = words[column] if column < len(words) else ""
         key = stated or f"/line {line}"
-        image = images.setdefault(key, StatedImage((stated,), file, "", shares=shares))
+        image = images.setdefault(key, StatedImage((stated,), file, "", shares=table.shares))
         with image.reading(f"line {line}"):
-            _add(image, line, words, columns, names)
+            _add(image, line, words, table)
     return list(images.values())
 
 
-def _add(
-    image: StatedImage, line: int, words: Sequence[str], columns: Mapping[str, int], names: Mapping[str, str]
-) -> None:
-    if len(words) <= max(columns.values()):
-        raise LabelError(
-            f"has {len(words)} words, needed are {max(columns.values()) + 1}; correct or remove it"
-        )
-    row = {column: words[number] for column, number in columns.items()}
+def _add(image: StatedImage, line: int, words: Sequence[str], table: _Table) -> None:
+    needed = max(table.columns.values()) + 1
+    if len(words) < needed:
+        raise LabelError(f"has {len(words)} words, needed are {needed}; correct or remove it")
+    row = {column: words[number] for column, number in table.columns.items()}
     if not row["image"]:
         raise LabelError("names no image; add the name or remove the line")
-    if not any(row[column] for column in ("class", "x1", "y1", "x2", "y2")):
+    if not any(row[column] for column in ("class", *_SIDES)):
         return  # an image without objects
-    x1, y1, x2, y2 = (_number(row, column) for column in ("x1", "y1", "x2", "y2"))
+    x1, y1, x2, y2 = (table.number(row, column) for column in _SIDES)
     if "width" in row and "height" in row:
-        size = round(_number(row, "width")), round(_number(row, "height"))
+        size = round(table.number(row, "width")), round(table.number(row, "height"))
         if min(size) < 1 or image.size not in (None, size):
             stated = f"; a line before states {image.size[0]} x {image.size[1]}" if image.size else ""
             raise LabelError(f"states an image of {size[0]} x {size[1]}{stated}; correct it")
         image.size = size
-    name = names.get(row["class"], row["class"])
+    name = table.names.get(row["class"], row["class"])
     image.add(name, (x1, y1, x2, y2), f"line {line} ({name})", crowd=row.get("crowd") == "1")
-
-
-def _number(row: Mapping[str, str], column: str) -> float:
-    value = float(row[column]) if _NUMBER.fullmatch(row[column]) else LARGEST
-    if not abs(value) < LARGEST:
-        raise LabelError(f"{column} is {row[column][:40]!r}, not a number in range; correct or remove it")
-    return value
 
 
 def _class_names(file: Path) -> dict[str, str]:

@@ -90,18 +90,18 @@ def _box(shape: ElementTree.Element) -> tuple[Corners, str]:
     (degrees,) = _numbers(shape, "rotation") if shape.get("rotation") else (0.0,)
     if degrees % 360 == 0:
         return (x1, y1, x2, y2), ""
-    return box_of_rotated((x1, y1, x2, y2), degrees), "rotated boxes"
+    return box_of_rotated((x1, y1, x2, y2), degrees), "rotated box"
 
 
 def _ellipse(shape: ElementTree.Element) -> tuple[Corners, str]:
     (degrees,) = _numbers(shape, "rotation") if shape.get("rotation") else (0.0,)
     cx, cy, rx, ry = _numbers(shape, "cx", "cy", "rx", "ry")
-    return box_of_ellipse(cx, cy, rx, ry, degrees), "ellipses"
+    return box_of_ellipse(cx, cy, rx, ry, degrees), "ellipse"
 
 
 def _mask(shape: ElementTree.Element) -> tuple[Corners, str]:
     x, y, width, height = _numbers(shape, "left", "top", "width", "height")
-    return (x, y, x + width, y + height), "masks"
+    return (x, y, x + width, y + height), "mask"
 
 
 def _cuboid(shape: ElementTree.Element) -> tuple[Corners, str]:
@@ -111,7 +111,7 @@ def _cuboid(shape: ElementTree.Element) -> tuple[Corners, str]:
         for axis in "xy"
     ]
     values = _numbers(shape, *keys)
-    return box_of_points(list(zip(values[::2], values[1::2], strict=True))), "cuboids"
+    return box_of_points(list(zip(values[::2], values[1::2], strict=True))), "cuboid"
 
 
 def _drawn(kind: str) -> Callable[[ElementTree.Element], tuple[Corners, str]]:
@@ -120,8 +120,8 @@ def _drawn(kind: str) -> Callable[[ElementTree.Element], tuple[Corners, str]]:
 
 _BOXES: dict[str, Callable[[ElementTree.Element], tuple[Corners, str]]] = {
     "box": _box,
-    "polygon": _drawn("polygons"),
-    "polyline": _drawn("polylines"),
+    "polygon": _drawn("polygon"),
+    "polyline": _drawn("polyline"),
     "ellipse": _ellipse,
     "mask": _mask,
     "cuboid": _cuboid,

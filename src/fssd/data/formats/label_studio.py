@@ -43,12 +43,12 @@ def _parse(file: Path) -> LabelFile:
         images += [image] if image is not None else []
         if reason:
             skipped[reason] = skipped.get(reason, 0) + 1
-    notes = tuple(Problem("warning", file, "", f"{count} {reason}") for reason, count in skipped.items())
+    notes = tuple(Problem("warning", file, "", f"{reason}: {count}") for reason, count in skipped.items())
     return LabelFile(file, tuple(images), notes=notes, rank=0 if is_full else 1)
 
 
-_FURTHER = "further annotations of images that have one already were left out"
-_UNLABELLED = "tasks without an annotation were left out"
+_FURTHER = "left out further annotations of images that have one already"
+_UNLABELLED = "left out tasks without an annotation"
 
 
 def _full(task: Any, file: Path, number: int) -> tuple[StatedImage | None, str]:
@@ -169,7 +169,7 @@ def _is_shape(value: dict[str, Any]) -> bool:
 def _box(value: dict[str, Any], size: Size) -> tuple[Corners, str]:
     width, height = size
     if "rle" in value:
-        return _box_of_brush(value["rle"], size), "masks"
+        return _box_of_brush(value["rle"], size), "mask"
     if "points" in value or "vertices" in value:
         key = "points" if "points" in value else "vertices"
         corners = points(
@@ -181,17 +181,17 @@ def _box(value: dict[str, Any], size: Size) -> tuple[Corners, str]:
             else value[key],
             key,
         )
-        return box_of_points([(x * width / 100, y * height / 100) for x, y in corners]), "polygons"
+        return box_of_points([(x * width / 100, y * height / 100) for x, y in corners]), "polygon"
     (degrees,) = numbers(value, ("rotation",)) if value.get("rotation") is not None else (0.0,)
     if "radiusX" in value:
         cx, cy, rx, ry = numbers(value, ("x", "y", "radiusX", "radiusY"))
         pairs = (cx * width / 100, cy * height / 100, rx * width / 100, ry * height / 100)
-        return box_of_ellipse(*pairs, degrees), "ellipses"
+        return box_of_ellipse(*pairs, degrees), "ellipse"
     x, y, w, h = numbers(value, ("x", "y", "width", "height"))
     box = (x * width / 100, y * height / 100, (x + w) * width / 100, (y + h) * height / 100)
     if degrees % 360 == 0:
         return box, ""
-    return box_of_rotated(box, degrees, pivot=box[:2]), "rotated boxes"  # about the top left corner
+    return box_of_rotated(box, degrees, pivot=box[:2]), "rotated box"  # about the top left corner
 
 
 def _box_of_brush(rle: Any, size: Size) -> Corners:

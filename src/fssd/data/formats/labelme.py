@@ -16,14 +16,14 @@ from fssd.errors import DataError, LabelError
 
 _KINDS = {
     "rectangle": "",
-    "rotation": "rotated boxes",
-    "oriented_rectangle": "rotated boxes",
-    "polygon": "polygons",
-    "circle": "circles",
-    "line": "lines",
-    "linestrip": "lines",
-    "mask": "masks",
-    "cuboid": "cuboids",
+    "rotation": "rotated box",
+    "oriented_rectangle": "rotated box",
+    "polygon": "polygon",
+    "circle": "circle",
+    "line": "line",
+    "linestrip": "line",
+    "mask": "mask",
+    "cuboid": "cuboid",
 }
 _WITHOUT_EXTENT = {"point", "points"}
 

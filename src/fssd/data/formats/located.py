@@ -122,8 +122,8 @@ def moved(images: Sequence[LocatedImage]) -> list[Problem]:
 
 def _moved(items: Sequence[LocatedImage]) -> str:
     stated, path = items[0].image.names[0], items[0].path
-    reason = f"{len(items)} pictures were found by name, elsewhere than stated"
-    return f"{reason}: the first is {path} for {stated}"
+    reason = f"pictures that were found by name, elsewhere than stated: {len(items)}"
+    return f"{reason}, the first is {path} for {stated}"
 
 
 def unlisted(root: Path, finder: PictureFinder, located: Located) -> list[Problem]:

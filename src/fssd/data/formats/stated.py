@@ -32,7 +32,7 @@ class StatedImage:
     taken: Counter[str] = field(default_factory=Counter)
 
     def add(self, name: object, box: Corners, place: str, kind: str = "", **flags: bool) -> None:
-        """An object; `kind` names a shape that is not a plain box, in plural. Raises LabelError."""
+        """An object; `kind` names a shape that is not a plain box. Raises LabelError."""
         if not (isinstance(name, str) and name.strip()):
             raise LabelError(f"has the class {name!r}; give it the name of a class or remove it")
         self.objects.append(LabelledObject(name.strip(), box, self.within(place), **flags))

@@ -201,11 +201,14 @@ def _by_file(images: Sequence[StatedImage], folder: Path | None) -> list[Problem
     for image in images:
         counts.setdefault(folder or image.source, Counter()).update(image.taken)
     return [
-        Problem("warning", file, "", f"{_in_words(count)} were taken as their bounding boxes")
+        Problem("warning", file, "", f"{_in_words(count)} taken as their bounding boxes")
         for file, count in counts.items()
         if count
     ]
 
 
 def _in_words(count: Counter[str]) -> str:
-    return ", ".join(f"{number} {kind}" for kind, number in sorted(count.items()))
+    """Such as `1 rotated box, 2 polygons were`."""
+    plural = {kind: f"{kind}{'es' if kind.endswith('x') else 's'}" for kind in count}
+    words = [f"{number} {kind if number == 1 else plural[kind]}" for kind, number in sorted(count.items())]
+    return f"{', '.join(words)} {'was' if count.total() == 1 else 'were'}"

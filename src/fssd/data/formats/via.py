@@ -170,13 +170,13 @@ def _box(shape: dict[str, Any]) -> tuple[Corners, str]:
         return (x, y, x + width, y + height), ""
     if kind == "circle":
         cx, cy, radius = numbers(shape, ("cx", "cy", "r"))
-        return box_of_ellipse(cx, cy, radius, radius), "circles"
+        return box_of_ellipse(cx, cy, radius, radius), "circle"
     if kind == "ellipse":
         cx, cy, rx, ry = numbers(shape, ("cx", "cy", "rx", "ry"))
         (theta,) = numbers(shape, ("theta",)) if "theta" in shape else (0.0,)
-        return box_of_ellipse(cx, cy, rx, ry, math.degrees(theta)), "ellipses"
+        return box_of_ellipse(cx, cy, rx, ry, math.degrees(theta)), "ellipse"
     if kind in {"polygon", "polyline"}:
-        return box_of_points(_points(shape)), f"{kind}s"
+        return box_of_points(_points(shape)), str(kind)
     raise LabelError(
         f"is a {show(kind)}, known are rect, circle, ellipse, polygon and polyline; draw it as one of them"
     )
