@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -58,15 +58,16 @@ def _full(task: Any, file: Path, number: int) -> tuple[StatedImage | None, str]:
     if image.problems:
         return image, ""
     rows = task.get("annotations", task.get("completions")) if isinstance(task, dict) else None
-    usable = [row for row in rows or [] if isinstance(row, dict) and row.get("was_cancelled") is not True]
+    listed = rows if isinstance(rows, list) else []
+    usable = [row for row in listed if isinstance(row, dict) and row.get("was_cancelled") is not True]
     usable.sort(key=lambda row: row.get("ground_truth") is not True)
     if isinstance(rows, list) and not usable:
         return None, _UNLABELLED
     with image.reading(""):
         results = usable[0].get("result") if usable else None
         if not isinstance(results, list):
-            raise LabelError(f"annotations hold {show(results)}, not a list `result`; correct it")
-        labelled = {item.get("id") for item in results if _labels(_value(item)) is not None}
+            raise LabelError(f"annotations is {show(rows)}, which holds no list `result`; correct it")
+        labelled = {str(item.get("id")) for item in results if _labels(_value(item)) is not None}
         for rank, item in enumerate(results, 1):
             with image.reading(_place(rank, _value(item))):
                 _add(image, item, _value(item), labelled, rank)
@@ -82,7 +83,7 @@ def _minimal(task: Any, file: Path, number: int) -> tuple[StatedImage, str]:
     ]
     for rank, item in enumerate(shapes, 1):
         with image.reading(_place(rank, item)):
-            _add(image, item, item, set(), rank)
+            _add(image, item, item, (), rank)
     return image, ""
 
 
@@ -140,11 +141,11 @@ def _place(rank: int, value: dict[str, Any]) -> str:
     return f"region {rank} ({labels[0]})" if labels else f"region {rank}"
 
 
-def _add(image: StatedImage, item: Any, value: dict[str, Any], labelled: set[Any], rank: int) -> None:
+def _add(image: StatedImage, item: Any, value: dict[str, Any], labelled: Collection[str], rank: int) -> None:
     labels = _labels(value)
     place = _place(rank, value)
-    if labels is None and (not _is_shape(value) or item.get("id") in labelled):
-        if not _is_shape(value) and isinstance(item, dict) and item.get("type") not in {None, "relation"}:
+    if labels is None and (not _is_shape(value) or str(item.get("id")) in labelled):
+        if not _is_shape(value) and isinstance(item, dict) and item.get("type") not in (None, "relation"):
             image.leave_out(place, f"is no shape but {show(item['type'])} and is left out")
         return
     if "keypointlabels" in value or (labels is not None and not _is_shape(value)):

@@ -50,6 +50,8 @@ def _add(image: StatedImage, shape: Any, place: str) -> None:
     if not isinstance(shape, dict):
         raise LabelError(f"is {show(shape)}, not an object with label and points; correct or remove it")
     kind = shape.get("shape_type") or "polygon"  # LabelMe 3 drew polygons only and did not say so
+    if not isinstance(kind, str):
+        raise LabelError(f"shape_type is {show(kind)}, not a text; correct it")
     if kind in _WITHOUT_EXTENT:
         image.leave_out(place, f"is a {kind}, which has no extent, and is left out: draw a box")
         return

@@ -59,7 +59,10 @@ class Format:
         return path if any(self._is_own(file) for file in files) else None
 
     def _is_own(self, file: Path) -> bool:
-        return file.suffix.lower() in self.suffixes and file.is_file() and self.is_label_file(file)
+        try:
+            return file.suffix.lower() in self.suffixes and file.is_file() and self.is_label_file(file)
+        except OSError:
+            return False
 
     def _load(self, root: Path) -> tuple[LabelFile, ...]:
         """The parsed files; parsed again only if one of them has changed."""

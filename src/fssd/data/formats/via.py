@@ -175,7 +175,7 @@ def _box(shape: dict[str, Any]) -> tuple[Corners, str]:
         cx, cy, rx, ry = numbers(shape, ("cx", "cy", "rx", "ry"))
         (theta,) = numbers(shape, ("theta",)) if "theta" in shape else (0.0,)
         return box_of_ellipse(cx, cy, rx, ry, math.degrees(theta)), "ellipse"
-    if kind in {"polygon", "polyline"}:
+    if kind in ("polygon", "polyline"):  # a tuple, because `kind` may be a list
         return box_of_points(_points(shape)), str(kind)
     raise LabelError(
         f"is a {show(kind)}, known are rect, circle, ellipse, polygon and polyline; draw it as one of them"
