@@ -1,7 +1,7 @@
 """Opens a data set of any format: a path becomes a DataSet.
 
-A path is a VOC folder or VOCdevkit, a COCO folder or json file, a YOLO folder or its data.yaml, or a YAML
-that joins several of these, selects and orders classes, and renames them. Its paths are relative to the YAML,
+A path is a folder or label file of a format in `READERS`, or a YAML that joins several of these, selects and
+orders classes, and renames them. Its paths are relative to the YAML,
 or else to the working directory; "voc0712" is the name of a packaged one:
 
     classes: [dog, cat, person]
@@ -240,4 +240,6 @@ JOINED = Reader(
 )
 
 READERS: tuple[Reader, ...] = (VOC, COCO, JOINED, YOLO, CVAT, LABELME, VIA, LABEL_STUDIO, CREATEML, CSV)
-"""Every label format; a path goes to the first that recognises it. YOLO takes whatever YAML JOINED leaves."""
+"""Every label format; a path goes to the first that recognises it. YOLO takes whatever YAML JOINED leaves.
+
+Those after YOLO look into the files of all folders below, so they come last."""

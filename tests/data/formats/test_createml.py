@@ -49,6 +49,15 @@ def test_a_file_for_each_split(tmp_path: Path) -> None:
     assert error.startswith("a.jpg (): the image file is missing")
 
 
+def test_a_missing_picture_is_not_taken_from_another_split(tmp_path: Path) -> None:
+    createml(tmp_path / "valid", ("a.jpg", [note()]))
+    (tmp_path / "valid/a.jpg").unlink()
+    picture(tmp_path / "train/deep/a.jpg")
+    data = opened(tmp_path, "createml")
+    assert len(data) == 0
+    assert [error.split(" ")[0] for error in messages(data, "error")] == ["a.jpg"]
+
+
 def test_the_older_keys(tmp_path: Path) -> None:
     picture(tmp_path / "a.jpg")
     as_json(tmp_path / "a.json", [{"imagefilename": "a.jpg", "annotation": [note()]}])

@@ -117,6 +117,18 @@ OPEN_IMAGES = "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOcclude
 OPEN_IMAGES += "IsGroupOf,IsDepiction,IsInside\n"
 
 
+@pytest.mark.parametrize(
+    ("paths", "found"), [(("D:/one/a.jpg", "D:/two/a.jpg"), []), (("a.jpg", "D:/two/a.jpg"), ["data/a.jpg"])]
+)
+def test_one_picture_is_not_used_for_two(tmp_path: Path, paths: tuple[str, str], found: list[str]) -> None:
+    picture(tmp_path / "data/a.jpg")
+    text(tmp_path / "data/labels.csv", "".join(f"{path},1,2,3,4,cat\n" for path in paths))
+    data = opened(tmp_path, "csv")
+    assert list(boxes(data)) == found
+    errors = messages(data, "error")
+    assert len(errors) == 2 - len(found) and all("the image file is missing" in error for error in errors)
+
+
 def test_open_images(tmp_path: Path) -> None:
     picture(tmp_path / "train/0001eeaf4aed83f9.jpg")
     picture(tmp_path / "validation/0002.jpg", 400, 50)
@@ -127,7 +139,7 @@ def test_open_images(tmp_path: Path) -> None:
     text(tmp_path / "class-descriptions-boxable.csv", "/m/05s2s,Plant\n/m/0cmf2,Airplane\n")
     assert list_splits(tmp_path) == ("train", "validation")
     train = opened(tmp_path, "csv", "train")
-    assert train.classes == ("Airplane", "Plant")
+    assert train.classes == ("Airplane", "Plant") and train.problems == ()
     assert boxes(train) == {"train/0001eeaf4aed83f9.jpg": [("Airplane", 50, 10, 100, 90)]}
     val = opened(tmp_path, "csv", "val")
     assert boxes(val) == {"validation/0002.jpg": [("Plant", 0, 10, 200, 50)]}

@@ -84,7 +84,7 @@ def test_a_point_is_named_and_left_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "flag"), [(True, True), (1.0, True), ("0", False), ("1", True), (None, False)]
+    ("value", "flag"), [(True, True), (1.0, True), ("0", False), (0.0, False), ("1", True), (None, False)]
 )
 def test_difficult(tmp_path: Path, value: Any, flag: bool) -> None:
     labelme(tmp_path / "a.json", shape(difficult=value), shape(flags={"difficult": value}), shape())
@@ -102,6 +102,20 @@ def test_pictures_in_another_folder(tmp_path: Path) -> None:
     assert list(boxes(data)) == ["images/a.jpg", "labels/b.jpg"]
     (note,) = messages(data, "warning")
     assert "found by name, elsewhere than stated: 1, the first is" in note
+
+
+def test_a_picture_that_was_renamed_with_its_json(tmp_path: Path) -> None:
+    labelme(tmp_path / "a.json", shape(), imagePath="old.jpg")
+    data = opened(tmp_path, "labelme")
+    assert list(boxes(data)) == ["a.jpg"]
+    (note,) = messages(data, "warning")
+    assert "elsewhere than stated: 1, the first is" in note and "a.jpg for old.jpg" in note
+
+
+def test_the_name_of_an_image_is_no_split(tmp_path: Path) -> None:
+    labelme(tmp_path / "train_001.json", shape())
+    labelme(tmp_path / "test.json", shape())
+    assert list_splits(tmp_path) == ()
 
 
 def test_folders_are_splits_and_never_share_pictures(tmp_path: Path) -> None:
@@ -134,6 +148,7 @@ def test_files_that_are_no_labels_are_not_read(tmp_path: Path) -> None:
     text(tmp_path / "environment.yml", "name: x\ndependencies:\n  - python\n  -broken: [")
     text(tmp_path / "results.csv", "epoch,loss\n1,2\n")
     labelme(tmp_path / ".git/b.json", shape())
+    labelme(tmp_path / "._a.json", shape())
     labelme(tmp_path / "runs/c.json", shape())
     labelme(tmp_path / "__MACOSX/d.json", shape())
     data = opened(tmp_path, "labelme")

@@ -115,9 +115,15 @@ def moved(images: Sequence[LocatedImage]) -> list[Problem]:
     """A note for each folder of labels that state other paths than those where the pictures are."""
     found: dict[Path, list[LocatedImage]] = {}
     for item in images:
-        if not item.exact and not item.fault and any(mark in item.image.names[0] for mark in "/\\"):
+        if _is_moved(item):
             found.setdefault(item.image.source.parent, []).append(item)
     return [Problem("warning", items[0].image.source, "", _moved(items)) for items in found.values()]
+
+
+def _is_moved(item: LocatedImage) -> bool:
+    stated = item.image.names[0].replace("\\", "/")
+    is_plain = "/" not in stated and stated in (item.path.name, item.path.stem)
+    return not (item.exact or item.fault or is_plain)
 
 
 def _moved(items: Sequence[LocatedImage]) -> str:
