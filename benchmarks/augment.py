@@ -18,8 +18,8 @@ from types import ModuleType
 import cv2
 import numpy as np
 
-from fssd.bench.comparison import line, write_figures
-from fssd.bench.timing import rates, ratio, take_turns
+from fssd.bench.machine import write_figures
+from fssd.bench.timing import line, rates, ratio, take_turns
 from fssd.data.augment import MIRROR, augment, resize, sample_rng
 from fssd.data.geometry import Warp
 from fssd.data.sample import Sample

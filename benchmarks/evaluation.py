@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from fssd.bench.comparison import line, write_figures
-from fssd.bench.timing import ratio, spread, take_turns
+from fssd.bench.machine import write_figures
+from fssd.bench.timing import line, ratio, spread, take_turns
 from fssd.data.sample import DataSet, Record
 from fssd.evaluation.coco_ap import coco_average_precision
 from fssd.evaluation.evaluate import evaluate_detections

@@ -12,12 +12,12 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from fssd.bench.comparison import line, milliseconds, write_figures
+from fssd.bench.machine import write_figures
 from fssd.bench.measure import use_threads
 from fssd.bench.photographs import made_pictures
 from fssd.bench.stages import network_step
 from fssd.bench.subject import open_subject
-from fssd.bench.timing import ratio, spread, take_turns
+from fssd.bench.timing import line, milliseconds, ratio, spread, take_turns
 from fssd.runtimes.cores import usable_cores
 
 PAIRS = (("ssd300-lite", "fssd300-lite"), ("ssd300-vgg16", "fssd300-vgg16"))

@@ -18,11 +18,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from fssd.export.tail import append_nms
 
-from fssd.bench.comparison import line, milliseconds, write_figures
+from fssd.bench.machine import write_figures
 from fssd.bench.measure import use_threads
-from fssd.bench.timing import ratio, spread, take_turns
+from fssd.bench.timing import line, milliseconds, ratio, spread, take_turns
 from fssd.boxes import VARIANCES, to_center_size
 from fssd.heads.head import Thresholds
 from fssd.heads.multibox.detect import detect
@@ -30,6 +29,7 @@ from fssd.heads.multibox.raw import Raw
 from fssd.model.build import build_model
 from fssd.model.network import Network
 from fssd.runtimes.packages import require
+from fssd.runtimes.runtime import append_tail
 
 CLASSES = 20
 SETTINGS = Thresholds()
@@ -77,7 +77,7 @@ def make_raw(network: Network, case: str, seed: int = 0) -> Raw:
     offsets = torch.randn(1, count, 4, generator=rng)
     logits = torch.randn(1, count, CLASSES + 1, generator=rng)
     if case == "crowded":
-        place = torch.rand(CLASSES, 1, 2, generator=rng) * network.image_size
+        place = torch.rand(CLASSES, 1, 2, generator=rng) * torch.tensor(network.image_size)
         centers = to_center_size(network.heads.priors)[None, :, :2]
         distance = (centers - place).norm(dim=-1).T  # (P, C)
         logits[0, :, 1:] += 4 * torch.exp(-distance / 40)
@@ -132,7 +132,9 @@ def operator(raw: Raw, network: Network, settings: Thresholds) -> Callable[[], A
     """The end of a graph that `fssd export --nms` writes, in ONNX Runtime on one thread."""
     onnx, runtime = require("onnx", "export"), require("onnxruntime", "export")
     text = IDENTITY.format(priors=len(network.heads.priors), columns=CLASSES + 1)
-    model = append_nms(onnx.parser.parse_model(text), network, settings)
+    body = onnx.parser.parse_model(text)
+    tail = network.heads.nms_graph(settings, body.opset_import[0].version, body.ir_version)
+    model = append_tail(body, tail)
     options = runtime.SessionOptions()
     options.intra_op_num_threads = 1
     session = runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -14,15 +14,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from fssd.bench.comparison import line, milliseconds, write_figures
+from fssd.bench.machine import write_figures
 from fssd.bench.measure import use_threads
 from fssd.bench.photographs import Photographs, made_pictures
 from fssd.bench.stages import network_step
-from fssd.bench.subject import Precision, Runtime, Subject, open_subject
-from fssd.bench.timing import Step, ratio, spread, take_turns
+from fssd.bench.subject import Precision, Subject, open_subject
+from fssd.bench.timing import Step, line, milliseconds, ratio, spread, take_turns
 from fssd.runtimes.cores import usable_cores
 
-RUNS: tuple[tuple[Runtime, Precision], ...] = (
+RUNS: tuple[tuple[str, Precision], ...] = (
     ("torch", "fp32"),
     ("onnx", "fp32"),
     ("openvino", "fp32"),

@@ -21,12 +21,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fssd.bench.comparison import line, write_figures
+from fssd.bench.machine import write_figures
 from fssd.bench.measure import use_threads
 from fssd.bench.photographs import Photographs, made_pictures, user_pictures
 from fssd.bench.stages import time_stages
 from fssd.bench.subject import Subject, open_subject
-from fssd.bench.timing import Spread, rates, ratio
+from fssd.bench.timing import Spread, line, rates, ratio
 from fssd.runtimes.cores import usable_cores
 
 CLIENTS = 4  # for each place of a batch

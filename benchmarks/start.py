@@ -15,10 +15,10 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-from fssd.bench.comparison import line, write_figures
+from fssd.bench.machine import write_figures
 from fssd.bench.photographs import made_pictures
 from fssd.bench.subject import open_subject
-from fssd.bench.timing import spread, take_turns
+from fssd.bench.timing import line, spread, take_turns
 from fssd.runtimes.cores import usable_cores
 from fssd.weights.checkpoint import save_model
 

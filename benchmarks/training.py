@@ -2,11 +2,15 @@
 
     python benchmarks/training.py --model fssd300-lite --batch 32
     python benchmarks/training.py --data DATA --set amp=bf16
+    python benchmarks/training.py --against OTHER_CHECKOUT
 
 Three sides take turns, some steps at a time. "plain" is what one would write down first: contiguous (NCHW)
 float32 images, `torch.optim.SGD` parameter by parameter, forward, loss, backward, step, on one batch that
 stays in memory. "cached" is `fssd.train`, all of it, on one such batch; "loaded" is `fssd.train` as it is. Of
 the latter those steps count during which the loader is at work, so that each pays for one batch.
+
+With --against, the step of `fssd.train` here and in another checkout are compared instead: two processes take
+turns, a step each, on the same batches, which are in memory. The ratio is taken turn by turn.
 """
 
 from __future__ import annotations
@@ -17,7 +21,10 @@ import dataclasses
 import io
 import itertools
 import json
+import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -25,24 +32,27 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import torch
 
-from fssd.bench.comparison import line, write_figures
+from fssd.bench.machine import write_figures
 from fssd.bench.measure import use_threads
-from fssd.bench.timing import Spread, ratio, spread
+from fssd.bench.timing import Spread, line, milliseconds, ratio, spread, take_turns
 from fssd.cli.train import parse_options
-from fssd.config import TrainConfig, load_config, with_values
-from fssd.data.geometry import Warp
-from fssd.data.loader import Batch, BatchPositions, Views, training_batches
+from fssd.config import TrainConfig, load_config, to_values, with_values
+from fssd.data.batch import Batch
+from fssd.data.loader import BatchPositions, Examples, Views, training_batches
+from fssd.data.sample import DataSet
 from fssd.data.scenes import make_scenes
 from fssd.data.source import open_data
-from fssd.heads.multibox.loss import multibox_loss
-from fssd.model.build import build_model
+from fssd.model.network import Network
 from fssd.runtimes.cores import usable_cores
 from fssd.training import loop
+from fssd.training.start import fresh_network
 
 SKIPPED = 3  # steps at the beginning of each side's turn
 QUEUE = 4  # batches that a loader is ahead; as many steps at the end do not count, having none to load
+REST = 0.05  # seconds before a step of another process; the threads of the last one wait busily for a while
 SCENES = 64
 SCENE_SIZE = 500  # pixels, as the longer side of a VOC photograph
 
@@ -50,6 +60,9 @@ SCENE_SIZE = 500  # pixels, as the longer side of a VOC photograph
 def main() -> None:
     args = _arguments()
     use_threads(args.threads)
+    if args.against is not None:
+        compare_with(args.against, args)
+        return
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         config = _config(args, Path(folder))
         sides = {
@@ -68,10 +81,10 @@ class PlainStep:
     """The plain step, on one batch."""
 
     def __init__(self, config: TrainConfig) -> None:
-        self.batch = first_batch(config)
         assert config.data is not None
-        classes = len(open_data(config.data, config.train_split).classes)
-        self.network = build_model(config.model, classes, **dict(config.options)).train()
+        dataset = open_data(config.data, config.train_split)
+        self.network = fresh_network(config, dataset, None, quiet=True)
+        self.batch = first_batch(config, dataset, self.network)
         self.optimizer = torch.optim.SGD(
             self.network.parameters(),
             lr=1e-4,
@@ -87,7 +100,7 @@ class PlainStep:
             start = time.perf_counter()
             self.optimizer.zero_grad()
             raw = self.network(self.batch.images.contiguous().float())
-            multibox_loss(raw, self.network.heads.priors, self.batch.targets).total.backward()
+            self.network.heads.loss(raw, self.batch.targets)["loss"].backward()
             self.optimizer.step()
             taken.append(time.perf_counter() - start)
         return taken[SKIPPED:]
@@ -116,24 +129,20 @@ class FssdLoop:
         return [config.batch_size / rate for rate in rates[SKIPPED : SKIPPED + steps]]
 
 
-def _endless(views: Views, positions: BatchPositions, workers: int, pin: bool = False) -> Iterator[Batch]:
+def _endless(
+    examples: Examples, positions: BatchPositions, workers: int, pin: bool = False
+) -> Iterator[Batch]:
     """In place of `training_batches`: the first batch again and again."""
     del workers, pin
-    return itertools.repeat(_load_first(views, positions.batch_size))
+    return itertools.repeat(next(training_batches(examples, positions, workers=0)))
 
 
-def _load_first(views: Views, size: int) -> Batch:
-    return next(training_batches(views, BatchPositions(0, 1, size), workers=0))
-
-
-def first_batch(config: TrainConfig) -> Batch:
+def first_batch(config: TrainConfig, dataset: DataSet, network: Network) -> Batch:
     """The first batch that `fssd.train` would load."""
-    assert config.data is not None
-    dataset = open_data(config.data, config.train_split)
-    size = 512 if "512" in config.model else 300
-    warp = Warp((size, size))
-    views = Views(dataset, warp, config.seed, config.augment, config.difficult, config.jpeg, config.crowds)
-    return _load_first(views, config.batch_size)
+    flags = (config.difficult, config.jpeg, config.crowds)
+    views = Views(dataset, network.geometry, config.seed, config.augment, *flags)
+    positions = BatchPositions(0, 1, config.batch_size)
+    return next(training_batches(Examples(views, network.heads.targets), positions, workers=0))
 
 
 def _config(args: argparse.Namespace, folder: Path) -> TrainConfig:
@@ -155,6 +164,95 @@ def _config(args: argparse.Namespace, folder: Path) -> TrainConfig:
         threads=args.threads,
         device="cpu",
     )
+
+
+# ---- another checkout
+
+
+class Side:
+    """`fssd.train` of a checkout, in a process of its own that takes a step when it is asked to."""
+
+    def __init__(self, checkout: Path, config: TrainConfig, folder: Path) -> None:
+        folder.mkdir()
+        defaults = to_values(TrainConfig())
+        values = {**to_values(config), "out": str(folder / "run")}
+        settings = {key: value for key, value in values.items() if value != defaults[key]}
+        (folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
+        self.process = subprocess.Popen(
+            [
+                sys.executable,
+                str(Path(__file__).with_name("training_side.py")),
+                str(folder / "settings.json"),
+            ],
+            env={**os.environ, "PYTHONPATH": str(checkout.resolve() / "src")},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.checksum = self._answer()
+
+    def step(self) -> None:
+        """Take a step, and wait until it is done."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        self._answer()
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.kill()
+        self.process.communicate()
+
+    def _answer(self) -> str:
+        assert self.process.stdout is not None
+        answer = self.process.stdout.readline().strip()
+        if not answer:
+            raise SystemExit("a training ended before it was asked to; its own message is above")
+        return answer
+
+
+def compare_with(checkout: Path, args: argparse.Namespace) -> None:
+    """Time the step of `fssd.train` here and in another checkout, in turn."""
+    if not (checkout / "src" / "fssd").is_dir():
+        raise SystemExit(f"{checkout}: has no src/fssd; name the folder of a checkout")
+    with tempfile.TemporaryDirectory() as place, contextlib.ExitStack() as stack:
+        folder = Path(place)
+        with contextlib.redirect_stdout(io.StringIO()):
+            config = _config(args, folder)
+        # Versions may sample augmentation in different ways.
+        config = dataclasses.replace(config, augment="none", iterations=1_000_000, log_every=1_000_000)
+        sides = {}
+        for name, root in (("other", checkout), ("this", Path(__file__).parents[1])):
+            sides[name] = Side(root, config, folder / name)
+            stack.callback(sides[name].close)
+        if sides["this"].checksum != sides["other"].checksum:
+            raise SystemExit("the two checkouts make different batches of the same images")
+        steps = {name: side.step for name, side in sides.items()}
+        times = take_turns(steps, args.rounds * args.steps, warm_up=SKIPPED, rest=REST)
+    own = {name: milliseconds(spread(taken)) for name, taken in times.items()}
+    ratios = ratio(times["this"], times["other"])
+    low, high = median_interval(np.divide(times["this"], times["other"]))
+    print(f"{config.model}, batch {args.batch}, a step of fssd.train here and in {checkout}")
+    for name, figure in own.items():
+        print(line(f"  {name}", figure, "ms", digits=1))
+    print(line("  this over other", ratios, "times", digits=3))
+    print(f"  its median lies between {low:.3f} and {high:.3f} (95 %, bootstrap)")
+    figures: dict[str, Any] = {
+        "model": config.model,
+        "batch": args.batch,
+        "set": args.set,
+        "milliseconds": own,
+        "this_over_other": ratios,
+        "median_interval": [low, high],
+    }
+    write_figures(args.json, figures, args.threads)
+
+
+def median_interval(values: np.ndarray) -> tuple[float, float]:
+    """Where the median of (N,) values lies with 95 % confidence, by bootstrap."""
+    samples = np.random.default_rng(0).choice(values, (10_000, len(values)))
+    low, high = np.percentile(np.median(samples, axis=1), [2.5, 97.5])
+    return float(low), float(high)
 
 
 def _report(args: argparse.Namespace, config: TrainConfig, seconds: dict[str, list[float]]) -> None:
@@ -187,6 +285,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=32, help="images of a step")
     parser.add_argument("--steps", type=int, default=6, help="of each side in a round, that count")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--against", type=Path, help="compare the step with that of this checkout instead")
     parser.add_argument("--threads", type=int, default=usable_cores())
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     return parser.parse_args()

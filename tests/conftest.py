@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,11 @@ from torch import Tensor, nn
 
 from fssd.data.sample import DataSet, Record
 from fssd.data.scenes import CLASSES, make_scenes
+from fssd.export.graph import trace
 from fssd.inference.detections import Detections
+from fssd.inference.detector import Detector
 from fssd.model.build import build_model
+from fssd.model.network import Network
 from fssd.weights.checkpoint import save_model
 
 # Real data sets and weights are not part of the project. Tests that want them look here, and say so when
@@ -70,6 +74,62 @@ def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("model") / "untrained.safetensors"
     save_model(path, network.state_dict(), network, CLASSES, {"iteration": 0})
     return path
+
+
+EXPORTED = ("eight", "five", "zero")  # three of the digit scenes, of detectors that are exported
+
+
+def outspoken(network: Network) -> Network:
+    """The network with class scores that differ from prior to prior, as after training."""
+    generator = torch.Generator().manual_seed(7)
+    for head in network.heads.conf:
+        last = head[-1] if isinstance(head, nn.Sequential) else head
+        assert isinstance(last, nn.Conv2d) and last.bias is not None
+        last.weight.data.mul_(4)
+        last.bias.data.normal_(0, 1, generator=generator)
+    for norm in (m for m in network.modules() if isinstance(m, nn.BatchNorm2d)):
+        assert norm.running_mean is not None
+        norm.running_mean.uniform_(-0.2, 0.2, generator=generator)
+        if norm.affine and not norm.weight.any():  # a light block that starts as its shortcut alone
+            norm.weight.data.uniform_(0.2, 0.6, generator=generator)
+    return network.eval()
+
+
+@pytest.fixture(scope="session")
+def detectors(tiny_backbone: Callable[[], nn.Module]) -> dict[str, Detector]:
+    """Untrained detectors: the two lite models, and FSSD's neck on a backbone that costs next to nothing."""
+    made = {}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for name in ("fssd300-lite", "ssd300-lite"):
+            network = outspoken(build_model(name, len(EXPORTED)))
+            made[name] = Detector(network, EXPORTED, {"iteration": 7})
+        tiny = build_model("fssd300-lite", len(EXPORTED), backbone=tiny_backbone())
+        made["tiny"] = Detector(outspoken(tiny), EXPORTED, {"iteration": 7})
+    return made
+
+
+@pytest.fixture(scope="session")
+def traced(detectors: dict[str, Detector]) -> Callable[[str], Any]:
+    """Gives the ONNX graph of one of `detectors`, new each time."""
+    pytest.importorskip("onnx", reason='needs onnx: pip install "fssd[export]"')
+    pytest.importorskip("onnxscript", reason='needs onnxscript: pip install "fssd[export]"')
+    kept: dict[str, Any] = {}
+
+    def get(name: str) -> Any:
+        if name not in kept:
+            kept[name] = trace(detectors[name].network)
+        copy = type(kept[name])()
+        copy.CopyFrom(kept[name])
+        return copy
+
+    return get
+
+
+@pytest.fixture
+def refuse(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Makes a package as good as not installed."""
+    return lambda package: monkeypatch.setitem(sys.modules, package, None)
 
 
 Rows = Sequence[tuple[int, Sequence[float]]]  # label, box

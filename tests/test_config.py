@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from fssd.config import CHOICES, TrainConfig, load_config, resolve, to_values, with_values
+from fssd.config import CHOICES, TrainConfig, load_config, to_values, with_values
 from fssd.errors import ConfigError
+from fssd.training.start import complete
 
 GIVEN = TrainConfig(data=Path("some/data"), out=Path("some/run"))
 
@@ -80,7 +81,8 @@ def test_unknown_key_names_its_file(tmp_path: Path) -> None:
         ("metric", None),
         ("difficult", 1),
         ("difficult", "yes"),
-        ("steps", 80_000),
+        ("size", "large"),
+        ("size", True),
         ("steps", "80000"),
         ("steps", ["soon"]),
         ("steps", [[1, 2]]),
@@ -111,6 +113,9 @@ def test_wrong_type_names_the_setting(key: str, value: Any) -> None:
         ("batch_size", 8.0, 8),
         ("steps", [80_000, 100_000], (80_000, 100_000)),
         ("steps", [], ()),
+        ("steps", 80_000, (80_000,)),
+        ("size", 512, (512,)),
+        ("size", [640, 384], (640, 384)),
         ("data", "here/it/is", Path("here/it/is")),
         ("weights", None, None),
         ("val_split", None, None),
@@ -131,7 +136,7 @@ def test_values_take_the_type_of_their_field(key: str, value: Any, wanted: Any) 
         ("lr", "a number or null"),
         ("momentum", "a number"),
         ("iterations", "a whole number or null"),
-        ("steps", "a list of whole numbers"),
+        ("steps", "whole numbers"),
         ("options", "a mapping"),
         ("jpeg", "true or false"),
         ("model", "text"),
@@ -158,6 +163,7 @@ KNOWN = {
     "amp": {"auto", "off", "bf16", "fp16"},
     "metric": {"voc07", "voc12", "coco"},
     "augment": {"ssd", "mild", "mirror", "none"},
+    "geometry": {"warp", "letterbox"},
 }
 
 
@@ -170,13 +176,14 @@ def test_every_choice_is_checked(key: str) -> None:
     for value in KNOWN[key]:
         assert (
             getattr(
-                resolve(given(**{key: value, "weights": None if value == "nothing" else Path("ssd.pt")})), key
+                complete(given(**{key: value, "weights": None if value == "nothing" else Path("ssd.pt")})),
+                key,
             )
             == value
         )
-        misspelt = value[:-1] + "x"
+        misspelt = value[:-1] + "q"
         with pytest.raises(ConfigError, match=f"{key}.*'{misspelt}'") as caught:
-            resolve(given(**{key: misspelt}))
+            complete(given(**{key: misspelt}))
         assert any(known in str(caught.value) for known in KNOWN[key])
 
 
@@ -205,9 +212,9 @@ def test_every_choice_is_checked(key: str) -> None:
 def test_bounds(key: str, bad: list[float], good: list[float]) -> None:
     for value in bad:
         with pytest.raises(ConfigError, match=key):
-            resolve(given(**{key: value}))
+            complete(given(**{key: value}))
     for value in good:
-        assert getattr(resolve(given(**{key: value})), key) == value
+        assert getattr(complete(given(**{key: value})), key) == value
 
 
 # --- Recipes and conflicts ----------------------------------------------------------------------------------
@@ -215,7 +222,7 @@ def test_bounds(key: str, bad: list[float], good: list[float]) -> None:
 
 @pytest.mark.parametrize("model", ["ssd300-vgg16", "ssd512-vgg16", "fssd300-vgg16", "fssd512-vgg16"])
 def test_vgg16_takes_the_recipe_of_the_paper(model: str) -> None:
-    config = resolve(given(model=model))
+    config = complete(given(model=model))
     # 1e-3, no warm-up, 120,000 updates of 32 of the 16,551 images of VOC 07+12, no averaging.
     assert config.lr == 1e-3
     assert config.schedule == "multistep"
@@ -228,7 +235,7 @@ def test_vgg16_takes_the_recipe_of_the_paper(model: str) -> None:
 
 @pytest.mark.parametrize("model", ["ssd300-lite", "fssd300-lite"])
 def test_lite_takes_a_recipe_of_its_own(model: str) -> None:
-    config = resolve(given(model=model))
+    config = complete(given(model=model))
     assert config.schedule == "cosine"
     assert config.lr is not None
     assert config.lr > 1e-3
@@ -242,29 +249,29 @@ def test_lite_takes_a_recipe_of_its_own(model: str) -> None:
 @pytest.mark.parametrize("model", ["fssd300-vgg16", "fssd300-lite"])
 def test_a_given_value_outranks_the_recipe(model: str) -> None:
     values = {"lr": 0.5, "schedule": "constant", "warmup": 3, "ema": 0.5, "epochs": 2.0}
-    config = resolve(given(model=model, **values))
+    config = complete(given(model=model, **values))
     assert {key: getattr(config, key) for key in values} == values
     # Zero is a value, not an absence.
-    assert resolve(given(model=model, warmup=0, ema=0.0)).warmup == 0
-    assert resolve(given(model=model, warmup=0, ema=0.0)).ema == 0
+    assert complete(given(model=model, warmup=0, ema=0.0)).warmup == 0
+    assert complete(given(model=model, warmup=0, ema=0.0)).ema == 0
 
 
 def test_nothing_stays_open() -> None:
-    config = resolve(GIVEN)
+    config = complete(GIVEN)
     assert not [key for key in ("lr", "schedule", "warmup", "ema", "epochs") if getattr(config, key) is None]
-    assert resolve(config) == config
+    assert complete(config) == config
 
 
 def test_iterations_stand_for_epochs() -> None:
-    config = resolve(given(iterations=500))
+    config = complete(given(iterations=500))
     assert (config.iterations, config.epochs) == (500, None)
-    assert resolve(config) == config
+    assert complete(config) == config
 
 
 def test_no_validation() -> None:
-    assert resolve(given(val_split="none")).val_split is None
-    assert resolve(given(val_split=None)).val_split is None
-    assert resolve(GIVEN).val_split == "val"
+    assert complete(given(val_split="none")).val_split is None
+    assert complete(given(val_split=None)).val_split is None
+    assert complete(GIVEN).val_split == "val"
 
 
 @pytest.mark.parametrize(
@@ -278,7 +285,7 @@ def test_no_validation() -> None:
 )
 def test_conflicts_name_the_flag(values: dict[str, Any], named: str) -> None:
     with pytest.raises(ConfigError, match=named):
-        resolve(given(**values))
+        complete(given(**values))
 
 
 # Two settings that exclude each other: the first pair is of the lower level, the second of the higher one.
@@ -324,7 +331,7 @@ def test_settings_of_one_level_that_exclude_each_other_are_an_error(
 
 
 def test_paths_may_be_strings() -> None:
-    config = resolve(TrainConfig(data="d", out="o", weights="w"))  # type: ignore[arg-type]
+    config = complete(TrainConfig(data="d", out="o", weights="w"))  # type: ignore[arg-type]
     assert (config.data, config.out, config.weights) == (Path("d"), Path("o"), Path("w"))
 
 
@@ -371,7 +378,7 @@ FULL = given(
 @pytest.mark.parametrize("resolved", [False, True])
 @pytest.mark.parametrize("config", [GIVEN, FULL], ids=["default", "full"])
 def test_round_trip(config: TrainConfig, resolved: bool, tmp_path: Path) -> None:
-    config = resolve(config) if resolved else config
+    config = complete(config) if resolved else config
     values = to_values(config)
     assert set(values) == {field.name for field in dataclasses.fields(TrainConfig)}
     assert with_values(TrainConfig(), values) == config
@@ -416,11 +423,11 @@ def test_configuration_is_frozen() -> None:
 
 
 def test_steps_alone_mean_multistep_and_do_not_go_with_another_schedule() -> None:
-    assert resolve(given(model="fssd300-lite", steps=(5, 7))).schedule == "multistep"
+    assert complete(given(model="fssd300-lite", steps=(5, 7))).schedule == "multistep"
     with pytest.raises(ConfigError, match="steps belong to --schedule multistep"):
-        resolve(given(steps=(5,), schedule="cosine"))
+        complete(given(steps=(5,), schedule="cosine"))
 
 
 def test_from_nothing_takes_no_weights() -> None:
     with pytest.raises(ConfigError, match="--start nothing takes no --weights"):
-        resolve(given(start="nothing", weights=Path("vgg.pth")))
+        complete(given(start="nothing", weights=Path("vgg.pth")))

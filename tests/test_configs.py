@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from fssd.ablation.plan import read_plan
-from fssd.config import TrainConfig, load_config, resolve, to_values
+from fssd.config import TrainConfig, load_config, to_values
 from fssd.data.source import list_splits
 from fssd.model.build import build_model
 from fssd.model.cost import parameters
+from fssd.training.start import complete
 from fssd.weights.checkpoint import read_tensors
 from fssd.zoo.models import packaged_model
 
@@ -25,12 +26,12 @@ DATA = ("voc0712", "voc07pp12", "voc0712-coco", "coco")
 
 
 def load(name: str) -> TrainConfig:
-    return resolve(replace(load_config(CONFIGS / f"{name}.yaml"), out=Path("run")))
+    return complete(replace(load_config(CONFIGS / f"{name}.yaml"), out=Path("run")))
 
 
 @pytest.mark.parametrize("path", ROWS, ids=lambda path: path.stem)
 def test_every_file_is_a_training_that_can_be_built(path: Path) -> None:
-    config = resolve(replace(load_config(path), out=Path("run")))
+    config = complete(replace(load_config(path), out=Path("run")))
     assert config.iterations is not None and config.steps and config.schedule == "multistep"
     assert config.steps[-1] <= config.iterations
     assert config.lr == {"ssd": 5e-4, "model": 1e-4}.get(config.start, 1e-3) or "coco" in path.stem
@@ -154,7 +155,7 @@ def test_joined_data_sets(
 
 def test_recipe_for_photographs_is_that_of_the_packaged_model() -> None:
     config = load_config(CONFIGS / "recipes" / "photographs.yaml")
-    recipe = to_values(resolve(replace(config, data=Path("data"), out=Path("run"))))
+    recipe = to_values(complete(replace(config, data=Path("data"), out=Path("run"))))
     trained = read_tensors(packaged_model("animals"))[1]["config"]
     assert (recipe["amp"], trained["amp"]) == ("auto", "bf16")  # which is what the author's machine chose
     for key, value in trained.items():

@@ -16,7 +16,7 @@ import tyro
 import fssd
 from fssd.cli.main import COMMANDS, MODULES
 from fssd.cli.train import Train
-from fssd.config import TrainConfig
+from fssd.config import TrainConfig, load_config
 from fssd.data.scenes import CLASSES
 from fssd.model.build import build_model
 from fssd.model.designs import DESIGNS
@@ -75,10 +75,20 @@ def test_every_verb_has_a_module_and_every_module_a_verb() -> None:
     assert {MODULES.get(verb, verb) for verb in COMMANDS} == modules - {"__init__", "main", "options"}
 
 
-def test_python_examples_for_backbones_run() -> None:
+def test_the_parts_of_backbones_md_work_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (ROOT / "docs" / "backbones.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
-    exec(compile(block, "backbones.md", "exec"), {"__name__": "example"})
+    parts, use = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    (settings,) = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
+    (tmp_path / "my_parts.py").write_text(parts, encoding="utf-8")
+    (tmp_path / "run.yaml").write_text(settings, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    exec(compile(use, "backbones.md", "exec"), {"__name__": "example"})
+    config = load_config(tmp_path / "run.yaml")
+    chosen = {"backbone": config.backbone, "neck": config.neck, "size": list(config.size)}
+    network = build_model(config.model, 3, **chosen, **config.options)
+    assert network.image_size == (320, 320)
+    assert type(network.neck).__module__ == type(network.backbone).__module__ == "my_parts"
+    assert network.neck.channels[0] == 24
 
 
 def test_the_readmes_training_from_python_runs(

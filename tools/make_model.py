@@ -1,4 +1,4 @@
-"""The packaged files of a finished run: weights of half the size, eight bits, what both reach, and the card.
+"""Makes the packaged files of a finished run: half-precision and eight-bit weights, metrics and the card.
 
 python tools/make_model.py runs/animals --data animals.yaml
 """
@@ -33,17 +33,17 @@ class Make:
     run: Annotated[Path, tyro.conf.Positional]
     """Model file, or the folder of a run."""
     data: Path
-    """The data set it was trained on: `train` to see ranges on, `val` to measure on."""
+    """The data set it was trained on: `train` for calibration, `val` for metrics."""
     name: str = "animals"
     """Name of the model."""
     folder: Path = FOLDER
-    """Where the files go."""
+    """Where the files are written."""
 
 
 def make(command: Make) -> None:
-    """Write NAME.safetensors, NAME-int8.xml and .bin, NAME.json and the made parts of NAME.md.
+    """Write NAME.safetensors, NAME-int8.xml and .bin, NAME.json and the generated parts of NAME.md.
 
-    Raises ExportError if a file does not do what the run's model does, or eight bits cost over a point.
+    Raises ExportError if a file does not give the model's detections, or eight bits cost over a point of mAP.
     """
     half, eight = (command.folder / f"{command.name}{end}" for end in (".safetensors", "-int8.xml"))
     detector = Detector.load(command.run, device="cpu")
@@ -51,7 +51,7 @@ def make(command: Make) -> None:
     print(export_half(detector, half, _pictures(val, detector)))
     packed = Detector.load(half, device="cpu")
     done = export_model(packed, eight, "openvino", trial=Trial(_pictures(train, packed), val))
-    assert done.maps is not None  # for that is how eight bits are judged
+    assert done.maps is not None  # always measured for eight bits
     print("mAP {:.4f}, in eight bits {:.4f}".format(*done.maps))
     names = {command.name: packed, f"{command.name}-int8": Detector.load(eight)}
     reports = {name: _measure(one, val) for name, one in names.items()}
@@ -60,7 +60,7 @@ def make(command: Make) -> None:
 
 
 def write_card(card: Path, reports: dict[str, Any], config: dict[str, Any]) -> None:
-    """Fill in what is made from the reports (see `metrics_table`) and the settings of the training."""
+    """Fill in the table of the metrics and the settings of the training."""
     text = fill_part(card.read_text(encoding="utf-8"), "metrics", metrics_table(reports))
     atomic_write(card, fill_part(text, "recipe", recipe(config)))
 

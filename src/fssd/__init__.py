@@ -10,22 +10,23 @@ Names are imported when first used, so that `import fssd` and `fssd --help` do n
 
 from __future__ import annotations
 
-from importlib import import_module
 from importlib.metadata import version
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
+
+from fssd.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    FssdError,
+    ImageError,
+    LabelError,
+    TrainingError,
+)
 
 if TYPE_CHECKING:
     from fssd.config import TrainConfig
     from fssd.data.source import open_data
-    from fssd.errors import (
-        CheckpointError,
-        ConfigError,
-        DataError,
-        FssdError,
-        ImageError,
-        LabelError,
-        TrainingError,
-    )
     from fssd.evaluation.evaluate import evaluate_detections as evaluate
     from fssd.export.write import export_model
     from fssd.inference.detections import Detections
@@ -33,47 +34,26 @@ if TYPE_CHECKING:
     from fssd.model.build import build_model
     from fssd.training.loop import train
 
+__all__ = [
+    "CheckpointError", "ConfigError", "DataError", "Detections", "Detector", "FssdError", "ImageError",
+    "LabelError", "TrainConfig", "TrainingError", "build_model", "evaluate", "export_model", "open_data",
+    "train",
+]  # fmt: skip
 __version__ = version("fssd")
 
-_PLACES = {
-    "CheckpointError": ("fssd.errors", "CheckpointError"),
-    "ConfigError": ("fssd.errors", "ConfigError"),
-    "DataError": ("fssd.errors", "DataError"),
-    "Detections": ("fssd.inference.detections", "Detections"),
-    "Detector": ("fssd.inference.detector", "Detector"),
-    "FssdError": ("fssd.errors", "FssdError"),
-    "ImageError": ("fssd.errors", "ImageError"),
-    "LabelError": ("fssd.errors", "LabelError"),
-    "TrainConfig": ("fssd.config", "TrainConfig"),
-    "TrainingError": ("fssd.errors", "TrainingError"),
-    "build_model": ("fssd.model.build", "build_model"),
-    "evaluate": ("fssd.evaluation.evaluate", "evaluate_detections"),
-    "export_model": ("fssd.export.write", "export_model"),
-    "open_data": ("fssd.data.source", "open_data"),
-    "train": ("fssd.training.loop", "train"),
+_SOURCES = {
+    "Detections": "fssd.inference.detections:Detections",
+    "Detector": "fssd.inference.detector:Detector",
+    "TrainConfig": "fssd.config:TrainConfig",
+    "build_model": "fssd.model.build:build_model",
+    "evaluate": "fssd.evaluation.evaluate:evaluate_detections",
+    "export_model": "fssd.export.write:export_model",
+    "open_data": "fssd.data.source:open_data",
+    "train": "fssd.training.loop:train",
 }
-
-__all__ = [
-    "CheckpointError",
-    "ConfigError",
-    "DataError",
-    "Detections",
-    "Detector",
-    "FssdError",
-    "ImageError",
-    "LabelError",
-    "TrainConfig",
-    "TrainingError",
-    "build_model",
-    "evaluate",
-    "export_model",
-    "open_data",
-    "train",
-]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
+    if name not in _SOURCES:
         raise AttributeError(f"module 'fssd' has no attribute {name!r}")
-    module, attribute = _PLACES[name]
-    return getattr(import_module(module), attribute)
+    return resolve_name(_SOURCES[name])

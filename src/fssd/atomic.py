@@ -29,7 +29,8 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     temporary = target.parent / f".tmp-{secrets.token_hex(6)}{target.suffix}"
     try:
         yield temporary
-        _sync(temporary)
+        with temporary.open("r+b") as handle:
+            os.fsync(handle.fileno())
         if target.exists():
             shutil.copymode(target, temporary)
         temporary.replace(target)
@@ -45,11 +46,6 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"{folder}: cannot be made a folder ({error.strerror}); choose another") from error
-
-
-def _sync(file: Path) -> None:
-    with file.open("r+b") as handle:
-        os.fsync(handle.fileno())
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,17 +1,19 @@
-"""Box mathematics on tensors: conversion, IoU, clipping, the centre-size coder, and greedy NMS.
+"""Box mathematics: IoU, the centre-size coder, and greedy NMS.
 
-A box is (x1, y1, x2, y2) in pixels. Normalised or centre-size boxes occur only in functions that say so in
-their names. No function here knows about models, data sets or configuration.
+A box is (x1, y1, x2, y2) in pixels, unless the name of a function says otherwise. Most functions take
+tensors; `areas`, `intersections` and `overlaps` take arrays.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-Floats = npt.NDArray[np.floating]
+Floats = npt.NDArray[Any]  # of floats
 
 VARIANCES = (0.1, 0.1, 0.2, 0.2)
 """Divisors of the (cx, cy, w, h) offsets in the coder, as in the prior boxes of Caffe SSD."""
@@ -23,22 +25,13 @@ def to_center_size(boxes: Tensor) -> Tensor:
     return torch.cat(((low + high) / 2, high - low), dim=-1)
 
 
-def to_corners(boxes: Tensor) -> Tensor:
-    """(..., 4) centre-size (cx, cy, w, h) to (..., 4) corners (x1, y1, x2, y2), same unit."""
-    center, half = boxes[..., :2], boxes[..., 2:] / 2
-    return torch.cat((center - half, center + half), dim=-1)
-
-
 def area(boxes: Tensor) -> Tensor:
     """(..., 4) corners to (...) areas; an inverted box has area 0."""
     return (boxes[..., 2] - boxes[..., 0]).clamp(min=0) * (boxes[..., 3] - boxes[..., 1]).clamp(min=0)
 
 
 def iou(a: Tensor, b: Tensor) -> Tensor:
-    """Intersection over union of every box of `a` (..., N, 4) with every box of `b` (..., M, 4): (..., N, M).
-
-    A pair whose union is empty has IoU 0.
-    """
+    """IoU of all boxes of `a` (..., N, 4) with all of `b` (..., M, 4): (..., N, M); 0 for an empty union."""
     low = torch.maximum(a[..., :, None, :2], b[..., None, :, :2])
     high = torch.minimum(a[..., :, None, 2:], b[..., None, :, 2:])
     side = (high - low).clamp(min=0)
@@ -47,32 +40,44 @@ def iou(a: Tensor, b: Tensor) -> Tensor:
     return torch.where(union > 0, shared / union.clamp(min=torch.finfo(union.dtype).tiny), 0.0)
 
 
-def clip(boxes: Tensor, width: float, height: float) -> Tensor:
-    """(..., 4) corners, clipped to the image 0..width, 0..height."""
-    x = boxes[..., 0::2].clamp(0, width)
-    y = boxes[..., 1::2].clamp(0, height)
-    return torch.stack((x[..., 0], y[..., 0], x[..., 1], y[..., 1]), dim=-1)
+def areas(boxes: Floats) -> Floats:
+    """(..., 4) corners to (...); an inverted box has area 0."""
+    sides = np.maximum(boxes[..., 2:] - boxes[..., :2], 0)
+    return np.asarray(sides[..., 0] * sides[..., 1])
 
 
-def encode(boxes: Tensor, priors: Tensor, variances: tuple[float, float, float, float] = VARIANCES) -> Tensor:
+def intersections(a: Floats, b: Floats) -> Floats:
+    """The area that every box of `a` (..., N, 4) shares with every box of `b` (M, 4): (..., N, M)."""
+    x1, y1, x2, y2 = np.moveaxis(a[..., None, :], -1, 0)  # (..., N, 1); faster than rows of four
+    left, top, right, bottom = b.T
+    width = np.maximum(np.minimum(x2, right) - np.maximum(x1, left), 0)
+    return np.asarray(width * np.maximum(np.minimum(y2, bottom) - np.maximum(y1, top), 0))
+
+
+def overlaps(a: Floats, b: Floats) -> Floats:
+    """`iou` of arrays: (..., N, 4) and (M, 4) to (..., N, M)."""
+    shared = intersections(a, b)
+    union = areas(a)[..., None] + areas(b) - shared
+    return np.asarray(np.divide(shared, union, out=np.zeros_like(shared), where=union > 0))
+
+
+def encode(boxes: Tensor, priors: Tensor) -> Tensor:
     """Offsets (..., 4) that turn `priors` into `boxes`, both (..., 4) corners in one unit.
 
-    ((cx - cx_p) / w_p, (cy - cy_p) / h_p, log(w / w_p), log(h / h_p)) / variances, SSD eq. 2.
+    ((cx - cx_p) / w_p, (cy - cy_p) / h_p, log(w / w_p), log(h / h_p)) / VARIANCES, SSD eq. 2.
     The result does not depend on the unit. Boxes need positive width and height.
     """
     box, prior = to_center_size(boxes), to_center_size(priors)
     shift = (box[..., :2] - prior[..., :2]) / prior[..., 2:]
     scale = torch.log(box[..., 2:] / prior[..., 2:])
-    return torch.cat((shift, scale), dim=-1) / boxes.new_tensor(variances)
+    return torch.cat((shift, scale), dim=-1) / boxes.new_tensor(VARIANCES)
 
 
-def decode(
-    offsets: Tensor, priors: Tensor, variances: tuple[float, float, float, float] = VARIANCES
-) -> Tensor:
+def decode(offsets: Tensor, priors: Tensor) -> Tensor:
     """Boxes (..., 4) corners from `offsets` (..., 4) and `priors` (P, 4): the inverse of `encode`."""
     # One row for each coordinate, because operations on long rows are faster than on many short ones.
     low, high = priors.mT.contiguous().chunk(2, dim=-2)  # (2, P)
-    scaled = offsets * offsets.new_tensor(variances)
+    scaled = offsets * offsets.new_tensor(VARIANCES)
     shift, growth = scaled.mT.contiguous().chunk(2, dim=-2)  # (..., 2, P)
     size = high - low
     center = (low + high) / 2 + shift * size
@@ -105,10 +110,7 @@ FEW = 8192
 
 
 def _suppress_set(boxes: Floats, threshold: float, space: Tensor) -> npt.NDArray[np.bool_]:
-    """`suppress` of one set, (K, 4) to (K,).
-
-    Block after block, the best remaining boxes are compared with all remaining boxes.
-    """
+    """`suppress` of one set, (K, 4) to (K,): blocks of the best remaining boxes against all that remain."""
     # Rows: right, bottom, -left, -top, area. The side of an overlap is then the sum of two minima.
     planes = np.empty((5, len(boxes)), boxes.dtype)
     np.copyto(planes[:2], boxes[:, 2:].T)
@@ -130,10 +132,7 @@ def _suppress_set(boxes: Floats, threshold: float, space: Tensor) -> npt.NDArray
 
 
 def _few_overlaps(some: Floats, every: Floats, _: Tensor) -> Floats:
-    """IoU of boxes with positive area, planes (5, N) and (5, M): (N, M), bit for bit that of `iou`.
-
-    Only for disjoint boxes it may be negative instead of 0.
-    """
+    """`iou`, bit for bit, of boxes with areas: planes (5, N), (5, M) to (N, M); below 0 where disjoint."""
     ends = np.minimum(some[:4, :, None], every[:4, None])
     width, height = ends[:2] + ends[2:]
     shared = width * np.maximum(height, 0)

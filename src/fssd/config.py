@@ -1,8 +1,7 @@
 """The configuration of a training run: one frozen dataclass; every field states its unit and its reason.
 
-`fssd train --config FILE` reads these names from YAML; flags on the command line override the file.
-The resolved configuration is stored in every checkpoint. This module does not import torch, so that
-`fssd --help` is fast.
+`fssd train --config FILE` reads these names from YAML; flags override the file. The resolved configuration is
+stored in every checkpoint. This module does not import torch, so that `fssd --help` is fast.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import dataclasses
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
@@ -153,34 +151,40 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for key in ("data", "out", "weights"):
-            value: object = getattr(self, key)
-            if isinstance(value, str):
+            if isinstance(value := getattr(self, key), str):
                 object.__setattr__(self, key, Path(value))
 
 
+KINDS: dict[str, Any] = get_type_hints(TrainConfig)
+"""The type of every setting, without its bounds."""
+CHOICES: dict[str, tuple[str, ...]] = {
+    key: get_args(part)
+    for key, kind in KINDS.items()
+    for part in (kind, *get_args(kind))
+    if get_origin(part) is Literal
+}
+"""The values of every setting that is one of a few words."""
 RESUME_MAY_CHANGE = {"out", "data", "weights", "workers", "save_every", "log_every", "device"}
 """Settings that a resumed run may change. Only the device affects the final weights."""
 
 
-def load_config(path: Path, base: TrainConfig | None = None) -> TrainConfig:
+def load_config(path: Path, base: TrainConfig | None = None, above: tuple[Path, ...] = ()) -> TrainConfig:
     """A configuration from YAML, over `base`. `path` may be the name of a packaged one (see `find_config`).
 
     A file may contain `base: FILE` (relative to the file itself, or a name), and then holds the differences.
-    Raises ConfigError for a file that cannot be read, an unknown key (with the nearest known one), a value
-    of the wrong type, two settings that exclude each other, or files that name each other as base.
+    above: the files that have this one as their base. Raises ConfigError for a file that cannot be read, an
+    unknown key (with the nearest known one), a value of the wrong type, two settings that exclude each other,
+    or files that name each other as base.
     """
-    return _load(find_config(path), base or TrainConfig(), ())
-
-
-def _load(path: Path, base: TrainConfig, above: tuple[Path, ...]) -> TrainConfig:
-    """`above`: the files that name this one as their base, outermost first."""
+    path = find_config(path)
     values = read_mapping(path)
-    parent = values.pop("base", None)
-    if parent is not None:
+    base = base or TrainConfig()
+    if (parent := values.pop("base", None)) is not None:
+        above = (*above, path.resolve())
         file = find_config(Path(str(parent)), beside=path.parent)
-        if file.resolve() in (path.resolve(), *above):
+        if file.resolve() in above:
             raise ConfigError(f"{path}: base {parent} leads back to this file; name another")
-        base = _load(file, base, (*above, path.resolve()))
+        base = load_config(file, base, above)
     return with_values(base, values, where=f"{path}: ")
 
 
@@ -203,9 +207,8 @@ def find_config(
         return file
     known = packaged(*kinds)
     if named.name not in known:
-        raise ConfigError(
-            f"{file}: there is no such file and no configuration of this name{nearest(named.name, known)}"
-        )
+        near = nearest(named.name, known)
+        raise ConfigError(f"{file}: there is no such file and no configuration of this name{near}")
     return known[named.name]
 
 
@@ -218,9 +221,8 @@ def read_mapping(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError) as error:  # a date such as 2020-13-45 is no YAMLError
         raise ConfigError(f"{path}: is not valid YAML ({error})".replace("\n", " ")) from error
     if not isinstance(values, Mapping):
-        raise ConfigError(
-            f"{path}: a configuration is a mapping of names to values, not a {type(values).__name__}"
-        )
+        kind = type(values).__name__
+        raise ConfigError(f"{path}: a configuration is a mapping of names to values, not a {kind}")
     return dict(values)
 
 
@@ -228,78 +230,49 @@ def with_values(config: TrainConfig, values: Mapping[str, Any], where: str = "")
     """`config` with some fields replaced, each converted to its field's type. Raises ConfigError.
 
     Model options are added to those of `config`; an option that is null is removed. A value also removes
-    the setting of `config` that it excludes: `iterations` removes `epochs` (see `CONFLICTS`).
+    the setting of `config` that it excludes: `iterations` removes `epochs`.
     """
-    kinds = _kinds()
     changed: dict[str, Any] = {}
     for key, value in values.items():
-        if key not in kinds:
-            raise ConfigError(f"{where}there is no setting {key!r}{nearest(str(key), kinds)}")
-        changed[key] = _convert(key, kinds[key], value, where)
+        if key not in KINDS:
+            raise ConfigError(f"{where}there is no setting {key!r}{nearest(str(key), KINDS)}")
+        changed[key] = _convert(key, value, where)
     if "options" in changed:
         merged = {**config.options, **changed["options"]}
         changed["options"] = {key: value for key, value in merged.items() if value is not None}
     return without_replaced(dataclasses.replace(config, **changed), changed, where)
 
 
-class Conflict(NamedTuple):
-    """Two settings that exclude each other: `holds` says when they do, `message` what to do about it."""
-
-    one: str
-    other: str
-    holds: Callable[[TrainConfig], bool]
-    message: str
-
-
-CONFLICTS = (
-    Conflict(
-        "epochs",
-        "iterations",
-        lambda config: config.epochs is not None and config.iterations is not None,
-        "give either --epochs or --iterations, not both",
-    ),
-    Conflict(
-        "steps",
-        "schedule",
-        lambda config: bool(config.steps) and config.schedule not in (None, "multistep"),
-        "steps belong to --schedule multistep; leave --steps or --schedule out",
-    ),
-    Conflict(
-        "start",
-        "weights",
-        lambda config: config.start == "nothing" and config.weights is not None,
-        "--start nothing takes no --weights; leave one of them out",
-    ),
-)
+def _conflicts(config: TrainConfig) -> Iterator[tuple[set[str], str]]:
+    """The pairs of settings that exclude each other in `config`, each with what to do about it."""
+    if config.epochs is not None and config.iterations is not None:
+        yield {"epochs", "iterations"}, "give either --epochs or --iterations, not both"
+    if config.steps and config.schedule not in (None, "multistep"):
+        yield {"steps", "schedule"}, "steps belong to --schedule multistep; leave --steps or --schedule out"
+    if config.start == "nothing" and config.weights is not None:
+        yield {"start", "weights"}, "--start nothing takes no --weights; leave one of them out"
 
 
 def without_replaced(config: TrainConfig, given: Collection[str], where: str = "") -> TrainConfig:
     """`config` where of two settings that exclude each other only the one in `given` is left.
 
-    given: the settings of the highest level, such as the command line over a file; the other setting goes
-    back to its default. Raises ConfigError if both are in `given`.
+    given: settings of the highest level, such as those on the command line over those in a file; the other
+    setting is reset to its default. Raises ConfigError if both are in `given`.
     """
-    for conflict in CONFLICTS:
-        names = {conflict.one, conflict.other}
+    for names, message in _conflicts(config):
         replaced = names - set(given)
-        if not conflict.holds(config) or replaced == names:
-            continue
         if not replaced:
-            raise ConfigError(f"{where}{conflict.message}")
-        default = getattr(TrainConfig(), key := replaced.pop())
-        config = dataclasses.replace(config, **{key: default})
+            raise ConfigError(f"{where}{message}")
+        if replaced != names:
+            key = replaced.pop()
+            config = dataclasses.replace(config, **{key: getattr(TrainConfig(), key)})
     return config
 
 
-@cache
-def _kinds() -> dict[str, Any]:
-    """The type of every setting, without its bounds."""
-    return get_type_hints(TrainConfig)
-
-
-def _convert(key: str, kind: Any, value: Any, where: str) -> Any:
-    """`value` as the type `kind`, which may include None."""
-    kind, *optional = get_args(kind) if type(None) in get_args(kind) else (kind,)
+def _convert(key: str, value: Any, where: str) -> Any:
+    """`value` as the type of the setting `key`."""
+    kinds = get_args(KINDS[key])
+    kind, *optional = kinds if type(None) in kinds else (KINDS[key],)
     if value is None and optional:
         return None
     if value is False and "off" in CHOICES.get(key, ()):
@@ -322,15 +295,15 @@ def _whole(value: Any) -> int:
     return int(value)
 
 
-def _listed(values: Any) -> Any:
-    return [values] if isinstance(values, int) else values
+def _whole_ones(values: Any) -> tuple[int, ...]:
+    return tuple(map(_whole, [values] if isinstance(values, int) else values))
 
 
 _READERS: dict[Any, tuple[str, tuple[Any, ...], Callable[[Any], Any]]] = {
     Path: ("a path", (str, Path), Path),
     float: ("a number", (int, float, str), float),
     int: ("a whole number", (int, float, str), _whole),
-    tuple: ("whole numbers", (list, tuple, int), lambda values: tuple(map(_whole, _listed(values)))),
+    tuple: ("whole numbers", (list, tuple, int), _whole_ones),
     Mapping: ("a mapping", (Mapping,), dict),
     bool: ("true or false", (bool,), bool),
     str: ("text", (str,), str),
@@ -359,24 +332,13 @@ def resolve(config: TrainConfig, recipe: Mapping[str, Any]) -> TrainConfig:
     return config
 
 
-CHOICES: dict[str, tuple[str, ...]] = {
-    "schedule": get_args(Schedule),
-    "start": get_args(Start),
-    "amp": get_args(Amp),
-    "metric": get_args(Metric),
-    "augment": get_args(Augment),
-    "geometry": get_args(Geometry),
-}
-
-
 def _check(config: TrainConfig) -> None:
     if config.data is None:
         raise ConfigError("training needs a data set; give --data")
     if config.out is None:
         raise ConfigError("training needs a folder for its results; give --out")
-    for conflict in CONFLICTS:
-        if conflict.holds(config):
-            raise ConfigError(conflict.message)
+    for _, message in _conflicts(config):
+        raise ConfigError(message)
     if config.start in ("ssd", "model") and config.weights is None:
         what = "a trained SSD" if config.start == "ssd" else "a trained model"
         raise ConfigError(f"to start from {what}, name its checkpoint with --weights")
@@ -389,8 +351,7 @@ def _check(config: TrainConfig) -> None:
 
 def check_bounds(settings: Any) -> None:
     """Raise ConfigError for the first number in a dataclass (or a nested one) that is out of its bounds."""
-    hints = get_type_hints(type(settings), include_extras=True)
-    for key, kind in hints.items():
+    for key, kind in get_type_hints(type(settings), include_extras=True).items():
         value = getattr(settings, key)
         if dataclasses.is_dataclass(value):
             check_bounds(value)
@@ -401,8 +362,5 @@ def check_bounds(settings: Any) -> None:
 
 def _bounds(kind: Any) -> Iterator[Bound]:
     """The bounds in a type, such as `Annotated[int, Bound(...)] | None`."""
-    for part in (*get_args(kind), *getattr(kind, "__metadata__", ())):
-        if isinstance(part, Bound):
-            yield part
-        elif get_origin(part) is Annotated:
-            yield from _bounds(part)
+    for part in get_args(kind):
+        yield from [part] if isinstance(part, Bound) else _bounds(part)

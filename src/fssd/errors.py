@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 
@@ -27,7 +28,7 @@ class DataError(FssdError):
 
     def __reduce__(self) -> tuple[object, ...]:
         # Pickling would lose the keyword-only arguments when a loader process sends the error to its parent.
-        return (_rebuild, (type(self), self.reason, self.file, self.place))
+        return (partial(type(self), file=self.file, place=self.place), (self.reason,))
 
 
 class ImageError(DataError):
@@ -56,10 +57,6 @@ class FetchError(FssdError):
 
 class ExportError(FssdError):
     """An exported model whose results differ from the PyTorch model's; nothing was written."""
-
-
-def _rebuild(kind: type[DataError], reason: str, file: Path | None, place: str) -> DataError:
-    return kind(reason, file=file, place=place)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

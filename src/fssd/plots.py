@@ -54,10 +54,7 @@ def require_matplotlib() -> None:
 
 
 def new_axes(width: int, height: int) -> Axes:
-    """Empty axes in the package's style, in their own figure `axes.figure`.
-
-    width, height: pixels of a PNG. Raises ConfigError if matplotlib is not installed.
-    """
+    """Empty axes in their own figure of so many pixels (as PNG). Raises ConfigError without matplotlib."""
     return new_panels(width, height, 1)[0]
 
 
@@ -66,9 +63,8 @@ def new_panels(width: int, height: int, count: int) -> list[Axes]:
     require_matplotlib()
     from matplotlib.figure import Figure
 
-    figure = Figure(
-        figsize=(width / DOTS_PER_INCH, height / DOTS_PER_INCH), dpi=DOTS_PER_INCH, layout="constrained"
-    )
+    size = (width / DOTS_PER_INCH, height / DOTS_PER_INCH)
+    figure = Figure(figsize=size, dpi=DOTS_PER_INCH, layout="constrained")
     panels = [figure.add_subplot(1, count, 1)]
     for number in range(2, count + 1):
         panels.append(figure.add_subplot(1, count, number, sharey=panels[0]))
@@ -200,9 +196,7 @@ def label_points(
     reach = 3 * DOTS_PER_INCH / 72  # half a mark and some margin, pixels
     taken = [Bbox.from_extents(x - reach, y - reach, x + reach, y + reach) for x, y in marks]
     for point, name, size, ink in zip(points, names, sizes, colours, strict=True):
-        text: Any = axes.annotate(
-            name, point, fontsize=size, color=ink, xytext=(0, 0), textcoords="offset points"
-        )
+        text: Any = axes.annotate(name, point, (0, 0), textcoords="offset points", fontsize=size, color=ink)
         text.set_in_layout(False)
         best = min(POSITIONS, key=lambda position: _covered(axes, _put(text, position), taken))
         taken.append(_put(text, best))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 
 import pytest
@@ -41,9 +40,3 @@ def small_peak(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two ways of the peak that do next to nothing."""
     ways = [Way("a", 2e3, lambda: None), Way("b", 4e3, lambda: None)]
     monkeypatch.setattr(peak, "cpu_ways", lambda _: ways)
-
-
-@pytest.fixture
-def refuse(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Makes a package as good as not installed."""
-    return lambda package: monkeypatch.setitem(sys.modules, package, None)

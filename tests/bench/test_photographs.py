@@ -21,10 +21,10 @@ def test_made_ones_are_jpegs_of_vocs_size(tmp_path: Path) -> None:
         assert image.std() > 10  # a black one would decode too quickly
 
 
-def test_places_of_a_batch(tmp_path: Path) -> None:
+def test_indices_of_a_batch(tmp_path: Path) -> None:
     made = made_pictures(tmp_path, 3)
-    assert [made.places(turn, 2) for turn in range(3)] == [[0, 1], [2, 0], [1, 2]]
-    assert made.places(0, 5) == [0, 1, 2, 0, 1]
+    assert [made.indices(turn, 2) for turn in range(3)] == [[0, 1], [2, 0], [1, 2]]
+    assert made.indices(0, 5) == [0, 1, 2, 0, 1]
 
 
 def test_the_users_images(scenes: Path) -> None:

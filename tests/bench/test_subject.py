@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,16 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fssd.bench.exported import export_unchecked
 
 from fssd.bench.subject import open_subject
 from fssd.data.scenes import CLASSES
 from fssd.errors import CheckpointError, ConfigError
 from fssd.export.graph import trace
 from fssd.export.images import make_pictures
+from fssd.export.write import write_unchecked
 from fssd.inference.detector import Detector
 from fssd.model.build import build_model
 from fssd.model.cost import multiply_adds
+from fssd.runtimes.choose import RUNTIMES
+from fssd.runtimes.runtime import Runtime
 
 
 def test_a_model_file(model_file: Path, tmp_path: Path) -> None:
@@ -56,12 +59,14 @@ def exported(tiny: Detector, tmp_path_factory: pytest.TempPathFactory) -> dict[s
         return own
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fssd.bench.exported.trace", copy)
-        return {
-            "onnx": export_unchecked(tiny, "onnx", folder),
-            "openvino": export_unchecked(tiny, "openvino", folder),
-            "int8": export_unchecked(tiny, "onnx", folder, make_pictures(2, (300, 300))),
-        }
+        patch.setattr("fssd.export.write.trace", copy)
+        files = {name: folder / f"fp32{runtime.suffix}" for name, runtime in RUNTIMES.items()}
+        for name, file in files.items():
+            write_unchecked(tiny, file, RUNTIMES[name])
+        files["int8"] = folder / "int8.onnx"
+        pictures = make_pictures(2, (300, 300))
+        write_unchecked(tiny, files["int8"], RUNTIMES["onnx"], calibration=pictures)
+        return files
 
 
 @pytest.mark.parametrize("to", ["onnx", "openvino"])
@@ -79,7 +84,7 @@ def test_an_exported_file_runs_in_its_own_runtime(
     np.testing.assert_allclose(theirs.scores, ours.scores, atol=1e-4)
     other = "openvino" if to == "onnx" else "onnx"
     with pytest.raises(ConfigError, match=f"is a file for {to}"):
-        open_subject(str(file), tmp_path, runtime=other)  # type: ignore[arg-type]
+        open_subject(str(file), tmp_path, runtime=other)
     with pytest.raises(ConfigError, match="is exported already"):
         open_subject(str(file), tmp_path, precision="int8")
 
@@ -99,11 +104,11 @@ def test_a_model_is_exported_for_another_runtime(
 ) -> None:
     seen = []
 
-    def export(detector: Detector, to: str, folder: Path, calibration: torch.Tensor | None) -> Path:
-        seen.append((detector.classes, to, folder, calibration))
-        return exported["onnx"]
+    def write(detector: Detector, file: Path, runtime: Runtime, calibration: torch.Tensor | None) -> None:
+        seen.append((detector.classes, runtime.name, file.parent, calibration))
+        shutil.copyfile(exported["onnx"], file)
 
-    monkeypatch.setattr("fssd.bench.subject.export_unchecked", export)
+    monkeypatch.setattr("fssd.bench.subject.write_unchecked", write)
     opened = open_subject(str(model_file), tmp_path, runtime="onnx", threads=1)
     assert seen == [(CLASSES, "onnx", tmp_path, None)]
     assert opened.runtime == "onnx"

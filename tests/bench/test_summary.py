@@ -102,7 +102,12 @@ def test_text() -> None:
     assert "random weights" in head and "some images" in head and "detections over 0.5 in an image: 5" in head
     assert "4.0% of the network's time" in foot
     assert "3.00 G multiply-adds an image: 60 GFLOP/s, 50% of the 120 GFLOP/s that b reaches in fp32" in foot
-    assert "post-processing, is not" in foot
+    assert "not that of post-processing" in foot
+
+
+def test_sides_that_differ() -> None:
+    assert "300 x 300" in report().head()[0]
+    assert "320 x 256" in report(model={**report().model, "image_size": [320, 256]}).head()[0]
 
 
 def test_eight_bits_beside_an_fp32_peak_are_said_to_be_so() -> None:

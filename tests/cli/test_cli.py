@@ -159,7 +159,7 @@ def wrong_config(tmp_path: Path, text: str) -> Path:
         (["--start", "ssd"], "--weights"),
         (["--start", "backbone", "--weights", "FOLDER"], "no such weights file"),
         (["--start", "ssd", "--weights", "FOLDER"], "FOLDER"),
-        (["--model", "fssd300-vgg16", "--start", "backbone"], "--start nothing"),
+        (["--model", "fssd300-vgg16", "--priors", "coco", "--start", "backbone"], "--start nothing"),
         (["--device", "tpu9"], "device 'tpu9'"),
         (["--out", "FILE"], "choose another"),
         (["--out", "FILE/run"], "choose another"),
@@ -382,7 +382,7 @@ def test_inputs_are_not_written_over(
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     for chosen in (folder, folder / "film.mp4"):
         assert detect(model_file, folder, chosen) == BAD_INPUT
-        assert "would be written over" in only_error(capsys)
+        assert "would be overwritten" in only_error(capsys)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 

@@ -88,9 +88,9 @@ def test_calibration_sees_the_training_split_and_measures_on_the_other(
         (["--keep", "0"], "keep"),
         (["--to", "openvino"], "rename"),
         (["--to", "safetensors"], "rename"),
-        (["--to", "safetensors", "--nms"], "weights alone"),
-        (["--to", "safetensors", "--raw"], "weights alone"),
-        (["--to", "safetensors", "--int8", "--calibrate", "x"], "weights alone"),
+        (["--to", "safetensors", "--nms"], "weights only"),
+        (["--to", "safetensors", "--raw"], "weights only"),
+        (["--to", "safetensors", "--int8", "--calibrate", "x"], "weights only"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -53,7 +53,7 @@ def test_a_model_file_is_written_and_loads(
     assert run([*given, "--priors", "coco"]) == 0
     told = capsys.readouterr().out
     assert f"written: {out / 'final.safetensors'}" in told
-    assert "priors: 8,732, a cell of each level 4 6 6 6 4 4" in told
+    assert "priors: 8,732, per cell of each level 4 6 6 6 4 4" in told
     assert "classes: 3, cat ... bird" in told
     assert "options: priors=coco" in told
     assert told.endswith("unused: old_layer\n")

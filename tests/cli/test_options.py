@@ -9,7 +9,7 @@ from typing import Annotated
 import pytest
 
 from fssd.cli import train
-from fssd.cli.options import FLAT, Iou, Loading, Measuring, Share, Thresholds, parse
+from fssd.cli.options import FLAT, Iou, Loading, Measuring, Share, ThresholdFlags, parse
 from fssd.config import Count, TrainConfig
 from fssd.errors import ConfigError
 from fssd.training import loop
@@ -20,7 +20,7 @@ class Look:
     """A verb."""
 
     iou: Iou = 0.5
-    thresholds: Annotated[Thresholds, FLAT] = Thresholds(score=0.3)
+    thresholds: Annotated[ThresholdFlags, FLAT] = ThresholdFlags(score=0.3)
     loading: Annotated[Loading, FLAT] = Loading()
     measuring: Annotated[Measuring, FLAT] = Measuring()
     threads: Count | None = None
@@ -29,7 +29,7 @@ class Look:
 
 def test_flags_do_not_name_their_group() -> None:
     look = parse(Look, ["--nms", "0.6", "--top-k", "9", "--batch-size", "2", "--split", "none"])
-    assert look.thresholds == Thresholds(score=0.3, nms=0.6, top_k=9, keep=200)
+    assert look.thresholds == ThresholdFlags(score=0.3, nms=0.6, top_k=9, keep=200)
     assert (look.loading, look.measuring.split) == (Loading(batch_size=2), "none")
 
 

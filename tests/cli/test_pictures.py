@@ -94,7 +94,7 @@ def test_curves_tells_what_it_leaves_out(
         (folder / "log.jsonl").write_text(text + extra)
     assert run(curves, tmp_path / "a", "--out", tmp_path / "a.png") == 0
     assert (
-        "note: a: left out 1 iterations that not all of its 2 runs were evaluated at"
+        "note: a: left out 1 iterations at which not all of its 2 runs were evaluated"
         in capsys.readouterr().err
     )
 
@@ -159,13 +159,13 @@ def test_compare_models_of_different_classes(
 
 def test_compare_mistakes(model_file: Path, other_classes: Path, shots: Path, tmp_path: Path) -> None:
     both = (model_file, other_classes)
-    with pytest.raises(ConfigError, match="is given twice"):
+    with pytest.raises(ConfigError, match="is named twice"):
         run(compare, model_file, model_file, shots)
-    with pytest.raises(DataError, match="there is nothing to look at"):
+    with pytest.raises(DataError, match="there are no images"):
         run(compare, *both)
     with pytest.raises(ConfigError, match=r"let --out end in \.png or \.jpg"):
         run(compare, *both, shots, "--out", tmp_path / "a.svg")
-    with pytest.raises(ConfigError, match="is an input and would be written over"):
+    with pytest.raises(ConfigError, match="is an input and would be overwritten"):
         run(compare, *both, shots, "--out", shots / "1.png")
     with pytest.raises(ConfigError, match="score is 50"):
         run(compare, *both, shots, "--score", 50)

@@ -13,22 +13,32 @@ import pytest
 import torch
 
 from fssd.data.augment import RECIPES, augment, resize, sample_rng
+from fssd.data.batch import Batch, Targets
 from fssd.data.geometry import Warp
 from fssd.data.loader import (
-    Batch,
     BatchPositions,
+    Examples,
     Pictures,
     Views,
     load_sample,
     picture_batches,
     training_batches,
 )
-from fssd.data.sample import DataSet
+from fssd.data.sample import Boxes, DataSet, Labels
 from fssd.data.source import open_data
 from fssd.errors import ImageError
 
 SIZE = 64  # pixels; the loader does not care
 WARP = Warp((SIZE, SIZE))
+MOST = 16  # objects in an image of the scenes, at most
+
+
+def padded(boxes: Boxes, labels: Labels) -> Targets:
+    """The objects themselves, in rows of a fixed number; label -1 where there is none."""
+    rows = torch.zeros(MOST, 4), torch.full((MOST,), -1)
+    for row, values in zip(rows, (boxes, labels), strict=True):
+        row[: len(values)] = torch.from_numpy(values)
+    return {"boxes": rows[0], "labels": rows[1]}
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +53,7 @@ def views(data: DataSet, seed: int = 0, recipe: str = "none") -> Views:
 def batches(
     data: DataSet, positions: BatchPositions, workers: int = 0, seed: int = 0, recipe: str = "none"
 ) -> list[Batch]:
-    return list(training_batches(views(data, seed, recipe), positions, workers))
+    return list(training_batches(Examples(views(data, seed, recipe), padded), positions, workers))
 
 
 def names(found: list[Batch]) -> list[str]:
@@ -110,9 +120,9 @@ def test_workers_make_no_difference(data: DataSet, workers: int) -> None:
 def assert_same(one: Batch, other: Batch) -> None:
     assert one.names == other.names
     assert torch.equal(one.images, other.images)
-    for a, b in zip(one.targets, other.targets, strict=True):
-        assert torch.equal(a.boxes, b.boxes)
-        assert torch.equal(a.labels, b.labels)
+    assert one.targets.keys() == other.targets.keys() == {"boxes", "labels"}
+    for key in one.targets:
+        assert torch.equal(one.targets[key], other.targets[key])
 
 
 def test_a_view_is_the_augmented_image(data: DataSet) -> None:
@@ -132,17 +142,20 @@ def test_without_augmentation_an_image_is_only_resized(data: DataSet) -> None:
     by_name = {str(record.path): record for record in data.records}
     assert batch.images.shape == (12, 3, SIZE, SIZE)
     assert batch.images.dtype == torch.uint8
-    for image, target, name in zip(*batch, strict=True):
+    assert batch.targets["boxes"].shape == (12, MOST, 4)
+    rows = zip(batch.images, batch.targets["boxes"], batch.targets["labels"], batch.names, strict=True)
+    for image, boxes, labels, name in rows:
         expected = resize(load_sample(by_name[name]), WARP)
         assert np.array_equal(image.permute(1, 2, 0).numpy(), expected.image)
-        assert target.boxes.numpy() == pytest.approx(by_name[name].boxes * (SIZE / 300), rel=1e-6)
-        assert np.array_equal(target.labels.numpy(), by_name[name].labels)
+        objects = labels >= 0
+        assert boxes[objects].numpy() == pytest.approx(by_name[name].boxes * (SIZE / 300), rel=1e-6)
+        assert np.array_equal(labels[objects].numpy(), by_name[name].labels)
 
 
 def test_image_without_objects_stays_in_its_batch(data: DataSet) -> None:
     (batch,) = batches(data, BatchPositions(0, 1, 12))
-    shapes = [tuple(target.boxes.shape) for target in batch.targets]
-    assert (0, 4) in shapes
+    assert len(batch.images) == 12
+    assert 0 in (batch.targets["labels"] >= 0).sum(dim=1)
 
 
 def test_difficult_and_crowd(data: DataSet) -> None:
@@ -196,13 +209,14 @@ FORK = """
 import sys
 import cv2, numpy as np
 from fssd.data.geometry import Warp
-from fssd.data.loader import BatchPositions, Pictures, Views, picture_batches, training_batches
+from fssd.data.loader import BatchPositions, Examples, Pictures, Views, picture_batches, training_batches
 from fssd.data.source import open_data
 
 cv2.setNumThreads(2)
 cv2.resize(np.zeros((2000, 2000, 3), np.uint8), (1500, 1500))  # makes OpenCV start its pool of threads
 data = open_data(sys.argv[1], "train")
-trained = list(training_batches(Views(data, Warp((64, 64)), 0, "ssd", True), BatchPositions(0, 2, 2), 1))
+examples = Examples(Views(data, Warp((64, 64)), 0, "ssd", True), lambda boxes, labels: {})
+trained = list(training_batches(examples, BatchPositions(0, 2, 2), 1))
 looked = list(picture_batches(Pictures(data.records, Warp((64, 64))), 6, 1))
 print(len(trained), len(looked), cv2.getNumThreads())
 """

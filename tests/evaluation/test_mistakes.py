@@ -10,10 +10,9 @@ import pytest
 
 from fssd.data.sample import DataSet, Record
 from fssd.evaluation.coco_ap import _detection_rows, _image_ids, _truth_columns
-from fssd.evaluation.confusion import confusion_matrix
-from fssd.evaluation.mistakes import KINDS, find_errors, gains, kinds_by_class
+from fssd.evaluation.mistakes import KINDS, confusion_matrix, find_errors, gains, kinds_by_class
 from fssd.evaluation.pairing import judge
-from fssd.evaluation.score_calibration import calibrate
+from fssd.evaluation.scores import calibrate
 from fssd.inference.detections import Detections
 
 CAT, DOG = [0, 0, 10, 10], [100, 0, 110, 10]
@@ -120,3 +119,20 @@ def test_same_as_hotcoco(seed: int) -> None:
     )
     assert calibration.detections.tolist() == [row["count"] for row in reference["bins"]]
     assert calibration.error == pytest.approx(reference["ece"], abs=1e-6)
+
+
+A, B, C = [0, 0, 10, 10], [100, 0, 110, 10], [200, 0, 210, 10]
+
+
+def test_confusion_matrix(make_set: Any) -> None:
+    images = [
+        # The cat is called a dog first; the correct detection comes second and gets no object.
+        ([(0, A), (1, B)], [(1, 0.9, A), (0, 0.8, A), (1, 0.7, B)]),
+        ([(0, C)], [(1, 0.5, A)]),
+        ([], []),
+    ]
+    assert confusion_matrix(judge(*make_set(images))).tolist() == [
+        [0, 1, 1],  # one cat called a dog, one without a detection
+        [0, 1, 0],
+        [1, 1, 0],  # a cat and a dog where no object was free
+    ]

@@ -7,16 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fssd.evaluation.pairing import judge, overlaps
+from fssd.evaluation.pairing import judge
 from fssd.inference.detections import Detections
 
 BOX = [0, 0, 10, 10]
-
-
-def test_overlaps() -> None:
-    boxes = np.array([[0, 0, 10, 10], [0, 0, 0, 0]], float)
-    others = np.array([[0, 0, 10, 10], [5, 0, 15, 10], [20, 0, 30, 10], [0, 0, 0, 0]], float)
-    assert overlaps(boxes, others) == pytest.approx(np.array([[1, 1 / 3, 0, 0], [0, 0, 0, 0]]))
 
 
 def test_the_better_score_takes_the_object(make_set: Any) -> None:

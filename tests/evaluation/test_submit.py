@@ -165,7 +165,7 @@ def test_coco_splits(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"holds no annotations/image_info_\*\.json"):
         open_split(tmp_path, "coco")
     for text, message in (
-        ("{", "cannot be read as json"),
+        ("{", "is not valid json"),
         ("[]", "has no list 'images'"),
         (
             '{"images": [{"id": "7", "file_name": "a"}]}',

@@ -112,9 +112,10 @@ def test_equals_plain_loop(seed: int, eleven: bool) -> None:
     wanted = [plain_ap(case, label, iou, eleven) for label in range(4)]
     for label, (ap, recall, precision) in enumerate(wanted):
         assert result.ap[label] == pytest.approx(ap, abs=1e-12, nan_ok=True)
-        assert result.recall[label].tolist() == pytest.approx(recall, abs=1e-12)
-        assert result.precision[label].tolist() == pytest.approx(precision, abs=1e-12)
-        assert len(result.scores[label]) == len(recall)
+        curve = result.curves[label]
+        assert curve.recall.tolist() == pytest.approx(recall, abs=1e-12)
+        assert curve.precision.tolist() == pytest.approx(precision, abs=1e-12)
+        assert len(curve.correct) == len(curve.images) == len(recall)
     assert math.isnan(wanted[3][0])
     assert result.mean == pytest.approx(np.nanmean([w[0] for w in wanted]), abs=1e-12)
 
@@ -162,9 +163,9 @@ def test_hit_miss_hit() -> None:
     found, scores = [A, FAR, B], [0.9, 0.8, 0.7]
     result = one_class([A, B], found, scores)
     assert result.ap[0] == pytest.approx(5 / 6)
-    assert result.recall[0].tolist() == [0.5, 0.5, 1.0]
-    assert result.precision[0].tolist() == pytest.approx([1, 1 / 2, 2 / 3])
-    assert result.scores[0].tolist() == pytest.approx([0.9, 0.8, 0.7])
+    assert result.curves[0].recall.tolist() == [0.5, 0.5, 1.0]
+    assert result.curves[0].precision.tolist() == pytest.approx([1, 1 / 2, 2 / 3])
+    assert result.curves[0].correct.tolist() == [True, False, True]
     assert one_class([A, B], found, scores, eleven_points=True).ap[0] == pytest.approx(28 / 33)
 
 
@@ -177,8 +178,7 @@ def test_difficult_object_is_ignored() -> None:
     # Only B is a positive. Two detections of difficult A are ignored, B is found with precision 1.
     result = one_class([A, B], [A, A, B], [0.9, 0.8, 0.7], [True, False])
     assert result.ap[0] == 1
-    assert result.positives.tolist() == [1]
-    assert len(result.recall[0]) == 1
+    assert result.curves[0].recall.tolist() == [1]
 
 
 def test_threshold_is_inclusive_and_the_last_pixel_belongs_to_the_box() -> None:
@@ -191,7 +191,7 @@ def test_taken_object_is_not_replaced_by_the_second_best() -> None:
     # Both detections overlap A most. The kit does not give the second one the object beside it.
     beside = [2, 0, 11, 9]  # IoU with A 80/120
     result = one_class([A, beside], [A, A], [0.9, 0.8], iou=0.6)
-    assert result.precision[0].tolist() == [1, 0.5]
+    assert result.curves[0].precision.tolist() == [1, 0.5]
 
 
 def test_first_of_equal_overlaps_is_taken() -> None:
@@ -220,7 +220,7 @@ def test_nothing_found_is_zero_and_nothing_to_find_is_nan() -> None:
     empty = one_class([], [A], [0.9])
     assert math.isnan(empty.ap[0])
     assert math.isnan(empty.mean)
-    assert empty.recall[0].size == 0
+    assert empty.curves[0].recall.size == 0
     assert math.isnan(one_class([A], [A], [0.9], [True]).mean)
 
 

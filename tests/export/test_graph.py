@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -12,7 +11,6 @@ from torch import nn
 
 from fssd.export.graph import Graph
 from fssd.model.build import build_model
-from fssd.runtimes.openvino import as_openvino
 
 MEAN, STD = (123.0, 117.0, 104.0), (58.0, 57.0, 56.0)
 
@@ -47,10 +45,3 @@ def test_the_way_to_the_first_convolution(traced: Callable[[str], Any]) -> None:
     assert "BatchNormalization" not in steps
     stem = next(node for node in graph.node if node.op_type == "Conv")
     assert [list(a.ints) for a in stem.attribute if a.name == "pads"] == [[0, 0, 1, 1]]  # 300 is even
-
-
-@pytest.mark.skipif(find_spec("openvino") is None, reason='needs openvino: pip install "fssd[openvino]"')
-def test_openvino_has_nothing_left_to_compute_from_constants(traced: Callable[[str], Any]) -> None:
-    for node in as_openvino(traced("fssd300-lite")).get_ordered_ops():
-        inputs = [value.get_node().get_type_name() for value in node.input_values()]
-        assert not inputs or set(inputs) != {"Constant"}, node.get_friendly_name()

@@ -14,9 +14,9 @@ from torch import nn
 from fssd.config import TrainConfig, to_values
 from fssd.errors import ConfigError, ExportError
 from fssd.export import half
-from fssd.export.facts import portable
 from fssd.export.half import export_half, halved
 from fssd.export.images import make_pictures
+from fssd.export.write import portable
 from fssd.inference.detector import Detector
 from fssd.weights.checkpoint import load_model, read_tensors
 

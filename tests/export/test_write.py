@@ -20,16 +20,17 @@ from fssd.errors import CheckpointError, ConfigError, ExportError
 from fssd.export import images as pictures
 from fssd.export import write
 from fssd.export.images import make_pictures
-from fssd.export.write import SUFFIXES, Trial, export_model
+from fssd.export.write import Trial, export_model
 from fssd.heads.head import Thresholds
 from fssd.inference.detections import Detections
 from fssd.inference.detector import Detector
+from fssd.runtimes.choose import RUNTIMES
 from fssd.runtimes.runner import NetworkRunner
 
 onnx = pytest.importorskip("onnx", reason='needs onnx: pip install "fssd[export]"')
 pytest.importorskip("onnxscript", reason='needs onnxscript: pip install "fssd[export]"')
 
-RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino"}
+PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}
 EXTRAS = {"onnxruntime": "export", "openvino": "openvino", "nncf": "openvino"}
 NMS = Thresholds(score=0.05, nms=0.4, top_k=150, keep=60)
 
@@ -42,7 +43,7 @@ def need(package: str) -> None:
 
 @pytest.fixture(params=["onnx", "openvino"])
 def to(request: pytest.FixtureRequest) -> str:
-    need(RUNTIMES[request.param])
+    need(PACKAGES[request.param])
     return str(request.param)
 
 
@@ -101,7 +102,7 @@ def test_it_finds_what_pytorch_finds(
     name: str,
     nms: Thresholds | None,
 ) -> None:
-    out = tmp_path / f"model{SUFFIXES[to]}"
+    out = tmp_path / f"model{RUNTIMES[to].suffix}"
     done = export(name, out, to, nms=nms, few=nms is not None)
     assert done.parity.images == (5 if nms else 33)
     assert done.parity.detections > 200
@@ -110,7 +111,7 @@ def test_it_finds_what_pytorch_finds(
     assert {file.name for file in tmp_path.iterdir()} == expected_files
 
     loaded = Detector.load(out, device="cpu", threads=1)
-    assert (loaded.classes, loaded.image_size) == (detectors[name].classes, 300)
+    assert (loaded.classes, loaded.image_size) == (detectors[name].classes, (300, 300))
     assert loaded.facts["iteration"] == 7
     settings = vars(NMS)
     images = [picture, picture[::-1], picture[:60]]
@@ -166,7 +167,7 @@ def first_bias(graph: Any) -> None:
 def test_a_broken_graph_leaves_nothing(
     export: Callable[..., Any], tmp_path: Path, to: str, nms: Thresholds | None
 ) -> None:
-    out = tmp_path / f"model{SUFFIXES[to]}"
+    out = tmp_path / f"model{RUNTIMES[to].suffix}"
     with pytest.raises(ExportError, match="differs from the PyTorch model"):
         export("tiny", out, to, damage=first_bias, nms=nms)
     assert list(tmp_path.iterdir()) == []
@@ -180,7 +181,7 @@ def test_a_broken_graph_leaves_nothing(
 def test_a_new_file_takes_the_place_of_an_older_one(
     export: Callable[..., Any], picture: np.ndarray, tmp_path: Path, to: str
 ) -> None:
-    out = tmp_path / f"model{SUFFIXES[to]}"
+    out = tmp_path / f"model{RUNTIMES[to].suffix}"
     export("tiny", out, to)
     before = Detector.load(out)(picture, score=0.05)
     export("tiny", out, to)
@@ -244,7 +245,7 @@ def test_eight_bits(
 ) -> None:
     if to == "openvino":
         need("nncf")
-    out = tmp_path / f"model{SUFFIXES[to]}"
+    out = tmp_path / f"model{RUNTIMES[to].suffix}"
     trial = Trial(make_pictures(6, (300, 300)), open_data(scenes, "val"))
     settings = {"nms": nms, "trial": trial}
     monkeypatch.setattr(
@@ -307,7 +308,7 @@ def test_openvino_without_its_weights(export: Callable[..., Any], tmp_path: Path
 
 
 def test_settings_that_cannot_be(export: Callable[..., Any], tmp_path: Path, to: str) -> None:
-    out = tmp_path / f"model{SUFFIXES[to]}"
+    out = tmp_path / f"model{RUNTIMES[to].suffix}"
     with pytest.raises(ConfigError, match="rename"):
         export("tiny", tmp_path / "model.pt", to)
     export("tiny", out, to)

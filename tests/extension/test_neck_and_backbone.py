@@ -94,11 +94,11 @@ def test_it_is_exported_with_parity(run: Path, scenes: Path, tmp_path: Path, to:
 
 def test_it_is_served(run: Path, scenes: Path) -> None:
     pytest.importorskip("fastapi", reason='needs fastapi: pip install "fssd[serve]"')
-    from fssd.serve.limits import Limits
+    from fssd.serve.limits import ServerLimits
     from fssd.serve.pipeline import DetectOptions, Pipeline
 
     async def ask(data: bytes) -> int:
-        pipeline = Pipeline([Detector.load(run)], Limits(), batch=2, delay=0.0)
+        pipeline = Pipeline([Detector.load(run)], ServerLimits(), batch=2, delay=0.0)
         pipeline.warm_up()
         await pipeline.start()
         try:

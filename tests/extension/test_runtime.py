@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fssd.bench.subject import open_subject
@@ -12,7 +14,7 @@ from fssd.export.write import export_model
 from fssd.inference.detector import Detector
 from fssd.runtimes.choose import RUNTIMES
 from fssd.runtimes.onnx import OnnxRuntime
-from fssd.runtimes.session import Images, Opened
+from fssd.runtimes.runner import FileRunner, Images
 from fssd.serve.opening import Concurrency, load_detectors, serving_runtime, share_cores
 
 for _package in ("onnx", "onnxscript", "onnxruntime"):
@@ -29,14 +31,14 @@ class CountingRuntime(OnnxRuntime):
     def __init__(self) -> None:
         self.images = 0
 
-    def open(self, file: Path, device: str, threads: int | None) -> Opened:
-        session, header = super().open(file, device, threads)
+    def open(self, file: Path, device: str, threads: int | None) -> FileRunner:
+        opened = super().open(file, device, threads)
 
-        def counted(images: Images) -> object:
+        def counted(images: Images) -> Sequence[np.ndarray]:
             self.images += len(images)
-            return session(images)
+            return opened.session(images)
 
-        return Opened(counted, header)  # type: ignore[arg-type]
+        return FileRunner(counted, opened.header)
 
 
 @pytest.fixture

@@ -76,7 +76,7 @@ def test_voc(table: Path, server: Any, tmp_path: Path, capsys: pytest.CaptureFix
     assert capsys.readouterr().out.splitlines() == [
         "trainval: done",
         "test: done",
-        f"voc2007 is in {to}; look it over with: fssd check {to}",
+        f"voc2007 is in {to}; check it with: fssd check {to}",
     ]
     assert not errors(to)
     assert sorted(path.name for path in to.iterdir()) == [".fetched", "VOCdevkit"], "the archives are gone"

@@ -17,7 +17,7 @@ from torch import Tensor
 from fssd.errors import CheckpointError, ConfigError
 from fssd.importers import caffe as module
 from fssd.importers.caffe import import_caffe
-from fssd.importers.imported import Imported
+from fssd.importers.foreign import Imported
 from fssd.model.build import build_model
 from fssd.weights.checkpoint import fill
 
@@ -334,7 +334,7 @@ def without(layers: Layers, name: str) -> Layers:
         (FLAT.ssd(FLAT.vgg()) | {"fc7_mbox_loc": FLAT.conv(20, 1024, 3)}, "ssd300-vgg16",
          "'fc7_mbox_loc' gives 20 channels, expected 16 or 24"),
         (FLAT.ssd(FLAT.vgg()) | {"fc7_mbox_conf": FLAT.conv(127, 1024, 3)}, "ssd300-vgg16",
-         "'fc7_mbox_conf' gives 127 channels for 6 priors a cell, expected 126"),
+         "'fc7_mbox_conf' gives 127 channels for 6 priors per cell, expected 126"),
         (FLAT.ssd(FLAT.vgg()) | {"fc7_mbox_conf": FLAT.conv(132, 1024, 3)}, "ssd300-vgg16", "expected 126"),
         (FLAT.ssd(FLAT.vgg(), classes=1), "ssd300-vgg16", "'conv4_3_norm_mbox_conf' gives 4 channels"),
         (FLAT.fssd(FLAT.vgg()) | {"fea_concat_bn_ds_1": FLAT.conv(512, 640, 3)}, "fssd300-vgg16",
@@ -361,7 +361,7 @@ def test_a_suffix_on_the_normalisation_is_not_taken_for_none(held) -> None:
 
 
 def test_wrong_choices(tmp_path: Path, held) -> None:
-    with pytest.raises(ConfigError, match="no Caffe network 'fssd300-lite'"):
+    with pytest.raises(ConfigError, match="no network 'fssd300-lite'"):
         import_caffe(tmp_path / "x", "fssd300-lite")
     with pytest.raises(ConfigError, match="no colour order 'gbr'"):
         import_caffe(tmp_path / "x", "vgg16", colours="gbr")

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fssd.heads.multibox.raw import Raw
-from fssd.importers.imported import Imported
+from fssd.importers.foreign import Imported
 from fssd.importers.pth import import_pth
 from fssd.model.build import build_model
 from fssd.model.network import Network

@@ -13,6 +13,7 @@ from fssd.inference.detections import Detections, draw_detections
 from fssd.inference.draw import class_colour, draw_boxes
 
 GREY = 100
+WHITE = (255, 255, 255)
 
 
 def blank(height: int = 240, width: int = 320) -> Any:
@@ -45,7 +46,7 @@ def test_draws_a_copy() -> None:
 
 
 def test_box_lies_on_its_edges_only() -> None:
-    drawn = draw_boxes(blank(), np.array([[50, 60, 150, 160]], np.float32), [""], (255, 0, 0))
+    drawn = draw_boxes(blank(), np.array([[50, 60, 150, 160]], np.float32), [""], [(255, 0, 0)])
     assert (drawn[60, 50:151] == (255, 0, 0)).all()
     assert (drawn[160, 50:151] == (255, 0, 0)).all()
     assert (drawn[60:161, 50] == (255, 0, 0)).all()
@@ -64,7 +65,7 @@ def test_label_has_the_colour_of_the_class_and_text_on_it() -> None:
 def test_text_is_as_high_as_asked() -> None:
     def label_height(text: int | None) -> int:
         box = np.array([[50, 100, 300, 160]], np.float32)
-        drawn = draw_boxes(blank(), box, ["cat"], (255, 0, 0), text)
+        drawn = draw_boxes(blank(), box, ["cat"], [(255, 0, 0)], text)
         return int((drawn[:99] != GREY).any(axis=(1, 2)).sum())
 
     assert label_height(None) == label_height(10)
@@ -78,17 +79,17 @@ def test_best_score_lies_on_top() -> None:
 
 @pytest.mark.parametrize("corner", [(0, 0), (315, 0), (0, 235), (315, 235), (150, 0), (315, 100)])
 def test_labels_stay_inside(corner: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    places = []
-    free_place = draw._free_place
+    positions = []
+    free_position = draw._free_position
 
     def spy(*arguments: Any) -> Any:
-        places.append(free_place(*arguments))
-        return places[-1]
+        positions.append(free_position(*arguments))
+        return positions[-1]
 
-    monkeypatch.setattr(draw, "_free_place", spy)
+    monkeypatch.setattr(draw, "_free_position", spy)
     x, y = corner
     draw_detections(blank(), detections([[x, y, x + 5, y + 5]], names=("a fairly long class name",)))
-    (x1, y1, x2, y2) = places[0]
+    (x1, y1, x2, y2) = positions[0]
     assert 0 <= x1 < x2 < 320
     assert 0 <= y1 < y2 < 240
     assert x2 - x1 > 60
@@ -103,7 +104,7 @@ def test_best_score_has_the_first_choice_of_a_place() -> None:
 def test_labels_avoid_each_other() -> None:
     taken: list[Any] = []
     for _ in range(4):
-        taken.append(draw._free_place((50, 60, 150, 160), (40, 12), taken, 320, 240))
+        taken.append(draw._free_position((50, 60, 150, 160), (40, 12), taken, 320, 240))
     assert not any(draw._overlap(a, b) for a, b in combinations(taken, 2))
 
 
@@ -117,7 +118,9 @@ def test_any_class_name(name: str) -> None:
 def test_any_class_name_without_system_fonts(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(draw, "_system_font", lambda: None)
     draw._font.cache_clear()
-    assert (draw_boxes(blank(), np.array([[50, 60, 150, 160]], np.float32), [name]) != GREY).any()
+    assert (
+        draw_boxes(blank(), np.array([[50, 60, 150, 160]], np.float32), [name], [(255, 0, 0)]) != GREY
+    ).any()
     draw._font.cache_clear()
 
 
@@ -130,7 +133,7 @@ def test_any_image_size(size: tuple[int, int]) -> None:
 def test_boxes_across_and_outside_the_border() -> None:
     outside = [[-20, -20, -5, -5], [400, 0, 500, 50], [30, 30, 20, 20], [np.nan, 0, 5, 5]]
     assert (draw_detections(blank(), detections(outside)) == GREY).all()
-    across = draw_boxes(blank(), np.array([[-50, -50, 1000, 100.0]], np.float32), [""], (255, 0, 0))
+    across = draw_boxes(blank(), np.array([[-50, -50, 1000, 100.0]], np.float32), [""], [(255, 0, 0)])
     assert (across[0, :] == (255, 0, 0)).all()
     assert (across[:100, 319] == (255, 0, 0)).all()
 
@@ -145,11 +148,11 @@ def test_one_colour_for_each_box() -> None:
     assert tuple(drawn[50, 30]) == (255, 0, 0)
     assert tuple(drawn[150, 120]) == (0, 255, 0)
     with pytest.raises(ValueError):
-        draw_boxes(blank(), boxes, ["only one"])
+        draw_boxes(blank(), boxes, ["only one"], [(255, 0, 0)])
 
 
 def test_line_grows_with_the_image() -> None:
     box = np.array([[100, 100, 900, 900]], np.float32)
-    small = (draw_boxes(blank(300, 300), box / 4, [""])[150] == 255).all(1).sum()
-    large = (draw_boxes(blank(1200, 1200), box, [""])[600] == 255).all(1).sum()
+    small = (draw_boxes(blank(300, 300), box / 4, [""], [WHITE])[150] == 255).all(1).sum()
+    large = (draw_boxes(blank(1200, 1200), box, [""], [WHITE])[600] == 255).all(1).sum()
     assert large > 2 * small > 0

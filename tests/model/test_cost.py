@@ -15,8 +15,8 @@ class Small(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.image_size = 32
-        self.register_buffer("priors", torch.zeros(1, 4))
+        self.image_size = (32, 32)
+        self.device = torch.device("cpu")
         self.plain = nn.Conv2d(3, 8, 3, stride=2, padding=1)  # to 16 x 16
         self.norm = nn.BatchNorm2d(8)
         self.depthwise = nn.Conv2d(8, 8, 5, padding=2, groups=8, bias=False)

@@ -35,9 +35,9 @@ def lived_in(network: Network, signs: bool = False) -> Network:
 
 def assert_equal(network: Network, images: int = 2) -> Network:
     """The folded network, after seeing that it gives the same offsets and logits for every prior."""
-    size = network.image_size
+    width, height = network.image_size
     pixels = torch.randint(
-        0, 256, (images, 3, size, size), generator=torch.Generator().manual_seed(1)
+        0, 256, (images, 3, height, width), generator=torch.Generator().manual_seed(1)
     ).float()
     folded = fold(network)
     with torch.no_grad():

@@ -11,8 +11,7 @@ import pytest
 pytest.importorskip("matplotlib", reason='plots need matplotlib: pip install "fssd[plot]"')
 
 from fssd.evaluation.bootstrap import Difference
-from fssd.evaluation.score_calibration import calibrate
-from fssd.evaluation.threshold import best_threshold, sweep
+from fssd.evaluation.scores import best_threshold, calibrate, sweep
 from fssd.report import charts
 
 NAMES = ("$x_1$", "_hidden", "<b>bold</b>", "plain", "a" * 40, r"\frac{", "&amp;", "eighth")
@@ -38,8 +37,8 @@ class Texts(HTMLParser):
 
 def lines() -> list[str]:
     sweeps = [sweep(np.linspace(0.9, 0.1, 400), np.arange(400) % 3 == 0, 200) for _ in NAMES]
-    best = [best_threshold(curve) for curve in sweeps]
-    return [*charts.precision_recall(NAMES, sweeps, best), *charts.thresholds(NAMES, sweeps, best)]
+    curves = [(name, curve, best_threshold(curve)) for name, curve in zip(NAMES, sweeps, strict=True)]
+    return [*charts.precision_recall(curves), *charts.thresholds(curves)]
 
 
 def every_chart() -> list[str]:

@@ -57,7 +57,7 @@ def data(tmp_path: Path) -> Path:
 def page_of(data: Path, folder: Path, decode: bool = True) -> Path:
     survey = Survey()
     report = check_data(data, decode=decode, visit=survey.visit)
-    with torch.device("meta"):  # the page needs no weights
+    with torch.device("meta"):  # no weights are needed
         network = build_model("ssd300-vgg16", 1)
     return write_data_page(folder, report, survey, network)[0]
 
@@ -112,6 +112,16 @@ def test_command(data: Path, tmp_path: Path, read_page: Any, capsys: pytest.Capt
     assert json.loads(captured.out)["errors"] == 1
     assert f"report in {out / 'index.html'}; near-duplicates across splits: 1" in captured.err
     assert "input of fssd512-vgg16, 512" in read_page(out / "index.html").text
+
+
+def test_command_advises_a_larger_input(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # One box of four has 2 x 2 px in 200 x 100: 3 x 6 in the input, as large as a square of 4.2 px.
+    check_command.run([str(data), "--labels-only"])
+    told = capsys.readouterr().err
+    assert "25% of the boxes are under 8 px in the input of 300 x 300 px" in told
+    assert "--size 512, or cutting the images into tiles, would help" in told
+    check_command.run([str(data), "--labels-only", "--size", "1024"])  # where it has 10 x 20 px
+    assert "under 8 px" not in capsys.readouterr().err
 
 
 def test_command_with_an_unknown_model(data: Path, tmp_path: Path) -> None:

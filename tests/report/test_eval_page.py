@@ -16,7 +16,7 @@ from fssd.data.sample import DataSet
 from fssd.errors import ConfigError, ImageError
 from fssd.evaluation.evaluate import evaluate_detections
 from fssd.inference.detections import Detections
-from fssd.report.analysis import Totals, analyse
+from fssd.report.analysis import Tally, analyse
 from fssd.report.eval_page import ReportSubject, write_eval_page
 
 CLASSES = ("</td><script>alert(1)</script>", "$x_1$", "cat & 'dog'", "without")
@@ -80,7 +80,7 @@ def test_numbers_behind_the_page(data: tuple[DataSet, list[Detections]]) -> None
     )
     # At these thresholds: three correct and the false positive at 0.8. The second detection of the third
     # class is below its threshold.
-    assert Totals.of(analysis.shown) == (3, 1, 1)
+    assert Tally.total(analysis.shown) == (3, 1, 1)
     assert analysis.errors.counts()["background"] == 1
     assert analysis.errors.counts()["missed"] == 1
 

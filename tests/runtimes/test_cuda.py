@@ -28,23 +28,23 @@ def network(tiny_backbone: Callable[[], nn.Module]) -> Network:
 def test_folded_in_float32_is_the_network(network: Network) -> None:
     images = make_pictures(2, (300, 300))
     expected = network(images.float())
-    found = Folded(network, torch.float32)(images)
-    torch.testing.assert_close(found.offsets, expected.offsets, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(found.logits, expected.logits, atol=1e-4, rtol=1e-4)
+    offsets, logits = Folded(network, torch.float32)(images)
+    torch.testing.assert_close(offsets, expected.offsets, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(logits, expected.logits, atol=1e-4, rtol=1e-4)
 
 
 @torch.inference_mode()
 def test_folded_in_bfloat16_is_near_it(network: Network) -> None:
     images = make_pictures(2, (300, 300))
     expected = network(images.float())
-    found = Folded(network, torch.bfloat16)(images)
-    assert found.offsets.dtype == found.logits.dtype == torch.float32
-    error = (found.logits - expected.logits).norm() / expected.logits.norm()
+    offsets, logits = Folded(network, torch.bfloat16)(images)
+    assert offsets.dtype == logits.dtype == torch.float32
+    error = (logits - expected.logits).norm() / expected.logits.norm()
     assert 0 < error < 0.03  # eight bits of fraction are 0.4 %, over a dozen layers
 
 
 def test_a_network_that_is_not_on_a_gpu(network: Network) -> None:
-    with pytest.raises(ConfigError, match="not on cpu; load it with device='cuda'"):
+    with pytest.raises(ConfigError, match="cannot run on cpu; load the network with device='cuda'"):
         CudaRunner(network)
 
 
@@ -55,10 +55,9 @@ def test_graphs_give_what_the_network_gives(network: Network) -> None:
     runner = CudaRunner(on_gpu, torch.float32)
     with torch.inference_mode():
         expected = on_gpu(images.to("cuda").float())
-    first, second = runner.predict(images[:2]), runner.predict(images[2:])
-    torch.testing.assert_close(
-        torch.cat((first.logits, second.logits)), expected.logits, atol=5e-3, rtol=5e-3
-    )
+    (_, first), (_, second) = runner.predict(images[:2]), runner.predict(images[2:])
+    torch.testing.assert_close(torch.cat((first, second)), expected.logits, atol=5e-3, rtol=5e-3)
     for batch in (1, 3, 4):  # the graphs of the first two sizes are let go
-        assert len(runner.predict(images[:batch]).offsets) == batch
+        offsets, logits = runner.predict(images[:batch])
+        assert len(offsets) == len(logits) == batch
     assert list(runner.graphs) == [3, 4]

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fssd.bench.cost import file_multiply_adds, onnx_multiply_adds, openvino_multiply_adds
 
 from fssd.errors import ConfigError
+from fssd.runtimes.choose import RUNTIMES
+from fssd.runtimes.onnx import onnx_multiply_adds
+from fssd.runtimes.openvino import openvino_multiply_adds
 
 onnx = pytest.importorskip("onnx", reason='needs onnx: pip install "fssd[export]"')
 
@@ -58,9 +60,9 @@ def test_openvino_counts_the_same(tmp_path: Path) -> None:
     read = openvino.Core().read_model(file)
     assert openvino_multiply_adds(read) == BY_HAND
     assert read.input(0).partial_shape[0].is_dynamic
-    assert file_multiply_adds(file) == BY_HAND
+    assert RUNTIMES["onnx"].multiply_adds(file) == BY_HAND
     openvino.save_model(read, tmp_path / "small.xml")
-    assert file_multiply_adds(tmp_path / "small.xml") == BY_HAND
+    assert RUNTIMES["openvino"].multiply_adds(tmp_path / "small.xml") == BY_HAND
 
 
 def test_a_product_of_another_kind_is_not_left_out_in_silence() -> None:
@@ -79,4 +81,4 @@ def test_nothing_counted_is_not_zero() -> None:
 def test_missing_package(monkeypatch: pytest.MonkeyPatch, refuse: Callable[[str], None]) -> None:
     refuse("onnx")
     with pytest.raises(ConfigError, match=r"onnx; pip install \"fssd\[export\]\""):
-        file_multiply_adds(Path("model.onnx"))
+        RUNTIMES["onnx"].multiply_adds(Path("model.onnx"))

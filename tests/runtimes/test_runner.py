@@ -8,8 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fssd.data.geometry import Warp
 from fssd.heads.head import Found
-from fssd.heads.multibox.priors import Level
+from fssd.heads.multibox.multibox_head import MultiboxHead
+from fssd.heads.multibox.priors import Level, cell_shapes
 from fssd.model.build import build_model
 from fssd.model.network import Network
 from fssd.runtimes.header import Header
@@ -49,7 +51,8 @@ def test_rows_of_a_network(tiny_backbone: Callable[[], nn.Module]) -> None:
 
 
 def test_rows_of_a_file() -> None:
-    levels = (Level(2, 4.0, 3.0, 5.0, (2.0,)),)  # 2 x 2 cells with 4 priors: 16
+    level = Level(2, 2, (4.0, 4.0), cell_shapes(3.0, 5.0, (2.0,)))  # 2 x 2 cells with 4 priors: 16
+    decode = MultiboxHead.decoder({"levels": [level._asdict()]})
     generator = np.random.default_rng(3)
     outputs = [
         generator.normal(size=(2, 16, 4)).astype(np.float32),
@@ -59,7 +62,7 @@ def test_rows_of_a_file() -> None:
     def session(images: Images) -> list[np.ndarray]:
         return outputs
 
-    runner = FileRunner(session, Header(("a", "b"), 8, levels, None, {}))
+    runner = FileRunner(session, Header(("a", "b"), Warp((8, 8)), decode, None, {}))
     predicted = runner.predict(Tensor(2, 3, 8, 8).to(torch.uint8))
     together = runner.finish(predicted, **SETTINGS)
     assert [len(found.scores) > 0 for found in together] == [True, True]

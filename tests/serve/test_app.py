@@ -23,7 +23,7 @@ from PIL import Image as Pillow
 from torch import nn
 
 from fssd import __version__
-from fssd.data.geometry import make_geometry
+from fssd.data.geometry import Warp
 from fssd.heads.head import Thresholds
 from fssd.inference.detector import Detector
 from fssd.model.build import build_model
@@ -42,7 +42,7 @@ Encoder = Callable[..., bytes]
 
 @pytest.fixture(scope="module")
 def detector(tiny_backbone: Callable[[], nn.Module]) -> Detector:
-    """A detector with a cheap backbone; it finds something in any image."""
+    """A detector on a backbone that costs next to nothing; it finds something in any image."""
     with torch.random.fork_rng():
         torch.manual_seed(3)
         network = build_model("fssd300-lite", len(CLASSES), backbone=tiny_backbone())
@@ -120,7 +120,7 @@ def error(response: Any, status: int) -> str:
 
 
 def expected(detector: Detector, data: bytes, **settings: Any) -> list[dict[str, Any]]:
-    """The result of the detector without a server, rounded as in its files."""
+    """What the detector says of an image when it is asked directly, rounded as its files are."""
     found = detector(Pillow.open(io.BytesIO(data)), **settings)
     return [
         {"name": name, "score": round(float(score), 5), "box": [round(float(value), 2) for value in box]}
@@ -128,11 +128,11 @@ def expected(detector: Detector, data: bytes, **settings: Any) -> list[dict[str,
     ]
 
 
-# ---- detection
+# ---- detecting
 
 
 def test_json(client: httpx.Client, detector: Detector, kinds: dict[str, bytes]) -> None:
-    for kind in ("PNG", "WebP", "BMP"):  # lossless: every decoder gives the same pixels
+    for kind in ("PNG", "WebP", "BMP"):  # lossless: whoever decodes them sees the same
         response = client.post("/detect", content=kinds[kind])
         assert response.status_code == 200
         answer = response.json()
@@ -146,7 +146,7 @@ def test_times_by_stage(client: httpx.Client, jpeg: bytes) -> None:
     times = response.json()["milliseconds"]
     assert list(times) == ["read", "decode", "warp", "wait", "network", "finish", "total"]
     assert all(value >= 0 for value in times.values())
-    assert sum(times.values()) - times["total"] <= times["total"] + 0.1  # the stages are parts of the total
+    assert sum(times.values()) - times["total"] <= times["total"] + 0.1  # the stages are parts of the whole
     assert response.headers["server-timing"].startswith("read;dur=")
 
 
@@ -204,7 +204,7 @@ def test_batch(client: httpx.Client, detector: Detector, encoder: Encoder) -> No
     assert [entry["file"] for entry in entries] == [name for _, (name, _) in files]
     assert [entry["error"]["code"] for entry in entries[2:4]] == ["unsupported_image", "empty_body"]
     good = entries[:2] + entries[4:]
-    # With another batch size the network may round differently, by one in the last digit that is kept.
+    # The network may round otherwise in another batch size, by one in the last digit that is kept.
     for entry, data in zip(good, images, strict=True):
         wanted = expected(detector, data, score=SCORE, keep=7)
         assert [row["name"] for row in entry["objects"]] == [row["name"] for row in wanted]
@@ -220,7 +220,7 @@ def test_batch(client: httpx.Client, detector: Detector, encoder: Encoder) -> No
 # ---- refusals
 
 
-def test_what_is_not_an_image(client: httpx.Client, jpeg: bytes, encoder: Encoder) -> None:
+def test_what_is_no_image(client: httpx.Client, jpeg: bytes, encoder: Encoder) -> None:
     def send(data: bytes, **headers: str) -> Any:
         return client.post("/detect", content=data, headers=headers)
 
@@ -274,7 +274,7 @@ def test_answer_that_is_not_ready_in_time(small: Callable[..., Made], jpeg: byte
     assert service.gate.images == 0
 
 
-def test_a_fault_reveals_nothing_about_the_machine(
+def test_a_fault_says_nothing_of_the_machine(
     small: Callable[..., Made], jpeg: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     client, service = small()
@@ -300,7 +300,7 @@ def test_addresses_and_methods(client: httpx.Client) -> None:
     assert response.headers["allow"] == "POST"
 
 
-# ---- information about the server
+# ---- what is told
 
 
 def test_model(client: httpx.Client) -> None:
@@ -326,8 +326,8 @@ def test_model(client: httpx.Client) -> None:
 
 
 def test_file_with_nms_inside_has_a_lowest_score(host: Host) -> None:
-    warp = make_geometry("warp", (300, 300))
-    header = Header(CLASSES, warp, None, Thresholds(score=0.2, keep=50), {"precision": "int8"})
+    facts = {"precision": "int8"}
+    header = Header(CLASSES, Warp((300, 300)), None, Thresholds(score=0.2, keep=50), facts)
     inside = Detector(FileRunner(lambda _: [], header), CLASSES, header.facts)
     client = host(Service([inside], Settings(score=0.4)))
     answer = client.get("/model").json()
@@ -424,7 +424,7 @@ def test_policy_of_pages(client: httpx.Client) -> None:
         assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
         assert "unsafe" not in str(policy) and "http" not in str(policy)
         page = response.text
-        assert not re.search(r"<script(?![^>]*\bsrc=)", page)  # no inline script
+        assert not re.search(r"<script(?![^>]*\bsrc=)", page)  # none within the page
         assert not re.search(r"<style|\bstyle=|\bon\w+=", page)
         assert not re.search(r'(src|href)="(https?:|//|data:)', page)
 

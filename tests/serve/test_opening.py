@@ -1,4 +1,4 @@
-"""Opening a model in the requested runtime."""
+"""Opening a model in the runtime that is asked for."""
 
 from __future__ import annotations
 
@@ -38,6 +38,11 @@ def test_exported_file_in_another_runtime(model: str, wanted: Any) -> None:
         serving_runtime(Path(model), wanted)
 
 
+def test_unknown_runtime_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'openvino'"):
+        serving_runtime(Path("a.safetensors"), "openvno")
+
+
 @pytest.mark.parametrize(
     ("runtime", "workers", "threads", "cores", "share"),
     [
@@ -74,8 +79,8 @@ def test_workers_have_a_session_each(tmp_path: Path) -> None:
     first, second = load_detectors(Path("animals-int8"), "openvino", Concurrency(2, 1), folder=tmp_path)
     images = torch.randint(0, 256, (1, 3, 300, 300), dtype=torch.uint8)
     assert first.runner is not second.runner
-    for one, other in zip(
-        first.runner.find(images, score=0.01)[0], second.runner.find(images, score=0.01)[0], strict=True
-    ):
+    runners = (first.runner, second.runner)
+    found = [runner.finish(runner.predict(images), score=0.01)[0] for runner in runners]
+    for one, other in zip(*found, strict=True):
         assert torch.equal(one, other)
     assert list(tmp_path.iterdir()) == []

@@ -42,10 +42,10 @@ def test_batches_are_the_first_views(scenes: Path, tmp_path: Path) -> None:
     draw_batches(tmp_path, views)
     mosaic = cv2.imread(str(tmp_path / "batches.jpg"))
     assert mosaic.shape == (4 * 240, 6 * 240, 3)
-    for place in (0, 7, 23):
-        row, column = divmod(place, 6)
+    for index in (0, 7, 23):
+        row, column = divmod(index, 6)
         cell = mosaic[240 * row : 240 * row + 240, 240 * column : 240 * column + 240, ::-1]
-        image = cv2.resize(views[place].image, (240, 240), interpolation=cv2.INTER_AREA)  # type: ignore[union-attr]
+        image = cv2.resize(views[index].image, (240, 240), interpolation=cv2.INTER_AREA)  # type: ignore[union-attr]
         # Alike but for the boxes and the names.
         assert np.median(np.abs(cell.astype(int) - image)) < 6
 

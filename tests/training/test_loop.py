@@ -17,7 +17,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from fssd.config import TrainConfig, load_config, resolve
+from fssd.config import TrainConfig, load_config
 from fssd.data.geometry import Warp
 from fssd.data.loader import BatchPositions, Examples, Views, training_batches
 from fssd.data.source import open_data
@@ -29,6 +29,7 @@ from fssd.model.build import build_model
 from fssd.training import loop
 from fssd.training.ema import Average
 from fssd.training.loop import Result, train
+from fssd.training.start import complete
 from fssd.weights.checkpoint import load_model, read_tensors
 
 MakeBackbone = Callable[[], nn.Module]
@@ -228,7 +229,7 @@ def test_what_a_run_leaves(scenes: Path, tmp_path: Path, tiny_backbone: MakeBack
         "best.safetensors",
         "final.safetensors",
     }
-    assert load_config(config.out / "config.yaml") == resolve(config)
+    assert load_config(config.out / "config.yaml") == complete(config)
     steps = [line for line in log_lines(config.out) if "evaluation" not in line]
     assert [line["iteration"] for line in steps] == [1, 2, 3, 4]
     assert [line["epoch"] for line in steps] == [0.167, 0.333, 0.5, 0.667]

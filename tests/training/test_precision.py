@@ -9,11 +9,11 @@ import torch
 
 from fssd.config import Amp
 from fssd.errors import ConfigError
-from fssd.training.distributed import Place
+from fssd.training.distributed import Process
 from fssd.training.precision import agree_amp, choose_amp
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
-ALONE = Place(0, 1, 0)
+ALONE = Process(0, 1, 0)
 
 
 def give_flags(monkeypatch: pytest.MonkeyPatch, **flags: bool) -> None:
@@ -77,7 +77,7 @@ def test_the_choice_is_printed_once(
     assert agree_amp("auto", CPU, ALONE, None) == ("bf16" if flag else "off")
     assert capsys.readouterr().out == f"amp auto: {said} instructions)\n"
     agree_amp("off", CPU, ALONE, None)
-    agree_amp("auto", CPU, Place(1, 1, 0), None)
+    agree_amp("auto", CPU, Process(1, 1, 0), None)
     assert capsys.readouterr().out == ""
 
 

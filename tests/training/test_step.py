@@ -17,7 +17,7 @@ from fssd.errors import TrainingError
 from fssd.heads.multibox.multibox_head import MultiboxHead
 from fssd.model.build import build_model
 from fssd.model.network import Network, channels_last
-from fssd.training.distributed import Place
+from fssd.training.distributed import Process
 from fssd.training.finite import LOOK_EVERY, FiniteWatch, Watched
 from fssd.training.loop import train
 from fssd.training.step import Updater
@@ -67,7 +67,7 @@ def update(updater: Updater, batch: Batch, iteration: int) -> None:
 def test_an_update_reads_nothing_back(tiny_backbone: MakeBackbone, norm: str) -> None:
     network = channels_last(build_model("fssd300-lite", 2, backbone=tiny_backbone(), norm=norm))
     config = TrainConfig(clip_norm=10.0, ema=0.9, amp="off")
-    updater = Updater(network, config, torch.device("cpu"), Place(0, 1, 0))
+    updater = Updater(network, config, torch.device("cpu"), Process(0, 1, 0))
     batch = batch_for(network)
     update(updater, batch, 0)  # the counter of Caffe's batch norm is read once
     with Watcher() as watcher:

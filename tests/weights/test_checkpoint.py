@@ -259,7 +259,7 @@ def test_safetensors_file_of_another_program(tmp_path: Path, metadata: dict[str,
         ('"text"', "not a JSON object"),
         ("null", "not a JSON object"),
         ("{}", "has format None"),
-        ('{"format": 2, "kind": "model"}', "has format 2; this version of fssd reads 1"),
+        ('{"format": 2, "kind": "model"}', "has format 2; this fssd reads 1"),
         ('{"format": "1"}', "has format '1'"),
         ('{"format": 1, "kind": "model"}', "no usable 'model'"),
         ('{"format": 1}', "use best.safetensors"),
@@ -297,6 +297,6 @@ def test_missing_surplus_and_misshapen_tensors(file: Path, tmp_path: Path) -> No
     write_tensors(path, {name: t for name, t in tensors.items() if name != key}, document)
     refused(path, "has no tensor 'heads.conf.3.0.weight'")
     write_tensors(path, {**tensors, "zusatz": torch.zeros(1)}, document)
-    refused(path, "has 1 tensors that the network lacks, such as 'zusatz'")
+    refused(path, "has 1 tensors too many, such as 'zusatz'")
     write_tensors(path, {**tensors, key: tensors[key][:-1]}, document)
     refused(path, "'heads.conf.3.0.weight' has shape")

@@ -1,7 +1,4 @@
-"""The results of an ablation: mean and standard deviation over the seeds, the cost of each row.
-
-`write_report` writes table.md, table.csv and table.png.
-"""
+"""The results of an ablation (table.md, table.csv, table.png): mean and deviation over the seeds, costs."""
 
 from __future__ import annotations
 
@@ -31,7 +28,6 @@ from fssd.training.start import network_options
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-
 MEASURES = ("mAP", "small", "medium", "large")
 
 
@@ -48,9 +44,8 @@ class Cost:
 class Line:
     """One row of the table.
 
-    updates: of each run, and images per update. values: for each measure, the AP in percent of each seed, in
-    the order of the seeds; nan if there is no object of that size. gain: for each seed, the mAP minus that of
-    the first row with the same seed.
+    updates: of each run, and images per update. values: for each measure, the AP in percent by seed; nan if
+    there is no object of that size. gain: by seed, the mAP minus that of the first row with the same seed.
     """
 
     row: AblationRow
@@ -63,17 +58,16 @@ class Line:
 
 def measure_costs(configs: Mapping[str, TrainConfig], classes: int, repeats: int = 7) -> dict[str, Cost]:
     """Cost of each row's network. The rows are timed in turn, so that a busy moment affects all equally."""
-    networks = {name: _network(config, classes) for name, config in configs.items()}
+    networks = {
+        name: channels_last(build_model(config.model, classes, **network_options(config))).eval()
+        for name, config in configs.items()
+    }
     steps = {name: partial(_forward, network) for name, network in networks.items()}
     times = take_turns(steps, repeats, warm_up=1)  # one is enough: VGG16 is slow on a CPU
     return {
         name: Cost(parameters(network), multiply_adds(network), 1000 * statistics.median(times[name]))
         for name, network in networks.items()
     }
-
-
-def _network(config: TrainConfig, classes: int) -> Network:
-    return channels_last(build_model(config.model, classes, **network_options(config))).eval()
 
 
 @torch.inference_mode()
@@ -96,8 +90,8 @@ def make_lines(
     first = results.get(rows[0].name, {})
     lines = []
     for row in rows:
-        own = results.get(row.name, {})
-        if not own:
+        own = results.get(row.name)
+        if own is None:
             continue
         seeds = tuple(sorted(own))
         values = {measure: tuple(_percent(own[seed], measure) for seed in seeds) for measure in MEASURES}
@@ -119,8 +113,7 @@ def markdown(title: str, notes: Sequence[str], lines: Sequence[Line]) -> str:
     text = [f"# {title}", "", *notes, "", _cells(head), _cells(["---", *["---:"] * (len(head) - 1)])]
     for line in lines:
         cost = line.cost
-        updates = "{:,} x {}".format(*line.updates)
-        cells = [line.row.name, str(len(line.seeds)), updates]
+        cells = [line.row.name, str(len(line.seeds)), "{:,} x {}".format(*line.updates)]
         cells += [mean_spread(line.values[measure]) for measure in MEASURES]
         cells.append("" if line is lines[0] else mean_spread(line.gain, signed=True))
         cells += [f"{cost.parameters:,}", f"{cost.multiply_adds / 1e9:.2f} G", f"{cost.milliseconds:.1f}"]
@@ -149,21 +142,16 @@ def csv_rows(lines: Sequence[Line]) -> tuple[list[str], list[list[object]]]:
     rows: list[list[object]] = []
     for line in lines:
         for index, seed in enumerate(line.seeds):
-            measured = [_plain(line.values[measure][index]) for measure in MEASURES]
+            values = [line.values[measure][index] for measure in MEASURES]
+            measured = ["" if math.isnan(value) else round(value, 3) for value in values]
             cost = [line.cost.parameters, line.cost.multiply_adds, round(line.cost.milliseconds, 2)]
             paper = "" if line.row.paper is None else line.row.paper
             rows.append([line.row.name, seed, *line.updates, *measured, *cost, paper])
     return columns, rows
 
 
-def _plain(value: float) -> object:
-    return "" if math.isnan(value) else round(value, 3)
-
-
-def write_report(
-    out: Path, plan: AblationPlan, finished: Sequence[Run], costs: dict[str, Cost]
-) -> list[Line]:
-    """Write the table of the finished runs, and return its lines."""
+def write_report(out: Path, plan: AblationPlan, finished: Sequence[Run], costs: dict[str, Cost]) -> None:
+    """Write the table of the finished runs, if any was evaluated."""
     results: dict[str, dict[int, dict[str, Any]]] = {}
     updates: dict[str, tuple[int, int]] = {}
     for run in finished:
@@ -173,16 +161,14 @@ def write_report(
             updates[run.row.name] = (last.iteration, run.config.batch_size * run.config.accumulate)
     lines = make_lines(plan.rows, results, updates, costs)
     if not lines:
-        return lines
+        return
     report = next(iter(results[lines[0].row.name].values()))
     atomic_write(out / "table.md", markdown(plan.title, _notes(report, finished[0]), lines))
     save_table(out / "table.csv", *csv_rows(lines))
     draw_table(out / "table.png", lines)
-    return lines
 
 
 def _notes(report: dict[str, Any], run: Run) -> list[str]:
-    """Explanations of the numbers in the table."""
     iou = "0.50:0.95" if report.get("iou") is None else f"{report['iou']:.2f}"
     return [
         f"AP in percent ({report.get('metric')}, IoU {iou}) on {report.get('images')} images of split"
@@ -216,21 +202,15 @@ def _draw_values(panel: Axes, index: int, values: Sequence[float]) -> None:
     mean = statistics.fmean(values)
     panel.plot(values, [index] * len(values), "o", color=colour(index), alpha=0.45, markersize=5)
     panel.plot([mean], [index], "|", color=colour(index), markersize=20, markeredgewidth=2.5)
+    text = f"{mean:.1f}"
     panel.annotate(
-        f"{mean:.1f}",
-        (mean, index),
-        xytext=(0, 11),
-        textcoords="offset points",
-        ha="center",
-        fontsize=TEXT,
-        color=INK,
+        text, (mean, index), xytext=(0, 11), textcoords="offset points", ha="center", fontsize=TEXT, color=INK
     )
 
 
 def _widen(panel: Axes) -> None:
     """Widen the axis to at least one point of AP, so that noise does not fill the panel; few tick labels."""
     low, high = panel.get_xlim()
-    room = max(1.0, (high - low) * 1.3) / 2
-    middle = (low + high) / 2
+    middle, room = (low + high) / 2, max(1.0, (high - low) * 1.3) / 2
     panel.set_xlim(middle - room, middle + room)
     panel.locator_params(axis="x", nbins=4)

@@ -6,11 +6,9 @@
       - {name: ssd300, config: ../ssd300-voc0712.yaml, paper: 77.2}
       - {name: fssd300, config: ../fssd300-plus-voc0712.yaml, after: ssd300, paper: 78.8, set: {ema: 0}}
 
-A row with `after` starts from the trained weights of that row. The path of a `config` is relative to the
-file, paths of data and weights are relative to the folder where the command runs.
+A row with `after` starts from the trained weights of that row. Paths of configurations are relative to the
+file, paths of data and weights to the working directory.
 """
-
-from __future__ import annotations
 
 import math
 import re
@@ -58,29 +56,37 @@ class Budget(NamedTuple):
 def read_plan(file: Path) -> AblationPlan:
     """Read an ablation. Raises ConfigError that names file and row for every invalid entry."""
     values = read_mapping(file)
-    for key in values:
-        if key not in FILE_KEYS:
-            raise ConfigError(f"{file}: there is no key {key!r}{nearest(str(key), FILE_KEYS)}")
+    _check_keys(values, FILE_KEYS, str(file))
     listed = values.get("rows")
     if not isinstance(listed, list) or not listed:
         raise ConfigError(f"{file}: rows must list at least one row, such as {{name: a, config: a.yaml}}")
-    settings = values.get("settings") or {}
-    if not isinstance(settings, Mapping):
-        raise ConfigError(f"{file}: settings must map names to values, not be {settings!r}")
+    settings = _settings(values, "settings", str(file))
     rows: list[AblationRow] = []
     for number, entry in enumerate(listed, start=1):
-        rows.append(_row(file, f"{file}: row {number}", entry, settings, [row.name for row in rows]))
+        rows.append(_row(file, number, entry, settings, [row.name for row in rows]))
     return AblationPlan(str(values.get("title") or file.stem), tuple(rows))
 
 
+def _check_keys(values: Mapping[Any, Any], known: Sequence[str], where: str) -> None:
+    for key in values:
+        if key not in known:
+            raise ConfigError(f"{where}: there is no key {key!r}{nearest(str(key), known)}")
+
+
+def _settings(values: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
+    settings = values.get(key) or {}
+    if not isinstance(settings, Mapping):
+        raise ConfigError(f"{where}: {key} must map names to values, not be {settings!r}")
+    return settings
+
+
 def _row(
-    file: Path, where: str, entry: Any, settings: Mapping[str, Any], before: Sequence[str]
+    file: Path, number: int, entry: Any, settings: Mapping[str, Any], before: Sequence[str]
 ) -> AblationRow:
+    where = f"{file}: row {number}"
     if not isinstance(entry, Mapping):
         raise ConfigError(f"{where} is {entry!r}; a row is a mapping such as {{name: a, config: a.yaml}}")
-    for key in entry:
-        if key not in ROW_KEYS:
-            raise ConfigError(f"{where}: there is no key {key!r}{nearest(str(key), ROW_KEYS)}")
+    _check_keys(entry, ROW_KEYS, where)
     name = entry.get("name")
     if not isinstance(name, str) or not re.fullmatch(r"[\w.+-]+", name) or name.startswith("."):
         raise ConfigError(f"{where}: name is {name!r}; it must be letters, digits, - + . and _")
@@ -88,24 +94,19 @@ def _row(
         raise ConfigError(f"{where}: the name {name!r} occurs twice; rename one of the rows")
     after = entry.get("after")
     if after is not None and after not in before:
-        raise ConfigError(
-            f"{where}: after is {after!r}, which is not a row above it{nearest(str(after), before)}"
-        )
+        near = nearest(str(after), before)
+        raise ConfigError(f"{where}: after is {after!r}, which is not a row above it{near}")
     paper = entry.get("paper")
     if paper is not None and (isinstance(paper, bool) or not isinstance(paper, (int, float))):
         raise ConfigError(f"{where}: paper is {paper!r}; it must be a number, percent")
-    config = TrainConfig()
-    if entry.get("config") is not None:
-        config = load_config(file.parent / str(entry["config"]))
-    own = entry.get("set") or {}
-    if not isinstance(own, Mapping):
-        raise ConfigError(f"{where}: set must map names to values, not be {own!r}")
-    config = with_values(config, {**settings, **own}, where=f"{where}: ")
+    named = entry.get("config")
+    config = TrainConfig() if named is None else load_config(file.parent / str(named))
+    config = with_values(config, {**settings, **_settings(entry, "set", where)}, where=f"{where}: ")
     return AblationRow(name, config, after, None if paper is None else float(paper))
 
 
 def parse_budget(text: str) -> Budget:
-    """`20ep` or `5000it`. Raises ConfigError."""
+    """The length in a text such as `20ep` or `5000it`. Raises ConfigError."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)(ep|it)", text.strip())
     if match is None or float(match[1]) <= 0 or (match[2] == "it" and "." in match[1]):
         raise ConfigError(f"budget is {text!r}; it is a length of each run such as 20ep or 5000it")
@@ -118,14 +119,11 @@ def shorten(config: TrainConfig, budget: Budget, images: int) -> TrainConfig:
     images: of the training split. config: a resolved one.
     """
     per_epoch = images / (config.batch_size * config.accumulate)
-    if config.iterations is not None:
-        before = float(config.iterations)
-    else:
-        before = math.ceil((config.epochs or 0) * per_epoch)
+    before = config.iterations or math.ceil((config.epochs or 0) * per_epoch)
     if budget.unit == "epochs":
-        config = replace(config, epochs=budget.amount, iterations=None)
         total = budget.amount * per_epoch
+        config = replace(config, epochs=budget.amount, iterations=None)
     else:
-        config = replace(config, epochs=None, iterations=int(budget.amount))
         total = budget.amount
+        config = replace(config, epochs=None, iterations=int(total))
     return replace(config, steps=tuple(max(1, round(step * total / before)) for step in config.steps))

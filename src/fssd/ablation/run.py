@@ -1,10 +1,9 @@
 """Trains the rows of an ablation, seed by seed, each run in its own folder: OUT/ROW/seed-N."""
 
-from __future__ import annotations
-
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,9 @@ class Run:
         assert self.config.out is not None
         return self.config.out
 
+    def say(self, state: str) -> None:
+        print(f"{self.row.name}, seed {self.seed}: {state}")
+
 
 def plan_runs(
     plan: AblationPlan,
@@ -49,7 +51,7 @@ def plan_runs(
     data: replaces the data of the rows. changes: settings for every row. Raises ConfigError.
     """
     runs = []
-    images: dict[tuple[Path | None, str], int] = {}
+    opened = cache(open_data)
     for seed in range(seeds):
         for row in plan.rows:
             config = with_values(row.config, changes or {})
@@ -58,11 +60,8 @@ def plan_runs(
                 config = replace(config, weights=_folder(out, row.after, seed) / FINAL_FILE)
             config = complete(config)
             if budget is not None:
-                key = (config.data, config.train_split)
-                if key not in images:
-                    assert config.data is not None
-                    images[key] = len(open_data(config.data, config.train_split))
-                config = shorten(config, budget, images[key])
+                assert config.data is not None
+                config = shorten(config, budget, len(opened(config.data, config.train_split)))
             runs.append(Run(row, seed, config))
     _check(runs)
     return runs
@@ -73,65 +72,55 @@ def _check(runs: Sequence[Run]) -> None:
     first = runs[0]
     for run in runs:
         row, config = run.row, run.config
+        where = f"row {row.name}:"
         if config.val_split is None:
-            raise ConfigError(
-                f"row {row.name}: an ablation needs a split to evaluate on; give it a val_split"
-            )
+            raise ConfigError(f"{where} an ablation needs a split to evaluate on; give it a val_split")
         if row.after is not None and config.start not in ("ssd", "model"):
-            raise ConfigError(
-                f"row {row.name}: comes after {row.after} but starts from {config.start!r};"
-                " set start to ssd or model"
-            )
+            what = f"comes after {row.after} but starts from {config.start!r}"
+            raise ConfigError(f"{where} {what}; set start to ssd or model")
         if row.after is None and config.weights is not None and not config.weights.exists():
-            raise ConfigError(
-                f"row {row.name}: there are no weights {config.weights}; train or import them first"
-            )
+            raise ConfigError(f"{where} there are no weights {config.weights}; train or import them first")
         for key in ("data", "val_split", "metric"):
             one, other = getattr(first.config, key), getattr(config, key)
             if one != other:
-                raise ConfigError(
-                    f"rows {first.row.name} and {row.name} cannot share a table: their {key} is {one} and"
-                    f" {other}"
-                )
+                names = f"{first.row.name} and {row.name}"
+                raise ConfigError(f"rows {names} cannot share a table: their {key} is {one} and {other}")
 
 
 def _folder(out: Path, row: str, seed: int) -> Path:
     return out / row / f"seed-{seed}"
 
 
-def train_runs(
-    runs: Sequence[Run], minutes: float | None, report: Callable[[Run, str], None]
-) -> Iterator[Run]:
+def train_runs(runs: Sequence[Run], minutes: float | None) -> Iterator[Run]:
     """Train the runs that are not finished, and yield each finished one; stops when the minutes are over.
 
     A run whose loss is not finite is abandoned, together with the runs that start from it; the others
-    continue. report: called with each run and its state. Raises the other errors of
-    `fssd.training.loop.train`.
+    continue. Raises the other errors of `fssd.training.loop.train`.
     """
     failed: set[Path] = set()
     stop_at = None if minutes is None else time.monotonic() + 60 * minutes
     for run in runs:
         if is_finished(run):
-            report(run, "already finished")
+            run.say("already finished")
             yield run
             continue
         if run.config.weights is not None and run.config.weights.parent in failed:
             failed.add(run.folder)
-            report(run, f"not started: {run.row.after} failed")
+            run.say(f"not started: {run.row.after} failed")
             continue
         left = None if stop_at is None else (stop_at - time.monotonic()) / 60
         if left is not None and left <= 0:
-            report(run, "not started: the time is over")
+            run.say("not started: the time is over")
             return
-        report(run, "training")
+        run.say("training")
         try:
             result = train(run.config, resume=True, minutes=left)
         except TrainingError as error:
             failed.add(run.folder)
-            report(run, f"failed: {error}")
+            run.say(f"failed: {error}")
             continue
         if not result.finished:
-            report(run, "stopped: the time is over")
+            run.say("stopped: the time is over")
             return
         yield run
 
@@ -141,10 +130,11 @@ def is_finished(run: Run) -> bool:
     file = run.folder / CONFIG_FILE
     if not (run.folder / FINAL_FILE).exists() or not file.exists():
         return False
-    before, now = yaml.safe_load(file.read_text(encoding="utf-8")), to_values(run.config)
-    # Other data or weights would give another result; but a row with `after` always finds its own weights.
+    # Other data or weights would give another result; but the weights of a row with `after` are always its
+    # own.
     may_change = RESUME_MAY_CHANGE - {"data", "weights"} | ({"weights"} if run.row.after else set())
     if run.config.amp == "auto":
-        may_change |= {"amp"}  # settled when the run was started
-    require_same(before, now, run.folder, may_change)
+        may_change |= {"amp"}  # resolved when the run was started
+    before = yaml.safe_load(file.read_text(encoding="utf-8"))
+    require_same(before, to_values(run.config), run.folder, may_change)
     return last_evaluation(run.folder) is not None

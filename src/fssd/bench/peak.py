@@ -1,13 +1,12 @@
-"""The most that matrix products reach on the machine at hand: what a network's speed is measured against.
+"""The fastest matrix products on this machine, with which a network's speed is compared.
 
-No single library reaches it everywhere (MKL, for one, is slow on AMD), so several ways are taken and the best
-of their medians is the peak. A 1x1 convolution is a matrix product as well.
+No library is the fastest everywhere (MKL, for example, is slow on AMD), so several are timed, and the peak is
+the highest of their medians. A 1x1 convolution is a matrix product as well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -23,8 +22,8 @@ from fssd.runtimes.packages import openvino_core, require_openvino
 
 CPU_SIDES = (512, 1024, 2048)
 CUDA_SIDES = (4096, 8192)
-MAP = (1024, 48)  # channels and cells a side of the map that the 1x1 convolution reads
-CUDA_CALLS = 8  # products in one step: starting a step costs as much as a small product
+MAP = (1024, 48)  # channels, and rows and columns, of the map that the 1x1 convolution reads
+CUDA_CALLS = 8  # products in one step, because starting a step costs as much as a small product
 
 
 class Way(NamedTuple):
@@ -37,7 +36,7 @@ class Way(NamedTuple):
 
 @dataclass(frozen=True)
 class Peak:
-    """GFLOP/s (10^9 operations a second) of each way. precision: of the numbers that were multiplied."""
+    """GFLOP/s (10^9 operations per second) of each way. precision: of the multiplied numbers."""
 
     precision: str
     ways: dict[str, Spread]
@@ -49,12 +48,12 @@ class Peak:
 
     @property
     def gflops(self) -> float:
-        """Its median."""
+        """The highest median."""
         return self.ways[self.best].median
 
 
 class PeakMeter:
-    """Measures in as many parts as are asked for, so that what lies between them saw the same machine.
+    """Measures in several parts, so that it covers the machine before and after another measurement.
 
     precision: of the numbers that `ways` multiply, for the record; "tf32" also lets PyTorch use it.
     """
@@ -65,37 +64,41 @@ class PeakMeter:
         self.times: dict[str, list[float]] = {way.name: [] for way in ways}
 
     def measure(self, repeats: int) -> None:
-        """Take each way `repeats` times more."""
-        with _tf32(self.precision == "tf32"), torch.inference_mode():
-            taken = take_turns({name: way.step for name, way in self.ways.items()}, repeats, warm_up=1)
+        """Time each way another `repeats` times."""
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("high" if self.precision == "tf32" else before)
+        try:
+            with torch.inference_mode():
+                taken = take_turns({name: way.step for name, way in self.ways.items()}, repeats, warm_up=1)
+        finally:
+            torch.set_float32_matmul_precision(before)
         for name, times in taken.items():
             self.times[name] += times
 
     def peak(self) -> Peak:
-        """What all parts gave together."""
-        return Peak(
-            self.precision,
-            {name: rates(times, self.ways[name].flop / 1e9) for name, times in self.times.items()},
-        )
+        """The result of all parts together."""
+        speeds = {name: rates(times, self.ways[name].flop / 1e9) for name, times in self.times.items()}
+        return Peak(self.precision, speeds)
 
 
-def peak_meter(device: torch.device, threads: int, precision: str = "fp32") -> PeakMeter:
+def peak_meter(device: torch.device, threads: int, precision: str) -> PeakMeter:
     """A meter for the device of a network.
 
-    precision: of the network. On the CPU products are fp32 whatever it is; on CUDA bf16 ones are bf16, all
-    others TF32, as PyTorch's convolutions there are.
+    precision: of the network. On the CPU the products are always fp32. On CUDA they are bf16 for a bf16
+    network and TF32 for all others, which PyTorch's convolutions use there.
     """
     if device.type != "cuda":
         return PeakMeter(cpu_ways(threads), "fp32")
-    kind = "bf16" if precision == "bf16" else "tf32"
-    return PeakMeter(cuda_ways(device, torch.bfloat16 if kind == "bf16" else torch.float32), kind)
+    if precision == "bf16":
+        return PeakMeter(cuda_ways(device, torch.bfloat16), "bf16")
+    return PeakMeter(cuda_ways(device, torch.float32), "tf32")
 
 
 def cpu_ways(threads: int, sides: Sequence[int] = CPU_SIDES, cells: tuple[int, int] = MAP) -> list[Way]:
-    """Float32 products on `threads` threads. sides: of square matrices.
+    """Float32 products of square matrices with `threads` threads, and a 1x1 convolution.
 
-    PyTorch's own number of threads counts for its ways. numpy's cannot be set here, so it takes part only
-    where `threads` is one a core; OpenVINO takes part where it is installed.
+    PyTorch uses the threads it is set to. numpy cannot be limited here, so it takes part only if `threads`
+    is one per core. OpenVINO takes part if it is installed.
     """
     ways = []
     for side in sides:
@@ -109,12 +112,11 @@ def cpu_ways(threads: int, sides: Sequence[int] = CPU_SIDES, cells: tuple[int, i
     return [*ways, _convolution(*cells)]
 
 
-def cuda_ways(device: torch.device, dtype: torch.dtype, sides: Sequence[int] = CUDA_SIDES) -> list[Way]:
+def cuda_ways(device: torch.device, dtype: torch.dtype) -> list[Way]:
     """Products of square matrices on a GPU."""
     ways = []
-    for side in sides:
-        a = torch.rand(side, side, device=device, dtype=dtype)
-        b = torch.rand(side, side, device=device, dtype=dtype)
+    for side in CUDA_SIDES:
+        a, b = (torch.rand(side, side, device=device, dtype=dtype) for _ in range(2))
         ways.append(Way(f"torch.mm {side}", CUDA_CALLS * 2.0 * side**3, partial(_cuda_step, a, b)))
     return ways
 
@@ -137,22 +139,6 @@ def _openvino_step(a: np.ndarray, b: np.ndarray, threads: int) -> Step:
     ops: Any = openvino.opset13
     rows = ops.parameter(list(a.shape), np.float32)
     model = openvino.Model([ops.matmul(rows, ops.constant(b), False, False)], [rows])
-    settings = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": threads,
-        "INFERENCE_PRECISION_HINT": "f32",
-    }
-    request = openvino_core().compile_model(model, "CPU", settings).create_infer_request()
-    return partial(request.infer, {0: a}, share_inputs=True)
-
-
-@contextmanager
-def _tf32(wanted: bool) -> Iterator[None]:
-    """Within it, CUDA multiplies float32 matrices as TF32 if that is wanted."""
-    before = torch.get_float32_matmul_precision()
-    if wanted:
-        torch.set_float32_matmul_precision("high")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
+    settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
+    compiled = openvino_core().compile_model(model, "CPU", {"PERFORMANCE_HINT": "LATENCY", **settings})
+    return partial(compiled.create_infer_request().infer, {0: a}, share_inputs=True)

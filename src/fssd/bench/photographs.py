@@ -1,4 +1,4 @@
-"""Image files to time a detector on: the user's, or made ones of the size of VOC's photographs."""
+"""Image files to time a detector on: the user's, or synthetic ones of the size of VOC's photographs."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from fssd.export.images import make_pictures
 from fssd.inference.draw import write_jpeg
 from fssd.inference.inputs import find_inputs, is_video
 
-WIDTH, HEIGHT = 500, 375  # pixels; the commonest size in VOC
+WIDTH, HEIGHT = 500, 375  # pixels; the most frequent size in VOC
 MADE = 16
 MOST = 64  # images that are held in memory
 
 
 @dataclass(frozen=True)
 class Photographs:
-    """Images as files, as the bytes of those, and decoded; as many of each. what: a phrase for the report."""
+    """The same images as files, as the bytes of these, and decoded. what: a phrase for the report."""
 
     files: tuple[Path, ...]
     contents: tuple[bytes, ...]
     images: tuple[Image, ...]
     what: str
 
-    def places(self, turn: int, batch: int) -> list[int]:
-        """Which images batch number `turn` holds; after the last comes the first."""
+    def indices(self, turn: int, batch: int) -> list[int]:
+        """The images of batch number `turn`; the first image follows the last."""
         return [number % len(self.files) for number in range(turn * batch, (turn + 1) * batch)]
 
 
 def user_pictures(arguments: Sequence[str]) -> Photographs:
-    """The images among the user's files, folders and patterns, evenly taken where they are more than `MOST`.
+    """At most `MOST` evenly spaced images among the user's files, folders and patterns.
 
     Raises DataError if there is none.
     """
@@ -47,13 +47,11 @@ def user_pictures(arguments: Sequence[str]) -> Photographs:
 
 
 def made_pictures(folder: Path, count: int = MADE) -> Photographs:
-    """Made JPEGs of 500 x 375 in `folder`: clouds with boxes and discs on them."""
-    files = []
+    """Synthetic JPEGs of 500 x 375 in `folder`: clouds with boxes and discs on them."""
+    files = [folder / f"{number:03}.jpg" for number in range(count)]
     made = make_pictures(count + 1, (WIDTH, WIDTH))[1:]  # the first one is all black
-    for number, picture in enumerate(made):
-        pixels = np.ascontiguousarray(picture.permute(1, 2, 0).numpy()[:HEIGHT])
-        files.append(folder / f"{number:03}.jpg")
-        write_jpeg(files[-1], pixels)
+    for file, picture in zip(files, made, strict=True):
+        write_jpeg(file, np.ascontiguousarray(picture.permute(1, 2, 0).numpy()[:HEIGHT]))
     return _read(files, f"{count} made JPEGs of {WIDTH} x {HEIGHT}")
 
 

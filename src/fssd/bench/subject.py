@@ -1,7 +1,8 @@
-"""What is measured: a model file or the name of a network, in a runtime."""
+"""What is measured: a model file, or a network by its name, in a runtime."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -23,16 +24,16 @@ from fssd.zoo.models import MODELS, find_model
 Precision = Literal["fp32", "bf16", "int8"]
 
 CPU = torch.device("cpu")
-TORCH, CUDA = "torch", "cuda"  # what runs a network of PyTorch
-SHOWN = 16  # made pictures that eight bits take their ranges from; for speed alone any will do
+TORCH, CUDA = "torch", "cuda"  # two ways to run a network of PyTorch, beside the exported RUNTIMES
+CALIBRATION = 16  # synthetic images; the speed does not depend on the ranges that they give
 
 
 @dataclass(frozen=True)
 class Subject:
     """A detector to be timed.
 
-    name: as the user called it. random: whether its weights are fresh ones. multiply_adds: of one image; None
-    if they cannot be counted. device: of the network. threads: None for one a core.
+    name: as the user gave it. random: whether its weights are random. multiply_adds: for one image; None if
+    they cannot be counted. device: of the network. threads: one per core if None.
     """
 
     name: str
@@ -56,13 +57,12 @@ def open_subject(
 ) -> Subject:
     """Open a model for measurement.
 
-    model: what `Detector.load` takes, or a name of `build_model`, which gets random weights and VOC's
-    classes. folder: for a temporary export. runtime: None for that of the file. precision: "bf16" in runtime
-    cuda alone, "int8" in onnx and openvino, with ranges of made pictures.
+    model: what `Detector.load` takes, or a name for `build_model`, which gets random weights and VOC's
+    classes. folder: for a temporary export. runtime: that of the file if None. precision: "bf16" only in
+    runtime cuda, "int8" only in onnx and openvino, calibrated with synthetic images.
     Raises CheckpointError for a file that cannot be read, ConfigError for choices that do not fit together.
     """
-    random = _is_design(model) and not Path(model).exists()
-    file = None if random else _find(model)
+    file = _find(model)
     own = None if file is None else runtime_of(file)
     runtime = runtime or (own.name if own else TORCH)
     _check(model, own.name if own else None, runtime, precision)
@@ -70,39 +70,24 @@ def open_subject(
         detector = Detector.load(file, device=device, threads=threads)
         kind: Precision = "int8" if detector.facts.get("precision") == "int8" else "fp32"
         return Subject(model, detector, own.name, kind, False, own.multiply_adds(file), CPU, threads)
-    used = pick_device(device) if runtime in (TORCH, CUDA) else CPU
-    detector = Detector.load(file, device=str(used)) if file is not None else _random(model, used)
-    if runtime in RUNTIMES:
-        exported = _export(detector, runtime, precision, folder)
-        count = RUNTIMES[runtime].multiply_adds(exported)
-        detector = Detector.load(exported, device=device, threads=threads)
-        return Subject(model, detector, runtime, precision, random, count, used, threads)
+    used = CPU if runtime in RUNTIMES else pick_device(device)
+    detector = _random(model, used) if file is None else Detector.load(file, device=str(used))
     count = multiply_adds(detector.network)
     if runtime == CUDA:
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         detector = Detector(CudaRunner(detector.network, dtype), detector.classes, detector.facts)
-    return Subject(model, detector, runtime, precision, random, count, used, threads)
+    elif runtime != TORCH:
+        exported = _export(detector, runtime, precision, folder)
+        detector = Detector.load(exported, device=device, threads=threads)
+    return Subject(model, detector, runtime, precision, file is None, count, used, threads)
 
 
-def _is_design(name: str) -> bool:
-    try:
-        find_design(name, {})
-    except ConfigError:
-        return False
-    return True
-
-
-def _export(detector: Detector, to: str, precision: Precision, folder: Path) -> Path:
-    """The detector as a file for another runtime, for its speed alone: written without checks."""
-    runtime = RUNTIMES[to]
-    file = folder / f"{detector.network.spec.name}-{precision}{runtime.suffix}"
-    shown = make_pictures(SHOWN, detector.image_size) if precision == "int8" else None
-    write_unchecked(detector, file, runtime, calibration=shown)
-    return file
-
-
-def _find(model: str) -> Path:
-    """The file or folder that a model's name stands for. Raises CheckpointError."""
+def _find(model: str) -> Path | None:
+    """The file or folder of a model; None for the name of a network. Raises CheckpointError."""
+    if not Path(model).exists():
+        with suppress(ConfigError):
+            find_design(model, {})
+            return None
     try:
         return find_model(Path(model))
     except CheckpointError as error:
@@ -114,21 +99,28 @@ def _find(model: str) -> Path:
 
 
 def _check(model: str, own: str | None, runtime: str, precision: Precision) -> None:
+    """Raise ConfigError for choices that do not fit together. own: the runtime of an exported file."""
     known = (TORCH, CUDA, *RUNTIMES)
     if runtime not in known:
         raise ConfigError(f"there is no runtime {runtime!r}{nearest(runtime, known)}")
     if own is not None and runtime != own:
-        raise ConfigError(f"{model}: is a file for {own}; for {runtime} name the model it was exported from")
+        raise ConfigError(f"{model}: is a file for {own}; for {runtime} name the original model")
     if own is not None and precision != "fp32":
-        raise ConfigError(
-            f"{model}: is exported already; for {precision} name the model it was exported from"
-        )
+        raise ConfigError(f"{model}: is exported already; for {precision} name the original model")
     if precision == "bf16" and runtime != CUDA:
         raise ConfigError("bf16 is for --runtime cuda; choose that, or fp32")
     if precision == "int8" and runtime not in RUNTIMES:
         raise ConfigError(f"int8 is for --runtime {' or '.join(RUNTIMES)}; choose one of them")
     if runtime == CUDA and not torch.cuda.is_available():
         raise ConfigError("there is no CUDA device here; choose --runtime torch, onnx or openvino")
+
+
+def _export(detector: Detector, to: str, precision: Precision, folder: Path) -> Path:
+    """The detector as a file for another runtime; it is only timed, so its results are not checked."""
+    file = folder / f"{detector.network.spec.name}-{precision}{RUNTIMES[to].suffix}"
+    calibration = make_pictures(CALIBRATION, detector.image_size) if precision == "int8" else None
+    write_unchecked(detector, file, RUNTIMES[to], calibration=calibration)
+    return file
 
 
 def _random(name: str, device: torch.device) -> Detector:

@@ -1,7 +1,5 @@
 """fssd ablate FILE --data DATA [--seeds N] [--budget 20ep|5000it] [--minutes N]"""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -21,23 +19,23 @@ class Ablate:
     data: Path | None = None
     """Data set for every row, instead of those that the rows name."""
     out: Path | None = None
-    """Folder for runs and table; runs/FILE without its suffix if not given. Finished runs in it are kept."""
+    """Folder for runs and table; runs/FILE without its suffix if not given. Its finished runs are kept."""
     seeds: Annotated[int, Bound("1 to 1000", lambda value: 1 <= value <= 1000)] = 1
     """Seeds for each row: 0, 1, ...; the table gives their mean and spread."""
     budget: str | None = None
-    """Length of each run, such as 20ep or 5000it, instead of its own; learning rate steps move along."""
+    """Length of each run, such as 20ep or 5000it, instead of its own; learning-rate steps are scaled."""
     minutes: Positive | None = None
-    """Save and stop after so many minutes; the same command goes on."""
+    """Save and stop after this many minutes; the same command resumes."""
     set: tuple[str, ...] = ()
     """Training settings of every row as KEY=VALUE, for example: --set batch_size=16 amp=bf16."""
 
 
 def run(arguments: list[str]) -> int:
-    """Train what is missing; write the table; 0 if it is complete, 1 if time ran out or a run failed."""
+    """Train what is missing and write the table; 0 if it is complete, 1 if time ran out or a run failed."""
     command = parse(Ablate, arguments)
     from fssd.ablation.output import measure_costs, write_report
     from fssd.ablation.plan import parse_budget, read_plan
-    from fssd.ablation.run import Run, plan_runs, train_runs
+    from fssd.ablation.run import plan_runs, train_runs
     from fssd.cli.train import parse_options
     from fssd.data.source import open_data
     from fssd.plots import require_matplotlib
@@ -46,19 +44,14 @@ def run(arguments: list[str]) -> int:
     plan = read_plan(find_config(command.file, ["ablations"]))
     out = command.out or Path("runs") / command.file.stem
     budget = None if command.budget is None else parse_budget(command.budget)
-    runs = plan_runs(
-        plan, out, seeds=command.seeds, data=command.data, budget=budget, changes=parse_options(command.set)
-    )
+    changes = parse_options(command.set)
+    runs = plan_runs(plan, out, seeds=command.seeds, data=command.data, budget=budget, changes=changes)
     first = runs[0].config
     assert first.data is not None
     classes = len(open_data(first.data, first.train_split).classes)
-
-    def say(run: Run, what: str) -> None:
-        print(f"{run.row.name}, seed {run.seed}: {what}")
-
+    costs = measure_costs({run.row.name: run.config for run in runs}, classes)  # also checks every network
     finished = []
-    costs = measure_costs({run.row.name: run.config for run in runs}, classes)  # and so build every network
-    for one in train_runs(runs, command.minutes, say):
+    for one in train_runs(runs, command.minutes):
         finished.append(one)
         write_report(out, plan, finished, costs)
     if finished:
@@ -66,5 +59,5 @@ def run(arguments: list[str]) -> int:
         print(f"table: {out / 'table.md'}, {out / 'table.csv'}, {out / 'table.png'}")
     if len(finished) == len(runs):
         return 0
-    print(f"{len(finished)} of {len(runs)} runs are finished; the same command goes on with the others")
+    print(f"{len(finished)} of {len(runs)} runs are finished; the same command continues with the others")
     return 1

@@ -1,30 +1,25 @@
 """fssd check DATA [--report DIR] [--json FILE]; exit code 1 if anything is an error."""
 
-from __future__ import annotations
-
 import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import tyro
 
-from fssd.cli.options import parse
-
-if TYPE_CHECKING:
-    from fssd.data.check import CheckReport
+from fssd.cli.options import Flag, parse
 
 
 @dataclass(frozen=True)
 class Check:
-    """Report every problem of a data set: file, place, reason. Exit code 1 if any is an error."""
+    """Report every problem of a data set: file, position, reason. Exit code 1 if any is an error."""
 
     data: Annotated[Path, tyro.conf.Positional]
     """Data set, in any form that `fssd train` takes."""
     splits: tuple[str, ...] = ()
-    """Splits to look at; all of them if none is named."""
-    labels_only: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Splits to check; by default all."""
+    labels_only: Flag = False
     """Do not decode the images."""
     report: Path | None = None
     """Write a page with counts, box sizes, samples and findings into this folder; needs the extra plot."""
@@ -37,29 +32,12 @@ class Check:
 
 
 def run(arguments: list[str]) -> int:
-    """Check, print, and say by the exit code whether training could use every image."""
+    """Check and print; 1 if training could not use every image, else 0."""
     command = parse(Check, arguments)
+    import torch
     from rich.console import Console
 
     from fssd.atomic import atomic_write
-
-    report = _check(command)
-    text = json.dumps(report.to_json(), indent=2, ensure_ascii=False)
-    if command.json == Path("-"):
-        print(text)
-    else:
-        console = Console()
-        console.print(report.summary())
-        console.print(report.table())
-        if command.json is not None:
-            atomic_write(command.json, text)
-    return 1 if any(problem.severity == "error" for problem in report.problems) else 0
-
-
-def _check(command: Check) -> CheckReport:
-    """Check, write the page, and give advice. What is said goes to stderr, as stdout may be JSON."""
-    import torch
-
     from fssd.data.check import check_data
     from fssd.model.build import build_model
     from fssd.model.coverage import coverage_advice
@@ -77,5 +55,14 @@ def _check(command: Check) -> CheckReport:
         page, pairs = write_data_page(command.report, report, survey, network)
         print(f"report in {page}; near-duplicates across splits: {pairs}", file=sys.stderr)
     for line in coverage_advice(network, survey.input_boxes(network.geometry)):
-        print(f"note: {line}", file=sys.stderr)
-    return report
+        print(f"note: {line}", file=sys.stderr)  # stdout may be JSON
+    text = json.dumps(report.to_json(), indent=2, ensure_ascii=False)
+    if command.json == Path("-"):
+        print(text)
+    else:
+        console = Console()
+        console.print(report.summary())
+        console.print(report.table())
+        if command.json is not None:
+            atomic_write(command.json, text)
+    return 1 if any(problem.severity == "error" for problem in report.problems) else 0

@@ -1,21 +1,14 @@
 """fssd compare MODEL_A MODEL_B IMAGES... [--out compare.png], or MODEL_A MODEL_B --data DATA --report DIR"""
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import tyro
 
-from fssd.cli.options import FLAT, Device, Iou, Loading, Measuring, Selection, parse
+from fssd.cli.options import FLAT, Device, Iou, Loading, Measuring, Selection, parse, spare_inputs
 from fssd.config import Bound, Count
 from fssd.errors import ConfigError, DataError
-
-if TYPE_CHECKING:
-    from fssd.data.sample import DataSet
-    from fssd.inference.detections import Detections
-    from fssd.inference.detector import Detector
 
 
 @dataclass(frozen=True)
@@ -51,7 +44,6 @@ class Compare:
 
 
 def run(arguments: list[str]) -> int:
-    """Detect with both models and write the picture, or the page."""
     command = parse(Compare, arguments)
     if (command.data is None) != (command.report is None):
         raise ConfigError("a page needs both: give --data DATA and --report DIR")
@@ -59,25 +51,29 @@ def run(arguments: list[str]) -> int:
 
     models = [model_file(model).resolve() for model in (command.model_a, command.model_b)]
     if models[0] == models[1]:
-        raise ConfigError(f"{command.model_a}: is given twice; name two models")
+        raise ConfigError(f"{command.model_a}: is named twice; name two different models")
     return _picture(command, models) if command.report is None else _page(command, models)
 
 
 def _picture(command: Compare, models: list[Path]) -> int:
     from fssd.figures.side_by_side import PICTURE_SUFFIXES, check_room, compose, fit, write_picture
     from fssd.inference.detector import Detector
-    from fssd.inference.inputs import find_inputs
+    from fssd.inference.inputs import find_inputs, is_video
     from fssd.plots import check_suffix, model_names
 
     check_suffix(command.out, PICTURE_SUFFIXES)
     files = find_inputs(command.images)
-    _check_images(files, command.out)
+    if not files:
+        raise DataError("there are no images; name images or folders")
+    for file in filter(is_video, files):
+        raise DataError("is a video; compare takes images", file=file)
+    spare_inputs(files, [command.out])
     check_room(len(files), len(models), command.columns, command.cell)
     rows = []
     for model, name in zip(models, model_names(models), strict=True):
         detector = Detector.load(model, device=command.device)
         stream = detector.stream(files, **asdict(command.selection))
-        # Fitted at once: photographs at their full size would fill the memory.
+        # Scaled down at once, because photographs of full size would fill the memory.
         rows.append([fit(found, command.cell) for found in stream])
         print(f"{name}: {sum(map(len, rows[-1]))} objects in {len(files)} images")
     write_picture(command.out, compose(rows, model_names(models), command.columns, command.cell))
@@ -99,39 +95,18 @@ def _page(command: Compare, models: list[Path]) -> int:
     detectors = [Detector.load(model, device=command.device) for model in models]
     dataset = command.measuring.open(command.data, detectors, command.iou)
     make_folder(command.report)
-    first, second = (_detections(command, detector, dataset) for detector in detectors)
-    names = model_names(models)
-    subject = ReportSubject(models[1], command.data, command.measuring.split)
+    settings = {**asdict(command.loading), "nms": command.selection.nms}
+    first, second = (list(detector.evaluate_on(dataset, **settings)) for detector in detectors)
+    a, b = model_names(models)
+    measuring = command.measuring
+    subject = ReportSubject(models[1], command.data, measuring.split)
+    found = (first, second)
     page, difference = write_compare_page(
-        command.report,
-        subject,
-        (names[0], names[1]),
-        dataset,
-        (first, second),
-        command.measuring.metric,
-        command.iou,
-        command.draws,
+        command.report, subject, (a, b), dataset, found, measuring.metric, command.iou, command.draws
     )
     low, value, high = (100 * number for number in (difference.low, difference.value, difference.high))
-    print(f"A: {names[0]}\nB: {names[1]}")
-    said = f"95 % interval {low:+.1f} to {high:+.1f}; {verdict(difference)}"
-    print(f"B minus A: {value:+.1f} points of mAP, {said}")
+    print(f"A: {a}\nB: {b}")
+    interval = f"95 % interval {low:+.1f} to {high:+.1f}"
+    print(f"B minus A: {value:+.1f} points of mAP, {interval}; {verdict(difference)}")
     print(f"report in {page}")
     return 0
-
-
-def _detections(command: Compare, detector: Detector, dataset: DataSet) -> list[Detections]:
-    return list(detector.evaluate_on(dataset, **asdict(command.loading), nms=command.selection.nms))
-
-
-def _check_images(files: list[Path], out: Path) -> None:
-    """Raise DataError for no image or a video, ConfigError for one that the result would replace."""
-    from fssd.inference.inputs import is_video
-
-    if not files:
-        raise DataError("there is nothing to look at; name images or folders")
-    for file in files:
-        if is_video(file):
-            raise DataError("is a video; compare takes images", file=file)
-        if file.resolve() == out.resolve():
-            raise ConfigError(f"{out}: is an input and would be written over; choose another --out")

@@ -1,7 +1,5 @@
 """fssd curves RUN... [--out curves.png] [--metric-name map]"""
 
-from __future__ import annotations
-
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +20,10 @@ class Curves:
     out: Path = Path("curves.png")
     """Picture, .png, .svg or .pdf; the numbers go beside it as .csv."""
     metric_name: str = "map"
-    """Number to plot: map, small, medium, large (mAP of objects so big), COCO's AP50, ..., or a class."""
+    """Number to plot: map, small, medium, large (mAP by object size), COCO's AP50, ..., or a class."""
 
 
 def run(arguments: list[str]) -> int:
-    """Read the logs, write the picture and its numbers."""
     command = parse(Curves, arguments)
     from fssd.figures.curves import draw_curves, read_curves, write_csv
     from fssd.plots import check_suffix, require_matplotlib, save_plot
@@ -35,16 +32,13 @@ def run(arguments: list[str]) -> int:
     if all(run.is_file() for run in command.runs):
         raise ConfigError("there is nothing to plot; name the folders of runs")
     require_matplotlib()
-    # `runs/table2/*` also names the tables that lie beside the runs.
+    # `runs/table2/*` also matches the tables beside the runs.
     curves = read_curves([run for run in command.runs if not run.is_file()], command.metric_name)
     axes = draw_curves(curves)
     for line in curves.lines:
         if line.left_out:
-            print(
-                f"note: {line.name}: left out {line.left_out} iterations that not all of its {line.runs} runs"
-                " were evaluated at",
-                file=sys.stderr,
-            )
+            what = f"iterations at which not all of its {line.runs} runs were evaluated"
+            print(f"note: {line.name}: left out {line.left_out} {what}", file=sys.stderr)
     table = command.out.with_suffix(".csv")
     write_csv(table, curves)
     save_plot(command.out, axes)

@@ -1,7 +1,5 @@
 """fssd demo: a packaged model at work, then from nothing to a trained detector and pictures, in minutes."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +21,6 @@ class Demo:
 
 
 def run(arguments: list[str]) -> int:
-    """Run the demonstration."""
     command = parse(Demo, arguments)
     from fssd.demo.tour import demo
 

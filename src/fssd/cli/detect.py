@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from fssd.cli.options import FLAT, BatchSize, Device, Model, ThresholdFlags, parse
-from fssd.errors import ConfigError, DataError
+from fssd.cli.options import FLAT, BatchSize, Device, Flag, Model, ThresholdFlags, parse, spare_inputs
+from fssd.errors import DataError
 
 if TYPE_CHECKING:
     from fssd.inference.detections import Detections
@@ -28,9 +30,9 @@ class Detect:
     out: Path = Path("found")
     """Folder for the results."""
     thresholds: Annotated[ThresholdFlags, FLAT] = ThresholdFlags(score=0.5)
-    voc: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    voc: Flag = False
     """Write VOC result files too, with the image's stem as id (numbered where two share it)."""
-    coco: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    coco: Flag = False
     """Write a COCO result json too; image ids are the stems, category ids count from 1."""
     pictures: bool = True
     """Write the drawn pictures."""
@@ -39,18 +41,18 @@ class Detect:
 
 
 def run(arguments: list[str]) -> int:
-    """Detect in every input; one that cannot be read is named and passed over."""
+    """Detect in every input; one that cannot be read is reported and skipped."""
     command = parse(Detect, arguments)
     from fssd.inference.detector import Detector
     from fssd.inference.inputs import find_inputs, is_video, output_names
 
     files = find_inputs(command.images)
     if not files:
-        raise DataError("there is nothing to look at; name images, folders or videos")
+        raise DataError("there are no inputs; name images, folders or videos")
     stills = [file for file in files if not is_video(file)]
     videos = [file for file in files if is_video(file)]
     pictures, films = output_names(stills, ".jpg"), output_names(videos, ".mp4")
-    _spare_inputs(files, [command.out / name for name in (*pictures, *films)])
+    spare_inputs(files, [command.out / name for name in (*pictures, *films)])
     spaced = [file for file in files if " " in file.stem]
     if command.voc and spaced:
         raise DataError("VOC result files cannot hold a name with a space; rename it", file=spaced[0])
@@ -65,32 +67,21 @@ def run(arguments: list[str]) -> int:
     return 1 if bad else 0
 
 
-def _spare_inputs(inputs: list[Path], outputs: list[Path]) -> None:
-    """Raise ConfigError if a result would take the place of an input."""
-    own = {file.resolve() for file in inputs}
-    for output in outputs:
-        if output.resolve() in own:
-            raise ConfigError(f"{output}: is an input and would be written over; choose another --out")
-
-
-def _settings(command: Detect) -> dict[str, Any]:
-    return {**asdict(command.thresholds), "batch_size": command.batch_size}
-
-
 def _detect_stills(command: Detect, detector: Detector, files: list[Path], names: list[str]) -> int:
-    """Pictures and result files of the images; returns how many could not be read."""
+    """Write the pictures and result files of the images; return how many could not be read."""
     from fssd.evaluation.results import write_detections_json
     from fssd.inference.draw import write_jpeg
 
     readable: list[int] = []
     sizes: list[tuple[int, int]] = []
     kept: list[Detections] = []
-    stream = detector.stream(_readable(files, readable, sizes), **_settings(command))
+    images = _readable(files, readable, sizes)
+    stream = detector.stream(images, **asdict(command.thresholds), batch_size=command.batch_size)
     for number, found in enumerate(stream):
-        file = files[readable[number]]
-        print(f"{file}: {_summary(found)}")
+        index = readable[number]
+        print(f"{files[index]}: {_summary(found)}")
         if command.pictures:
-            write_jpeg(command.out / names[readable[number]], found.draw())
+            write_jpeg(command.out / names[index], found.draw())
         kept.append(found.without_image())
     good = [files[index] for index in readable]
     write_detections_json(command.out / "detections.json", [str(file) for file in good], sizes, kept)
@@ -100,7 +91,7 @@ def _detect_stills(command: Detect, detector: Detector, files: list[Path], names
 
 
 def _readable(files: list[Path], readable: list[int], sizes: list[tuple[int, int]]) -> Iterator[Any]:
-    """The decoded images; those that cannot be are reported. Fills `readable` and `sizes` as it goes."""
+    """The decoded images; reports the others. Appends indices to `readable`, (width, height) to `sizes`."""
     from fssd.data.decode import read_image
 
     for index, file in enumerate(files):
@@ -131,7 +122,7 @@ def _write_results(
 
 
 def _detect_video(command: Detect, detector: Detector, file: Path, target: Path) -> int:
-    """A drawn video and its detections frame by frame; returns 1 if it could not be read."""
+    """Write a drawn video and its detections frame by frame; return 1 if it could not be read."""
     import cv2
 
     from fssd.evaluation.results import write_detections_json
@@ -140,27 +131,23 @@ def _detect_video(command: Detect, detector: Detector, file: Path, target: Path)
     kept: list[Detections] = []
     try:
         info = video_info(file)
-        stream = detector.stream(read_frames(file), **_settings(command))
-        if command.pictures:
-            with video_writer(target, info) as writer:
-                for found in stream:
+        settings = {**asdict(command.thresholds), "batch_size": command.batch_size}
+        stream = detector.stream(read_frames(file), **settings)
+        with video_writer(target, info) if command.pictures else nullcontext() as writer:
+            for found in stream:
+                if writer is not None:
                     writer.write(cv2.cvtColor(found.draw(), cv2.COLOR_RGB2BGR))
-                    kept.append(found.without_image())
-        else:
-            kept = [found.without_image() for found in stream]
+                kept.append(found.without_image())
     except DataError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     names = [f"{file}#{number}" for number in range(len(kept))]
-    write_detections_json(
-        target.with_name(f"{target.name}.json"), names, [(info.width, info.height)] * len(kept), kept
-    )
+    sizes = [(info.width, info.height)] * len(kept)
+    write_detections_json(target.with_name(f"{target.name}.json"), names, sizes, kept)
     print(f"{file}: {sum(map(len, kept))} objects in {len(kept)} frames")
     return 0
 
 
 def _summary(found: Detections) -> str:
-    counts: dict[str, int] = {}
-    for name in found.names:
-        counts[name] = counts.get(name, 0) + 1
-    return ", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "nothing"
+    counts = sorted(Counter(found.names).items())
+    return ", ".join(f"{count} {name}" for name, count in counts) or "nothing"

@@ -1,12 +1,10 @@
 """fssd eval MODEL --data DATA --split val --metric voc07|voc12|coco [--report DIR] [--json FILE]"""
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
-from fssd.cli.options import FLAT, Device, Iou, Loading, Measuring, Model, ThresholdFlags, parse
+from fssd.cli.options import FLAT, Device, Iou, Loading, Measuring, Model, ThresholdFlags, detect_all, parse
 
 
 @dataclass(frozen=True)
@@ -32,11 +30,9 @@ class Eval:
 
 
 def run(arguments: list[str]) -> int:
-    """Evaluate, print the table, write what was asked for."""
     command = parse(Eval, arguments)
     metric, split = command.measuring.metric, command.measuring.split
     from rich.console import Console
-    from rich.progress import track
 
     from fssd.atomic import atomic_write, make_folder
     from fssd.evaluation.evaluate import evaluate_detections
@@ -52,11 +48,8 @@ def run(arguments: list[str]) -> int:
     if command.report is not None:
         require_matplotlib()
         make_folder(command.report)
-    stream = detector.evaluate_on(dataset, **asdict(command.loading), **asdict(command.thresholds))
     console = Console()
-    found = list(
-        track(stream, "detecting", total=len(dataset), console=console, disable=not console.is_terminal)
-    )
+    found = detect_all(detector, dataset, console, **asdict(command.loading), **asdict(command.thresholds))
     report = evaluate_detections(dataset, found, metric, command.iou)
     console.print(report.table())
     if command.json is not None:

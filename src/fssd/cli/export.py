@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import tyro
-
-from fssd.cli.options import FLAT, BadShare, CountFlags, Model, Score, Share, open_usable, parse
+from fssd.cli.options import FLAT, BadShare, CountFlags, Flag, Model, Score, Share, open_usable, parse
 from fssd.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -21,39 +19,38 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Export:
-    """Write a model as a file for ONNX Runtime or OpenVINO, or one of half the size to pass on, if it does
-    there what it does in PyTorch."""
+    """Write a model for ONNX Runtime or OpenVINO, or in half precision for PyTorch, if its results agree with
+    the model's own."""
 
     model: Model
     out: Path
     """File to write: .onnx, .xml for OpenVINO, which gets a .bin beside it, or .safetensors."""
     to: str = "onnx"
-    """Runtime that will read it: onnx or openvino; or safetensors, PyTorch's again in half precision."""
-    raw: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """End in offsets and logits of every prior (the default); thresholds are then chosen when it is used."""
-    nms: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Runtime of the file: onnx or openvino; or safetensors for PyTorch in half precision."""
+    raw: Flag = False
+    """End in offsets and logits of every prior (the default); thresholds are then chosen at run time."""
+    nms: Flag = False
     """End in boxes, scores and labels, with the thresholds below built in."""
     score: Score = 0.01
     overlap: Share = 0.45
     """IoU above which the less confident of two detections of one class is dropped."""
     limits: Annotated[CountFlags, FLAT] = CountFlags()
-    int8: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    int8: Flag = False
     """Eight-bit integers; needs --calibrate."""
     calibrate: Path | None = None
-    """Data set for --int8: the ranges of its training images, mAP of its validation images."""
+    """Data set for --int8: calibration on its training images, mAP on its validation images."""
     train_split: str = "train"
-    """Split of --calibrate whose images are shown."""
+    """Split of --calibrate to calibrate on."""
     val_split: str = "val"
     """Split of --calibrate to measure on."""
     bad_share: BadShare = 0.02
-    allow_drop: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    allow_drop: Flag = False
     """Write an eight-bit file even if it loses more than 1 point of mAP."""
     images: tuple[str, ...] = ()
-    """Images or folders to compare the runtimes on, at most 300 of them; below 33, made ones are added."""
+    """Images or folders to compare the runtimes on, at most 300; below 33, generated ones are added."""
 
 
 def run(arguments: list[str]) -> int:
-    """Export, check, and say how near the file is."""
     command = parse(Export, arguments)
     _check(command)
     from fssd.atomic import make_folder
@@ -91,10 +88,9 @@ def _export_half(command: Export, detector: Detector) -> int:
     from fssd.export.half import export_half
     from fssd.weights.checkpoint import model_file
 
-    if command.out.resolve() == model_file(command.model).resolve():
-        raise ConfigError(
-            f"{command.out}: is the model itself and would lose precision; choose another --out"
-        )
+    out = command.out
+    if out.resolve() == model_file(command.model).resolve():
+        raise ConfigError(f"{out}: is the model itself and would lose precision; choose another --out")
     print(export_half(detector, command.out, _pictures(command, detector.geometry)))
     print(f"exported: {command.out}")
     return 0
@@ -103,15 +99,13 @@ def _export_half(command: Export, detector: Detector) -> int:
 def _check(command: Export) -> None:
     """Raise ConfigError for choices that do not fit together."""
     if command.to == "safetensors" and (command.raw or command.nms or command.int8):
-        raise ConfigError(
-            "--to safetensors writes the weights alone; --raw, --nms and --int8 are for a runtime"
-        )
+        raise ConfigError("--to safetensors writes weights only; --raw, --nms and --int8 are for a runtime")
     if command.raw and command.nms:
-        raise ConfigError("--raw and --nms are two ends of the graph; choose one")
+        raise ConfigError("--raw and --nms exclude each other; choose one end of the graph")
     if command.int8 and command.calibrate is None:
-        raise ConfigError("--int8 needs images to see the ranges of; name a data set with --calibrate")
+        raise ConfigError("--int8 needs images to calibrate on; name a data set with --calibrate")
     if command.calibrate is not None and not command.int8:
-        raise ConfigError("--calibrate is for --int8; add that, or show the check images with --images")
+        raise ConfigError("--calibrate is for --int8; add that, or name images for the check with --images")
 
 
 def _pictures(command: Export, geometry: Geometry) -> Tensor | None:
@@ -126,16 +120,14 @@ def _pictures(command: Export, geometry: Geometry) -> Tensor | None:
 
 
 def _trial(command: Export, geometry: Geometry, classes: tuple[str, ...]) -> Trial | None:
-    """Calibration images of the training split and the split to measure on, if they are asked for."""
+    """Calibration images of the training split and the split to measure on, if --calibrate is given."""
     if command.calibrate is None:
         return None
     from fssd.evaluation.evaluate import check_measurable
     from fssd.export.images import read_pictures
     from fssd.export.write import Trial
 
-    shown, measured = (
-        open_usable(command.calibrate, split, command.bad_share)
-        for split in (command.train_split, command.val_split)
-    )
+    shown = open_usable(command.calibrate, command.train_split, command.bad_share)
+    measured = open_usable(command.calibrate, command.val_split, command.bad_share)
     check_measurable(measured, classes, "voc12")
     return Trial(read_pictures([record.path for record in shown.records], geometry), measured)

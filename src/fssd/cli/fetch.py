@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from fssd.cli.options import parse
+from fssd.cli.options import Flag, parse
 
 if TYPE_CHECKING:
     from fssd.fetch.archives import Archive
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Fetch:
-    """Download and unpack a data set; what is there already is not fetched again."""
+    """Download and unpack a data set; parts that are already there are not fetched again."""
 
     name: Annotated[str, tyro.conf.Positional]
     """voc2007, voc2012, coco2017, or a name of --table."""
@@ -27,12 +27,11 @@ class Fetch:
     """Parts of it, such as trainval; by default all but coco2017's test-info and test."""
     table: Path | None = None
     """YAML with addresses and checksums of your own (docs/data.md), used before the official ones."""
-    keep_archives: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Leave the archives beside what was unpacked from them."""
+    keep_archives: Flag = False
+    """Keep the archives after they are unpacked."""
 
 
 def run(arguments: list[str]) -> int:
-    """Fetch what is missing and say where the data set is."""
     command = parse(Fetch, arguments)
     from fssd.fetch.archives import OFFICIAL, choose, read_table
     from fssd.fetch.install import is_installed
@@ -45,46 +44,30 @@ def run(arguments: list[str]) -> int:
             print(f"{archive.part}: already there")
         else:
             _install(archive, folder, command.keep_archives)
-    print(f"{command.name} is in {folder}; look it over with: fssd check {folder}")
+    print(f"{command.name} is in {folder}; check it with: fssd check {folder}")
     return 0
 
 
 def _install(archive: Archive, folder: Path, keep: bool) -> None:
-    """Fetch one archive with a line of progress on stderr."""
+    """Fetch one archive with a progress bar on stderr."""
+    from rich import progress
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
 
     from fssd.fetch.install import install
 
     console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        tasks = {
-            stage: progress.add_task(f"{archive.part}: {stage}", total=None, visible=False)
-            for stage in _STAGES
-        }
+    bar, amount, speed = progress.BarColumn(), progress.DownloadColumn(), progress.TransferSpeedColumn()
+    columns = ("{task.description}", bar, amount, speed, progress.TimeRemainingColumn())
+    with progress.Progress(*columns, console=console, disable=not console.is_terminal) as shown:
+        tasks: dict[str, progress.TaskID] = {}
 
         def report(stage: str, done: int, total: int | None) -> None:
-            progress.update(tasks[stage], completed=done, total=total, visible=True)
+            if stage not in tasks:
+                tasks[stage] = shown.add_task(f"{archive.part}: {stage}")
+            shown.update(tasks[stage], completed=done, total=total)
 
         checksum = install(archive, folder, keep=keep, report=report)
     print(f"{archive.part}: done")
     if archive.checksum is None:
         warning = f"the table has no checksum for it, so it was not compared; it is {checksum}"
         print(f"warning: {archive.url}: {warning}", file=sys.stderr)
-
-
-_STAGES = ("download", "check", "unpack")

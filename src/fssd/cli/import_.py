@@ -12,9 +12,7 @@ from fssd.cli.options import parse
 from fssd.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
-    from fssd.importers.imported import Imported
-
-BACKBONE = "vgg16"
+    from fssd.importers.foreign import Imported
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,7 @@ class Import:
     classes: str | None = None
     """Class names: voc, coco, or a text file with one a line; by default by their number."""
     colours: Literal["bgr", "rgb"] | None = None
-    """Order of the colours that the file was trained on; Caffe's networks on bgr."""
+    """Channel order of the images that the file was trained on; bgr for Caffe's networks."""
     priors: Literal["voc", "coco"] | None = None
     """Table of prior sizes; by default coco for 80 classes, else voc."""
     align_corners: bool | None = None
@@ -38,14 +36,24 @@ class Import:
 
 
 def run(arguments: list[str]) -> int:
-    """Read the file, write the model, say what became of each part."""
     command = parse(Import, arguments)
+    from fssd.importers.foreign import BACKBONE
+
     if command.model == BACKBONE and (command.classes or command.priors):
         raise ConfigError(f"{BACKBONE} is a backbone without classes and priors; leave those options out")
     form = file_format(command.file)
     if form == "caffemodel" and command.align_corners is not None:
         raise ConfigError("Caffe always aligns corners; leave --align-corners out")
-    found = _read(command, form)
+    if form == "caffemodel":
+        from fssd.importers.caffe import import_caffe
+
+        colours = command.colours or "bgr"
+        found = import_caffe(command.file, command.model, colours=colours, priors=command.priors)
+    else:
+        from fssd.importers.pth import import_pth
+
+        choices = (command.colours, command.priors, command.align_corners)
+        found = import_pth(command.file, command.model, *choices)
     if found.num_classes == 0:
         _write_backbone(command, found)
     else:
@@ -55,7 +63,7 @@ def run(arguments: list[str]) -> int:
 
 
 def file_format(file: Path) -> Literal["caffemodel", "pth", "safetensors"]:
-    """What a file of weights is, by its first bytes. Raises CheckpointError if it cannot be read."""
+    """The format of a file of weights, by its first bytes. Raises CheckpointError if it cannot be read."""
     from fssd.weights.pretrained import is_safetensors
 
     try:
@@ -72,24 +80,6 @@ def file_format(file: Path) -> Literal["caffemodel", "pth", "safetensors"]:
     return "caffemodel"
 
 
-def _read(command: Import, form: str) -> Imported:
-    if form == "caffemodel":
-        from fssd.importers.caffe import import_caffe
-
-        return import_caffe(
-            command.file, command.model, colours=command.colours or "bgr", priors=command.priors
-        )
-    from fssd.importers.pth import import_pth
-
-    return import_pth(
-        command.file,
-        command.model,
-        colours=command.colours,
-        priors=command.priors,
-        align_corners=command.align_corners,
-    )
-
-
 def _write_model(command: Import, found: Imported, form: str) -> None:
     from fssd.atomic import make_folder
     from fssd.data.class_names import names_for
@@ -99,10 +89,8 @@ def _write_model(command: Import, found: Imported, form: str) -> None:
 
     classes = names_for(found.num_classes, command.classes)
     if holds_run(command.out):
-        raise ConfigError(
-            f"{command.out}: holds a training, whose models would be taken for the imported one or be"
-            " replaced; choose another folder"
-        )
+        problem = "holds a training, whose models would be taken for the imported one or be replaced"
+        raise ConfigError(f"{command.out}: {problem}; choose another folder")
     network = build_model(command.model, found.num_classes, **found.options)
     fill(network, found.tensors, command.file)
     make_folder(command.out)
@@ -114,7 +102,7 @@ def _write_model(command: Import, found: Imported, form: str) -> None:
     anchors = " ".join(str(level.anchors) for level in network.heads.levels)
     print(f"model: {command.model}, {parameters:,} parameters, {len(found.tensors)} tensors taken")
     print(f"options: {' '.join(f'{key}={value}' for key, value in found.options.items()) or 'none'}")
-    print(f"priors: {len(network.heads.priors):,}, a cell of each level {anchors}")
+    print(f"priors: {len(network.heads.priors):,}, per cell of each level {anchors}")
     print(f"classes: {len(classes)}, {classes[0]} ... {classes[-1]}")
     print(f"written: {target}")
 

@@ -1,14 +1,12 @@
-"""The `fssd` command: finds the verb and hands over. Each verb is a module beside this one.
+"""The `fssd` command: runs the module of the verb, beside this one.
 
-Nothing heavy is imported before the verb is known, so that help comes at once.
+Nothing heavy is imported before the verb is known, so that help is fast.
 """
-
-from __future__ import annotations
 
 import sys
 from importlib import import_module
 
-from fssd.errors import FssdError
+from fssd.errors import FssdError, nearest
 
 COMMANDS = {
     "train": "train a detector on your own images",
@@ -16,7 +14,7 @@ COMMANDS = {
     "detect": "find objects in images, folders and videos; write pictures and JSON",
     "check": "report every problem of a data set with file, place and reason",
     "scenes": "write a small data set of handwritten digits in photographs",
-    "import": "take up published weights: .caffemodel, .pth",
+    "import": "convert published weights: .caffemodel, .pth",
     "subset": "take some classes out of a model, such as VOC's out of COCO's",
     "fetch": "download and unpack VOC or COCO, checked and resumed",
     "ablate": "train the rows of a table, measure them, write the table",
@@ -24,13 +22,13 @@ COMMANDS = {
     "scatter": "plot speed on this machine against accuracy (Fig. 5)",
     "compare": "draw what two models find in the same images (Fig. 6)",
     "submit": "detect on a test split and pack results for the VOC or COCO server",
-    "serve": "answer images over HTTP, with a page to try the model on",
+    "serve": "detect over HTTP, with a page to try the model on",
     "export": "write a model for ONNX Runtime or OpenVINO, checked against PyTorch",
-    "bench": "time a model stage by stage, beside the machine's measured peak",
+    "bench": "time a model stage by stage, against the machine's measured peak",
     "demo": "try the packaged model, then train fssd300-lite on digit scenes for minutes",
 }
 
-MODULES = {"import": "import_"}  # where the verb cannot name a module
+MODULES = {"import": "import_"}  # verbs that cannot be a module's name
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -49,8 +47,6 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     verb, rest = arguments[0], arguments[1:]
     if verb not in COMMANDS:
-        from fssd.errors import nearest
-
         print(f"error: there is no command {verb!r}{nearest(verb, COMMANDS)}", file=sys.stderr)
         return BAD_INPUT
     try:
@@ -74,18 +70,18 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _advice(message: str) -> str:
-    """What to do about a fault of the machine that torch reports, "" for any other."""
+    """What to do about a resource error that torch reports, "" for any other error."""
     if "out of memory" in message:
         return "the device is out of memory; lower --batch-size"
     if "DataLoader worker" in message:
-        return "a process that loads images was killed, mostly for lack of (shared) memory; lower --workers"
+        return "a process that loads images was killed, usually for lack of (shared) memory; lower --workers"
     return ""
 
 
 def _overview() -> str:
     lines = ["usage: fssd VERB ...", "", "SSD and FSSD object detectors.", ""]
     lines += [f"  {verb:<8} {meaning}" for verb, meaning in COMMANDS.items()]
-    lines += ["", "`fssd VERB --help` explains a verb; `fssd --version` tells the version."]
+    lines += ["", "`fssd VERB --help` explains a verb; `fssd --version` prints the version."]
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""What several verbs share: flags with their defaults and bounds, and opening the data set to measure on."""
+"""What several verbs share: flags with their defaults and bounds, opening a data set and detecting on it."""
 
 from __future__ import annotations
 
@@ -10,16 +10,21 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import tyro
 
 from fssd.config import BelowOne, Bound, Count, Metric, Natural, check_bounds
+from fssd.errors import ConfigError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from fssd.data.sample import DataSet
+    from fssd.inference.detections import Detections
     from fssd.inference.detector import Detector
 
 Command = TypeVar("Command")
 
 FLAT = tyro.conf.arg(name="")
-"""Marks a group of flags, whose name is then no part of the flags."""
+"""Marks a group of flags whose name is not a prefix of its flags."""
 
+Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 Share = Annotated[float, Bound("between 0 and 1", lambda value: 0 <= value <= 1)]
 Model = Annotated[
     Path,
@@ -27,15 +32,11 @@ Model = Annotated[
     tyro.conf.arg(help="Model file, the folder of a run, or a packaged model: animals."),
 ]
 Device = Annotated[str, tyro.conf.arg(help="cpu, cuda, or auto.")]
-BatchSize = Annotated[Count, tyro.conf.arg(help="Images at a time.")]
+BatchSize = Annotated[Count, tyro.conf.arg(help="Images per batch.")]
 Score = Annotated[Share, tyro.conf.arg(help="Keep detections that score more than this.")]
-Iou = Annotated[Share, tyro.conf.arg(help="IoU from which an object counts as found, for the VOC metrics.")]
-BadShare = Annotated[
-    BelowOne,
-    tyro.conf.arg(
-        help="Share of images with errors (0..1) that may be left out with a warning; above it, nothing runs."
-    ),
-]
+Iou = Annotated[Share, tyro.conf.arg(help="Least IoU of a correct detection, for the VOC metrics.")]
+_BAD_SHARE = "Share of images with errors (0..1) that may be left out with a warning; above it, nothing runs."
+BadShare = Annotated[BelowOne, tyro.conf.arg(help=_BAD_SHARE)]
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class Measuring:
     bad_share: BadShare = 0.02
 
     def open(self, data: Path, detectors: Sequence[Detector], iou: float = 0.5) -> DataSet:
-        """The images to measure `detectors` on; those left out are named. Raises ConfigError, DataError."""
+        """The images to measure `detectors` on; prints those left out. Raises ConfigError, DataError."""
         from fssd.evaluation.evaluate import check_measurable
 
         dataset = open_usable(data, None if self.split == "none" else self.split, self.bad_share)
@@ -92,7 +93,7 @@ class Measuring:
 
 
 def open_usable(data: Path, split: str | None, bad_share: float) -> DataSet:
-    """A split of a data set; images that are left out are named. Raises DataError if they are too many."""
+    """A split of a data set; prints the images that are left out. Raises DataError if there are too many."""
     from fssd.data.source import open_data, print_left_out, require_usable
 
     dataset = open_data(data, split)
@@ -101,8 +102,25 @@ def open_usable(data: Path, split: str | None, bad_share: float) -> DataSet:
     return dataset
 
 
+def spare_inputs(inputs: Sequence[Path], outputs: Sequence[Path]) -> None:
+    """Raise ConfigError if a result would overwrite an input."""
+    own = {file.resolve() for file in inputs}
+    for output in outputs:
+        if output.resolve() in own:
+            raise ConfigError(f"{output}: is an input and would be overwritten; choose another --out")
+
+
+def detect_all(detector: Detector, dataset: DataSet, console: Console, **settings: Any) -> list[Detections]:
+    """The detections in each image, with a progress bar on terminals. settings: of `Detector.evaluate_on`."""
+    from rich.progress import track
+
+    stream = detector.evaluate_on(dataset, **settings)
+    hidden = not console.is_terminal
+    return list(track(stream, "detecting", total=len(dataset), console=console, disable=hidden))
+
+
 def parse(command: type[Command], arguments: list[str], **settings: Any) -> Command:
-    """The flags of a verb. settings: of `tyro.cli`. Raises ConfigError for a number out of its bounds."""
+    """The flags of a verb. settings: of `tyro.cli`. Raises ConfigError for a number that is out of bounds."""
     parsed: Command = tyro.cli(command, prog=f"fssd {command.__name__.lower()}", args=arguments, **settings)
     check_bounds(parsed)
     return parsed

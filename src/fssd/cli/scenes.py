@@ -1,7 +1,5 @@
 """fssd scenes FOLDER: digit scenes, a small data set to try things on."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -22,18 +20,16 @@ class Scenes:
     val: int = 150
     """Scenes to measure on, of other digits and other photographs."""
     seed: int = 0
-    """Equal seeds make equal scenes."""
+    """Equal seeds give equal scenes."""
     size: int = 300
     """Side of the images, pixels."""
 
 
 def run(arguments: list[str]) -> int:
-    """Make the scenes and say where they are."""
     command = parse(Scenes, arguments)
     from fssd.data.scenes import make_scenes
 
-    folder = make_scenes(
-        command.folder, train=command.train, val=command.val, seed=command.seed, size=command.size
-    )
+    counts = {"train": command.train, "val": command.val}
+    folder = make_scenes(command.folder, **counts, seed=command.seed, size=command.size)
     print(f"scenes: {folder}")
     return 0

@@ -1,7 +1,5 @@
 """fssd serve MODEL [--host 127.0.0.1 --port 8080]: a model behind HTTP, with a page to try it on."""
 
-from __future__ import annotations
-
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from fssd.cli.options import Device, Share, parse
+from fssd.cli.options import Device, Flag, Share, parse
 from fssd.config import Bound, Count
 
 Port = Annotated[int, Bound("between 0 and 65535", lambda value: 0 <= value <= 65535)]
@@ -24,24 +22,24 @@ class Serve:
     model: Annotated[Path, tyro.conf.Positional]
     """Model file, the folder of a run, or what `fssd export` wrote."""
     host: str = "127.0.0.1"
-    """Address to listen on; 0.0.0.0 for every network this machine is in."""
+    """Address to listen on; 0.0.0.0 for every network of this machine."""
     port: Port = 8080
     """Port to listen on; 0 for any free one."""
     runtime: str = "auto"
     """torch, onnx, openvino, or auto for the file's own. PyTorch models are exported for the others first."""
     device: Device = "auto"
     workers: Count | None = None
-    """Batches computed at the same time, each in a thread of its own; None for what suits the runtime."""
+    """Batches computed at the same time, each in its own thread; None for the runtime's best number."""
     threads: Count | None = None
-    """CPU threads for each batch; None to share the cores out."""
+    """CPU threads for each batch; None for an equal share of the cores."""
     batch_size: Count = 8
-    """Images computed together at most."""
+    """Most images computed together."""
     delay_ms: Delay = 5.0
-    """Milliseconds an image waits for others that are on their way."""
+    """Milliseconds that an image waits for others that are being prepared."""
     score: Share = 0.5
-    """Report objects that score more than this, unless a request says otherwise."""
+    """Report objects that score more than this, unless a request gives another value."""
     keep: Count = 200
-    """Objects in an answer at most."""
+    """Most objects in an answer."""
     queue: Count = 32
     """Images accepted and not yet answered; above it the answer is 503."""
     max_mb: UpToAMillion = 10.0
@@ -51,13 +49,12 @@ class Serve:
     seconds: UpToAMillion = 30.0
     """Longest time from request to answer; above it the answer is 504."""
     stall: UpToAMillion = 10.0
-    """Seconds a client may keep silent in the middle of a request before it is cut off."""
-    access_log: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Seconds that a client may be silent within a request before it is disconnected."""
+    access_log: Flag = False
     """Print a line for each request."""
 
 
 def run(arguments: list[str]) -> int:
-    """Serve until SIGINT or SIGTERM."""
     command = parse(Serve, arguments)
     from fssd.runtimes.packages import require
     from fssd.serve.memory import share_heaps
@@ -82,23 +79,13 @@ def run(arguments: list[str]) -> int:
         stall=command.stall,
     )
     runtime = serving_runtime(command.model, command.runtime)
-    settings = Settings(
-        runtime=runtime,
-        score=command.score,
-        most=command.keep,
-        batch=command.batch_size,
-        delay=command.delay_ms / 1000,
-        limits=limits,
-    )
-    cv2.setNumThreads(1)  # images are worked on side by side
-    with bind(command.host, command.port) as bound, tempfile.TemporaryDirectory() as folder:
-        detectors = load_detectors(
-            command.model,
-            runtime,
-            share_cores(runtime, command.workers, command.threads, usable_cores()),
-            folder=Path(folder),
-            device=command.device,
-        )
+    delay = command.delay_ms / 1000
+    settings = Settings(runtime, command.score, command.keep, command.batch_size, delay, limits)
+    share = share_cores(runtime, command.workers, command.threads, usable_cores())
+    cv2.setNumThreads(1)  # images are processed in parallel already
+    with bind(command.host, command.port) as bound, tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        detectors = load_detectors(command.model, runtime, share, folder=folder, device=command.device)
         service = Service(detectors, settings)
         service.pipeline.warm_up()
         print(f"{command.model}: {len(detectors[0].classes)} classes, {runtime}", flush=True)

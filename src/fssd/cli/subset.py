@@ -1,7 +1,5 @@
 """fssd subset MODEL --classes voc|coco|NAMES... [--out DIR]"""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -20,12 +18,11 @@ class Subset:
     classes: tuple[str, ...]
     """Names in the order wanted, or voc or coco for all of theirs; "aeroplane" finds "airplane" and so on."""
     out: Path | None = None
-    """Folder to write final.safetensors into; by default beside the run's, with -subset after its name; for a
+    """Folder to write final.safetensors into; by default NAME-subset, beside the run's folder or, for a
     packaged model, in the current one."""
 
 
 def run(arguments: list[str]) -> int:
-    """Write the smaller model and say which class came from which."""
     command = parse(Subset, arguments)
     from fssd.data.class_names import COCO, VOC
     from fssd.weights.subset import write_subset
@@ -46,6 +43,6 @@ def _default_folder(model: Path) -> Path:
 
     file = model_file(model)
     if file.parent == FOLDER:
-        return Path(f"{file.stem}-subset")  # the package's folder is not the user's to add to
+        return Path(f"{file.stem}-subset")  # not in the package's folder
     run = file.parent.resolve()
     return run.with_name(f"{run.name}-subset")

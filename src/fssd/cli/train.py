@@ -1,15 +1,13 @@
 """fssd train --model fssd300-lite --data DATA --out DIR [--epochs N | --iterations N] [--resume]"""
 
-from __future__ import annotations
-
+from argparse import ArgumentParser
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import tyro
 import yaml
 
-from fssd.cli.options import FLAT, parse
+from fssd.cli.options import FLAT, Flag, parse
 from fssd.config import Positive, TrainConfig, load_config, with_values, without_replaced
 from fssd.errors import ConfigError
 
@@ -23,17 +21,14 @@ class Train:
     """YAML file of settings, or the name of a packaged one, such as photographs; flags override it."""
     set: tuple[str, ...] = ()
     """Model options as KEY=VALUE, for example: --set merge=sum priors=voc."""
-    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Go on with the run in --out where it stopped; begin it if it has not begun."""
+    resume: Flag = False
+    """Resume the run in --out, or start it if it has not started."""
     minutes: Positive | None = None
-    """Save and stop after so many minutes; --resume goes on."""
+    """Save and stop after this many minutes; --resume continues."""
 
 
 def run(arguments: list[str]) -> int:
-    """Parse flags over the configuration file, train, and say where the model is."""
-    file = _value_of("--config", arguments) or _saved_config(arguments)
-    base = load_config(file) if file is not None else TrainConfig()
-    command = parse(Train, arguments, default=Train(settings=base))
+    command = parse(Train, arguments, default=Train(settings=_defaults(arguments)))
     settings = without_replaced(command.settings, _given(arguments))
     settings = with_values(settings, {"options": parse_options(command.set)})
     from fssd.training.loop import train
@@ -44,9 +39,8 @@ def run(arguments: list[str]) -> int:
     if result.model is not None:
         print(f"model: {result.model}")
     if not result.finished:
-        print(
-            f"stopped after {command.minutes:g} minutes; go on with: fssd train --out {result.out} --resume"
-        )
+        how = f"fssd train --out {result.out} --resume"
+        print(f"stopped after {command.minutes:g} minutes; continue with: {how}")
     return 0
 
 
@@ -59,30 +53,24 @@ def parse_options(pairs: tuple[str, ...]) -> dict[str, Any]:
             raise ConfigError(f"--set takes KEY=VALUE, not {pair!r}; for example --set merge=sum")
         try:
             options[key] = yaml.safe_load(value)
-        except (yaml.YAMLError, ValueError) as error:  # a date such as 2020-13-45 is no YAMLError
+        except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2020-13-45
             raise ConfigError(f"--set {key}: {value!r} is not a YAML value") from error
     return options
 
 
 def _given(arguments: list[str]) -> set[str]:
-    """The names of the flags on the command line."""
     flags = (argument.partition("=")[0] for argument in arguments if argument.startswith("--"))
     return {flag.removeprefix("--").replace("-", "_") for flag in flags}
 
 
-def _saved_config(arguments: list[str]) -> Path | None:
-    """With --resume, the settings that the run in --out was started with."""
-    out = _value_of("--out", arguments)
-    if "--resume" not in arguments or out is None or not (out / "config.yaml").is_file():
-        return None
-    return out / "config.yaml"
-
-
-def _value_of(flag: str, arguments: list[str]) -> Path | None:
-    """The value of a flag that is needed before the others are parsed, because it holds their defaults."""
-    for index, argument in enumerate(arguments):
-        if argument == flag and index + 1 < len(arguments):
-            return Path(arguments[index + 1])
-        if argument.startswith(f"{flag}="):
-            return Path(argument.partition("=")[2])
-    return None
+def _defaults(arguments: list[str]) -> TrainConfig:
+    """The settings of --config, or with --resume those that the run in --out was started with."""
+    flags = ArgumentParser(add_help=False, allow_abbrev=False)
+    flags.add_argument("--config", type=Path, nargs="?")
+    flags.add_argument("--out", type=Path, nargs="?")
+    flags.add_argument("--resume", action="store_true")
+    given, _ = flags.parse_known_args(arguments)
+    file: Path | None = given.config
+    if file is None and given.resume and given.out is not None and (given.out / "config.yaml").is_file():
+        file = given.out / "config.yaml"
+    return TrainConfig() if file is None else load_config(file)

@@ -3,8 +3,8 @@
 Source: Liu et al. 2016, data augmentation; FSSD Caffe code, which settles the numbers.
 
 `sample_augmentation` makes every random choice from the boxes and the image size alone. `apply_augmentation`
-then does the pixel work: it knows the crop, so it distorts only the pixels that survive and never builds a
-canvas larger than the crop. The result is equal, to the last bit, to doing the steps one by one.
+then does the pixel work: it distorts only the pixels in the crop and never builds a canvas larger than the
+crop. The result is equal, to the last bit, to doing the steps one by one.
 
     steps = sample_augmentation(sample, sample_rng(seed=0, epoch=3, index=17))
     training_sample = apply_augmentation(sample, steps, Warp((300, 300)))
@@ -34,10 +34,9 @@ LARGEST_CANVAS = 4096 * 4096
 class Recipe:
     """How much to augment; the defaults are those of SSD and FSSD.
 
-    distort_prob: probability of each of brightness, contrast, saturation and hue. expand_prob: probability of
-    putting the image on a canvas up to max_expand times as wide and high. min_ious: the threshold of each
-    crop sampler, () for no crops. interpolations: of cv2.resize, one is sampled uniformly. mirror_prob:
-    probability of flipping left and right.
+    distort_prob: of each of brightness, contrast, saturation and hue. expand_prob: of putting the image on a
+    canvas up to max_expand times as wide and high. min_ious: the threshold of each crop sampler, () for no
+    crops. interpolations: of cv2.resize, one is sampled uniformly.
     """
 
     distort_prob: float = 0.5
@@ -86,12 +85,7 @@ def sample_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
 
 
 def augment(
-    sample: Sample,
-    geometry: Geometry,
-    rng: np.random.Generator,
-    *,
-    recipe: Recipe = SSD,
-    jpeg: bool = False,
+    sample: Sample, geometry: Geometry, rng: np.random.Generator, *, recipe: Recipe = SSD, jpeg: bool = False
 ) -> Sample:
     """A random training view of `sample`: an image of the geometry's size, boxes in its pixels.
 
@@ -114,14 +108,10 @@ def sample_augmentation(sample: Sample, rng: np.random.Generator, recipe: Recipe
     distort = sample_distort(rng, recipe.distort_prob) if recipe.distort_prob > 0 else None
     canvas, offset = _sample_expand(width, height, rng, recipe)
     boxes = sample.boxes + np.array(offset * 2, dtype=np.float32)
-    return Augmentation(
-        distort=distort,
-        canvas=canvas,
-        offset=offset,
-        crop=sample_crop(boxes, *canvas, rng, min_ious=recipe.min_ious),
-        interpolation=recipe.interpolations[int(rng.integers(len(recipe.interpolations)))],
-        mirror=bool(rng.random() < recipe.mirror_prob),
-    )
+    crop = sample_crop(boxes, *canvas, rng, min_ious=recipe.min_ious)
+    interpolation = recipe.interpolations[int(rng.integers(len(recipe.interpolations)))]
+    mirror = bool(rng.random() < recipe.mirror_prob)
+    return Augmentation(distort, canvas, offset, crop, interpolation, mirror)
 
 
 def apply_augmentation(

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from fssd.data.sample import Boxes, Labels, Sample
-from fssd.errors import DataError
+from fssd.data.sample import Boxes, Labels
 
 Targets = dict[str, Tensor]  # of one image; each tensor has the same shape for every image
 MakeTargets = Callable[[Boxes, Labels], Targets]  # pure and fast on a CPU: it runs in the loader's processes
@@ -32,19 +30,7 @@ class Batch(NamedTuple):
     names: list[str]
 
 
-def make_example(sample: Sample, make_targets: MakeTargets) -> Example:
-    """A view of an image with what it is to be trained on."""
-    image = torch.from_numpy(np.ascontiguousarray(sample.image)).permute(2, 0, 1)
-    return Example(image, make_targets(sample.boxes, sample.labels), sample.name)
-
-
-def collate(examples: Sequence[Example | DataError]) -> Batch | DataError:
-    """A batch, or the first error among the examples."""
-    good: list[Example] = []
-    for example in examples:
-        if isinstance(example, DataError):
-            return example
-        good.append(example)
-    images = torch.stack([example.image.permute(1, 2, 0) for example in good]).permute(0, 3, 1, 2)
-    targets = {key: torch.stack([example.targets[key] for example in good]) for key in good[0].targets}
-    return Batch(images, targets, [example.name for example in good])
+def collate(examples: Sequence[Example]) -> Batch:
+    images = torch.stack([example.image.permute(1, 2, 0) for example in examples]).permute(0, 3, 1, 2)
+    targets = {key: torch.stack([e.targets[key] for e in examples]) for key in examples[0].targets}
+    return Batch(images, targets, [example.name for example in examples])

@@ -7,7 +7,6 @@ Objects are numbered from 1 within their image.
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,30 +16,16 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from fssd.data.decode import ImageHeader, decode_image, probe_image, read_bytes, read_header
-from fssd.data.formats.labels import LEAVES_BY, Corners, box_fault
+from fssd.data.decode import SUFFIXES, ImageHeader, decode_image, probe_image, read_bytes, read_header
+from fssd.data.formats.labels import Corners, box_fault, leaves
 from fssd.data.join import join_classes, object_place
 from fssd.data.sample import DataSet, Image, Problem, Record
 from fssd.data.source import list_splits, open_data
 from fssd.errors import ConfigError, DataError, ImageError
 
-_SUFFIXES = {
-    "JPEG": {".jpg", ".jpeg", ".jfif"},
-    "MPO": {".jpg", ".jpeg", ".jfif"},
-    "PNG": {".png"},
-    "BMP": {".bmp"},
-    "GIF": {".gif"},
-    "WEBP": {".webp"},
-    "TIFF": {".tif", ".tiff"},
-    "PPM": {".ppm", ".pgm"},
-}
-
 
 class Seen(NamedTuple):
-    """A usable image of a source. split: as in the report. classes: names by label.
-
-    image: (H, W, 3) uint8 RGB; None where images are not decoded.
-    """
+    """A usable image of a split of the report; its pixels are None where images are not decoded."""
 
     split: str
     classes: tuple[str, ...]
@@ -53,8 +38,8 @@ class Seen(NamedTuple):
 class SplitCounts:
     """Numbers of one split.
 
-    images: listed. usable: without an error. backgrounds: usable images without an object.
-    objects: on usable images, per_class splits them by class name (all classes, also those with 0).
+    images: listed. usable: without an error. backgrounds: usable images without an object. objects,
+    per_class: on usable images; every class is named.
     """
 
     images: int = 0
@@ -90,14 +75,14 @@ class CheckReport:
         table = Table(title=f"{self.errors} errors, {self.warnings} warnings", title_justify="left")
         for name in ("", "file", "place", "reason"):
             table.add_column(name, overflow="fold")
-        for problem in self.problems[:limit]:
+        shown = self.problems[:limit]
+        for problem in shown:
             style = "red" if problem.severity == "error" else "yellow"
             # Text, because rich would read [..] in a file name as markup
             cells = (str(problem.file), problem.place, problem.reason)
             table.add_row(Text(problem.severity, style=style), *map(Text, cells))
-        left = len(self.problems) - len(self.problems[:limit])
-        if left:
-            table.caption = f"and {left} more"
+        if len(shown) < len(self.problems):
+            table.caption = f"and {len(self.problems) - len(shown)} more"
         return table
 
     def summary(self) -> Table:
@@ -208,19 +193,17 @@ def _read(record: Record, decode: bool) -> tuple[ImageHeader, bytes, Image | Non
 
 def _image_problems(record: Record, header: ImageHeader) -> Iterator[Problem]:
     suffix = record.path.suffix
-    if suffix.lower() not in _SUFFIXES.get(header.format, set()):
-        reason = (
-            f"is a {header.format} file although its name ends in {suffix!r}; it is read as {header.format}"
-        )
+    if suffix.lower() not in SUFFIXES[header.format]:
+        kind = header.format
+        reason = f"is a {kind} file although its name ends in {suffix!r}; it is read as {kind}"
         yield Problem("warning", record.path, "", reason)
     declared, actual = (record.width, record.height), (header.width, header.height)
     if None in declared or declared == actual:
         return
     stated = f"its labels in {record.source} state {record.width} x {record.height}"
     if header.turned and declared == actual[::-1]:
-        reason = (
-            f"EXIF turns this image to {actual[0]} x {actual[1]}, {stated}: redo them on the turned image"
-        )
+        turned = f"EXIF turns this image to {actual[0]} x {actual[1]}"
+        reason = f"{turned}, {stated}: redo them on the turned image"
     else:
         reason = f"is {actual[0]} x {actual[1]} pixels, {stated}: the boxes do not fit this image"
     yield Problem("error", record.path, "", reason)
@@ -234,7 +217,7 @@ def _box_problems(record: Record, header: ImageHeader, classes: Sequence[str]) -
         place = object_place(record, number, classes[label])
         if record.width is None and (fault := box_fault(box, size)):  # the reader had no size to compare
             yield Problem("error", record.source, place, fault)
-        elif record.width is None and _beyond(box, size):
+        elif record.width is None and leaves(box, size):
             reason = f"box leaves the image of {size[0]} x {size[1]}; it is clipped"
             yield Problem("warning", record.source, place, reason)
         if min(box[2] - box[0], box[3] - box[1]) < 1:
@@ -244,10 +227,6 @@ def _box_problems(record: Record, header: ImageHeader, classes: Sequence[str]) -
         if first != number:
             reason = f"repeats object {first + 1}: same class, same box"
             yield Problem("warning", record.source, place, reason)
-
-
-def _beyond(box: Corners, size: tuple[int, int]) -> bool:
-    return max(-box[0], -box[1], box[2] - size[0], box[3] - size[1]) > LEAVES_BY
 
 
 def _count(data: DataSet, usable: Sequence[Record]) -> SplitCounts:
@@ -263,13 +242,11 @@ def _count(data: DataSet, usable: Sequence[Record]) -> SplitCounts:
 
 
 def _without_object(path: Path, counts: dict[str, SplitCounts]) -> list[Problem]:
-    total: Counter[str] = Counter()
-    for split in counts.values():
-        total.update(split.per_class)
-    empty = [name for name, objects in total.items() if objects == 0]
+    names = join_classes([list(split.per_class) for split in counts.values()], {})
+    empty = [name for name in names if not any(split.per_class.get(name) for split in counts.values())]
     if not empty:
         return []
-    reason = f"{len(empty)} of {len(total)} classes have no object in any split: {', '.join(empty)}"
+    reason = f"{len(empty)} of {len(names)} classes have no object in any split: {', '.join(empty)}"
     return [Problem("warning", path, "classes", reason)]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from fssd.boxes import overlaps
 from fssd.data.sample import Boxes
 
 Floats = npt.NDArray[np.float64]
@@ -40,7 +41,7 @@ def sample_crop(
         return whole
     patches = sample_patches(rng, len(min_ious), trials)  # (S, T, 4)
     objects = boxes.astype(np.float64) / (width, height, width, height)  # (N, 4)
-    best = iou(patches, objects).max(axis=-1)  # (S, T): any one object is enough
+    best = overlaps(patches, objects).max(axis=-1)  # (S, T): any one object is enough
     good = best >= np.asarray(min_ious)[:, None]  # (S, T)
     found = np.flatnonzero(good.any(axis=1))
     pick = int(rng.integers(len(found) + 1))
@@ -67,16 +68,6 @@ def sample_patches(rng: np.random.Generator, samplers: int, trials: int) -> Floa
     left = left * (1 - width)
     top = top * (1 - height)
     return np.stack([left, top, left + width, top + height], axis=-1)
-
-
-def iou(patches: Floats, objects: Floats) -> Floats:
-    """(..., 4) and (N, 4) xyxy to (..., N); 0 where an object has no area."""
-    x1, y1, x2, y2 = np.moveaxis(patches[..., None, :], -1, 0)  # (..., 1) each
-    a1, b1, a2, b2 = objects.T  # (N,) each
-    overlap = np.clip(np.minimum(x2, a2) - np.maximum(x1, a1), 0, None)
-    overlap = overlap * np.clip(np.minimum(y2, b2) - np.maximum(y1, b1), 0, None)
-    area = np.clip(a2 - a1, 0, None) * np.clip(b2 - b1, 0, None)  # (N,)
-    return np.asarray(overlap / ((x2 - x1) * (y2 - y1) + area - overlap), dtype=np.float64)
 
 
 def _whole_pixels(patch: Floats, width: int, height: int) -> Crop:

@@ -22,11 +22,15 @@ from fssd.data.sample import Image
 from fssd.errors import ImageError, ImageSizeError
 
 MAX_PIXELS = 100_000_000  # 300 MB decoded: more than any camera makes, less than a small machine has
-IMAGE_EXTENSIONS = frozenset(
-    {".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
-)
+_JPEG = (".jpg", ".jpeg", ".jfif")
+SUFFIXES = {
+    "JPEG": _JPEG, "MPO": _JPEG, "PNG": (".png",), "BMP": (".bmp",), "GIF": (".gif",), "WEBP": (".webp",),
+    "TIFF": (".tif", ".tiff"), "PPM": (".ppm", ".pgm"),
+}  # fmt: skip
+"""The endings of file names by pillow's name of the format; MPO is a JPEG with several pictures."""
+IMAGE_EXTENSIONS = frozenset(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
 # Listed, because pillow would otherwise try all its plugins, one of which starts Ghostscript.
-_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+_FORMATS = tuple(name for name in SUFFIXES if name != "MPO")  # pillow opens MPO as JPEG
 _SIGNATURES = (b"\xff\xd8", b"\x89PNG", b"BM", b"GIF8", b"RIFF", b"II*\0", b"MM\0*", b"P5", b"P6")
 _MARKER = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")  # not a stuffed FF 00, a restart marker, or padding
 _END_OF_IMAGE = b"\xff\xd9"
@@ -54,10 +58,7 @@ class ImageHeader:
 
 
 def read_image(path: Path | str, max_pixels: int = MAX_PIXELS) -> Image:
-    """Decode a file to (H, W, 3) uint8 RGB with EXIF orientation applied; see `decode_image`.
-
-    Raises ImageError when the file is missing, a folder, empty, not an image, truncated or too large.
-    """
+    """`decode_image` of a file. Raises ImageError, also when the file is missing or a folder."""
     return decode_image(read_bytes(path), path, max_pixels)
 
 
@@ -80,19 +81,13 @@ def decode_image(data: bytes, name: Path | str, max_pixels: int = MAX_PIXELS) ->
 
 
 def convert_picture(picture: Pillow.Image) -> Image:
-    """A picture opened with pillow, as `read_image` would return its file.
-
-    Raises ImageError when its pixels cannot be decoded or are of a kind without an 8-bit meaning.
-    """
+    """A picture opened with pillow, as `read_image` would return its file. Raises ImageError."""
     name = getattr(picture, "filename", "") or "PIL image"
     return _upright(_decode_with_pillow(picture, name), _orientation(picture))
 
 
 def image_size(path: Path | str) -> tuple[int, int]:
-    """(width, height) in pixels as `read_image` would return them, from the header alone.
-
-    Raises ImageError when the file is missing, a folder, empty or not an image.
-    """
+    """(width, height) in pixels as `read_image` returns them, from the header alone. Raises ImageError."""
     header = read_header(path)
     return header.width, header.height
 
@@ -134,7 +129,11 @@ def _open(file: BinaryIO, name: Path | str) -> tuple[Pillow.Image, ImageHeader]:
         raise ImageError("the image file is empty (0 bytes); fetch it again or leave it out", file=name)
     try:
         picture = Pillow.open(file, formats=_FORMATS)
-        return picture, _header(picture)
+        width, height = picture.size
+        orientation = _orientation(picture)
+        if orientation >= 5:
+            width, height = height, width
+        return picture, ImageHeader(picture.format or "", picture.mode, width, height, orientation)
     except (Pillow.DecompressionBombError, Pillow.DecompressionBombWarning) as error:
         raise _too_large("far more", None, name) from error
     except Exception as error:  # damaged headers raise anything from SyntaxError to struct.error
@@ -143,14 +142,6 @@ def _open(file: BinaryIO, name: Path | str) -> tuple[Pillow.Image, ImageHeader]:
         else:
             reason = "is no image in a supported format (JPEG, PNG, BMP, GIF, WebP, TIFF, PPM); convert it"
         raise ImageError(reason, file=name) from error
-
-
-def _header(picture: Pillow.Image) -> ImageHeader:
-    width, height = picture.size
-    orientation = _orientation(picture)
-    if orientation >= 5:
-        width, height = height, width
-    return ImageHeader(picture.format or "", picture.mode, width, height, orientation)
 
 
 def _orientation(picture: Pillow.Image) -> int:
@@ -168,17 +159,12 @@ def _is_complete_jpeg(data: bytes) -> bool:
     """Whether the end marker of the first picture is there. libjpeg silently fills missing rows with grey."""
     if data[-64:].rstrip(b"\x00\r\n ").endswith(_END_OF_IMAGE):
         return True
-    return _walk_to_end(data)
+    return any(marker == _END_OF_IMAGE[1] for marker in _markers(data))
 
 
 def count_scans(data: bytes) -> int:
     """The number of scans of a JPEG, each a pass over its pixels: 1 or a few, about 10 if progressive."""
     return sum(marker == START_OF_SCAN[1] for marker in _markers(data))
-
-
-def _walk_to_end(data: bytes) -> bool:
-    """Whether a JPEG whose last bytes are no end marker has one further up."""
-    return any(marker == _END_OF_IMAGE[1] for marker in _markers(data))
 
 
 def _markers(data: bytes) -> Iterator[int]:
@@ -231,8 +217,7 @@ def _from_16_bits(values: npt.NDArray[np.generic], name: Path | str) -> Image:
     wide = values.astype(np.int64)
     if wide.size and not 0 <= wide.min() <= wide.max() <= 65535:
         raise ImageError("holds pixels of more than 16 bits; convert to 8 bits", file=name)
-    grey = (wide >> 8).astype(np.uint8)
-    return np.repeat(grey[:, :, None], 3, axis=2)
+    return np.repeat((wide >> 8).astype(np.uint8)[:, :, None], 3, axis=2)
 
 
 def _on_white(picture: Pillow.Image) -> Image:

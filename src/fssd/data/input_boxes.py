@@ -10,10 +10,7 @@ from fssd.data.sample import Boxes, DataSet, Record
 
 
 def input_boxes(dataset: DataSet, geometry: Geometry) -> Boxes:
-    """(N, 4) float32 xyxy pixels of the network's input, of all objects but crowds.
-
-    Image headers are read where the labels do not state a size. Raises ImageError.
-    """
+    """(N, 4) xyxy pixels of the network's input, of all objects but crowds. Raises ImageError."""
     rows = [np.zeros((0, 4), np.float32)]
     rows += [geometry.apply_boxes(record.boxes[~record.crowd], _size(record)) for record in dataset.records]
     return np.concatenate(rows)

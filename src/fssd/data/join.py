@@ -28,11 +28,12 @@ def join_sets(parts: Sequence[DataSet], classes: Sequence[str], renames: Mapping
     for number, part in enumerate(parts, 1):
         labels = _label_map(part.classes, classes, renames)
         for record in part.records:
-            shared = counts[record.image_id] > 1
-            name = f"{number}:{record.image_id}" if shared else record.image_id
-            records.append(replace(_relabel(record, labels), image_id=name))
+            prefix = f"{number}:" if counts[record.image_id] > 1 else ""
+            records.append(replace(_relabel(record, labels), image_id=f"{prefix}{record.image_id}"))
     problems = tuple(problem for part in parts for problem in part.problems)
-    return DataSet(tuple(classes), tuple(records), problems, _facts(parts))
+    formats = sorted({str(part.facts["format"]) for part in parts if "format" in part.facts})
+    images = sum(int(part.facts.get("images", len(part))) for part in parts)
+    return DataSet(tuple(classes), tuple(records), problems, {"images": images, "format": "+".join(formats)})
 
 
 def match_classes(data: DataSet, classes: Sequence[str]) -> DataSet:
@@ -77,9 +78,3 @@ def _relabel(record: Record, labels: np.ndarray) -> Record:
         crowd=record.crowd[kept],
         areas=None if record.areas is None else record.areas[kept],
     )
-
-
-def _facts(parts: Sequence[DataSet]) -> dict[str, object]:
-    facts: dict[str, object] = {"images": sum(int(part.facts.get("images", len(part))) for part in parts)}
-    formats = sorted({str(part.facts["format"]) for part in parts if "format" in part.facts})
-    return {**facts, "format": "+".join(formats)}

@@ -2,67 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import lru_cache
-from typing import Any, cast
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from fssd.data.augment import RECIPES, augment, resize, sample_rng
-from fssd.data.batch import Batch, Example, MakeTargets, collate, make_example
+from fssd.data.batch import Batch, Example, MakeTargets, collate
 from fssd.data.decode import read_image
 from fssd.data.geometry import Geometry
 from fssd.data.sample import DataSet, Image, Record, Sample
 from fssd.errors import DataError, ImageError
 
+Picture = tuple[torch.Tensor, tuple[int, int]]
+PictureBatch = tuple[torch.Tensor, list[tuple[int, int]]]
 
+
+@dataclass(frozen=True)
 class Views(Dataset[Any]):
     """Augmented views of a data set, by position: p is image p % N of pass p // N. Each pass is shuffled.
 
     A view depends on the seed and its position alone, not on the process that makes it or on earlier views.
     """
 
-    def __init__(
-        self,
-        dataset: DataSet,
-        geometry: Geometry,
-        seed: int,
-        recipe: str,
-        difficult: bool,
-        jpeg: bool = False,
-        crowds: bool = False,
-    ) -> None:
-        self.dataset = dataset
-        self.geometry = geometry
-        self.seed = seed
-        self.recipe = recipe
-        self.difficult = difficult
-        self.jpeg = jpeg
-        self.crowds = crowds
+    dataset: DataSet
+    geometry: Geometry
+    seed: int
+    recipe: str
+    difficult: bool
+    jpeg: bool = False
+    crowds: bool = False
 
     def __getitem__(self, position: int) -> Sample | DataError:
+        """The view, or the error of an image that cannot be read."""
         try:
-            return self._view(position)
+            return self.sample(position)
         except DataError as error:
-            return error  # `_raise_errors` raises it: torch would bury it in a traceback from another process
+            return error
 
-    def _view(self, position: int) -> Sample:
+    def sample(self, position: int) -> Sample:
+        """The view at a position. Raises ImageError."""
         epoch, rank = divmod(position, len(self.dataset))
         index = int(_order(self.seed, epoch, len(self.dataset))[rank])
         sample = load_sample(self.dataset.records[index], self.difficult, self.crowds)
         if self.recipe == "none":
             return resize(sample, self.geometry)
-        return augment(
-            sample,
-            self.geometry,
-            sample_rng(self.seed, epoch, index),
-            recipe=RECIPES[self.recipe],
-            jpeg=self.jpeg,
-        )
+        rng = sample_rng(self.seed, epoch, index)
+        return augment(sample, self.geometry, rng, recipe=RECIPES[self.recipe], jpeg=self.jpeg)
 
 
 def load_sample(record: Record, difficult: bool = True, crowds: bool = False) -> Sample:
@@ -91,12 +82,15 @@ def _order(seed: int, epoch: int, count: int) -> np.ndarray:
     return np.random.default_rng((1, seed, epoch)).permutation(count)
 
 
+@dataclass(frozen=True)
 class BatchPositions(Sampler[list[int]]):
     """The positions of each batch from `start` up to `stop` (batch numbers), for one of `world` processes."""
 
-    def __init__(self, start: int, stop: int, batch_size: int, rank: int = 0, world: int = 1) -> None:
-        self.start, self.stop = start, stop
-        self.batch_size, self.rank, self.world = batch_size, rank, world
+    start: int
+    stop: int
+    batch_size: int
+    rank: int = 0
+    world: int = 1
 
     def __iter__(self) -> Iterator[list[int]]:
         for number in range(self.start, self.stop):
@@ -107,36 +101,89 @@ class BatchPositions(Sampler[list[int]]):
         return self.stop - self.start
 
 
+@dataclass(frozen=True)
 class Examples(Dataset[Any]):
-    """Views with what a head is trained on; an error in place of one that cannot be made."""
+    """Views with what a head is trained on."""
 
-    def __init__(self, views: Views, make_targets: MakeTargets) -> None:
-        self.views = views
-        self.make_targets = make_targets
+    views: Views
+    make_targets: MakeTargets
 
-    def __getitem__(self, position: int) -> Example | DataError:
-        sample = self.views[position]
-        return sample if isinstance(sample, DataError) else make_example(sample, self.make_targets)
+    def __getitem__(self, position: int) -> Example:
+        sample = self.views.sample(position)
+        image = torch.from_numpy(np.ascontiguousarray(sample.image)).permute(2, 0, 1)
+        return Example(image, self.make_targets(sample.boxes, sample.labels), sample.name)
+
+
+@dataclass(frozen=True)
+class Pictures(Dataset[Any]):
+    """Images of a data set for evaluation, in order: ((3, H, W) uint8 RGB, stored (width, height))."""
+
+    records: tuple[Record, ...]
+    geometry: Geometry
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Picture:
+        image = read_fitting(self.records[index])
+        size = (image.shape[1], image.shape[0])
+        return torch.from_numpy(self.geometry.apply(image)).permute(2, 0, 1), size
 
 
 def training_batches(
     examples: Examples, positions: BatchPositions, workers: int, pin: bool = False
 ) -> Iterator[Batch]:
-    """The batches at `positions`; workers: processes that make them, 0 to make them in this one.
+    """The batches at `positions`, made by `workers` processes (0: by this one). Raises ImageError."""
+    ahead = 4 if workers else None
+    return _load(examples, collate, workers, batch_sampler=positions, pin_memory=pin, prefetch_factor=ahead)
 
-    Raises ImageError for an image that cannot be read.
-    """
+
+def picture_batches(pictures: Pictures, batch_size: int, workers: int) -> Iterator[PictureBatch]:
+    """Batches of evaluation images in order; the last one may be smaller. Raises ImageError."""
+    return _load(pictures, _stack_pictures, workers, batch_size=batch_size)
+
+
+def _stack_pictures(rows: list[Picture]) -> PictureBatch:
+    return torch.stack([image for image, _ in rows]), [size for _, size in rows]
+
+
+@dataclass(frozen=True)
+class _Caught(Dataset[Any]):
+    """A data set with errors as items: torch would bury one from another process in a traceback."""
+
+    dataset: Any
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        try:
+            return self.dataset[index]
+        except DataError as error:
+            return error
+
+
+def _collate(stack: Callable[[list[Any]], Any], items: list[Any]) -> Any:
+    """A batch of the items, or the first error among them."""
+    error = next((item for item in items if isinstance(item, DataError)), None)
+    return stack(items) if error is None else error
+
+
+def _load(
+    dataset: Dataset[Any], stack: Callable[[list[Any]], Any], workers: int, **options: Any
+) -> Iterator[Any]:
     loader: DataLoader[Any] = DataLoader(
-        examples,
-        batch_sampler=positions,
+        _Caught(dataset),
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=partial(_collate, stack),
         worker_init_fn=_start_worker,
-        prefetch_factor=4 if workers else None,
         generator=torch.Generator(),  # else seeding the workers would advance the caller's generator
-        pin_memory=pin,
+        **options,
     )
-    yield from _raise_errors(loader)
+    for batch in _started(loader):
+        if isinstance(batch, DataError):
+            raise batch
+        yield batch
 
 
 def _start_worker(_: int) -> None:
@@ -145,65 +192,11 @@ def _start_worker(_: int) -> None:
     torch.set_num_threads(1)
 
 
-class Pictures(Dataset[Any]):
-    """Images of a data set for evaluation, in order: ((3, H, W) uint8 RGB, stored (width, height))."""
-
-    def __init__(self, records: tuple[Record, ...], geometry: Geometry) -> None:
-        self.records = records
-        self.geometry = geometry
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def __getitem__(self, index: int) -> Picture | DataError:
-        try:
-            image = read_fitting(self.records[index])
-        except DataError as error:
-            return error
-        height, width = image.shape[:2]
-        return torch.from_numpy(self.geometry.apply(image)).permute(2, 0, 1), (width, height)
-
-
-Picture = tuple[Tensor, tuple[int, int]]
-PictureBatch = tuple[Tensor, list[tuple[int, int]]]
-
-
-def picture_batches(pictures: Pictures, batch_size: int, workers: int) -> Iterator[PictureBatch]:
-    """Batches of evaluation images in order; the last one may be smaller. Raises ImageError."""
-    loader: DataLoader[Any] = DataLoader(
-        pictures,
-        batch_size=batch_size,
-        num_workers=workers,
-        collate_fn=_stack_pictures,
-        worker_init_fn=_start_worker,
-        generator=torch.Generator(),
-    )
-    yield from _raise_errors(loader)
-
-
-def _stack_pictures(rows: list[Picture | DataError]) -> PictureBatch | DataError:
-    for row in rows:
-        if isinstance(row, DataError):
-            return row
-    good = cast("list[Picture]", rows)
-    return torch.stack([image for image, _ in good]), [size for _, size in good]
-
-
 def _started(loader: DataLoader[Any]) -> Iterator[Any]:
-    """The loader's iterator, its workers started while OpenCV's thread pool does not exist.
-
-    A forked worker inherits the pool but not its threads, and hangs when it uses it.
-    """
+    """The loader's iterator. OpenCV's threads are ended first, as a forked worker would wait for them."""
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)  # ends the pool
     try:
         return iter(loader)
     finally:
         cv2.setNumThreads(threads)
-
-
-def _raise_errors(loader: DataLoader[Any]) -> Iterator[Any]:
-    for batch in _started(loader):
-        if isinstance(batch, DataError):
-            raise batch
-        yield batch

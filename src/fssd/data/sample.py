@@ -38,10 +38,8 @@ class Record:
     image_id: unique in its data set; the VOC stem, the COCO id, or the YOLO path under the images folder.
     path: the image file. source: the file that the labels came from.
     width, height: pixels, as the labels declare them; None where the format does not say.
-    boxes: (N, 4) float32 xyxy in pixels of the stored image. labels: (N,) int64, 0-based.
-    difficult: (N,) bool, hard to see (Pascal VOC). crowd: (N,) bool, one box for many objects (COCO iscrowd).
-    A reader reports all objects, flagged or not. Evaluation ignores flagged ones; `load_sample` chooses which
-    of them to train on.
+    difficult: hard to see (Pascal VOC). crowd: one box for many objects (COCO iscrowd). A reader reports all
+    objects, flagged or not. Evaluation ignores flagged ones; `load_sample` chooses which to train on.
     areas: (N,) px^2 of the objects themselves (COCO's masks); None where the format does not say.
     """
 
@@ -75,11 +73,7 @@ class DataSet:
 
 @dataclass(frozen=True)
 class Sample:
-    """A decoded image with its labels.
-
-    image: (H, W, 3) uint8 RGB. boxes: (N, 4) float32 xyxy pixels. labels: (N,) int64, 0-based.
-    difficult: (N,) bool. name: the image file, for messages.
-    """
+    """A decoded image with its labels. name: the image file, for messages."""
 
     image: Image
     boxes: Boxes
@@ -90,14 +84,5 @@ class Sample:
 
 def background_record(image_id: str, path: Path) -> Record:
     """A record of an image without labels."""
-    return Record(
-        image_id,
-        path,
-        path,
-        None,
-        None,
-        np.zeros((0, 4), np.float32),
-        np.zeros(0, np.int64),
-        np.zeros(0, bool),
-        np.zeros(0, bool),
-    )
+    boxes, labels, flags = np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool)
+    return Record(image_id, path, path, None, None, boxes, labels, flags, flags)

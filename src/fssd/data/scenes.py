@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -79,9 +78,8 @@ def make_scenes(
 ) -> Path:
     """Write `train` + `val` scenes of `size` x `size` pixels to `folder` in Pascal VOC layout.
 
-    The same settings give the same files. A folder that already holds them is returned unchanged; a folder
-    that holds anything else is an error. The scenes are written to a temporary folder that is renamed at the
-    end, so an interrupted run leaves no folder that looks finished.
+    The same settings give the same files. A folder that already holds them is returned unchanged; one that
+    holds anything else is an error. An interrupted run leaves no folder that looks finished.
     """
     folder = Path(folder)
     settings = {"version": VERSION, "train": train, "val": val, "seed": seed, "size": size}
@@ -91,8 +89,8 @@ def make_scenes(
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as work:
         draft = Path(work) / folder.name
-        counts: tuple[tuple[Split, int], ...] = (("train", train), ("val", val))
-        objects = {split: _write_split(draft, split, count, seed, size) for split, count in counts}
+        counts: dict[Split, int] = {"train": train, "val": val}
+        objects = {split: _write_split(draft, split, count, seed, size) for split, count in counts.items()}
         manifest = {"settings": settings, "classes": CLASSES, "objects": objects, "photographs": PHOTOGRAPHS}
         (draft / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
         if folder.is_dir():
@@ -232,9 +230,8 @@ def _photograph(name: str) -> Image:
     # Not cv2.imread: on Windows it opens ASCII paths only.
     pixels = cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_COLOR) if file.is_file() else None
     if pixels is None:
-        raise ConfigError(
-            f"this scikit-image has no {name} in {file.parent}; install scikit-image 0.25 or 0.26."
-        )
+        advice = "install scikit-image 0.25 or 0.26."
+        raise ConfigError(f"this scikit-image has no {name} in {file.parent}; {advice}")
     return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
 
 
@@ -277,7 +274,8 @@ def _write_split(folder: Path, split: Split, count: int, seed: int, size: int) -
         (folder / "Annotations" / f"{stem}.xml").write_text(_xml(scene, stem), encoding="utf-8")
         objects += len(scene.boxes)
         stems.append(stem)
-    (folder / "ImageSets/Main" / f"{split}.txt").write_text(_lines(stems), encoding="utf-8")
+    listed = "".join(f"{stem}\n" for stem in stems)
+    (folder / "ImageSets/Main" / f"{split}.txt").write_text(listed, encoding="utf-8")
     return objects
 
 
@@ -291,8 +289,5 @@ def _xml(scene: Scene, stem: str) -> str:
         for box, label in zip(scene.boxes, scene.labels, strict=True)
     )
     size = f"  <size><width>{width}</width><height>{height}</height><depth>3</depth></size>"
-    return _lines(["<annotation>", f"  <filename>{stem}.jpg</filename>", size, *objects, "</annotation>"])
-
-
-def _lines(lines: Iterable[str]) -> str:
+    lines = ("<annotation>", f"  <filename>{stem}.jpg</filename>", size, *objects, "</annotation>")
     return "".join(f"{line}\n" for line in lines)

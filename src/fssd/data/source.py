@@ -81,18 +81,15 @@ def find_reader(path: Path) -> tuple[Reader, Path]:
         root = reader.recognise(path)
         if root is not None:
             return reader, root
-    phrases = [reader.looked_for for reader in READERS]
-    known = f"{', '.join(phrases[:-1])} and {phrases[-1]}"
+    *most, last = (reader.looked_for for reader in READERS)
+    known = f"{', '.join(most)} and {last}"
     if path.is_dir():
         raise DataError(f"holds no known data set: looked for {known}", file=path)
     raise DataError(f"is no data set; give the folder or file of a known one: {known}", file=path)
 
 
 def require_usable(data: DataSet, bad_share: float = 0.0) -> None:
-    """Raise the first error of a data set if more than `bad_share` (0 to 1) of its images have one.
-
-    Raises ImageError, LabelError or DataError with file, place and reason; DataError if no image is left.
-    """
+    """Raise the first error if more than `bad_share` (0..1) of the images have one or no image is left."""
     errors = [problem for problem in data.problems if problem.severity == "error"]
     total = int(data.facts.get("images", len(data) + len(errors)))
     bad = total - len(data)
@@ -112,11 +109,9 @@ def print_left_out(data: DataSet) -> None:
 
 def problem_error(problem: Problem, note: str = "") -> DataError:
     """The typed error of a problem: ImageError for an image, LabelError for a place in a label file."""
-    kind: type[DataError] = DataError
-    if problem.file.suffix.lower() in IMAGE_EXTENSIONS:
-        kind = ImageError
-    elif problem.place or problem.file.suffix.lower() in {".xml", ".txt"}:
-        kind = LabelError
+    suffix = problem.file.suffix.lower()
+    label = bool(problem.place) or suffix in {".xml", ".txt"}
+    kind = ImageError if suffix in IMAGE_EXTENSIONS else LabelError if label else DataError
     return kind(problem.reason + note, file=problem.file, place=problem.place)
 
 
@@ -148,9 +143,7 @@ def _read_part(entry: Any, place: str, file: Path) -> _Part:
     splits = entry.get("split")
     if splits is None:
         return _Part(path, None)
-    if not isinstance(splits, dict) or not all(
-        value is None or isinstance(value, str) for value in splits.values()
-    ):
+    if not isinstance(splits, dict) or any(not isinstance(own, str | None) for own in splits.values()):
         reason = "must map each split to one of the source, such as {train: trainval, val: test}"
         raise DataError(reason, file=file, place=f"{place}.split")
     return _Part(path, {str(name): value for name, value in splits.items()})
@@ -179,8 +172,7 @@ def _open_joined(file: Path, split: str | None, classes: Sequence[str] | None) -
     groups: list[tuple[str, ...]] = []
     sets: list[DataSet] = []
     for part in joined.parts:
-        asked = _asked(part, split)
-        opened = [open_data(part.path, name) for name in asked]
+        opened = [open_data(part.path, name) for name in _asked(part, split)]
         sets += opened
         # A source without this split contributes its classes all the same: splits must agree on them.
         groups += [data.classes for data in opened] or [_classes(part.path)]
@@ -203,9 +195,9 @@ def _asked(part: _Part, split: str | None) -> tuple[str | None, ...]:
         return (split,)
     names = list(part.splits) if split is None else [name.strip() for name in split.split("+")]
     own = [part.splits[name] for name in names if name in part.splits]
-    texts = [name for name in own if name is not None]
     if not own:
         return ()
+    texts = [name for name in own if name is not None]
     return (None,) if len(texts) < len(own) else ("+".join(dict.fromkeys(texts)),)
 
 

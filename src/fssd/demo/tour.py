@@ -1,13 +1,10 @@
 """The demonstration: a packaged model on two photographs, then three minutes of training on digit scenes."""
 
-from __future__ import annotations
-
 import json
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -29,8 +26,6 @@ from fssd.training.loop import train
 from fssd.weights.pretrained import load_backbone
 from fssd.zoo.models import PHOTOS, packaged_model
 
-# Many small updates at a high learning rate, which cosine lowers to zero. No augmentation: it helps in long
-# runs only, and a mirrored 2 is no 2.
 SECONDS = 180  # of training
 ITERATIONS = (40, 260)  # fewer learn nothing; more are not needed for a demonstration
 BATCH_SIZE = 8
@@ -39,21 +34,9 @@ SHOWN = 12  # scenes in the picture
 COLUMNS = 6
 
 
-class DemoResult(NamedTuple):
-    """photographs: pictures of what the packaged model finds. before, after: reports on validation scenes.
-    picture: rows of labels and of detections in turn.
-    """
-
-    photographs: list[Path]
-    before: Report
-    after: Report
-    model: Path
-    picture: Path
-
-
 def demo(
     out: Path, *, iterations: int | None = None, scenes: int = 600, console: Console | None = None
-) -> DemoResult:
+) -> None:
     """Detect in two photographs; make `scenes` digit scenes in out/scenes, train fssd300-lite on them, and
     measure it on unseen ones.
 
@@ -61,11 +44,13 @@ def demo(
     Raises ConfigError if an optional package is missing.
     """
     console = console or Console(highlight=False, soft_wrap=True)
-    photographs = detect_in_photographs(out / "photos", console)
+    detect_in_photographs(out / "photos", console)
     folder = make_scenes(out / "scenes", train=scenes, val=max(scenes // 4, 1))
     console.print(f"digit scenes: {folder}")
     val = open_data(folder, "val")
-    before = _measure(_untrained(val), val)
+    network = build_model("fssd300-lite", len(val.classes))
+    load_backbone(network, None)
+    before = _measure(Detector(network, val.classes), val)
     console.print(f"mAP before training (voc12, IoU 0.5): {before.map:.4f}")
     config = _training(folder, out / "run")
     result = train(replace(config, iterations=iterations or length_of(config, console)), resume=True)
@@ -78,10 +63,12 @@ def demo(
     console.print(f"mAP before training {before.map:.4f}, after {after.map:.4f} (voc12, IoU 0.5)")
     console.print(f"picture: {picture}  (rows in turn: truth, detections)")
     console.print(f"model:   {result.model}")
-    return DemoResult(photographs, before, after, result.model, picture)
 
 
 def _training(data: Path, out: Path) -> TrainConfig:
+    """Many small updates at a high learning rate, which cosine lowers to zero; no augmentation, because it
+    helps in long runs only, and a mirrored 2 is no 2.
+    """
     return TrainConfig(
         model="fssd300-lite",
         data=data,
@@ -158,17 +145,9 @@ def picture_of(detector: Detector, dataset: DataSet, score: float = 0.2) -> Imag
 
 
 def _row(images: list[Image]) -> Image:
-    """Images of one size side by side, filled up with black to `COLUMNS` of them."""
-    missing = COLUMNS - len(images)
-    return np.hstack([*images, *[np.zeros_like(images[0])] * missing])
-
-
-def _untrained(dataset: DataSet) -> Detector:
-    network = build_model("fssd300-lite", len(dataset.classes))
-    load_backbone(network, None)
-    return Detector(network, dataset.classes)
+    """Images of one size side by side, padded with black ones to `COLUMNS`."""
+    return np.hstack([*images, *[np.zeros_like(images[0])] * (COLUMNS - len(images))])
 
 
 def _measure(detector: Detector, dataset: DataSet) -> Report:
-    found = list(detector.evaluate_on(dataset, workers=1))
-    return evaluate_detections(dataset, found, "voc12")
+    return evaluate_detections(dataset, list(detector.evaluate_on(dataset, workers=1)), "voc12")

@@ -15,9 +15,9 @@ import numpy as np
 
 from fssd.config import Metric
 from fssd.data.sample import DataSet
-from fssd.evaluation.evaluate import ignored_objects, relabel
+from fssd.evaluation.evaluate import ignored_objects, relabel, voc_precision
 from fssd.evaluation.pairing import Bools, Floats, Ints, judge
-from fssd.evaluation.voc_ap import COCO_RECALLS, ELEVEN_RECALLS, voc_average_precision
+from fssd.evaluation.voc_ap import COCO_RECALLS, ELEVEN_RECALLS
 from fssd.inference.detections import Detections
 
 COCO_IOUS = np.linspace(0.5, 0.95, 10)
@@ -63,10 +63,7 @@ class Rankings:
 
 
 class Difference(NamedTuple):
-    """B minus A. low, high: the middle 95 % of the resamples. share: of the resamples with B above A, 0..1.
-
-    nan where a class has no object to find in any resample.
-    """
+    """B minus A; low, high: the middle 95 % of the resamples; share: of those with B above A; or nan."""
 
     value: float
     low: float
@@ -88,20 +85,10 @@ def rank(dataset: DataSet, detections: Sequence[Detections], metric: Metric, iou
     for image, record in enumerate(dataset.records):
         np.add.at(objects[:, image], record.labels[~ignored_objects(record)], 1)
     if metric == "coco":
-        curves = tuple(_coco_curves(dataset, detections))
-        return Rankings(curves, objects, COCO_RECALLS)
+        return Rankings(tuple(_coco_curves(dataset, detections)), objects, COCO_RECALLS)
     found = [relabel(d, dataset.classes) for d in detections]
-    result = voc_average_precision(
-        truth_boxes=[r.boxes for r in dataset.records],
-        truth_labels=[r.labels for r in dataset.records],
-        truth_difficult=[ignored_objects(r) for r in dataset.records],
-        boxes=[d.boxes for d in found],
-        scores=[d.scores for d in found],
-        labels=[d.labels for d in found],
-        classes=len(dataset.classes),
-        iou=iou,
-    )
-    row = tuple(map(_ranked, result.correct, result.images))
+    result = voc_precision(dataset, found, metric, iou)
+    row = tuple(_ranked(curve.correct, curve.images) for curve in result.curves)
     return Rankings((row,), objects, ELEVEN_RECALLS if metric == "voc07" else None)
 
 
@@ -129,11 +116,9 @@ def _coco_curves(dataset: DataSet, detections: Sequence[Detections]) -> Iterator
 
 def _limit(found: Detections) -> Detections:
     """The best detections of each class, as many as COCO uses."""
-    keep = [
-        np.flatnonzero(found.labels == label)[np.argsort(-found.scores[found.labels == label], kind="stable")]
-        for label in np.unique(found.labels)
-    ]
-    rows = np.concatenate([np.zeros(0, np.int64), *(indices[:COCO_LIMIT] for indices in keep)])
+    order = np.argsort(-found.scores, kind="stable")
+    keep = [order[found.labels[order] == label][:COCO_LIMIT] for label in np.unique(found.labels)]
+    rows = np.concatenate([np.zeros(0, np.int64), *keep])
     return Detections(found.boxes[rows], found.scores[rows], found.labels[rows], found.classes)
 
 

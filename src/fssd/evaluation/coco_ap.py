@@ -18,8 +18,9 @@ from fssd.inference.detections import Detections
 # effect: the object is not counted, and a detection that matches it is ignored.
 IGNORED_AREA = -1.0
 
-ALL, SMALL, MEDIUM, LARGE = range(4)  # order of the area ranges in the result
-AT_1, AT_10, AT_100 = range(3)  # order of the limits on detections per image
+# The order of the area ranges and of the limits on detections per image in the result.
+ALL, AREAS = 0, {"s": 1, "m": 2, "l": 3}
+AT_100, LIMITS = 2, {"1": 0, "10": 1, "100": 2}
 
 
 @dataclass(frozen=True)
@@ -48,14 +49,10 @@ def coco_average_precision(dataset: DataSet, detections: Sequence[Detections]) -
     if len(detections) != len(dataset):
         raise ValueError(f"{len(detections)} detections for {len(dataset)} images")
     image_ids = _image_ids(dataset.records)
-    truth = hotcoco.COCO.from_arrays(
-        [
-            {"id": int(i), "width": r.width or 0, "height": r.height or 0}
-            for i, r in zip(image_ids, dataset.records, strict=True)
-        ],
-        [{"id": i + 1, "name": name} for i, name in enumerate(dataset.classes)],
-        **_truth_columns(dataset, image_ids),
-    )
+    pairs = zip(image_ids, dataset.records, strict=True)
+    images = [{"id": int(i), "width": r.width or 0, "height": r.height or 0} for i, r in pairs]
+    categories = [{"id": i + 1, "name": name} for i, name in enumerate(dataset.classes)]
+    truth = hotcoco.COCO.from_arrays(images, categories, **_truth_columns(dataset, image_ids))
     found = truth.load_res(_detection_rows(dataset.classes, detections, image_ids))
     evaluation = hotcoco.COCOeval(truth, found, "bbox")
     evaluation.evaluate()
@@ -97,13 +94,11 @@ def _image_ids(records: Sequence[Record]) -> npt.NDArray[np.int64]:
 
 def _truth_columns(dataset: DataSet, image_ids: npt.NDArray[np.int64]) -> dict[str, Any]:
     records = dataset.records
-    boxes = np.concatenate([np.zeros((0, 4)), *(xywh(r.boxes) for r in records)])
-    area = np.concatenate([np.zeros(0), *(_areas(r) for r in records)])
     return {
         "image_ids": np.repeat(image_ids, [len(r.labels) for r in records]),
         "category_ids": np.concatenate([np.zeros(0, np.int64), *(r.labels + 1 for r in records)]),
-        "boxes": boxes,
-        "area": area,
+        "boxes": np.concatenate([np.zeros((0, 4)), *(xywh(r.boxes) for r in records)]),
+        "area": np.concatenate([np.zeros(0), *(_areas(r) for r in records)]),
         "iscrowd": np.concatenate([np.zeros(0, np.int64), *(r.crowd.astype(np.int64) for r in records)]),
     }
 
@@ -117,17 +112,11 @@ def _detection_rows(
     classes: Sequence[str], detections: Sequence[Detections], image_ids: npt.NDArray[np.int64]
 ) -> Floats:
     """(D, 7) image id, left, top, width, height, score, category id: the array form of a result file."""
-    counts = [len(d) for d in detections]
+    ids = np.repeat(image_ids, [len(d) for d in detections])
+    boxes = np.concatenate([np.zeros((0, 4)), *(xywh(d.boxes) for d in detections)])
+    scores = np.concatenate([np.zeros(0), *(d.scores.astype(np.float64) for d in detections)])
     category = np.concatenate([np.zeros(0, np.int64), *(labels_by_name(d, classes) + 1 for d in detections)])
-    rows = np.column_stack(
-        [
-            np.repeat(image_ids, counts),
-            np.concatenate([np.zeros((0, 4)), *(xywh(d.boxes) for d in detections)]),
-            np.concatenate([np.zeros(0), *(d.scores.astype(np.float64) for d in detections)]),
-            category,
-        ]
-    )
-    return rows[category > 0]
+    return np.column_stack([ids, boxes, scores, category])[category > 0]
 
 
 def _summary(precision: Floats, recall: Floats) -> CocoAveragePrecision:
@@ -139,29 +128,18 @@ def _summary(precision: Floats, recall: Floats) -> CocoAveragePrecision:
     def ar(limit: int = AT_100, area: int = ALL) -> float:
         return _mean(recall[..., area, limit])
 
+    numbers = {"AP": ap(), "AP50": ap(0), "AP75": ap(5)}
+    numbers |= {f"AP{size}": ap(area=area) for size, area in AREAS.items()}
+    numbers |= {f"AR{most}": ar(limit) for most, limit in LIMITS.items()}
+    numbers |= {f"AR{size}": ar(area=area) for size, area in AREAS.items()}
     per_class = precision[..., AT_100]  # (10, 101, C, 4)
     classes = range(per_class.shape[2])
+    by_size = [[_mean(per_class[:, :, c, area]) for area in AREAS.values()] for c in classes]
     return CocoAveragePrecision(
-        numbers={
-            "AP": ap(),
-            "AP50": ap(0),
-            "AP75": ap(5),
-            "APs": ap(area=SMALL),
-            "APm": ap(area=MEDIUM),
-            "APl": ap(area=LARGE),
-            "AR1": ar(AT_1),
-            "AR10": ar(AT_10),
-            "AR100": ar(AT_100),
-            "ARs": ar(area=SMALL),
-            "ARm": ar(area=MEDIUM),
-            "ARl": ar(area=LARGE),
-        },
+        numbers,
         ap=np.array([_mean(per_class[:, :, c, ALL]) for c in classes], np.float64),
         ap50=np.array([_mean(per_class[0, :, c, ALL]) for c in classes], np.float64),
-        ap_by_size=np.array(
-            [[_mean(per_class[:, :, c, size]) for size in (SMALL, MEDIUM, LARGE)] for c in classes],
-            np.float64,
-        ).reshape(-1, 3),
+        ap_by_size=np.array(by_size, np.float64).reshape(-1, 3),
     )
 
 

@@ -80,9 +80,7 @@ def evaluate_detections(
     """
     check_measurable(dataset, detections[0].classes if detections else (), metric, iou)
     if len(detections) != len(dataset):
-        raise ValueError(
-            f"{len(detections)} detections for {len(dataset)} images; there must be one per image"
-        )
+        raise ValueError(f"{len(detections)} detections for {len(dataset)} images; one per image is needed")
     numbers: dict[str, float] = {}
     if metric == "coco":
         result = coco_average_precision(dataset, detections)
@@ -90,9 +88,8 @@ def evaluate_detections(
         sizes = {size: numbers[f"AP{size[0]}"] for size in SIZES}
     else:
         found = [relabel(d, dataset.classes) for d in detections]
-        whole = _voc(dataset, found, metric, iou)
-        mean, ap = whole.mean, whole.ap
-        sizes = {size: _voc(dataset, found, metric, iou, limits).mean for size, limits in SIZES.items()}
+        ap, mean, _ = voc_precision(dataset, found, metric, iou)
+        sizes = {size: voc_precision(dataset, found, metric, iou, area).mean for size, area in SIZES.items()}
     classes = dict(zip(dataset.classes, ap.tolist(), strict=True))
     measured_iou = None if metric == "coco" else iou
     return Report(metric, mean, classes, sizes, len(dataset), _count(dataset), measured_iou, numbers)
@@ -101,24 +98,16 @@ def evaluate_detections(
 def average_precisions(
     dataset: DataSet, detections: Sequence[Detections], metric: Metric, iou: float = 0.5
 ) -> npt.NDArray[np.float64]:
-    """(C, 3) AP of each class for small, medium and large objects; nan where there are none.
-
-    Arguments and errors are those of `evaluate_detections`.
-    """
+    """(C, 3) AP of each class for small, medium and large objects; otherwise as `evaluate_detections`."""
     check_measurable(dataset, detections[0].classes if detections else (), metric, iou)
     if metric == "coco":
         return coco_average_precision(dataset, detections).ap_by_size
     found = [relabel(d, dataset.classes) for d in detections]
-    columns = [_voc(dataset, found, metric, iou, limits).ap for limits in SIZES.values()]
-    return np.stack(columns, axis=1)
+    return np.stack([voc_precision(dataset, found, metric, iou, area).ap for area in SIZES.values()], axis=1)
 
 
 def check_measurable(dataset: DataSet, classes: Sequence[str], metric: str, iou: float = 0.5) -> None:
-    """Raise what `evaluate_detections` would raise, before time is spent on detection.
-
-    classes: the detector's. Raises ConfigError for an unknown metric, a threshold it does not take, a missing
-    package or classes of which the data set has none, DataError for a data set without an object to find.
-    """
+    """Raise what `evaluate_detections` would, before the detector with these `classes` spends its time."""
     if metric not in get_args(Metric):
         raise ConfigError(f"there is no metric {metric!r}{nearest(metric, get_args(Metric))}")
     if not 0 < iou <= 1:
@@ -128,9 +117,7 @@ def check_measurable(dataset: DataSet, classes: Sequence[str], metric: str, iou:
     if metric == "coco":
         require_hotcoco()
     if not _count(dataset):
-        raise DataError(
-            f"none of the {len(dataset)} images has an object to evaluate on; give labelled images"
-        )
+        raise DataError(f"none of the {len(dataset)} images has an object to evaluate on; add labels")
     if classes and set(classes).isdisjoint(dataset.classes):
         raise ConfigError(
             f"the detector and the data set share no class name: {', '.join(sorted(classes)[:3])}, ... "
@@ -154,17 +141,14 @@ def relabel(detections: Detections, classes: tuple[str, ...]) -> Detections:
     return Detections(detections.boxes[keep], detections.scores[keep], labels[keep], classes)
 
 
-def _voc(
+def voc_precision(
     dataset: DataSet,
     found: Sequence[Detections],
     metric: str,
     iou: float,
     limits: tuple[float, float] = (0.0, math.inf),
 ) -> AveragePrecision:
-    """AP over the objects whose area lies within `limits`, px^2.
-
-    As in COCO, objects of other sizes are ignored, and so are detections of other sizes that find nothing.
-    """
+    """AP of the objects with an area in `limits`, px^2; objects and detections of other sizes are ignored."""
     records = dataset.records
     return voc_average_precision(
         truth_boxes=[r.boxes for r in records],

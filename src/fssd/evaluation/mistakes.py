@@ -19,17 +19,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fssd.evaluation.pairing import (
-    FREE,
-    Bools,
-    Floats,
-    Ints,
-    Judgement,
-    PairedDetections,
-    PairedObjects,
-    overlaps,
-)
-from fssd.evaluation.voc_ap import COCO_RECALLS, mean_precision
+from fssd.boxes import overlaps
+from fssd.evaluation.pairing import FREE, Ints, Judgement, PairedDetections, PairedObjects, rows_of
+from fssd.evaluation.voc_ap import COCO_RECALLS, Bools, mean_precision
 
 KINDS = ("classification", "localisation", "both", "duplicate", "background")
 MISSED = "missed"
@@ -60,9 +52,8 @@ def find_errors(judgement: Judgement, background: float = BACKGROUND_IOU) -> Err
     kind = np.full(len(found.score), RIGHT, np.int64)
     partner = np.full(len(found.score), FREE, np.int64)
     for image in range(judgement.images):
-        rows = _slice(found.image, image)
+        rows, own = rows_of(found.image, image), rows_of(objects.image, image)
         wrong = rows[found.object[rows] == FREE]
-        own = _slice(objects.image, image)
         if len(wrong):
             kind[wrong], index = _kinds(found, wrong, objects, own, judgement.iou, background)
             partner[wrong] = np.where(index == FREE, FREE, index + (own[0] if len(own) else 0))
@@ -95,13 +86,11 @@ def _mean_ap(found: PairedDetections, objects: Ints) -> float:
     """Mean AP over the classes that have objects. objects: (C,) how many there are to find."""
     order = np.argsort(-found.score, kind="stable")
     correct, label = found.correct[order], found.label[order]
-    aps = [_ap(correct[label == c], int(objects[c])) for c in np.flatnonzero(objects)]
+    aps = []
+    for c in np.flatnonzero(objects):
+        hits = np.cumsum(correct[label == c])
+        aps.append(mean_precision(hits / objects[c], hits / np.arange(1, len(hits) + 1), COCO_RECALLS))
     return float(np.mean(aps)) if aps else float("nan")
-
-
-def _slice(images: Ints, image: int) -> Ints:
-    """The rows of one image. images: (N,), ascending."""
-    return np.arange(*np.searchsorted(images, [image, image + 1]))
 
 
 def _kinds(
@@ -114,19 +103,11 @@ def _kinds(
     same = found.label[wrong][:, None] == objects.label[own][None]
     of_class, of_other = np.where(same, overlap, 0), np.where(same, 0, overlap)
     best, best_other = of_class.max(axis=1), of_other.max(axis=1)
-    tests = [
-        (best >= background) & (best < iou),
-        best_other >= iou,
-        best >= iou,
-        overlap.max(axis=1) <= background,
-    ]
+    near = (best >= background) & (best < iou)
+    tests = [near, best_other >= iou, best >= iou, overlap.max(axis=1) <= background]
     kind = np.select(tests, [LOCALISATION, CLASSIFICATION, DUPLICATE, BACKGROUND], BOTH)
-    partners = [
-        of_class.argmax(axis=1),
-        of_other.argmax(axis=1),
-        of_class.argmax(axis=1),
-        np.full(len(wrong), FREE),
-    ]
+    own_class, other_class = of_class.argmax(axis=1), of_other.argmax(axis=1)
+    partners = [own_class, other_class, own_class, np.full(len(wrong), FREE)]
     return kind, np.select(tests, partners, overlap.argmax(axis=1))
 
 
@@ -146,17 +127,37 @@ def _corrected(judgement: Judgement, errors: Errors, kind: int) -> PairedDetecti
     return PairedDetections(found.image[keep], found.boxes[keep], found.score[keep], label[keep], taken[keep])
 
 
-def _ap(correct: Bools, positives: int) -> float:
-    """COCO's AP of one class. correct: (K,) best score first."""
-    hits = np.cumsum(correct)
-    return mean_precision(hits / positives, hits / np.arange(1, len(hits) + 1), COCO_RECALLS)
-
-
-def kinds_by_class(judgement: Judgement, errors: Errors) -> Floats:
+def kinds_by_class(judgement: Judgement, errors: Errors) -> Ints:
     """(C, 6) counts: KINDS by the predicted class, then missed objects by their own class."""
     classes = len(judgement.classes)
-    table = np.zeros((classes, len(KINDS) + 1))
+    table = np.zeros((classes, len(KINDS) + 1), np.int64)
     wrong = errors.kind != RIGHT
     np.add.at(table, (judgement.found.label[wrong], errors.kind[wrong]), 1)
     table[:, -1] = np.bincount(judgement.objects.label[errors.missed], minlength=classes)
     return table
+
+
+def confusion_matrix(judgement: Judgement) -> Ints:
+    """(C + 1, C + 1) counts: rows are the labelled class, columns the predicted one; the last is "nothing".
+
+    Classes do not matter for pairing here: in order of their scores, detections take the free object of any
+    class that they overlap most, if the overlap reaches the IoU of the judgement. An object without a
+    detection counts in the last column, a detection without an object in the last row.
+    """
+    found, objects = judgement.found, judgement.objects
+    nothing = len(judgement.classes)
+    matrix = np.zeros((nothing + 1, nothing + 1), np.int64)
+    for image in range(judgement.images):
+        rows, own = rows_of(found.image, image), rows_of(objects.image, image)
+        overlap = overlaps(found.boxes[rows], objects.boxes[own])
+        free = np.ones(len(own), bool)
+        for row, predicted in zip(overlap, found.label[rows], strict=True):
+            rivals = np.flatnonzero(free & (row >= judgement.iou))
+            if not len(rivals):
+                matrix[nothing, predicted] += 1
+                continue
+            taken = rivals[np.argmax(row[rivals])]
+            free[taken] = False
+            matrix[objects.label[own[taken]], predicted] += 1
+        matrix[:nothing, nothing] += np.bincount(objects.label[own[free]], minlength=nothing)
+    return matrix

@@ -8,11 +8,12 @@ difficult object or a crowd of its class: these take any number of detections, a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from fssd.boxes import areas, intersections, overlaps
 from fssd.data.sample import DataSet, Record
 from fssd.evaluation.evaluate import ignored_objects, relabel
 from fssd.inference.detections import Detections
@@ -65,11 +66,10 @@ class Judgement(NamedTuple):
 
 
 def judge(dataset: DataSet, detections: Sequence[Detections], iou: float = 0.5) -> Judgement:
-    """Pair detections and objects; one Detections per record, in the order of `dataset.records`.
-
-    Classes are compared by name; detections of classes that the data set does not have are left out.
-    """
-    found_parts, object_parts = [], []
+    """Pair the detections of each record with its objects by class name; other classes are left out."""
+    nothing, no_box = np.zeros(0, np.int64), np.zeros((0, 4))
+    found_parts = [PairedDetections(nothing, no_box, np.zeros(0), nothing, nothing)]
+    object_parts = [PairedObjects(nothing, no_box, nothing, nothing)]
     found_rows = object_rows = 0
     for image, (record, given) in enumerate(zip(dataset.records, detections, strict=True)):
         found = relabel(given, dataset.classes)
@@ -77,38 +77,26 @@ def judge(dataset: DataSet, detections: Sequence[Detections], iou: float = 0.5) 
         boxes, labels = found.boxes[order].astype(np.float64), found.labels[order]
         taken, ignored = _pair(boxes, labels, record, iou)
         kept, counted = np.flatnonzero(~ignored), np.flatnonzero(~ignored_objects(record))
-        partner = _renumber(taken[kept], counted, object_rows)
+        # From indices among all objects of the image to rows of the table of objects that are not ignored.
+        partner = np.searchsorted(counted, taken[kept]) + object_rows
+        partner[taken[kept] == FREE] = FREE
         finder = np.full(len(counted), FREE, np.int64)
         hits = np.flatnonzero(partner != FREE)
         finder[partner[hits] - object_rows] = hits + found_rows
-        found_parts.append(
-            PairedDetections(
-                np.full(len(kept), image), boxes[kept], found.scores[order][kept].astype(np.float64),
-                labels[kept], partner,
-            )
-        )  # fmt: skip
-        object_parts.append(
-            PairedObjects(
-                np.full(len(counted), image), record.boxes[counted].astype(np.float64),
-                record.labels[counted], finder,
-            )
-        )  # fmt: skip
+        scores, own = found.scores[order][kept].astype(np.float64), record.boxes[counted].astype(np.float64)
+        images = np.full(len(kept), image)
+        found_parts.append(PairedDetections(images, boxes[kept], scores, labels[kept], partner))
+        object_parts.append(PairedObjects(np.full(len(own), image), own, record.labels[counted], finder))
         found_rows += len(kept)
         object_rows += len(counted)
-    return Judgement(
-        PairedDetections(*_joined(found_parts, (np.int64, np.float64, np.float64, np.int64, np.int64))),
-        PairedObjects(*_joined(object_parts, (np.int64, np.float64, np.int64, np.int64))),
-        dataset.classes,
-        iou,
-        len(dataset),
-    )
+    detected = PairedDetections(*map(np.concatenate, zip(*found_parts, strict=True)))
+    objects = PairedObjects(*map(np.concatenate, zip(*object_parts, strict=True)))
+    return Judgement(detected, objects, dataset.classes, iou, len(dataset))
 
 
-def overlaps(boxes: Floats, others: Floats) -> Floats:
-    """(N, 4) and (M, 4) xyxy -> (N, M) intersection over union; 0 where the union is empty."""
-    shared = _shared(boxes, others)
-    union = _area(boxes)[:, None] + _area(others)[None] - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+def rows_of(images: Ints, image: int) -> Ints:
+    """The rows of one image. images: (N,), ascending."""
+    return np.arange(*np.searchsorted(images, [image, image + 1]))
 
 
 def _pair(boxes: Floats, labels: Ints, record: Record, iou: float) -> tuple[Ints, Bools]:
@@ -119,8 +107,8 @@ def _pair(boxes: Floats, labels: Ints, record: Record, iou: float) -> tuple[Ints
     overlap = overlaps(boxes, record.boxes.astype(np.float64))
     if record.crowd.any():  # COCO: overlap with a crowd is the share of the detection's own area inside it
         crowd = record.boxes[record.crowd].astype(np.float64)
-        own = np.maximum(_area(boxes), np.finfo(np.float64).tiny)[:, None]
-        overlap[:, record.crowd] = _shared(boxes, crowd) / own
+        own = np.maximum(areas(boxes), np.finfo(np.float64).tiny)[:, None]
+        overlap[:, record.crowd] = intersections(boxes, crowd) / own
     hit = (overlap >= iou) & (labels[:, None] == record.labels[None])  # (D, G)
     free = counted.copy()
     for row in np.flatnonzero(hit.any(axis=1)):
@@ -131,28 +119,3 @@ def _pair(boxes: Floats, labels: Ints, record: Record, iou: float) -> tuple[Ints
         else:
             ignored[row] = bool((hit[row] & ~counted).any())
     return taken, ignored
-
-
-def _renumber(taken: Ints, counted: Ints, first: int) -> Ints:
-    """From indices among all objects of an image to rows of the table of objects that are not ignored."""
-    rows = np.searchsorted(counted, taken) + first
-    return np.where(taken == FREE, FREE, rows)
-
-
-def _area(boxes: Floats) -> Floats:
-    return np.asarray(np.maximum(boxes[:, 2:] - boxes[:, :2], 0).prod(axis=1))
-
-
-def _shared(boxes: Floats, others: Floats) -> Floats:
-    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
-    return np.asarray(np.maximum(high - low, 0).prod(axis=2))
-
-
-def _joined(parts: Sequence[tuple[Any, ...]], kinds: Sequence[Any]) -> list[Any]:
-    """The columns of all images; column 1, the boxes, has the shape (0, 4) if there is no image."""
-    columns = []
-    for number, kind in enumerate(kinds):
-        empty = np.zeros((0, 4) if number == 1 else 0, kind)
-        columns.append(np.concatenate([empty, *(part[number] for part in parts)]).astype(kind))
-    return columns

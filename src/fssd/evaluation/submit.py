@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import json
 import re
 import tarfile
 import zipfile
@@ -20,8 +19,10 @@ from typing import Any, Literal
 
 from fssd.atomic import atomic_path, atomic_write
 from fssd.data.formats.coco import match_split
+from fssd.data.formats.json_values import read_json
+from fssd.data.formats.labels import read_lines
 from fssd.data.formats.voc import VOC_CLASSES, VocFolder
-from fssd.data.sample import DataSet, Record, background_record
+from fssd.data.sample import DataSet, background_record
 from fssd.errors import ConfigError, DataError
 from fssd.evaluation.results import write_coco_results, write_voc_results
 from fssd.inference.detections import Detections
@@ -84,9 +85,8 @@ def archive_path(out: Path, split: SubmissionSplit, name: str) -> Path:
     if out.is_dir() or not out.suffix:
         return out / (f"{_coco_stem(split, name)}.zip" if split.server == "coco" else "results.tar.gz")
     if not out.name.endswith(endings):
-        raise ConfigError(
-            f"{out}: {split.server} takes {' or '.join(endings)}; name such a file, or a folder"
-        )
+        takes = f"{split.server} takes {' or '.join(endings)}"
+        raise ConfigError(f"{out}: {takes}; name such a file, or a folder")
     return out
 
 
@@ -140,13 +140,9 @@ def _tar_gz(contents: dict[str, bytes]) -> bytes:
 def _open_voc(path: Path, server: Server, split: str) -> SubmissionSplit:
     folder = VocFolder(_voc_root(path, server.upper()))
     file = folder.set_file(split)
-    try:
-        lines = [line.split() for line in file.read_text(encoding="utf-8-sig").splitlines()]
-    except FileNotFoundError as error:
-        raise DataError(f"no such file, so there is no split {split!r}; check --split", file=file) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot be read as text ({error})", file=file) from error
-    ids = list(dict.fromkeys(words[0] for words in lines if words))
+    if not file.is_file():
+        raise DataError(f"no such file, so there is no split {split!r}; check --split", file=file)
+    ids = list(dict.fromkeys(line.split()[0] for line in read_lines(file) if line.strip()))
     if not ids:
         raise DataError("lists no image", file=file)
     records = tuple(background_record(image_id, folder.image(image_id, "")) for image_id in ids)
@@ -169,11 +165,9 @@ def _open_coco(path: Path, split: str) -> SubmissionSplit:
     images = {row["id"]: row["file_name"] for row in content["images"]}
     categories = {row["id"]: row["name"] for row in content["categories"]}
     folder = _images_folder(file, name)
-    records: list[Record] = [
-        background_record(str(key), folder / file_name) for key, file_name in images.items()
-    ]
+    records = tuple(background_record(str(key), folder / text) for key, text in images.items())
     facts = {"category_ids": tuple(categories)}
-    return SubmissionSplit(DataSet(tuple(categories.values()), tuple(records), facts=facts), "coco", name)
+    return SubmissionSplit(DataSet(tuple(categories.values()), records, facts=facts), "coco", name)
 
 
 def _coco_file(path: Path, split: str) -> tuple[Path, str]:
@@ -193,10 +187,7 @@ def _coco_file(path: Path, split: str) -> tuple[Path, str]:
 
 
 def _read_coco(file: Path) -> dict[str, list[dict[str, Any]]]:
-    try:
-        content = json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"cannot be read as json ({error})", file=file) from error
+    content = read_json(file)
     for key, text in (("images", "file_name"), ("categories", "name")):
         rows = content.get(key) if isinstance(content, dict) else None
         if not isinstance(rows, list) or not rows:

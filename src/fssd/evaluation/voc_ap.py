@@ -8,7 +8,6 @@ on difficult objects are ignored: neither a hit nor a false positive.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,40 +23,32 @@ ELEVEN_RECALLS: Floats = np.arange(11) / 10
 COCO_RECALLS: Floats = np.linspace(0, 1, 101)
 
 
-@dataclass(frozen=True)
-class AveragePrecision:
-    """Average precision of each class, and the curves it was read from.
+class PrecisionCurve(NamedTuple):
+    """The detections of a class that are not ignored, best score first, (K,) each.
 
-    ap: (C,) float64 in 0..1; nan for a class without an object to find, for which AP is not defined.
-    mean: the mean of `ap` over the classes that have objects; nan if none has.
-    positives: (C,) int64, objects to find, without the difficult ones.
-    recall, precision, scores: for each class (K,) float64, one point per detection that is not ignored, best
-    score first: recall and precision if that score is the threshold. Empty where `ap` is nan.
-    correct: for each class (K,) bool, whether the detection is correct. images: (K,) int64, its image.
+    recall, precision: if this score is the threshold. correct: whether it is correct. images: its image.
+    Empty if there is no object to find.
     """
-
-    ap: Floats
-    mean: float
-    positives: Ints
-    recall: tuple[Floats, ...]
-    precision: tuple[Floats, ...]
-    scores: tuple[Floats, ...]
-    correct: tuple[Bools, ...]
-    images: tuple[Ints, ...]
-
-
-class _Curve(NamedTuple):
-    """One class of the last five fields of `AveragePrecision`, (K,) each."""
 
     recall: Floats
     precision: Floats
-    scores: Floats
     correct: Bools
     images: Ints
 
 
-@dataclass(frozen=True)
-class _Objects:
+class AveragePrecision(NamedTuple):
+    """Average precision of each class, and the curves it was read from.
+
+    ap: (C,) float64 in 0..1; nan for a class without an object to find, for which AP is not defined.
+    mean: the mean of `ap` over the classes that have objects; nan if none has.
+    """
+
+    ap: Floats
+    mean: float
+    curves: list[PrecisionCurve]
+
+
+class _Objects(NamedTuple):
     """Boxes of all images in one table. boxes: (N, 4). image: (N,), ascending. flags: (N,) to be ignored:
     difficult objects, or detections that are no false positive. scores: (N,).
     """
@@ -67,7 +58,7 @@ class _Objects:
     flags: Bools
     scores: Floats
 
-    def __getitem__(self, rows: Ints) -> _Objects:
+    def rows(self, rows: Ints) -> _Objects:
         return _Objects(self.boxes[rows], self.image[rows], self.flags[rows], self.scores[rows])
 
 
@@ -106,16 +97,10 @@ def voc_average_precision(
     found = _table(boxes, labels, ignored, scores, classes)
     curves = [_curve(f, t, iou) for f, t in zip(found, truths, strict=True)]
     recalls = ELEVEN_RECALLS if eleven_points else None
-    positives = np.array([np.count_nonzero(~t.flags) for t in truths], np.int64)
-    ap = np.array(
-        [
-            mean_precision(c.recall, c.precision, recalls) if n else np.nan
-            for c, n in zip(curves, positives, strict=True)
-        ],
-        np.float64,
-    )
-    mean = float(ap[positives > 0].mean()) if positives.any() else float("nan")
-    return AveragePrecision(ap, mean, positives, *zip(*curves, strict=True))
+    known = np.array([not t.flags.all() for t in truths], bool)
+    ap = np.array([mean_precision(curve.recall, curve.precision, recalls) for curve in curves], np.float64)
+    ap[~known] = np.nan
+    return AveragePrecision(ap, float(ap[known].mean()) if known.any() else float("nan"), curves)
 
 
 def _table(
@@ -127,11 +112,8 @@ def _table(
 ) -> list[_Objects]:
     """One table per class, made of one array per image, image after image."""
     sizes = [len(b) for b in boxes]
-    for name, column in (
-        ("labels", labels),
-        ("flags", flags),
-        ("scores", boxes if scores is None else scores),
-    ):
+    columns = {"labels": labels, "flags": flags, "scores": boxes if scores is None else scores}
+    for name, column in columns.items():
         if [len(c) for c in column] != sizes:
             raise ValueError(f"boxes and {name} differ in length in some image")
     label = _joined(labels, np.int64)
@@ -145,25 +127,24 @@ def _table(
     )
     by_class = np.argsort(label, kind="stable")
     ends = np.cumsum(np.bincount(label, minlength=classes))
-    return [table[rows] for rows in np.split(by_class, ends[:-1])]
+    return [table.rows(rows) for rows in np.split(by_class, ends[:-1])]
 
 
 def _joined(arrays: Sequence[Array], dtype: Any) -> Array:
     return np.concatenate([np.zeros(0, dtype), *(np.asarray(a, dtype).ravel() for a in arrays)])
 
 
-def _curve(found: _Objects, truths: _Objects, iou: float) -> _Curve:
-    """The curve of one class; empty if there is no object to find."""
+def _curve(found: _Objects, truths: _Objects, iou: float) -> PrecisionCurve:
     positives = np.count_nonzero(~truths.flags)
     if not positives:
-        return _Curve(np.zeros(0), np.zeros(0), np.zeros(0), np.zeros(0, bool), np.zeros(0, np.int64))
-    found = found[np.argsort(-found.scores, kind="stable")]
+        return PrecisionCurve(np.zeros(0), np.zeros(0), np.zeros(0, bool), np.zeros(0, np.int64))
+    found = found.rows(np.argsort(-found.scores, kind="stable"))
     overlap, match = _best_overlap(found, truths)
     correct, counts = _judge(overlap >= iou, match, truths.flags, found.flags)
     correct = correct[counts]  # (K,)
     hits = np.cumsum(correct)
     precision = hits / np.arange(1, len(hits) + 1)
-    return _Curve(hits / positives, precision, found.scores[counts], correct, found.image[counts])
+    return PrecisionCurve(hits / positives, precision, correct, found.image[counts])
 
 
 def _best_overlap(found: _Objects, truths: _Objects) -> tuple[Floats, Ints]:

@@ -1,4 +1,4 @@
-"""The graph that every exported file begins with: bytes of an image in, the head's predictions out."""
+"""The graph of every exported file: image bytes in, the head's predictions out."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from fssd.runtimes.packages import require
 if TYPE_CHECKING:
     import onnx
 
-OPSET = 18  # of ONNX; the first with every operator as it is used here, and read by ONNX Runtime since 1.14
+OPSET = 18  # of ONNX: the first with all operators in the form used here; ONNX Runtime reads it since 1.14
 
 
 class Graph(nn.Module):
-    """A folded network that reads images as they lie in memory.
+    """A folded network that reads images in the layout of image arrays.
 
     Input: (B, H, W, 3) uint8 RGB. Output: the predictions of the head, see `Head.outputs`.
     """
@@ -41,18 +41,18 @@ class Graph(nn.Module):
             x = x - self.mean
         if self.std is not None:
             x = x / self.std
-        # Transposed last, next to the convolution: where that wants pixel by pixel, nothing is moved at all.
+        # Transposed last, so that a runtime whose convolutions use this layout moves no data.
         return tuple(self.heads(self.neck(self.backbone(x.permute(0, 3, 1, 2)))))
 
 
 def _shortest(numbers: Tensor) -> Tensor:
-    """The numbers of the channels, or one that stands for all: runtimes are slow at three by three."""
+    """One number per channel, or a single one if they are equal, with which runtimes are faster."""
     flat = numbers.flatten()
     return flat[0] if bool((flat == flat[0]).all()) else flat
 
 
 def trace(network: Network) -> onnx.ModelProto:
-    """The folded network as an ONNX model: `images` to the outputs of its head, any batch size.
+    """The folded network as an ONNX model from `images` to the outputs of its head, for any batch size.
 
     Raises ConfigError if the package onnx or onnxscript is missing.
     """
@@ -73,20 +73,15 @@ def trace(network: Network) -> onnx.ModelProto:
         )
     assert program is not None
     model = program.model_proto
-    for part in (
-        model.graph,
-        *model.graph.node,
-        *model.graph.input,
-        *model.graph.output,
-        *model.graph.value_info,
-    ):
-        del part.metadata_props[:]  # where in the source each came from, with paths of this machine
+    graph = model.graph
+    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info):
+        del part.metadata_props[:]  # the source line of each part, with paths of this machine
     return model
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's remarks on packages and on torch's own insides."""
+    """Silences the exporter's messages about missing packages and about internals of torch."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

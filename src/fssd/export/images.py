@@ -1,4 +1,4 @@
-"""The images that an export is checked and calibrated with, as the network's input."""
+"""The images on which an export is tested and calibrated, as the network's input."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from fssd.data.decode import read_image
 from fssd.data.geometry import Geometry
 from fssd.data.sample import Image
 
-CHECKED = 33  # images that every export is run on, at least: one, and four batches of eight
+CHECKED = 33  # the least number of images an export is tested on: one alone and four batches of eight
 
 
 def read_pictures(files: Sequence[Path], geometry: Geometry, most: int = 300) -> Tensor:
-    """(N, 3, H, W) uint8 RGB of at most `most` files, evenly taken. Raises ImageError.
+    """(N, 3, H, W) uint8 RGB of at most `most` evenly spaced files. Raises ImageError.
 
     More than a few hundred images change neither a verdict nor the ranges of a quantisation.
     """
@@ -26,23 +26,20 @@ def read_pictures(files: Sequence[Path], geometry: Geometry, most: int = 300) ->
     return _stack([geometry.apply(read_image(file)) for file in files[::step]])
 
 
-def make_pictures(count: int, size: tuple[int, int], seed: int = 0) -> Tensor:
-    """(count, 3, H, W) uint8 RGB: clouds of many grains with boxes and discs on them, one all black.
+def make_pictures(count: int, size: tuple[int, int]) -> Tensor:
+    """(count, 3, H, W) uint8 RGB: one black image, then random clouds with boxes and discs on them.
 
     size: (width, height), pixels.
     """
-    rng = np.random.default_rng(seed)
-    images = [np.zeros((size[1], size[0], 3), np.uint8)]
-    images += [_picture(rng, size) for _ in range(count - 1)]
-    return _stack(images)
+    rng = np.random.default_rng(0)
+    black = np.zeros((size[1], size[0], 3), np.uint8)
+    return _stack([black, *(_picture(rng, size) for _ in range(count - 1))])
 
 
 def fill_up(images: Tensor | None, size: tuple[int, int]) -> Tensor:
-    """`images`, if any, and made ones until there are `CHECKED`. size: (width, height), pixels."""
-    if images is None:
-        return make_pictures(CHECKED, size)
-    missing = CHECKED - len(images)
-    return images if missing <= 0 else torch.cat((images, make_pictures(missing, size)))
+    """`images`, filled up with synthetic ones to `CHECKED`. size: (width, height), pixels."""
+    made = make_pictures(CHECKED, size)
+    return made if images is None else torch.cat((images, made[: max(0, CHECKED - len(images))]))
 
 
 def _picture(rng: np.random.Generator, size: tuple[int, int]) -> Image:
@@ -51,8 +48,8 @@ def _picture(rng: np.random.Generator, size: tuple[int, int]) -> Image:
     clouds = rng.integers(0, 256, (grain, grain, 3), dtype=np.uint8)
     image = cv2.resize(clouds, size, interpolation=cv2.INTER_CUBIC)
     for _ in range(int(rng.integers(0, 8))):
-        x, y, width, height = (int(value) for value in rng.integers(4, least, 4))
-        color = tuple(int(value) for value in rng.integers(0, 256, 3))
+        x, y, width, height = rng.integers(4, least, 4).tolist()
+        color = rng.integers(0, 256, 3).tolist()
         if rng.random() < 0.5:
             cv2.rectangle(image, (x, y), (x + width // 2, y + height // 2), color, -1)
         else:

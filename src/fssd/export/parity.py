@@ -1,9 +1,9 @@
-"""Whether two runs of a model found the same: which detections were kept, their boxes and their scores."""
+"""Whether two ways to run a model find the same objects in the same images."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -11,15 +11,20 @@ from torch import Tensor
 
 from fssd.boxes import iou
 from fssd.errors import ExportError
-from fssd.heads.head import Candidates, Found, Thresholds
+from fssd.export.images import fill_up
+from fssd.heads.head import Candidates, Found, Raw, Thresholds
+from fssd.model.network import Network
+from fssd.runtimes.runner import Runner
+
+BATCH = 8
 
 
 class Tolerance(NamedTuple):
-    """How far apart two runs may be and still agree.
+    """How much two runs may differ and still agree.
 
-    box: of a coordinate, pixels of the network's input. score: of a score. overlap: how near the NMS
-    threshold a pair's IoU may lie on one side here and on the other there. tie: scores nearer than this may
-    change places.
+    box: difference of a coordinate, pixels of the network's input. score: difference of a score. overlap: an
+    IoU this near to the NMS threshold may be above it in one run and below it in the other. tie: scores that
+    differ by less may be sorted differently.
     """
 
     box: float
@@ -33,11 +38,11 @@ ROUNDING = Tolerance(box=0.1, score=1e-4, overlap=1e-3, tie=1e-5)  # float32 on 
 
 @dataclass
 class Parity:
-    """How near an exported model is.
+    """How closely two runs agree.
 
-    images, detections: how many were compared. box: largest difference of a coordinate, pixels of the
-    network's input. score: largest difference of a score. borderline: detections that one side alone kept,
-    each because a score or an overlap lay on a threshold, give or take rounding.
+    images, detections: numbers compared. box: largest difference of a coordinate, pixels of the network's
+    input. score: largest difference of a score. borderline: detections of only one run, because a score or an
+    overlap lies on a threshold up to rounding.
     """
 
     images: int = 0
@@ -54,14 +59,36 @@ class Parity:
         return f"{text}; {self.borderline} on a threshold left out" if self.borderline else text
 
 
-@dataclass
-class _Pairs:
-    """Detections of one image: which of the two sides' have a partner, and what set them apart."""
+def check(
+    network: Network,
+    runner: Runner,
+    nms: Thresholds | None,
+    images: Tensor | None,
+    tolerance: Tolerance = ROUNDING,
+) -> Parity:
+    """Compare the detections of `runner` with those of `network`. Raises ExportError if they differ.
 
-    expected: Tensor  # (N,) bool
-    found: Tensor  # (M,) bool
-    box: float = field(default=0.0)
-    score: float = field(default=0.0)
+    nms: thresholds built into the runner; None if it takes any, and then the score threshold is lowered until
+    there are detections. images: (N, 3, H, W) uint8 RGB; synthetic ones are added to a small number.
+    """
+    images = fill_up(images, network.image_size)
+    with torch.inference_mode():
+        raws: list[Raw] = [network(batch.float()) for batch in _batches(images)]
+    heads, thresholds = network.heads, nms or Thresholds()
+    expected = [found for raw in raws for found in heads.detect(raw, thresholds)]
+    while nms is None and thresholds.score > 1e-6 and not any(len(found.scores) for found in expected):
+        thresholds = Thresholds(score=thresholds.score / 10)
+        expected = [found for raw in raws for found in heads.detect(raw, thresholds)]
+    candidates = (one for raw in raws for one in heads.candidates(raw))
+    predicted = (runner.predict(batch) for batch in _batches(images))
+    found = (one for batch in predicted for one in runner.finish(batch, **vars(thresholds)))
+    return compare(expected, candidates, found, thresholds, tolerance)
+
+
+def _batches(images: Tensor) -> Iterator[Tensor]:
+    """The first image alone, the others in batches, to test more than one batch size."""
+    yield images[:1]
+    yield from torch.split(images[1:], BATCH)
 
 
 def compare(
@@ -71,87 +98,79 @@ def compare(
     thresholds: Thresholds,
     tolerance: Tolerance = ROUNDING,
 ) -> Parity:
-    """Compare the detections of each image, made with `thresholds`, with PyTorch's and its candidates.
+    """Compare detections made with `thresholds`, image by image, with PyTorch's detections and candidates.
 
-    Raises ExportError if a side kept a detection that the other has not within `tolerance`, unless rounding
-    at a threshold explains it; or if there was nothing to compare.
+    Raises ExportError if one side has a detection without a partner within `tolerance` that rounding at a
+    threshold does not explain, or if there is nothing to compare.
     """
     parity = Parity()
     for one, every, other in zip(expected, candidates, found, strict=True):
         parity.images += 1
-        pairs = _pair(one, other, tolerance)
-        wrong = _foreign(every, other, ~pairs.found, tolerance)
-        wrong = wrong or _unexplained(
-            one, other, pairs, _entry_scores(every, thresholds), thresholds, tolerance
-        )
+        partners = _pair(one, other, tolerance)
+        paired = partners >= 0
+        matched = partners[paired]
+        lone = [~paired, torch.ones(len(other.scores), dtype=torch.bool).index_fill(0, matched, False)]
+        wrong = _foreign(every, other, lone[1], tolerance)
+        wrong = wrong or _unexplained([one, other], lone, every, thresholds, tolerance)
         if wrong:
             raise ExportError(
                 f"the exported model differs from the PyTorch model: {wrong} detections in image"
                 f" {parity.images} have no partner within {tolerance.box:g} px and {tolerance.score:g} of"
                 " score; nothing was written, please report it with the versions of torch and of the runtime"
             )
-        parity.detections += int(pairs.expected.sum())
-        parity.borderline += int((~pairs.expected).sum() + (~pairs.found).sum())
-        parity.box, parity.score = max(parity.box, pairs.box), max(parity.score, pairs.score)
+        parity.detections += len(matched)
+        parity.borderline += int(lone[0].sum() + lone[1].sum())
+        if len(matched):
+            parity.box = max(parity.box, float((one.boxes[paired] - other.boxes[matched]).abs().max()))
+            parity.score = max(parity.score, float((one.scores[paired] - other.scores[matched]).abs().max()))
     if not parity.detections:
         raise ExportError(
             f"the model finds nothing in the {parity.images} images of the check, which therefore proves"
-            " nothing; name pictures with objects with --images"
+            " nothing; name images with objects with --images"
         )
     return parity
 
 
-def _foreign(every: Candidates, other: Found, lone: Tensor, tolerance: Tolerance) -> int:
-    """How many of the lone detections are not even candidates in PyTorch."""
-    count = 0
-    for i in lone.nonzero()[:, 0].tolist():
-        near = (every.boxes - other.boxes[i]).abs().amax(dim=-1) <= tolerance.box
-        near &= (every.scores[:, int(other.labels[i])] - other.scores[i]).abs() <= tolerance.score
-        count += not bool(near.any())
-    return count
-
-
-def _pair(one: Found, other: Found, tolerance: Tolerance) -> _Pairs:
-    """Partner each detection of `one` with the nearest box of its class in `other` that is near enough."""
-    pairs = _Pairs(
-        torch.zeros(len(one.scores), dtype=torch.bool), torch.zeros(len(other.scores), dtype=torch.bool)
-    )
-    if not len(one.scores) or not len(other.scores):
-        return pairs
+def _pair(one: Found, other: Found, tolerance: Tolerance) -> Tensor:
+    """(N,): for each detection of `one` the index of the nearest free one of its class in `other`, or -1."""
+    partners = torch.full((len(one.scores),), -1)
+    if not len(other.scores):
+        return partners
     box = (one.boxes[:, None] - other.boxes[None]).abs().amax(dim=-1)  # (N, M)
     score = (one.scores[:, None] - other.scores[None]).abs()
     near = (one.labels[:, None] == other.labels[None]) & (box <= tolerance.box) & (score <= tolerance.score)
-    for i in range(len(one.scores)):
-        free = torch.where(near[i] & ~pairs.found, box[i], torch.inf)
-        j = int(free.argmin())
-        if free[j] < torch.inf:
-            pairs.expected[i] = pairs.found[j] = True
-            pairs.box, pairs.score = max(pairs.box, float(box[i, j])), max(pairs.score, float(score[i, j]))
-    return pairs
+    distance = torch.where(near, box, torch.inf)
+    for i in range(len(partners)):
+        j = int(distance[i].argmin())
+        if distance[i, j] < torch.inf:
+            partners[i] = j
+            distance[:, j] = torch.inf
+    return partners
+
+
+def _foreign(every: Candidates, other: Found, lone: Tensor, tolerance: Tolerance) -> int:
+    """How many of the lone detections of `other` (a mask) are not even candidates in PyTorch."""
+    boxes, scores = other.boxes[lone], other.scores[lone]  # (L, 4), (L,)
+    near = (every.boxes[:, None] - boxes).abs().amax(dim=-1) <= tolerance.box  # (P, L)
+    near &= (every.scores[:, other.labels[lone]] - scores).abs() <= tolerance.score
+    return int((~near.any(dim=0)).sum())
 
 
 def _unexplained(
-    one: Found,
-    other: Found,
-    pairs: _Pairs,
-    entry: Tensor,
-    thresholds: Thresholds,
-    tolerance: Tolerance,
+    sides: list[Found], lone: list[Tensor], every: Candidates, thresholds: Thresholds, tolerance: Tolerance
 ) -> int:
-    """How many lone detections no threshold explains. entry: (C,), see `_entry_scores`.
+    """How many lone detections (a mask for each side) no threshold explains.
 
-    A score at the least score, at the last place of a full list, or at the last of its class that NMS looked
-    at, explains itself. Otherwise something of
-    its class on the other side suppressed it there: with an overlap on the threshold, or a lone one of the
-    same score, or one that is explained itself.
+    A detection is explained by its score: if it lies at the score threshold, at the last score of a full
+    list, or at the last score of its class that enters NMS. Otherwise a detection of its class on the other
+    side must have suppressed it there: one whose overlap lies at the NMS threshold, or a lone one with the
+    same score or an explanation.
     """
-    lone = [~pairs.expected, ~pairs.found]
-    sides = [one, other]
+    entry = _entry_scores(every, thresholds)
     fine = []
-    for s in (0, 1):
-        scores = sides[s].scores
-        at_entry = (scores - entry[sides[s].labels]).abs() <= tolerance.score
-        fine.append(lone[s] & (at_entry | (scores <= _cutoff(sides[1 - s], thresholds) + tolerance.score)))
+    for mine, theirs, mask in zip(sides, reversed(sides), lone, strict=True):
+        at_entry = (mine.scores - entry[mine.labels]).abs() <= tolerance.score
+        fine.append(mask & (at_entry | (mine.scores <= _cutoff(theirs, thresholds) + tolerance.score)))
     while True:
         before = int(fine[0].sum() + fine[1].sum())
         for s in (0, 1):
@@ -167,7 +186,7 @@ def _unexplained(
 
 
 def _entry_scores(every: Candidates, thresholds: Thresholds) -> Tensor:
-    """(C,): the score of the last candidate of each class that NMS looks at, 0 if it looks at all of them."""
+    """(C,): the score of the last candidate of each class that enters NMS, 0 if all of them do."""
     scores = every.scores
     if len(scores) <= thresholds.top_k:
         return scores.new_zeros(scores.shape[1])

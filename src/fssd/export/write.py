@@ -1,9 +1,10 @@
-"""`export_model`: a trained detector to a file for another runtime that has proved itself first."""
+"""`export_model`: writes a trained detector as a file for another runtime, after testing it there."""
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
@@ -13,13 +14,12 @@ from typing import Any
 from torch import Tensor
 
 from fssd.atomic import atomic_path
+from fssd.config import TrainConfig
 from fssd.data.sample import DataSet
 from fssd.errors import ConfigError, ExportError
 from fssd.evaluation.evaluate import evaluate_detections
-from fssd.export.facts import portable
 from fssd.export.graph import OPSET, trace
-from fssd.export.parity import Parity
-from fssd.export.verify import check
+from fssd.export.parity import Parity, check
 from fssd.heads.head import Thresholds
 from fssd.inference.detector import Detector
 from fssd.runtimes.choose import find_runtime
@@ -27,14 +27,15 @@ from fssd.runtimes.header import write_header
 from fssd.runtimes.runner import FileRunner
 from fssd.runtimes.runtime import Runtime
 
-DROP = 0.01  # of mAP; what eight bits may cost
+DROP = 0.01  # of mAP; the most that eight bits may cost
+LOCAL = {field.name for field in dataclasses.fields(TrainConfig) if str(field.type).startswith("Path")}
 
 
 @dataclass(frozen=True)
 class Trial:
     """What quantisation needs.
 
-    images: to see ranges on, (N, 3, H, W) uint8 RGB. measured: labelled ones to compare mAP on.
+    images: calibration images, (N, 3, H, W) uint8 RGB. measured: labelled images to compare mAP on.
     """
 
     images: Tensor
@@ -43,9 +44,9 @@ class Trial:
 
 @dataclass(frozen=True)
 class Exported:
-    """What was found before the file was written.
+    """Results of the tests. One of the two is set.
 
-    parity: against PyTorch; None for int8. maps: mAP (VOC 2012) of PyTorch and of the int8 file, else None.
+    parity: with PyTorch, for fp32. maps: mAP (VOC 2012) of PyTorch and of the int8 file.
     """
 
     parity: Parity | None = None
@@ -62,25 +63,23 @@ def export_model(
     trial: Trial | None = None,
     allow_drop: bool = False,
 ) -> Exported:
-    """Write `out` (and what belongs beside it) if the file in its runtime does what PyTorch does.
+    """Write `out` (and the files beside it) if it gives the same detections in its runtime as PyTorch.
 
-    to: name of a runtime, "onnx" or "openvino". nms: put NMS with these settings into the graph; None ends it
-    in raw predictions. images: (N, 3, H, W) uint8 RGB to compare on; made ones are added if they are few.
-    trial: quantise to eight bits, which is judged by mAP alone. allow_drop: write an int8 file whatever its
-    mAP.
-
-    Raises ExportError if the file fails, ConfigError for a suffix or a missing package; `out` then stays as
+    to: name of a runtime, "onnx" or "openvino". nms: include NMS with these thresholds; None ends the graph
+    in raw predictions. images: (N, 3, H, W) uint8 RGB to compare on; synthetic ones are added to a small
+    number. trial: quantise to eight bits; then only mAP is compared. allow_drop: accept any loss of mAP.
+    Raises ExportError if the file fails, ConfigError for a suffix or a missing package. `out` is then left as
     it was.
     """
     out = Path(out)
     runtime = find_runtime(to)
     check_suffix(out, runtime.suffix)
-    network = deepcopy(detector.network).to("cpu")  # where the other runtimes run
+    on_cpu = Detector(deepcopy(detector.network).to("cpu"), detector.classes, detector.facts)
     with _finished(out, runtime) as file:
-        write_unchecked(detector, file, runtime, nms=nms, calibration=None if trial is None else trial.images)
-        runner = FileRunner(*runtime.open(file, "cpu", None))
+        write_unchecked(on_cpu, file, runtime, nms=nms, calibration=None if trial is None else trial.images)
+        runner = runtime.open(file, "cpu", None)
         if trial is None:
-            return Exported(parity=check(network, runner, nms, images))
+            return Exported(parity=check(on_cpu.network, runner, nms, images))
         return Exported(maps=_measure(detector, runner, trial.measured, allow_drop))
 
 
@@ -92,11 +91,11 @@ def write_unchecked(
     nms: Thresholds | None = None,
     calibration: Tensor | None = None,
 ) -> None:
-    """Write a file of a runtime without comparing it with PyTorch. Raises ConfigError for a missing package.
+    """Write a file of a runtime without testing it. Raises ConfigError for a missing package.
 
-    calibration: (N, 3, H, W) uint8 RGB; with it the file is in eight bits.
+    detector: a network on the CPU. calibration: (N, 3, H, W) uint8 RGB; with it the file is in eight bits.
     """
-    network = deepcopy(detector.network).to("cpu")
+    network = detector.network
     graph = trace(network)
     tail = None if nms is None else network.heads.nms_graph(nms, OPSET, graph.ir_version)
     precision = "fp32" if calibration is None else "int8"
@@ -104,17 +103,25 @@ def write_unchecked(
     runtime.write(graph, tail, header, file, calibration)
 
 
+def portable(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts of a model file without the paths on the machine of the training: data, out, weights."""
+    config = facts.get("config")
+    if not isinstance(config, Mapping):
+        return dict(facts)
+    return {**facts, "config": {key: value for key, value in config.items() if key not in LOCAL}}
+
+
 def check_suffix(out: Path, suffix: str) -> None:
-    """Raise ConfigError if the name of a file does not end as what reads it wants."""
+    """Raise ConfigError if the file's name does not end in `suffix`."""
     if out.suffix != suffix:
         raise ConfigError(f"{out}: such a file ends in {suffix}; rename it")
 
 
 @contextmanager
 def _finished(out: Path, runtime: Runtime) -> Iterator[Path]:
-    """A path to write to in a temporary folder; the files there take their places when the block ends well.
+    """A path in a temporary folder, whose files are moved to `out` if the block ends without an error.
 
-    What belongs beside the file comes first: whoever sees the file has all of it.
+    The files beside it are moved first, so that whoever sees the file has all of it.
     """
     with tempfile.TemporaryDirectory(prefix=".tmp-", dir=out.resolve().parent) as folder:
         file = Path(folder) / out.name
@@ -129,9 +136,9 @@ def _finished(out: Path, runtime: Runtime) -> Iterator[Path]:
 def _measure(
     detector: Detector, runner: FileRunner, dataset: DataSet, allow_drop: bool
 ) -> tuple[float, float]:
-    """mAP in PyTorch and quantised; raises ExportError if it drops too much."""
+    """mAP in PyTorch and quantised. Raises ExportError if too much is lost."""
+    settings = {} if runner.thresholds is None else vars(runner.thresholds)  # those built into the file
     quantised = Detector(runner, detector.classes)
-    settings = {} if runner.thresholds is None else vars(runner.thresholds)  # what a file has built in
     before, after = (_map(one, dataset, settings) for one in (detector, quantised))
     if not allow_drop and before - after > DROP:
         raise ExportError(

@@ -40,8 +40,7 @@ class Archive:
 
     @property
     def file_name(self) -> str:
-        """The last part of the URL."""
-        return file_name(self.url)
+        return _file_name(self.url)
 
 
 Table = dict[str, tuple[Archive, ...]]
@@ -81,19 +80,15 @@ OFFICIAL: Table = {
 
 
 def choose(table: Table, name: str, parts: Sequence[str] = ()) -> tuple[Archive, ...]:
-    """The archives of a data set: the given parts, or all that are not optional.
-
-    Raises ConfigError for a data set or part that is not in the table.
-    """
+    """The given parts of a data set, or all that are not optional. Raises ConfigError for an unknown name."""
     if name not in table:
         raise ConfigError(f"there is no data set {name!r} to fetch{nearest(name, table)}")
     archives = {archive.part: archive for archive in table[name]}
     for part in parts:
         if part not in archives:
             raise ConfigError(f"{name} has no part {part!r}{nearest(part, archives)}")
-    return tuple(
-        archive for archive in archives.values() if archive.part in parts or not (parts or archive.optional)
-    )
+    chosen = parts or [part for part, archive in archives.items() if not archive.optional]
+    return tuple(archive for part, archive in archives.items() if part in chosen)
 
 
 def read_table(file: Path) -> Table:
@@ -103,7 +98,7 @@ def read_table(file: Path) -> Table:
     return {name: _read_set(rows, f"{file} ({name})") for name, rows in read_yaml(file).items()}
 
 
-def file_name(url: str) -> str:
+def _file_name(url: str) -> str:
     """The last part of a URL, without its query; "" if there is none."""
     return PurePosixPath(unquote(urlsplit(url).path)).name
 
@@ -115,9 +110,8 @@ def _read_set(rows: Any, where: str) -> tuple[Archive, ...]:
     for values in ([a.part for a in archives], [a.file_name for a in archives]):
         if len(set(values)) < len(values):
             twice = next(value for value in values if values.count(value) > 1)
-            raise ConfigError(
-                f"{where}: two archives are called {twice!r}; give each `part:` and file a name of its own"
-            )
+            advice = "give each `part:` and file a name of its own"
+            raise ConfigError(f"{where}: two archives are called {twice!r}; {advice}")
     return archives
 
 
@@ -128,7 +122,8 @@ def _read_archive(row: Any, where: str) -> Archive:
         if key not in _KEYS:
             raise ConfigError(f"{where}: unknown key {key!r}{nearest(str(key), _KEYS)}")
     name = _require_archive(row["url"], where)
-    size, part, optional = row.get("size"), row.get("part", _stem(name)), row.get("optional", False)
+    stem = next(name[: -len(end)] for end in ZIP + TAR if name.lower().endswith(end))
+    size, part, optional = row.get("size"), row.get("part", stem), row.get("optional", False)
     if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
         raise ConfigError(f"{where}: size is {size!r}; it is a number of bytes")
     if not isinstance(part, str) or not part:
@@ -145,14 +140,10 @@ def _require_archive(url: str, where: str) -> str:
         raise ConfigError(f"{where}: {url!r} is not a URL ({error})") from error
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(f"{where}: {url!r} is not a URL; it must begin with http:// or https://")
-    name = file_name(url)
+    name = _file_name(url)
     if name.startswith(".") or "\\" in name or not name.lower().endswith(ZIP + TAR):
         raise ConfigError(f"{where}: {url!r} must end in the name of an archive ({', '.join(ZIP + TAR)})")
     return name
-
-
-def _stem(name: str) -> str:
-    return next(name[: -len(end)] for end in ZIP + TAR if name.lower().endswith(end))
 
 
 def _read_checksum(row: dict[str, Any], where: str) -> tuple[str, str] | None:
@@ -160,10 +151,8 @@ def _read_checksum(row: dict[str, Any], where: str) -> tuple[str, str] | None:
     if len(stated) > 1:
         raise ConfigError(f"{where}: has md5 and sha256; give only one of them")
     for kind, digits in stated.items():
-        text = str(digits).lower()
-        if not re.fullmatch(f"[0-9a-f]{{{HEX_DIGITS[kind]}}}", text):
-            raise ConfigError(
-                f"{where}: {kind} is {digits!r}; it has {HEX_DIGITS[kind]} hex digits (in quotes)"
-            )
+        text, count = str(digits).lower(), HEX_DIGITS[kind]
+        if not re.fullmatch(f"[0-9a-f]{{{count}}}", text):
+            raise ConfigError(f"{where}: {kind} is {digits!r}; it has {count} hex digits (in quotes)")
         return kind, text
     return None

@@ -141,8 +141,10 @@ def _request(url: str, part: _PartialFile, version: _Version | None) -> HTTPResp
     except HTTPError as error:
         with error:
             if error.code == CANNOT_RESUME and part.length:
-                _require_all(error, part)
-                return None
+                if error.headers.get("Content-Range") == f"bytes */{part.length}":
+                    return None
+                part.forget()
+                raise _BrokenError("the file on the server has changed") from error
             if error.code in TEMPORARY:
                 raise _BrokenError(f"the server answers {error.code} {error.reason}") from error
             advice = "check the URL, or give another one in a --table"
@@ -152,14 +154,6 @@ def _request(url: str, part: _PartialFile, version: _Version | None) -> HTTPResp
         raise _BrokenError(f"the server does not answer ({str(reason) or type(reason).__name__})") from error
 
 
-def _require_all(error: HTTPError, part: _PartialFile) -> None:
-    """Raise _BrokenError unless all bytes are already there; otherwise the file on the server has changed."""
-    if error.headers.get("Content-Range") == f"bytes */{part.length}":
-        return
-    part.forget()
-    raise _BrokenError("the file on the server has changed") from error
-
-
 def _prepare(
     response: HTTPResponse, part: _PartialFile, version: _Version | None, url: str, size: int | None
 ) -> int | None:
@@ -167,9 +161,11 @@ def _prepare(
     if response.status == PARTIAL:
         total: int | None = _partial_total(response, part, version)
     else:
-        length = response.headers.get("Content-Length", "")
+        length, etag = response.headers.get("Content-Length", ""), response.headers.get("ETag", "")
         total = int(length) if length.isdecimal() else None
-        part.begin(_Version(url, _validator(response), total))
+        # For If-Range: a strong ETag, else the date.
+        validator = etag if etag.startswith('"') else response.headers.get("Last-Modified", "")
+        part.begin(_Version(url, validator, total))
     if size is not None and total is not None and total != size:
         raise _wrong_size(url, part, total, size)
     return total
@@ -182,12 +178,6 @@ def _partial_total(response: HTTPResponse, part: _PartialFile, version: _Version
         part.forget()
         raise _BrokenError("the server sends another range than the requested one")
     return int(stated[2])
-
-
-def _validator(response: HTTPResponse) -> str:
-    """The value for If-Range: a strong ETag, else the date."""
-    etag = response.headers.get("ETag", "")
-    return etag if etag.startswith('"') else response.headers.get("Last-Modified", "")
 
 
 def _chunks(response: HTTPResponse) -> Iterator[bytes]:

@@ -23,15 +23,8 @@ from fssd.fetch.archives import ZIP
 from fssd.fetch.download import CHUNK, Progress, silent
 
 # The errors of the standard library for damaged bytes; NotImplementedError is for an unknown compression.
-_DAMAGE = (
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    EOFError,
-    NotImplementedError,
-    UnicodeDecodeError,
-)
+_DAMAGE: tuple[type[Exception], ...] = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
+_DAMAGE += (EOFError, NotImplementedError, UnicodeDecodeError)
 
 
 @dataclass(frozen=True)
@@ -117,9 +110,8 @@ def _refused(file: Path, name: str, reason: str) -> FetchError:
 def _require_space(members: Sequence[_Member], folder: Path, file: Path) -> None:
     needed, free = sum(member.size for member in members), shutil.disk_usage(folder).free
     if needed > free:
-        raise FetchError(
-            f"{file}: unpacks to {needed} bytes, {folder} has {free} free; make room or choose another --to"
-        )
+        reason = f"unpacks to {needed} bytes, {folder} has {free} free"
+        raise FetchError(f"{file}: {reason}; make room or choose another --to")
 
 
 def _write(members: Sequence[_Member], staging: Path, file: Path, report: Progress) -> None:

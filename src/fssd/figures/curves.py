@@ -7,21 +7,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
+from fssd import plots
 from fssd.errors import ConfigError, DataError, nearest
-from fssd.plots import (
-    INK,
-    QUIET,
-    SMALL_TEXT,
-    TEXT,
-    colour,
-    distinct_names,
-    limit_percent,
-    metric_label,
-    new_axes,
-    save_table,
-    spread,
-    without_seed,
-)
 from fssd.training.log import LOG_FILE, read_log
 
 if TYPE_CHECKING:
@@ -30,6 +19,7 @@ if TYPE_CHECKING:
 WIDTH, HEIGHT = 900, 450  # pixels
 LABEL_GAP = 0.075  # of the height of the axes, between the names of two lines
 SIZES = ("small", "medium", "large")
+LEADER = {"arrowstyle": "-", "linewidth": 1.0, "shrinkA": 2, "shrinkB": 3, "relpos": (0, 0.5)}
 
 Evaluations = dict[int, dict[str, Any]]  # iteration -> report, as `fssd.evaluation.evaluate` writes it
 
@@ -70,9 +60,9 @@ def read_curves(runs: Sequence[Path], number: str = "map") -> CurveSet:
     folders = list(dict.fromkeys(folder.resolve() for run in runs for folder in _seeds(run)))
     groups: dict[Path, list[tuple[Path, Evaluations]]] = {}
     for folder in folders:
-        groups.setdefault(without_seed(folder), []).append((folder, read_evaluations(folder)))
+        groups.setdefault(plots.without_seed(folder), []).append((folder, read_evaluations(folder)))
     metric, iou = _only_metric([entry for group in groups.values() for entry in group])
-    names = distinct_names(list(groups))
+    names = plots.distinct_names(list(groups))
     lines = [_curve(name, group, number) for name, group in zip(names, groups.values(), strict=True)]
     return CurveSet(lines, number, metric, iou)
 
@@ -82,54 +72,40 @@ def read_evaluations(run: Path) -> Evaluations:
     file = run / LOG_FILE
     if not file.is_file():
         raise DataError(f"this folder has no {LOG_FILE}; name the folder of a run of `fssd train`", file=run)
-    found = {
-        int(line["iteration"]): {"map": None, **line["evaluation"]}
-        for line in read_log(file)
-        if "evaluation" in line
-    }
+    lines = [line for line in read_log(file) if "evaluation" in line]
+    found = {int(line["iteration"]): {"map": None, **line["evaluation"]} for line in lines}
     if not found:
-        raise DataError(
-            "this log has no evaluation; wait for the first one, or train with a validation split", file=file
-        )
+        advice = "wait for the first one, or train with a validation split"
+        raise DataError(f"this log has no evaluation; {advice}", file=file)
     return dict(sorted(found.items()))
 
 
 def write_csv(path: Path, curves: CurveSet) -> None:
     """Write the numbers of a plot, AP in 0..1: name, number, metric, iteration, runs, mean, min, max."""
-    save_table(
-        path,
-        ("name", "number", "metric", "iteration", "runs", "mean", "min", "max"),
-        [
-            (line.name, curves.number, curves.metric, iteration, line.runs, *values)
-            for line in curves.lines
-            for iteration, *values in zip(line.iterations, line.mean, line.low, line.high, strict=True)
-        ],
-    )
+    rows = [
+        (line.name, curves.number, curves.metric, iteration, line.runs, *values)
+        for line in curves.lines
+        for iteration, *values in zip(line.iterations, line.mean, line.low, line.high, strict=True)
+    ]
+    columns = ("name", "number", "metric", "iteration", "runs", "mean", "min", "max")
+    plots.save_table(path, columns, rows)
 
 
 def draw_curves(curves: CurveSet) -> Axes:
     """Plot curves in percent, with names at their right ends and bands from the lowest to the highest run."""
-    axes = new_axes(WIDTH, HEIGHT)
+    axes = plots.new_axes(WIDTH, HEIGHT)
     for index, line in enumerate(curves.lines):
-        dashes = ("-", "--", ":")[index // 7 % 3]  # colours repeat after seven
-        axes.plot(
-            line.iterations,
-            _percent(line.mean),
-            dashes,
-            color=colour(index),
-            linewidth=1.8,
-            marker="o",
-            ms=3.5,
-        )
+        ink, dashes = plots.colour(index), ("-", "--", ":")[index // 7 % 3]  # colours repeat after seven
+        mean, low, high = (100 * np.array(values) for values in (line.mean, line.low, line.high))
+        axes.plot(line.iterations, mean, dashes, color=ink, linewidth=1.8, marker="o", ms=3.5)
         if line.runs > 1:
-            low, high = _percent(line.low), _percent(line.high)
-            axes.fill_between(line.iterations, low, high, color=colour(index), alpha=0.18, linewidth=0)
+            axes.fill_between(line.iterations, low, high, color=ink, alpha=0.18, linewidth=0)
     axes.set_xlim(0, 1.01 * max(line.iterations[-1] for line in curves.lines))
-    limit_percent(axes)
+    plots.limit_percent(axes)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.set_xlabel("iterations")
     axes.set_ylabel(f"{_title(curves.number)} (%)")
-    axes.set_title(_note(curves), loc="left", fontsize=TEXT, color=QUIET)
+    axes.set_title(_note(curves), loc="left", fontsize=plots.TEXT, color=plots.QUIET)
     _name_ends(axes, curves.lines)
     return axes
 
@@ -148,7 +124,7 @@ def _only_metric(entries: Sequence[tuple[Path, Evaluations]]) -> tuple[str, floa
         for report in evaluations.values():
             seen.setdefault((report.get("metric", "?"), report.get("iou")), folder)
     if len(seen) > 1:
-        (one, first), (other, second), *_ = ((metric_label(*key), run) for key, run in seen.items())
+        (one, first), (other, second), *_ = ((plots.metric_label(*key), run) for key, run in seen.items())
         raise ConfigError(f"{first} was measured by {one}, {second} by {other}; plot them apart")
     return next(iter(seen))
 
@@ -159,15 +135,9 @@ def _curve(name: str, group: Sequence[tuple[Path, Evaluations]], number: str) ->
     if not shared:
         raise ConfigError(f"the runs of {name} were never evaluated at the same iteration; plot them apart")
     columns = [[run[iteration] for run in runs] for iteration in shared]
-    return Curve(
-        name,
-        len(runs),
-        tuple(shared),
-        tuple(fmean(column) for column in columns),
-        tuple(min(column) for column in columns),
-        tuple(max(column) for column in columns),
-        left_out=len(set.union(*(set(run) for run in runs))) - len(shared),
-    )
+    mean, low, high = tuple(map(fmean, columns)), tuple(map(min, columns)), tuple(map(max, columns))
+    left_out = len(set.union(*(set(run) for run in runs))) - len(shared)
+    return Curve(name, len(runs), tuple(shared), mean, low, high, left_out)
 
 
 def _values(run: Path, evaluations: Evaluations, number: str) -> dict[int, float]:
@@ -175,12 +145,8 @@ def _values(run: Path, evaluations: Evaluations, number: str) -> dict[int, float
     known: set[str] = set()
     found = {}
     for iteration, report in evaluations.items():
-        numbers = {
-            **report.get("classes", {}),
-            **report.get("numbers", {}),
-            **report.get("sizes", {}),
-            "map": report["map"],
-        }
+        numbers = {**report.get("classes", {}), **report.get("numbers", {}), **report.get("sizes", {})}
+        numbers["map"] = report["map"]
         known |= set(numbers)
         if numbers.get(number) is not None:
             found[iteration] = float(numbers[number])
@@ -191,10 +157,6 @@ def _values(run: Path, evaluations: Evaluations, number: str) -> dict[int, float
     return found
 
 
-def _percent(values: Sequence[float]) -> list[float]:
-    return [100 * value for value in values]
-
-
 def _title(number: str) -> str:
     if number == "map":
         return "mAP"
@@ -203,7 +165,7 @@ def _title(number: str) -> str:
 
 def _note(curves: CurveSet) -> str:
     """The title: the metric, and the meaning of the bands if there are any."""
-    note = f"validation, {metric_label(curves.metric, curves.iou)}"
+    note = f"validation, {plots.metric_label(curves.metric, curves.iou)}"
     counts = {line.runs for line in curves.lines if line.runs > 1}
     if not counts:
         return note
@@ -216,23 +178,16 @@ def _name_ends(axes: Axes, lines: Sequence[Curve]) -> None:
     low, high = axes.get_ylim()
     end = max(line.iterations[-1] for line in lines)
     heights = [(100 * line.mean[-1] - low) / (high - low) for line in lines]
-    for index, (line, height) in enumerate(zip(lines, spread(heights, LABEL_GAP, 0, 1), strict=True)):
+    for index, (line, height) in enumerate(zip(lines, plots.spread(heights, LABEL_GAP, 0, 1), strict=True)):
+        dashes = "-" if line.iterations[-1] == end else ":"  # dotted: not a part of the curve
         axes.annotate(
             line.name,
             (line.iterations[-1], 100 * line.mean[-1]),
             (1.035, height),
             textcoords="axes fraction",
-            fontsize=TEXT if len(lines) < 12 else SMALL_TEXT,
-            color=INK,
+            fontsize=plots.TEXT if len(lines) < 12 else plots.SMALL_TEXT,
+            color=plots.INK,
             va="center",
             annotation_clip=False,
-            arrowprops={
-                "arrowstyle": "-",
-                "color": colour(index),
-                "linewidth": 1.0,
-                "linestyle": "-" if line.iterations[-1] == end else ":",  # dotted: not a part of the curve
-                "shrinkA": 2,
-                "shrinkB": 3,
-                "relpos": (0, 0.5),
-            },
+            arrowprops={**LEADER, "color": plots.colour(index), "linestyle": dashes},
         )

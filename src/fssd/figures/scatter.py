@@ -10,23 +10,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
+from fssd import plots
 from fssd.bench.timing import take_turns
 from fssd.data.sample import Image
 from fssd.errors import CheckpointError, ConfigError
 from fssd.heads.head import Thresholds
 from fssd.inference.detector import Detector
-from fssd.plots import (
-    INK,
-    QUIET,
-    SMALL_TEXT,
-    TEXT,
-    colour,
-    label_points,
-    limit_percent,
-    metric_label,
-    new_axes,
-    save_table,
-)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -90,7 +79,7 @@ def require_one_metric(files: Sequence[Path], accuracies: Sequence[Accuracy]) ->
     """Raise ConfigError if the accuracies do not fit on one axis."""
     for file, accuracy in zip(files, accuracies, strict=True):
         if accuracy[1:] != accuracies[0][1:]:
-            one, other = (metric_label(a.metric, a.iou) for a in (accuracies[0], accuracy))
+            one, other = (plots.metric_label(a.metric, a.iou) for a in (accuracies[0], accuracy))
             raise ConfigError(f"{files[0]} was measured by {one}, {file} by {other}; give --data for all")
 
 
@@ -131,7 +120,7 @@ def write_csv(path: Path, points: Sequence[Point], accuracy: Accuracy, device: s
     rows = [(*point, accuracy.metric, device, "here") for point in points]
     if paper:
         rows += [(name, fps, ap / 100, "voc07", gpu, "paper") for name, fps, gpu, ap in PAPER_TABLE_3]
-    save_table(path, ("name", "images_per_second", "map", "metric", "machine", "from"), rows)
+    plots.save_table(path, ("name", "images_per_second", "map", "metric", "machine", "from"), rows)
 
 
 def draw_scatter(points: Sequence[Point], accuracy: Accuracy, device: str, paper: bool) -> Axes:
@@ -140,27 +129,27 @@ def draw_scatter(points: Sequence[Point], accuracy: Accuracy, device: str, paper
     accuracy: metric of all points. device: what speed was measured on. The axis of speeds is logarithmic if
     they differ widely.
     """
-    axes = new_axes(WIDTH, HEIGHT)
+    axes = plots.new_axes(WIDTH, HEIGHT)
     own = [(point.speed, 100 * point.ap) for point in points]
     printed = [(float(speed), ap) for _, speed, _, ap in PAPER_TABLE_3] if paper else []
     for index, (speed, ap) in enumerate(own):
-        axes.plot(speed, ap, "o", color=colour(index), markersize=9, zorder=3)
+        axes.plot(speed, ap, "o", color=plots.colour(index), markersize=9, zorder=3)
     if printed:
-        axes.plot(*zip(*printed, strict=True), "o", color=QUIET, markersize=4, zorder=2)
+        axes.plot(*zip(*printed, strict=True), "o", color=plots.QUIET, markersize=4, zorder=2)
     axes.margins(0.1)
-    limit_percent(axes)
+    plots.limit_percent(axes)
     _scale(axes, [speed for speed, _ in (*own, *printed)])
     axes.set_xlabel("speed (images/s)")
     axes.set_ylabel("mAP (%)")
-    note = f"{metric_label(accuracy.metric, accuracy.iou)}; network + detection, batch 1, {device}"
+    note = f"{plots.metric_label(accuracy.metric, accuracy.iou)}; network + detection, batch 1, {device}"
     grey = "\ngrey: Table 3 of the paper, VOC 2007 test, on its GPUs (* with COCO, S from scratch)"
-    axes.set_title(note + grey * paper, loc="left", fontsize=TEXT, color=QUIET)
-    label_points(
+    axes.set_title(note + grey * paper, loc="left", fontsize=plots.TEXT, color=plots.QUIET)
+    plots.label_points(
         axes,
         own + printed,
         [point.name for point in points] + [name for name, *_ in PAPER_TABLE_3][: len(printed)],
-        [TEXT] * len(own) + [SMALL_TEXT] * len(printed),
-        [INK] * len(own) + [QUIET] * len(printed),
+        [plots.TEXT] * len(own) + [plots.SMALL_TEXT] * len(printed),
+        [plots.INK] * len(own) + [plots.QUIET] * len(printed),
     )
     return axes
 

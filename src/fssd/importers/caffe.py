@@ -1,12 +1,10 @@
 """Weights of the Caffe networks: VGG16, SSD (weiliu89/caffe) and FSSD (lzx1413/CAFFE_SSD, branch fssd).
 
-Layouts agree: Caffe's convolutions are (out, in, height, width) like PyTorch's, and the heads list cell by
-cell, prior by prior. So names are mapped, conv1_1 is turned from BGR to RGB, and the sums of BatchNorm are
-divided by their counter. What differs between released files (priors a cell, classes, sources) is read off
-the shapes.
+Caffe's convolutions have PyTorch's layout (out, in, height, width), and its heads have ours: cell by cell,
+prior by prior. So names are mapped, conv1_1 is turned from BGR to RGB, and the sums of BatchNorm are divided
+by their counter. What differs between released files (priors per cell, classes, sources) follows from the
+shapes.
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Mapping
@@ -19,10 +17,10 @@ from torch import Tensor, nn
 
 from fssd.backbones.decimate import decimate_fc6, decimate_fc7
 from fssd.backbones.vgg import VGG16Reduced
-from fssd.errors import CheckpointError, ConfigError, nearest
+from fssd.errors import CheckpointError
 from fssd.heads.multibox.priors import standard_ratios
 from fssd.importers.caffemodel import read_caffemodel
-from fssd.importers.imported import ASPECTS, Imported, prior_table
+from fssd.importers.foreign import BACKBONE, Imported, Wanted, ratio_option, read_heads
 from fssd.layers.blocks import CaffeBatchNorm
 from fssd.model.build import build_model
 from fssd.model.designs import DESIGNS, Design
@@ -30,11 +28,7 @@ from fssd.model.network import Network
 from fssd.necks.extras import ssd_extras
 from fssd.necks.pyramid import pyramid_rows
 
-DETECTORS = tuple(name for name, design in DESIGNS.items() if design.backbone == "vgg16")
-BACKBONE = "vgg16"
-NAMES = (*DETECTORS, BACKBONE)
-
-FUSED = "fea_concat_bn"  # the normalisation; the pyramid is called after it
+FUSED = "fea_concat_bn"  # the normalisation; names of the pyramid's layers begin with it
 SCALES = (f"{FUSED}_scale", "fea_concat_scale")  # not in the released networks
 L2NORM = "conv4_3_norm"
 LAST = {"fssd": f"{FUSED}_ds_64", "ssd": "conv10_2"}  # a layer that only the 512 networks have
@@ -49,17 +43,13 @@ def import_caffe(file: Path, name: str, *, colours: str = "bgr", priors: str | N
     """Read a .caffemodel as the network `name`, one of `NAMES`.
 
     "vgg16" is the backbone alone, of any file that has one; the fully connected layers of the original
-    classifier are decimated. colours: order of the images that the file was trained on; Caffe's is "bgr".
-    priors: table of prior sizes, by default "coco" for 80 classes and "voc" for others; the file does not
-    tell.
-
-    Raises ConfigError for an unknown name, colour order or table; CheckpointError for a file that is
-    damaged, of another network, or has numbers that are not finite.
+    classifier are decimated. colours: order of the images that the file was trained on. priors: table of
+    prior sizes, which the file does not tell; by default "coco" for 80 classes, else "voc". Raises
+    ConfigError for an unknown name, colour order or table; CheckpointError for a file that is damaged, of
+    another network, or has numbers that are not finite.
     """
-    if name not in NAMES:
-        raise ConfigError(f"there is no Caffe network {name!r} to import{nearest(name, NAMES)}")
-    if colours not in ("bgr", "rgb"):
-        raise ConfigError(f"there is no colour order {colours!r}; known: bgr, rgb")
+    wanted = Wanted(name, colours, priors)
+    wanted.check()
     layers = _Layers(file, read_caffemodel(file), colours)
     if name == BACKBONE:
         with torch.device("meta"):
@@ -70,11 +60,11 @@ def import_caffe(file: Path, name: str, *, colours: str = "bgr", priors: str | N
     design = DESIGNS[name]
     _check_kind(layers, name)
     heads = _head_sources(design)
-    anchors, classes = _read_heads(layers, heads)
-    options: dict[str, Any] = {"priors": prior_table(classes, priors)}
-    ratios = tuple(ASPECTS[number] for number in anchors)
-    if ratios != standard_ratios(len(ratios)):
-        options["ratios"] = [list(row) for row in ratios]
+    predictors = [(f"{source}_mbox_loc", f"{source}_mbox_conf") for source in heads]
+    layers.expected.update(*predictors)
+    ratios, classes = read_heads(predictors, layers.outputs, layers.error)
+    options: dict[str, Any] = {"priors": wanted.prior_table(classes)}
+    options |= ratio_option(ratios, standard_ratios(len(ratios)))
     if design.neck == "fssd":
         options |= _fusion_options(layers)
     with torch.device("meta"):  # shapes alone
@@ -87,7 +77,7 @@ def import_caffe(file: Path, name: str, *, colours: str = "bgr", priors: str | N
 class _Layers:
     """The layers of a file, and which of them were taken.
 
-    expected: names of the network's own layers, which a hint at a misspelt one must not offer.
+    expected: names of the network's own layers; a "nearest name" hint must not offer one of them.
     """
 
     def __init__(self, file: Path, blobs: dict[str, list[Tensor]], colours: str) -> None:
@@ -97,31 +87,28 @@ class _Layers:
         self.taken: set[str] = set()
         self.expected: set[str] = set()
 
-    def __contains__(self, layer: str) -> bool:
-        return layer in self.blobs
+    def error(self, reason: str) -> CheckpointError:
+        return CheckpointError(f"{self.file}: {reason}")
 
     def take(self, layer: str, *shapes: tuple[int, ...]) -> list[Tensor]:
-        """The blobs of a layer, which must have these shapes and finite numbers. Raises CheckpointError."""
-        shown = " and ".join(str(shape) for shape in shapes)
+        """The blobs of a layer, which must have these shapes and finite values. Raises CheckpointError."""
+        shown = " and ".join(map(str, shapes))
         if layer not in self.blobs:
             raise self._missing(layer, f"expected with blobs of shape {shown}")
         blobs = self.blobs[layer]
         found = [tuple(blob.shape) for blob in blobs]
         if found != list(shapes):
-            own = " and ".join(str(shape) for shape in found)
-            raise CheckpointError(
-                f"{self.file}: layer {layer!r} has blobs of shape {own}, expected {shown};"
-                " the file is of another network"
+            own = " and ".join(map(str, found))
+            raise self.error(
+                f"layer {layer!r} has blobs of shape {own}, expected {shown}; it is another network"
             )
-        if not all(torch.stack(blob.aminmax()).isfinite().all() for blob in blobs):  # NaN comes through
-            raise CheckpointError(
-                f"{self.file}: layer {layer!r} has numbers that are not finite; its training diverged"
-            )
+        if not all(torch.stack(blob.aminmax()).isfinite().all() for blob in blobs):  # aminmax keeps NaN
+            raise self.error(f"layer {layer!r} has numbers that are not finite; its training diverged")
         self.taken.add(layer)
         return blobs
 
     def outputs(self, layer: str) -> int:
-        """How many channels a convolution gives. Raises CheckpointError if there is no such layer."""
+        """Output channels of a convolution. Raises CheckpointError if there is no such layer."""
         if layer not in self.blobs:
             raise self._missing(layer, "which this network predicts with")
         shape = self.blobs[layer][0].shape
@@ -134,25 +121,24 @@ class _Layers:
         others = [name for name in self.blobs if name not in self.expected]
         near = get_close_matches(layer, others, n=1, cutoff=0.7)
         hint = f"; the nearest name in it is {near[0]!r}" if near else ""
-        return CheckpointError(f"{self.file}: has no layer {layer!r}, {what}{hint}")
+        return self.error(f"has no layer {layer!r}, {what}{hint}")
 
 
 def _check_kind(layers: _Layers, name: str) -> None:
-    """Say it plainly where the file holds a network of another name than `name`."""
-    file = layers.file
+    """Raise CheckpointError if the file clearly holds another network than `name`."""
     if not any(layer.endswith("_mbox_loc") for layer in layers.blobs):
-        raise CheckpointError(
-            f"{file}: has no layers that predict boxes, so it is no {name};"
-            f" import it as {BACKBONE} if you want the backbone"
+        raise layers.error(
+            f"has no layers that predict boxes, so it is no {name}; import it as {BACKBONE} if you"
+            " want the backbone"
         )
     is_fused = any(layer.startswith("fea_concat") for layer in layers.blobs)
-    if not is_fused and L2NORM not in layers:
-        return  # neither: the layer that is missed first tells more
+    if not is_fused and L2NORM not in layers.blobs:
+        return  # neither: the error about the first missing layer is more helpful
     family = "fssd" if is_fused else "ssd"
-    size = 512 if LAST[family] in layers else 300
+    size = 512 if LAST[family] in layers.blobs else 300
     held = f"{family}{size}-vgg16"
     if held != name:
-        raise CheckpointError(f"{file}: holds a {held} by its layers, not a {name}; import it as {held}")
+        raise layers.error(f"holds a {held} by its layers, not a {name}; import it as {held}")
 
 
 def _head_sources(design: Design) -> list[str]:
@@ -165,64 +151,39 @@ def _head_sources(design: Design) -> list[str]:
     return [L2NORM, "fc7", *extras]
 
 
-def _read_heads(layers: _Layers, sources: list[str]) -> tuple[list[int], int]:
-    """Priors a cell of each level, and the number of classes without background, from the heads' shapes."""
-    layers.expected.update(f"{source}_mbox_{kind}" for source in sources for kind in ("loc", "conf"))
-    anchors = []
-    classes: int | None = None
-    for source in sources:
-        offsets, scores = layers.outputs(f"{source}_mbox_loc"), layers.outputs(f"{source}_mbox_conf")
-        number, rest = divmod(offsets, 4)
-        if rest or number not in ASPECTS:
-            raise CheckpointError(
-                f"{layers.file}: layer '{source}_mbox_loc' gives {offsets} channels, expected 16 or 24:"
-                " four offsets of 4 or 6 priors a cell"
-            )
-        each, rest = divmod(scores, number)
-        classes = each if classes is None else classes
-        if rest or each != classes or each < 2:
-            expected = classes * number if classes >= 2 else f"{number} for each class and background"
-            raise CheckpointError(
-                f"{layers.file}: layer '{source}_mbox_conf' gives {scores} channels for {number} priors"
-                f" a cell, expected {expected}"
-            )
-        anchors.append(number)
-    return anchors, (classes or 1) - 1
-
-
 def _fusion_options(layers: _Layers) -> dict[str, Any]:
-    """Sources and normalisation, where they are not the released network's."""
+    """The options for sources and normalisation that differ from the released network's."""
     first = f"{FUSED}_ds_1"
     blobs = layers.blobs.get(first)
     if not blobs or blobs[0].ndim != 4:
-        raise CheckpointError(f"{layers.file}: has no convolution {first!r}, the first of FSSD's pyramid")
+        raise layers.error(f"has no convolution {first!r}, the first of FSSD's pyramid")
     width = blobs[0].shape[1]
     if width not in SOURCES:
-        raise CheckpointError(
-            f"{layers.file}: layer {first!r} reads {width} channels; expected 768 (conv4_3, fc7, conv7_2),"
+        raise layers.error(
+            f"layer {first!r} reads {width} channels; expected 768 (conv4_3, fc7, conv7_2),"
             " 1024 (with conv3_3) or 512 (conv4_3, fc7)"
         )
     options: dict[str, Any] = {}
     if width != 768:
         options["sources"] = list(SOURCES[width])
-    if any(f"{source}_reduce" in layers for source in ("conv3_3", "conv7_2")):
+    if any(f"{source}_reduce" in layers.blobs for source in ("conv3_3", "conv7_2")):
         options["reduce_all"] = True
     _refuse_unknown_norm(layers, width)
-    if FUSED not in layers:
+    if FUSED not in layers.blobs:
         options["norm"] = "none"
-    elif any(scale in layers for scale in SCALES):
+    elif any(scale in layers.blobs for scale in SCALES):
         options["norm"] = "batch-affine"
     return options
 
 
 def _refuse_unknown_norm(layers: _Layers, width: int) -> None:
-    # Left out in silence, a normalisation under another name would make a network that finds nothing.
+    # Without this check a normalisation of another name would be ignored, and the network would find nothing.
     for layer, blobs in layers.blobs.items():
         if layer in (FUSED, *SCALES, L2NORM):
             continue
         if all(blob.ndim == 1 and len(blob) in (1, width) for blob in blobs):
-            raise CheckpointError(
-                f"{layers.file}: layer {layer!r} looks like a normalisation of the {width} fused channels"
+            raise layers.error(
+                f"layer {layer!r} looks like a normalisation of the {width} fused channels"
                 f" but has an unknown name, expected {FUSED!r} (or {SCALES[0]!r} for its scale)"
             )
 
@@ -235,22 +196,17 @@ def _detector_layers(network: Network, heads: list[str]) -> dict[str, str]:
     """Our name by Caffe's of every convolution of a network."""
     layers = {}
     for name in _convolutions(network):
-        part, _, rest = name.partition(".")
-        if part == "heads":  # heads.loc.0
-            kind, _, level = rest.partition(".")
-            layers[f"{heads[int(level)]}_mbox_{kind}"] = name
-        elif part == "backbone":  # backbone.conv1_1
-            layers[rest] = name
-        else:  # neck.extras.conv6_1.0, neck.fusion.transform.fc7.0, neck.pyramid.blocks.ds_1.0
-            own = name.split(".")[-2]
-            layers[_neck_name(rest.partition(".")[0], own)] = name
+        match name.split("."):
+            case ["heads", kind, level]:
+                layer = f"{heads[int(level)]}_mbox_{kind}"
+            case ["neck", "fusion", "transform", own, _]:
+                layer = f"{own}_reduce"
+            case ["neck", "pyramid", "blocks", own, _]:
+                layer = f"{FUSED}_{own}"
+            case [_, "extras", layer, _] | [_, layer]:  # neck.extras.conv6_1.0, backbone.conv1_1
+                pass
+        layers[layer] = name
     return layers
-
-
-def _neck_name(part: str, own: str) -> str:
-    if part == "fusion":
-        return f"{own}_reduce"
-    return f"{FUSED}_{own}" if part == "pyramid" else own
 
 
 def _take_convolutions(layers: _Layers, module: nn.Module, names: Mapping[str, str]) -> dict[str, Tensor]:
@@ -267,7 +223,7 @@ def _take_convolutions(layers: _Layers, module: nn.Module, names: Mapping[str, s
 
 
 def _take_normalisation(layers: _Layers, network: Network) -> dict[str, Tensor]:
-    """SSD's L2Norm, or what normalises FSSD's fused map."""
+    """The scale of SSD's L2Norm, or the normalisation of FSSD's fused map."""
     own = network.state_dict()
     if "neck.scale.weight" in own:
         return {"neck.scale.weight": layers.take(L2NORM, tuple(own["neck.scale.weight"].shape))[0]}
@@ -285,15 +241,15 @@ def _take_normalisation(layers: _Layers, network: Network) -> dict[str, Tensor]:
         f"{prefix}.num_batches_tracked": torch.tensor(_batches(count, norm.fraction)),
     }
     if norm.affine:
-        layer = next(name for name in SCALES if name in layers)
+        layer = next(name for name in SCALES if name in layers.blobs)
         tensors[f"{prefix}.weight"], tensors[f"{prefix}.bias"] = layers.take(layer, (channels,), (channels,))
     return tensors
 
 
 def _batches(count: float, fraction: float) -> int:
-    """After how many batches Caffe's counter 1 + f + f^2 + ... has this value: a training goes on as there.
+    """The number of batches after which Caffe's counter 1 + f + f^2 + ... has this value.
 
-    The float32 counter stands still near its limit 1 / (1 - f); later batches weigh the same anyway.
+    Near its limit 1 / (1 - f) the float32 counter no longer changes; later batches weigh the same anyway.
     """
     left = max(1 - count * (1 - fraction), 2.0**-24)
     return round(math.log(left) / math.log(fraction))
@@ -308,4 +264,4 @@ def _decimate(layers: _Layers) -> None:
         blobs["fc6"] = list(decimate_fc6(*blobs["fc6"]))
         blobs["fc7"] = list(decimate_fc7(*blobs["fc7"]))
     except CheckpointError as error:
-        raise CheckpointError(f"{layers.file}: {error}") from error
+        raise layers.error(f"{error}") from error

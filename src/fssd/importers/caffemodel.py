@@ -1,11 +1,12 @@
-"""The weights of a .caffemodel: the few fields of Caffe's protobuf that hold them, without Caffe or protobuf.
+"""Reads the weights of a .caffemodel without Caffe or protobuf: only these fields of Caffe's protobuf.
 
     NetParameter      layer 100 (V2), layers 2 (V1)
     LayerParameter    name 1, blobs 7         V1LayerParameter    name 4, blobs 6
     BlobProto         num, channels, height, width 1..4 (legacy), data 5, shape 7, double_data 8
     BlobShape         dim 1
 
-Everything else, gradients (diff 6) too, is skipped without being read. Source: caffe.proto, weiliu89/caffe.
+Everything else, including gradients (diff 6), is skipped without being read. Source: caffe.proto,
+weiliu89/caffe.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ NET_FIELDS = {1: BYTES, 2: BYTES, 3: BYTES, 4: VARINT, 5: VARINT, 6: BYTES, 7: V
 NAME_AND_BLOBS = {100: (1, 7), 2: (4, 6)}  # by the layer's own field in the net: V2, V1
 DATA, SHAPE, DOUBLE_DATA = 5, 7, 8
 
-# Far above any network, and low enough that a small file of many empty messages cannot fill the memory.
+# Far above any network, but low enough that a small file of many empty messages cannot fill the memory.
 MOST_LAYERS, MOST_BLOBS, MOST_AXES = 10_000, 16, 32
 
 MAGIC = {
@@ -35,11 +36,11 @@ MAGIC = {
     b"\x80": "a pickle, perhaps an old .pth file",
     b"\x89HDF": "an HDF5 file; save the network as a binary protobuf",
 }
-HEAD = 512  # bytes that tell a foreign file; the name of a network is shorter
+HEAD = 512  # bytes to recognise a foreign file by; the name of a network is shorter
 
 
 class Field(NamedTuple):
-    """One field of a message. value: of a varint, else 0. start, stop: where its content lies in the file."""
+    """One field of a message. value: of a varint, else 0. start, stop: its content, positions in the file."""
 
     number: int
     kind: int
@@ -49,7 +50,7 @@ class Field(NamedTuple):
 
 
 class _DamageError(Exception):
-    """What is wrong at which byte; the layer's name is added on the way up."""
+    """What is wrong and at which byte; `_read_layer` adds the layer's name."""
 
     def __init__(self, reason: str, position: int) -> None:
         super().__init__(f"at byte {position} {reason}")
@@ -58,11 +59,10 @@ class _DamageError(Exception):
 def read_caffemodel(file: Path) -> dict[str, list[Tensor]]:
     """Blobs of each layer that has any, float32, by the layer's name, in the file's order.
 
-    Both layer formats; a blob of shape 1 x 1 x 1 x N (old biases) comes as (N,), 1 x 1 x M x N (old fully
-    connected weights) as (M, N). Of two layers with one name the last counts, as in Caffe. Needs no more
-    memory than the weights and one blob.
-
-    Raises CheckpointError for a file that is missing, damaged, no caffemodel or without weights.
+    Reads both layer formats. A blob of shape 1 x 1 x 1 x N (old biases) becomes (N,), one of 1 x 1 x M x N
+    (old fully connected weights) (M, N). Of two layers of the same name the last counts, as in Caffe. Peak
+    memory is the weights and one blob. Raises CheckpointError for a file that is missing, damaged, no
+    caffemodel or without weights.
     """
     try:
         with file.open("rb") as handle:
@@ -72,9 +72,8 @@ def read_caffemodel(file: Path) -> dict[str, list[Tensor]]:
     except OSError as error:
         raise CheckpointError(f"{file}: cannot be read ({error.strerror or error})") from error
     except _DamageError as error:
-        raise CheckpointError(
-            f"{file}: is damaged or no caffemodel: {error}; copy or download it again"
-        ) from error
+        what = f"is damaged or no caffemodel: {error}"
+        raise CheckpointError(f"{file}: {what}; copy or download it again") from error
     if not layers:
         raise CheckpointError(f"{file}: is no caffemodel with weights: none of its layers has any")
     return layers
@@ -84,12 +83,10 @@ def _read_net(wire: _Wire, file: Path) -> dict[str, list[Tensor]]:
     _refuse_foreign(wire, file)
     layers: dict[str, list[Tensor]] = {}
     for field in wire.fields(0, wire.size):
-        if field.number not in NAME_AND_BLOBS or field.kind != BYTES:
-            continue
-        name, blobs = _read_layer(wire, field)
-        if not blobs:
-            continue
-        layers[name] = blobs
+        if field.number in NAME_AND_BLOBS and field.kind == BYTES:
+            name, blobs = _read_layer(wire, field)
+            if blobs:
+                layers[name] = blobs
         if len(layers) > MOST_LAYERS:
             raise _DamageError(f"begins layer {len(layers)}, more than any network has", field.start)
     return layers
@@ -104,10 +101,8 @@ def _refuse_foreign(wire: _Wire, file: Path) -> None:
         raise CheckpointError(f"{file}: is no caffemodel but an empty file")
     if all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head):
         raise CheckpointError(f"{file}: is no caffemodel but a text; a prototxt holds no weights")
-    number, kind = head[0] >> 3, head[0] & 7
-    if head[0] >= 128:  # a key of two bytes
-        number = (head[0] & 127 | head[1] << 7) >> 3 if len(head) > 1 else 0
-    if NET_FIELDS.get(number) != kind:
+    key, _ = wire.varint(0, wire.size)
+    if NET_FIELDS.get(key >> 3) != key & 7:
         raise CheckpointError(f"{file}: is no caffemodel: it does not begin as a network of Caffe does")
 
 
@@ -148,16 +143,16 @@ def _read_blob(wire: _Wire, blob: Field) -> Tensor:
         shape = [legacy.get(axis, 0) for axis in (1, 2, 3, 4)]
     wide = data[DOUBLE_DATA]
     numbers = np.frombuffer(wide, "<f8") if wide else np.frombuffer(data[DATA], "<f4")
-    with np.errstate(over="ignore"):  # beyond float32 is infinite, which whoever uses it has to refuse
+    with np.errstate(over="ignore"):  # beyond float32 becomes infinite, which the caller has to refuse
         flat = torch.from_numpy(numbers.astype(np.float32, copy=False))
     return flat.reshape(_fit(shape, len(flat), blob.start))
 
 
 def _read_numbers(wire: _Wire, field: Field, stop: int, kind: int, into: bytearray) -> int:
-    """Append the numbers of a packed field, or of unpacked ones in a row; the position after them."""
+    """Append the numbers of a packed field, or of adjacent unpacked ones; return the position after them."""
     width = WIDTHS[kind]
     if field.kind not in (BYTES, kind) or (field.stop - field.start) % width:
-        raise _DamageError(f"stand numbers that are not {width} bytes each", field.start)
+        raise _DamageError(f"are numbers that are not {width} bytes each", field.start)
     into += wire.read(field.start, field.stop)
     if field.kind == BYTES:
         return field.stop
@@ -206,7 +201,7 @@ class _Wire:
         self.size = handle.seek(0, 2)
 
     def fields(self, start: int, stop: int) -> Iterator[Field]:
-        """The fields of the message that lies between two positions."""
+        """The fields of the message between two positions."""
         while start < stop:
             field = self.field(start, stop)
             yield field
@@ -224,29 +219,28 @@ class _Wire:
         elif kind in WIDTHS:
             length = WIDTHS[kind]
         else:
-            raise _DamageError(f"stands a field of kind {kind}, which Caffe never writes", start)
+            raise _DamageError(f"is a field of kind {kind}, which Caffe never writes", start)
         if length > stop - position:
-            raise _DamageError(
-                f"begins a field of {length} bytes where only {stop - position} are left", position
-            )
+            left = stop - position
+            raise _DamageError(f"begins a field of {length} bytes where only {left} are left", position)
         return Field(number, kind, 0, position, position + length)
 
     def varint(self, start: int, stop: int) -> tuple[int, int]:
-        """A number of seven bits a byte, and the position after it."""
+        """A number of seven bits per byte, and the position after it."""
         value = 0
         read = self.read(start, min(stop, start + 10))
-        for place, byte in enumerate(read):
-            value |= (byte & 127) << (7 * place)
+        for index, byte in enumerate(read):
+            value |= (byte & 127) << (7 * index)
             if byte < 128:
-                return value, start + place + 1
+                return value, start + index + 1
         reason = "begins a number of over ten bytes" if len(read) == 10 else "the content ends in a number"
         raise _DamageError(reason, start)
 
     def read_row(self, start: int, stop: int, key: int, width: int, into: bytearray) -> int:
-        """Append the contents of equal fields that follow each other: one byte `key`, then `width` bytes.
+        """Append the contents of adjacent equal fields: one byte `key`, then `width` bytes each.
 
-        Returns the position after them. Read in windows that grow while they hold nothing else, so that
-        neither a long row nor many short ones take long.
+        Returns the position after them. The reads grow while they hold nothing else, so that one long row and
+        many short ones are both fast.
         """
         stride = width + 1
         window = 1
@@ -267,5 +261,5 @@ class _Wire:
         self.handle.seek(start)
         read = self.handle.read(stop - start)
         if len(read) < stop - start:
-            raise _DamageError("the file ended while it was read", start + len(read))
+            raise _DamageError("the file ended while it was being read", start + len(read))
         return read

@@ -1,83 +1,167 @@
-"""A state dict under foreign names: renaming it, and reading from its heads what they predict."""
+"""What all importers share: the user's choices, the result, and state dicts under foreign names."""
 
-from __future__ import annotations
-
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from fssd.errors import CheckpointError
-from fssd.importers.imported import ASPECTS, Imported
+from fssd.errors import CheckpointError, ConfigError, nearest
+from fssd.heads.multibox.priors import TABLES, Ratios
+from fssd.model.designs import DESIGNS
 
+BACKBONE = "vgg16"
+DETECTORS = tuple(name for name, design in DESIGNS.items() if design.backbone == BACKBONE)
+NAMES = (*DETECTORS, BACKBONE)
 SIZES = {6: 300, 7: 512}  # pixels of the image, by the number of levels
+ASPECTS = {4: (2.0,), 6: (2.0, 3.0)}
+"""Aspect ratios by the number of priors per cell: what every known SSD and FSSD has."""
+
+
+class Imported(NamedTuple):
+    """Weights under this package's names, and what has to be built to hold them.
+
+    options: of `build_model`, JSON values. num_classes: without background; 0 for a bare backbone. tensors:
+    by the names of the network's state dict (VGG16Reduced's for a bare backbone), float32 except the number
+    of batches that a normalisation has seen. unused: layers or keys that were not taken, in the file's order.
+    """
+
+    options: dict[str, Any]
+    num_classes: int
+    tensors: dict[str, Tensor]
+    unused: tuple[str, ...]
 
 
 class Wanted(NamedTuple):
-    """What the user asked for.
+    """The user's choices: the model's name, and three that are None for the default of the file's format.
 
-    name: of the model. colours: "rgb" or "bgr", None for what the format mostly has. priors: table of prior
-    sizes, None to choose by the number of classes. align_corners: None for what the format mostly has.
+    colours: "rgb" or "bgr". priors: table of prior sizes. align_corners: how a PyTorch FSSD resized maps.
     """
 
     name: str
     colours: str | None
     priors: str | None
-    align_corners: bool | None
+    align_corners: bool | None = None
+
+    def check(self) -> None:
+        """Raise ConfigError for an unknown name, colour order or table."""
+        if self.name not in NAMES:
+            raise ConfigError(f"there is no network {self.name!r} to import{nearest(self.name, NAMES)}")
+        if self.colours not in (None, "rgb", "bgr"):
+            raise ConfigError(f"there is no colour order {self.colours!r}; known: bgr, rgb")
+        if self.priors not in (None, *TABLES):
+            raise ConfigError(f"there is no prior table {self.priors!r}{nearest(str(self.priors), TABLES)}")
+
+    def prior_table(self, classes: int) -> str:
+        """Table of prior sizes for so many classes without background: COCO's 80 have their own."""
+        return self.priors or ("coco" if classes == 80 else "voc")
+
+
+def ratio_option(ratios: Ratios, usual: Ratios) -> dict[str, Any]:
+    """The option of `build_model` for aspect ratios that are not the usual ones."""
+    return {} if ratios == usual else {"ratios": [list(row) for row in ratios]}
+
+
+def read_heads(
+    heads: Iterable[tuple[str, str]], channels: Callable[[str], int], error: Callable[[str], CheckpointError]
+) -> tuple[Ratios, int]:
+    """Aspect ratios of each level, and the number of classes without background, from the heads' shapes.
+
+    heads: for each level the names of its box and its score convolution. channels: output channels by name.
+    Raises what `error` makes of a reason.
+    """
+    ratios = []
+    classes = 0  # with background; 0 until the first level tells
+    for boxes, scores in heads:
+        offsets, outputs = channels(boxes), channels(scores)
+        anchors, rest = divmod(offsets, 4)
+        if rest or anchors not in ASPECTS:
+            expected = "16 or 24: four offsets of 4 or 6 priors per cell"
+            raise error(f"{boxes!r} gives {offsets} channels, expected {expected}")
+        each, rest = divmod(outputs, anchors)
+        classes = classes or each
+        if rest or each != classes or each < 2:
+            expected = str(classes * anchors) if classes >= 2 else f"{anchors} for each class and background"
+            raise error(
+                f"{scores!r} gives {outputs} channels for {anchors} priors per cell, expected {expected}"
+            )
+        ratios.append(ASPECTS[anchors])
+    return tuple(ratios), classes - 1
 
 
 class Predicted(NamedTuple):
-    """What heads say by their shapes. size: pixels of the image. classes: with background."""
+    """What the shapes of the heads tell.
+
+    size: pixels of the image. ratios: of each level. classes: without background. layers: their name of each
+    head's convolution, by ours.
+    """
 
     size: int
-    ratios: tuple[tuple[float, ...], ...]
+    ratios: Ratios
     classes: int
+    layers: dict[str, str]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Foreign:
-    """The tensors of a file, and the format that its names were recognised as."""
+    """The tensors of a file, the format that its names belong to, and the tensors that were taken so far."""
 
     file: Path
     origin: str
     tensors: Mapping[str, Tensor]
+    wanted: Wanted
+    taken: set[str] = field(default_factory=set)
+
+    def error(self, reason: str) -> CheckpointError:
+        """An error about this file."""
+        return CheckpointError(f"{self.file}: {reason}")
 
     def has(self, prefix: str) -> bool:
         """Whether a name begins so."""
         return any(key.startswith(prefix) for key in self.tensors)
 
+    def get(self, key: str) -> Tensor:
+        """One tensor. Raises CheckpointError if there is none of this name."""
+        if key not in self.tensors:
+            raise self.error(f"has the names of {self.origin}, but lacks {key!r}")
+        self.taken.add(key)
+        return self.tensors[key]
+
     def take(self, names: Mapping[str, str]) -> dict[str, Tensor]:
-        """Tensors by our names, float32. names: theirs by ours. Raises CheckpointError for a missing one."""
+        """Tensors by our names, float32. names: theirs by ours. Raises CheckpointError."""
         taken = {}
         for own, theirs in names.items():
             tensor = self.get(theirs)
             if not tensor.isfinite().all():
-                raise CheckpointError(
-                    f"{self.file}: {theirs!r} has numbers that are not finite; its training diverged"
-                )
+                raise self.error(f"{theirs!r} has numbers that are not finite; its training diverged")
             taken[own] = tensor.float() if tensor.is_floating_point() else tensor
         return taken
 
-    def get(self, key: str) -> Tensor:
-        """One tensor. Raises CheckpointError if there is none of this name."""
-        if key not in self.tensors:
-            raise CheckpointError(f"{self.file}: has the names of {self.origin}, but lacks {key!r}")
-        return self.tensors[key]
+    def take_detector(
+        self, layers: Mapping[str, str], others: Mapping[str, str], colours: str
+    ) -> dict[str, Tensor]:
+        """The tensors of a detector by our names, float32, conv1_1 turned to read RGB.
 
-    def outputs(self, key: str) -> int:
-        """Channels that a convolution gives. Raises CheckpointError if the tensor is no convolution's."""
-        weight = self.get(key)
-        if weight.ndim != 4 or weight.shape[0] == 0:
-            raise CheckpointError(
-                f"{self.file}: {key!r} has shape {tuple(weight.shape)}, which no convolution"
-                f" of {self.origin} has"
-            )
-        return int(weight.shape[0])
+        layers: their names of convolutions, by ours. others: likewise of single tensors. colours: what the
+        format reads by default.
+        """
+        kinds = ("weight", "bias")
+        names = {f"{own}.{kind}": f"{theirs}.{kind}" for own, theirs in layers.items() for kind in kinds}
+        tensors = self.take({**names, **others})
+        if (self.wanted.colours or colours) == "bgr":
+            first = "backbone.conv1_1.weight"
+            tensors[first] = tensors[first].flip(1)
+        return tensors
+
+    def must_hold(self, held: str) -> None:
+        """Raise CheckpointError unless the model asked for is `held`, the one that the file holds."""
+        name = self.wanted.name
+        if name != held:
+            raise self.error(f"holds a {held} ({self.origin}), not a {name}; import it as {held}")
 
     def predicted(self, loc: str, conf: str) -> Predicted:
-        """Priors a cell, classes and image size. loc, conf: what the heads' names have before the level.
+        """Priors per cell, classes and image size. loc, conf: the heads' names without the level.
 
         Raises CheckpointError for numbers of levels, priors or outputs that no network here has.
         """
@@ -85,54 +169,23 @@ class Foreign:
         while f"{loc}.{levels}.weight" in self.tensors:
             levels += 1
         if levels not in SIZES:
-            raise CheckpointError(
-                f"{self.file}: {self.origin} is known with 6 levels (300 px) or 7 (512 px),"
-                f" but this file predicts from {levels}"
-            )
-        anchors = [self._anchors(f"{loc}.{level}.weight") for level in range(levels)]
-        classes = self.outputs(f"{conf}.0.weight") // anchors[0]
-        for level, number in enumerate(anchors):
-            key = f"{conf}.{level}.weight"
-            if self.outputs(key) != number * classes or classes < 2:
-                raise CheckpointError(
-                    f"{self.file}: {key!r} gives {self.outputs(key)} scores a cell, which {number} priors do"
-                    f" not share evenly or as level 0 does ({classes} classes and background)"
-                )
-        return Predicted(SIZES[levels], tuple(ASPECTS[number] for number in anchors), classes)
+            known = f"{self.origin} is known with 6 levels (300 px) or 7 (512 px)"
+            raise self.error(f"{known}, but this file predicts from {levels}")
+        heads = [(f"{loc}.{level}", f"{conf}.{level}") for level in range(levels)]
+        weights = [(f"{boxes}.weight", f"{scores}.weight") for boxes, scores in heads]
+        ratios, classes = read_heads(weights, self._outputs, self.error)
+        layers: dict[str, str] = {}
+        for level, (boxes, scores) in enumerate(heads):
+            layers |= {f"heads.loc.{level}": boxes, f"heads.conf.{level}": scores}
+        return Predicted(SIZES[levels], ratios, classes, layers)
 
-    def _anchors(self, key: str) -> int:
-        outputs = self.outputs(key)
-        if outputs % 4 or outputs // 4 not in ASPECTS:
-            raise CheckpointError(
-                f"{self.file}: {key!r} gives {outputs} offsets a cell; 16 or 24 are expected,"
-                " four offsets of 4 or 6 priors"
-            )
-        return outputs // 4
-
-    def imported(
-        self, options: dict[str, Any], classes: int, tensors: dict[str, Tensor], taken: Iterable[str]
-    ) -> Imported:
-        """The result. classes: without background. taken: their names that were used."""
-        used = set(taken)
-        return Imported(options, classes, tensors, tuple(key for key in self.tensors if key not in used))
-
-
-def convolutions(places: Mapping[str, str]) -> dict[str, str]:
-    """Names of weights and biases, theirs by ours, from those of convolutions."""
-    return {
-        f"{own}.{kind}": f"{theirs}.{kind}" for own, theirs in places.items() for kind in ("weight", "bias")
-    }
-
-
-def check_name(foreign: Foreign, wanted: Wanted, held: str) -> None:
-    """Raise CheckpointError unless the model asked for is the one that the file holds."""
-    if wanted.name != held:
-        raise CheckpointError(
-            f"{foreign.file}: holds a {held} ({foreign.origin}), not a {wanted.name}; import it as {held}"
+    def imported(self, options: dict[str, Any], classes: int, tensors: dict[str, Tensor]) -> Imported:
+        return Imported(
+            options, classes, tensors, tuple(key for key in self.tensors if key not in self.taken)
         )
 
-
-def read_rgb(tensors: dict[str, Tensor], colours: str, layer: str = "backbone.conv1_1.weight") -> None:
-    """Turn the first convolution, if it reads BGR, to read RGB; in place."""
-    if colours == "bgr":
-        tensors[layer] = tensors[layer].flip(1)
+    def _outputs(self, key: str) -> int:
+        shape = self.get(key).shape
+        if len(shape) != 4 or shape[0] == 0:
+            raise self.error(f"{key!r} has shape {tuple(shape)}, which no convolution of {self.origin} has")
+        return int(shape[0])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,11 +13,11 @@ from fssd.inference.draw import class_colour, draw_boxes
 
 @dataclass(frozen=True)
 class Detections:
-    """Objects found in one image, best score first.
+    """Objects found in one image, highest score first.
 
     boxes: (N, 4) float32 xyxy, pixels of the image as given. scores: (N,) float32 in 0..1.
     labels: (N,) int64, 0-based index into `classes`. classes: every class name the detector knows.
-    image: (H, W, 3) uint8 RGB, kept for `draw`; None where only the numbers matter.
+    image: (H, W, 3) uint8 RGB, for `draw`, or None.
     """
 
     boxes: Boxes
@@ -37,11 +37,11 @@ class Detections:
     def above(self, score: float) -> Detections:
         """The detections whose score is at least `score`."""
         keep = self.scores >= score
-        return Detections(self.boxes[keep], self.scores[keep], self.labels[keep], self.classes, self.image)
+        return replace(self, boxes=self.boxes[keep], scores=self.scores[keep], labels=self.labels[keep])
 
     def without_image(self) -> Detections:
-        """The same detections with the image let go."""
-        return Detections(self.boxes, self.scores, self.labels, self.classes)
+        """The same detections without the image, to free its memory."""
+        return replace(self, image=None)
 
     def draw(self) -> Image:
         """A copy of the image with boxes, names and scores on it, (H, W, 3) uint8 RGB."""
@@ -53,13 +53,9 @@ class Detections:
 def draw_detections(image: Image, detections: Detections) -> Image:
     """A copy of (H, W, 3) uint8 RGB with a box, a name and a score in percent for each detection.
 
-    One colour per class; the best scores lie on top. Line and text grow with the image.
+    One colour per class; the highest scores are drawn on top.
     """
-    worst_first = np.argsort(detections.scores, kind="stable")
-    names = detections.names
-    return draw_boxes(
-        image,
-        detections.boxes[worst_first],
-        [f"{names[i]} {100 * detections.scores[i]:.0f}%" for i in worst_first],
-        [class_colour(int(detections.labels[i])) for i in worst_first],
-    )
+    order = np.argsort(detections.scores, kind="stable")
+    names, scores, labels = detections.names, detections.scores, detections.labels
+    texts = [f"{names[i]} {100 * scores[i]:.0f}%" for i in order]
+    return draw_boxes(image, detections.boxes[order], texts, [class_colour(int(labels[i])) for i in order])

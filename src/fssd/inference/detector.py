@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, overload
 
@@ -22,10 +23,9 @@ from fssd.data.geometry import Geometry
 from fssd.data.loader import Pictures, picture_batches
 from fssd.data.sample import DataSet, Image
 from fssd.errors import ConfigError, ImageError
-from fssd.heads.head import Found
 from fssd.inference.detections import Detections
 from fssd.model.network import Network
-from fssd.runtimes.choose import open_runner, runtime_of
+from fssd.runtimes.choose import runtime_of
 from fssd.runtimes.runner import NetworkRunner, Runner
 from fssd.weights.checkpoint import load_model
 from fssd.zoo.models import find_model
@@ -36,8 +36,8 @@ Picture = str | Path | PIL.Image.Image | np.ndarray
 class Detector:
     """A trained model with its class names, ready to use.
 
-    model: a network, which is set to evaluation mode, or what runs an exported file. classes: names by label.
-    facts: what its file says of it.
+    model: a network, which is set to evaluation mode, or a runner. classes: names by label. facts: the JSON
+    document of the model's file.
     """
 
     def __init__(
@@ -56,17 +56,20 @@ class Detector:
         backbone: nn.Module | None = None,
         threads: int | None = None,
     ) -> Detector:
-        """Open a model file, a run's folder, what `fssd export` wrote (.onnx, OpenVINO's .xml), or a model
-        of the package by its name: "animals", or "animals-int8" for OpenVINO.
+        """Open a model file, the folder of a run, an exported file (.onnx, OpenVINO's .xml), or a packaged
+        model by its name: "animals", or "animals-int8" for OpenVINO.
 
-        device: "cpu", "cuda", ... or "auto". backbone: the module of a model with a backbone of its own.
-        threads: of an exported file's runtime, one a core if None; PyTorch has `torch.set_num_threads`.
-        Raises CheckpointError, ConfigError.
+        device: "cpu", "cuda", ... or "auto". backbone: the module, for a model whose backbone was passed as a
+        module. threads: of an exported file's runtime, one per core if None; for PyTorch use
+        `torch.set_num_threads`. Raises CheckpointError, ConfigError.
         """
         path = find_model(Path(path))
-        if runtime_of(path) is not None:
-            runner, opened = open_runner(path, device, threads)
-            return cls(runner, opened.header.classes, opened.header.facts)
+        runtime = runtime_of(path)
+        if runtime is not None:
+            if threads is not None and threads < 1:
+                raise ConfigError(f"threads is {threads}; it must be 1 or more")
+            runner = runtime.open(path, device, threads)
+            return cls(runner, runner.header.classes, runner.header.facts)
         loaded = load_model(path, backbone, pick_device(device))
         return cls(loaded.network, loaded.classes, loaded.facts)
 
@@ -79,7 +82,7 @@ class Detector:
 
     @property
     def geometry(self) -> Geometry:
-        """How images become the model's input, and boxes those of the image again."""
+        """How an image becomes the model's input, and how boxes come back."""
         return self.runner.geometry
 
     @property
@@ -98,8 +101,8 @@ class Detector:
 
         images: a path, a PIL image, an (H, W, 3) uint8 RGB array, or a list of these.
         settings: score (0.5), nms (0.45), top_k (400), keep (200), see `Thresholds`;
-        batch_size (8); keep_image (True), whether `Detections.draw` is to work afterwards.
-        Raises ImageError for what is not such an image.
+        batch_size (8); keep_image (True), which `Detections.draw` needs.
+        Raises ImageError for anything that is not such an image.
         """
         if isinstance(images, (str, Path, PIL.Image.Image, np.ndarray)) or not isinstance(images, Iterable):
             return next(self.stream([images], **settings))
@@ -108,17 +111,15 @@ class Detector:
     def stream(
         self, images: Iterable[Picture], *, batch_size: int = 8, keep_image: bool = True, **settings: Any
     ) -> Iterator[Detections]:
-        """Detections one image after the other; at most `batch_size` images are held at a time."""
+        """Detections of one image after another; holds at most `batch_size` images at a time."""
         if batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}; it must be 1 or more")
-        batch: list[Image] = []
-        for image in images:
-            batch.append(as_array(image))
-            if len(batch) == batch_size:
-                yield from self._detect(batch, keep_image, settings)
-                batch = []
-        if batch:
-            yield from self._detect(batch, keep_image, settings)
+        remaining = iter(images)
+        while batch := [as_array(image) for image in islice(remaining, batch_size)]:
+            sizes = [(image.shape[1], image.shape[0]) for image in batch]
+            found = self.finish(self.runner.predict(self.warp(batch)), sizes, **{"score": 0.5, **settings})
+            for image, one in zip(batch, found, strict=True):
+                yield replace(one, image=image) if keep_image else one
 
     def evaluate_on(
         self,
@@ -129,21 +130,11 @@ class Detector:
         score: float = 0.01,
         **settings: Any,
     ) -> Iterator[Detections]:
-        """Detections for every record of a data set, in order, with the settings that papers evaluate at."""
-        batches = picture_batches(Pictures(dataset.records, self.geometry), batch_size, workers)
-        for images, sizes in batches:
+        """Detections of every record of a data set, in order, at the score threshold of the papers."""
+        for images, sizes in picture_batches(Pictures(dataset.records, self.geometry), batch_size, workers):
             yield from self.finish(self.runner.predict(images), sizes, score=score, **settings)
 
-    def _detect(self, images: list[Image], keep_image: bool, settings: dict[str, Any]) -> list[Detections]:
-        sizes = [(image.shape[1], image.shape[0]) for image in images]
-        predicted = self.runner.predict(self.warp(images))
-        found = self.finish(predicted, sizes, **{"score": 0.5, **settings})
-        return (
-            [replace(f, image=image) for f, image in zip(found, images, strict=True)] if keep_image else found
-        )
-
-    # ---- the stages between decoded images and detections, for those who time or batch them apart:
-    # ---- finish(runner.predict(warp(images)), sizes)
+    # The stages of a detection, to time or batch them separately: finish(runner.predict(warp(images)), sizes)
 
     def warp(self, images: Sequence[Image]) -> Tensor:
         """Decoded images (h, w, 3) uint8 RGB of any sizes to the network's input, (B, 3, H, W) uint8."""
@@ -154,21 +145,19 @@ class Detector:
         return torch.from_numpy(inputs).permute(0, 3, 1, 2)
 
     def finish(self, predicted: Any, sizes: Sequence[tuple[int, int]], **settings: Any) -> list[Detections]:
-        """What `runner.predict` gave to detections, one for each of `sizes`, (width, height) of the images.
+        """The result of `runner.predict` as detections, for images of the given (width, height).
 
-        settings: see `Thresholds`.
+        Boxes are in pixels of the image, clipped to it. settings: see `Thresholds`.
         """
-        found = self.runner.finish(predicted, **settings)
-        return [self._named(f, size, None) for f, size in zip(found, sizes, strict=True)]
-
-    def _named(self, found: Found, size: tuple[int, int], image: Image | None) -> Detections:
-        """From pixels of the network input to pixels of the image, cut to it."""
-        boxes, scores, labels = (part.cpu().numpy() for part in found)
-        return Detections(self.geometry.undo(boxes, size), scores, labels, self.classes, image)
+        detections = []
+        for found, size in zip(self.runner.finish(predicted, **settings), sizes, strict=True):
+            boxes, scores, labels = (part.cpu().numpy() for part in found)
+            detections.append(Detections(self.geometry.undo(boxes, size), scores, labels, self.classes))
+        return detections
 
 
 def as_array(image: Picture) -> Image:
-    """A picture as (H, W, 3) uint8 RGB, turned upright where EXIF says so. Raises ImageError."""
+    """A picture as (H, W, 3) uint8 RGB, rotated upright by its EXIF tag. Raises ImageError."""
     if isinstance(image, (str, Path)):
         return read_image(Path(image))
     if isinstance(image, PIL.Image.Image):
@@ -176,14 +165,12 @@ def as_array(image: Picture) -> Image:
     if not isinstance(image, np.ndarray):
         raise ImageError(f"an image is a path, a PIL image or an array, not a {type(image).__name__}")
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
-        raise ImageError(
-            f"an image array is (H, W, 3) uint8 RGB; not {image.shape} {image.dtype}; convert it first"
-        )
+        raise ImageError(f"an image array is (H, W, 3) uint8 RGB; convert {image.shape} {image.dtype}")
     return image
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of a name; "auto" is a GPU where there is one. Raises ConfigError if it is not there."""
+    """The device of a name; "auto" prefers a GPU. Raises ConfigError if it cannot be used."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -21,12 +21,13 @@ from fssd.data.sample import Boxes, Image
 
 Colour = tuple[int, int, int]  # RGB, 0..255
 Rectangle = tuple[int, int, int, int]  # x1, y1, x2, y2, pixels, last one included
+Mark = tuple[Rectangle, str, Colour]  # a visible box, its name and its colour
 
-GOLDEN_RATIO = 0.618034  # steps of this part of the colour circle never come close to each other for long
+GOLDEN_RATIO = 0.618034  # hues that are this part of the colour circle apart stay well separated
 SHADES = ((0.85, 0.95), (0.95, 0.65), (0.45, 1.0))  # (saturation, value), in turn
-SMALLEST_TEXT = 7  # pixels; anything below cannot be read
+SMALLEST_TEXT = 7  # pixels; smaller text is illegible
 
-# Pillow's own font has only ASCII; other names take the first of these that the system has.
+# Pillow's own font has only ASCII; for other names the first of these that is installed is used.
 SYSTEM_FONTS = (
     "NotoSansCJK-Regular.ttc",
     "Arial Unicode.ttf",
@@ -37,7 +38,7 @@ SYSTEM_FONTS = (
 
 
 def class_colour(index: int) -> Colour:
-    """The colour of a class, the same in every image and every run."""
+    """The colour of a class, always the same."""
     saturation, value = SHADES[index % len(SHADES)]
     red, green, blue = colorsys.hsv_to_rgb(index * GOLDEN_RATIO % 1, saturation, value)
     return round(255 * red), round(255 * green), round(255 * blue)
@@ -47,18 +48,15 @@ def draw_boxes(
     image: Image,
     boxes: Boxes,
     names: Sequence[str],
-    colours: Sequence[Colour] | Colour = (255, 255, 255),
+    colours: Sequence[Colour],
     text: int | None = None,
     line: int | None = None,
 ) -> Image:
-    """A copy of (H, W, 3) uint8 RGB with (N, 4) xyxy boxes and a label each; an empty name draws no label.
+    """A copy of (H, W, 3) uint8 RGB with (N, 4) xyxy boxes, and a label for each name that is not empty.
 
-    colours: one for each box or one for all. text, line: height of the text and width of the lines in pixels,
-    by default as the image is large. Boxes are cut at the border and later ones lie on top; a box wholly
-    outside the image is left out. Labels stay inside the image, and a name too long for it is cut.
+    text, line: text height and line width in pixels, by default in proportion to the image. Later boxes are
+    drawn on top. Boxes are clipped to the image, labels moved into it, and names that are too long cut.
     """
-    if isinstance(colours, tuple) and len(colours) == 3 and isinstance(colours[0], int):
-        colours = [colours] * len(boxes)
     canvas = PillowImage.fromarray(np.ascontiguousarray(image))
     pen = ImageDraw.Draw(canvas)
     height, width = image.shape[:2]
@@ -78,47 +76,37 @@ def write_jpeg(path: Path, image: Image) -> None:
 
 
 def _inside(box: npt.NDArray[Any], width: int, height: int) -> Rectangle | None:
-    """The visible part of a box in whole pixels; None if there is none."""
-    x1, y1, x2, y2 = (float(value) for value in box)
+    """The visible part of a box in whole pixels, or None."""
+    x1, y1, x2, y2 = box
     if not (x1 <= x2 and y1 <= y2 and x1 < width and y1 < height and x2 >= 0 and y2 >= 0):  # nan fails too
         return None
-    return (
-        round(max(x1, 0)) if x1 < width - 1 else width - 1,
-        round(max(y1, 0)) if y1 < height - 1 else height - 1,
-        round(min(x2, width - 1)),
-        round(min(y2, height - 1)),
-    )
+    x1, y1, x2, y2 = np.clip(box, 0, (width - 1, height - 1) * 2).round().astype(int).tolist()
+    return x1, y1, x2, y2
 
 
 def _draw_labels(
-    pen: ImageDraw.ImageDraw,
-    visible: Sequence[tuple[Rectangle, str, Colour]],
-    width: int,
-    height: int,
-    size: int,
+    pen: ImageDraw.ImageDraw, visible: Sequence[Mark], width: int, height: int, size: int
 ) -> None:
     taken: list[Rectangle] = []
     labels = []
-    # The last box lies on top and is the most certain one, so it chooses its place first.
+    # The last box is on top and has the highest score, so it chooses its label's position first.
     for rectangle, name, colour in reversed(visible):
         text, font, pad = fitting_text(name, size, width, height)
-        if not text:
-            continue
-        place = _free_place(rectangle, _text_size(text, font, pad), taken, width, height)
-        taken.append(place)
-        labels.append((place, text, font, pad, colour))
-    for place, text, font, pad, colour in reversed(labels):
-        pen.rectangle(place, fill=colour)
+        if text:
+            taken.append(_free_position(rectangle, _text_size(text, font, pad), taken, width, height))
+            labels.append((taken[-1], text, font, pad, colour))
+    for label, text, font, pad, colour in reversed(labels):
+        pen.rectangle(label, fill=colour)
         left, top, _, _ = font.getbbox(text)
-        pen.text((place[0] + pad - left, place[1] + pad - top), text, fill=_ink(colour), font=font)
+        pen.text((label[0] + pad - left, label[1] + pad - top), text, fill=_ink(colour), font=font)
 
 
 def fitting_text(name: str, size: int, width: int, height: int) -> tuple[str, Any, int]:
-    """The name, its font and the padding: smaller where it would not fit, then cut; "" if nothing fits."""
+    """The name, its font and the padding: reduced in size to fit, then cut; "" if nothing fits."""
     text = " ".join(name.split())  # a line break would make the label two lines high
     if not text.isascii() and _system_font() is None:
         text = unicodedata.normalize("NFKD", text)
-        text = "".join(c for c in text if not unicodedata.combining(c))  # ü as u rather than as an empty box
+        text = "".join(c for c in text if not unicodedata.combining(c))  # u for ü rather than an empty box
     while text:
         font, pad = _font(size, name.isascii()), max(1, size // 5)
         box = _text_size(text, font, pad)
@@ -153,25 +141,22 @@ def encode_png(image: Image) -> bytes:
 
 
 def _text_size(text: str, font: Any, pad: int) -> tuple[int, int]:
-    """Width and height of a label, pixels."""
+    """(width, height) of a label, pixels."""
     left, top, right, bottom = font.getbbox(text)
     return int(np.ceil(right - left)) + 2 * pad, int(np.ceil(bottom - top)) + 2 * pad
 
 
-def _free_place(
+def _free_position(
     box: Rectangle, size: tuple[int, int], taken: Sequence[Rectangle], width: int, height: int
 ) -> Rectangle:
-    """Where a label covers no other one: above its box, in its top, below it, in its bottom."""
+    """The first of four that covers no other label: above the box, in its top, below it, in its bottom."""
     x1, y1, _, y2 = box
-    left = min(max(x1, 0), width - size[0])
-    tops = [y1 - size[1], y1, y2 + 1, y2 - size[1] + 1]
-    places = [
-        (left, top, left + size[0] - 1, top + size[1] - 1) for top in tops if 0 <= top <= height - size[1]
-    ]
-    if not places:  # a box so low or flat that only the image itself holds the label
-        top = min(max(y1, 0), height - size[1])
-        places = [(left, top, left + size[0] - 1, top + size[1] - 1)]
-    return next((p for p in places if not any(_overlap(p, other) for other in taken)), places[0])
+    lowest = height - size[1]
+    left = min(x1, width - size[0])
+    tops = [top for top in (y1 - size[1], y1, y2 + 1, y2 - size[1] + 1) if 0 <= top <= lowest]
+    # A box may be so low or flat that none of them lies in the image.
+    labels = [(left, top, left + size[0] - 1, top + size[1] - 1) for top in tops or [min(y1, lowest)]]
+    return next((one for one in labels if not any(_overlap(one, other) for other in taken)), labels[0])
 
 
 def _overlap(a: Rectangle, b: Rectangle) -> bool:
@@ -179,6 +164,6 @@ def _overlap(a: Rectangle, b: Rectangle) -> bool:
 
 
 def _ink(colour: Colour) -> Colour:
-    """Black or white, whichever is easier to read on the colour (luma of ITU-R BT.601)."""
+    """Black or white, whichever contrasts more with the colour (luma of ITU-R BT.601)."""
     luma = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
     return (0, 0, 0) if luma > 140 else (255, 255, 255)

@@ -1,4 +1,4 @@
-"""What a user means by IMAGES...: files, folders, glob patterns and videos, in a stable order."""
+"""The argument IMAGES... of the commands: image and video files, folders and glob patterns."""
 
 from __future__ import annotations
 
@@ -13,23 +13,20 @@ VIDEO_EXTENSIONS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", "
 
 
 def find_inputs(arguments: Sequence[str]) -> list[Path]:
-    """Image and video files, each once, in the order given; a folder's in order of name, subfolders too.
+    """Image and video files without duplicates, in the order given; folders are searched deeply and sorted.
 
     Raises DataError for an argument that names nothing, or a file that is neither image nor video.
     """
-    found: dict[Path, None] = {}
-    for argument in arguments:
-        found |= dict.fromkeys(_expand(argument))
-    return list(found)
+    return list(dict.fromkeys(file for argument in arguments for file in _expand(argument)))
 
 
 def is_video(path: Path) -> bool:
-    """Whether the name of a file is a video's."""
+    """Whether a file is a video, by its suffix."""
     return path.suffix.lower() in VIDEO_EXTENSIONS
 
 
 def output_names(files: Iterable[Path], suffix: str) -> list[str]:
-    """A file name for the result of each input: its stem, numbered where two inputs share one."""
+    """A file name for the result of each input: its stem, numbered if several inputs share it."""
     taken: set[str] = set()
     names = []
     for file in files:
@@ -45,18 +42,16 @@ def _expand(argument: str) -> list[Path]:
     path = Path(argument)
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.is_file() and _is_known(file))
-        if not files:
-            raise DataError("this folder holds no image or video", file=path)
-        return files
-    if path.exists():
-        if not _is_known(path):
-            known = ", ".join(sorted(IMAGE_EXTENSIONS))
-            raise DataError(f"is neither an image ({known}) nor a video", file=path)
-        return [path]
-    matches = sorted(Path(match) for match in glob.glob(argument, recursive=True))  # noqa: PTH207 (absolute too)
-    files = [match for match in matches if match.is_file() and _is_known(match)]
+        missing = "this folder holds no image or video"
+    elif path.exists():
+        files = [path] if _is_known(path) else []
+        missing = f"is neither an image ({', '.join(sorted(IMAGE_EXTENSIONS))}) nor a video"
+    else:
+        matches = (Path(match) for match in glob.glob(argument, recursive=True))  # noqa: PTH207 (absolute too)
+        files = sorted(file for file in matches if file.is_file() and _is_known(file))
+        missing = "no such file, folder or pattern; check the path"
     if not files:
-        raise DataError("no such file, folder or pattern; check the path", file=path)
+        raise DataError(missing, file=path)
     return files
 
 

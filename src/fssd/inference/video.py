@@ -1,4 +1,4 @@
-"""Video files: frames in, drawn frames out, through OpenCV's own FFmpeg."""
+"""Reading and writing of video files, with OpenCV's FFmpeg."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fssd.errors import ImageError
 
 
 class VideoInfo(NamedTuple):
-    """width, height: pixels. rate: frames a second, 25 where the file does not say."""
+    """width, height: pixels. rate: frames per second, 25 if the file does not state it."""
 
     width: int
     height: int
@@ -47,11 +47,10 @@ def read_frames(path: Path) -> Iterator[Image]:
 
 @contextmanager
 def video_writer(path: Path, info: VideoInfo) -> Iterator[cv2.VideoWriter]:
-    """A writer of BGR frames to an .mp4 that takes its name when it is complete."""
+    """A writer of BGR frames to an .mp4 file, which appears under its name when it is complete."""
+    size, codec = (info.width, info.height), cv2.VideoWriter.fourcc(*"mp4v")
     with atomic_path(path) as temporary:
-        writer = cv2.VideoWriter(
-            str(temporary), cv2.VideoWriter.fourcc(*"mp4v"), info.rate, (info.width, info.height)
-        )
+        writer = cv2.VideoWriter(str(temporary), codec, info.rate, size)
         if not writer.isOpened():
             raise ImageError("cannot be written: this OpenCV has no mp4v encoder", file=path)
         try:

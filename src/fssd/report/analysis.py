@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, cast
@@ -11,12 +10,10 @@ import numpy as np
 
 from fssd.config import Metric
 from fssd.data.sample import DataSet
-from fssd.evaluation.confusion import confusion_matrix
 from fssd.evaluation.evaluate import Report, average_precisions, relabel
-from fssd.evaluation.mistakes import Errors, find_errors, gains
+from fssd.evaluation.mistakes import Errors, confusion_matrix, find_errors, gains
 from fssd.evaluation.pairing import FREE, Floats, Ints, Judgement, judge
-from fssd.evaluation.score_calibration import Calibration, calibrate
-from fssd.evaluation.threshold import BestThreshold, Sweep, best_threshold, sweep_classes
+from fssd.evaluation.scores import BestThreshold, Calibration, Sweep, best_threshold, calibrate, sweep_classes
 from fssd.inference.detections import Detections
 from fssd.report.layout import plural
 
@@ -44,54 +41,44 @@ class Analysis:
     confusion: Ints
 
 
-class Tally:
-    """Correct detections, false positives and missed objects (false negatives) of each image, (I,) each."""
+class Tally(NamedTuple):
+    """Correct detections, false positives and missed objects (false negatives), arrays of one shape.
 
-    def __init__(self, judgement: Judgement) -> None:
-        found, objects = judgement.found, judgement.objects
-        self.correct: Ints = np.bincount(found.image[found.correct], minlength=judgement.images)
-        self.false_positives: Ints = np.bincount(found.image[~found.correct], minlength=judgement.images)
-        self.missed: Ints = np.bincount(objects.image[objects.finder == FREE], minlength=judgement.images)
+    precision is nan without a detection, recall without an object, f1 without either.
+    """
 
-    @property
-    def f1(self) -> Floats:
-        """(I,) F1 of each image; nan where there is no object and no detection."""
-        total = 2 * self.correct + self.false_positives + self.missed
-        known = np.where(total, total, np.nan)
-        return np.asarray(2 * self.correct / known)
-
-    def words(self, image: int) -> str:
-        """The counts of one image in words."""
-        false_positives = plural(int(self.false_positives[image]), "false positive")
-        return f"{self.correct[image]} correct, {false_positives}, {self.missed[image]} missed"
-
-
-class Totals(NamedTuple):
-    """Correct detections, false positives and missed objects (false negatives) of a judgement."""
-
-    correct: int
-    false_positives: int
-    missed: int
+    correct: Ints
+    false_positives: Ints
+    missed: Ints
 
     @classmethod
-    def of(cls, judgement: Judgement) -> Totals:
-        correct = int(judgement.found.correct.sum())
-        return cls(correct, len(judgement.found.score) - correct, len(judgement.objects.label) - correct)
+    def by_image(cls, judgement: Judgement) -> Tally:
+        """(I,) each."""
+        found, objects = judgement.found, judgement.objects
+        images = (found.image[found.correct], found.image[~found.correct])
+        groups = (*images, objects.image[objects.finder == FREE])
+        return cls(*(np.bincount(group, minlength=judgement.images) for group in groups))
+
+    @classmethod
+    def total(cls, judgement: Judgement) -> Tally:
+        """() each, over all images."""
+        return cls(*(np.asarray(counts.sum()) for counts in cls.by_image(judgement)))
 
     @property
-    def precision(self) -> float:
-        """Share of the detections that is correct; nan without a detection."""
+    def precision(self) -> Floats:
         return _share(self.correct, self.correct + self.false_positives)
 
     @property
-    def recall(self) -> float:
-        """Share of the objects that is found; nan without an object."""
+    def recall(self) -> Floats:
         return _share(self.correct, self.correct + self.missed)
 
     @property
-    def f1(self) -> float:
-        """Harmonic mean of precision and recall; nan without an object and a detection."""
+    def f1(self) -> Floats:
         return _share(2 * self.correct, 2 * self.correct + self.false_positives + self.missed)
+
+    def words(self, image: int) -> str:
+        false_positives = plural(int(self.false_positives[image]), "false positive")
+        return f"{self.correct[image]} correct, {false_positives}, {self.missed[image]} missed"
 
 
 def analyse(dataset: DataSet, detections: Sequence[Detections], report: Report) -> Analysis:
@@ -129,5 +116,5 @@ def above(detections: Sequence[Detections], thresholds: Sequence[float]) -> list
     return kept
 
 
-def _share(part: int, whole: int) -> float:
-    return part / whole if whole else math.nan
+def _share(part: Ints, whole: Ints) -> Floats:
+    return np.asarray(part / np.where(whole, whole, np.nan))

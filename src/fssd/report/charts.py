@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,8 +11,7 @@ import numpy as np
 
 from fssd.evaluation.bootstrap import Difference
 from fssd.evaluation.pairing import Floats
-from fssd.evaluation.score_calibration import Calibration
-from fssd.evaluation.threshold import BestThreshold, Sweep
+from fssd.evaluation.scores import BestThreshold, Calibration, Sweep
 from fssd.plots import COLOURS, GRID, INK, QUIET, colour, new_axes
 from fssd.report.html import Html, tag
 
@@ -28,6 +26,7 @@ LONGEST_NAME = 22  # characters in a legend
 
 Line = tuple[str, Floats, Floats]  # name, x, y
 Dot = tuple[float, float]
+ScoreCurve = tuple[str, Sweep, BestThreshold]  # the name of a class or model, its curve, its best threshold
 
 _VARIABLES = {
     **{value.lower(): f"var(--c{index})" for index, value in enumerate(COLOURS)},
@@ -37,33 +36,21 @@ _VARIABLES = {
 }
 
 
-def precision_recall(
-    names: Sequence[str], sweeps: Sequence[Sweep], best: Sequence[BestThreshold]
-) -> list[Html]:
-    """Precision against recall in percent, one line for each class, at most `LINES` in each plot.
+def precision_recall(curves: Sequence[ScoreCurve], of: str = "") -> list[Html]:
+    """Precision against recall in percent, at most `LINES` lines in each plot; dots are the best thresholds.
 
-    A dot marks the best threshold. Every class needs a correct detection.
+    of: what the curves have in common, for the label. Every curve needs a correct detection.
     """
-    lines = [(name, curve.recall, curve.precision) for name, curve in zip(names, sweeps, strict=True)]
-    dots = [(one.recall, one.precision) for one in best]
-    return _plots(lines, "recall %", "precision %", "Precision against recall", dots)
+    lines = [(name, sweep.recall, sweep.precision) for name, sweep, _ in curves]
+    dots = [(best.recall, best.precision) for *_, best in curves]
+    return _plots(lines, "recall %", "precision %", f"Precision against recall{of}", dots)
 
 
-def thresholds(names: Sequence[str], sweeps: Sequence[Sweep], best: Sequence[BestThreshold]) -> list[Html]:
+def thresholds(curves: Sequence[ScoreCurve]) -> list[Html]:
     """F1 against the threshold in percent; otherwise as `precision_recall`."""
-    lines = [(name, curve.score, curve.f1) for name, curve in zip(names, sweeps, strict=True)]
-    dots = [(one.threshold, one.f1) for one in best]
+    lines = [(name, sweep.score, sweep.f1) for name, sweep, _ in curves]
+    dots = [(best.threshold, best.f1) for *_, best in curves]
     return _plots(lines, "threshold %", "F1 %", "F1 against the threshold", dots)
-
-
-def two_models(
-    name: str, models: Sequence[str], sweeps: Sequence[Sweep], best: Sequence[BestThreshold]
-) -> Html:
-    """Precision against recall of one class by several models; no line without a correct detection."""
-    shown = [index for index, one in enumerate(best) if not math.isnan(one.f1)]
-    lines = [(models[index], sweeps[index].recall, sweeps[index].precision) for index in shown]
-    dots = [(best[index].recall, best[index].precision) for index in shown]
-    return _lines(lines, "recall %", "precision %", f"Precision against recall of {name}", dots)
 
 
 def calibration(result: Calibration) -> Html:
@@ -78,7 +65,9 @@ def calibration(result: Calibration) -> Html:
     for index, count in enumerate(result.detections):
         if count:
             height = 100 * float(np.nan_to_num(result.correct[index]))
-            _text(axes, (edges[index] + edges[index + 1]) / 2, height + 1.5, _short(int(count)), 7.5)
+            text = f"{count:,}" if count < 10_000 else f"{count / 1000:,.0f}k"
+            middle = (edges[index] + edges[index + 1]) / 2
+            axes.text(middle, height + 1.5, text, fontsize=7.5, color=INK, ha="center", va="bottom")
     axes.set(xlim=(0, 100), ylim=(0, 108), xlabel="score %", ylabel="correct %")
     return _svg(axes, "Share of correct detections, by score")
 
@@ -144,12 +133,10 @@ def _plots(lines: Sequence[Line], x: str, y: str, label: str, dots: Sequence[Dot
 
 def _lines(lines: Sequence[Line], x: str, y: str, label: str, dots: Sequence[Dot]) -> Html:
     axes = _axes()
-    for index, (name, across, up) in enumerate(lines):
-        rows = _thinned(across, up)
-        label_text = _shortened(name)
-        axes.plot(100 * across[rows], 100 * up[rows], color=colour(index), linewidth=1.8, label=label_text)
-    for index, dot in enumerate(dots):
-        axes.plot([100 * dot[0]], [100 * dot[1]], "o", color=colour(index), markersize=6)
+    for index, ((name, across, up), dot) in enumerate(zip(lines, dots, strict=True)):
+        rows, ink = _thinned(across, up), colour(index)
+        axes.plot(100 * across[rows], 100 * up[rows], color=ink, linewidth=1.8, label=_shortened(name))
+        axes.plot([100 * dot[0]], [100 * dot[1]], "o", color=ink, markersize=6, zorder=3)
     axes.set(xlim=(0, 101), ylim=(0, 103), xlabel=x, ylabel=y)
     legend = axes.legend(fontsize=TEXT - 1, frameon=False, labelcolor=INK, loc="best")
     for text in legend.get_texts():
@@ -165,14 +152,6 @@ def _thinned(across: Floats, up: Floats) -> Any:
     length = np.cumsum(np.append(0.0, np.hypot(np.diff(across), np.diff(up))))
     after = np.minimum(np.searchsorted(length, np.linspace(0, length[-1], POINTS // 2)), len(length) - 1)
     return np.unique([*np.maximum(after - 1, 0), *after])
-
-
-def _text(axes: Axes, x: float, y: float, text: str, size: float) -> None:
-    axes.text(x, y, text, fontsize=size, color=INK, ha="center", va="bottom", parse_math=False)
-
-
-def _short(count: int) -> str:
-    return f"{count:,}" if count < 10_000 else f"{count / 1000:,.0f}k"
 
 
 def _shortened(name: str) -> str:

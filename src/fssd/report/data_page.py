@@ -13,39 +13,16 @@ from fssd.data.check import CheckReport, Seen
 from fssd.data.decode import read_image
 from fssd.data.geometry import Geometry
 from fssd.data.join import join_classes
-from fssd.data.sample import Record
 from fssd.errors import ImageError
 from fssd.evaluation.pairing import Floats, Ints
 from fssd.inference.draw import class_colour
 from fssd.model.coverage import MATCHED
 from fssd.model.network import Network
 from fssd.plots import require_matplotlib
-from fssd.report import charts
+from fssd.report import charts, layout
 from fssd.report.duplicates import Pair, Thumbnail, near_duplicates, thumbnail
 from fssd.report.html import Html, file_link, join, tag, write_page
-from fssd.report.layout import (
-    TIMES,
-    Card,
-    Cell,
-    Section,
-    caption,
-    details,
-    document,
-    gallery,
-    grid,
-    lead,
-    percent,
-    percent_cell,
-    plural,
-    table,
-)
-from fssd.report.shapes import (
-    PriorCoverage,
-    band_names,
-    bands,
-    shares,
-    sides,
-)
+from fssd.report.shapes import band_names, bands, shares, sides
 from fssd.report.thumbnails import FALSE, Mark, around, figure, picture, whole
 
 SAMPLES = 12  # images of each split
@@ -62,28 +39,34 @@ class Survey:
     def __init__(self, thumbnails: bool = True) -> None:
         """thumbnails: keep what near-duplicates are found by."""
         self._keeps_thumbnails = thumbnails
-        self.images: list[tuple[str, Record, tuple[int, int]]] = []
-        self.names: list[tuple[str, ...]] = []
+        self.images: list[Seen] = []  # without their pixels
         self.thumbnails: dict[str, list[Thumbnail]] = {}
         self.indices: dict[str, list[int]] = {}  # of the images of each split, in `images`
 
     def visit(self, seen: Seen) -> None:
         """Add one usable image."""
         self.indices.setdefault(seen.split, []).append(len(self.images))
-        self.images.append((seen.split, seen.record, (seen.header.width, seen.header.height)))
-        self.names.append(seen.classes)
+        self.images.append(seen._replace(image=None))
         if seen.image is not None and self._keeps_thumbnails:
             self.thumbnails.setdefault(seen.split, []).append(thumbnail(seen.image))
 
     def input_boxes(self, geometry: Geometry) -> npt.NDArray[np.float32]:
         """(N, 4) boxes of all images, in pixels of a network's input."""
-        parts = [geometry.apply_boxes(record.boxes, size) for _, record, size in self.images]
+        sized = ((seen.record.boxes, (seen.header.width, seen.header.height)) for seen in self.images)
+        parts = [geometry.apply_boxes(boxes, size) for boxes, size in sized]
         return np.concatenate([np.zeros((0, 4), np.float32), *parts])
 
-    def of_pair(self, pair: Pair) -> tuple[int, int]:
-        """The two images of a pair, as indices in `images`."""
+    def labels(self, classes: Sequence[str]) -> list[Ints]:
+        """The labels of each image, as indices in `classes`."""
+        index = {name: label for label, name in enumerate(classes)}
+        return [
+            np.array([index[seen.classes[label]] for label in seen.record.labels], np.int64)
+            for seen in self.images
+        ]
+
+    def of_pair(self, pair: Pair) -> tuple[Seen, Seen]:
         (one, other), (first, second) = pair.splits, pair.indices
-        return self.indices[one][first], self.indices[other][second]
+        return self.images[self.indices[one][first]], self.images[self.indices[other][second]]
 
 
 class _Boxes(NamedTuple):
@@ -101,12 +84,7 @@ class _Boxes(NamedTuple):
 
 
 def write_data_page(folder: Path, report: CheckReport, survey: Survey, network: Network) -> tuple[Path, int]:
-    """Write the page. Returns the file, and how many images are near-duplicates of one in another split.
-
-    network: whose input and priors the boxes are compared with.
-
-    Raises ConfigError without matplotlib.
-    """
+    """Write the page for the input and priors of a network. Returns the file and how many near-duplicates."""
     require_matplotlib()
     classes = join_classes([list(counts.per_class) for counts in report.splits.values()], {})
     boxes = _gather(survey, classes, network.geometry)
@@ -114,74 +92,59 @@ def write_data_page(folder: Path, report: CheckReport, survey: Survey, network: 
     fit = [] if overlap is None else _fit_sections(folder, survey, boxes, overlap, classes, network)
     pairs = [pair for pair in near_duplicates(dict(survey.thumbnails)) if not _same_file(survey, pair)]
     sections = [
-        Section("findings", "Findings", _findings(report)),
-        Section("counts", "Counts", _counts(report, classes)),
+        layout.Section("findings", "Findings", _findings(report)),
+        layout.Section("counts", "Counts", _counts(report, classes)),
         *fit,
-        Section("samples", "Samples", _samples(folder, survey, classes)),
-        Section("duplicates", "Near-duplicates across splits", _duplicates(folder, survey, pairs)),
+        layout.Section("samples", "Samples", _samples(folder, survey, classes)),
+        layout.Section("duplicates", "Near-duplicates across splits", _duplicates(folder, survey, pairs)),
     ]
     matched = float("nan") if overlap is None or not len(overlap) else float((overlap >= MATCHED).mean())
     name = report.path.resolve().name
-    body = document("check", name, [str(report.path)], _cards(report, matched, len(pairs)), sections)
+    body = layout.document("check", name, [str(report.path)], _cards(report, matched, len(pairs)), sections)
     return write_page(folder, f"{name}: data set", body), len(pairs)
 
 
 def _fit_sections(
-    folder: Path,
-    survey: Survey,
-    boxes: _Boxes,
-    overlap: Floats,
-    classes: Sequence[str],
-    network: Network,
-) -> list[Section]:
+    folder: Path, survey: Survey, boxes: _Boxes, overlap: Floats, classes: Sequence[str], network: Network
+) -> list[layout.Section]:
     """How the boxes fit a head with priors. overlap: (N,) with the best prior."""
+    misfits = _misfits(folder, survey, boxes, overlap, classes)
     return [
-        Section("boxes", "Boxes and priors", _shapes(boxes, overlap, classes, network)),
-        Section("misfits", "Boxes that no prior matches", _misfits(folder, survey, boxes, overlap, classes)),
+        layout.Section("boxes", "Boxes and priors", _shapes(boxes, overlap, classes, network)),
+        layout.Section("misfits", "Boxes that no prior matches", misfits),
     ]
 
 
 def _gather(survey: Survey, classes: Sequence[str], geometry: Geometry) -> _Boxes:
-    index = {name: label for label, name in enumerate(classes)}
-    image, box, warped, label = [], [np.zeros((0, 4))], [np.zeros((0, 4))], []
-    for number, ((_, record, (width, height)), names) in enumerate(
-        zip(survey.images, survey.names, strict=True)
-    ):
-        own = record.boxes.astype(np.float64)
-        image += [number] * len(own)
-        box.append(own)
-        warped.append(geometry.apply_boxes(record.boxes, (width, height)).astype(np.float64))
-        label += [index[names[own_label]] for own_label in record.labels]
-    boxes = _Boxes(
-        np.array(image, np.int64),
-        np.concatenate(box),
-        np.concatenate(warped),
-        np.array(label, np.int64),
-        len(image),
-    )
-    if boxes.total <= BOXES:
-        return boxes
-    rows = np.sort(np.random.default_rng(0).choice(boxes.total, BOXES, replace=False))
-    return _Boxes(boxes.image[rows], boxes.box[rows], boxes.warped[rows], boxes.label[rows], boxes.total)
+    records = [seen.record for seen in survey.images]
+    image = np.array([number for number, r in enumerate(records) for _ in r.labels], np.int64)
+    box = np.concatenate([np.zeros((0, 4)), *(record.boxes for record in records)])
+    warped = survey.input_boxes(geometry).astype(np.float64)
+    label = np.concatenate([np.zeros(0, np.int64), *survey.labels(classes)])
+    if len(image) <= BOXES:
+        return _Boxes(image, box, warped, label, len(image))
+    rows = np.sort(np.random.default_rng(0).choice(len(image), BOXES, replace=False))
+    return _Boxes(image[rows], box[rows], warped[rows], label[rows], len(image))
 
 
 def _same_file(survey: Survey, pair: Pair) -> bool:
     one, other = survey.of_pair(pair)
-    return survey.images[one][1].path.resolve() == survey.images[other][1].path.resolve()
+    return one.record.path.resolve() == other.record.path.resolve()
 
 
-def _cards(report: CheckReport, matched: float, pairs: int) -> list[Card]:
+def _cards(report: CheckReport, matched: float, pairs: int) -> list[layout.Card]:
     splits = report.splits.values()
-    images, usable, objects = (
-        sum(getattr(counts, name) for counts in splits) for name in ("images", "usable", "objects")
-    )
+    images, usable = sum(counts.images for counts in splits), sum(counts.usable for counts in splits)
+    objects = sum(counts.objects for counts in splits)
+    of_images = f"{usable:,} usable, {layout.plural(len(report.splits), 'split')}"
+    least = f"overlap {MATCHED:.2f} or more"
     return [
-        Card("images", f"{images:,}", f"{usable:,} usable, {plural(len(report.splits), 'split')}"),
-        Card("objects", f"{objects:,}", f"{objects / usable if usable else 0:.1f} per image"),
-        Card("errors", f"{report.errors:,}", "make an image unusable"),
-        Card("warnings", f"{report.warnings:,}", "repaired or unusual"),
-        Card("boxes that a prior matches", f"{percent(matched)} %", f"overlap {MATCHED:.2f} or more"),
-        Card("near-duplicates", f"{pairs:,}", "across splits"),
+        layout.Card("images", f"{images:,}", of_images),
+        layout.Card("objects", f"{objects:,}", f"{objects / usable if usable else 0:.1f} per image"),
+        layout.Card("errors", f"{report.errors:,}", "make an image unusable"),
+        layout.Card("warnings", f"{report.warnings:,}", "repaired or unusual"),
+        layout.Card("boxes that a prior matches", layout.share(matched), least),
+        layout.Card("near-duplicates", f"{pairs:,}", "across splits"),
     ]
 
 
@@ -191,46 +154,35 @@ def _findings(report: CheckReport) -> Html:
     rows = [
         [
             tag("span", problem.severity, class_="bad" if problem.severity == "error" else None),
-            Cell(str(problem.file), kind="file"),
+            layout.Cell(str(problem.file), kind="file"),
             problem.place,
-            Cell(problem.reason, kind="wide"),
+            layout.Cell(problem.reason, kind="wide"),
         ]
         for problem in report.problems[:FINDINGS]
     ]
     left = len(report.problems) - len(rows)
-    intro = lead(
+    intro = layout.lead(
         "Errors make an image unusable; warnings are repaired or only unusual."
         + (f" The first {FINDINGS:,} of {len(report.problems):,}; --json has all." if left else "")
     )
-    listed = table(("", "file", "place", "reason"), rows, label="Findings")
-    return join([intro, listed if len(rows) <= 12 else details(f"All {len(rows):,}", listed)])
+    listed = layout.table(("", "file", "place", "reason"), rows, label="Findings")
+    return join([intro, listed if len(rows) <= 12 else layout.details(f"All {len(rows):,}", listed)])
 
 
 def _counts(report: CheckReport, classes: Sequence[str]) -> Html:
     splits = report.splits
-    rows: list[Sequence[object]] = [
-        [row, *(Cell(f"{getattr(counts, row):,}") for counts in splits.values()), Cell("")]
-        for row in ("images", "usable", "backgrounds", "objects")
+    names = ("images", "usable", "backgrounds", "objects")
+    images = [[name, *(getattr(counts, name) for counts in splits.values()), ""] for name in names]
+    by_class = {name: [counts.per_class.get(name, 0) for counts in splits.values()] for name in classes}
+    most = max(map(sum, by_class.values()), default=0) or 1
+    objects = [
+        [name, *found, layout.Cell(f"{sum(found):,}", bar=sum(found) / most, kind="n bar")]
+        for name, found in by_class.items()
     ]
-    totals = {name: sum(counts.per_class.get(name, 0) for counts in splits.values()) for name in classes}
-    most = max(totals.values(), default=0) or 1
-    relabel: list[Sequence[object]] = [
-        [
-            name,
-            *(Cell(f"{counts.per_class.get(name, 0):,}") for counts in splits.values()),
-            Cell(f"{totals[name]:,}", bar=totals[name] / most, kind="n bar"),
-        ]
-        for name in classes
-    ]
-    intro = lead("Usable images have no error; backgrounds are usable images without an object.")
-    return join(
-        [
-            intro,
-            table(("", *splits, ""), rows, label="Images by split"),
-            tag("h3", "Objects by class"),
-            table(("class", *splits, "all"), relabel, label="Objects by class"),
-        ]
-    )
+    intro = layout.lead("Usable images have no error; backgrounds are usable images without an object.")
+    by_split = layout.table(("", *splits, ""), images, label="Images by split")
+    by_name = layout.table(("class", *splits, "all"), objects, label="Objects by class")
+    return join([intro, by_split, tag("h3", "Objects by class"), by_name])
 
 
 def _shapes(boxes: _Boxes, overlap: Floats, classes: Sequence[str], network: Network) -> Html:
@@ -238,24 +190,16 @@ def _shapes(boxes: _Boxes, overlap: Floats, classes: Sequence[str], network: Net
         return tag("p", "There is no box.", class_="empty")
     sampled = f" {BOXES:,} of {boxes.total:,} boxes, sampled at random." if boxes.total > BOXES else ""
     width, height = network.image_size
-    intro = lead(
-        f"In pixels of the input of {network.spec.name}, {width} {TIMES} {height}, to which"
+    intro = layout.lead(
+        f"In pixels of the input of {network.spec.name}, {width} {layout.TIMES} {height}, to which"
         f" images are brought by {network.geometry.name}. Training matches every object to the prior that"
         f" overlaps it most and to all priors that overlap it by {MATCHED:.2f}; an object without such priors"
         f" is learned from one prior only.{sampled}"
     )
-    by_size = shares(bands(boxes.warped), overlap, len(band_names()))
-    by_class = shares(boxes.label, overlap, len(classes))
-    return join(
-        [
-            intro,
-            grid(_shape_plots(boxes, overlap, network)),
-            tag("h3", "By size"),
-            _share_table("side, px of the input", band_names(), by_size),
-            tag("h3", "By class"),
-            _share_table("class", classes, by_class),
-        ]
-    )
+    sizes = _share_table("side, px of the input", band_names(), bands(boxes.warped), overlap)
+    named = _share_table("class", classes, boxes.label, overlap)
+    plots = layout.grid(_shape_plots(boxes, overlap, network))
+    return join([intro, plots, tag("h3", "By size"), sizes, tag("h3", "By class"), named])
 
 
 def _shape_plots(boxes: _Boxes, overlap: Floats, network: Network) -> list[Html]:
@@ -263,26 +207,20 @@ def _shape_plots(boxes: _Boxes, overlap: Floats, network: Network) -> list[Html]
     extent = boxes.warped[:, 2:] - boxes.warped[:, :2]
     shapes = network.heads.prior_shapes()
     assert shapes is not None  # as there are overlaps
+    prior_sides = sorted({round(float(side), 1) for side in np.sqrt(shapes.prod(axis=1))})
+    prior_ratios = sorted({round(float(width / height), 3) for width, height in shapes})
+    ratios = extent[:, 0] / np.maximum(extent[:, 1], 1e-6)
+    powers = [4, 8, 16, 32, 64, 128, 256, 512]
     return [
-        caption(
-            charts.histogram(
-                sides(boxes.warped),
-                sorted({round(float(side), 1) for side in np.sqrt(shapes.prod(axis=1))}),
-                "side, px of the input",
-                [4, 8, 16, 32, 64, 128, 256, 512],
-            ),
+        layout.caption(
+            charts.histogram(sides(boxes.warped), prior_sides, "side, px of the input", powers),
             "Side of a square with the area of the box. The lines are those of the priors.",
         ),
-        caption(
-            charts.histogram(
-                extent[:, 0] / np.maximum(extent[:, 1], 1e-6),
-                sorted({round(float(width / height), 3) for width, height in shapes}),
-                "width / height",
-                [0.125, 0.25, 0.5, 1, 2, 4, 8],
-            ),
+        layout.caption(
+            charts.histogram(ratios, prior_ratios, "width / height", [0.125, 0.25, 0.5, 1, 2, 4, 8]),
             "Aspect ratio of the boxes after the warp to a square. The lines are the ratios of the priors.",
         ),
-        caption(
+        layout.caption(
             charts.scatter(extent[some], overlap[some], shapes, 512, MATCHED),
             f"Orange boxes overlap no prior by {MATCHED:.2f}; crosses are the priors. Apart from size and"
             " aspect ratio the position of a box matters, because priors lie on a grid.",
@@ -290,56 +228,53 @@ def _shape_plots(boxes: _Boxes, overlap: Floats, network: Network) -> list[Html]
     ]
 
 
-def _share_table(first: str, names: Sequence[str], found: Sequence[PriorCoverage]) -> Html:
-    rows = [
-        [name, Cell(f"{share.boxes:,}"), percent_cell(share.matched)]
-        for name, share in zip(names, found, strict=True)
-    ]
-    return table((first, "boxes", "matched by a prior, %"), rows, label=f"Boxes matched, by {first}")
+def _share_table(first: str, names: Sequence[str], groups: Ints, overlap: Floats) -> Html:
+    found = zip(names, *shares(groups, overlap, len(names)), strict=True)
+    rows = [[name, boxes, layout.percent_cell(matched)] for name, boxes, matched in found]
+    return layout.table((first, "boxes", "matched by a prior, %"), rows, label=f"Boxes matched, by {first}")
 
 
 def _misfits(folder: Path, survey: Survey, boxes: _Boxes, overlap: Floats, classes: Sequence[str]) -> Html:
-    rows = [row for row in np.argsort(overlap, kind="stable") if overlap[row] < MATCHED]
     figures: list[Html] = []
     used: set[int] = set()
-    for row in rows:
+    for row in np.argsort(overlap, kind="stable"):
         image = int(boxes.image[row])
-        if image in used or len(figures) == MISFITS:
+        if overlap[row] >= MATCHED or len(figures) == MISFITS:
+            break
+        if image in used:
             continue
         used.add(image)
-        record = survey.images[image][1]
+        record = survey.images[image].record
         try:
             pixels = read_image(record.path)
         except ImageError:
             continue
         name = classes[boxes.label[row]]
         width, height = boxes.warped[row, 2:] - boxes.warped[row, :2]
-        text = f"{name}, {width:.0f} {TIMES} {height:.0f} px of the input, best overlap {overlap[row]:.2f}"
+        size = f"{width:.0f} {layout.TIMES} {height:.0f} px of the input"
+        text = f"{name}, {size}, best overlap {overlap[row]:.2f}"
         view = around(pixels, boxes.box[row], [Mark(boxes.box[row], name, FALSE)])
         figures.append(figure(view, record.path, folder, text, text))
-    intro = lead("The boxes with the least overlap, at most one per image.")
-    return join([intro, gallery(figures, "small")])
+    intro = layout.lead("The boxes with the least overlap, at most one per image.")
+    return join([intro, layout.gallery(figures, "small")])
 
 
 def _samples(folder: Path, survey: Survey, classes: Sequence[str]) -> Html:
-    index = {name: label for label, name in enumerate(classes)}
-    parts: list[Html] = [lead("Images sampled at random; as many classes as possible occur.")]
+    labels = survey.labels(classes)
+    parts: list[Html] = [layout.lead("Images sampled at random; as many classes as possible occur.")]
     for split, indices in survey.indices.items():
         figures = []
         for image in _choose(survey, indices):
-            record, names = survey.images[image][1], survey.names[image]
-            labels = [index[names[label]] for label in record.labels]
-            marks = [
-                Mark(box, classes[label], class_colour(label))
-                for box, label in zip(record.boxes.astype(np.float64), labels, strict=True)
-            ]
+            record = survey.images[image].record
+            objects = zip(record.boxes.astype(np.float64), labels[image], strict=True)
+            marks = [Mark(box, classes[label], class_colour(label)) for box, label in objects]
             try:
                 view = whole(read_image(record.path), marks, 400)
             except ImageError:
                 continue
-            text = f"{record.path.name}: {plural(len(labels), 'object')}"
+            text = f"{record.path.name}: {layout.plural(len(marks), 'object')}"
             figures.append(figure(view, record.path, folder, text, text))
-        parts += [tag("h3", split), gallery(figures)]
+        parts += [tag("h3", split), layout.gallery(figures)]
     return join(parts)
 
 
@@ -349,7 +284,7 @@ def _choose(survey: Survey, indices: Sequence[int]) -> list[int]:
     chosen: list[int] = []
     known: set[str] = set()
     for image in order:
-        names = {survey.names[image][label] for label in survey.images[image][1].labels}
+        names = {survey.images[image].classes[label] for label in survey.images[image].record.labels}
         if names - known:
             known |= names
             chosen.append(image)
@@ -359,22 +294,22 @@ def _choose(survey: Survey, indices: Sequence[int]) -> list[int]:
 def _duplicates(folder: Path, survey: Survey, pairs: Sequence[Pair]) -> Html:
     if not survey.thumbnails:
         return tag("p", "Not searched: the images were not decoded.", class_="empty")
-    intro = lead(
+    intro = layout.lead(
         "Images that are almost identical to one in an earlier split, mirrored or not, by the correlation of"
         " small grey copies. If a model was trained on one of them, the other is no fair test."
         + (f" The {DUPLICATES} most similar of {len(pairs):,}." if len(pairs) > DUPLICATES else "")
     )
     figures = [_pair(folder, survey, pair) for pair in pairs[:DUPLICATES]]
-    return join([intro, gallery(figures, "pairs")])
+    return join([intro, layout.gallery(figures, "pairs")])
 
 
 def _pair(folder: Path, survey: Survey, pair: Pair) -> Html:
     links, texts = [], []
-    for image in survey.of_pair(pair):
-        split, record, _ = survey.images[image]
-        texts.append(f"{split}: {record.path.name}")
-        shown = picture(whole(read_image(record.path), [], 300), texts[-1])
-        links.append(tag("a", shown, href=file_link(record.path, folder)))
+    for seen in survey.of_pair(pair):
+        path = seen.record.path
+        texts.append(f"{seen.split}: {path.name}")
+        shown = picture(whole(read_image(path), [], 300), texts[-1])
+        links.append(tag("a", shown, href=file_link(path, folder)))
     mirrored = ", mirrored" if pair.mirrored else ""
     text = f"{'; '.join(texts)}; correlation {pair.correlation:.3f}{mirrored}"
     return tag("figure", tag("div", *links, class_="two"), tag("figcaption", text))

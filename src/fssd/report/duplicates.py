@@ -41,10 +41,7 @@ def thumbnail(image: Image) -> Thumbnail:
 
 
 def near_duplicates(splits: dict[str, Sequence[Thumbnail]], least: float = LEAST_CORRELATION) -> list[Pair]:
-    """For each image and each earlier split, the most similar image if it is similar enough.
-
-    The most similar pairs come first.
-    """
+    """For each image the most similar one of each earlier split, if similar enough; best pairs first."""
     tables = {name: np.array(images, np.float32).reshape(-1, SIDE, SIDE) for name, images in splits.items()}
     pairs = [
         pair

@@ -11,11 +11,11 @@ from fssd.data.sample import DataSet
 from fssd.evaluation.evaluate import Report
 from fssd.inference.detections import Detections
 from fssd.plots import metric_label, model_names, require_matplotlib
-from fssd.report.analysis import Analysis, Totals, analyse
+from fssd.report.analysis import Analysis, Tally, analyse
 from fssd.report.eval_tables import class_table, confusion_table, curves, error_table
 from fssd.report.galleries import LEGEND, Album, false_positives, missed_objects, worst_images
 from fssd.report.html import Html, join, write_page
-from fssd.report.layout import Card, Section, document, gallery, key, lead, percent, plural
+from fssd.report.layout import Card, Section, document, gallery, key, lead, plural, share
 from fssd.weights.checkpoint import model_file
 
 _WORST = (
@@ -47,10 +47,7 @@ class ReportSubject(NamedTuple):
 def write_eval_page(
     folder: Path, subject: ReportSubject, dataset: DataSet, detections: Sequence[Detections], report: Report
 ) -> Path:
-    """Write the page about one Detections per record. report: their evaluation. Returns the file.
-
-    Raises ConfigError without matplotlib, ImageError for an image that no longer exists.
-    """
+    """Write the page. Raises ConfigError without matplotlib, ImageError for a missing image."""
     require_matplotlib()
     analysis = analyse(dataset, detections, report)
     sections = _sections(Album(dataset, folder), analysis)
@@ -79,17 +76,13 @@ def _sections(album: Album, analysis: Analysis) -> list[Section]:
 
 
 def _cards(analysis: Analysis) -> list[Card]:
-    report, totals = analysis.report, Totals.of(analysis.shown)
+    report, totals = analysis.report, Tally.total(analysis.shown)
     measured = sum(not math.isnan(ap) for ap in report.classes.values())
     return [
-        Card("mAP", f"{percent(report.map)} %", f"mean of {plural(measured, 'class', 'classes')}"),
-        Card("objects found", f"{percent(totals.recall)} %", f"{totals.correct:,} at the best thresholds"),
-        Card(
-            "correct detections",
-            f"{percent(totals.precision)} %",
-            f"{totals.false_positives:,} false positives",
-        ),
-        *(Card(f"{size} objects", f"{percent(ap)} %", "AP") for size, ap in report.sizes.items()),
+        Card("mAP", share(report.map), f"mean of {plural(measured, 'class', 'classes')}"),
+        Card("objects found", share(totals.recall), f"{totals.correct:,} at the best thresholds"),
+        Card("correct detections", share(totals.precision), f"{totals.false_positives:,} false positives"),
+        *(Card(f"{size} objects", share(ap), "AP") for size, ap in report.sizes.items()),
     ]
 
 

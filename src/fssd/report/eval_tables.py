@@ -10,9 +10,9 @@ import numpy as np
 from fssd.evaluation.evaluate import SIZES
 from fssd.evaluation.mistakes import KINDS, MISSED, kinds_by_class
 from fssd.evaluation.pairing import Ints
-from fssd.evaluation.threshold import BestThreshold
+from fssd.evaluation.scores import BestThreshold
 from fssd.report import charts
-from fssd.report.analysis import Analysis, Totals
+from fssd.report.analysis import Analysis, Tally
 from fssd.report.html import Html, join, tag
 from fssd.report.layout import Cell, caption, details, grid, lead, percent, percent_cell, scroller, table
 
@@ -37,18 +37,15 @@ def class_table(analysis: Analysis) -> Html:
         *("class", "objects", "AP %", *(f"{size} AP %" for size in SIZES)),
         *("best threshold %", "precision %", "recall %", "F1 %"),
     )
+    classes = zip(report.classes.items(), objects, analysis.sizes, analysis.best, strict=True)
     rows: list[Sequence[object]] = [
-        [
-            name,
-            Cell(f"{objects[label]:,}"),
-            percent_cell(ap),
-            *(Cell(percent(float(value))) for value in analysis.sizes[label]),
-            Cell(percent(_threshold(analysis.best[label]))),
-            *(Cell(percent(value)) for value in analysis.best[label][1:]),
-        ]
-        for label, (name, ap) in enumerate(report.classes.items())
+        [name, count, percent_cell(ap), *sizes, _threshold(best), *best[1:]]
+        for (name, ap), count, sizes, best in classes
     ]
-    rows.append(_sum_row(analysis, int(objects.sum())))
+    total = Tally.total(analysis.shown)
+    shares = map(float, (total.precision, total.recall, total.f1))
+    aps = (percent_cell(report.map), *report.sizes.values())
+    rows.append(["mean AP, all objects", objects.sum(), *aps, "", *shares])
     intro = lead(
         "Small objects have an area up to 32\u00b2 pixels of the image, large ones from 96\u00b2 on (COCO)."
         " The best threshold is the score with the highest F1; precision and recall are those of the"
@@ -66,19 +63,11 @@ def error_table(analysis: Analysis) -> Html:
     counts = analysis.errors.counts()
     most = max(*analysis.gains.values(), 1e-9)
     rows = [
-        [
-            name,
-            Cell(f"{counts[name]:,}"),
-            Cell(percent(analysis.gains[name]), bar=analysis.gains[name] / most, kind="n bar"),
-            Cell(MEANINGS[name], kind="wide"),
-        ]
+        [name, counts[name], percent_cell(analysis.gains[name], most), Cell(MEANINGS[name], kind="wide")]
         for name in (*KINDS, MISSED)
     ]
     by_class = kinds_by_class(analysis.shown, analysis.errors)
-    split = [
-        [name, *(Cell(f"{int(count):,}") for count in by_class[label])]
-        for label, name in enumerate(analysis.shown.classes)
-    ]
+    split = [[name, *counts] for name, counts in zip(analysis.shown.classes, by_class, strict=True)]
     intro = lead(
         "The kinds are those of TIDE (Bolya et al. 2020): an object is found if the overlap is"
         f" {analysis.shown.iou:.2f} or more, and a detection that overlaps nothing by more than 0.10 lies on"
@@ -86,22 +75,18 @@ def error_table(analysis: Analysis) -> Html:
         " overlap) would be gained if every mistake of the kind, at any score, were corrected; they do not"
         " add up."
     )
-    folded = details(
-        "By class; false positives count for the predicted class",
-        table(("class", *KINDS, MISSED), split, label="Mistakes by class"),
-    )
+    by_class_table = table(("class", *KINDS, MISSED), split, label="Mistakes by class")
+    folded = details("By class; false positives count for the predicted class", by_class_table)
     columns = ("kind", "how many", "mAP points lost", "meaning")
     return join([intro, table(columns, rows, label="Mistakes by kind"), folded])
 
 
 def curves(analysis: Analysis) -> Html:
     """Precision against recall, F1 against the threshold, calibration."""
-    labels = [label for label, one in enumerate(analysis.best) if not math.isnan(one.f1)]
-    names = [analysis.every.classes[label] for label in labels]
-    sweeps = [analysis.sweeps[label] for label in labels]
-    best = [analysis.best[label] for label in labels]
-    recall = charts.precision_recall(names, sweeps, best)
-    f1 = charts.thresholds(names, sweeps, best)
+    columns = zip(analysis.every.classes, analysis.sweeps, analysis.best, strict=True)
+    known = [row for row in columns if not math.isnan(row[2].f1)]
+    recall = charts.precision_recall(known)
+    f1 = charts.thresholds(known)
     calibration = caption(
         charts.calibration(analysis.calibration),
         "Whether scores can be read as probabilities. In a bar that ends on the dashed line the share of"
@@ -110,7 +95,7 @@ def curves(analysis: Analysis) -> Html:
         f" {percent(analysis.calibration.error)} points on average (expected calibration error), mostly"
         " because of the many low scores.",
     )
-    if not labels:
+    if not known:
         return join([tag("p", "No class has a correct detection.", class_="empty"), grid([calibration])])
     first = [
         caption(
@@ -125,7 +110,7 @@ def curves(analysis: Analysis) -> Html:
         ),
     ]
     more = [plot for pair in zip(recall[1:], f1[1:], strict=True) for plot in pair]
-    folded = details(f"The other {len(labels) - charts.LINES} classes", grid(more)) if more else ""
+    folded = details(f"The other {len(known) - charts.LINES} classes", grid(more)) if more else ""
     return join([grid([*first, calibration]), folded])
 
 
@@ -145,29 +130,14 @@ def confusion_table(analysis: Analysis) -> Html:
 def _without_threshold(analysis: Analysis) -> str:
     """A note if some classes have no best threshold."""
     count = sum(math.isnan(one.f1) for one in analysis.best)
-    if not count:
-        return ""
-    return (
-        f" {count} class{'es have' if count > 1 else ' has'} no correct detection and so no best threshold;"
-        " 50 % is used instead."
-    )
+    classes = f"{count} class{'es have' if count > 1 else ' has'}"
+    note = f" {classes} no correct detection and so no best threshold; 50 % is used instead."
+    return note if count else ""
 
 
 def _threshold(best: BestThreshold) -> float:
     # Rounded down to the digits shown, so that the number copied from the page keeps the detection at it.
     return math.nan if math.isnan(best.f1) else math.floor(1000 * best.threshold) / 1000
-
-
-def _sum_row(analysis: Analysis, objects: int) -> list[object]:
-    totals = Totals.of(analysis.shown)
-    return [
-        "mean AP, all objects",
-        Cell(f"{objects:,}"),
-        percent_cell(analysis.report.map),
-        *(Cell(percent(value)) for value in analysis.report.sizes.values()),
-        Cell(""),
-        *(Cell(percent(value)) for value in (totals.precision, totals.recall, totals.f1)),
-    ]
 
 
 def _most_confused(matrix: Ints, limit: int) -> list[int]:
@@ -178,31 +148,20 @@ def _most_confused(matrix: Ints, limit: int) -> list[int]:
 
 
 def _matrix(matrix: Ints, names: Sequence[str], shown: Sequence[int]) -> Html:
-    head = tag(
-        "tr", tag("th", "labelled", scope="col"), *(tag("th", names[label], scope="col") for label in shown)
-    )
-    body = [
-        tag(
-            "tr",
-            tag("th", names[row], scope="row", title=names[row]),
-            *(_share_cell(matrix, row, column) for column in shown),
-        )
-        for row in shown
-    ]
-    return scroller(
-        tag("table", tag("thead", head), tag("tbody", *body), class_="matrix"), "Confusion matrix"
-    )
+    columns = (tag("th", names[label], scope="col") for label in shown)
+    head = tag("thead", tag("tr", tag("th", "labelled", scope="col"), *columns))
+    body = []
+    for row in shown:
+        cells = (_share_cell(matrix, row, column) for column in shown)
+        body.append(tag("tr", tag("th", names[row], scope="row", title=names[row]), *cells))
+    return scroller(tag("table", head, tag("tbody", *body), class_="matrix"), "Confusion matrix")
 
 
 def _share_cell(matrix: Ints, row: int, column: int) -> Html:
     count = int(matrix[row, column])
     share = count / max(int(matrix[row].sum()), 1)
-    return tag(
-        "td",
-        f"{count:,}" if count else "",
-        class_="hot" if share > 0.55 else None,
-        style=f"--h:{100 * share:.0f}%",
-    )
+    hot = "hot" if share > 0.55 else None
+    return tag("td", f"{count:,}" if count else "", class_=hot, style=f"--h:{100 * share:.0f}%")
 
 
 def _pairs(matrix: Ints, names: Sequence[str]) -> list[Html]:
@@ -210,9 +169,9 @@ def _pairs(matrix: Ints, names: Sequence[str]) -> list[Html]:
     inner = matrix[:-1, :-1].copy()
     np.fill_diagonal(inner, 0)
     order = np.argsort(-inner, axis=None, kind="stable")[:CONFUSIONS]
-    pairs = [(int(index) // len(names), int(index) % len(names)) for index in order]
+    pairs = zip(*np.unravel_index(order, inner.shape), strict=True)
     rows = [
-        [names[row], names[column], Cell(f"{count:,}"), Cell(percent(count / int(matrix[row].sum())))]
+        [names[row], names[column], count, count / int(matrix[row].sum())]
         for row, column in pairs
         if (count := int(inner[row, column]))
     ]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
+from fssd.boxes import overlaps
 from fssd.data.loader import read_fitting
-from fssd.data.sample import DataSet, Image, Record
+from fssd.data.sample import DataSet, Record
 from fssd.evaluation.mistakes import KINDS
-from fssd.evaluation.pairing import FREE, Ints, Judgement, overlaps
+from fssd.evaluation.pairing import FREE, Ints, Judgement
 from fssd.report.analysis import Analysis, Tally
 from fssd.report.html import Html
 from fssd.report.layout import TIMES, percent
@@ -42,11 +44,7 @@ class Album:
     def __init__(self, dataset: DataSet, folder: Path) -> None:
         self.dataset = dataset
         self.folder = folder
-        self._read = lru_cache(maxsize=4)(lambda image: read_fitting(dataset.records[image]))
-
-    def image(self, index: int) -> Image:
-        """(H, W, 3) uint8 RGB. Raises ImageError."""
-        return self._read(index)
+        self.image = lru_cache(maxsize=4)(lambda index: read_fitting(dataset.records[index]))
 
     def record(self, index: int) -> Record:
         return self.dataset.records[index]
@@ -54,11 +52,16 @@ class Album:
 
 def worst_images(album: Album, analysis: Analysis) -> list[Html]:
     """The images with the lowest F1; if F1 is equal, those with more mistakes first."""
-    tally = Tally(analysis.shown)
+    tally = Tally.by_image(analysis.shown)
     mistakes = tally.false_positives + tally.missed
     order = np.lexsort((-mistakes, tally.f1))  # nan comes last
-    chosen = [int(image) for image in order[:WORST] if mistakes[image]]
-    return [_worst(album, analysis, tally, image) for image in chosen]
+    figures = []
+    for image in (int(image) for image in order[:WORST] if mistakes[image]):
+        file = album.record(image).path
+        text = f"{file.name}: {tally.words(image)}"
+        view = whole(album.image(image), marks_of(analysis.shown, image))
+        figures.append(figure(view, file, album.folder, text, text))
+    return figures
 
 
 def missed_objects(album: Album, analysis: Analysis) -> list[Html]:
@@ -66,18 +69,28 @@ def missed_objects(album: Album, analysis: Analysis) -> list[Html]:
     objects = analysis.shown.objects
     rows = np.flatnonzero(objects.finder == FREE)
     area = (objects.boxes[rows, 2:] - objects.boxes[rows, :2]).prod(axis=1)
-    return [
-        _missed_figure(album, analysis, row)
-        for row in _limited(rows[np.argsort(-area, kind="stable")], objects.image)
-    ]
+    figures = []
+    for row in _limited(rows[np.argsort(-area, kind="stable")], objects.image):
+        image, box = int(objects.image[row]), objects.boxes[row]
+        name = analysis.shown.classes[objects.label[row]]
+        text = f"{name}, {box[2] - box[0]:.0f} {TIMES} {box[3] - box[1]:.0f} px"
+        view = around(album.image(image), box, _near(analysis.shown, image, missed=row))
+        caption = f"{text}: {_why_missed(analysis, row)}"
+        figures.append(figure(view, album.record(image).path, album.folder, f"{text}, missed", caption))
+    return figures
 
 
 def false_positives(album: Album, analysis: Analysis) -> list[Html]:
     """Wrong detections, most confident first."""
     found = analysis.shown.found
     rows = np.flatnonzero(~found.correct)
-    best_first = rows[np.argsort(-found.score[rows], kind="stable")]
-    return [_false_positive_figure(album, analysis, row) for row in _limited(best_first, found.image)]
+    figures = []
+    for row in _limited(rows[np.argsort(-found.score[rows], kind="stable")], found.image):
+        image = int(found.image[row])
+        view = around(album.image(image), found.boxes[row], _near(analysis.shown, image, false_positive=row))
+        caption = f"{_prediction(analysis.shown, row)}: {_why_false_positive(analysis, row)}"
+        figures.append(figure(view, album.record(image).path, album.folder, caption, caption))
+    return figures
 
 
 def marks_of(judgement: Judgement, image: int) -> list[Mark]:
@@ -97,34 +110,13 @@ def marks_of(judgement: Judgement, image: int) -> list[Mark]:
 
 def _limited(rows: Iterable[int], images: Ints) -> list[int]:
     """The first `CROPS` rows, at most `CROPS_PER_IMAGE` of one image."""
-    used: dict[int, int] = {}
+    used: Counter[int] = Counter()
     chosen: list[int] = []
     for row in rows:
-        image = int(images[row])
-        if used.get(image, 0) == CROPS_PER_IMAGE:
-            continue
-        used[image] = used.get(image, 0) + 1
-        chosen.append(int(row))
-        if len(chosen) == CROPS:
-            break
-    return chosen
-
-
-def _worst(album: Album, analysis: Analysis, tally: Tally, image: int) -> Html:
-    file = album.record(image).path
-    text = f"{file.name}: {tally.words(image)}"
-    view = whole(album.image(image), marks_of(analysis.shown, image))
-    return figure(view, file, album.folder, text, text)
-
-
-def _missed_figure(album: Album, analysis: Analysis, row: int) -> Html:
-    objects = analysis.shown.objects
-    image, box = int(objects.image[row]), objects.boxes[row]
-    name = analysis.shown.classes[objects.label[row]]
-    text = f"{name}, {box[2] - box[0]:.0f} {TIMES} {box[3] - box[1]:.0f} px"
-    view = around(album.image(image), box, _near(analysis.shown, image, missed=row))
-    reason = _why_missed(analysis, row)
-    return figure(view, album.record(image).path, album.folder, f"{text}, missed", f"{text}: {reason}")
+        used[images[row]] += 1
+        if used[images[row]] <= CROPS_PER_IMAGE:
+            chosen.append(int(row))
+    return chosen[:CROPS]
 
 
 def _why_missed(analysis: Analysis, row: int) -> str:
@@ -145,20 +137,12 @@ def _why_missed(analysis: Analysis, row: int) -> str:
     return f"nearest is {_prediction(shown, int(rows[best]))}, overlap {overlap[best]:.2f}{other}"
 
 
-def _false_positive_figure(album: Album, analysis: Analysis, row: int) -> Html:
-    found = analysis.shown.found
-    image = int(found.image[row])
-    view = around(album.image(image), found.boxes[row], _near(analysis.shown, image, false_positive=row))
-    caption = f"{_prediction(analysis.shown, row)}: {_why_false_positive(analysis, row)}"
-    return figure(view, album.record(image).path, album.folder, caption, caption)
-
-
 def _why_false_positive(analysis: Analysis, row: int) -> str:
     errors, objects = analysis.errors, analysis.shown.objects
     partner = errors.partner[row]
     if partner == FREE:
         return "nothing is labelled there"
-    overlap = overlaps(analysis.shown.found.boxes[row][None], objects.boxes[partner][None])[0, 0]
+    overlap = overlaps(analysis.shown.found.boxes[[row]], objects.boxes[[partner]])[0, 0]
     name = analysis.shown.classes[objects.label[partner]]
     return f"{_REASONS[KINDS[errors.kind[row]]].format(name=name)}, overlap {overlap:.2f}"
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from numbers import Integral, Real
+from typing import NamedTuple, SupportsFloat
 
 import fssd
 from fssd.report.html import Html, join, tag
@@ -14,7 +15,7 @@ DASH, MINUS, TIMES = "\u2013", "\u2212", "\u00d7"
 
 
 class Section(NamedTuple):
-    """anchor: its id. title: the heading, also in the list of sections. body: the content."""
+    """anchor: its id. title: the heading, also in the list of sections."""
 
     anchor: str
     title: str
@@ -50,9 +51,7 @@ def document(
     )
     links = (tag("li", tag("a", section.title, href=f"#{section.anchor}")) for section in sections)
     contents = tag("nav", tag("ul", *links), aria_label="Sections")
-    parts = [
-        tag("section", tag("h2", section.title), section.body, id=section.anchor) for section in sections
-    ]
+    parts = [tag("section", tag("h2", one.title), one.body, id=one.anchor) for one in sections]
     foot = tag("footer", f"Made by fssd {fssd.__version__}. This file needs no other file.")
     return join([head, contents, tag("main", *parts), foot])
 
@@ -67,27 +66,19 @@ def table(
 ) -> Html:
     """A table that scrolls if it is too wide. The first column holds the headings of the rows.
 
-    columns: headings; they are aligned right above numbers, that is where the first cell is a `Cell` of kind
-    "n". rows: `Cell`s, or values that become text cells.
+    rows: `Cell`s or values, see `cell`. Headings above numbers are aligned right.
     """
-    body = [list(row) for row in rows]
-    numeric = [_is_number(body[0][column]) if body else False for column in range(len(columns))]
-    head = tag(
-        "tr",
-        *(
-            tag("th", name, scope="col", class_="n" if number else None)
-            for name, number in zip(columns, numeric, strict=True)
-        ),
-    )
+    body = [list(map(cell, row)) for row in rows]
+    numeric = ["n" if "n" in one.kind.split() else None for one in body[0]] if body else [None] * len(columns)
+    pairs = zip(columns, numeric, strict=True)
+    head = tag("tr", *(tag("th", name, scope="col", class_=kind) for name, kind in pairs))
     lines = [_row(row, last_is_sum and index == len(body) - 1) for index, row in enumerate(body)]
     content = tag("table", tag("thead", head), tag("tbody", *lines))
     return scroller(content, label, "scroll long" if len(lines) > LONG else "scroll")
 
 
 def scroller(content: Html, label: str, kind: str = "scroll") -> Html:
-    """A box that scrolls, also by keyboard, if its content is too wide. kind: "scroll long" limits its height
-    as well.
-    """
+    """A box that scrolls, also by keyboard. kind: "scroll long" limits its height as well."""
     return tag("div", content, class_=kind, tabindex=0, role="region", aria_label=label)
 
 
@@ -127,9 +118,23 @@ def percent(value: float, digits: int = 1) -> str:
     return DASH if math.isnan(value) else f"{100 * value:.{digits}f}"
 
 
-def percent_cell(value: float) -> Cell:
-    """A share with a bar behind it."""
-    return Cell(percent(value), bar=None if math.isnan(value) else value, kind="n bar")
+def cell(value: object) -> Cell:
+    """A value in a table: 1,234 for a whole number, percent for another number (a share), else text."""
+    if isinstance(value, Cell):
+        return value
+    if isinstance(value, Integral):
+        return Cell(f"{int(value):,}")
+    return Cell(percent(float(value))) if isinstance(value, Real) else Cell(value, kind="")
+
+
+def share(value: SupportsFloat) -> str:
+    """`12.3 %`, for a card."""
+    return f"{percent(float(value))} %"
+
+
+def percent_cell(value: float, most: float = 1.0) -> Cell:
+    """A share with a bar behind it, which is full at `most`."""
+    return Cell(percent(value), bar=None if math.isnan(value) else value / most, kind="n bar")
 
 
 def signed(value: float) -> str:
@@ -156,17 +161,11 @@ def _card(card: Card) -> Html:
     return tag("div", tag("dt", card.name), tag("dd", card.value, note))
 
 
-def _row(row: Sequence[object], is_sum: bool) -> Html:
-    first, *rest = (value if isinstance(value, Cell) else Cell(value, kind="") for value in row)
-    return tag(
-        "tr", tag("th", first.content, scope="row"), *map(_data_cell, rest), class_="sum" if is_sum else None
-    )
+def _row(row: Sequence[Cell], is_sum: bool) -> Html:
+    head = tag("th", row[0].content, scope="row")
+    return tag("tr", head, *map(_data_cell, row[1:]), class_="sum" if is_sum else None)
 
 
-def _data_cell(cell: Cell) -> Html:
-    fill = None if cell.bar is None else f"--v:{100 * min(max(cell.bar, 0.0), 1.0):.1f}%"
-    return tag("td", cell.content, class_=cell.kind or None, style=fill)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, Cell) and "n" in value.kind.split()
+def _data_cell(data: Cell) -> Html:
+    fill = None if data.bar is None else f"--v:{100 * min(max(data.bar, 0.0), 1.0):.1f}%"
+    return tag("td", data.content, class_=data.kind or None, style=fill)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import NamedTuple
 
 import numpy as np
 
@@ -11,13 +10,6 @@ from fssd.evaluation.pairing import Floats, Ints
 from fssd.model.coverage import MATCHED
 
 BANDS = (0.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, np.inf)  # px of the network's input, lower limit included
-
-
-class PriorCoverage(NamedTuple):
-    """boxes: how many. matched: the share (0..1) that some prior overlaps by `MATCHED`; nan without a box."""
-
-    boxes: int
-    matched: float
 
 
 def band_names() -> list[str]:
@@ -36,11 +28,8 @@ def sides(boxes: Floats) -> Floats:
     return np.asarray(np.sqrt((boxes[:, 2:] - boxes[:, :2]).clip(0).prod(axis=1)))
 
 
-def shares(groups: Ints, overlap: Floats, count: int) -> list[PriorCoverage]:
-    """The coverage of each of `count` groups of boxes. groups, overlap: (N,)."""
+def shares(groups: Ints, overlap: Floats, count: int) -> tuple[Ints, Floats]:
+    """(count,) boxes in each group, and the share of them that a prior matches, nan without a box."""
     totals = np.bincount(groups, minlength=count)
     hits = np.bincount(groups, overlap >= MATCHED, minlength=count)
-    return [
-        PriorCoverage(int(total), float(hit / total) if total else float("nan"))
-        for total, hit in zip(totals, hits, strict=True)
-    ]
+    return totals, hits / np.where(totals, totals, np.nan)

@@ -53,10 +53,8 @@ def around(image: Image, box: Floats, marks: Sequence[Mark], side: int = 250) ->
     """The square around a box, (4,) xyxy pixels, twice as long as it; scaled to at most `side` pixels."""
     height, width = image.shape[:2]
     reach = max(2.0 * float(max(box[2] - box[0], box[3] - box[1])), 48.0)
-    spans = [
-        _span(float(box[axis] + box[axis + 2]) / 2, reach, limit) for axis, limit in ((0, width), (1, height))
-    ]
-    (left, right), (top, bottom) = spans
+    left, right = _span(float(box[0] + box[2]) / 2, reach, width)
+    top, bottom = _span(float(box[1] + box[3]) / 2, reach, height)
     scale = min(side / max(right - left, bottom - top), LARGEST_GROWTH)
     return _view(image, marks, (left, top, right, bottom), scale, LARGE_TEXT)
 
@@ -96,8 +94,6 @@ def _view(
 
 
 def _jpeg(image: Image) -> str:
-    data: Any
-    _, data = cv2.imencode(
-        ".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
-    )
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    data: Any = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1]
     return f"data:image/jpeg;base64,{base64.b64encode(data.tobytes()).decode('ascii')}"

@@ -1,4 +1,4 @@
-"""How many cores this process may use, which in a container are fewer than the machine has."""
+"""The number of cores that this process may use; in a container they are fewer than the machine has."""
 
 from __future__ import annotations
 
@@ -6,7 +6,5 @@ import os
 
 
 def usable_cores() -> int:
-    """One or more."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """At least one."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,9 +1,9 @@
-"""A network on CUDA the quick way: folded, channels last, in bfloat16, its kernels in one CUDA graph.
+"""The fastest way to run a network on CUDA: folded, channels last, in bfloat16, as one CUDA graph.
 
     det = fssd.Detector.load("runs/mine", device="cuda")
-    quick = fssd.Detector(CudaRunner(det.network), det.classes)
+    fast = fssd.Detector(CudaRunner(det.network), det.classes)
 
-A graph starts all kernels at once; one by one, starting them takes longer than a small batch computes.
+A graph launches all kernels at once; launching them one by one takes longer than a small batch computes.
 """
 
 from __future__ import annotations
@@ -16,38 +16,33 @@ from torch import Tensor, nn
 from fssd.errors import ConfigError
 from fssd.heads.head import Raw
 from fssd.model.fold import fold
-from fssd.model.network import Network
+from fssd.model.network import Network, channels_last
 from fssd.runtimes.runner import NetworkRunner
 
-WARM_UP = 3  # passes before a graph is captured, which must not choose kernels or load libraries
+WARM_UP = 3  # passes before a graph is captured: during capture no kernel may be chosen or library loaded
 
 
 class Folded(nn.Module):
-    """A folded network that computes in `dtype` and reads bytes.
+    """A folded network that computes in `dtype`.
 
     Input: (B, 3, H, W) uint8 RGB. Output: the head's predictions in float32. The mean is subtracted in
     float32, because bfloat16 would round it by up to half a grey level.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, network: Network, dtype: torch.dtype) -> None:
         super().__init__()
-        folded = fold(network)
-        self.body = nn.Sequential(folded.backbone, folded.neck, folded.heads).to(dtype)
+        self.network = channels_last(fold(network))
+        self.body = nn.Sequential(self.network.backbone, self.network.neck, self.network.heads).to(dtype)
         self.dtype = dtype
-        self.register_buffer("mean", folded.mean.clone())
-        self.register_buffer("std", folded.std.clone())
 
     def forward(self, images: Tensor) -> Raw:
-        x = (images.float() - self.mean) / self.std
+        x = (images.float() - self.network.mean) / self.network.std
         predicted = self.body(x.to(self.dtype).contiguous(memory_format=torch.channels_last))
         return tuple(part.float() for part in predicted)
 
 
 class CudaRunner(NetworkRunner):
-    """A network on a CUDA device, one graph for each batch size it meets; the last two are kept.
+    """A network on a CUDA device, with one graph per batch size; the last two graphs are kept.
 
     dtype: of the convolutions, torch.bfloat16 or torch.float32. Raises ConfigError for a network elsewhere.
     """
@@ -55,17 +50,13 @@ class CudaRunner(NetworkRunner):
     def __init__(self, network: Network, dtype: torch.dtype = torch.bfloat16) -> None:
         device = network.device
         if device.type != "cuda":
-            raise ConfigError(
-                f"a CUDA graph needs a network on a GPU, not on {device}; load it with device='cuda'"
-            )
+            raise ConfigError(f"a CUDA graph cannot run on {device}; load the network with device='cuda'")
         super().__init__(network)
-        folded = Folded(network, dtype).to(device)
-        self.folded = folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.folded = Folded(network, dtype).to(device)
         self.graphs: dict[int, Callable[[Tensor], Raw]] = {}
 
     @torch.inference_mode()
     def predict(self, images: Tensor) -> Raw:
-        """See `Runner`."""
         batch = len(images)
         if batch not in self.graphs:
             if len(self.graphs) == 2:
@@ -75,18 +66,19 @@ class CudaRunner(NetworkRunner):
 
 
 def capture(module: Callable[[Tensor], Raw], example: Tensor) -> Callable[[Tensor], Raw]:
-    """What `module` does to a tensor like `example`, on CUDA, as a graph that is replayed.
+    """`module` as a CUDA graph, for inputs of the shape of `example`.
 
-    The result is a copy: the next call writes to the same memory.
+    Results are copies, because the next call overwrites the graph's memory.
     """
     inputs = example.clone()
-    aside = torch.cuda.Stream(inputs.device)  # type: ignore[no-untyped-call]
-    aside.wait_stream(torch.cuda.current_stream(inputs.device))
-    with torch.backends.cudnn.flags(enabled=True, benchmark=True):  # let cuDNN try which kernels are quickest
-        with torch.cuda.stream(aside):
+    stream = torch.cuda.Stream(inputs.device)  # type: ignore[no-untyped-call]
+    stream.wait_stream(torch.cuda.current_stream(inputs.device))
+    # With benchmark, cuDNN times its kernels and takes the fastest.
+    with torch.backends.cudnn.flags(enabled=True, benchmark=True):
+        with torch.cuda.stream(stream):
             for _ in range(WARM_UP):
                 module(inputs)
-        torch.cuda.current_stream(inputs.device).wait_stream(aside)
+        torch.cuda.current_stream(inputs.device).wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             outputs = module(inputs)

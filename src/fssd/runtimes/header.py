@@ -1,4 +1,4 @@
-"""What an exported file says of itself: one JSON document among its metadata, under the key `fssd`."""
+"""The metadata of an exported file: one JSON document under the key `fssd`."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Header:
-    """The document, read.
+    """What `read_header` read.
 
-    geometry: how images become the input. decode: from raw predictions to detections; None where the file
-    does that itself, with `thresholds`. facts: the whole document.
+    geometry: how an image becomes the input. decode: from raw predictions to detections; None for a file
+    that does this itself, with `thresholds`. facts: the whole document.
     """
 
     classes: tuple[str, ...]
@@ -40,7 +40,7 @@ def write_header(
     thresholds: Thresholds | None,
     precision: str,
 ) -> str:
-    """The document of a network as JSON text. facts: JSON values to keep beside what is needed."""
+    """The document of a network as JSON text. facts: further JSON values to store."""
     document = {
         **facts,
         "format": FORMAT,
@@ -60,28 +60,24 @@ def write_header(
 
 
 def size_value(size: tuple[int, int]) -> int | list[int]:
-    """(width, height) as files and reports state it: one number for a square."""
+    """(width, height) as JSON: one number for a square."""
     return size[0] if size[0] == size[1] else list(size)
 
 
 def read_header(text: str | None, file: Path) -> Header:
     """The header of `file`. Raises CheckpointError if it is missing, damaged or of another version."""
     if text is None:
-        raise CheckpointError(
-            f"{file}: was not written by `fssd export`, which notes the classes in the file"
-        )
+        raise CheckpointError(f"{file}: was not written by `fssd export`, which stores the class names")
     try:
         document = json.loads(text)
         if document["format"] != FORMAT:
-            raise CheckpointError(
-                f"{file}: has format {document['format']!r}; this version of fssd reads {FORMAT}"
-            )
-        # Files of version 0.1 state neither head nor geometry.
+            raise CheckpointError(f"{file}: has format {document['format']!r}; this fssd reads {FORMAT}")
+        # Files of version 0.1 have neither head nor geometry.
         geometry = make_geometry(document.get("geometry", "warp"), read_size(document["image_size"]))
-        thresholds = None if document["nms"] is None else Thresholds(**document["nms"])
-        decode = None
-        if thresholds is None:
-            decode = head_class(document.get("head", "multibox")).decoder(document)
+        if document["nms"] is None:
+            thresholds, decode = None, head_class(document.get("head", "multibox")).decoder(document)
+        else:
+            thresholds, decode = Thresholds(**document["nms"]), None
         return Header(tuple(document["classes"]), geometry, decode, thresholds, document)
     except CheckpointError:
         raise

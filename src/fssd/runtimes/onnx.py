@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from math import prod
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-import numpy.typing as npt
 from torch import Tensor
 
 from fssd.errors import CheckpointError, ConfigError
 from fssd.runtimes.cores import usable_cores
 from fssd.runtimes.header import KEY, read_header
-from fssd.runtimes.onnx_graph import append_tail
-from fssd.runtimes.operations import onnx_multiply_adds
 from fssd.runtimes.packages import require
-from fssd.runtimes.runtime import Runtime
-from fssd.runtimes.session import Images, Opened, single_images
+from fssd.runtimes.runner import FileRunner
+from fssd.runtimes.runtime import Runtime, append_tail, single_images, total_products
 
 if TYPE_CHECKING:
     import onnx
@@ -25,13 +25,12 @@ PROVIDERS = {"auto": "CPUExecutionProvider", "cpu": "CPUExecutionProvider", "cud
 
 
 class OnnxRuntime(Runtime):
-    """Sessions of ONNX Runtime are slower side by side than one after the other."""
+    """One concurrent batch: sessions of ONNX Runtime are slower side by side than one after another."""
 
     name = "onnx"
     suffix = ".onnx"
 
-    def open(self, file: Path, device: str, threads: int | None) -> Opened:
-        """See `Runtime`."""
+    def open(self, file: Path, device: str, threads: int | None) -> FileRunner:
         runtime = require("onnxruntime", "export")
         provider = PROVIDERS.get(device)
         if provider not in runtime.get_available_providers():
@@ -40,22 +39,16 @@ class OnnxRuntime(Runtime):
             raise CheckpointError(f"{file}: there is no such model file; check the path")
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads or usable_cores()
-        # Threads that spin while they wait gain 2 to 8 % alone and take as much from all else, as in a
-        # server.
+        # Threads that spin while they wait gain 2 to 8 % alone, but take it from everything else in a server.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3  # errors alone; they are raised as well
+        options.log_severity_level = 3  # errors only, and those are raised as well
         try:
             session = runtime.InferenceSession(file, options, providers=[provider])
-        except Exception as error:  # its exceptions share no other base
+        except Exception as error:  # onnxruntime's exceptions have no other common base
             reason = str(error).splitlines()[0]
             raise CheckpointError(f"{file}: is damaged or not an ONNX file ({reason})") from error
         header = read_header(session.get_modelmeta().custom_metadata_map.get(KEY), file)
-
-        def run(images: Images) -> list[npt.NDArray[Any]]:
-            outputs: list[npt.NDArray[Any]] = session.run(None, {"images": images})
-            return outputs
-
-        return Opened(run, header)
+        return FileRunner(lambda images: session.run(None, {"images": images}), header)
 
     def write(
         self,
@@ -65,7 +58,6 @@ class OnnxRuntime(Runtime):
         out: Path,
         calibration: Tensor | None = None,
     ) -> None:
-        """See `Runtime`."""
         tools = require("onnx", "export")
         if calibration is not None:
             with tempfile.TemporaryDirectory() as folder:
@@ -76,35 +68,24 @@ class OnnxRuntime(Runtime):
         tools.save(model, out)
 
     def multiply_adds(self, file: Path) -> int | None:
-        """See `Runtime`."""
         return onnx_multiply_adds(require("onnx", "export").load(file))
 
 
-class _Reader:
-    """Images one by one, as onnxruntime asks for them."""
-
-    def __init__(self, images: Tensor) -> None:
-        self.rows = single_images(images)
-
-    def get_next(self) -> dict[str, Any] | None:
-        row = next(self.rows, None)
-        return None if row is None else {"images": row}
-
-
 def quantise_onnx(model: onnx.ModelProto, images: Tensor, folder: Path) -> onnx.ModelProto:
-    """The graph with its convolutions and sums in eight bits, weights by channel.
+    """The graph with convolutions and sums in eight bits, weights per channel.
 
-    images: (N, 3, S, S) uint8 RGB. folder: a place for temporary files. The convolutions that predict stay as
-    they are: their outputs are the answer, and rounding them costs more than it saves. Only inputs are
-    rounded: an output would be before its activation cuts it, over a range far wider than what is left.
+    images: (N, 3, S, S) uint8 RGB. folder: for temporary files. The convolutions that predict stay in float:
+    rounding their outputs costs more accuracy than it saves time. Only inputs are quantised: an output would
+    be quantised before its activation clips it, over a far wider range than what remains afterwards.
     Raises ConfigError if onnxruntime is missing.
     """
     tools = require("onnxruntime.quantization", "export")
     out = folder / "quantised.onnx"
+    rows = ({"images": image} for image in single_images(images))
     tools.quantize_static(
         model,
         out,
-        _Reader(images),
+        SimpleNamespace(get_next=lambda: next(rows, None)),  # the interface of CalibrationDataReader
         quant_format=tools.QuantFormat.QDQ,
         op_types_to_quantize=["Conv", "Add"],
         nodes_to_exclude=_predictors(model),
@@ -118,7 +99,7 @@ def quantise_onnx(model: onnx.ModelProto, images: Tensor, folder: Path) -> onnx.
 
 
 def _predictors(model: onnx.ModelProto) -> list[str]:
-    """Names of the convolutions that only moves of numbers lie between and the outputs."""
+    """Names of the convolutions whose results reach the outputs without further arithmetic."""
     makers = {output: node for node in model.graph.node for output in node.output}
     names: list[str] = []
     waiting = [makers[output.name] for output in model.graph.output]
@@ -129,3 +110,29 @@ def _predictors(model: onnx.ModelProto) -> list[str]:
         elif node.op_type in ("Concat", "Reshape", "Transpose", "Split"):
             waiting += [makers[name] for name in node.input if name in makers]
     return names
+
+
+def onnx_multiply_adds(model: onnx.ModelProto) -> int | None:
+    """Multiply-adds for one image of a model whose first input is a batch of images; it is not changed."""
+    own = type(model)()
+    own.CopyFrom(model)
+    own.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    del own.graph.value_info[:]  # inferred for any batch size; it would contradict the fixed one
+    for output in own.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    graph = require("onnx", "export").shape_inference.infer_shapes(own, data_prop=True).graph
+    return total_products({node.op_type for node in graph.node}, _products(graph))
+
+
+def _products(graph: Any) -> Iterator[int]:
+    """Multiply-adds of each convolution and product; 0 where a size is unknown."""
+    shapes = {
+        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in (*graph.input, *graph.value_info, *graph.output)
+    }
+    shapes |= {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Conv":  # weights (C_out, C_in / groups, H, W)
+            yield prod(shapes.get(node.output[0], [0])) * prod(shapes.get(node.input[1], [0])[1:])
+        elif node.op_type == "MatMul":
+            yield prod(shapes.get(node.output[0], [0])) * shapes.get(node.input[0], [0])[-1]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +14,9 @@ from torch import Tensor
 from fssd.errors import CheckpointError, ConfigError
 from fssd.runtimes.cores import usable_cores
 from fssd.runtimes.header import KEY, read_header
-from fssd.runtimes.onnx_graph import PREFIX, append_tail
-from fssd.runtimes.operations import openvino_multiply_adds
 from fssd.runtimes.packages import openvino_core, require_openvino
-from fssd.runtimes.runtime import Runtime
-from fssd.runtimes.session import Images, Opened, single_images
+from fssd.runtimes.runner import FileRunner, Images
+from fssd.runtimes.runtime import TAIL_PREFIX, Runtime, append_tail, single_images, total_products
 
 if TYPE_CHECKING:
     import onnx
@@ -25,10 +25,10 @@ SIZES_KEPT = 6
 
 
 class OpenVinoSession:
-    """A model, compiled for each batch size it meets: with fixed shapes OpenVINO runs faster.
+    """A model, compiled for each batch size it meets, because OpenVINO is faster with fixed shapes.
 
-    A stream has two sizes, its full batch and what is left at the end; a server has the powers of two below
-    its largest. Six are kept, those last used.
+    A stream of images has two sizes, the full batch and the last one; a server has the powers of two up to
+    its largest batch. The six most recently used are kept.
     """
 
     def __init__(self, core: Any, model: Any, device: str, threads: int) -> None:
@@ -37,14 +37,14 @@ class OpenVinoSession:
         self.device = device
         self.settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
         if device == "CPU":
-            # Pinned to cores, the threads of two sessions would share one while another stands idle. Where
-            # the processor has bfloat16, OpenVINO would use it by itself: 0.01 off in a score.
+            # With pinning, the threads of two sessions would share one core while another is idle. By default
+            # OpenVINO uses bfloat16 where the processor has it, which changes scores by up to 0.01.
             self.settings |= {
                 "INFERENCE_NUM_THREADS": threads,
                 "ENABLE_CPU_PINNING": False,
                 "INFERENCE_PRECISION_HINT": "f32",
             }
-        self.requests: dict[int, Any] = {}
+        self.requests: dict[int, Any] = {}  # by batch size, the most recently used last
 
     def __call__(self, images: Images) -> list[npt.NDArray[Any]]:
         request = self._request(len(images))
@@ -58,42 +58,36 @@ class OpenVinoSession:
                 del self.requests[next(iter(self.requests))]
             model = self.model.clone()
             model.reshape([batch, *list(model.input(0).partial_shape)[1:]])
-            compiled = self.core.compile_model(model, self.device, self.settings)
-            request = compiled.create_infer_request()
-        self.requests[batch] = request  # the last one is the one last used
+            request = self.core.compile_model(model, self.device, self.settings).create_infer_request()
+        self.requests[batch] = request
         return request
 
 
 class OpenVino(Runtime):
-    """With two concurrent batches a core, one uses what the other leaves idle between parallel parts."""
+    """Two concurrent batches per core: one uses the core while the other has no parallel work for it."""
 
     name = "openvino"
     suffix = ".xml"
     beside = (".bin",)
     side_by_side = 2
 
-    def open(self, file: Path, device: str, threads: int | None) -> Opened:
-        """See `Runtime`."""
+    def open(self, file: Path, device: str, threads: int | None) -> FileRunner:
         core = openvino_core()
         for needed in (file, file.with_suffix(".bin")):
             if not needed.is_file():
-                raise CheckpointError(
-                    f"{needed}: there is no such file; an OpenVINO model is a .xml and a .bin"
-                )
+                raise CheckpointError(f"{needed}: is missing; an OpenVINO model is a .xml and a .bin")
         name = "CPU" if device in ("auto", "cpu") else device.upper()
         if name not in core.available_devices:
             known = ", ".join(core.available_devices).lower()
-            raise ConfigError(
-                f"device {device!r} cannot be used by OpenVINO here; choose auto or one of {known}"
-            )
+            raise ConfigError(f"OpenVINO cannot use device {device!r} here; choose auto or one of {known}")
         try:
             model = core.read_model(file)
-        except Exception as error:  # its exceptions share no other base
+        except Exception as error:  # OpenVINO's exceptions have no other common base
             reason = str(error).splitlines()[0]
             raise CheckpointError(f"{file}: is damaged or not an OpenVINO model ({reason})") from error
         text = str(model.get_rt_info([KEY]).value) if model.has_rt_info([KEY]) else None
         session = OpenVinoSession(core, model, name, threads or usable_cores())
-        return Opened(session, read_header(text, file))
+        return FileRunner(session, read_header(text, file))
 
     def write(
         self,
@@ -103,24 +97,21 @@ class OpenVino(Runtime):
         out: Path,
         calibration: Tensor | None = None,
     ) -> None:
-        """See `Runtime`."""
         model = as_openvino(append_tail(graph, tail))
         if calibration is not None:
             model = quantise_openvino(model, calibration)
         model.set_rt_info(header, [KEY])
-        require_openvino().save_model(model, out, compress_to_fp16=False)  # and the .bin beside it
+        require_openvino().save_model(model, out, compress_to_fp16=False)  # writes the .bin as well
 
     def multiply_adds(self, file: Path) -> int | None:
-        """See `Runtime`."""
         return openvino_multiply_adds(openvino_core().read_model(file))
 
 
 def as_openvino(model: onnx.ModelProto) -> Any:
-    """The same graph as an `openvino.Model`, with what follows from constants alone computed.
+    """The same graph as an `openvino.Model`, with constant parts computed. Raises ConfigError.
 
-    The weights of depthwise convolutions come from ONNX with a reshaping still to be done. It would hide them
-    from OpenVINO when that looks for weights in eight bits: the convolutions would run in float, three times
-    as long. The rest makes the file smaller and quicker to open. Raises ConfigError if openvino is missing.
+    ONNX reshapes the weights of depthwise convolutions in the graph. Without folding, OpenVINO's quantiser
+    does not find these weights, and the convolutions stay in float, three times as slow.
     """
     graph = openvino_core().read_model(model.SerializeToString())
     passes = require_openvino("openvino.passes")
@@ -131,7 +122,7 @@ def as_openvino(model: onnx.ModelProto) -> Any:
 
 
 def quantise_openvino(model: Any, images: Tensor) -> Any:
-    """A model of `as_openvino` in eight bits, but for the NMS. images: (N, 3, S, S) uint8 RGB.
+    """A model of `as_openvino` in eight bits, except the NMS. images: (N, 3, S, S) uint8 RGB.
 
     Raises ConfigError if nncf is missing.
     """
@@ -141,5 +132,24 @@ def quantise_openvino(model: Any, images: Tensor) -> Any:
         model,
         nncf.Dataset(list(single_images(images))),
         subset_size=len(images),
-        ignored_scope=nncf.IgnoredScope(patterns=[f"{PREFIX}.*"], validate=False),
+        ignored_scope=nncf.IgnoredScope(patterns=[f"{TAIL_PREFIX}.*"], validate=False),
     )
+
+
+def openvino_multiply_adds(model: Any) -> int | None:
+    """Multiply-adds for one image of a model whose first input is a batch of images; it is not changed."""
+    own = model.clone()
+    own.reshape([1, *list(own.input(0).partial_shape)[1:]])
+    return total_products({op.get_type_name() for op in own.get_ops()}, _products(own))
+
+
+def _products(model: Any) -> Iterator[int]:
+    for op in model.get_ops():
+        kind = op.get_type_name()
+        if kind == "Convolution":  # weights (C_out, C_in, H, W)
+            yield prod(op.output(0).shape) * prod(op.input(1).get_shape()[1:])
+        elif kind == "GroupConvolution":  # weights (groups, C_out, C_in, H, W)
+            yield prod(op.output(0).shape) * prod(op.input(1).get_shape()[2:])
+        elif kind == "MatMul":
+            inner = -2 if op.get_attributes().get("transpose_a") else -1
+            yield prod(op.output(0).shape) * op.input(0).get_shape()[inner]

@@ -1,4 +1,4 @@
-"""Packages that only some runtimes need, imported when they are needed, OpenVINO's without its telemetry."""
+"""Optional packages, imported on demand; OpenVINO's without its telemetry."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TELEMETRY = "openvino_telemetry"
 
 
 def require(package: str, extra: str) -> Any:
-    """The module `package`. Raises ConfigError if it is not installed, naming the extra that has it."""
+    """The module `package`. Raises ConfigError with the extra that installs it, if it is missing."""
     try:
         return import_module(package)
     except ImportError as error:
@@ -22,10 +22,10 @@ def require(package: str, extra: str) -> Any:
 
 
 def require_openvino(package: str = "openvino") -> Any:
-    """The module openvino or nncf, which then report nothing to anybody. Raises ConfigError.
+    """The module openvino or nncf without telemetry. Raises ConfigError if it is not installed.
 
-    Both report their use to Google Analytics through the package openvino_telemetry unless a file in the
-    user's home forbids it. They do without that package where it is absent, so while they are imported it is.
+    Both report their use to Google Analytics through the package openvino_telemetry, unless a file in the
+    user's home forbids it. They work without that package, so the import system is told that it is absent.
     """
     modules: dict[str, ModuleType | None] = sys.modules  # type: ignore[assignment]
     kept = sys.modules.get(TELEMETRY)
@@ -39,11 +39,11 @@ def require_openvino(package: str = "openvino") -> Any:
 
 
 def openvino_core() -> Any:
-    """The one `openvino.Core` of this process. Raises ConfigError.
+    """The only `openvino.Core` of this process. Raises ConfigError if openvino is not installed.
 
-    Each core that compiles for the CPU puts a stack for signal handlers under the thread it runs in, and when
-    several go in another order than they came, the thread is left with one that has been unmapped: the next
-    signal, an interrupt or the end of a child, then kills the process. One that stays does no harm.
+    Each core that compiles for the CPU installs a signal stack in its thread. When several are destroyed in
+    another order than they were created, the thread keeps a stack whose memory is gone, and the next signal
+    (an interrupt, the end of a child process) kills the process. A core that stays avoids this.
     """
     return _core(require_openvino())
 

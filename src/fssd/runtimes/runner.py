@@ -1,8 +1,8 @@
-"""One way to ask for detections, whatever computes them."""
+"""One interface to everything that computes detections: a network or an exported file."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Protocol
 
@@ -16,30 +16,30 @@ from fssd.errors import ConfigError
 from fssd.heads.head import Found, Raw, Thresholds
 from fssd.model.network import Network, channels_last
 from fssd.runtimes.header import Header
-from fssd.runtimes.session import Session
+
+Images = npt.NDArray[np.uint8]  # (B, H, W, 3) RGB
+Arrays = Sequence[npt.NDArray[Any]]
+Session = Callable[[Images], Arrays]
+"""Images to the outputs of the file, in order: the head's predictions, or boxes, scores, labels and count."""
 
 
 class Runner(Protocol):
-    """A detector without class names, in two stages. geometry: how images become its input."""
+    """A detector without class names, in two stages. geometry: how an image becomes its input."""
 
     geometry: Geometry
 
     def predict(self, images: Tensor) -> Any:
-        """What the network says of (B, 3, H, W) uint8 RGB; a value for `finish` alone to read."""
+        """Run the network on (B, 3, H, W) uint8 RGB; only `finish` and `rows` can read the result."""
 
     def finish(self, predicted: Any, **settings: Any) -> list[Found]:
-        """The detections in what `predict` gave; settings: see `Thresholds`."""
+        """Detections from the result of `predict`; settings: see `Thresholds`."""
 
     def rows(self, predicted: Any) -> list[Any]:
-        """What `predict` gave, image by image; each is for `finish` by itself."""
-
-    def find(self, images: Tensor, **settings: Any) -> list[Found]:
-        """Detections of (B, 3, H, W) uint8 RGB: both stages."""
-        return self.finish(self.predict(images), **settings)
+        """The result of `predict` split by image, each part in a form that `finish` takes."""
 
 
 class NetworkRunner(Runner):
-    """A network, in evaluation mode, on its device."""
+    """A network in evaluation mode, on its device."""
 
     def __init__(self, network: Network) -> None:
         self.network = channels_last(network).eval()
@@ -47,67 +47,59 @@ class NetworkRunner(Runner):
 
     @torch.inference_mode()
     def predict(self, images: Tensor) -> Raw:
-        """See `Runner`."""
         inputs = images.to(self.network.device).float().contiguous(memory_format=torch.channels_last)
         return self.network(inputs)  # type: ignore[no-any-return]
 
     def rows(self, predicted: Raw) -> list[Raw]:
-        """See `Runner`."""
         return list(zip(*(torch.split(part, 1) for part in predicted), strict=True))
 
     @torch.inference_mode()
     def finish(self, predicted: Raw, **settings: Any) -> list[Found]:
-        """See `Runner`."""
         return self.network.heads.detect(predicted, Thresholds(**settings))
 
 
 class FileRunner(Runner):
-    """An exported file. NMS runs here or in the file, as the file has it."""
+    """An exported file, with or without NMS inside."""
 
     def __init__(self, session: Session, header: Header) -> None:
         self.session = session
+        self.header = header
         self.thresholds = header.thresholds
         self.geometry = header.geometry
         self.decode = header.decode
 
-    def predict(self, images: Tensor) -> Sequence[npt.NDArray[Any]]:
-        """See `Runner`."""
+    def predict(self, images: Tensor) -> Arrays:
         return self.session(np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy()))
 
-    def rows(self, predicted: Sequence[npt.NDArray[Any]]) -> list[Sequence[npt.NDArray[Any]]]:
-        """See `Runner`."""
+    def rows(self, predicted: Arrays) -> list[Arrays]:
         return [[part[i : i + 1] for part in predicted] for i in range(len(predicted[0]))]
 
     @torch.inference_mode()
-    def finish(self, predicted: Sequence[npt.NDArray[Any]], **settings: Any) -> list[Found]:
-        """See `Runner`. Raises ConfigError for settings that a file with NMS inside cannot follow."""
+    def finish(self, predicted: Arrays, **settings: Any) -> list[Found]:
+        """Raises ConfigError for settings that a file with NMS inside cannot follow."""
         if self.decode is not None:
             return self.decode(predicted, Thresholds(**settings))
-        assert self.thresholds is not None  # one or the other, see `read_header`
-        wanted = _inside(self.thresholds, settings)
+        assert self.thresholds is not None  # exactly one of the two is set, see `read_header`
+        wanted = _within(self.thresholds, settings)
         return [_cut(wanted, *row) for row in zip(*predicted, strict=True)]
 
 
-def _inside(own: Thresholds, settings: dict[str, Any]) -> Thresholds:
-    """The settings that are wanted, if a graph made for `own` can follow them."""
-    wanted = replace(own, **settings)
-    same = (wanted.nms, wanted.top_k) == (own.nms, own.top_k)
-    if same and wanted.score >= own.score and wanted.keep <= own.keep:
+def _within(built_in: Thresholds, settings: dict[str, Any]) -> Thresholds:
+    """The requested thresholds, if results for the built-in ones contain all that they need."""
+    wanted = replace(built_in, **settings)
+    same = (wanted.nms, wanted.top_k) == (built_in.nms, built_in.top_k)
+    if same and wanted.score >= built_in.score and wanted.keep <= built_in.keep:
         return wanted
-    fixed = ", ".join(f"{name} {value}" for name, value in asdict(own).items())
+    fixed = ", ".join(f"{name} {value}" for name, value in asdict(built_in).items())
     raise ConfigError(
         f"this file has NMS inside, made for {fixed}; ask for a score no lower, a keep no higher and the same"
         " nms and top_k, or export with --raw"
     )
 
 
-def _cut(
-    wanted: Thresholds,
-    boxes: npt.NDArray[Any],
-    scores: npt.NDArray[Any],
-    labels: npt.NDArray[Any],
-    count: np.int64,
-) -> Found:
+def _cut(wanted: Thresholds, *row: Any) -> Found:
+    """The detections that `wanted` keeps of an image. row: boxes, scores, labels (K, ...) and their count."""
+    *values, count = row
     number = min(int(count), wanted.keep)
-    number = int(np.count_nonzero(scores[:number] > wanted.score))
-    return Found(*(torch.from_numpy(np.array(values[:number])) for values in (boxes, scores, labels)))
+    number = int(np.count_nonzero(values[1][:number] > wanted.score))
+    return Found(*(torch.from_numpy(np.array(part[:number])) for part in values))

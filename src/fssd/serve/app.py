@@ -1,6 +1,4 @@
-"""`make_app`: the ASGI application of a service."""
-
-from __future__ import annotations
+"""The ASGI application of a service."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -27,13 +25,9 @@ def make_app(service: Service) -> Guard:
         trimming.cancel()
         await service.pipeline.stop()
 
-    app = FastAPI(
-        title="fssd",
-        summary="An object detector of the SSD family.",
-        version=__version__,
-        docs_url=None,  # its page loads scripts from another host
-        redoc_url=None,
-        lifespan=lifespan,
+    summary = "An object detector of the SSD family."
+    app = FastAPI(  # without its own pages of documentation, which load scripts from another host
+        title="fssd", summary=summary, version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan
     )
     app.state.service = service
     app.include_router(routes.router)

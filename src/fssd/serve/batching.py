@@ -5,8 +5,6 @@ for the delay. Its size is the largest one or a power of two below it: few sizes
 compile the network for each size. The remaining images form the next batch.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections import deque
@@ -52,11 +50,7 @@ class Batcher:
     """
 
     def __init__(
-        self,
-        predicts: Sequence[Predict],
-        size: int,
-        delay: float,
-        prepare: Callable[[], None] | None = None,
+        self, predicts: Sequence[Predict], size: int, delay: float, prepare: Callable[[], None] | None = None
     ) -> None:
         self.size = size
         self.delay = delay
@@ -68,7 +62,6 @@ class Batcher:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Start the workers."""
         self._arrival = asyncio.Event()
         self._turn = asyncio.Lock()
         self._tasks = [asyncio.create_task(self._work(predict)) for predict in self._predicts]

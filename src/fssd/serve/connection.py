@@ -1,7 +1,5 @@
 """uvicorn's connection with timeouts for slow or silent clients; uvicorn itself would wait forever."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from typing import Any
@@ -14,10 +12,10 @@ from fssd.serve.refusals import RequestError
 
 
 def connection_class(stall: float, connections: int) -> type[asyncio.Protocol]:
-    """The protocol class to pass to uvicorn as `http`.
+    """The protocol class for uvicorn's setting `http`.
 
     stall: seconds in which a request's head must be complete, and in which a client must read some of an
-    answer. connections: the most open ones; further ones are closed at once.
+    answer. connections: the most that may be open; further ones are closed at once.
     """
 
     class Connection(TimedConnection):
@@ -28,7 +26,7 @@ def connection_class(stall: float, connections: int) -> type[asyncio.Protocol]:
 
 
 class TimedConnection(H11Protocol):
-    """One connection; see `connection_class`. The limits of bodies are in `fssd.serve.limits.read_body`."""
+    """One connection. The limits of bodies are in `fssd.serve.limits.read_body`."""
 
     patience: float
     most: int
@@ -40,31 +38,33 @@ class TimedConnection(H11Protocol):
         super().connection_made(transport)
         if len(self.connections) > self.most:
             transport.abort()
-            return
-        self._watch_head()
+        else:
+            self._head = self._abort_later()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Cancel the timers."""
-        self._forget_head()
-        self._forget_reading()
+        for timer in (self._head, self._reading):
+            if timer is not None:
+                timer.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Process the bytes; a timer runs from the first to the last byte of a head."""
         super().data_received(data)
-        if self._answering():
-            self._forget_head()
-        elif self._head is None and not self.transport.is_closing():
-            self._watch_head()
+        if self.cycle is None or self.cycle.response_complete:  # waiting for the rest of a head
+            if self._head is None and not self.transport.is_closing():
+                self._head = self._abort_later()
+        elif self._head is not None:
+            self._head.cancel()
+            self._head = None
 
     def pause_writing(self) -> None:
         """The client does not read fast enough: give it some time to continue."""
         super().pause_writing()
-        self._reading = self.loop.call_later(self.patience, self.transport.abort)
+        self._reading = self._abort_later()
 
     def resume_writing(self) -> None:
-        """The client reads again: cancel the timer."""
-        self._forget_reading()
+        if self._reading is not None:
+            self._reading.cancel()
         super().resume_writing()
 
     def on_response_complete(self) -> None:
@@ -73,12 +73,12 @@ class TimedConnection(H11Protocol):
             self.transport.close()
         super().on_response_complete()
         if self.transport.is_closing():
-            self.loop.call_later(self.patience, self.transport.abort)
+            self._abort_later()
 
     def timeout_keep_alive_handler(self) -> None:
         """Close an idle connection, and abort it if that takes too long."""
         super().timeout_keep_alive_handler()
-        self.loop.call_later(self.patience, self.transport.abort)
+        self._abort_later()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002
         """uvicorn's answer to invalid HTTP, in the form of all our errors."""
@@ -95,19 +95,5 @@ class TimedConnection(H11Protocol):
                 self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
 
-    def _answering(self) -> bool:
-        return self.cycle is not None and not self.cycle.response_complete
-
-    def _watch_head(self) -> None:
-        self._forget_head()
-        self._head = self.loop.call_later(self.patience, self.transport.abort)
-
-    def _forget_head(self) -> None:
-        if self._head is not None:
-            self._head.cancel()
-            self._head = None
-
-    def _forget_reading(self) -> None:
-        if self._reading is not None:
-            self._reading.cancel()
-            self._reading = None
+    def _abort_later(self) -> asyncio.TimerHandle:
+        return self.loop.call_later(self.patience, self.transport.abort)

@@ -1,10 +1,9 @@
 """The outermost ASGI layer: security headers, metrics, and reading the rest of refused bodies."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from typing import Any
 
 from fssd.serve.metrics import Metrics
@@ -39,7 +38,6 @@ class Guard:
         self.routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -87,7 +85,6 @@ class _Body:
         return self._more and not self._waits_for_100
 
     async def receive(self) -> Message:
-        """The next message of the request."""
         self._waits_for_100 = False
         message = await self._receive()
         if message["type"] == "http.disconnect" or not message.get("more_body", False):
@@ -96,10 +93,8 @@ class _Body:
 
     async def discard(self) -> None:
         """Read and discard the rest, up to a size and a time."""
-        try:
+        with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._read_rest(), REST_SECONDS)
-        except asyncio.TimeoutError:
-            return
 
     async def _read_rest(self) -> None:
         size = 0

@@ -1,12 +1,10 @@
 """The limits of a request, each checked before the work that it would cause."""
 
-from __future__ import annotations
-
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from starlette.requests import Request
 
@@ -106,8 +104,7 @@ async def read_body(
 ) -> bytes:
     """The body of a request, refused as soon as it is known to be too large, too slow or compressed.
 
-    take: called with the number of bytes as they arrive, see `Gate.memory`. Raises RequestError,
-    DisconnectError.
+    take: reserves the bytes that arrive (`Gate.memory`). Raises RequestError, DisconnectError.
     """
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise RequestError("unsupported_encoding", "Send the image without Content-Encoding.")
@@ -127,7 +124,7 @@ async def read_body(
             return b"".join(chunks)
 
 
-async def in_time(request: Request, clock: Clock, work: Coroutine[Any, Any, T]) -> T:
+async def in_time(request: Request, clock: Clock, work: Awaitable[T]) -> T:
     """The result of some work, which is cancelled when the time is over or the client disconnects.
 
     The body of the request must have been read. Raises RequestError, DisconnectError, and what the work
@@ -141,9 +138,8 @@ async def in_time(request: Request, clock: Clock, work: Coroutine[Any, Any, T]) 
             return task.result()
         if gone.done():
             raise DisconnectError
-        raise RequestError(
-            "timeout", f"The answer was not ready within {clock.seconds:g} s; try again later."
-        )
+        message = f"The answer was not ready within {clock.seconds:g} s; try again later."
+        raise RequestError("timeout", message)
     finally:
         task.cancel()
         gone.cancel()

@@ -1,7 +1,5 @@
 """Lower memory use: few heaps for all threads, and free memory returned to the system."""
 
-from __future__ import annotations
-
 import asyncio
 import ctypes
 import sys

@@ -1,7 +1,5 @@
 """Opens a model for serving in the requested runtime."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,19 +39,18 @@ def share_cores(runtime: str, workers: int | None, threads: int | None, cores: i
     """Fill in what is None: the runtime's best number of batches, and an equal share of the cores."""
     batches = TORCH_SIDE_BY_SIDE if runtime == TORCH else RUNTIMES[runtime].side_by_side
     workers = batches if workers is None else workers
-    return Concurrency(
-        workers, max(1, min(cores, batches * cores // workers)) if threads is None else threads
-    )
+    if threads is None:
+        threads = max(1, min(cores, batches * cores // workers))
+    return Concurrency(workers, threads)
 
 
 def load_detectors(
     model: Path, runtime: str, share: Concurrency, *, folder: Path, device: str = "auto"
 ) -> list[Detector]:
-    """A detector for each worker.
+    """A detector for each worker; with PyTorch all share one, whose network computes several batches at once.
 
-    folder: where a model is exported to if its runtime needs it. A PyTorch network can compute several
-    batches at once, so the workers share one detector; a session of the other runtimes computes one, so each
-    worker has its own. Raises CheckpointError, ConfigError, ExportError.
+    folder: where a model is exported to if its runtime needs it. Raises CheckpointError, ConfigError,
+    ExportError.
     """
     import torch
 
@@ -62,13 +59,9 @@ def load_detectors(
     if runtime == TORCH:
         return [Detector.load(model, device=device)] * share.workers
     if runtime_of(find_model(model)) is None:
-        model = _export(model, runtime, folder)
+        from fssd.export.write import export_model
+
+        exported = folder / f"model{RUNTIMES[runtime].suffix}"
+        export_model(Detector.load(model, device="cpu"), exported, runtime)
+        model = exported
     return [Detector.load(model, device=device, threads=share.threads) for _ in range(share.workers)]
-
-
-def _export(model: Path, runtime: str, folder: Path) -> Path:
-    from fssd.export.write import export_model
-
-    file = folder / f"model{RUNTIMES[runtime].suffix}"
-    export_model(Detector.load(model, device="cpu"), file, runtime)
-    return file

@@ -1,7 +1,5 @@
 """The page to try a model and the page of the API: files served from memory under a strict policy."""
 
-from __future__ import annotations
-
 import hashlib
 from importlib import resources
 
@@ -41,17 +39,12 @@ METHODS = ["GET", "HEAD"]
 router = APIRouter(include_in_schema=False)
 
 
-def _read_files() -> dict[str, tuple[bytes, str]]:
-    """Content and ETag of each file by name."""
-    files = {}
-    for file in (*(resources.files("fssd.serve") / "page").iterdir(), *PHOTOS):
-        if file.name.rpartition(".")[2] in TYPES:
-            content = file.read_bytes()
-            files[file.name] = (content, f'"{hashlib.sha256(content).hexdigest()[:20]}"')
-    return files
-
-
-FILES = _read_files()
+FILES = {
+    file.name: file.read_bytes()
+    for file in (*(resources.files("fssd.serve") / "page").iterdir(), *PHOTOS)
+    if file.name.rpartition(".")[2] in TYPES
+}
+TAGS = {name: f'"{hashlib.sha256(content).hexdigest()[:20]}"' for name, content in FILES.items()}
 
 
 @router.api_route("/", methods=METHODS)
@@ -75,8 +68,7 @@ async def asset(name: str, request: Request) -> Response:
 
 
 def _answer(name: str, request: Request) -> Response:
-    content, tag = FILES[name]
-    headers = {**HEADERS, "ETag": tag}
-    if request.headers.get("if-none-match") == tag:
+    headers = {**HEADERS, "ETag": TAGS[name]}
+    if request.headers.get("if-none-match") == TAGS[name]:
         return Response(status_code=304, headers=headers)
-    return Response(content, media_type=TYPES[name.rpartition(".")[2]], headers=headers)
+    return Response(FILES[name], media_type=TYPES[name.rpartition(".")[2]], headers=headers)

@@ -7,8 +7,6 @@ A decoded image is released once it is warped, so that waiting images are small.
 the image is decoded again.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Callable, Sequence
@@ -41,9 +39,7 @@ class DetectOptions(NamedTuple):
 
 @dataclass(frozen=True)
 class ImageResult:
-    """The result for one image.
-
-    found: the detections. width, height: pixels of the upright image. batch: images computed together.
+    """The result for one image. width, height: pixels of it upright. batch: images computed together with it.
     seconds: by stage.
     """
 
@@ -51,12 +47,6 @@ class ImageResult:
     width: int
     height: int
     batch: int
-    seconds: dict[str, float]
-
-
-class _Prepared(NamedTuple):
-    picture: Tensor  # (1, 3, S, S) uint8
-    size: tuple[int, int]  # width, height
     seconds: dict[str, float]
 
 
@@ -77,15 +67,10 @@ class Pipeline:
         # torch's number of threads is a setting of the calling thread: all for the network, but one in the
         # threads for images, because these run in parallel themselves.
         all_threads = partial(torch.set_num_threads, torch.get_num_threads())
-        self._batcher = Batcher(
-            [_predict_with(detector) for detector in detectors], batch, delay, all_threads
-        )
-        self._threads = ThreadPoolExecutor(
-            usable_cores(), "fssd-image", initializer=torch.set_num_threads, initargs=(1,)
-        )
+        self._batcher = Batcher([_predict_with(one) for one in detectors], batch, delay, all_threads)
+        self._threads = ThreadPoolExecutor(usable_cores(), "fssd-image", torch.set_num_threads, (1,))
 
     async def start(self) -> None:
-        """Start the workers in the event loop that runs this."""
         await self._batcher.start()
 
     async def stop(self) -> None:
@@ -109,18 +94,19 @@ class Pipeline:
         """Detect in one image. Raises RequestError for one that exceeds the limits or cannot be decoded."""
         start = time.perf_counter()
         with self._batcher.expect():
-            prepared = await self.run(self._prepare, data)
-        predicted = await self._batcher.predict(prepared.picture)
-        found, finishing = await self.run(self._finish, predicted.row, prepared.size, ask)
-        seconds = {**prepared.seconds, "network": predicted.seconds, "finish": finishing}
+            picture, size, seconds = await self.run(self._prepare, data)
+        predicted = await self._batcher.predict(picture)
+        found, finishing = await self.run(self._finish, predicted.row, size, ask)
+        seconds |= {"network": predicted.seconds, "finish": finishing}
         seconds["wait"] = max(0.0, time.perf_counter() - start - sum(seconds.values()))
-        return ImageResult(found, *prepared.size, predicted.batch, seconds)
+        return ImageResult(found, *size, predicted.batch, seconds)
 
-    async def draw(self, data: bytes, result: ImageResult) -> bytes:
+    async def draw(self, data: bytes, found: Detections) -> bytes:
         """The image with its detections drawn on it, as a PNG."""
-        return await self.run(self._draw, data, result.found)
+        return await self.run(lambda: encode_png(draw_detections(decode_upload(data, self.limits), found)))
 
-    def _prepare(self, data: bytes) -> _Prepared:
+    def _prepare(self, data: bytes) -> tuple[Tensor, tuple[int, int], dict[str, float]]:
+        """The input (1, 3, S, S) uint8 of an image, its (width, height), and the seconds by stage."""
         start = time.perf_counter()
         check_image(data, self.limits)
         image = decode_upload(data, self.limits)
@@ -128,15 +114,12 @@ class Pipeline:
         picture = self.detector.warp([image])
         warped = time.perf_counter()
         size = (image.shape[1], image.shape[0])
-        return _Prepared(picture, size, {"decode": decoded - start, "warp": warped - decoded})
+        return picture, size, {"decode": decoded - start, "warp": warped - decoded}
 
     def _finish(self, row: Any, size: tuple[int, int], ask: DetectOptions) -> tuple[Detections, float]:
         start = time.perf_counter()
         (found,) = self.detector.finish(row, [size], score=ask.score, keep=ask.most)
         return found, time.perf_counter() - start
-
-    def _draw(self, data: bytes, found: Detections) -> bytes:
-        return encode_png(draw_detections(decode_upload(data, self.limits), found))
 
 
 def _predict_with(detector: Detector) -> Predict:

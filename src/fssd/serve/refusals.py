@@ -1,7 +1,5 @@
 """The errors that the server answers: a stable code, a status, one sentence."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -50,26 +48,12 @@ class RequestError(Exception):
         self.code = code
         self.message = message
 
-    @property
-    def status(self) -> int:
-        """The HTTP status of the code."""
-        return KINDS[self.code].status
-
     def body(self) -> dict[str, Any]:
-        """The JSON of the answer."""
         return {"error": {"code": self.code, "message": self.message}}
 
 
 class DisconnectError(Exception):
     """The client disconnected; no answer is needed."""
-
-
-def respond(refusal: RequestError, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """The HTTP answer for an error."""
-    extra = dict(headers or {})
-    if refusal.status == 503:
-        extra["Retry-After"] = str(RETRY_SECONDS)
-    return JSONResponse(refusal.body(), refusal.status, extra)
 
 
 def add_handlers(app: FastAPI, count: Callable[[str], None]) -> None:
@@ -80,31 +64,29 @@ def add_handlers(app: FastAPI, count: Callable[[str], None]) -> None:
 
     def answer(refusal: RequestError, headers: Mapping[str, str] | None = None) -> JSONResponse:
         count(refusal.code)
-        return respond(refusal, headers)
+        status = KINDS[refusal.code].status
+        extra = {"Retry-After": str(RETRY_SECONDS)} if status == 503 else {}
+        return JSONResponse(refusal.body(), status, {**(headers or {}), **extra})
 
-    async def on_refusal(_: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestError)
+    @app.exception_handler(RequestError)
+    async def on_refusal(_: Request, error: RequestError) -> Response:
         return answer(error)
 
-    async def on_http(_: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
+    @app.exception_handler(HTTPException)
+    async def on_http(_: Request, error: HTTPException) -> Response:
         code = OF_STATUS.get(error.status_code, "bad_request")
         return answer(RequestError(code, KINDS[code].meaning), error.headers)
 
-    async def on_parameters(_: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)
+    @app.exception_handler(RequestValidationError)
+    async def on_parameters(_: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"][1:])
         return answer(RequestError("bad_parameter", f"{name}: {first['msg']}."))
 
+    @app.exception_handler(DisconnectError)
     async def on_gone(_: Request, __: Exception) -> Response:
         return Response(status_code=GONE)
 
+    @app.exception_handler(Exception)
     async def on_fault(_: Request, __: Exception) -> Response:
         return answer(RequestError("internal", "The server failed on this request; its log says why."))
-
-    app.add_exception_handler(RequestError, on_refusal)
-    app.add_exception_handler(HTTPException, on_http)
-    app.add_exception_handler(RequestValidationError, on_parameters)
-    app.add_exception_handler(DisconnectError, on_gone)
-    app.add_exception_handler(Exception, on_fault)

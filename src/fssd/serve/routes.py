@@ -1,30 +1,21 @@
-"""The routes: detection, and the state of the server."""
-
-from __future__ import annotations
+"""The routes: detection as JSON or PNG, and the state of the server."""
 
 import asyncio
 import time
 from dataclasses import replace
 from typing import Annotated, Any, cast
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from python_multipart.multipart import parse_options_header
 
 from fssd.errors import nearest
-from fssd.serve.answers import milliseconds, result_json, server_timing, wants_png
+from fssd.evaluation.results import object_rows
+from fssd.serve import schema
 from fssd.serve.limits import Clock, in_time, read_body
 from fssd.serve.metrics import CONTENT_TYPE
 from fssd.serve.pipeline import DetectOptions, ImageResult
 from fssd.serve.refusals import RequestError
-from fssd.serve.schema import (
-    BatchAnswer,
-    DetectAnswer,
-    ModelAnswer,
-    Status,
-    image_body,
-    images_body,
-    refusals,
-)
 from fssd.serve.service import Service
 from fssd.serve.uploads import Upload, split_uploads
 
@@ -36,32 +27,47 @@ BODY = ("empty_body", "bad_upload", "slow_upload", "body_too_large", "unsupporte
 PARAMETERS = ("score", "max")
 IMAGE = ("unsupported_image", "damaged_image", "too_many_pixels")
 LATE = ("busy", "stopping", "timeout")
+STAGES = ("read", "decode", "warp", "wait", "network", "finish", "draw", "total")
 
 router = APIRouter()
 
 
-def service_of(request: Request) -> Service:
-    """The service of the application that got the request."""
+async def _service(request: Request) -> Service:
     return cast("Service", request.app.state.service)
+
+
+Served = Annotated[Service, Depends(_service)]
+
+
+async def _options(
+    request: Request, service: Served, score: Score = None, most: Most = None
+) -> DetectOptions:
+    """The options of a request. Raises RequestError, also for an unknown parameter."""
+    for name in request.query_params:
+        if name not in PARAMETERS:
+            near = nearest(name, PARAMETERS)
+            raise RequestError("bad_parameter", f"{name}: there is no such parameter{near}.")
+    return service.options(score, most)
+
+
+Options = Annotated[DetectOptions, Depends(_options)]
 
 
 @router.post(
     "/detect",
     summary="Detect objects in one image",
-    response_model=DetectAnswer,
+    response_model=schema.DetectAnswer,
     responses={
-        200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}},
-        **refusals(*BODY, *IMAGE, *LATE),
+        200: {"content": {"image/png": {"schema": schema.BINARY}}},
+        **schema.refusals(*BODY, *IMAGE, *LATE),
     },
-    openapi_extra=image_body(),
+    openapi_extra=schema.form_body("image", schema.BINARY, schema.IMAGE_TYPES),
 )
-async def detect(request: Request, score: Score = None, most: Most = None) -> Response:
+async def detect(request: Request, service: Served, options: Options) -> Response:
     """The body is a JPEG, PNG, WebP or BMP, or a multipart form with one.
 
     The answer is JSON; with `Accept: image/png` it is the image with boxes drawn on it.
     """
-    service = service_of(request)
-    options = _options(request, score, most)
     start = time.perf_counter()
     clock = Clock(service.limits.seconds)
     service.gate.check()
@@ -76,24 +82,21 @@ async def detect(request: Request, score: Score = None, most: Most = None) -> Re
     headers = {"Server-Timing": server_timing(seconds), "Vary": "Accept"}
     if png is not None:
         return Response(png, media_type="image/png", headers=headers)
-    answer = {**result_json(result), "batch": result.batch, "milliseconds": milliseconds(seconds)}
-    return JSONResponse(answer, headers=headers)
+    return JSONResponse(result_json(result, seconds), headers=headers)
 
 
 @router.post(
     "/detect/batch",
     summary="Detect objects in several images",
-    response_model=BatchAnswer,
-    responses=refusals(*BODY, "too_many_images", *LATE),
-    openapi_extra=images_body(),
+    response_model=schema.BatchAnswer,
+    responses=schema.refusals(*BODY, "too_many_images", *LATE),
+    openapi_extra=schema.form_body("images", {"type": "array", "items": schema.BINARY}),
 )
-async def detect_batch(request: Request, score: Score = None, most: Most = None) -> Response:
+async def detect_batch(request: Request, service: Served, options: Options) -> Response:
     """The body is a multipart form with several images; the size limit applies to the whole body.
 
     An image that cannot be read gets an error as its entry; the others are answered.
     """
-    service = service_of(request)
-    options = _options(request, score, most)
     start = time.perf_counter()
     clock = Clock(service.limits.seconds)
     service.gate.check()
@@ -103,18 +106,19 @@ async def detect_batch(request: Request, score: Score = None, most: Most = None)
         kind = request.headers.get("content-type", "")
         uploads = await service.pipeline.run(split_uploads, kind, body, service.limits)
         with service.gate.admit(len(uploads)):
-            images = await in_time(request, clock, _entries(service, uploads, options))
+            work = asyncio.gather(*(_entry(service, upload, options) for upload in uploads))
+            images = await in_time(request, clock, work)
     total = time.perf_counter() - start
     return JSONResponse({"images": images, "milliseconds": milliseconds({"read": read, "total": total})})
 
 
-@router.get("/model", summary="The model being served", response_model=ModelAnswer)
-async def model(request: Request) -> Response:
+@router.get("/model", summary="The model being served", response_model=schema.ModelAnswer)
+async def model(service: Served) -> Response:
     """Classes, runtime, defaults and limits."""
-    return JSONResponse(service_of(request).describe())
+    return JSONResponse(service.describe())
 
 
-@router.get("/health", summary="Whether the process is alive", response_model=Status)
+@router.get("/health", summary="Whether the process is alive", response_model=schema.Status)
 async def health() -> Response:
     """The answer is always the same."""
     return JSONResponse({"status": "ok"})
@@ -123,29 +127,19 @@ async def health() -> Response:
 @router.get(
     "/ready",
     summary="Whether an image would be accepted",
-    response_model=Status,
-    responses=refusals("busy", "stopping"),
+    response_model=schema.Status,
+    responses=schema.refusals("busy", "stopping"),
 )
-async def ready(request: Request) -> Response:
+async def ready(service: Served) -> Response:
     """503 while the queue is full or the server shuts down. The model is warmed up before the port opens."""
-    service_of(request).gate.check()
+    service.gate.check()
     return JSONResponse({"status": "ready"})
 
 
 @router.get("/metrics", summary="Counts and times for Prometheus", response_class=PlainTextResponse)
-async def metrics(request: Request) -> Response:
+async def metrics(service: Served) -> Response:
     """Text format 0.0.4."""
-    return Response(service_of(request).metrics.text(), media_type=CONTENT_TYPE)
-
-
-def _options(request: Request, score: float | None, most: int | None) -> DetectOptions:
-    """The options of a request. Raises RequestError, also for an unknown parameter."""
-    for name in request.query_params:
-        if name not in PARAMETERS:
-            raise RequestError(
-                "bad_parameter", f"{name}: there is no such parameter{nearest(name, PARAMETERS)}."
-            )
-    return service_of(request).options(score, most)
+    return Response(service.metrics.text(), media_type=CONTENT_TYPE)
 
 
 async def _detect_body(
@@ -158,7 +152,7 @@ async def _detect_body(
     if not as_png:
         return result, None
     start = time.perf_counter()
-    png = await service.pipeline.draw(uploads[0].data, result)
+    png = await service.pipeline.draw(uploads[0].data, result.found)
     seconds = time.perf_counter() - start
     service.metrics.stage_seconds.labels("draw").observe(seconds)
     return replace(result, seconds={**result.seconds, "draw": seconds}), png
@@ -172,10 +166,6 @@ async def _detect_upload(service: Service, upload: Upload, options: DetectOption
     return result
 
 
-async def _entries(service: Service, uploads: list[Upload], options: DetectOptions) -> list[dict[str, Any]]:
-    return await asyncio.gather(*(_entry(service, upload, options) for upload in uploads))
-
-
 async def _entry(service: Service, upload: Upload, options: DetectOptions) -> dict[str, Any]:
     """The objects of one image of a batch, or its error."""
     try:
@@ -184,9 +174,40 @@ async def _entry(service: Service, upload: Upload, options: DetectOptions) -> di
         service.metrics.refuse(refusal.code)
         return {"file": upload.name, **refusal.body()}
     seconds = {**result.seconds, "total": sum(result.seconds.values())}
-    return {
-        "file": upload.name,
-        **result_json(result),
-        "batch": result.batch,
-        "milliseconds": milliseconds(seconds),
-    }
+    return {"file": upload.name, **result_json(result, seconds)}
+
+
+def result_json(result: ImageResult, seconds: dict[str, float]) -> dict[str, Any]:
+    """The objects of an image in the form that `fssd detect` writes, and the times by stage."""
+    objects = {"width": result.width, "height": result.height, "objects": object_rows(result.found)}
+    return {**objects, "batch": result.batch, "milliseconds": milliseconds(seconds)}
+
+
+def milliseconds(seconds: dict[str, float]) -> dict[str, float]:
+    """Times by stage in milliseconds, rounded to 0.01, in the order of the stages."""
+    return {stage: round(1000 * seconds[stage], 2) for stage in STAGES if stage in seconds}
+
+
+def server_timing(seconds: dict[str, float]) -> str:
+    """The same times as a Server-Timing header, which browsers show with a request."""
+    return ", ".join(f"{stage};dur={value}" for stage, value in milliseconds(seconds).items())
+
+
+def wants_png(accept: str) -> bool:
+    """Whether an Accept header prefers image/png to JSON; `*/*` gets JSON."""
+    ranges = dict(_quality(part) for part in accept.split(",") if part.strip())
+    return _wanted("image/png", ranges) > _wanted("application/json", ranges)
+
+
+def _wanted(kind: str, ranges: dict[str, float]) -> float:
+    """The weight of the most specific media range that matches, 0 if none does."""
+    names = (kind, kind.partition("/")[0] + "/*", "*/*")
+    return next((ranges[name] for name in names if name in ranges), 0.0)
+
+
+def _quality(part: str) -> tuple[str, float]:
+    name, parameters = parse_options_header(part)
+    try:
+        return name.decode("latin-1"), float(parameters.get(b"q", b"1"))
+    except ValueError:
+        return name.decode("latin-1"), 0.0

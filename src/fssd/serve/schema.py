@@ -1,7 +1,5 @@
 """The schemas of the answers, for the OpenAPI document."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from pydantic import BaseModel, Field
@@ -9,7 +7,7 @@ from pydantic import BaseModel, Field
 from fssd.serve.refusals import KINDS
 
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp", "image/bmp")
-_BYTES = {"type": "string", "format": "binary"}
+BINARY = {"type": "string", "format": "binary"}
 
 
 class ObjectRow(BaseModel):
@@ -105,28 +103,17 @@ class Status(BaseModel):
     status: str
 
 
-def image_body() -> dict[str, Any]:
-    """OpenAPI for a body that is an image or a form with one."""
-    form = {"type": "object", "required": ["image"], "properties": {"image": _BYTES}}
-    content: dict[str, Any] = {kind: {"schema": _BYTES} for kind in IMAGE_TYPES}
+def form_body(field: str, schema: dict[str, Any], others: tuple[str, ...] = ()) -> dict[str, Any]:
+    """OpenAPI for a body that is a form with one field. others: types of bodies that are the image itself."""
+    form = {"type": "object", "required": [field], "properties": {field: schema}}
+    content: dict[str, Any] = {kind: {"schema": BINARY} for kind in others}
     content["multipart/form-data"] = {"schema": form}
     return {"requestBody": {"required": True, "content": content}}
 
 
-def images_body() -> dict[str, Any]:
-    """OpenAPI for a form with several images."""
-    files = {"type": "array", "items": _BYTES}
-    form = {"type": "object", "required": ["images"], "properties": {"images": files}}
-    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": form}}}}
-
-
 def refusals(*codes: str) -> dict[int | str, dict[str, Any]]:
     """OpenAPI for the errors of a route, by status."""
-    found: dict[int | str, dict[str, Any]] = {}
+    texts: dict[int, list[str]] = {}
     for code in codes:
-        kind = KINDS[code]
-        text = f"`{code}`: {kind.meaning}"
-        if kind.status in found:
-            text = f"{found[kind.status]['description']} {text}"
-        found[kind.status] = {"model": ErrorAnswer, "description": text}
-    return found
+        texts.setdefault(KINDS[code].status, []).append(f"`{code}`: {KINDS[code].meaning}")
+    return {status: {"model": ErrorAnswer, "description": " ".join(text)} for status, text in texts.items()}

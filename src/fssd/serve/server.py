@@ -1,7 +1,5 @@
 """`run_server`: serves an application on a port until a signal stops it."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import signal

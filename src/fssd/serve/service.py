@@ -1,14 +1,11 @@
 """The state that the routes share: the model, its settings and limits, the metrics."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from fssd import __version__
 from fssd.errors import ConfigError
-from fssd.heads.head import Thresholds
 from fssd.inference.detector import Detector
 from fssd.inference.draw import class_colour
 from fssd.runtimes.header import size_value
@@ -52,7 +49,8 @@ class Service:
         self.metrics = Metrics()
         self.pipeline = Pipeline(detectors, self.limits, batch=settings.batch, delay=settings.delay)
         self.detector = detectors[0]
-        inside = _inside(self.detector)
+        runner = self.detector.runner
+        inside = runner.thresholds if isinstance(runner, FileRunner) else None
         self.least_score = 0.0 if inside is None else inside.score
         if settings.score < self.least_score:
             raise ConfigError(f"this file has NMS inside, for scores above {self.least_score}; raise --score")
@@ -65,17 +63,14 @@ class Service:
     def options(self, score: float | None, most: int | None) -> DetectOptions:
         """The options of a request, None replaced by the default. Raises RequestError if out of range."""
         if score is not None and score < self.least_score:
-            raise RequestError(
-                "bad_parameter", f"score: this model reports objects above {self.least_score:g} only."
-            )
+            message = f"score: this model reports objects above {self.least_score:g} only."
+            raise RequestError("bad_parameter", message)
         if most is not None and most > self.most:
             raise RequestError("bad_parameter", f"max: at most {self.most} objects are reported.")
-        return DetectOptions(
-            self.settings.score if score is None else score, self.most if most is None else most
-        )
+        score = self.settings.score if score is None else score
+        return DetectOptions(score, self.most if most is None else most)
 
     def count(self, result: ImageResult) -> None:
-        """Count a result in the metrics."""
         self.metrics.images.inc()
         self.metrics.batch_images.observe(result.batch)
         for stage, seconds in result.seconds.items():
@@ -107,9 +102,3 @@ class Service:
             "samples": [photo.name for photo in PHOTOS] if SAMPLED & set(self.detector.classes) else [],
             "version": __version__,
         }
-
-
-def _inside(detector: Detector) -> Thresholds | None:
-    """The thresholds that the model's file has built in, if any."""
-    runner = detector.runner
-    return runner.thresholds if isinstance(runner, FileRunner) else None

@@ -1,12 +1,12 @@
 """From the bytes of a request to images; each image is checked before it is decoded."""
 
-from __future__ import annotations
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
 
-from typing import Any, NamedTuple
-
-from python_multipart import MultipartParser
 from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import parse_options_header
+from python_multipart.multipart import Field, File, FormParser, parse_options_header
 
 from fssd.data.decode import START_OF_SCAN, ImageHeader, count_scans, decode_image, probe_image
 from fssd.data.sample import Image
@@ -28,19 +28,15 @@ class Upload(NamedTuple):
 
 
 def split_uploads(content_type: str, body: bytes, limits: ServerLimits) -> list[Upload]:
-    """The images of a body, at least one: the body is an image or a multipart form. Raises RequestError.
-
-    The images are not checked yet; see `check_image`.
-    """
+    """The unchecked images of a body, an image or a multipart form; at least one. Raises RequestError."""
     if not body:
         raise RequestError("empty_body", "There is no image in the request; send one as its body.")
     if content_type.partition(";")[0].strip().lower() != FORM:
         return [Upload("", body)]
     uploads = _read_form(content_type, body, limits)
     if not uploads:
-        raise RequestError(
-            "bad_upload", "There is no file in the form; send the image as a file, not as a field."
-        )
+        message = "There is no file in the form; send the image as a file, not as a field."
+        raise RequestError("bad_upload", message)
     return uploads
 
 
@@ -48,12 +44,8 @@ def check_image(data: bytes, limits: ServerLimits) -> ImageHeader:
     """The header of an image that may be decoded. Raises RequestError for any other."""
     if not is_image(data):
         raise RequestError("unsupported_image", "This is not a JPEG, PNG, WebP or BMP image; convert it.")
-    try:
+    with _refusals(limits):
         header = probe_image(data, NAME)
-    except ImageSizeError as error:
-        raise _too_many_pixels(limits) from error
-    except ImageError as error:
-        raise _damaged() from error
     pixels = header.width * header.height
     if pixels > limits.pixels:
         raise _too_many_pixels(limits)
@@ -74,12 +66,8 @@ def _asks_for_too_much(jpeg: bytes, pixels: int, limits: ServerLimits) -> bool:
 
 def decode_upload(data: bytes, limits: ServerLimits) -> Image:
     """(H, W, 3) uint8 RGB, upright, from bytes that `check_image` accepted. Raises RequestError."""
-    try:
+    with _refusals(limits):
         return decode_image(data, NAME, limits.pixels)
-    except ImageSizeError as error:
-        raise _too_many_pixels(limits) from error
-    except ImageError as error:
-        raise _damaged() from error
 
 
 def is_image(data: bytes) -> bool:
@@ -91,78 +79,60 @@ def is_image(data: bytes) -> bool:
     return data.startswith(b"BM") and int.from_bytes(data[14:18], "little") in BMP_HEADERS
 
 
-class _Form:
-    """Collects the files of a form in memory; python-multipart calls its methods while it parses a body."""
-
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self.files: list[Upload] = []
-        self.ended = False
-        self._parts = 0
-        self._header = b""
-        self._value = b""
-        self._name: str | None = None
-        self._chunks: list[bytes] = []
-
-    def on_part_begin(self) -> None:
-        self._parts += 1
-        if self._parts > self.most + FIELDS:
-            raise _bad_form("holds too many parts")
-        self._name = None
-        self._chunks = []
-
-    def on_header_field(self, data: bytes, start: int, end: int) -> None:
-        self._header += data[start:end]
-
-    def on_header_value(self, data: bytes, start: int, end: int) -> None:
-        self._value += data[start:end]
-
-    def on_header_end(self) -> None:
-        if self._header.lower() == b"content-disposition":
-            name = parse_options_header(self._value)[1].get(b"filename")
-            self._name = None if name is None else name.decode("utf-8", "replace")
-        self._header = self._value = b""
-
-    def on_part_data(self, data: bytes, start: int, end: int) -> None:
-        if self._name is not None:
-            self._chunks.append(data[start:end])
-
-    def on_part_end(self) -> None:
-        if self._name is None:
-            return
-        if len(self.files) == self.most:
-            raise RequestError("too_many_images", f"A request holds at most {self.most} images.")
-        self.files.append(Upload(self._name, b"".join(self._chunks)))
-
-    def on_end(self) -> None:
-        self.ended = True
-
-
 def _read_form(content_type: str, body: bytes, limits: ServerLimits) -> list[Upload]:
-    form = _Form(limits.batch)
+    """The files of a form, all kept in memory; its other fields are ignored."""
     boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
     if not boundary:
         raise _bad_form("has no boundary in its Content-Type")
-    callbacks: Any = {name: getattr(form, name) for name in vars(_Form) if name.startswith("on_")}
+    uploads: list[Upload] = []
+    fields = 0
+    ended = False
+
+    def on_field(_: Field) -> None:
+        nonlocal fields
+        fields += 1
+        if fields > FIELDS:
+            raise _bad_form("holds too many fields")
+
+    def on_file(file: File) -> None:
+        if len(uploads) == limits.batch:
+            raise RequestError("too_many_images", f"A request holds at most {limits.batch} images.")
+        file.file_object.seek(0)
+        name = (file.file_name or b"").decode("utf-8", "replace")
+        uploads.append(Upload(name, file.file_object.read()))
+
+    def on_end() -> None:
+        nonlocal ended
+        ended = True
+
+    in_memory = {"MAX_MEMORY_FILE_SIZE": math.inf}
+    parser = FormParser(FORM, on_field, on_file, on_end, boundary, config=in_memory)
     try:
-        MultipartParser(boundary, callbacks).write(body)
+        parser.write(body)
     except FormParserError as error:
         raise _bad_form("is damaged") from error
-    if not form.ended:
+    if not ended:
         raise _bad_form("is cut short")
-    return form.files
+    return uploads
 
 
 def _bad_form(reason: str) -> RequestError:
     return RequestError("bad_upload", f"The multipart form {reason}; send it again, or an image as the body.")
 
 
+@contextmanager
+def _refusals(limits: ServerLimits) -> Iterator[None]:
+    """Raise the errors of reading an image as those of a request."""
+    try:
+        yield
+    except ImageSizeError as error:
+        raise _too_many_pixels(limits) from error
+    except ImageError as error:
+        message = "The image is damaged or cut short; save or fetch it again."
+        raise RequestError("damaged_image", message) from error
+
+
 def _too_many_pixels(limits: ServerLimits) -> RequestError:
     return RequestError(
-        "too_many_pixels",
-        f"The image has more than {limits.pixels / MEGA:g} megapixels; scale it down.",
+        "too_many_pixels", f"The image has more than {limits.pixels / MEGA:g} megapixels; scale it down."
     )
-
-
-def _damaged() -> RequestError:
-    return RequestError("damaged_image", "The image is damaged or cut short; save or fetch it again.")

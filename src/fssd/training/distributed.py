@@ -1,4 +1,4 @@
-"""Training by several processes under torchrun: who am I, and what only the first process does."""
+"""Training by several processes under torchrun."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch.distributed as dist
 from fssd.errors import ConfigError
 
 
-class Place(NamedTuple):
+class Process(NamedTuple):
     """rank: number of this process. world: how many there are. local: its number on this machine."""
 
     rank: int
@@ -28,10 +28,10 @@ class Place(NamedTuple):
 
 
 @contextmanager
-def process_group(use_cuda: bool) -> Iterator[Place]:
+def process_group(use_cuda: bool) -> Iterator[Process]:
     """Join the group that torchrun describes in the environment, or be alone where there is none."""
     if "WORLD_SIZE" not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
-        yield Place(0, 1, 0)
+        yield Process(0, 1, 0)
         return
     local = int(os.environ.get("LOCAL_RANK", "0"))
     if use_cuda and local >= torch.cuda.device_count():
@@ -41,20 +41,20 @@ def process_group(use_cuda: bool) -> Iterator[Place]:
     # The first process evaluates alone; the others wait for it longer than the ten minutes NCCL allows.
     dist.init_process_group("nccl" if use_cuda else "gloo", timeout=timedelta(hours=2))
     try:
-        yield Place(dist.get_rank(), dist.get_world_size(), local)
+        yield Process(dist.get_rank(), dist.get_world_size(), local)
     finally:
         dist.destroy_process_group()
 
 
-def wait_for_all(place: Place) -> None:
+def wait_for_all(process: Process) -> None:
     """Wait until every process is here."""
-    if place.world > 1:
+    if process.world > 1:
         dist.barrier()
 
 
-def any_process(flag: bool, place: Place, device: torch.device) -> bool:
+def any_process(flag: bool, process: Process, device: torch.device) -> bool:
     """Whether `flag` is set in any process, so that all of them stop together."""
-    if place.world == 1:
+    if process.world == 1:
         return flag
     value = torch.tensor([float(flag)], device=device)
     dist.all_reduce(value, op=dist.ReduceOp.MAX)

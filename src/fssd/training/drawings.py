@@ -1,6 +1,6 @@
 """Pictures in a run's folder: what the network is shown, how the loss falls, how accuracy rises.
 
-They are drawn beside the run and never end it: what cannot be drawn is told on stderr and left out.
+A fault while drawing never ends the run: it is reported on stderr and the picture is left out.
 """
 
 from __future__ import annotations
@@ -19,15 +19,7 @@ from fssd.data.geometry import Letterbox
 from fssd.data.loader import Views
 from fssd.data.sample import Image, Sample
 from fssd.inference.draw import class_colour, draw_boxes, write_jpeg
-from fssd.plots import (
-    QUIET,
-    TEXT,
-    colour,
-    limit_percent,
-    metric_label,
-    new_axes,
-    save_plot,
-)
+from fssd.plots import QUIET, TEXT, colour, limit_percent, metric_label, new_axes, save_plot
 from fssd.training.log import LOG_FILE, read_log
 
 if TYPE_CHECKING:
@@ -46,8 +38,8 @@ def draw_batches(folder: Path, views: Views) -> None:
     file = folder / BATCHES_FILE
     if file.exists():
         return
-    with _spared(file):
-        samples = [views[place] for place in range(COLUMNS * ROWS)]
+    with _reported(file):
+        samples = [views[index] for index in range(COLUMNS * ROWS)]
         cells = [_cell(s, views.dataset.classes) for s in samples if isinstance(s, Sample)]
         if cells:
             write_jpeg(file, _mosaic(cells))
@@ -55,7 +47,7 @@ def draw_batches(folder: Path, views: Views) -> None:
 
 def draw_progress(folder: Path) -> None:
     """Write `loss.png` from the log, and `map.png` once it has an evaluation; nothing without matplotlib."""
-    with _spared(folder / LOSS_FILE):
+    with _reported(folder / LOSS_FILE):
         if find_spec("matplotlib") is None:
             return
         lines = read_log(folder / LOG_FILE)
@@ -68,8 +60,8 @@ def draw_progress(folder: Path) -> None:
 
 
 @contextmanager
-def _spared(file: Path) -> Iterator[None]:
-    """Tell of whatever goes wrong, and go on."""
+def _reported(file: Path) -> Iterator[None]:
+    """Report any exception on stderr and continue."""
     try:
         yield
     except Exception as error:
@@ -105,7 +97,7 @@ def _loss_plot(steps: Sequence[dict[str, Any]]) -> Axes:
         title = "whole" if name == TOTAL else name.removeprefix(TERM)
         values = [line.get(name, float("nan")) for line in steps]
         axes.plot(iterations, values, color=colour(index), linewidth=1.6, label=title)
-    # The first updates can be many times as high as all that follows, which is what one wants to see.
+    # The first losses can be many times higher than the rest, which is the part of interest.
     settled = [line["loss"] for line in steps[len(steps) // 10 :]]
     axes.set_ylim(0, 1.1 * max(settled))
     axes.set_title("mean over the updates between two log lines", loc="left", fontsize=TEXT, color=QUIET)
@@ -117,10 +109,10 @@ def _accuracy_plot(evaluations: Sequence[dict[str, Any]]) -> Axes:
     reports = [line["evaluation"] for line in evaluations]
     iterations = [line["iteration"] for line in evaluations]
     _accuracy_line(axes, iterations, [report["map"] for report in reports], 0, "all objects", 2.2)
-    for place, size in enumerate(("small", "medium", "large"), start=1):
+    for index, size in enumerate(("small", "medium", "large"), start=1):
         values = [report.get("sizes", {}).get(size) for report in reports]
         if any(value is not None for value in values):
-            _accuracy_line(axes, iterations, values, place, f"{size} objects", 1.3)
+            _accuracy_line(axes, iterations, values, index, f"{size} objects", 1.3)
     limit_percent(axes)
     metric = metric_label(reports[-1].get("metric", "?"), reports[-1].get("iou"))
     axes.set_title(f"validation, {metric}", loc="left", fontsize=TEXT, color=QUIET)
@@ -128,10 +120,10 @@ def _accuracy_plot(evaluations: Sequence[dict[str, Any]]) -> Axes:
 
 
 def _accuracy_line(
-    axes: Axes, iterations: Sequence[int], values: Sequence[float | None], place: int, name: str, width: float
+    axes: Axes, iterations: Sequence[int], values: Sequence[float | None], index: int, name: str, width: float
 ) -> None:
     percents = [float("nan") if value is None else 100 * value for value in values]
-    axes.plot(iterations, percents, "o-", color=colour(place), linewidth=width, markersize=3.5, label=name)
+    axes.plot(iterations, percents, "o-", color=colour(index), linewidth=width, markersize=3.5, label=name)
 
 
 def _finished(axes: Axes, name: str) -> Axes:

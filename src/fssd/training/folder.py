@@ -14,7 +14,7 @@ from fssd.data.sample import DataSet
 from fssd.errors import ConfigError, TrainingError
 from fssd.evaluation.evaluate import Report
 from fssd.model.network import Network
-from fssd.training.distributed import Place
+from fssd.training.distributed import Process
 from fssd.training.drawings import draw_progress
 from fssd.training.finite import Watched
 from fssd.training.state import (
@@ -43,10 +43,10 @@ class Saved(NamedTuple):
 class RunFolder:
     """config: resolved; its `out` is the folder."""
 
-    def __init__(self, config: TrainConfig, train_set: DataSet, place: Place) -> None:
+    def __init__(self, config: TrainConfig, train_set: DataSet, process: Process) -> None:
         assert config.out is not None
         self.path = config.out
-        self.config, self.train_set, self.place = config, train_set, place
+        self.config, self.train_set, self.process = config, train_set, process
         self.state, self.best, self.final = (self.path / name for name in (STATE_FILE, BEST_FILE, FINAL_FILE))
 
     def saved(self, resume: bool) -> Saved | None:
@@ -54,7 +54,7 @@ class RunFolder:
         if resume and self.state.exists():
             tensors, document = read_state(self.state)
             # First of all: with other settings the tensors need not fit, and the setting is what to name.
-            check_same_settings(document, to_values(self.config), self.place.world, self.state)
+            check_same_settings(document, to_values(self.config), self.process.world, self.state)
             check_same_data(document, self.train_set, self.state)
             return Saved(tensors, document)
         if self.state.exists() or ((self.path / CONFIG_FILE).exists() and not resume):
@@ -89,7 +89,7 @@ class RunFolder:
         document = {
             **describe(updater.network, self.train_set.classes),
             **self._facts(),
-            "world": self.place.world,
+            "world": self.process.world,
             "images": len(self.train_set),
         }
         save_state(
@@ -107,7 +107,7 @@ class RunFolder:
         """Raise TrainingError, after writing the batch if it is one of this process."""
         if bad is None:
             raise TrainingError("a loss or gradient of another process is not finite; see its message")
-        dump = self.path / f"nonfinite-{self.place.rank}.safetensors"
+        dump = self.path / f"nonfinite-{self.process.rank}.safetensors"
         tensors = {"images": bad.batch.images}
         tensors |= {f"targets/{key}": value for key, value in bad.batch.targets.items()}
         document = {"format": 1, "kind": "batch", "names": bad.batch.names, "iteration": bad.iteration}

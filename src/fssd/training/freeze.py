@@ -1,9 +1,10 @@
-"""Parts of the backbone that keep what they were loaded with: quicker, and safer on little data."""
+"""Parts of the backbone that keep the weights they were loaded with: faster, and safer on little data."""
 
 from __future__ import annotations
 
 from torch import nn
 
+from fssd.backbones.backbone import backbone_stages
 from fssd.errors import ConfigError
 from fssd.model.network import Network
 
@@ -29,10 +30,9 @@ def training_mode(network: Network, stages: int, norms: bool) -> None:
 def _frozen(network: Network, stages: int) -> list[nn.Module]:
     if not stages:
         return []
-    listed = getattr(network.backbone, "stages", None)
-    if listed is None or isinstance(listed, nn.Module):
+    known = backbone_stages(network.backbone)
+    if not known:
         raise ConfigError("this backbone does not list its stages; give it a method stages() or freeze none")
-    known: list[list[nn.Module]] = listed()
     if stages > len(known):
         raise ConfigError(f"freeze is {stages}; the backbone has {len(known)} stages")
     return [module for stage in known[:stages] for module in stage]

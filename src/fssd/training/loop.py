@@ -25,7 +25,7 @@ from fssd.data.source import open_data, print_left_out, require_usable
 from fssd.evaluation.evaluate import Report, check_measurable, evaluate_detections
 from fssd.inference.detector import Detector, pick_device
 from fssd.model.network import channels_last
-from fssd.training.distributed import Place, any_process, process_group, wait_for_all
+from fssd.training.distributed import Process, any_process, process_group, wait_for_all
 from fssd.training.drawings import draw_batches
 from fssd.training.folder import CONFIG_FILE, RunFolder
 from fssd.training.freeze import freeze_stages, training_mode
@@ -77,12 +77,12 @@ def train(
     if val_set is not None:
         check_measurable(val_set, train_set.classes, config.metric)
     device = pick_device(config.device)
-    with process_group(device.type == "cuda") as place:
-        if device.type == "cuda" and place.world > 1:
-            device = torch.device("cuda", place.local)
+    with process_group(device.type == "cuda") as process:
+        if device.type == "cuda" and process.world > 1:
+            device = torch.device("cuda", process.local)
         started = config.out / CONFIG_FILE if resume else None
-        config = replace(config, amp=agree_amp(config.amp, device, place, started))
-        run = _Run(config, train_set, val_set, device, place)
+        config = replace(config, amp=agree_amp(config.amp, device, process, started))
+        run = _Run(config, train_set, val_set, device, process)
         run.begin(resume, backbone)
         return run.train(stop_at)
 
@@ -107,14 +107,14 @@ class _Run:
         train_set: DataSet,
         val_set: DataSet | None,
         device: torch.device,
-        place: Place,
+        process: Process,
     ) -> None:
         self.config = config
         self.train_set, self.val_set = train_set, val_set
-        self.device, self.place = device, place
-        self.folder = RunFolder(config, train_set, place)
+        self.device, self.process = device, process
+        self.folder = RunFolder(config, train_set, process)
         self.progress = Progress(0, None)
-        self.images_per_update = config.batch_size * config.accumulate * place.world
+        self.images_per_update = config.batch_size * config.accumulate * process.world
         self.updates_per_epoch = len(train_set) / self.images_per_update
         if config.iterations is not None:
             self.total = config.iterations
@@ -128,11 +128,11 @@ class _Run:
         config = self.config
         saved = self.folder.saved(resume)
         options = None if saved is None else saved.document["options"]
-        network = fresh_network(config, self.train_set, backbone, options, quiet=not self.place.is_first)
+        network = fresh_network(config, self.train_set, backbone, options, quiet=not self.process.is_first)
         self.network = channels_last(network.to(self.device))
         check_batch(config, self.network)
         freeze_stages(self.network, config.freeze)
-        self.updater = updater = Updater(self.network, config, self.device, self.place)
+        self.updater = updater = Updater(self.network, config, self.device, self.process)
         if saved is None:
             start_weights(self.network, self.train_set.classes, config)
             if updater.average is not None:
@@ -143,16 +143,16 @@ class _Run:
             )
             if saved.document["scaler"]:
                 updater.scaler.load_state_dict(saved.document["scaler"])
-        wait_for_all(self.place)  # a slower process must not find the folder that the first one makes
-        if self.place.is_first:
+        wait_for_all(self.process)  # a slower process must not find the folder that the first one makes
+        if self.process.is_first:
             self.folder.make()
-        wait_for_all(self.place)
+        wait_for_all(self.process)
 
     def train(self, stop_at: float = math.inf) -> Result:
         """stop_at: of the monotonic clock, seconds."""
         start = self.progress.iteration
         log = None
-        if self.place.is_first:
+        if self.process.is_first:
             log = RunLog(self.folder.path, start, self.total, self.images_per_update)
         try:
             self._loop(start, stop_at, log)
@@ -160,7 +160,7 @@ class _Run:
             if log is not None:
                 log.close()
         finished = self.progress.iteration >= self.total
-        if finished and self.place.is_first:
+        if finished and self.process.is_first:
             self.folder.save_final(self.network, self.updater.weights(), self.total)
         best = self.folder.best if self.folder.best.exists() else None
         model = best or (self.folder.final if finished else None)
@@ -177,9 +177,8 @@ class _Run:
             if log is not None and (done % config.log_every == 0 or done == self.total):
                 log.step(done, {**means.take(), "lr": rate, "epoch": round(done / self.updates_per_epoch, 3)})
             late = time.monotonic() >= stop_at
-            stops = (
-                stop_at < math.inf and watch.is_due(iteration) and any_process(late, self.place, self.device)
-            )
+            asked = stop_at < math.inf and watch.is_due(iteration)
+            stops = asked and any_process(late, self.process, self.device)
             evaluates = self.val_set is not None and (done % self.eval_every == 0 or done == self.total)
             saves = evaluates or stops or done % config.save_every == 0 or done == self.total
             if saves:
@@ -216,7 +215,7 @@ class _Run:
     def _require_finite(self) -> None:
         """Raise TrainingError, in all processes, if a loss or gradient was not finite; see `FiniteWatch`."""
         bad = self.updater.watch.look()
-        if any_process(bad is not None, self.place, self.device):
+        if any_process(bad is not None, self.process, self.device):
             self.folder.stop_not_finite(bad)
 
     def _training_mode(self) -> None:
@@ -233,21 +232,21 @@ class _Run:
             config.jpeg,
             config.crowds,
         )
-        if self.place.is_first:
+        if self.process.is_first:
             draw_batches(self.folder.path, views)
         positions = BatchPositions(
             start * config.accumulate,
             self.total * config.accumulate,
             config.batch_size,
-            self.place.rank,
-            self.place.world,
+            self.process.rank,
+            self.process.world,
         )
         examples = Examples(views, self.network.heads.targets)
         return training_batches(examples, positions, config.workers, pin=self.device.type == "cuda")
 
     def _evaluate(self, done: int, log: RunLog | None) -> None:
         """Measure on the validation split and keep the model if it is the best so far."""
-        if self.place.is_first and self.val_set is not None:
+        if self.process.is_first and self.val_set is not None:
             report = self._measure(self.val_set)
             better = not math.isnan(report.map) and (
                 self.progress.best is None or report.map > self.progress.best
@@ -257,7 +256,7 @@ class _Run:
                 self.folder.save_best(self.network, self.updater.weights(), report, done)
             if log is not None:
                 log.evaluation(done, json.loads(report.to_json()), better)
-        wait_for_all(self.place)
+        wait_for_all(self.process)
 
     def _measure(self, dataset: DataSet) -> Report:
         config, average = self.config, self.updater.average
@@ -268,6 +267,6 @@ class _Run:
         return evaluate_detections(dataset, found, config.metric)
 
     def _save(self) -> None:
-        if self.place.is_first:
+        if self.process.is_first:
             self.folder.save_state(self.updater, self.progress)
-        wait_for_all(self.place)
+        wait_for_all(self.process)

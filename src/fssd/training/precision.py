@@ -9,7 +9,7 @@ import torch
 
 from fssd.config import Amp, load_config
 from fssd.errors import ConfigError
-from fssd.training.distributed import Place, any_process
+from fssd.training.distributed import Process, any_process
 
 BF16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16")
 
@@ -32,7 +32,7 @@ def choose_amp(amp: Amp, device: torch.device) -> Amp:
     return "bf16" if any(flags.get(name) for name in BF16_INSTRUCTIONS) else "off"
 
 
-def agree_amp(amp: Amp, device: torch.device, place: Place, started: Path | None) -> Amp:
+def agree_amp(amp: Amp, device: torch.device, process: Process, started: Path | None) -> Amp:
     """The precision of a run, the same in all its processes; the choice for "auto" is printed.
 
     started: the configuration file of the run that is resumed, if any. It keeps the precision that it was
@@ -42,8 +42,8 @@ def agree_amp(amp: Amp, device: torch.device, place: Place, started: Path | None
         amp = load_config(started).amp
     if amp != "auto":
         return choose_amp(amp, device)
-    off = any_process(choose_amp(amp, device) == "off", place, device)
+    off = any_process(choose_amp(amp, device) == "off", process, device)
     chosen: Amp = "off" if off else "bf16"
-    if place.is_first:
+    if process.is_first:
         print(f"amp auto: {chosen} ({device.type} with{'out' if off else ''} bf16 instructions)")
     return chosen

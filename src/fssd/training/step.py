@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from fssd.config import TrainConfig
 from fssd.data.batch import Batch, Targets
 from fssd.model.network import Network
-from fssd.training.distributed import Place
+from fssd.training.distributed import Process
 from fssd.training.ema import Average
 from fssd.training.finite import FiniteWatch, Watched
 from fssd.training.optim import make_optimizer, set_lr
@@ -41,7 +41,7 @@ class LossModule(nn.Module):
 class Updater:
     """The moving parts of an update. watch: has the flags of all losses and gradients."""
 
-    def __init__(self, network: Network, config: TrainConfig, device: torch.device, place: Place) -> None:
+    def __init__(self, network: Network, config: TrainConfig, device: torch.device, process: Process) -> None:
         self.network, self.config, self.device = network, config, device
         self.optimizer = make_optimizer(
             network,
@@ -57,7 +57,7 @@ class Updater:
             device.type, enabled=config.amp == "fp16" and device.type == "cuda"
         )
         self.watch = FiniteWatch(device)
-        self.model = _parallel(LossModule(network, config.amp), network, device, place)
+        self.model = _parallel(LossModule(network, config.amp), network, device, process)
 
     def backward(self, batch: Batch, iteration: int, last: bool) -> dict[str, Tensor]:
         """Add the gradient of one batch. last: of this update's batches; then processes synchronise."""
@@ -92,8 +92,8 @@ class Updater:
         return self.average.tensors if self.average is not None else self.network.state_dict()
 
 
-def _parallel(module: LossModule, network: Network, device: torch.device, place: Place) -> nn.Module:
-    if place.world == 1:
+def _parallel(module: LossModule, network: Network, device: torch.device, process: Process) -> nn.Module:
+    if process.world == 1:
         return module
     # Statistics stay per process, as in Caffe; the first process's are the ones saved.
     return DistributedDataParallel(

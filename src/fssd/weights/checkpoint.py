@@ -23,12 +23,12 @@ from fssd.model.network import Network
 from fssd.zoo.models import MODELS, find_model
 
 FORMAT = 1
-HEADER = "fssd"  # one key, so that the bytes of a file do not depend on the order of a hash table
+HEADER = "fssd"  # safetensors stores keys in hash order; with a single key equal content gives equal bytes
 NEEDED = {"model": str, "options": dict, "own_backbone": bool, "classes": list}
 
 
 class Loaded(NamedTuple):
-    """A network with its weights, in evaluation mode, its class names, and the file's whole JSON document."""
+    """A network with its weights in evaluation mode, its class names, and the file's JSON document."""
 
     network: Network
     classes: tuple[str, ...]
@@ -42,16 +42,15 @@ def save_model(
     classes: tuple[str, ...],
     facts: Mapping[str, Any],
 ) -> None:
-    """Write a model file in one step: `path` holds the old or the new file, never a part.
+    """Write a model file atomically.
 
-    tensors: a state dict of `network`, which may be an averaged one. facts: JSON values to keep beside it.
+    tensors: a state dict of `network`, for example of averaged weights. facts: further JSON values to store.
     """
-    document = {**describe(network, classes), "kind": "model", **facts}
-    write_tensors(path, tensors, document)
+    write_tensors(path, tensors, {**describe(network, classes), "kind": "model", **facts})
 
 
 def describe(network: Network, classes: tuple[str, ...]) -> dict[str, Any]:
-    """What is needed to build the same network again."""
+    """The JSON values from which the same network can be rebuilt."""
     return {
         "format": FORMAT,
         "model": network.spec.name,
@@ -64,89 +63,92 @@ def describe(network: Network, classes: tuple[str, ...]) -> dict[str, Any]:
 def load_model(
     path: Path | str, backbone: nn.Module | None = None, device: str | torch.device = "cpu"
 ) -> Loaded:
-    """Read a model file.
+    """Load a model file; half-precision tensors are widened to float32.
 
-    path: a .safetensors file; a run's folder, of which best.safetensors is taken, else final.safetensors; or
-    the name of a packaged model. Tensors in half precision are widened to the network's float32.
-    backbone: the module to fill, for a model that was built with one of the user's own.
-
-    Raises CheckpointError for a missing, damaged or foreign file, or one that does not fit together.
+    path: see `model_file`. backbone: the module to fill, for a model whose backbone was passed as a module.
+    Raises CheckpointError for a file that is missing, damaged, foreign or inconsistent.
     """
     file = model_file(Path(path))
-    tensors, facts = read_tensors(file, device)
-    if facts.get("kind") != "model":
-        raise CheckpointError(
-            f"{file}: holds the state of a training, not a model; use best.safetensors beside it"
-        )
+    tensors, facts = read_model(file, device)
     for key, kind in NEEDED.items():
         if not isinstance(facts.get(key), kind):
             raise CheckpointError(f"{file}: its header has no usable {key!r}; save the model again")
-    classes = tuple(facts["classes"])
-    options = dict(facts["options"])
-    if facts["own_backbone"] and backbone is None:
-        raise CheckpointError(f"{file}: was made with a backbone of its own; pass that module as backbone=")
+    classes, options = tuple(facts["classes"]), dict(facts["options"])
     if backbone is not None:
         options["backbone"] = backbone
+    elif facts["own_backbone"]:
+        raise CheckpointError(f"{file}: was made with a backbone of its own; pass that module as backbone=")
     try:
         network = build_model(facts["model"], len(classes), **options)
     except ConfigError as error:
-        raise CheckpointError(f"{file}: its network cannot be built again: {error}") from error
+        raise CheckpointError(f"{file}: its network cannot be rebuilt: {error}") from error
     fill(network, tensors, file)
     return Loaded(network.to(device).eval(), classes, facts)
 
 
 def model_file(path: Path) -> Path:
-    """The model file that a path or a packaged model's name stands for. Raises CheckpointError if none."""
+    """The model file of a path: a file, a run's folder (its best, else its final model), or a packaged name.
+
+    Raises CheckpointError if there is none.
+    """
     path = find_model(path)
     if path.is_file():
         return path
-    if path.is_dir():
-        for name in ("best.safetensors", "final.safetensors"):
-            if (path / name).is_file():
-                return path / name
-        hidden = ", or name the packaged model from another folder" if str(path) in MODELS else ""
-        raise CheckpointError(
-            f"{path}: this folder holds no best.safetensors or final.safetensors; train into it first{hidden}"
-        )
-    raise CheckpointError(f"{path}: there is no such model file; check the path")
+    if not path.is_dir():
+        raise CheckpointError(f"{path}: there is no such model file; check the path")
+    for name in ("best.safetensors", "final.safetensors"):
+        if (path / name).is_file():
+            return path / name
+    tip = ", or name the packaged model from another folder" if str(path) in MODELS else ""
+    raise CheckpointError(f"{path}: holds no best.safetensors or final.safetensors; train into it first{tip}")
 
 
 def holds_run(folder: Path) -> bool:
-    """Whether a training went on in a folder, so that no other model may be put beside its own."""
+    """Whether the folder belongs to a training run, so that no other model may be written to it."""
     return any((folder / name).exists() for name in ("best.safetensors", "last.safetensors", "config.yaml"))
 
 
 def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names begin with `prefix`, under the rest of their names."""
+    """The tensors whose names begin with `prefix`, named without it."""
     return {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def fill(module: nn.Module, tensors: Mapping[str, Tensor], file: Path) -> None:
-    """Load a state dict that has to fit exactly. Raises CheckpointError naming what does not."""
+    """Load a state dict that must match exactly. Raises CheckpointError that names the first mismatch."""
     own = module.state_dict()
     for name, tensor in own.items():
         if name not in tensors:
             raise CheckpointError(f"{file}: has no tensor {name!r}; it belongs to another network")
-        if tensors[name].shape != tensor.shape:
-            raise CheckpointError(
-                f"{file}: {name!r} has shape {tuple(tensors[name].shape)}, not {tuple(tensor.shape)}"
-            )
+        check_shape(file, name, tensors[name], tensor)
     extra = sorted(set(tensors) - set(own))
     if extra:
-        raise CheckpointError(
-            f"{file}: has {len(extra)} tensors that the network lacks, such as {extra[0]!r}"
-        )
+        raise CheckpointError(f"{file}: has {len(extra)} tensors too many, such as {extra[0]!r}")
     module.load_state_dict(dict(tensors))
 
 
+def check_shape(file: Path, name: str, given: Tensor, own: Tensor) -> None:
+    """Raise CheckpointError if a tensor of the file does not have the shape of the network's."""
+    has, needs = tuple(given.shape), tuple(own.shape)
+    if has != needs:
+        raise CheckpointError(f"{file}: {name!r} has shape {has}, the network needs {needs}")
+
+
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> None:
-    """Write tensors and a JSON document as one safetensors file, atomically; equal input, equal bytes."""
+    """Write tensors and JSON values as one safetensors file, atomically; equal input gives equal bytes."""
     plain = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
     atomic_write(path, safetensors.torch.save(plain, {HEADER: json.dumps(document, sort_keys=True)}))
 
 
+def read_model(file: Path, device: str | torch.device = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """`read_tensors` of a model. Raises CheckpointError, also for a training state."""
+    tensors, facts = read_tensors(file, device)
+    if facts.get("kind") != "model":
+        raise CheckpointError(f"{file}: holds a training state; use best.safetensors beside it")
+    return tensors, facts
+
+
 def read_tensors(file: Path, device: str | torch.device = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and JSON document of a file that `write_tensors` made. Raises CheckpointError."""
+    """Tensors and JSON document of a file from `write_tensors`. Raises CheckpointError."""
     try:
         with safetensors.safe_open(file, framework="pt", device=str(device)) as handle:
             header = (handle.metadata() or {}).get(HEADER)
@@ -161,7 +163,5 @@ def read_tensors(file: Path, device: str | torch.device = "cpu") -> tuple[dict[s
     if not isinstance(document, dict):
         raise CheckpointError(f"{file}: its header is a {type(document).__name__}, not a JSON object")
     if document.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{file}: has format {document.get('format')!r}; this version of fssd reads {FORMAT}"
-        )
+        raise CheckpointError(f"{file}: has format {document.get('format')!r}; this fssd reads {FORMAT}")
     return tensors, document

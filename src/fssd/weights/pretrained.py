@@ -13,20 +13,18 @@ from torch import Tensor, nn
 from fssd.backbones.backbone import Backbone
 from fssd.errors import CheckpointError, ConfigError
 from fssd.model.network import Network
-from fssd.weights.checkpoint import below, model_file, read_tensors
+from fssd.weights.checkpoint import below, check_shape, model_file, read_model
 
 # The layers that an FSSD shares with the SSD it starts from (released FSSD networks load them by name).
 SHARED_EXTRAS = ("conv6_1", "conv6_2", "conv7_1", "conv7_2")
 
 
 def load_backbone(network: Network, file: Path | None) -> int:
-    """Fill the backbone with pretrained weights and return how many tensors it took.
+    """Fill the backbone with pretrained weights and return the number of tensors copied.
 
-    file: safetensors or PyTorch, in any form that the backbone can adapt: for VGG16 torchvision's names
-    (features.N), those of vgg16_reducedfc.pth (N) or ours (conv1_1 ...). Layers that the file may lack (fc6
-    and fc7) keep their fresh weights. None takes the file of a package, if the backbone has one.
-
-    Raises ConfigError if weights are needed and not to be found, CheckpointError if they do not fit.
+    file: safetensors or PyTorch, with names that `Backbone.adapt` knows. Layers that the file may lack
+    (fc6 and fc7) keep their fresh weights. None takes the weights of an installed package, if there are any.
+    Raises ConfigError if no weights are found, CheckpointError if they do not fit.
     """
     backbone = network.backbone
     known = backbone if isinstance(backbone, Backbone) else None
@@ -40,51 +38,44 @@ def load_backbone(network: Network, file: Path | None) -> int:
     tensors = read_state_dict(file)
     if known is None:
         return _fill_known(backbone, tensors, file)
-    return _fill_known(backbone, known.adapt(tensors), file, optional=known.may_lack)
+    return _fill_known(backbone, known.adapt(tensors), file, known.may_lack)
 
 
 def load_ssd(network: Network, file: Path) -> int:
-    """Fill backbone and shared extra layers from a trained SSD of this package; return the tensors taken.
+    """Fill the backbone and the shared extra layers from a trained SSD; return the number of tensors copied.
 
     The rest (fusion, pyramid, heads) keeps its fresh weights. Raises CheckpointError if it does not fit.
     """
     file = model_file(file)
-    tensors, facts = read_tensors(file)
-    if facts.get("kind") != "model":
-        raise CheckpointError(f"{file}: holds the state of a training, not a model; name the model beside it")
-    if not str(facts.get("model", "")).startswith("ssd"):
-        raise CheckpointError(
-            f"{file}: is a {facts.get('model')}, not an SSD; name a trained ssd model to start from"
-        )
+    tensors, facts = read_model(file)
+    model = facts.get("model")
+    if not str(model).startswith("ssd"):
+        raise CheckpointError(f"{file}: is a {model}, not an SSD; name a trained ssd model to start from")
     taken = _fill_known(network.backbone, below(tensors, "backbone."), file)
     extras = getattr(network.neck, "extras", None)
     if isinstance(extras, nn.ModuleDict):
-        shared = {f"{name}.{rest}" for name in SHARED_EXTRAS for rest in ("0.weight", "0.bias")}
-        own = below(tensors, "neck.extras.")
-        chosen = {key: own[key] for key in shared if key in own}
-        if chosen:
-            taken += _fill_known(extras, chosen, file, optional=tuple(extras.keys()))
+        given = below(tensors, "neck.extras.")
+        shared = {key: given[key] for key in given if key.partition(".")[0] in SHARED_EXTRAS}
+        taken += _fill_known(extras, shared, file, tuple(extras))
     return taken
 
 
 def read_state_dict(file: Path, wrappers: tuple[str, ...] = ()) -> dict[str, Tensor]:
-    """Tensors by name from a safetensors or PyTorch file; nothing in it is executed.
+    """Tensors by name from a safetensors or PyTorch file, without DataParallel's prefix "module.".
 
-    wrappers: keys under which a state dict may lie beside other things. The prefix "module." of
-    DataParallel is taken off.
-
-    Raises CheckpointError for a missing or damaged file, or one that holds anything but tensors.
+    wrappers: keys under which the state dict may lie. Nothing in the file is executed.
+    Raises CheckpointError for a file that is missing, damaged, or holds anything but tensors.
     """
     if not file.is_file():
         raise CheckpointError(f"{file}: there is no such weights file; check the path")
     try:
         if is_safetensors(file):
             return dict(safetensors.torch.load_file(file))
-        with file.open("rb") as handle:  # given a path, torch goes by its suffix
+        with file.open("rb") as handle:  # with a path, torch would judge by the suffix
             loaded: Any = torch.load(handle, map_location="cpu", weights_only=True)
     except safetensors.SafetensorError as error:
         raise CheckpointError(f"{file}: is damaged or not a safetensors file ({error})") from error
-    except Exception as error:  # a damaged pickle fails in any of a dozen ways, some without a message
+    except Exception as error:  # a damaged pickle raises many types, some without a message
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"{file}: cannot be read as weights ({reason})") from error
     for wrapper in wrappers:
@@ -96,29 +87,23 @@ def read_state_dict(file: Path, wrappers: tuple[str, ...] = ()) -> dict[str, Ten
 
 
 def is_safetensors(file: Path) -> bool:
-    """Whether a file begins as safetensors do, with the length of a JSON header; its name does not matter."""
+    """Whether the content, not the name, is that of safetensors: the length of a JSON header comes first."""
     with file.open("rb") as handle:
-        head = handle.read(9)
-    return head[4:] == b"\0\0\0\0{"
+        return handle.read(9)[4:] == b"\0\0\0\0{"
 
 
 def _fill_known(
-    module: nn.Module, tensors: Mapping[str, Tensor], file: Path, optional: tuple[str, ...] = ()
+    module: nn.Module, tensors: Mapping[str, Tensor], file: Path, may_lack: tuple[str, ...] = ()
 ) -> int:
-    """Copy every tensor of `module` that the file has; those missing must belong to an `optional` layer."""
+    """Copy the file's tensors into `module` and count them; only the layers `may_lack` may be missing."""
     taken = 0
     for key, own in module.state_dict().items():
         if key.endswith("num_batches_tracked"):
             continue
-        given = tensors.get(key)
-        if given is None:
-            if key.split(".")[0] in optional:
-                continue
+        if key in tensors:
+            check_shape(file, key, tensors[key], own)
+            own.copy_(tensors[key])
+            taken += 1
+        elif key.partition(".")[0] not in may_lack:
             raise CheckpointError(f"{file}: has no {key!r}; these weights are of another network")
-        if given.shape != own.shape:
-            raise CheckpointError(
-                f"{file}: {key!r} has shape {tuple(given.shape)}, the network needs {tuple(own.shape)}"
-            )
-        own.copy_(given)
-        taken += 1
     return taken

@@ -1,7 +1,5 @@
 """Packaged models by name: what `fssd detect animals photo.jpg` finds. Nothing is ever downloaded."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from fssd.errors import CheckpointError, nearest
@@ -15,18 +13,17 @@ PHOTOS = (FOLDER / "photos" / "chelsea.jpg", FOLDER / "photos" / "astronaut.jpg"
 
 
 def find_model(path: Path) -> Path:
-    """What a user's MODEL stands for: what exists under that path, else the packaged model of that name.
+    """What a user's MODEL means: an existing path, else the packaged model of that name.
 
-    A path with a folder or a suffix is no name and comes back as it is, for whoever opens it to judge.
-    Raises CheckpointError for a name that the package does not have.
+    A path with a folder or a suffix is no name and is returned as it is. Raises CheckpointError for a name
+    that the package does not have.
     """
     if path.exists() or path.suffix or len(path.parts) != 1:
         return path
     name = str(path)
     if name not in MODELS:
-        raise CheckpointError(
-            f"{name}: there is no such model file, nor a packaged model of that name{nearest(name, MODELS)}"
-        )
+        near = nearest(name, MODELS)
+        raise CheckpointError(f"{name}: there is no such model file, nor a packaged model of that name{near}")
     return packaged_model(name)
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fssd.data.formats.json_values import json_format
+from fssd.data.formats.json_values import is_number, is_text, json_format, read_json, show
 from fssd.data.formats.labels import LabelledObject, build_record, missing_image
 from fssd.data.formats.reader import Reader
 from fssd.data.join import join_classes, join_sets
@@ -21,19 +20,13 @@ Row = dict[str, Any]
 Id = int | str
 
 
-def read_coco(
-    json_file: Path | str, images_dir: Path | str | None = None, classes: Sequence[str] | None = None
-) -> DataSet:
-    """The images of a json file with their boxes; no image is opened.
+def read_coco(file: Path, classes: Sequence[str] | None = None) -> DataSet:
+    """The images of a json file with their boxes; no image is opened. See `Reader`.
 
-    images_dir: the folder that `file_name` is relative to; by default `find_images_dir` finds it.
-    classes: class names in order; by default all categories in the order of their ids.
+    classes: by default all categories in the order of their ids.
     facts: category_ids (per class its COCO id, None for a class the file does not know), annotation_file.
-    Raises DataError if the file is missing, not json, or lacks images, annotations or categories.
     """
-    file = Path(json_file)
     content = _load(file)
-    folder = Path(images_dir) if images_dir is not None else find_images_dir(file, content["images"])
     categories = _categories(content["categories"], file)
     names = tuple(classes) if classes is not None else _in_order(categories)
     images, problems = _images(content["images"], file)
@@ -41,7 +34,7 @@ def read_coco(
         raise DataError("lists no image", file=file, place="images")
     objects, found, spoilt = _objects(content["annotations"], images, categories, file)
     problems += found
-    records, found = _records(images, objects, names, file, folder)
+    records, found = _records(images, objects, names, file, _images_folder(file, content["images"]))
     bad = {str(key) for key in spoilt}
     kept = tuple(record for record in records if record.image_id not in bad)
     ids = {name: key for key, name in categories.items()}
@@ -54,11 +47,6 @@ def read_coco(
     return DataSet(names, kept, (*problems, *found), facts)
 
 
-def coco_classes(json_file: Path) -> tuple[str, ...]:
-    """Category names in the order of their ids. Raises DataError."""
-    return _in_order(_categories(_load(json_file)["categories"], json_file))
-
-
 def coco_files(folder: Path) -> dict[str, Path]:
     """The json file of each split of a COCO folder, e.g. {"train2017": annotations/instances_train2017.json}.
 
@@ -68,22 +56,18 @@ def coco_files(folder: Path) -> dict[str, Path]:
     files = [file for file in sorted((folder / "annotations").glob("*.json")) if _may_be_coco(file)]
     instances = [file for file in files if file.stem.startswith("instances_")]
     plain = [file for file in files if not file.stem.startswith(_OTHER_TASKS)]
-    found = {split_name(file): file for file in instances or plain}
+    found = {_split_name(file): file for file in instances or plain}
     return found or {file.parent.name: file for file in sorted(folder.glob(f"*/{_ROBOFLOW}"))}
 
 
-def split_name(json_file: Path) -> str:
-    """`instances_train2017.json` is the split train2017."""
+def _split_name(json_file: Path) -> str:
     if json_file.name == _ROBOFLOW:
         return json_file.parent.name
     return json_file.stem.removeprefix("instances_")
 
 
 def match_split(split: str, known: Sequence[str], file: Path) -> str:
-    """The split of that name, or the only one that begins with it: `train` finds train2017.
-
-    Raises DataError, naming `file`, if there is none or more than one.
-    """
+    """The split of that name, or the only one that begins with it, such as train2017. Raises DataError."""
     if split in known:
         return split
     begun = [name for name in known if name.startswith(split)]
@@ -93,38 +77,22 @@ def match_split(split: str, known: Sequence[str], file: Path) -> str:
     raise DataError(f"{fault}; splits here: {', '.join(known) or 'none'}", file=file)
 
 
-def find_images_dir(json_file: Path, images: Sequence[Row]) -> Path:
+def _images_folder(json_file: Path, images: Sequence[Row]) -> Path:
     """The first likely folder that holds one of the first images; else the first that exists."""
-    base, split = json_file.parent, split_name(json_file)
+    base, split = json_file.parent, _split_name(json_file)
     above = base.parent
-    candidates = [
-        above / split,
-        above / "images" / split,
-        *sorted(path for path in above.glob(f"{split}*") if path.is_dir()),
-        *sorted(path for path in above.glob(f"images/{split}*") if path.is_dir()),
-        above / "images",
-        base / "images",
-        base / split,
-        base,
-        above,
-    ]
+    likely = [above / split, above / "images" / split]
+    likely += sorted(above.glob(f"{split}*")) + sorted(above.glob(f"images/{split}*"))
+    likely += [above / "images", base / "images", base / split, base, above]
+    folders = [path for path in likely if path.is_dir()]
     first = [row.get("file_name") for row in images[:20] if isinstance(row, dict)]
     names = [name for name in first if isinstance(name, str)]
-    holding = (path for path in candidates if any((path / name).is_file() for name in names))
-    existing = (path for path in candidates if path.is_dir())
-    return next(holding, None) or next(existing, base)
+    holding = (path for path in folders if any((path / name).is_file() for name in names))
+    return next(holding, None) or folders[0]
 
 
 def _load(file: Path) -> dict[str, list[Row]]:
-    try:
-        content = json.loads(file.read_bytes())
-    except FileNotFoundError as error:
-        raise DataError("the annotation file is missing", file=file) from error
-    except json.JSONDecodeError as error:
-        place = f"line {error.lineno} column {error.colno}"
-        raise DataError(f"is not valid json: {error.msg}", file=file, place=place) from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"cannot be read as json ({error})", file=file) from error
+    content = read_json(file)
     if not isinstance(content, dict):
         raise DataError("is no COCO file: the top level is not an object", file=file)
     for key in ("images", "annotations", "categories"):
@@ -137,7 +105,7 @@ def _categories(rows: Sequence[Row], file: Path) -> dict[Id, str]:
     categories: dict[Id, str] = {}
     for number, row in enumerate(rows):
         place = f"categories[{number}]"
-        if not (isinstance(row, dict) and _is_id(row.get("id")) and _is_text(row.get("name"))):
+        if not (isinstance(row, dict) and _is_id(row.get("id")) and is_text(row.get("name"))):
             raise DataError("needs an id and a name", file=file, place=place)
         if row["id"] in categories or row["name"] in categories.values():
             raise DataError(f"repeats the id or name of another: {row['name']!r}", file=file, place=place)
@@ -158,12 +126,12 @@ def _images(rows: Sequence[Row], file: Path) -> tuple[dict[Id, Row], list[Proble
 
 
 def _image_fault(row: Any, known: dict[Id, Row]) -> str:
-    if not (isinstance(row, dict) and _is_id(row.get("id")) and _is_text(row.get("file_name"))):
+    if not (isinstance(row, dict) and _is_id(row.get("id")) and is_text(row.get("file_name"))):
         return "an image needs an id and a file_name"
     if row["id"] in known:
         return f"image id {row['id']} is used twice"
-    sides = [row.get("width"), row.get("height")]
-    if sides != [None, None] and not all(_is_side(side) for side in sides):
+    sides: list[Any] = [row.get("width"), row.get("height")]
+    if sides != [None, None] and not all(is_number(side) and 0.5 < side < 1e9 for side in sides):
         return f"width {sides[0]!r} and height {sides[1]!r} are no size in pixels"
     return ""
 
@@ -179,8 +147,8 @@ def _objects(
         place = _place(row, number)
         if fault := _annotation_fault(row, images, categories):
             problems.append(Problem("error", file, place, fault))
-            owner = _owner(row)
-            spoilt.add(place if owner is None else owner)
+            owner = row.get("image_id") if isinstance(row, dict) else None
+            spoilt.add(owner if isinstance(owner, (int, str)) else place)
         else:
             objects.setdefault(row["image_id"], []).append(_object(row, categories, place))
     return objects, problems, spoilt
@@ -188,20 +156,10 @@ def _objects(
 
 def _object(row: Row, categories: dict[Id, str], place: str) -> LabelledObject:
     x, y, width, height = (float(value) for value in row["bbox"])
-    return LabelledObject(
-        name=categories[row["category_id"]],
-        box=(x, y, x + width, y + height),
-        place=place,
-        difficult=bool(row.get("difficult")),
-        crowd=bool(row.get("iscrowd")),
-        area=float(row["area"]) if _is_number(row.get("area")) else None,
-    )
-
-
-def _owner(row: Any) -> Id | None:
-    """The image id of an annotation, or None."""
-    owner = row.get("image_id") if isinstance(row, dict) else None
-    return owner if isinstance(owner, (int, str)) else None
+    box = (x, y, x + width, y + height)
+    difficult, crowd = bool(row.get("difficult")), bool(row.get("iscrowd"))
+    area = float(row["area"]) if is_number(row.get("area")) else None
+    return LabelledObject(categories[row["category_id"]], box, place, difficult, crowd, area)
 
 
 def _annotation_fault(row: Any, images: dict[Id, Row], categories: dict[Id, str]) -> str:
@@ -212,8 +170,8 @@ def _annotation_fault(row: Any, images: dict[Id, Row], categories: dict[Id, str]
         return f"image_id {image!r} is not in the list of images"
     if not _is_id(category) or category not in categories:
         return f"category_id {category!r} is not in the list of categories"
-    if not (isinstance(box, list) and len(box) == 4 and all(_is_number(value) for value in box)):
-        return f"bbox {box!r} is not four numbers: x, y, width, height"
+    if not (isinstance(box, list) and len(box) == 4 and all(is_number(value) for value in box)):
+        return f"bbox {show(box)} is not four numbers in range: x, y, width, height"
     return ""
 
 
@@ -225,8 +183,7 @@ def _records(
     folder: Path,
 ) -> tuple[list[Record], list[Problem]]:
     index = {name: label for label, name in enumerate(names)}
-    records: list[Record] = []
-    problems: list[Problem] = []
+    records, problems = [], []
     for key, row in images.items():
         path = folder / row["file_name"]
         size = None if row.get("width") is None else (round(row["width"]), round(row["height"]))
@@ -240,7 +197,8 @@ def _records(
 
 
 def _in_order(categories: dict[Id, str]) -> tuple[str, ...]:
-    return tuple(categories[key] for key in sorted(categories, key=_order))
+    """The names in the order of their ids, numbers before texts."""
+    return tuple(categories[key] for key in sorted(categories, key=lambda key: (isinstance(key, str), key)))
 
 
 def _place(row: Any, number: int) -> str:
@@ -249,24 +207,8 @@ def _place(row: Any, number: int) -> str:
     return f"annotations[{number}]"
 
 
-def _order(key: Id) -> tuple[bool, int, str]:
-    return (False, key, "") if isinstance(key, int) else (True, 0, key)
-
-
 def _is_id(value: object) -> bool:
     return isinstance(value, (int, str)) and not isinstance(value, bool)
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and bool(value.strip())
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _is_side(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0.5 < value < 1e9
 
 
 def _recognise(path: Path) -> Path | None:
@@ -283,7 +225,12 @@ def _may_be_coco(file: Path) -> bool:
 
 
 def _splits(root: Path) -> dict[str, Path]:
-    return {split_name(root): root} if root.is_file() else coco_files(root)
+    return {_split_name(root): root} if root.is_file() else coco_files(root)
+
+
+def _classes(root: Path) -> tuple[str, ...]:
+    groups = [_in_order(_categories(_load(file)["categories"], file)) for file in _splits(root).values()]
+    return join_classes(groups, {})
 
 
 def _read(root: Path, split: str | None, classes: Sequence[str] | None) -> DataSet:
@@ -291,7 +238,7 @@ def _read(root: Path, split: str | None, classes: Sequence[str] | None) -> DataS
     names = list(files)
     if split is not None:
         names = [match_split(part.strip(), names, root) for part in split.split("+")]
-    parts = [read_coco(files[name], None, classes) for name in dict.fromkeys(names)]
+    parts = [read_coco(files[name], classes) for name in dict.fromkeys(names)]
     if len(parts) == 1:
         return parts[0]
     joined = join_sets(parts, join_classes([part.classes for part in parts], {}), {})
@@ -305,6 +252,6 @@ COCO = Reader(
     looked_for="annotations/*.json (COCO)",
     recognise=_recognise,
     splits=lambda root: tuple(_splits(root)),
-    classes=lambda root: join_classes([coco_classes(file) for file in _splits(root).values()], {}),
+    classes=_classes,
     read=_read,
 )

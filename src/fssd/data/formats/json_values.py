@@ -20,6 +20,8 @@ def read_json(file: Path) -> Any:
     """The content of a json file. Raises DataError with the line of a fault."""
     try:
         return json.loads(file.read_bytes())
+    except FileNotFoundError as error:
+        raise DataError("the annotation file is missing", file=file) from error
     except json.JSONDecodeError as error:
         place = f"line {error.lineno} column {error.colno}"
         raise DataError(f"is not valid json: {error.msg}", file=file, place=place) from error

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from fssd.data.sample import Problem, Record
-from fssd.errors import nearest
+from fssd.errors import DataError, nearest
 
 Corners = tuple[float, float, float, float]
 
@@ -35,6 +34,14 @@ class LabelledObject:
     area: float | None = None
 
 
+def read_lines(file: Path) -> list[str]:
+    """The lines of a text file. Raises DataError."""
+    try:
+        return file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot be read as text ({error})", file=file) from error
+
+
 def build_record(
     image_id: str,
     path: Path,
@@ -46,35 +53,21 @@ def build_record(
 ) -> tuple[Record | None, list[Problem]]:
     """The record, with boxes clipped to the image; None if any object has an error. And all problems.
 
-    size: (width, height) in pixels, None if not known, which leaves boxes unclipped.
-    index: class name -> 0-based label.
+    size: (width, height) in pixels; boxes are not clipped if it is None. index: class name -> 0-based label.
     """
-    problems: list[Problem] = []
-    for item in objects:
-        problems += _object_problems(item, size, index, source)
+    problems = [problem for item in objects for problem in _object_problems(item, size, index, source)]
     if any(problem.severity == "error" for problem in problems):
         return None, problems
     boxes = np.array([item.box for item in objects], np.float32).reshape(-1, 4)
     if size is not None:
-        boxes = np.clip(boxes, 0, np.array([*size, *size], np.float32))
-    record = Record(
-        image_id=image_id,
-        path=path,
-        source=source,
-        width=None if size is None else size[0],
-        height=None if size is None else size[1],
-        boxes=boxes,
-        labels=np.array([index[item.name] for item in objects], np.int64),
-        difficult=np.array([item.difficult for item in objects], np.bool_),
-        crowd=np.array([item.crowd for item in objects], np.bool_),
-        areas=_stated_areas(objects),
-    )
-    return record, problems
-
-
-def _stated_areas(objects: Sequence[LabelledObject]) -> npt.NDArray[np.float64] | None:
-    areas = [item.area for item in objects if item.area is not None]
-    return np.array(areas, np.float64) if areas and len(areas) == len(objects) else None
+        boxes = np.clip(boxes, 0, np.array(size * 2, np.float32))
+    labels = np.array([index[item.name] for item in objects], np.int64)
+    difficult = np.array([item.difficult for item in objects], np.bool_)
+    crowd = np.array([item.crowd for item in objects], np.bool_)
+    stated = [item.area for item in objects if item.area is not None]
+    areas = np.array(stated, np.float64) if stated and len(stated) == len(objects) else None
+    width, height = size or (None, None)
+    return Record(image_id, path, source, width, height, boxes, labels, difficult, crowd, areas), problems
 
 
 def missing_image(path: Path) -> Problem:
@@ -90,7 +83,7 @@ def _object_problems(
         return [Problem("error", source, item.place, reason)]
     if fault := box_fault(item.box, size):
         return [Problem("error", source, item.place, fault)]
-    if size is not None and _leaves(item.box, size):
+    if size is not None and leaves(item.box, size):
         reason = f"box {_show(item.box)} leaves the image of {size[0]} x {size[1]}; it is clipped"
         return [Problem("warning", source, item.place, reason)]
     return []
@@ -110,9 +103,9 @@ def box_fault(box: Corners, size: tuple[int, int] | None) -> str:
     return ""
 
 
-def _leaves(box: Corners, size: tuple[int, int]) -> bool:
-    beyond = max(-box[0], -box[1], box[2] - size[0], box[3] - size[1])
-    return beyond > LEAVES_BY
+def leaves(box: Corners, size: tuple[int, int]) -> bool:
+    """Whether a box leaves an image of (width, height) by more than a rounding error."""
+    return max(-box[0], -box[1], box[2] - size[0], box[3] - size[1]) > LEAVES_BY
 
 
 def _show(box: Corners) -> str:

@@ -6,14 +6,14 @@ VOC's coordinates are 1-based and inclusive; they are used as written, as in Caf
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from xml.etree import ElementTree
 
 from fssd.data.decode import IMAGE_EXTENSIONS
-from fssd.data.formats.labels import Corners, LabelledObject, build_record, missing_image
+from fssd.data.formats.labels import LabelledObject, build_record, missing_image, read_lines
 from fssd.data.formats.reader import Reader
 from fssd.data.sample import DataSet, Problem, Record
 from fssd.errors import DataError, LabelError
@@ -54,11 +54,8 @@ class VocFolder:
 
     def image(self, image_id: str, filename: str) -> Path:
         """The image of an id, whatever its extension; else the file that the XML names."""
-        folder = self.root / "JPEGImages"
-        if image_id in self.images:
-            return self.images[image_id]
-        named = self.images.get(Path(filename).stem)
-        return named or folder / (filename or f"{image_id}.jpg")
+        found = self.images.get(image_id) or self.images.get(Path(filename).stem)
+        return found or self.root / "JPEGImages" / (filename or f"{image_id}.jpg")
 
 
 @dataclass(frozen=True)
@@ -82,25 +79,22 @@ class _Entry:
         return self.folder.root / "Annotations" / f"{self.image_id}.xml"
 
 
-def read_voc(
-    roots: Path | str | Sequence[Path | str], split: str | None, classes: Sequence[str] | None = None
-) -> DataSet:
-    """The images of one split with their boxes; no image is opened.
+def read_voc(root: Path, split: str | None, classes: Sequence[str] | None = None) -> DataSet:
+    """The images of one split with their boxes; no image is opened. See `Reader`.
 
-    roots: folders holding Annotations and JPEGImages, or VOCdevkit folders with VOC2007, VOC2012 in them.
-    split: the name of a file in ImageSets/Main, taken from every root that has it; `2007_trainval` takes it
-    from VOC2007 only; `+` joins several; None takes every annotation.
-    classes: class names in order; by default the 20 of VOC if the annotations hold no other, else the
-    sorted names found in all of them.
-    Raises DataError if a root or split is missing or the split is empty.
+    root: a folder with Annotations and JPEGImages, or a VOCdevkit with VOC2007, VOC2012 in it. split: the
+    name of a file in ImageSets/Main, taken from every folder that has it; `2007_trainval` takes it from
+    VOC2007 only.
     """
-    folders = voc_folders(roots)
-    names = tuple(classes) if classes is not None else voc_classes(folders)
+    folders = _folders(root)
+    if not folders:
+        reason = "is no VOC folder: it needs Annotations and JPEGImages, or VOC2007 or VOC2012 inside"
+        raise DataError(reason, file=root)
+    names = tuple(classes) if classes is not None else _classes(folders)
     index = {name: label for label, name in enumerate(names)}
     entries, problems = _entries(folders, split)
-    ids = _unique_ids(entries)
     records: list[Record] = []
-    for image_id, entry in zip(ids, entries, strict=True):
+    for image_id, entry in zip(_unique_ids(entries), entries, strict=True):
         record, found = _record(image_id, entry, index)
         problems += found
         if record is not None:
@@ -108,61 +102,36 @@ def read_voc(
     return DataSet(names, tuple(records), tuple(problems), {"format": "voc", "images": len(entries)})
 
 
-def voc_folders(roots: Path | str | Sequence[Path | str]) -> tuple[VocFolder, ...]:
-    """Every folder with Annotations and JPEGImages at, or one or two levels below, the roots."""
-    paths = [roots] if isinstance(roots, (str, Path)) else roots
-    folders: list[VocFolder] = []
-    for path in map(Path, paths):
-        found = find_voc(path)
-        if not found:
-            reason = "is no VOC folder: it needs Annotations and JPEGImages, or VOC2007 or VOC2012 inside"
-            raise DataError(reason, file=path)
-        folders += [VocFolder(root) for root in found]
-    return tuple(folders)
-
-
-def find_voc(path: Path) -> list[Path]:
+def _folders(path: Path) -> list[VocFolder]:
     """The VOC folders of a path: itself, its VOC<year> folders, or those of the VOCdevkit in it."""
     candidates = [[path], sorted(path.glob("VOC[0-9]*")), sorted(path.glob("VOCdevkit/VOC[0-9]*"))]
     for group in candidates:
         found = [root for root in group if (root / "Annotations").is_dir() and (root / "JPEGImages").is_dir()]
         if found:
-            return found
+            return [VocFolder(root) for root in found]
     return []
 
 
-def voc_splits(folders: Iterable[VocFolder]) -> tuple[str, ...]:
+def _splits(folders: Sequence[VocFolder]) -> tuple[str, ...]:
     """Names of the image sets found, without the per-class ones such as `dog_train`."""
-    names = {
-        file.stem
-        for folder in folders
-        for file in (folder.root / "ImageSets" / "Main").glob("*.txt")
-        if not _has_flags(file)
-    }
+    files = [file for folder in folders for file in (folder.root / "ImageSets" / "Main").glob("*.txt")]
+    names = {file.stem for file in files if not _has_flags(file)}
     order = {"train": 0, "val": 1, "trainval": 2, "test": 3}
     return tuple(sorted(names, key=lambda name: (order.get(name, 4), name)))
 
 
-def voc_classes(folders: Iterable[VocFolder]) -> tuple[str, ...]:
-    """The 20 VOC classes in their order for VOC's own folders (VOC2007, ...), else the sorted names found.
-
-    VOC's own folders may hold only some of the images, so some classes may not occur.
-    """
-    folders = list(folders)
-    found: set[str] = set()
-    for folder in folders:
-        for file in folder.annotation_files:
-            annotation = folder.annotation(file)
-            if isinstance(annotation, Annotation):
-                found |= {item.name for item in annotation.objects}
+def _classes(folders: Sequence[VocFolder]) -> tuple[str, ...]:
+    """VOC's 20 classes for its own folders (VOC2007, ...), even if few occur; else the sorted names found."""
+    annotations = [folder.annotation(file) for folder in folders for file in folder.annotation_files]
+    parsed = (annotation for annotation in annotations if isinstance(annotation, Annotation))
+    found = {item.name for annotation in parsed for item in annotation.objects}
     is_original = all(re.fullmatch(r"VOC\d{4}", folder.root.name) for folder in folders)
     return VOC_CLASSES if is_original and found <= set(VOC_CLASSES) else tuple(sorted(found))
 
 
 def _entries(folders: Sequence[VocFolder], split: str | None) -> tuple[list[_Entry], list[Problem]]:
     if split is None:
-        files = [(folder, file) for folder in folders for file in folder.annotation_files]
-        every = [_Entry(folder, file.stem, file, "") for folder, file in files]
+        every = [_Entry(folder, f.stem, f, "") for folder in folders for f in folder.annotation_files]
         if not every:
             raise DataError("holds no annotation", file=folders[0].root / "Annotations")
         return every, []
@@ -187,34 +156,26 @@ def _set_files(folders: Sequence[VocFolder], part: str) -> list[tuple[VocFolder,
     year = re.fullmatch(r"(\d{4})_(.+)", part)
     if not found and year:
         years = [folder for folder in folders if folder.root.name == f"VOC{year[1]}"]
-        pairs = [(folder, folder.set_file(year[2])) for folder in years]
-        found = [pair for pair in pairs if pair[1].is_file()]
+        found = [(folder, folder.set_file(year[2])) for folder in years if folder.set_file(year[2]).is_file()]
     if found:
         return found
-    splits = voc_splits(folders)
+    splits = _splits(folders)
     known = f"splits here: {', '.join(splits)}" if splits else "there is no image set at all"
     raise DataError(f"no such file, so there is no split {part!r}; {known}", file=folders[0].set_file(part))
 
 
 def _listed(folder: VocFolder, file: Path) -> list[_Entry]:
     """One entry a line. A second word is a class flag, of which -1 means "not in this image"."""
-    entries = []
-    for number, line in enumerate(_lines(file), 1):
-        words = line.split()
-        if words and words[1:] != ["-1"]:
-            entries.append(_Entry(folder, words[0], file, f"line {number} ({words[0]})"))
-    return entries
+    rows = ((number, line.split()) for number, line in enumerate(read_lines(file), 1))
+    return [
+        _Entry(folder, words[0], file, f"line {number} ({words[0]})")
+        for number, words in rows
+        if words and words[1:] != ["-1"]
+    ]
 
 
 def _has_flags(file: Path) -> bool:
-    return any(line.split()[1:] in (["-1"], ["0"], ["1"]) for line in _lines(file))
-
-
-def _lines(file: Path) -> list[str]:
-    try:
-        return file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot be read as text ({error})", file=file) from error
+    return any(line.split()[1:] in (["-1"], ["0"], ["1"]) for line in read_lines(file))
 
 
 def _unique_ids(entries: Sequence[_Entry]) -> list[str]:
@@ -224,8 +185,8 @@ def _unique_ids(entries: Sequence[_Entry]) -> list[str]:
         owners.setdefault(entry.image_id, set()).add(entry.folder.root)
     numbers = {root: number for number, root in enumerate(dict.fromkeys(e.folder.root for e in entries), 1)}
     return [
-        name if len(owners[name]) == 1 else f"{numbers[root]}:{name}"
-        for name, root in ((entry.image_id, entry.folder.root) for entry in entries)
+        e.image_id if len(owners[e.image_id]) == 1 else f"{numbers[e.folder.root]}:{e.image_id}"
+        for e in entries
     ]
 
 
@@ -237,9 +198,8 @@ def _record(image_id: str, entry: _Entry, index: dict[str, int]) -> tuple[Record
     if isinstance(annotation, LabelError):
         return None, [Problem("error", entry.file, annotation.place, annotation.reason)]
     path = entry.folder.image(entry.image_id, annotation.filename)
-    record, problems = build_record(
-        image_id, path, entry.file, annotation.size, objects=annotation.objects, index=index
-    )
+    objects, size = annotation.objects, annotation.size
+    record, problems = build_record(image_id, path, entry.file, size, objects=objects, index=index)
     if not path.is_file():
         return None, [missing_image(path), *problems]
     return record, problems
@@ -252,12 +212,7 @@ def _parse(file: Path) -> Annotation | LabelError:
         return Annotation(_word(root, "filename"), _size(root, file), objects)
     except LabelError as error:
         return error
-    except (
-        ElementTree.ParseError,
-        OSError,
-        ValueError,
-        LookupError,
-    ) as error:  # LookupError: unknown encoding
+    except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:  # LookupError: encoding
         return LabelError(f"is not well-formed XML ({error}); correct or remove it", file=file)
 
 
@@ -279,13 +234,8 @@ def _object(item: ElementTree.Element, number: int, file: Path) -> LabelledObjec
     box = item.find("bndbox")
     if box is None:
         raise LabelError("has no <bndbox>; add one or remove the object", file=file, place=place)
-    corners: Corners = (
-        _number(box, "xmin", place, file),
-        _number(box, "ymin", place, file),
-        _number(box, "xmax", place, file),
-        _number(box, "ymax", place, file),
-    )
-    return LabelledObject(name, corners, place, difficult=_word(item, "difficult") == "1")
+    x1, y1, x2, y2 = (_number(box, side, place, file) for side in ("xmin", "ymin", "xmax", "ymax"))
+    return LabelledObject(name, (x1, y1, x2, y2), place, difficult=_word(item, "difficult") == "1")
 
 
 def _number(parent: ElementTree.Element, tag: str, place: str, file: Path) -> float:
@@ -306,8 +256,8 @@ def _word(parent: ElementTree.Element, tag: str) -> str:
 VOC = Reader(
     name="voc",
     looked_for="Annotations and JPEGImages (VOC), VOC2007 or VOC2012 in it (VOCdevkit)",
-    recognise=lambda path: path if find_voc(path) else None,
-    splits=lambda root: voc_splits(voc_folders(root)),
-    classes=lambda root: voc_classes(voc_folders(root)),
+    recognise=lambda path: path if _folders(path) else None,
+    splits=lambda root: _splits(_folders(root)),
+    classes=lambda root: _classes(_folders(root)),
     read=read_voc,
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import yaml
 
 from fssd.data.decode import IMAGE_EXTENSIONS, image_size
-from fssd.data.formats.labels import LabelledObject, build_record
+from fssd.data.formats.labels import LabelledObject, build_record, read_lines
 from fssd.data.formats.reader import Reader
 from fssd.data.sample import DataSet, Problem, Record
 from fssd.errors import DataError, ImageError, LabelError, nearest
@@ -21,23 +22,19 @@ _KEY = re.compile(rb"^(names|nc|train|val|test|sources)\s*:", re.MULTILINE)
 _SLACK = 1e-4  # share of the image by which rounding to a few digits may push a value beyond 0 or 1
 
 
-def read_yolo(data_yaml: Path | str, split: str | None, classes: Sequence[str] | None = None) -> DataSet:
+def read_yolo(file: Path, split: str | None, classes: Sequence[str] | None = None) -> DataSet:
     """The images of one split with their boxes in pixels; image headers are read for their size.
 
-    split: train, val or test, `+` joins several, None takes all. classes: class names in order; by default
-    those of the yaml. An image without a label file has no object. The image id is its path under images/.
-    Raises DataError if the yaml is not usable, or the split is missing or empty.
+    An image without a label file has no object. The image id is its path under images/. See `Reader`.
     """
-    file = Path(data_yaml)
     content = read_yaml(file)
     known = _names(content, file)
     names = tuple(classes) if classes is not None else tuple(known.values())
     index = {name: label for label, name in enumerate(names)}
     images = _split_images(content, split, file)
-    ids = _unique_ids(images)
     records: list[Record] = []
     problems: list[Problem] = []
-    for image_id, path in zip(ids, images, strict=True):
+    for image_id, path in zip(_unique_ids(images), images, strict=True):
         record, found = _record(image_id, path, known, index)
         problems += found
         if record is not None:
@@ -75,14 +72,8 @@ def _describes_data(file: Path) -> bool:
     return file.is_file() and bool(_KEY.search(file.read_bytes()))
 
 
-def yolo_splits(content: Mapping[str, Any]) -> tuple[str, ...]:
-    """Those of train, val and test that the yaml gives."""
+def _splits(content: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(split for split in SPLITS if content.get(split))
-
-
-def yolo_classes(data_yaml: Path) -> tuple[str, ...]:
-    """Class names in the order of their numbers. Raises DataError."""
-    return tuple(_names(read_yaml(data_yaml), data_yaml).values())
 
 
 def _names(content: Mapping[str, Any], file: Path) -> dict[int, str]:
@@ -107,7 +98,7 @@ def _names(content: Mapping[str, Any], file: Path) -> dict[int, str]:
 
 
 def _split_images(content: Mapping[str, Any], split: str | None, file: Path) -> list[Path]:
-    splits = yolo_splits(content)
+    splits = _splits(content)
     asked = splits if split is None else [part.strip() for part in split.split("+")]
     if not asked:
         raise DataError("gives none of train, val and test", file=file)
@@ -115,66 +106,52 @@ def _split_images(content: Mapping[str, Any], split: str | None, file: Path) -> 
         if part not in splits:
             known = nearest(part, splits) if splits else "; it gives none of train, val and test"
             raise DataError(f"there is no split {part!r}{known}", file=file)
-    entries = [entry for part in asked for entry in _as_list(content[part])]
-    images = [path for entry in entries for path in _images(content, entry, file)]
+    given = [content[part] for part in asked]
+    entries = [entry for value in given for entry in (value if isinstance(value, list) else [value])]
+    images = [path for entry in entries for path in _images(content, str(entry), file)]
     if not images:
         raise DataError(f"split {split or 'train+val+test'!r} holds no image", file=file)
     return list(dict.fromkeys(images))
 
 
-def _as_list(value: object) -> list[object]:
-    return value if isinstance(value, list) else [value]
-
-
-def _images(content: Mapping[str, Any], entry: object, file: Path) -> list[Path]:
+def _images(content: Mapping[str, Any], entry: str, file: Path) -> list[Path]:
     """The images of a folder (with those below it) or of a .txt list."""
-    found = _resolve(content, str(entry), file)
+    base = file.parent / str(content.get("path") or ".")
+    found = base / entry
+    if not found.exists() and entry.startswith("../"):
+        found = file.parent / entry.removeprefix("../")  # Roboflow writes ../train/images for train/images
     if found.is_dir():
         return sorted(path for path in found.rglob("*") if path.suffix.lower() in IMAGE_EXTENSIONS)
     if found.suffix == ".txt" and found.is_file():
-        lines = [line.strip() for line in _lines(found) if line.strip()]
-        return [_listed(line, found, content, file) for line in lines]
+        lines = [line.strip() for line in read_lines(found) if line.strip()]
+        return [_listed(line, found, base) for line in lines]
     raise DataError(f"{found} is neither a folder of images nor a .txt list of them", file=file)
 
 
-def _base(content: Mapping[str, Any], file: Path) -> Path:
-    return file.parent / str(content.get("path") or ".")
-
-
-def _resolve(content: Mapping[str, Any], entry: str, file: Path) -> Path:
-    path = _base(content, file) / entry
-    if not path.exists() and entry.startswith("../"):
-        return file.parent / entry.removeprefix("../")  # Roboflow writes ../train/images for train/images
-    return path
-
-
-def _listed(line: str, listing: Path, content: Mapping[str, Any], file: Path) -> Path:
-    """The image of a line: relative to the list if it starts with ./, else to `path`; both are tried."""
-    candidates = [listing.parent / line, _base(content, file) / line]
+def _listed(line: str, listing: Path, base: Path) -> Path:
+    """The image of a line: relative to the list if it starts with ./, else to `base`; both are tried."""
+    candidates = [listing.parent / line, base / line]
     if not line.startswith("./"):
         candidates.reverse()
     return next((path for path in candidates if path.is_file()), candidates[0])
 
 
+def _images_folder(image: Path) -> Path | None:
+    """The last folder called `images` above an image."""
+    return next((folder for folder in image.parents if folder.name == "images"), None)
+
+
 def _label_file(image: Path) -> Path:
     """The path with its last folder `images` changed to `labels`; beside the image if there is none."""
-    parts = list(image.parts)
-    if "images" in parts[:-1]:
-        last = len(parts) - 2 - parts[:-1][::-1].index("images")
-        parts[last] = "labels"
-    return Path(*parts).with_suffix(".txt")
+    folder = _images_folder(image)
+    moved = image if folder is None else folder.with_name("labels") / image.relative_to(folder)
+    return moved.with_suffix(".txt")
 
 
 def _unique_ids(images: Sequence[Path]) -> list[str]:
     """The path below the last `images` folder; the full path where two images would share it."""
-    short = []
-    for image in images:
-        parts = image.parts
-        last = len(parts) - 1 - parts[::-1].index("images") if "images" in parts[:-1] else len(parts) - 2
-        short.append("/".join(parts[last + 1 :]))
-    counts: dict[str, int] = {}
-    for name in short:
-        counts[name] = counts.get(name, 0) + 1
+    short = [image.relative_to(_images_folder(image) or image.parent).as_posix() for image in images]
+    counts = Counter(short)
     return [name if counts[name] == 1 else path.as_posix() for name, path in zip(short, images, strict=True)]
 
 
@@ -186,28 +163,27 @@ def _record(
     except ImageError as error:
         return None, [Problem("error", path, error.place, error.reason)]
     source = _label_file(path)
-    objects: list[LabelledObject] = []
-    problems: list[Problem] = []
     try:
-        lines = _lines(source) if source.is_file() else []
+        lines = read_lines(source) if source.is_file() else []
     except DataError as error:
         return None, [Problem("error", source, "", error.reason)]
+    objects: list[LabelledObject] = []
+    problems: list[Problem] = []
     for number, line in enumerate(lines, 1):
         try:
-            objects += _objects(line, f"line {number}", size, known, source)
+            if line.strip():
+                objects.append(_object(line, f"line {number}", size, known, source))
         except LabelError as error:
             problems.append(Problem("error", source, error.place, error.reason))
     record, found = build_record(image_id, path, source, size, objects=objects, index=index)
     return (None if problems else record), problems + found
 
 
-def _objects(
+def _object(
     line: str, place: str, size: tuple[int, int], known: Mapping[int, str], source: Path
-) -> list[LabelledObject]:
-    """The object of a row, none for a blank row. Raises LabelError."""
+) -> LabelledObject:
+    """The object of a row. Raises LabelError."""
     words = line.split()
-    if not words:
-        return []
     if len(words) != 5:
         hint = "; it looks like a polygon: convert it to a box" if len(words) > 6 else ""
         reason = f"has {len(words)} words where `class cx cy w h` has five{hint}"
@@ -225,21 +201,14 @@ def _objects(
         raise LabelError(reason, file=source, place=place)
     width, height = size
     box = ((cx - w / 2) * width, (cy - h / 2) * height, (cx + w / 2) * width, (cy + h / 2) * height)
-    return [LabelledObject(known[int(number)], box, place)]
-
-
-def _lines(file: Path) -> list[str]:
-    try:
-        return file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot be read as text ({type(error).__name__})", file=file) from error
+    return LabelledObject(known[int(number)], box, place)
 
 
 YOLO = Reader(
     name="yolo",
     looked_for="data.yaml (YOLO)",
     recognise=find_yaml,
-    splits=lambda root: yolo_splits(read_yaml(root)),
-    classes=yolo_classes,
+    splits=lambda root: _splits(read_yaml(root)),
+    classes=lambda root: tuple(_names(read_yaml(root), root).values()),
     read=read_yolo,
 )

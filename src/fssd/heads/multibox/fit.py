@@ -9,7 +9,8 @@ shape then spread over the cell, which shortens the effective step.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -58,7 +59,8 @@ def fit_priors(boxes: Floats, levels: Sequence[Level], seed: int = 0) -> tuple[L
     if not any(counts):
         return tuple(levels)
     spans = torch.tensor(ranges).repeat_interleave(torch.tensor(counts), dim=0)
-    shapes, centres = _optimise(middles, torch.cat(starts), _slots(levels, counts), spans, generator)
+    with _one_thread():
+        shapes, centres = _optimise(middles, torch.cat(starts), _slots(levels, counts), spans, generator)
     parts = zip(levels, torch.split(shapes, counts), torch.split(centres, counts), strict=True)
     return tuple(_fitted(*part) if len(part[1]) else part[0] for part in parts)
 
@@ -70,6 +72,17 @@ def best_overlaps(boxes: Floats, priors: Tensor) -> npt.NDArray[np.float64]:
         for start in range(0, len(boxes), CHUNK)
     ]
     return np.concatenate([np.zeros(0), *parts])
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Many small tensor operations are slower, on a busy machine by far, when threads share each of them."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _middles(boxes: Floats) -> Tensor:

@@ -14,15 +14,7 @@ from torch import Tensor, nn
 from fssd import boxes as box_maths
 from fssd.data.batch import Targets
 from fssd.errors import ConfigError
-from fssd.heads.head import (
-    Candidates,
-    Decode,
-    Found,
-    Head,
-    HeadBlueprint,
-    Thresholds,
-    as_tensors,
-)
+from fssd.heads.head import Candidates, Decode, Found, Head, HeadBlueprint, Thresholds, as_tensors
 from fssd.heads.head import Raw as Predictions
 from fssd.heads.multibox.detect import detect
 from fssd.heads.multibox.fit import best_overlaps, fit_priors
@@ -112,10 +104,7 @@ class MultiboxHead(Head):
 
     def describe(self) -> dict[str, Any]:
         """The levels, from which the priors follow, and the coder's variances."""
-        return {
-            "levels": [level._asdict() for level in self.levels],
-            "variances": list(box_maths.VARIANCES),
-        }
+        return {"levels": [level._asdict() for level in self.levels], "variances": list(box_maths.VARIANCES)}
 
     @classmethod
     def decoder(cls, document: Mapping[str, Any]) -> Decode:

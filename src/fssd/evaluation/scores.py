@@ -1,4 +1,4 @@
-"""The score threshold of each class with the best F1."""
+"""What the scores mean: the threshold of each class with the best F1, and calibration."""
 
 from __future__ import annotations
 
@@ -6,16 +6,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fssd.evaluation.pairing import Bools, Floats, Judgement
+from fssd.evaluation.pairing import Bools, Floats, Ints, Judgement
 
 FALLBACK = 0.5  # for classes without a correct detection or without an object
 
 
 class Sweep(NamedTuple):
-    """Precision, recall and F1 of one class at every score threshold, highest first.
-
-    score, precision, recall, f1: (K,) one for each distinct score, which is the lowest score kept.
-    """
+    """Precision, recall and F1 of one class at each of its K distinct scores, highest first: all (K,)."""
 
     score: Floats
     precision: Floats
@@ -59,3 +56,28 @@ def sweep_classes(judgement: Judgement) -> list[Sweep]:
         sweep(found.score[found.label == c], found.correct[found.label == c], int(objects[c]))
         for c in range(len(judgement.classes))
     ]
+
+
+class Calibration(NamedTuple):
+    """Detections sorted by score into B bins of equal width from 0 to 1; the last one includes 1.
+
+    detections: (B,) how many. score: (B,) their mean score. correct: (B,) the share of them that is correct;
+    both are nan in an empty bin. error: expected calibration error (Naeini et al. 2015), which is the mean
+    over the detections of |score - correct| of their bin; nan without a detection.
+    """
+
+    detections: Ints
+    score: Floats
+    correct: Floats
+    error: float
+
+
+def calibrate(score: Floats, correct: Bools, bins: int = 10) -> Calibration:
+    """Compare scores, (D,) in 0..1, with how many of the detections are correct, (D,)."""
+    index = np.minimum((score * bins).astype(np.int64), bins - 1)
+    count = np.bincount(index, minlength=bins)
+    known = np.where(count, count, np.nan)
+    mean_score = np.bincount(index, score, bins) / known
+    share = np.bincount(index, correct, bins) / known
+    gap = np.nansum(count * np.abs(mean_score - share))
+    return Calibration(count, mean_score, share, float(gap / len(score)) if len(score) else float("nan"))

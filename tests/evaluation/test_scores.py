@@ -1,4 +1,4 @@
-"""The best threshold, by hand."""
+"""The best threshold and bins of scores, by hand."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fssd.evaluation.pairing import judge
-from fssd.evaluation.threshold import best_threshold, sweep, sweep_classes
+from fssd.evaluation.scores import best_threshold, calibrate, sweep, sweep_classes
 
 
 def test_sweep() -> None:
@@ -44,3 +44,28 @@ def test_by_class(make_set: Any) -> None:
     cat, dog = map(best_threshold, sweep_classes(judge(*data)))
     assert cat == pytest.approx((np.float32(0.9), 1, 1, 1))
     assert dog == pytest.approx((np.float32(0.6), 1 / 2, 1, 2 / 3))
+
+
+def test_bins() -> None:
+    score = np.array([0.05, 0.15, 0.95, 1.0])
+    result = calibrate(score, np.array([False, True, True, False]))
+    assert result.detections.tolist() == [1, 1, 0, 0, 0, 0, 0, 0, 0, 2]
+    assert result.score[[0, 1, 9]] == pytest.approx([0.05, 0.15, 0.975])
+    assert result.correct[[0, 1, 9]] == pytest.approx([0, 1, 0.5])
+    assert np.isnan(result.score[2:9]).all()
+    assert np.isnan(result.correct[2:9]).all()
+    # One detection is 0.05 off, one 0.85, two 0.475.
+    assert result.error == pytest.approx((0.05 + 0.85 + 2 * 0.475) / 4)
+
+
+def test_two_bins() -> None:
+    result = calibrate(np.array([0.2, 0.4, 0.5]), np.array([True, False, True]), bins=2)
+    assert result.detections.tolist() == [2, 1]
+    assert result.score == pytest.approx([0.3, 0.5])
+    assert result.correct == pytest.approx([0.5, 1])
+
+
+def test_nothing() -> None:
+    result = calibrate(np.zeros(0), np.zeros(0, bool))
+    assert not result.detections.any()
+    assert math.isnan(result.error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fssd.serve.answers import milliseconds, server_timing, wants_png
+from fssd.serve.routes import milliseconds, server_timing, wants_png
 
 
 @pytest.mark.parametrize(
