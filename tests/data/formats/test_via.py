@@ -165,9 +165,18 @@ def test_several_attributes_may_be_the_class(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=reason) as caught:
         open_data(tmp_path)
     assert caught.value.file == file
-    as_json(file, metadata({"a.jpg": [(RECT, {})]}))
+    as_json(file, metadata({"a.jpg": [(RECT, {"kind": ""})]}))
     with pytest.raises(DataError, match="no region has an attribute that could be its class"):
         open_data(tmp_path)
+
+
+def test_regions_without_attributes_are_one_class(tmp_path: Path) -> None:
+    picture(tmp_path / "a.jpg")
+    as_json(tmp_path / "via.json", metadata({"a.jpg": [(RECT, {}), (RECT, {})]}))
+    data = opened(tmp_path, "via")
+    assert boxes(data) == {"a.jpg": [("object", *BOX)] * 2}
+    (note,) = messages(data, "warning")
+    assert note.startswith("via.json (region_attributes): no region has an attribute; all are taken as")
 
 
 RIGHT = (RECT, {"type": "cat"})

@@ -129,7 +129,8 @@ def _of_object(text: bytes) -> str:
             return "coco"
         if top & {"_via_settings", "_via_img_metadata"} or _is_via_image(inner):
             return "via"
-        if "imageData" in top or ("shapes" in top and (top & {"version", "imagePath"} or "points" in inner)):
+        shown = "imagePath" in top or {"version", "flags"} <= top or "points" in inner
+        if "imageData" in top or ("shapes" in top and shown):
             return "labelme"
     return ""
 

@@ -16,10 +16,12 @@ from fssd.data.formats.labels import Corners
 from fssd.data.formats.outlines import box_of_ellipse, box_of_points
 from fssd.data.formats.stated import LabelFile, StatedImage
 from fssd.data.formats.tool_format import Format
+from fssd.data.sample import Problem
 from fssd.errors import DataError, LabelError
 
 _CSV_HEADER = {"filename", "region_count", "region_shape_attributes", "region_attributes"}
 _PREFERRED = ("class", "label")
+ONE_CLASS = "object"  # of a project that did not need attributes
 
 
 @dataclass
@@ -95,11 +97,15 @@ def _label_file(file: Path, entries: Sequence[_ViaImage], options: dict[str, Any
     stated = options.get(attribute)
     order = stated.get("options") if isinstance(stated, dict) else None
     classes = tuple(name.strip() for name in order if is_text(name)) if isinstance(order, dict) else ()
-    return LabelFile(file, images, classes, rank=rank)
+    notes: tuple[Problem, ...] = ()
+    if regions and not attribute:
+        reason = f"no region has an attribute; all are taken as the one class {ONE_CLASS!r}"
+        notes = (Problem("warning", file, "region_attributes", reason),)
+    return LabelFile(file, images, classes, notes, rank)
 
 
 def _class_attribute(regions: Sequence[Any], file: Path) -> str:
-    """The region attribute that holds the class. Raises DataError if none or several could."""
+    """The region attribute that holds the class, "" if there is none. Raises DataError if several could."""
     rows = [region["region_attributes"] for region in regions if _has_attributes(region)]
     counts: Counter[str] = Counter(
         key for row in rows for key, value in row.items() if value not in ("", None, {})
@@ -110,9 +116,9 @@ def _class_attribute(regions: Sequence[Any], file: Path) -> str:
     for group in (named, candidates):
         if len(group) == 1:
             return group[0]
+    if not candidates and not any(rows):
+        return ""
     if not candidates:
-        if not regions:
-            return ""
         reason = "no region has an attribute that could be its class; add one called `class` in VIA"
         raise DataError(reason, file=file, place="region_attributes")
     listed = ", ".join(sorted(candidates))
@@ -145,9 +151,9 @@ def _add(image: StatedImage, region: Any, attribute: str, place: str) -> None:
         image.leave_out(place, "is a point, which has no extent, and is left out: draw a box")
         return
     box, kind = _box(shape)
-    name = _class(region["region_attributes"].get(attribute))
+    name = _class(region["region_attributes"].get(attribute)) if attribute else ONE_CLASS
     if name is None:
-        raise LabelError(f"has no {attribute or 'class'}; choose one in VIA or remove the region")
+        raise LabelError(f"has no {attribute}; choose one in VIA or remove the region")
     image.add(name, box, f"{place} ({name})", kind)
 
 
