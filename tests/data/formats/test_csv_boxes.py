@@ -215,3 +215,10 @@ def test_ids_of_classes_are_used_once(tmp_path: Path) -> None:
     text(tmp_path / "classes.csv", "dog,0\ncat,0\n")
     with pytest.raises(DataError, match=r"classes.csv: gives one id to two classes"):
         open_data(tmp_path)
+
+
+def test_a_finding_of_the_check_names_the_image(tmp_path: Path) -> None:
+    pictures(tmp_path)
+    text(tmp_path / "labels.csv", TENSORFLOW + ROWS + ROWS.splitlines()[-1] + "\n")
+    (problem,) = checked(tmp_path).problems
+    assert problem.place == "image b.jpg, object 2 (cat)" and "repeats object 1" in problem.reason
