@@ -186,7 +186,7 @@ def test_another_format_is_one_more_row(tmp_path: Path, monkeypatch: pytest.Monk
     voc(tmp_path / "kit", "train", {"x": ["cow"]})
     file = text(tmp_path / "all.yaml", "sources: [{data: toy}, {data: kit}]")
     assert contents(open_data(file, "train")) == {"a.jpg": ["dog"], "b.jpg": ["cat"], "x": ["cow"]}
-    with pytest.raises(DataError, match=r"looked for boxes\.txt \(toy\), .*VOC.* and data\.yaml \(YOLO\)"):
+    with pytest.raises(DataError, match=r"looked for boxes\.txt \(toy\), .*VOC.*data\.yaml \(YOLO\)"):
         open_data(empty)
 
 

@@ -56,7 +56,7 @@ def match_classes(data: DataSet, classes: Sequence[str]) -> DataSet:
 def object_place(record: Record, number: int, name: str) -> str:
     """`object 3 (dog)`, after the image id where one file labels many images. `number` counts from 0."""
     place = f"object {number + 1} ({name})"
-    return f"image {record.image_id}, {place}" if record.source.suffix == ".json" else place
+    return f"image {record.image_id}, {place}" if record.source.stem != record.path.stem else place
 
 
 def _label_map(old: Sequence[str], new: Sequence[str], renames: Mapping[str, str]) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Opens a data set of any format: a path becomes a DataSet.
 
-A path is a VOC folder or VOCdevkit, a COCO folder or json file, a YOLO folder or its data.yaml, or a YAML
-that joins several of these, selects and orders classes, and renames them. Its paths are relative to the YAML,
+A path is a folder or label file of a format in `READERS`, or a YAML that joins several of these, selects and
+orders classes, and renames them. Its paths are relative to the YAML,
 or else to the working directory; "voc0712" is the name of a packaged one:
 
     classes: [dog, cat, person]
@@ -22,7 +22,13 @@ from typing import Any
 from fssd.config import packaged
 from fssd.data.decode import IMAGE_EXTENSIONS
 from fssd.data.formats.coco import COCO
+from fssd.data.formats.createml import CREATEML
+from fssd.data.formats.csv_boxes import CSV
+from fssd.data.formats.cvat import CVAT
+from fssd.data.formats.label_studio import LABEL_STUDIO
+from fssd.data.formats.labelme import LABELME
 from fssd.data.formats.reader import Reader
+from fssd.data.formats.via import VIA
 from fssd.data.formats.voc import VOC
 from fssd.data.formats.yolo import YOLO, find_yaml, read_yaml
 from fssd.data.join import join_classes, join_sets, match_classes
@@ -225,5 +231,7 @@ JOINED = Reader(
     read=_open_joined,
 )
 
-READERS: tuple[Reader, ...] = (VOC, COCO, JOINED, YOLO)
-"""Every label format; a path goes to the first that recognises it. YOLO takes whatever YAML JOINED leaves."""
+READERS: tuple[Reader, ...] = (VOC, COCO, JOINED, YOLO, CVAT, LABELME, VIA, LABEL_STUDIO, CREATEML, CSV)
+"""Every label format; a path goes to the first that recognises it. YOLO takes whatever YAML JOINED leaves.
+
+Those after YOLO look into the files of all folders below, so they come last."""

@@ -120,7 +120,8 @@ FAULTS: dict[str, tuple[Any, str, str]] = {
     "no width": (note(5, bbox=[1, 2, 0, 4]), "annotation id 5", "xmax <= xmin"),
     "negative height": (note(5, bbox=[1, 2, 3, -4]), "annotation id 5", "ymax <= ymin"),
     "outside": (note(5, bbox=[100, 2, 3, 4]), "annotation id 5", "outside the image of 100 x 80"),
-    "not a number": (note(5, bbox=[float("nan"), 2, 3, 4]), "annotation id 5", "not finite or too large"),
+    "not a number": (note(5, bbox=[float("nan"), 2, 3, 4]), "annotation id 5", "not four numbers in range"),
+    "10^400": (note(5, bbox=[10**400, 2, 3, 4]), "annotation id 5", "not four numbers in range"),
 }
 
 

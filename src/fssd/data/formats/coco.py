@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fssd.data.formats.json_values import is_number, is_text, json_format, read_json, show
 from fssd.data.formats.labels import LabelledObject, build_record, missing_image
 from fssd.data.formats.reader import Reader
 from fssd.data.join import join_classes, join_sets
@@ -53,7 +53,7 @@ def coco_files(folder: Path) -> dict[str, Path]:
     Known layouts: annotations/instances_<split>.json, annotations/<split>.json, and
     <split>/_annotations.coco.json.
     """
-    files = sorted((folder / "annotations").glob("*.json"))
+    files = [file for file in sorted((folder / "annotations").glob("*.json")) if _may_be_coco(file)]
     instances = [file for file in files if file.stem.startswith("instances_")]
     plain = [file for file in files if not file.stem.startswith(_OTHER_TASKS)]
     found = {_split_name(file): file for file in instances or plain}
@@ -91,19 +91,6 @@ def _images_folder(json_file: Path, images: Sequence[Row]) -> Path:
     return next(holding, None) or folders[0]
 
 
-def read_json(file: Path) -> Any:
-    """The content of a json file. Raises DataError."""
-    try:
-        return json.loads(file.read_bytes())
-    except FileNotFoundError as error:
-        raise DataError("the annotation file is missing", file=file) from error
-    except json.JSONDecodeError as error:
-        place = f"line {error.lineno} column {error.colno}"
-        raise DataError(f"is not valid json: {error.msg}", file=file, place=place) from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"cannot be read as json ({error})", file=file) from error
-
-
 def _load(file: Path) -> dict[str, list[Row]]:
     content = read_json(file)
     if not isinstance(content, dict):
@@ -118,7 +105,7 @@ def _categories(rows: Sequence[Row], file: Path) -> dict[Id, str]:
     categories: dict[Id, str] = {}
     for number, row in enumerate(rows):
         place = f"categories[{number}]"
-        if not (isinstance(row, dict) and _is_id(row.get("id")) and _is_text(row.get("name"))):
+        if not (isinstance(row, dict) and _is_id(row.get("id")) and is_text(row.get("name"))):
             raise DataError("needs an id and a name", file=file, place=place)
         if row["id"] in categories or row["name"] in categories.values():
             raise DataError(f"repeats the id or name of another: {row['name']!r}", file=file, place=place)
@@ -139,12 +126,12 @@ def _images(rows: Sequence[Row], file: Path) -> tuple[dict[Id, Row], list[Proble
 
 
 def _image_fault(row: Any, known: dict[Id, Row]) -> str:
-    if not (isinstance(row, dict) and _is_id(row.get("id")) and _is_text(row.get("file_name"))):
+    if not (isinstance(row, dict) and _is_id(row.get("id")) and is_text(row.get("file_name"))):
         return "an image needs an id and a file_name"
     if row["id"] in known:
         return f"image id {row['id']} is used twice"
     sides: list[Any] = [row.get("width"), row.get("height")]
-    if sides != [None, None] and not all(_is_number(side) and 0.5 < side < 1e9 for side in sides):
+    if sides != [None, None] and not all(is_number(side) and 0.5 < side < 1e9 for side in sides):
         return f"width {sides[0]!r} and height {sides[1]!r} are no size in pixels"
     return ""
 
@@ -171,7 +158,7 @@ def _object(row: Row, categories: dict[Id, str], place: str) -> LabelledObject:
     x, y, width, height = (float(value) for value in row["bbox"])
     box = (x, y, x + width, y + height)
     difficult, crowd = bool(row.get("difficult")), bool(row.get("iscrowd"))
-    area = float(row["area"]) if _is_number(row.get("area")) else None
+    area = float(row["area"]) if is_number(row.get("area")) else None
     return LabelledObject(categories[row["category_id"]], box, place, difficult, crowd, area)
 
 
@@ -183,8 +170,8 @@ def _annotation_fault(row: Any, images: dict[Id, Row], categories: dict[Id, str]
         return f"image_id {image!r} is not in the list of images"
     if not _is_id(category) or category not in categories:
         return f"category_id {category!r} is not in the list of categories"
-    if not (isinstance(box, list) and len(box) == 4 and all(_is_number(value) for value in box)):
-        return f"bbox {box!r} is not four numbers: x, y, width, height"
+    if not (isinstance(box, list) and len(box) == 4 and all(is_number(value) for value in box)):
+        return f"bbox {show(box)} is not four numbers in range: x, y, width, height"
     return ""
 
 
@@ -224,16 +211,17 @@ def _is_id(value: object) -> bool:
     return isinstance(value, (int, str)) and not isinstance(value, bool)
 
 
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and bool(value.strip())
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
 def _recognise(path: Path) -> Path | None:
-    return path if (path.suffix == ".json" and path.is_file()) or coco_files(path) else None
+    return (
+        path
+        if (path.suffix == ".json" and path.is_file() and _may_be_coco(path)) or coco_files(path)
+        else None
+    )
+
+
+def _may_be_coco(file: Path) -> bool:
+    """Not clearly another format's. A json of no known format is taken, so that its fault is named."""
+    return json_format(file) in {"", "coco"}
 
 
 def _splits(root: Path) -> dict[str, Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from fssd.data.sample import DataSet, Problem, Record
 from fssd.errors import DataError, ImageError, LabelError, nearest
 
 SPLITS = ("train", "val", "test")
+_KEY = re.compile(rb"^(names|nc|train|val|test|sources)\s*:", re.MULTILINE)
 _SLACK = 1e-4  # share of the image by which rounding to a few digits may push a value beyond 0 or 1
 
 
@@ -59,9 +61,15 @@ def read_yaml(file: Path) -> dict[str, Any]:
 
 def find_yaml(path: Path) -> Path | None:
     """The path itself if it is a YAML file, or that of a folder: data.yaml, else the first one."""
-    inside = [path / "data.yaml", path / "data.yml", *sorted(path.glob("*.y*ml"))]
+    others = [file for file in sorted(path.glob("*.y*ml")) if _describes_data(file)]
+    inside = [path / "data.yaml", path / "data.yml", *others]
     candidates = [path] if path.is_file() else inside
     return next((file for file in candidates if file.suffix in {".yaml", ".yml"} and file.is_file()), None)
+
+
+def _describes_data(file: Path) -> bool:
+    """Has a key of a data set at its top, unlike environment.yml and other files of a project."""
+    return file.is_file() and bool(_KEY.search(file.read_bytes()))
 
 
 def _splits(content: Mapping[str, Any]) -> tuple[str, ...]:

@@ -1,0 +1,144 @@
+"""Finds the picture of every stated image, and the label files that repeat others."""
+
+from __future__ import annotations
+
+import filecmp
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from fssd.data.formats.lookup import PictureFinder
+from fssd.data.formats.stated import LabelFile, StatedImage
+from fssd.data.sample import Problem
+
+MISSING = "missing"
+
+
+@dataclass(frozen=True)
+class LocatedImage:
+    """A stated image with its picture. exact: it is where the label file says. fault: why it has none."""
+
+    image: StatedImage
+    path: Path
+    exact: bool
+    fault: str = ""
+
+
+@dataclass(frozen=True)
+class Located:
+    """The images of all label files that are used. copies: of the others. problems: why they are not used."""
+
+    images: tuple[LocatedImage, ...]
+    copies: tuple[LocatedImage, ...]
+    problems: tuple[Problem, ...]
+
+
+def locate(files: Sequence[LabelFile], finder: PictureFinder) -> Located:
+    """Every image with its picture; a file that labels only pictures of files before it is not used."""
+    used: list[LocatedImage] = []
+    copies: list[LocatedImage] = []
+    problems: list[Problem] = []
+    owners: dict[tuple[Path, str], Path] = {}
+    same_name: dict[str, list[tuple[Path, list[LocatedImage]]]] = {}
+    for file in files:
+        found = [_locate(image, finder) for image in file.images]
+        keys = {(item.path, item.image.split) for item in found}
+        twin = owners[next(iter(keys))] if keys and keys <= owners.keys() else None
+        before = same_name.setdefault(file.file.name, [])
+        twin = twin or next(
+            (other for other, images in before if _is_copy(file.file, found, other, images)), None
+        )
+        if twin is not None:
+            reason = f"labels only images that {twin} labels too; that file is used and this one is left out"
+            problems.append(Problem("warning", file.file, "", reason))
+            copies += found
+            continue
+        before.append((file.file, found))
+        owners.update(dict.fromkeys(keys, file.file))
+        owners.update({(path, ""): file.file for path, _ in keys})
+        used += found
+    return Located(tuple(_without_rivals(used)), tuple(copies), tuple(problems))
+
+
+def _locate(image: StatedImage, finder: PictureFinder) -> LocatedImage:
+    paths, exact = finder.find(image.names, image.source, image.split)
+    if len(paths) == 1:
+        return LocatedImage(image, paths[0], exact)
+    several = " and ".join(str(path) for path in paths[:2])
+    fault = f"{image.names[0]} may be {several}; give the folder of the image" if paths else MISSING
+    return LocatedImage(image, _stated_path(image), False, fault)
+
+
+def _is_copy(file: Path, images: Sequence[LocatedImage], other: Path, others: Sequence[LocatedImage]) -> bool:
+    """Whether two label files and their pictures are equal byte by byte, in one split."""
+    pairs = list(zip(images, others, strict=False))
+    if not images or len(images) != len(others) or any(a.image.split != b.image.split for a, b in pairs):
+        return False
+    return _are_equal(file, other) and all(_are_equal(a.path, b.path) for a, b in pairs)
+
+
+def _are_equal(one: Path, other: Path) -> bool:
+    try:
+        return filecmp.cmp(one, other, shallow=False)
+    except OSError:
+        return False
+
+
+def _without_rivals(images: Sequence[LocatedImage]) -> Iterator[LocatedImage]:
+    """An image found by its bare name is missing if several want that picture or it surely is another's."""
+    sure = {item.path for item in images if item.exact}
+    wanted = Counter(item.path for item in images if not item.exact and not item.fault)
+    for item in images:
+        is_doubtful = not item.exact and not item.fault and (item.path in sure or wanted[item.path] > 1)
+        yield replace(item, path=_stated_path(item.image), fault=MISSING) if is_doubtful else item
+
+
+def _stated_path(image: StatedImage) -> Path:
+    return image.source.parent / image.names[0].replace("\\", "/")
+
+
+def each_once(images: Sequence[LocatedImage]) -> Iterator[LocatedImage]:
+    """The images; one whose picture has labels already gets a fault, or is passed over in another split."""
+    first: dict[Path, LocatedImage] = {}
+    for item in images:
+        known = None if item.fault else first.setdefault(item.path, item)
+        if known is None or known is item:
+            yield item
+        elif known.image.split == item.image.split:
+            where = " ".join(filter(None, (str(known.image.source), known.image.place)))
+            yield replace(item, fault=f"{item.path.name} has labels in {where} already; keep one of them")
+
+
+def moved(images: Sequence[LocatedImage]) -> list[Problem]:
+    """A note for each folder of labels that state other paths than those where the pictures are."""
+    found: dict[Path, list[LocatedImage]] = {}
+    for item in images:
+        if _is_moved(item):
+            found.setdefault(item.image.source.parent, []).append(item)
+    return [Problem("warning", items[0].image.source, "", _moved(items)) for items in found.values()]
+
+
+def _is_moved(item: LocatedImage) -> bool:
+    stated = item.image.names[0].replace("\\", "/")
+    is_plain = "/" not in stated and stated in (item.path.name, item.path.stem)
+    return not (item.exact or item.fault or is_plain)
+
+
+def _moved(items: Sequence[LocatedImage]) -> str:
+    stated, path = items[0].image.names[0], items[0].path
+    reason = f"pictures that were found by name, elsewhere than stated: {len(items)}"
+    return f"{reason}, the first is {path} for {stated}"
+
+
+def unlisted(root: Path, finder: PictureFinder, located: Located) -> list[Problem]:
+    """The pictures of a folder that no label file lists."""
+    listed = {os.path.normpath(item.path) for item in (*located.images, *located.copies)}
+    left = [path for path in finder.files if os.path.normpath(path) not in listed]
+    if not left:
+        return []
+    reason = (
+        f"{len(left)} of {len(finder.files)} pictures have no labels and are left out, the first is {left[0]}"
+    )
+    return [Problem("warning", root, "", reason)]
