@@ -13,7 +13,8 @@ from fssd.inference.inputs import find_inputs, is_video, output_names
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name in ("b.jpg", "a.PNG", "notes.txt", "deep/c.webp", "deep/film.mp4", "x[1].jpg"):
+    hidden = (".b.jpg", ".ipynb_checkpoints/b.jpg", "__MACOSX/b.jpg")
+    for name in (*hidden, "b.jpg", "a.PNG", "notes.txt", "deep/c.webp", "deep/film.mp4", "x[1].jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "empty").mkdir()

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from fssd.data.decode import IMAGE_EXTENSIONS
+from fssd.data.formats.lookup import is_hidden
 from fssd.errors import DataError
 
 VIDEO_EXTENSIONS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"})
@@ -41,7 +42,8 @@ def output_names(files: Iterable[Path], suffix: str) -> list[str]:
 def _expand(argument: str) -> list[Path]:
     path = Path(argument)
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.is_file() and _is_known(file))
+        known = (file for file in path.rglob("*") if file.is_file() and _is_known(file))
+        files = sorted(file for file in known if not is_hidden(file, path))
         missing = "this folder holds no image or video"
     elif path.exists():
         files = [path] if _is_known(path) else []

@@ -122,6 +122,9 @@ FAULTS: dict[str, tuple[Any, str, str]] = {
     "outside": (note(5, bbox=[100, 2, 3, 4]), "annotation id 5", "outside the image of 100 x 80"),
     "not a number": (note(5, bbox=[float("nan"), 2, 3, 4]), "annotation id 5", "not four numbers in range"),
     "10^400": (note(5, bbox=[10**400, 2, 3, 4]), "annotation id 5", "not four numbers in range"),
+    "area of 10^400": (note(5, area=10**400), "annotation id 5", "area 1000000"),
+    "crowd in words": (note(5, iscrowd="maybe"), "annotation id 5", "iscrowd is 'maybe', neither true nor"),
+    "difficult 2": (note(5, difficult=2), "annotation id 5", "difficult is '2', neither true nor false"),
 }
 
 
@@ -164,6 +167,54 @@ def test_repeated_image_id(tmp_path: Path) -> None:
     assert len(data) == 1 and data.problems[0].place == "images[1]"
 
 
+NO, YES = ("0", "false", False, 0.0, None), ("1", "True", True, 1)
+
+
+@pytest.mark.parametrize(("value", "meaning"), [*((no, False) for no in NO), *((yes, True) for yes in YES)])
+def test_flags_by_their_meaning(tmp_path: Path, value: Any, meaning: bool) -> None:
+    (record,) = read_coco(write(tmp_path, content(note(1, iscrowd=value), note(2, difficult=value)))).records
+    assert record.crowd.tolist() == [meaning, False] and record.difficult.tolist() == [False, meaning]
+
+
+def test_whole_numbers_with_a_point_are_ids(tmp_path: Path) -> None:
+    images = [{"id": 7.0, "file_name": "a.jpg", "width": 100, "height": 80}]
+    data = read_coco(write(tmp_path, content(note(1, image_id=7.0, category_id=17.0), images=images)))
+    assert data.problems == () and data.records[0].image_id == "7"
+    assert data.classes[data.records[0].labels[0]] == "ant"
+    images[0]["id"] = 7.5
+    assert only_error(read_coco(write(tmp_path, content(images=images)))).place == "images[0]"
+
+
+def test_a_faulty_image_is_told_and_counted_once(tmp_path: Path) -> None:
+    images = [
+        {"id": 7, "file_name": "a.jpg", "width": 100, "height": 80},
+        {"id": 8, "file_name": "b.jpg", "width": 0, "height": 80},
+    ]
+    data = read_coco(
+        write(tmp_path, content(note(1), note(2, image_id=8), note(3, image_id=8), images=images))
+    )
+    (problem,) = data.problems
+    assert problem.place == "images[1]" and "no size" in problem.reason
+    assert data.facts["images"] == 2 and [record.image_id for record in data.records] == ["7"]
+
+
+@pytest.mark.parametrize("name", ["pets", "cat"])
+def test_the_group_of_all_classes_is_no_class(tmp_path: Path, name: str) -> None:
+    classes = [{"id": key, "name": text, "supercategory": name} for key, text in ((1, "cat"), (2, "dog"))]
+    group = {"id": 0, "name": name, "supercategory": "none"}
+    value = {**content(note(1, category_id=2)), "categories": [group, *classes]}
+    data = read_coco(write(tmp_path, value))
+    assert data.classes == ("cat", "dog") and data.facts["category_ids"] == (1, 2)
+    (problem,) = data.problems
+    assert (problem.severity, problem.place) == ("warning", "categories[0]") and repr(name) in problem.reason
+
+
+def test_a_group_with_objects_of_its_own_is_a_class(tmp_path: Path) -> None:
+    classes = [{"id": 0, "name": "pet"}, {"id": 1, "name": "cat", "supercategory": "pet"}]
+    data = read_coco(write(tmp_path, {**content(note(1, category_id=0)), "categories": classes}))
+    assert data.classes == ("pet", "cat") and data.problems == ()
+
+
 def test_broken_json(tmp_path: Path) -> None:
     file = write(tmp_path, '{"images": [],\n "annotations": [')
     with pytest.raises(DataError, match=r"instances_val\.json \(line 2 column \d+\): is not valid json"):
@@ -204,6 +255,12 @@ def test_folder_of_images_is_found(tmp_path: Path, images: str) -> None:
     (tmp_path / images).mkdir(parents=True, exist_ok=True)
     (tmp_path / images / "a.jpg").touch()
     assert read_coco(file).records[0].path == tmp_path / images / "a.jpg"
+
+
+def test_hidden_files_are_no_splits(tmp_path: Path) -> None:
+    write(tmp_path, content(), "instances_val.json")
+    (tmp_path / "annotations" / "._instances_val.json").write_bytes(b"\0\5\x16\7")
+    assert list(coco_files(tmp_path)) == ["val"]
 
 
 def test_splits_of_a_folder(tmp_path: Path) -> None:

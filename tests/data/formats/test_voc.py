@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from fssd.data.formats.voc import VOC_CLASSES, read_voc
+from fssd.data.formats.voc import VOC, VOC_CLASSES, read_voc
 from fssd.data.sample import DataSet, Problem
 from fssd.errors import DataError
 
@@ -77,6 +77,48 @@ def test_boxes_are_taken_as_they_stand(tmp_path: Path) -> None:
     assert [data.classes[label] for label in record.labels] == ["dog", "cat", "dog"]
     assert record.difficult.tolist() == [False, True, False]
     assert not record.crowd.any()
+
+
+@pytest.mark.parametrize(("word", "meaning"), [("True", True), ("1", True), ("false", False), ("", False)])
+def test_difficult_by_its_meaning(tmp_path: Path, word: str, meaning: bool) -> None:
+    write(tmp_path, "a", xml(obj("dog", BOX, f"<difficult>{word}</difficult>")))
+    assert read_voc(tmp_path, None).records[0].difficult.tolist() == [meaning]
+
+
+def test_difficult_without_a_meaning(tmp_path: Path) -> None:
+    file = write(tmp_path, "a", xml(obj("dog", BOX, "<difficult>2</difficult>")))
+    problem = only_error(read_voc(tmp_path, None))
+    assert (problem.file, problem.place) == (file, "object 1 (dog)")
+    assert "<difficult> is '2', neither true nor false" in problem.reason
+
+
+def test_ids_with_spaces(tmp_path: Path) -> None:
+    for name in ("photo", "photo (1)", "my photo 1", "my photo", "x -1"):
+        write(tmp_path, name, xml(obj("dog")))
+    write_set(tmp_path, "train", "photo", "my photo")
+    write_set(tmp_path, "val", "photo (1)", "my photo 1", "x -1")
+    write_set(tmp_path, "dog_val", "photo (1)  1", "my photo -1", "photo\t0")
+    assert VOC.splits(tmp_path) == ("train", "val")
+    assert ids(read_voc(tmp_path, "train")) == ["photo", "my photo"]
+    assert ids(read_voc(tmp_path, "val")) == ["photo (1)", "my photo 1", "x -1"]
+    assert ids(read_voc(tmp_path, "dog_val")) == ["photo (1)", "photo"]
+
+
+def test_an_id_is_the_whole_line(tmp_path: Path) -> None:
+    write(tmp_path, "photo", xml(obj("dog")))
+    listed = write_set(tmp_path, "val", "photo (2)")
+    problem = only_error(read_voc(tmp_path, "val"))
+    assert (problem.file, problem.place) == (listed, "line 1 (photo (2))") and "missing" in problem.reason
+
+
+def test_hidden_files_are_no_data(tmp_path: Path) -> None:
+    write(tmp_path, "a", xml(obj("dog")))
+    write_set(tmp_path, "train", "a")
+    for name in ("Annotations/._a.xml", "JPEGImages/._a.jpg", "ImageSets/Main/._train.txt"):
+        (tmp_path / name).write_bytes(b"\0\5\x16\7")
+    assert VOC.splits(tmp_path) == ("train",)
+    data = read_voc(tmp_path, None)
+    assert ids(data) == ["a"] and data.problems == ()
 
 
 def test_background_image(tmp_path: Path) -> None:

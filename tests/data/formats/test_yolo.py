@@ -55,6 +55,14 @@ def test_rows_become_pixels(tmp_path: Path) -> None:
     assert record.labels.tolist() == [1, 0]
 
 
+def test_hidden_images_are_no_backgrounds(tmp_path: Path) -> None:
+    write(tmp_path, "train/a.png", "0 0.5 0.5 0.5 0.2\n")
+    for name in ("train/.ipynb_checkpoints/a-checkpoint.png", "train/._a.png", "__MACOSX/train/a.png"):
+        write(tmp_path, name)
+    file = yaml_file(tmp_path, "train: images\nnames: [cat]\n")
+    assert [record.image_id for record in read_yolo(file, "train").records] == ["train/a.png"]
+
+
 def test_missing_and_empty_label_files_are_backgrounds(tmp_path: Path) -> None:
     write(tmp_path, "train/a.png")
     write(tmp_path, "train/b.png", "")

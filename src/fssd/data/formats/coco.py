@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from fssd.data.formats.json_values import is_number, is_text, json_format, read_json, show
-from fssd.data.formats.labels import LabelledObject, build_record, missing_image
+from fssd.data.formats.labels import LabelledObject, build_record, missing_image, yes_or_no
 from fssd.data.formats.reader import Reader
 from fssd.data.join import join_classes, join_sets
 from fssd.data.sample import DataSet, Problem, Record
-from fssd.errors import DataError
+from fssd.errors import DataError, LabelError
 
 _OTHER_TASKS = ("captions_", "person_keypoints_", "stuff_", "panoptic_", "image_info_")
 _ROBOFLOW = "_annotations.coco.json"
+
+_FLAGS = ("difficult", "iscrowd")
 
 Row = dict[str, Any]
 Id = int | str
@@ -27,13 +29,13 @@ def read_coco(file: Path, classes: Sequence[str] | None = None) -> DataSet:
     facts: category_ids (per class its COCO id, None for a class the file does not know), annotation_file.
     """
     content = _load(file)
-    categories = _categories(content["categories"], file)
+    categories, notes = _categories(content, file)
     names = tuple(classes) if classes is not None else _in_order(categories)
-    images, problems = _images(content["images"], file)
+    images, problems, faulty = _images(content["images"], file)
     if not images and not problems:
         raise DataError("lists no image", file=file, place="images")
-    objects, found, spoilt = _objects(content["annotations"], images, categories, file)
-    problems += found
+    objects, found, spoilt = _objects(content["annotations"], images, faulty, categories, file)
+    problems = [*notes, *problems, *found]
     records, found = _records(images, objects, names, file, _images_folder(file, content["images"]))
     bad = {str(key) for key in spoilt}
     kept = tuple(record for record in records if record.image_id not in bad)
@@ -53,11 +55,11 @@ def coco_files(folder: Path) -> dict[str, Path]:
     Known layouts: annotations/instances_<split>.json, annotations/<split>.json, and
     <split>/_annotations.coco.json.
     """
-    files = [file for file in sorted((folder / "annotations").glob("*.json")) if _may_be_coco(file)]
+    files = [file for file in sorted((folder / "annotations").glob("[!.]*.json")) if _may_be_coco(file)]
     instances = [file for file in files if file.stem.startswith("instances_")]
     plain = [file for file in files if not file.stem.startswith(_OTHER_TASKS)]
     found = {_split_name(file): file for file in instances or plain}
-    return found or {file.parent.name: file for file in sorted(folder.glob(f"*/{_ROBOFLOW}"))}
+    return found or {file.parent.name: file for file in sorted(folder.glob(f"[!.]*/{_ROBOFLOW}"))}
 
 
 def _split_name(json_file: Path) -> str:
@@ -101,35 +103,54 @@ def _load(file: Path) -> dict[str, list[Row]]:
     return content
 
 
-def _categories(rows: Sequence[Row], file: Path) -> dict[Id, str]:
+def _categories(content: dict[str, list[Row]], file: Path) -> tuple[dict[Id, str], list[Problem]]:
+    """Id -> name, without the group of all classes that exporters add, and a note of that."""
     categories: dict[Id, str] = {}
+    notes: list[Problem] = []
+    rows = content["categories"]
     for number, row in enumerate(rows):
         place = f"categories[{number}]"
-        if not (isinstance(row, dict) and _is_id(row.get("id")) and is_text(row.get("name"))):
+        key = _id(row, "id")
+        if key is None or not is_text(row.get("name")):
             raise DataError("needs an id and a name", file=file, place=place)
-        if row["id"] in categories or row["name"] in categories.values():
-            raise DataError(f"repeats the id or name of another: {row['name']!r}", file=file, place=place)
-        categories[row["id"]] = row["name"]
-    return categories
+        name = row["name"]
+        if _is_group(row, rows) and all(_id(item, "category_id") != key for item in content["annotations"]):
+            reason = f"{name!r} is the supercategory of all others and of no object: it is left out"
+            notes.append(Problem("warning", file, place, reason))
+            continue
+        if key in categories or name in categories.values():
+            raise DataError(f"repeats the id or name of another: {name!r}", file=file, place=place)
+        categories[key] = name
+    return categories, notes
 
 
-def _images(rows: Sequence[Row], file: Path) -> tuple[dict[Id, Row], list[Problem]]:
+def _is_group(row: Row, rows: Sequence[Row]) -> bool:
+    """All others name this category as their supercategory, as Roboflow writes a project's own name."""
+    above = [other.get("supercategory") for other in rows if isinstance(other, dict) and other is not row]
+    return bool(above) and all(name == row["name"] for name in above)
+
+
+def _images(rows: Sequence[Row], file: Path) -> tuple[dict[Id, Row], list[Problem], set[Id]]:
+    """The images by their id, the problems, and the ids of those that cannot be used."""
     images: dict[Id, Row] = {}
     problems: list[Problem] = []
+    faulty: set[Id | None] = set()
     for number, row in enumerate(rows):
-        fault = _image_fault(row, images)
-        if fault:
+        key = _id(row, "id")
+        fault = _image_fault(row, key, images)
+        if fault or key is None:
             problems.append(Problem("error", file, f"images[{number}]", fault))
+            faulty.add(key)
         else:
-            images[row["id"]] = row
-    return images, problems
+            images[key] = row
+    return images, problems, {key for key in faulty if key is not None and key not in images}
 
 
-def _image_fault(row: Any, known: dict[Id, Row]) -> str:
-    if not (isinstance(row, dict) and _is_id(row.get("id")) and is_text(row.get("file_name"))):
+def _image_fault(row: Any, key: Id | None, known: dict[Id, Row]) -> str:
+    if key is None or not is_text(row.get("file_name")):
         return "an image needs an id and a file_name"
-    if row["id"] in known:
-        return f"image id {row['id']} is used twice"
+    if key in known:
+        return f"image id {key} is used twice"
     sides: list[Any] = [row.get("width"), row.get("height")]
     if sides != [None, None] and not all(is_number(side) and 0.5 < side < 1e9 for side in sides):
         return f"width {sides[0]!r} and height {sides[1]!r} are no size in pixels"
@@ -137,41 +158,49 @@ def _image_fault(row: Any, known: dict[Id, Row]) -> str:
 
 
 def _objects(
-    rows: Sequence[Row], images: dict[Id, Row], categories: dict[Id, str], file: Path
+    rows: Sequence[Row], images: dict[Id, Row], faulty: set[Id], categories: dict[Id, str], file: Path
 ) -> tuple[dict[Id, list[LabelledObject]], list[Problem], set[Id]]:
     """The objects of each image id, the problems, and the ids of images that a problem makes unusable."""
     objects: dict[Id, list[LabelledObject]] = {}
     problems: list[Problem] = []
     spoilt: set[Id] = set()
     for number, row in enumerate(rows):
-        place = _place(row, number)
+        place, owner, category = _place(row, number), _id(row, "image_id"), _id(row, "category_id")
+        if owner in faulty:
+            continue  # the fault of its image is told already
         if fault := _annotation_fault(row, images, categories):
             problems.append(Problem("error", file, place, fault))
-            owner = row.get("image_id") if isinstance(row, dict) else None
-            spoilt.add(owner if isinstance(owner, (int, str)) else place)
-        else:
-            objects.setdefault(row["image_id"], []).append(_object(row, categories, place))
+            spoilt.add(place if owner is None else owner)
+        elif owner is not None and category is not None:
+            objects.setdefault(owner, []).append(_object(row, categories[category], place))
     return objects, problems, spoilt
 
 
-def _object(row: Row, categories: dict[Id, str], place: str) -> LabelledObject:
+def _object(row: Row, name: str, place: str) -> LabelledObject:
     x, y, width, height = (float(value) for value in row["bbox"])
     box = (x, y, x + width, y + height)
-    difficult, crowd = bool(row.get("difficult")), bool(row.get("iscrowd"))
+    difficult, crowd = (yes_or_no(row.get(key), key) for key in _FLAGS)
     area = float(row["area"]) if is_number(row.get("area")) else None
-    return LabelledObject(categories[row["category_id"]], box, place, difficult, crowd, area)
+    return LabelledObject(name, box, place, difficult, crowd, area)
 
 
 def _annotation_fault(row: Any, images: dict[Id, Row], categories: dict[Id, str]) -> str:
     if not isinstance(row, dict):
         return "an annotation must be an object with image_id, category_id and bbox"
-    image, category, box = row.get("image_id"), row.get("category_id"), row.get("bbox")
-    if not _is_id(image) or image not in images:
-        return f"image_id {image!r} is not in the list of images"
-    if not _is_id(category) or category not in categories:
-        return f"category_id {category!r} is not in the list of categories"
+    box = row.get("bbox")
+    if _id(row, "image_id") not in images:
+        return f"image_id {show(row.get('image_id'))} is not in the list of images"
+    if _id(row, "category_id") not in categories:
+        return f"category_id {show(row.get('category_id'))} is not in the list of categories"
     if not (isinstance(box, list) and len(box) == 4 and all(is_number(value) for value in box)):
         return f"bbox {show(box)} is not four numbers in range: x, y, width, height"
+    if row.get("area") is not None and not is_number(row["area"]):
+        return f"area {show(row['area'])} is not a number in range; correct or remove it"
+    try:
+        for key in _FLAGS:
+            yes_or_no(row.get(key), key)
+    except LabelError as error:
+        return error.reason
     return ""
 
 
@@ -202,13 +231,16 @@ def _in_order(categories: dict[Id, str]) -> tuple[str, ...]:
 
 
 def _place(row: Any, number: int) -> str:
-    if isinstance(row, dict) and _is_id(row.get("id")):
-        return f"annotation id {row['id']}"
-    return f"annotations[{number}]"
+    key = _id(row, "id")
+    return f"annotations[{number}]" if key is None else f"annotation id {key}"
 
 
-def _is_id(value: object) -> bool:
-    return isinstance(value, (int, str)) and not isinstance(value, bool)
+def _id(row: object, key: str) -> Id | None:
+    """The id under a key, None if that is none. pandas writes whole numbers as 1.0, which are ids too."""
+    value = row.get(key) if isinstance(row, dict) else None
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, (int, str)) and not isinstance(value, bool) else None
 
 
 def _recognise(path: Path) -> Path | None:
@@ -229,7 +261,7 @@ def _splits(root: Path) -> dict[str, Path]:
 
 
 def _classes(root: Path) -> tuple[str, ...]:
-    groups = [_in_order(_categories(_load(file)["categories"], file)) for file in _splits(root).values()]
+    groups = [_in_order(_categories(_load(file), file)[0]) for file in _splits(root).values()]
     return join_classes(groups, {})
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from fssd.data.formats.json_values import LARGEST
-from fssd.data.formats.labels import Corners
+from fssd.data.formats.labels import Corners, yes_or_no
 from fssd.data.formats.outlines import box_of_ellipse, box_of_points, box_of_rotated
 from fssd.data.formats.stated import LabelFile, StatedImage
 from fssd.data.formats.tool_format import Format
@@ -79,8 +79,9 @@ def _add(image: StatedImage, shape: ElementTree.Element, label: str, place: str)
     else:
         box, kind = _BOXES[shape.tag](shape)
         difficult = any(
-            item.get("name") == "difficult" and (item.text or "").strip().lower() in {"true", "1"}
+            yes_or_no(item.text, "attribute difficult")
             for item in shape.iter("attribute")
+            if item.get("name") == "difficult"
         )
         image.add(label, box, place, kind, difficult=difficult)
 

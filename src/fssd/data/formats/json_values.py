@@ -65,17 +65,6 @@ def points(value: object, key: str = "points") -> list[tuple[float, float]]:
     return [(float(pair[0]), float(pair[1])) for pair in value]
 
 
-def flag(row: dict[str, Any], key: str) -> bool:
-    """A value that means yes or no, also written as 0, 1 or text; no if it is missing. Raises LabelError."""
-    value = row.get(key)
-    word = str(value).strip().lower()
-    if word in {"1", "1.0", "true", "yes"}:
-        return True
-    if word in {"0", "0.0", "false", "no", "none", ""}:
-        return False
-    raise LabelError(f"{key} is {show(value)}, neither true nor false; correct it")
-
-
 def pixels(width: object, height: object) -> tuple[int, int] | None:
     """An image size; None if neither side is stated. Raises LabelError."""
     if width is None and height is None:

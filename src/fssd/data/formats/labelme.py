@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fssd.data.formats.json_values import flag, is_text, json_format, pixels, points, read_json, show
-from fssd.data.formats.labels import Corners
+from fssd.data.formats.json_values import is_text, json_format, pixels, points, read_json, show
+from fssd.data.formats.labels import Corners, yes_or_no
 from fssd.data.formats.outlines import box_of_points
 from fssd.data.formats.stated import LabelFile, StatedImage
 from fssd.data.formats.tool_format import Format
@@ -58,7 +58,8 @@ def _add(image: StatedImage, shape: Any, place: str) -> None:
     if kind not in _KINDS:
         raise LabelError(f"shape_type is {show(kind)}, known are {', '.join(_KINDS)}; draw it as one of them")
     flags = shape.get("flags")
-    difficult = flag(shape, "difficult") or (isinstance(flags, dict) and flag(flags, "difficult"))
+    stated = [row.get("difficult") for row in (shape, flags) if isinstance(row, dict)]
+    difficult = any(yes_or_no(value, "difficult") for value in stated)
     image.add(
         shape.get("label"), _box(kind, points(shape.get("points"))), place, _KINDS[kind], difficult=difficult
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from fssd.data.sample import Problem, Record
-from fssd.errors import DataError, nearest
+from fssd.errors import DataError, LabelError, nearest
 
 Corners = tuple[float, float, float, float]
 
@@ -32,6 +32,16 @@ class LabelledObject:
     difficult: bool = False
     crowd: bool = False
     area: float | None = None
+
+
+def yes_or_no(value: object, name: str) -> bool:
+    """A value that means yes or no, also as 0, 1 or a word; no if it is missing. Raises LabelError."""
+    word = str(value).strip().lower()
+    if word in {"1", "1.0", "true", "yes"}:
+        return True
+    if word in {"0", "0.0", "false", "no", "none", ""}:
+        return False
+    raise LabelError(f"{name} is {word[:40]!r}, neither true nor false; correct it")
 
 
 def read_lines(file: Path) -> list[str]:

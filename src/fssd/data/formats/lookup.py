@@ -17,6 +17,11 @@ _SPLIT = re.compile(r"(train|training|val|valid|validation|trainval|test|testing
 _FOLDERS = ("", "images", "../images", "..", "../{}", "{}", "images/{}", "../images/{}")
 
 
+def is_hidden(path: Path, root: Path) -> bool:
+    """The file, or a folder between it and `root`, is hidden or of macOS: no part of a data set."""
+    return any(part[0] == "." or part == "__MACOSX" for part in path.relative_to(root).parts)
+
+
 def visible_files(root: Path, suffixes: Collection[str]) -> Iterator[Path]:
     """The files below a folder that end so (suffixes in lower case), sorted.
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from fssd.data.decode import IMAGE_EXTENSIONS
-from fssd.data.formats.labels import LabelledObject, build_record, missing_image, read_lines
+from fssd.data.formats.labels import LabelledObject, build_record, missing_image, read_lines, yes_or_no
 from fssd.data.formats.reader import Reader
 from fssd.data.sample import DataSet, Problem, Record
 from fssd.errors import DataError, LabelError
@@ -42,12 +42,17 @@ class VocFolder:
 
     @cached_property
     def annotation_files(self) -> tuple[Path, ...]:
-        return tuple(sorted((self.root / "Annotations").glob("*.xml")))
+        return tuple(sorted((self.root / "Annotations").glob("[!.]*.xml")))
+
+    @cached_property
+    def annotated(self) -> frozenset[str]:
+        """The ids that have an annotation."""
+        return frozenset(file.stem for file in self.annotation_files)
 
     @cached_property
     def images(self) -> dict[str, Path]:
         """Image files by stem; where a stem has several, .jpg wins."""
-        files = (self.root / "JPEGImages").iterdir()
+        files = (self.root / "JPEGImages").glob("[!.]*")
         found = [path for path in files if path.suffix.lower() in IMAGE_EXTENSIONS]
         found.sort(key=lambda path: (path.suffix == ".jpg", path.name))
         return {path.stem: path for path in found}
@@ -114,8 +119,12 @@ def _folders(path: Path) -> list[VocFolder]:
 
 def _splits(folders: Sequence[VocFolder]) -> tuple[str, ...]:
     """Names of the image sets found, without the per-class ones such as `dog_train`."""
-    files = [file for folder in folders for file in (folder.root / "ImageSets" / "Main").glob("*.txt")]
-    names = {file.stem for file in files if not _has_flags(file)}
+    names = {
+        file.stem
+        for folder in folders
+        for file in (folder.root / "ImageSets" / "Main").glob("[!.]*.txt")
+        if not _has_flags(folder, file)
+    }
     order = {"train": 0, "val": 1, "trainval": 2, "test": 3}
     return tuple(sorted(names, key=lambda name: (order.get(name, 4), name)))
 
@@ -165,17 +174,26 @@ def _set_files(folders: Sequence[VocFolder], part: str) -> list[tuple[VocFolder,
 
 
 def _listed(folder: VocFolder, file: Path) -> list[_Entry]:
-    """One entry a line. A second word is a class flag, of which -1 means "not in this image"."""
-    rows = ((number, line.split()) for number, line in enumerate(read_lines(file), 1))
+    """One entry a line, without those of the flag -1."""
+    rows = ((number, _id_and_flag(line, folder)) for number, line in enumerate(read_lines(file), 1))
     return [
-        _Entry(folder, words[0], file, f"line {number} ({words[0]})")
-        for number, words in rows
-        if words and words[1:] != ["-1"]
+        _Entry(folder, image_id, file, f"line {number} ({image_id})")
+        for number, (image_id, flag) in rows
+        if image_id and flag != "-1"
     ]
 
 
-def _has_flags(file: Path) -> bool:
-    return any(line.split()[1:] in (["-1"], ["0"], ["1"]) for line in read_lines(file))
+def _id_and_flag(line: str, folder: VocFolder) -> tuple[str, str]:
+    """The id, which may hold spaces, and the class flag behind it: -1 (not in this image), 0, 1 or ""."""
+    whole = line.strip()
+    image_id, _, last = whole.replace("\t", " ").rpartition(" ")
+    if not image_id or last not in {"-1", "0", "1"} or whole in folder.annotated:
+        return whole, ""
+    return image_id.rstrip(), last
+
+
+def _has_flags(folder: VocFolder, file: Path) -> bool:
+    return any(_id_and_flag(line, folder)[1] for line in read_lines(file))
 
 
 def _unique_ids(entries: Sequence[_Entry]) -> list[str]:
@@ -235,7 +253,11 @@ def _object(item: ElementTree.Element, number: int, file: Path) -> LabelledObjec
     if box is None:
         raise LabelError("has no <bndbox>; add one or remove the object", file=file, place=place)
     x1, y1, x2, y2 = (_number(box, side, place, file) for side in ("xmin", "ymin", "xmax", "ymax"))
-    return LabelledObject(name, (x1, y1, x2, y2), place, difficult=_word(item, "difficult") == "1")
+    try:
+        difficult = yes_or_no(item.findtext("difficult"), "<difficult>")
+    except LabelError as error:
+        raise LabelError(error.reason, file=file, place=place) from error
+    return LabelledObject(name, (x1, y1, x2, y2), place, difficult)
 
 
 def _number(parent: ElementTree.Element, tag: str, place: str, file: Path) -> float:

@@ -13,6 +13,7 @@ import yaml
 
 from fssd.data.decode import IMAGE_EXTENSIONS, image_size
 from fssd.data.formats.labels import LabelledObject, build_record, read_lines
+from fssd.data.formats.lookup import is_hidden
 from fssd.data.formats.reader import Reader
 from fssd.data.sample import DataSet, Problem, Record
 from fssd.errors import DataError, ImageError, LabelError, nearest
@@ -61,7 +62,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
 
 def find_yaml(path: Path) -> Path | None:
     """The path itself if it is a YAML file, or that of a folder: data.yaml, else the first one."""
-    others = [file for file in sorted(path.glob("*.y*ml")) if _describes_data(file)]
+    others = [file for file in sorted(path.glob("[!.]*.y*ml")) if _describes_data(file)]
     inside = [path / "data.yaml", path / "data.yml", *others]
     candidates = [path] if path.is_file() else inside
     return next((file for file in candidates if file.suffix in {".yaml", ".yml"} and file.is_file()), None)
@@ -121,7 +122,8 @@ def _images(content: Mapping[str, Any], entry: str, file: Path) -> list[Path]:
     if not found.exists() and entry.startswith("../"):
         found = file.parent / entry.removeprefix("../")  # Roboflow writes ../train/images for train/images
     if found.is_dir():
-        return sorted(path for path in found.rglob("*") if path.suffix.lower() in IMAGE_EXTENSIONS)
+        files = (path for path in found.rglob("*") if path.suffix.lower() in IMAGE_EXTENSIONS)
+        return sorted(path for path in files if not is_hidden(path, found))
     if found.suffix == ".txt" and found.is_file():
         lines = [line.strip() for line in read_lines(found) if line.strip()]
         return [_listed(line, found, base) for line in lines]
