@@ -18,9 +18,9 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from fssd.atomic import atomic_path, atomic_write
-from fssd.data.formats.coco import match_split
 from fssd.data.formats.json_values import read_json
 from fssd.data.formats.labels import read_lines
+from fssd.data.formats.lookup import match_split
 from fssd.data.formats.voc import VOC_CLASSES, VocFolder
 from fssd.data.sample import DataSet, background_record
 from fssd.errors import ConfigError, DataError

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from fssd.data.formats.coco import coco_files, match_split, read_coco
+from fssd.data.formats.coco import coco_files, read_coco
+from fssd.data.formats.lookup import match_split
 from fssd.data.sample import DataSet, Problem
 from fssd.errors import DataError
 

@@ -149,7 +149,7 @@ def test_files_that_are_not_usable(tmp_path: Path) -> None:
     cvat(tmp_path, '<track id="0" label="cat"></track>')
     with pytest.raises(DataError, match="tracks of a video; export it from CVAT as `CVAT for images"):
         open_data(tmp_path)
-    text(tmp_path / "annotations.xml", "<annotation><object/></annotation>")
+    text(tmp_path / "annotations.xml", "<project><object/></project>")
     with pytest.raises(DataError, match="holds no known data set"):
         find_reader(tmp_path)
 

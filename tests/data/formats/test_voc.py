@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -11,6 +12,7 @@ import pytest
 
 from fssd.data.formats.voc import VOC, VOC_CLASSES, read_voc
 from fssd.data.sample import DataSet, Problem
+from fssd.data.source import find_reader
 from fssd.errors import DataError
 
 BOX = (10, 20, 30, 40)
@@ -39,6 +41,13 @@ def write(root: Path, image_id: str, content: str, extension: str | None = ".jpg
     file = root / "Annotations" / f"{image_id}.xml"
     file.write_text(content, encoding="utf-8")
     return file
+
+
+def lay(root: Path, label: str, picture: str) -> None:
+    for name in (label, picture):
+        (root / name.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
+    (root / label.lstrip("/")).write_text(xml(obj("dog", BOX)))
+    cv2.imwrite(str(root / picture.lstrip("/")), np.zeros((80, 100, 3), np.uint8))
 
 
 def write_set(root: Path, split: str, *lines: str) -> Path:
@@ -90,6 +99,48 @@ def test_difficult_without_a_meaning(tmp_path: Path) -> None:
     problem = only_error(read_voc(tmp_path, None))
     assert (problem.file, problem.place) == (file, "object 1 (dog)")
     assert "<difficult> is '2', neither true nor false" in problem.reason
+
+
+LAYOUTS = {
+    "annots/a.xml": "images/a.jpg",
+    "annotations/a.xml": "Images/a.jpg",
+    "a.xml": "a.jpg",
+    "Annotations/night/a.xml": "JPEGImages/night/a.jpg",
+}
+
+
+@pytest.mark.parametrize("label", LAYOUTS)
+def test_layouts(tmp_path: Path, label: str) -> None:
+    lay(tmp_path, label, LAYOUTS[label])
+    (tmp_path / "environment.yml").write_text("name: x\n - broken")
+    (tmp_path / "other.xml").write_text("<project/>")
+    reader, root = find_reader(tmp_path)
+    (record,) = reader.read(root, None, None).records
+    assert reader is VOC and record.path == tmp_path / LAYOUTS[label] and record.boxes.tolist() == [list(BOX)]
+    assert record.image_id == ("night/a" if "night" in label else "a")
+
+
+@pytest.mark.parametrize("names", [("train", "valid", "test"), ("Training", "Validation", "Testing")])
+@pytest.mark.parametrize(("labels", "pictures"), [("", ""), ("Annotations", "Images")])
+def test_folders_are_splits(tmp_path: Path, names: Sequence[str], labels: str, pictures: str) -> None:
+    for number, name in enumerate(names):
+        for image in ["same", "a", "b", "c"][: number + 1]:
+            lay(tmp_path / name, f"{labels}/{image}.xml", f"{pictures}/{image}.jpg")
+    reader, root = find_reader(tmp_path)
+    assert reader is VOC and reader.splits(root) == tuple(name.lower() for name in names)
+    assert [len(reader.read(root, split, None)) for split in ("train", "val", "test", None)] == [1, 2, 3, 6]
+    folder = tmp_path / names[1] / pictures
+    assert {record.path.parent for record in reader.read(root, "val", None).records} == {folder}
+    with pytest.raises(DataError, match="no split 'dev'; splits here"):
+        reader.read(root, "dev", None)
+
+
+def test_image_sets_name_images_in_folders(tmp_path: Path) -> None:
+    for name in ("night/a", "day/a"):
+        lay(tmp_path, f"Annotations/{name}.xml", f"JPEGImages/{name}.jpg")
+    write_set(tmp_path, "default", "night/a", "day/a")
+    assert VOC.splits(tmp_path) == ("default",)
+    assert ids(read_voc(tmp_path, "default")) == ["night/a", "day/a"]
 
 
 def test_ids_with_spaces(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from fssd.data.formats.json_values import is_number, is_text, json_format, read_json, show
 from fssd.data.formats.labels import LabelledObject, build_record, missing_image, yes_or_no
+from fssd.data.formats.lookup import match_split
 from fssd.data.formats.reader import Reader
 from fssd.data.join import join_classes, join_sets
 from fssd.data.sample import DataSet, Problem, Record
@@ -66,17 +67,6 @@ def _split_name(json_file: Path) -> str:
     if json_file.name == _ROBOFLOW:
         return json_file.parent.name
     return json_file.stem.removeprefix("instances_")
-
-
-def match_split(split: str, known: Sequence[str], file: Path) -> str:
-    """The split of that name, or the only one that begins with it, such as train2017. Raises DataError."""
-    if split in known:
-        return split
-    begun = [name for name in known if name.startswith(split)]
-    if len(begun) == 1:
-        return begun[0]
-    fault = f"several splits begin with {split!r}" if begun else f"there is no split {split!r}"
-    raise DataError(f"{fault}; splits here: {', '.join(known) or 'none'}", file=file)
 
 
 def _images_folder(json_file: Path, images: Sequence[Row]) -> Path:

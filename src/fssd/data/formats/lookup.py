@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from fssd.data.decode import IMAGE_EXTENSIONS
+from fssd.errors import DataError
 
 _NO_DATA = frozenset({"__macosx", "runs", "node_modules", "venv", "site-packages", "checkpoints", "wandb"})
 _SPLIT = re.compile(r"(train|training|val|valid|validation|trainval|test|testing|dev)(20\d\d)?")
@@ -50,6 +51,17 @@ def file_split(stem: str) -> str:
     """The split that a file name holds as a word, such as `train_labels`, or ""."""
     words = re.split(r"[^a-z0-9]+", stem.lower())
     return next((word for word in words if _SPLIT.fullmatch(word)), "")
+
+
+def match_split(split: str, known: Sequence[str], file: Path) -> str:
+    """The split of that name, or the only one that begins with it, such as train2017. Raises DataError."""
+    if split in known:
+        return split
+    begun = [name for name in known if name.startswith(split)]
+    if len(begun) == 1:
+        return begun[0]
+    fault = f"several splits begin with {split!r}" if begun else f"there is no split {split!r}"
+    raise DataError(f"{fault}; splits here: {', '.join(known) or 'none'}", file=file)
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,9 @@ from functools import lru_cache
 from pathlib import Path
 
 from fssd.data.decode import IMAGE_EXTENSIONS, image_size
-from fssd.data.formats.coco import match_split
 from fssd.data.formats.labels import LabelledObject, build_record, missing_image
 from fssd.data.formats.located import LocatedImage, each_once, locate, moved, unlisted
-from fssd.data.formats.lookup import PictureFinder, file_split, folder_split, visible_files
+from fssd.data.formats.lookup import PictureFinder, file_split, folder_split, match_split, visible_files
 from fssd.data.formats.reader import Reader
 from fssd.data.formats.stated import LabelFile, StatedImage
 from fssd.data.join import join_classes

@@ -1,10 +1,11 @@
-"""Pascal VOC: Annotations/*.xml beside JPEGImages and ImageSets/Main.
+"""Pascal VOC: Annotations/*.xml beside JPEGImages and ImageSets/Main, also under other names.
 
 VOC's coordinates are 1-based and inclusive; they are used as written, as in Caffe SSD.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from xml.etree import ElementTree
 
 from fssd.data.decode import IMAGE_EXTENSIONS
 from fssd.data.formats.labels import LabelledObject, build_record, missing_image, read_lines, yes_or_no
+from fssd.data.formats.lookup import folder_split, match_split, visible_files
 from fssd.data.formats.reader import Reader
 from fssd.data.sample import DataSet, Problem, Record
 from fssd.errors import DataError, LabelError
@@ -24,11 +26,21 @@ VOC_CLASSES = (
 )  # fmt: skip
 
 
+_LABELS = ("annotations", "annots", "annotation", "xmls", "xml")
+_PICTURES = ("jpegimages", "images", "image", "imgs", "img")
+_ANNOTATION = re.compile(rb"<annotation[\s>]")  # CVAT's root is <annotations>
+_LOOKS_AT = 4096  # bytes
+
+
 @dataclass(frozen=True)
 class VocFolder:
-    """One folder that holds Annotations and JPEGImages, such as VOCdevkit/VOC2007."""
+    """One folder that holds Annotations and JPEGImages, or xml files and pictures itself.
+
+    split: its own, for a folder such as train/ without image sets.
+    """
 
     root: Path
+    split: str = ""
     _parsed: dict[Path, Annotation | LabelError] = field(default_factory=dict, compare=False, repr=False)
 
     def set_file(self, split: str) -> Path:
@@ -41,26 +53,48 @@ class VocFolder:
         return self._parsed[file]
 
     @cached_property
+    def labels(self) -> Path:
+        """The folder of the xml files."""
+        return _subfolder(self.root, _LABELS) or self.root
+
+    @cached_property
+    def pictures(self) -> Path:
+        return _subfolder(self.root, _PICTURES) or self.root
+
+    @property
+    def is_voc(self) -> bool:
+        if not self.root.is_dir():
+            return False
+        if (self.labels.name, self.pictures.name) == ("Annotations", "JPEGImages"):
+            return True
+        return any(map(_is_annotation, self.labels.glob("[!.]*.xml")))
+
+    @cached_property
     def annotation_files(self) -> tuple[Path, ...]:
-        return tuple(sorted((self.root / "Annotations").glob("[!.]*.xml")))
+        files = visible_files(self.labels, {".xml"})
+        mixed = self.labels == self.root  # other xml may lie there
+        return tuple(sorted(file for file in files if not mixed or _is_annotation(file)))
+
+    def image_id(self, annotation: Path) -> str:
+        """The path below Annotations without .xml: its stem, or folder/stem."""
+        return annotation.relative_to(self.labels).with_suffix("").as_posix()
 
     @cached_property
     def annotated(self) -> frozenset[str]:
         """The ids that have an annotation."""
-        return frozenset(file.stem for file in self.annotation_files)
+        return frozenset(map(self.image_id, self.annotation_files))
 
     @cached_property
     def images(self) -> dict[str, Path]:
-        """Image files by stem; where a stem has several, .jpg wins."""
-        files = (self.root / "JPEGImages").glob("[!.]*")
-        found = [path for path in files if path.suffix.lower() in IMAGE_EXTENSIONS]
+        """Image files by id; where an id has several, .jpg wins."""
+        found = list(visible_files(self.pictures, IMAGE_EXTENSIONS))
         found.sort(key=lambda path: (path.suffix == ".jpg", path.name))
-        return {path.stem: path for path in found}
+        return {path.relative_to(self.pictures).with_suffix("").as_posix(): path for path in found}
 
     def image(self, image_id: str, filename: str) -> Path:
         """The image of an id, whatever its extension; else the file that the XML names."""
         found = self.images.get(image_id) or self.images.get(Path(filename).stem)
-        return found or self.root / "JPEGImages" / (filename or f"{image_id}.jpg")
+        return found or self.pictures / (filename or f"{image_id}.jpg")
 
 
 @dataclass(frozen=True)
@@ -81,15 +115,15 @@ class _Entry:
 
     @property
     def file(self) -> Path:
-        return self.folder.root / "Annotations" / f"{self.image_id}.xml"
+        return self.folder.labels / f"{self.image_id}.xml"
 
 
 def read_voc(root: Path, split: str | None, classes: Sequence[str] | None = None) -> DataSet:
     """The images of one split with their boxes; no image is opened. See `Reader`.
 
-    root: a folder with Annotations and JPEGImages, or a VOCdevkit with VOC2007, VOC2012 in it. split: the
-    name of a file in ImageSets/Main, taken from every folder that has it; `2007_trainval` takes it from
-    VOC2007 only.
+    root: a folder with Annotations and JPEGImages, a VOCdevkit with VOC2007, VOC2012 in it, or folders called
+    like splits. split: one of those, or the name of a file in ImageSets/Main, taken from every folder that
+    has it; `2007_trainval` takes it from VOC2007 only.
     """
     folders = _folders(root)
     if not folders:
@@ -108,24 +142,40 @@ def read_voc(root: Path, split: str | None, classes: Sequence[str] | None = None
 
 
 def _folders(path: Path) -> list[VocFolder]:
-    """The VOC folders of a path: itself, its VOC<year> folders, or those of the VOCdevkit in it."""
+    """The VOC folders of a path: itself, its VOC<year> folders, those in its VOCdevkit, or its splits."""
     candidates = [[path], sorted(path.glob("VOC[0-9]*")), sorted(path.glob("VOCdevkit/VOC[0-9]*"))]
     for group in candidates:
-        found = [root for root in group if (root / "Annotations").is_dir() and (root / "JPEGImages").is_dir()]
+        found = [folder for folder in map(VocFolder, group) if folder.is_voc]
         if found:
-            return [VocFolder(root) for root in found]
-    return []
+            return found
+    own = ((root, folder_split([root.name])) for root in sorted(path.glob("[!.]*/")))
+    return [folder for folder in (VocFolder(root, split) for root, split in own if split) if folder.is_voc]
+
+
+def _subfolder(root: Path, names: Sequence[str]) -> Path | None:
+    """The folder with the first of these names, in capitals or not."""
+    with os.scandir(root) as entries:
+        folders = {entry.name.lower(): Path(entry) for entry in entries if entry.is_dir()}
+    return next((folders[name] for name in names if name in folders), None)
+
+
+def _is_annotation(file: Path) -> bool:
+    try:
+        with file.open("rb") as stream:
+            return bool(_ANNOTATION.search(stream.read(_LOOKS_AT)))
+    except OSError:  # for the parser to name
+        return True
 
 
 def _splits(folders: Sequence[VocFolder]) -> tuple[str, ...]:
-    """Names of the image sets found, without the per-class ones such as `dog_train`."""
-    names = {
+    """Names of the split folders, or of the image sets without those of a class, such as `dog_train`."""
+    names = {folder.split for folder in folders if folder.split} or {
         file.stem
         for folder in folders
         for file in (folder.root / "ImageSets" / "Main").glob("[!.]*.txt")
         if not _has_flags(folder, file)
     }
-    order = {"train": 0, "val": 1, "trainval": 2, "test": 3}
+    order = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "trainval": 2, "test": 3}
     return tuple(sorted(names, key=lambda name: (order.get(name, 4), name)))
 
 
@@ -139,10 +189,12 @@ def _classes(folders: Sequence[VocFolder]) -> tuple[str, ...]:
 
 
 def _entries(folders: Sequence[VocFolder], split: str | None) -> tuple[list[_Entry], list[Problem]]:
-    if split is None:
-        every = [_Entry(folder, f.stem, f, "") for folder in folders for f in folder.annotation_files]
+    if split is None or folders[0].split:
+        asked = folders if split is None else _split_folders(folders, split)
+        files = [(folder, file) for folder in asked for file in folder.annotation_files]
+        every = [_Entry(folder, folder.image_id(file), file, "") for folder, file in files]
         if not every:
-            raise DataError("holds no annotation", file=folders[0].root / "Annotations")
+            raise DataError("holds no annotation", file=folders[0].labels)
         return every, []
     entries: dict[tuple[Path, str], _Entry] = {}
     problems: list[Problem] = []
@@ -158,6 +210,12 @@ def _entries(folders: Sequence[VocFolder], split: str | None) -> tuple[list[_Ent
         first = _set_files(folders, split.split("+")[0].strip())[0][1]
         raise DataError(f"split {split!r} lists no image", file=first)
     return list(entries.values()), problems
+
+
+def _split_folders(folders: Sequence[VocFolder], split: str) -> list[VocFolder]:
+    known, root = _splits(folders), folders[0].root.parent
+    names = {match_split(part.strip(), known, root) for part in split.split("+")}
+    return [folder for folder in folders if folder.split in names]
 
 
 def _set_files(folders: Sequence[VocFolder], part: str) -> list[tuple[VocFolder, Path]]:
@@ -277,7 +335,7 @@ def _word(parent: ElementTree.Element, tag: str) -> str:
 
 VOC = Reader(
     name="voc",
-    looked_for="Annotations and JPEGImages (VOC), VOC2007 or VOC2012 in it (VOCdevkit)",
+    looked_for="Annotations and JPEGImages, or xml and pictures side by side (VOC)",
     recognise=lambda path: path if _folders(path) else None,
     splits=lambda root: _splits(_folders(root)),
     classes=lambda root: _classes(_folders(root)),
