@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import gc
 import sys
 from typing import Any
 
@@ -33,6 +34,7 @@ async def trim_when_idle(gate: Gate, seconds: float = IDLE_SECONDS) -> None:
     while True:
         await asyncio.sleep(seconds)
         if before == gate.entries != trimmed and gate.empty:
+            gc.collect()  # what only cycles hold, such as images in tracebacks; quick, as start-up is frozen
             await asyncio.to_thread(trim, 0)
             trimmed = before
         before = gate.entries
