@@ -17,8 +17,6 @@ from fssd.errors import DataError, LabelError
 _OTHER_TASKS = ("captions_", "person_keypoints_", "stuff_", "panoptic_", "image_info_")
 _ROBOFLOW = "_annotations.coco.json"
 
-_FLAGS = ("difficult", "iscrowd")
-
 Row = dict[str, Any]
 Id = int | str
 
@@ -155,43 +153,38 @@ def _objects(
     problems: list[Problem] = []
     spoilt: set[Id] = set()
     for number, row in enumerate(rows):
-        place, owner, category = _place(row, number), _id(row, "image_id"), _id(row, "category_id")
+        place, owner = _place(row, number), _id(row, "image_id")
         if owner in faulty:
             continue  # the fault of its image is told already
-        if fault := _annotation_fault(row, images, categories):
-            problems.append(Problem("error", file, place, fault))
+        try:
+            item = _object(row, images, categories, place)
+        except LabelError as error:
+            problems.append(Problem("error", file, place, error.reason))
             spoilt.add(place if owner is None else owner)
-        elif owner is not None and category is not None:
-            objects.setdefault(owner, []).append(_object(row, categories[category], place))
+            continue
+        if owner is not None:
+            objects.setdefault(owner, []).append(item)
     return objects, problems, spoilt
 
 
-def _object(row: Row, name: str, place: str) -> LabelledObject:
-    x, y, width, height = (float(value) for value in row["bbox"])
-    box = (x, y, x + width, y + height)
-    difficult, crowd = (yes_or_no(row.get(key), key) for key in _FLAGS)
-    area = float(row["area"]) if is_number(row.get("area")) else None
-    return LabelledObject(name, box, place, difficult, crowd, area)
-
-
-def _annotation_fault(row: Any, images: dict[Id, Row], categories: dict[Id, str]) -> str:
+def _object(row: Any, images: dict[Id, Row], categories: dict[Id, str], place: str) -> LabelledObject:
+    """The object of an annotation. Raises LabelError."""
     if not isinstance(row, dict):
-        return "an annotation must be an object with image_id, category_id and bbox"
-    box = row.get("bbox")
+        raise LabelError("an annotation must be an object with image_id, category_id and bbox")
+    image, category, box, area = (row.get(key) for key in ("image_id", "category_id", "bbox", "area"))
     if _id(row, "image_id") not in images:
-        return f"image_id {show(row.get('image_id'))} is not in the list of images"
-    if _id(row, "category_id") not in categories:
-        return f"category_id {show(row.get('category_id'))} is not in the list of categories"
+        raise LabelError(f"image_id {show(image)} is not in the list of images")
+    key = _id(row, "category_id")
+    if key is None or key not in categories:
+        raise LabelError(f"category_id {show(category)} is not in the list of categories")
     if not (isinstance(box, list) and len(box) == 4 and all(is_number(value) for value in box)):
-        return f"bbox {show(box)} is not four numbers in range: x, y, width, height"
-    if row.get("area") is not None and not is_number(row["area"]):
-        return f"area {show(row['area'])} is not a number in range; correct or remove it"
-    try:
-        for key in _FLAGS:
-            yes_or_no(row.get(key), key)
-    except LabelError as error:
-        return error.reason
-    return ""
+        raise LabelError(f"bbox {show(box)} is not four numbers in range: x, y, width, height")
+    if area is not None and not is_number(area):
+        raise LabelError(f"area {show(area)} is not a number in range; correct or remove it")
+    x, y, width, height = map(float, box)
+    difficult, crowd = (yes_or_no(row.get(flag), flag) for flag in ("difficult", "iscrowd"))
+    size = None if area is None else float(area)
+    return LabelledObject(categories[key], (x, y, x + width, y + height), place, difficult, crowd, size)
 
 
 def _records(
