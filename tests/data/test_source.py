@@ -133,7 +133,7 @@ def test_classes_of_a_model(tmp_path: Path) -> None:
 # A format in one place: `boxes.txt` holds a class, an image and a box on each line, all in a split "train".
 
 
-def read_toy(root: Path, split: str | None, classes: Sequence[str] | None) -> DataSet:
+def read_toy(root: Path, split: str | None, classes: Sequence[str] | None, images: Path | None) -> DataSet:
     if split not in (None, "train"):
         raise DataError(f"there is no split {split!r}", file=root)
     names = tuple(classes or toy_classes(root))
@@ -143,7 +143,7 @@ def read_toy(root: Path, split: str | None, classes: Sequence[str] | None) -> Da
         name, file, *numbers = line.split()
         x1, y1, x2, y2 = map(float, numbers)
         item = LabelledObject(name, (x1, y1, x2, y2), f"line {number}")
-        path = root.parent / file
+        path = (images or root.parent) / file
         record, found = build_record(file, path, root, (100, 100), objects=[item], index=index)
         problems += found
         if record is not None:

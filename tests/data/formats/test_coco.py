@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
-from fssd.data.formats.coco import coco_files, read_coco
+from fssd.data.formats.coco import COCO, coco_files
 from fssd.data.formats.lookup import match_split
 from fssd.data.sample import DataSet, Problem
 from fssd.errors import DataError
@@ -18,6 +21,10 @@ REAL = os.environ.get("FSSD_TEST_DATA", "")
 needs_data = pytest.mark.skipif(not REAL, reason="FSSD_TEST_DATA does not name a folder of data sets")
 
 CATEGORIES = [{"id": 90, "name": "dog"}, {"id": 3, "name": "cat"}, {"id": 17, "name": "ant"}]
+
+
+def read_coco(file: Path, classes: Sequence[str] | None = None) -> DataSet:
+    return COCO.read(file, None, classes, None)
 
 
 def note(number: int, **changes: Any) -> dict[str, Any]:
@@ -86,8 +93,9 @@ def test_unknown_class(tmp_path: Path) -> None:
 
 def test_image_without_annotation_and_without_size(tmp_path: Path) -> None:
     file = write(tmp_path, content(images=[{"id": 7, "file_name": "a.jpg"}]))
+    cv2.imwrite(str(tmp_path / "val" / "a.jpg"), np.zeros((60, 90, 3), np.uint8))
     (record,) = read_coco(file).records
-    assert record.boxes.shape == (0, 4) and record.width is None and record.height is None
+    assert record.boxes.shape == (0, 4) and (record.width, record.height) == (90, 60)
 
 
 def test_missing_image(tmp_path: Path) -> None:
@@ -241,7 +249,7 @@ def test_no_coco_file(tmp_path: Path, value: Any, reason: str) -> None:
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="missing"):
+    with pytest.raises(DataError, match="cannot be read"):
         read_coco(tmp_path / "a.json")
 
 
@@ -261,17 +269,17 @@ def test_folder_of_images_is_found(tmp_path: Path, images: str) -> None:
 def test_hidden_files_are_no_splits(tmp_path: Path) -> None:
     write(tmp_path, content(), "instances_val.json")
     (tmp_path / "annotations" / "._instances_val.json").write_bytes(b"\0\5\x16\7")
-    assert list(coco_files(tmp_path)) == ["val"]
+    assert list(coco_files(tmp_path).values()) == ["val"]
 
 
 def test_splits_of_a_folder(tmp_path: Path) -> None:
     for name in ("instances_train2017", "instances_val2017", "captions_val2017"):
         write(tmp_path, "{}", f"{name}.json")
-    files = coco_files(tmp_path)
-    assert sorted(files) == ["train2017", "val2017"]
-    assert match_split("val", list(files), tmp_path) == "val2017"
+    splits = COCO.splits(tmp_path)
+    assert splits == ("train2017", "val2017")
+    assert match_split("val", splits, tmp_path) == "val2017"
     with pytest.raises(DataError, match="no split 'test'; splits here: train2017, val2017"):
-        match_split("test", list(files), tmp_path)
+        match_split("test", splits, tmp_path)
     with pytest.raises(DataError, match="several"):
         match_split("val", ["val2014", "val2017"], tmp_path)
     assert match_split("val", ["val", "val2017"], tmp_path) == "val"
@@ -280,7 +288,7 @@ def test_splits_of_a_folder(tmp_path: Path) -> None:
 @needs_data
 def test_real_coco() -> None:
     files = coco_files(Path(REAL) / "coco-tiny")
-    data = [read_coco(file) for file in files.values()]
+    data = [read_coco(file) for file in files]
     assert [len(part) for part in data] == [80, 80]
     assert sum(len(record.boxes) for part in data for record in part.records) == 1520
     assert data[0].facts["category_ids"][-1] == 90 and len(data[0].classes) == 80

@@ -220,7 +220,7 @@ def test_files_are_parsed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     labelme(tmp_path / "a.json", shape())
     parsed: list[bytes] = []
     loads = json.loads
-    monkeypatch.setattr(json, "loads", lambda text: (parsed.append(text), loads(text))[1])
+    monkeypatch.setattr(json, "loads", lambda text, **rest: (parsed.append(text), loads(text, **rest))[1])
     for _ in range(3):
         open_data(tmp_path)
     assert len(parsed) == 1

@@ -115,7 +115,7 @@ def test_layouts(tmp_path: Path, label: str) -> None:
     (tmp_path / "environment.yml").write_text("name: x\n - broken")
     (tmp_path / "other.xml").write_text("<project/>")
     reader, root = find_reader(tmp_path)
-    (record,) = reader.read(root, None, None).records
+    (record,) = reader.read(root, None, None, None).records
     assert reader is VOC and record.path == tmp_path / LAYOUTS[label] and record.boxes.tolist() == [list(BOX)]
     assert record.image_id == ("night/a" if "night" in label else "a")
 
@@ -128,11 +128,16 @@ def test_folders_are_splits(tmp_path: Path, names: Sequence[str], labels: str, p
             lay(tmp_path / name, f"{labels}/{image}.xml", f"{pictures}/{image}.jpg")
     reader, root = find_reader(tmp_path)
     assert reader is VOC and reader.splits(root) == tuple(name.lower() for name in names)
-    assert [len(reader.read(root, split, None)) for split in ("train", "val", "test", None)] == [1, 2, 3, 6]
+    assert [len(reader.read(root, split, None, None)) for split in ("train", "val", "test", None)] == [
+        1,
+        2,
+        3,
+        6,
+    ]
     folder = tmp_path / names[1] / pictures
-    assert {record.path.parent for record in reader.read(root, "val", None).records} == {folder}
+    assert {record.path.parent for record in reader.read(root, "val", None, None).records} == {folder}
     with pytest.raises(DataError, match="no split 'dev'; splits here"):
-        reader.read(root, "dev", None)
+        reader.read(root, "dev", None, None)
 
 
 def test_image_sets_name_images_in_folders(tmp_path: Path) -> None:
@@ -158,8 +163,9 @@ def test_ids_with_spaces(tmp_path: Path) -> None:
 def test_an_id_is_the_whole_line(tmp_path: Path) -> None:
     write(tmp_path, "photo", xml(obj("dog")))
     listed = write_set(tmp_path, "val", "photo (2)")
-    problem = only_error(read_voc(tmp_path, "val"))
-    assert (problem.file, problem.place) == (listed, "line 1 (photo (2))") and "missing" in problem.reason
+    error, unused = read_voc(tmp_path, "val").problems
+    assert (error.file, error.place) == (listed, "line 1 (photo (2))") and "missing" in error.reason
+    assert unused.severity == "warning" and "1 of 1 xml files are in no image set" in unused.reason
 
 
 def test_hidden_files_are_no_data(tmp_path: Path) -> None:
