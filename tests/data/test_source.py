@@ -186,7 +186,7 @@ def test_another_format_is_one_more_row(tmp_path: Path, monkeypatch: pytest.Monk
     voc(tmp_path / "kit", "train", {"x": ["cow"]})
     file = text(tmp_path / "all.yaml", "sources: [{data: toy}, {data: kit}]")
     assert contents(open_data(file, "train")) == {"a.jpg": ["dog"], "b.jpg": ["cat"], "x": ["cow"]}
-    with pytest.raises(DataError, match=r"looked for boxes\.txt \(toy\), .*VOC.*data\.yaml \(YOLO\)"):
+    with pytest.raises(DataError, match=r"looked for boxes\.txt \(toy\), .*VOC.*data\.yaml.*\(YOLO"):
         open_data(empty)
 
 
@@ -363,6 +363,6 @@ def test_real_sources_join(tmp_path: Path) -> None:
     sources = [{"data": str(Path(REAL) / name)} for name in ("coco128", "coco-tiny")]
     file = text(tmp_path / "a.yaml", json.dumps({"classes": ["dog", "person"], "sources": sources}))
     data = open_data(file, "train")
-    assert len(data) == 208 and data.problems == ()
+    assert len(data) == 208 and [problem.severity for problem in data.problems] == ["warning"]
     assert len({record.image_id for record in data.records}) == 208
     assert {label for record in data.records for label in record.labels.tolist()} == {0, 1}

@@ -32,7 +32,8 @@ from fssd.data.formats.labelme import LABELME
 from fssd.data.formats.reader import Reader
 from fssd.data.formats.via import VIA
 from fssd.data.formats.voc import VOC
-from fssd.data.formats.yolo import YOLO, find_yaml, read_yaml
+from fssd.data.formats.yolo import YOLO
+from fssd.data.formats.yolo_yaml import find_yaml, read_yaml
 from fssd.data.join import join_classes, join_sets, match_classes
 from fssd.data.sample import DataSet, Problem
 from fssd.errors import ConfigError, DataError, ImageError, LabelError, nearest

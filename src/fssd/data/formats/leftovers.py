@@ -33,3 +33,12 @@ def unlisted(root: Path, finders: Sequence[PictureFinder], listed: Iterable[Path
 def first_named(root: Path, paths: Sequence[Path], reason: str) -> list[Problem]:
     """One warning for all paths; none if there are none."""
     return [Problem("warning", root, "", f"{reason}, the first is {paths[0]}")] if paths else []
+
+
+def shapes_taken(file: Path, count: Counter[str]) -> list[Problem]:
+    """A warning that counts the shapes that became boxes, by kind: `1 rotated box, 2 polygons were ...`."""
+    plural = {kind: f"{kind}{'es' if kind.endswith('x') else 's'}" for kind in count}
+    words = [f"{number} {kind if number == 1 else plural[kind]}" for kind, number in sorted(count.items())]
+    verb = "was" if count.total() == 1 else "were"
+    reason = f"{', '.join(words)} {verb} taken as their bounding boxes"
+    return [Problem("warning", file, "", reason)] if words else []

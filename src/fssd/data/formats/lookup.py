@@ -15,7 +15,7 @@ from fssd.data.decode import IMAGE_EXTENSIONS
 from fssd.errors import DataError
 
 _NO_DATA = frozenset({"__macosx", "runs", "node_modules", "venv", "site-packages", "checkpoints", "wandb"})
-_HASH = re.compile(r"[0-9a-f]{8}-(?=.)")
+HASH = re.compile(r"[0-9a-f]{8}-(?=.)")
 _SPLIT = re.compile(r"(train|training|val|valid|validation|trainval|test|testing|dev)(20\d\d)?")
 UNNAMED = "unnamed"  # the split of images without one, where others have one
 UNREADABLE = frozenset(
@@ -111,6 +111,22 @@ def match_split(split: str, known: Sequence[str], file: Path) -> str:
 def is_of_split(folder: str, split: str) -> bool:
     """Whether a folder is called like a split, such as val2017 for val, or val for validation."""
     return folder.startswith(split) or (bool(folder_split([folder])) and split.startswith(folder))
+
+
+def in_order(splits: Collection[str]) -> tuple[str, ...]:
+    """Training first, then validation and test."""
+    order = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "trainval": 2, "test": 3}
+    return tuple(sorted(splits, key=lambda name: (order.get(name.rstrip("0123456789"), 4), name)))
+
+
+def choose_splits(split: str | None, known: Sequence[str], root: Path) -> set[str] | None:
+    """The splits that are meant, None for all. CVAT calls the images without one `default`."""
+    if split is None or (split == "default" and not known):
+        return None
+    if not known:
+        reason = f"there is no split {split!r}: its labels and folders name none; leave the split out"
+        raise DataError(reason, file=root)
+    return {match_split(part.strip(), known, root) for part in split.split("+")}
 
 
 @dataclass(frozen=True)
@@ -242,8 +258,8 @@ def picture_names(url: str) -> tuple[str, ...]:
     names = [path, plain]
     for name in (path, plain):
         last = PurePosixPath(name).name
-        if _HASH.match(last):
-            names.append(str(PurePosixPath(name).with_name(_HASH.sub("", last, count=1))))
+        if HASH.match(last):
+            names.append(str(PurePosixPath(name).with_name(HASH.sub("", last, count=1))))
     return tuple(dict.fromkeys(name for name in names if name))
 
 

@@ -17,15 +17,16 @@ from typing import Any
 from fssd.data.decode import IMAGE_EXTENSIONS, image_size
 from fssd.data.formats.doubles import same_pictures, similar_classes
 from fssd.data.formats.labels import LabelledObject, build_record, missing_image
-from fssd.data.formats.leftovers import unlisted
+from fssd.data.formats.leftovers import shapes_taken, unlisted
 from fssd.data.formats.located import MISSING, Located, LocatedImage, each_once, locate, moved
 from fssd.data.formats.lookup import (
     UNNAMED,
     PictureFinder,
+    choose_splits,
     file_split,
     folder_split,
+    in_order,
     is_of_split,
-    match_split,
     path_parts,
     visible_files,
 )  # fmt: skip
@@ -103,18 +104,18 @@ class Format:
 
     def _splits(self, root: Path) -> tuple[str, ...]:
         files = self.split_files(root) if self.split_files else {}
-        return _in_order(set(files.values())) if files and all(files.values()) else _splits(self._load(root))
+        return in_order(set(files.values())) if files and all(files.values()) else _splits(self._load(root))
 
     def _read(
         self, root: Path, split: str | None, classes: Sequence[str] | None, images: Path | None = None
     ) -> DataSet:
         paths = self.split_files(root) if self.split_files else {}
         is_known = bool(paths) and all(paths.values())
-        chosen = _choose(split, _in_order(set(paths.values())), root) if is_known else None
+        chosen = choose_splits(split, in_order(set(paths.values())), root) if is_known else None
         own = {file: name for file, name in paths.items() if chosen is None or name in chosen}
         files = self._parse_split(root, own) if paths else self._load(root)
         names = tuple(classes) if classes is not None else _classes(files)
-        chosen = chosen or _choose(split, _splits(files), root)
+        chosen = chosen or choose_splits(split, _splits(files), root)
         labels = tuple(file.file for file in files) if self.image_each else ()
         base = root if root.is_dir() else root.parent
         finder = PictureFinder(base, labels, images)
@@ -209,12 +210,7 @@ def _set_splits(content: LabelFile, root: Path, known: str, image_each: bool) ->
 
 def _splits(files: Sequence[LabelFile]) -> tuple[str, ...]:
     names = {image.split for file in files for image in file.images}
-    return (*_in_order(names - {""}), *([UNNAMED] if names - {""} and "" in names else []))
-
-
-def _in_order(names: Collection[str]) -> tuple[str, ...]:
-    order = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "trainval": 2, "test": 3}
-    return tuple(sorted(names, key=lambda name: (order.get(name.rstrip("0123456789"), 4), name)))
+    return (*in_order(names - {""}), *([UNNAMED] if names - {""} and "" in names else []))
 
 
 def _classes(files: Sequence[LabelFile]) -> tuple[str, ...]:
@@ -222,16 +218,6 @@ def _classes(files: Sequence[LabelFile]) -> tuple[str, ...]:
     stated = join_classes([file.classes for file in files], {})
     found = {item.name for file in files for image in file.images for item in image.objects}
     return (*stated, *sorted(found - set(stated)))
-
-
-def _choose(split: str | None, known: Sequence[str], root: Path) -> set[str] | None:
-    """The splits that are meant, None for all. CVAT calls the images without one `default`."""
-    if split is None or (split == "default" and not known):
-        return None
-    if not known:
-        reason = f"there is no split {split!r}: its labels and folders name none; leave the split out"
-        raise DataError(reason, file=root)
-    return {match_split(part.strip(), known, root) for part in split.split("+")}
 
 
 def _records(
@@ -290,15 +276,4 @@ def _by_file(images: Sequence[StatedImage], folder: Path | None) -> list[Problem
     counts: dict[Path, Counter[str]] = {}
     for image in images:
         counts.setdefault(folder or image.source, Counter()).update(image.taken)
-    return [
-        Problem("warning", file, "", f"{_in_words(count)} taken as their bounding boxes")
-        for file, count in counts.items()
-        if count
-    ]
-
-
-def _in_words(count: Counter[str]) -> str:
-    """Such as `1 rotated box, 2 polygons were`."""
-    plural = {kind: f"{kind}{'es' if kind.endswith('x') else 's'}" for kind in count}
-    words = [f"{number} {kind if number == 1 else plural[kind]}" for kind, number in sorted(count.items())]
-    return f"{', '.join(words)} {'was' if count.total() == 1 else 'were'}"
+    return [note for file, count in counts.items() for note in shapes_taken(file, count)]

@@ -19,6 +19,7 @@ from fssd.data.formats.lookup import (
     UNNAMED,
     PictureFinder,
     folder_split,
+    in_order,
     match_split,
     path_parts,
     suffix_of,
@@ -230,8 +231,7 @@ def _splits(folders: Sequence[VocFolder]) -> tuple[str, ...]:
         for file in (folder.root / "ImageSets" / "Main").glob("[!.]*.txt")
         if not _has_flags(folder, file)
     }
-    order = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "trainval": 2, "test": 3}
-    return tuple(sorted(names, key=lambda name: (order.get(name, 4), name)))
+    return in_order(names)
 
 
 def _classes(folders: Sequence[VocFolder]) -> tuple[str, ...]:
