@@ -60,9 +60,9 @@ class ExportError(FssdError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint such as `; did you mean 'concat'?`, or the list of known names if none is similar."""
+    """A hint such as `; did you mean 'concat'?`, or the known names if none is similar, or ""."""
     known = [str(name) for name in known]
     close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
     if close:
         return f"; did you mean {close[0]!r}?"
-    return f"; known: {', '.join(known)}"
+    return f"; known: {', '.join(known)}" if known else ""

@@ -57,11 +57,12 @@ def _full(task: Any, file: Path, number: int) -> tuple[StatedImage | None, str]:
         return image, ""
     rows = task.get("annotations", task.get("completions")) if isinstance(task, dict) else None
     listed = rows if isinstance(rows, list) else []
-    usable = [row for row in listed if isinstance(row, dict) and row.get("was_cancelled") is not True]
-    usable.sort(key=lambda row: row.get("ground_truth") is not True)
-    if isinstance(rows, list) and not usable:
-        return None, _UNLABELLED
+    usable = [row for row in listed if isinstance(row, dict)]
     with image.reading(""):
+        usable = [row for row in usable if not yes_or_no(row.get("was_cancelled"), "was_cancelled")]
+        usable.sort(key=lambda row: not yes_or_no(row.get("ground_truth"), "ground_truth"))
+        if isinstance(rows, list) and not usable:
+            return None, _UNLABELLED
         results = usable[0].get("result") if usable else None
         if not isinstance(results, list):
             raise LabelError(f"annotations is {show(rows)}, which holds no list `result`; correct it")

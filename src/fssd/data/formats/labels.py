@@ -97,7 +97,12 @@ def _are_inside(boxes: npt.NDArray[np.float64], size: tuple[int, int] | None) ->
 
 def missing_image(path: Path) -> Problem:
     """The problem of a label whose image is missing."""
-    return Problem("error", path, "", "the image file is missing; restore it or remove its labels")
+    return Problem(
+        "error",
+        path,
+        "",
+        "the image file is missing; restore it, remove its labels, or give the folder of the images",
+    )
 
 
 def _object_problems(

@@ -17,7 +17,7 @@ from typing import Any
 from fssd.data.decode import IMAGE_EXTENSIONS, image_size
 from fssd.data.formats.doubles import same_pictures, similar_classes
 from fssd.data.formats.labels import LabelledObject, build_record, missing_image
-from fssd.data.formats.leftovers import shapes_taken, unlisted
+from fssd.data.formats.leftovers import first_named, shapes_taken, unlisted
 from fssd.data.formats.located import MISSING, Located, LocatedImage, each_once, locate, moved
 from fssd.data.formats.lookup import (
     UNNAMED,
@@ -130,9 +130,15 @@ class Format:
         if root.is_dir() or images:
             others = [file for file in paths if file not in own]
             problems += unlisted(finder.root, [finder], self._listed(located, finder, others))
+            problems += self._not_read(root, paths)
         problems += [note for file in files for note in file.notes]
         problems += [*same_pictures(records, root), *similar_classes(names, root)]
         return DataSet(names, records, tuple(problems), _facts(self.name, files, names, len(once)))
+
+    def _not_read(self, root: Path, taken: Mapping[Path, str]) -> list[Problem]:
+        every = visible_files(root, self.suffixes) if taken and root.is_dir() else ()
+        left = [file for file in every if file not in taken and self._is_own(file)]
+        return first_named(root, left, f"{len(left)} label files of the same form are not read")
 
     def _listed(self, located: Located, finder: PictureFinder, others: Sequence[Path]) -> set[str]:
         """The pictures that the files list, also those of the splits that are not read."""

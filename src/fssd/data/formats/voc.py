@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+from fssd.data.decode import IMAGE_EXTENSIONS
 from fssd.data.formats.doubles import same_pictures, similar_classes
 from fssd.data.formats.labels import build_record, missing_image, read_lines
 from fssd.data.formats.leftovers import first_named, unlisted
@@ -293,10 +294,19 @@ def _listed(folder: VocFolder, file: Path) -> list[_Entry]:
     """One entry a line, without those of the flag -1."""
     rows = ((number, _id_and_flag(line, folder)) for number, line in enumerate(read_lines(file), 1))
     return [
-        _Entry(folder, image_id, file, f"line {number} ({image_id})")
+        _Entry(folder, _known_id(image_id, folder), file, f"line {number} ({image_id})")
         for number, (image_id, flag) in rows
         if image_id and flag != "-1"
     ]
+
+
+def _known_id(text: str, folder: VocFolder) -> str:
+    """The id of a line, which may also be a path of its picture."""
+    parts = path_parts(text)
+    if text in folder.annotated or suffix_of(text) not in IMAGE_EXTENSIONS:
+        return "/".join(parts)
+    ends = ("/".join(parts[start:]).rpartition(".")[0] for start in range(len(parts)))
+    return next((end for end in ends if end in folder.annotated), "/".join(parts))
 
 
 def _id_and_flag(line: str, folder: VocFolder) -> tuple[str, str]:

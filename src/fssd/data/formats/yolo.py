@@ -14,7 +14,13 @@ from fssd.data.formats.labels import LabelledObject, build_record, missing_image
 from fssd.data.formats.leftovers import first_named, shapes_taken, unlisted
 from fssd.data.formats.lookup import UNNAMED, PictureFinder, choose_splits, in_order
 from fssd.data.formats.reader import Reader
-from fssd.data.formats.yolo_folders import Pair, holds_labels, pairs_of_folder, pairs_of_labels, text_files
+from fssd.data.formats.yolo_folders import (
+    LabelledPicture,
+    holds_labels,
+    pairs_of_folder,
+    pairs_of_labels,
+    text_files,
+)
 from fssd.data.formats.yolo_lookup import LabelFinder, NameFinder
 from fssd.data.formats.yolo_rows import NameList, is_label_file, read_row
 from fssd.data.formats.yolo_yaml import (
@@ -42,8 +48,9 @@ class _Layout:
 
     root: Path
     base: Path
-    pairs: Sequence[Pair]
-    others: Sequence[Pair]
+    finder: PictureFinder
+    pairs: Sequence[LabelledPicture]
+    others: Sequence[LabelledPicture]
     names: Callable[[Path], NameList]
     classes: tuple[str, ...]
     notes: Sequence[Problem]
@@ -66,7 +73,7 @@ def read_yolo(
         record, found = _record(image_id, pair, layout.names, index, taken)
         problems += found
         records += [record] if record is not None else []
-    problems += [*shapes_taken(root, taken), *_unused(layout, images)]
+    problems += [*shapes_taken(root, taken), *_unused(layout)]
     problems += [*same_pictures(records, root), *similar_classes(names, root)]
     return DataSet(names, tuple(records), tuple(problems), {"format": "yolo", "images": len(layout.pairs)})
 
@@ -78,7 +85,7 @@ def _of_yaml(file: Path, split: str | None, images: Path | None) -> _Layout:
     base = base_folder(content, file)
     base = base if base.is_dir() else file.parent
     notes: list[Problem] = []
-    pairs: dict[str, list[Pair]] = {name: [] for name in yaml_splits(content)}
+    pairs: dict[str, list[LabelledPicture]] = {name: [] for name in yaml_splits(content)}
     if images is not None:
         found = pairs_of_labels(base, PictureFinder(base, (), images))
         pairs = {name: [pair for pair in found if pair.split == name] for name in pairs}
@@ -91,7 +98,7 @@ def _of_yaml(file: Path, split: str | None, images: Path | None) -> _Layout:
                 if name in asked:
                     raise
                 continue
-            pairs[name] = [Pair(path, labels.find(path), name) for path in pictures]
+            pairs[name] = [LabelledPicture(path, labels.find(path), name) for path in pictures]
             notes += told if name in asked else ()
     chosen = {pair.picture: pair for name in asked for pair in pairs[name]}
     others = [pair for name in pairs if name not in asked for pair in pairs[name]]
@@ -100,13 +107,14 @@ def _of_yaml(file: Path, split: str | None, images: Path | None) -> _Layout:
     own = tuple(chosen.values())
     elsewhere = [p.label for p in own if p.label and not images and p.label != _usual_label(p.picture)]
     notes += first_named(
-        file, elsewhere, f"{len(elsewhere)} label files lie elsewhere than beside or in labels/"
+        file, elsewhere, f"{len(elsewhere)} label files are used that YOLO itself would not find"
     )
     notes += _without_labels(file, own)
-    return _Layout(file, base, own, others, lambda _: names, tuple(names.names.values()), notes)
+    finder = PictureFinder(base, (), images)
+    return _Layout(file, base, finder, own, others, lambda _: names, tuple(names.names.values()), notes)
 
 
-def _without_labels(file: Path, pairs: Sequence[Pair]) -> list[Problem]:
+def _without_labels(file: Path, pairs: Sequence[LabelledPicture]) -> list[Problem]:
     if any(pair.label for pair in pairs):
         return []
     reason = f"none of the {len(pairs)} images has a label file, so all are backgrounds; expected is"
@@ -126,7 +134,7 @@ def _of_folder(root: Path, split: str | None, images: Path | None) -> _Layout:
     without = [pair.picture for pair in pairs if pair.label is None]
     reason = f"{len(without)} of {len(pairs)} pictures have no label file and are backgrounds"
     notes += first_named(root, without, reason)
-    return _Layout(root, root, pairs, others, names, classes, notes)
+    return _Layout(root, root, finder, pairs, others, names, classes, notes)
 
 
 def _names_of_folder(root: Path) -> tuple[Callable[[Path], NameList], tuple[str, ...], list[Problem]]:
@@ -143,12 +151,12 @@ def _names_of_folder(root: Path) -> tuple[Callable[[Path], NameList], tuple[str,
     return lambda _: numbers, tuple(numbers.names.values()), [Problem("warning", root, "classes", reason)]
 
 
-def _splits_of(pairs: Iterable[Pair]) -> tuple[str, ...]:
+def _splits_of(pairs: Iterable[LabelledPicture]) -> tuple[str, ...]:
     names = {pair.split for pair in pairs}
     return (*in_order(names - {""}), *([UNNAMED] if names - {""} and "" in names else []))
 
 
-def _unused(layout: _Layout, images: Path | None) -> list[Problem]:
+def _unused(layout: _Layout) -> list[Problem]:
     every = (*layout.pairs, *layout.others)
     used = {os.path.normpath(pair.label) for pair in every if pair.label}
     folders = {os.path.split(path)[0] for path in used}
@@ -160,9 +168,8 @@ def _unused(layout: _Layout, images: Path | None) -> list[Problem]:
     ]
     counts = Counter(pair.label for pair in layout.pairs if pair.label)
     shared = [label for label, count in counts.items() if count > 1]
-    finder = PictureFinder(layout.base, (), images)
     return [
-        *unlisted(layout.root, [finder], [pair.picture for pair in every]),
+        *unlisted(layout.root, [layout.finder], [pair.picture for pair in every]),
         *first_named(layout.root, left, f"{len(left)} label files belong to no image and are left out"),
         *first_named(layout.root, shared, f"{len(shared)} label files are of several pictures at once"),
     ]
@@ -181,8 +188,11 @@ def _usual_label(image: Path) -> Path:
 
 
 def _unique_ids(layout: _Layout) -> list[str]:
-    """The path below the last `images` folder; the full path where two images would share it."""
+    """Of a data.yaml the path below the last `images` folder, or the full path where two images would share
+    it; else the path below the folder."""
     images = [pair.picture for pair in layout.pairs]
+    if layout.root.is_dir():
+        return [os.path.relpath(image, layout.finder.root).replace(os.sep, "/") for image in images]
     short = [image.relative_to(_images_folder(image) or image.parent).as_posix() for image in images]
     counts = Counter(short)
     return [name if counts[name] == 1 else path.as_posix() for name, path in zip(short, images, strict=True)]
@@ -190,7 +200,7 @@ def _unique_ids(layout: _Layout) -> list[str]:
 
 def _record(
     image_id: str,
-    pair: Pair,
+    pair: LabelledPicture,
     names: Callable[[Path], NameList],
     index: Mapping[str, int],
     taken: Counter[str],

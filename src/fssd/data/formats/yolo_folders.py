@@ -25,7 +25,7 @@ _LISTS = re.compile(r"(autosplit_)?(train|val|valid|validation|test)\.txt")
 
 
 @dataclass(frozen=True)
-class Pair:
+class LabelledPicture:
     """A picture and its label file, None for a background; and its split, "" if none is stated."""
 
     picture: Path
@@ -42,18 +42,20 @@ def holds_labels(root: Path) -> bool:
     return any(map(is_label_file, text_files(root)))
 
 
-def pairs_of_folder(root: Path, finder: PictureFinder) -> list[Pair]:
+def pairs_of_folder(root: Path, finder: PictureFinder) -> list[LabelledPicture]:
     """The pictures that lists name, else those of all folders in which any has labels."""
     labels = LabelFinder(root)
     listed = [(picture, split) for split, file in _lists(root) for picture in _listed(file, finder)]
     if listed:
-        return [Pair(picture, labels.find(picture), split) for picture, split in dict.fromkeys(listed)]
-    found = [Pair(path, labels.find(path), _split(path, root)) for path in finder.files]
+        return [
+            LabelledPicture(picture, labels.find(picture), split) for picture, split in dict.fromkeys(listed)
+        ]
+    found = [LabelledPicture(path, labels.find(path), _split(path, root)) for path in finder.files]
     labelled = {pair.picture.parent for pair in found if pair.label is not None}
     return [pair for pair in found if pair.picture.parent in labelled]
 
 
-def pairs_of_labels(root: Path, finder: PictureFinder) -> list[Pair]:
+def pairs_of_labels(root: Path, finder: PictureFinder) -> list[LabelledPicture]:
     """The label files of a folder, with their pictures in another; one that is missing is where it may be."""
     pairs = []
     for file in text_files(root):
@@ -62,7 +64,7 @@ def pairs_of_labels(root: Path, finder: PictureFinder) -> list[Pair]:
             parts = [
                 part for part in file.relative_to(root).with_suffix("").parts if part.lower() != "labels"
             ]
-            pairs.append(Pair(_picture_of(parts, file, split, finder), file, split))
+            pairs.append(LabelledPicture(_picture_of(parts, file, split, finder), file, split))
     return pairs
 
 
