@@ -11,6 +11,7 @@ from fssd.data.decode import IMAGE_EXTENSIONS
 from fssd.data.formats.csv_rows import first_row, read_words
 from fssd.data.formats.json_values import LARGEST
 from fssd.data.formats.labels import yes_or_no
+from fssd.data.formats.lookup import visible_glob
 from fssd.data.formats.stated import LabelFile, StatedImage
 from fssd.data.formats.tool_format import Format
 from fssd.errors import DataError, LabelError
@@ -29,7 +30,7 @@ _COLUMNS = {
 }
 _SIDES = ("x1", "y1", "x2", "y2")
 _RETINANET = {"image": 0, "x1": 1, "y1": 2, "x2": 3, "y2": 4, "class": 5}
-_TABLES = "[!.]*class*.csv"
+_TABLES = "*class*.csv"
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
@@ -129,14 +130,14 @@ def _add(image: StatedImage, line: int, words: Sequence[str], table: _Table) -> 
 def _class_names(file: Path) -> dict[str, str]:
     """The names in Open Images' class-descriptions file beside the labels or one folder up."""
     for folder in (file.parent, file.parent.parent):
-        for table in sorted(folder.glob("[!.]*class-descriptions*.csv")):
+        for table in visible_glob(folder, "*class-descriptions*.csv"):
             return {words[0]: words[1] for _, words in read_words(table) if len(words) == 2}
     return {}
 
 
 def _stated_classes(file: Path) -> tuple[str, ...]:
     """The names in RetinaNet's file of classes (name,id) beside the labels, in the order of their ids."""
-    for table in sorted(file.parent.glob(_TABLES)):
+    for table in visible_glob(file.parent, _TABLES):
         rows = list(read_words(table)) if table != file and len(first_row(table)) == 2 else []
         if not all(words[1:] and words[1].isdecimal() for _, words in rows[1:]):
             continue

@@ -10,7 +10,7 @@ import numpy as np
 
 from fssd.data.decode import IMAGE_EXTENSIONS
 from fssd.data.formats.json_values import is_text, json_format, numbers, pixels, points, read_json, show
-from fssd.data.formats.labels import Corners
+from fssd.data.formats.labels import Corners, yes_or_no
 from fssd.data.formats.lookup import picture_names
 from fssd.data.formats.outlines import box_of_ellipse, box_of_points, box_of_rotated
 from fssd.data.formats.stated import LabelFile, StatedImage

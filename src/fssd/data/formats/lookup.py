@@ -75,6 +75,11 @@ def visible_files(root: Path, suffixes: Collection[str]) -> Iterator[Path]:
     return (Path(entry) for entry in entries if suffix_of(entry.name) in suffixes and not is_broken(entry))
 
 
+def visible_glob(folder: Path, pattern: str) -> list[Path]:
+    """The paths of a folder that fit a pattern, which may begin with `*`, without hidden ones."""
+    return sorted(path for path in folder.glob(pattern) if path.name[0] != ".")
+
+
 def suffix_of(name: str) -> str:
     """The ending in lower case with its dot; of `.x` and `x.` none that a file of data has."""
     return f".{name.rpartition('.')[2]}".lower()

@@ -29,6 +29,7 @@ from fssd.data.formats.lookup import (
     is_of_split,
     path_parts,
     visible_files,
+    visible_glob,
 )  # fmt: skip
 from fssd.data.formats.reader import Reader
 from fssd.data.formats.stated import LabelFile, StatedImage
@@ -93,7 +94,7 @@ class Format:
         folders = (
             {near for file in files for near in (file.parent, file.parent.parent)} if self.tables else ()
         )
-        tables = sorted({table for folder in folders for table in folder.glob(self.tables)})
+        tables = sorted({table for folder in folders for table in visible_glob(folder, self.tables)})
         return _parse_all(self, root, tuple((file, "") for file in files), _stamps((*files, *tables)))
 
     def _parse_split(self, root: Path, files: Mapping[Path, str]) -> tuple[LabelFile, ...]:
