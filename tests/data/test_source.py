@@ -261,6 +261,16 @@ def test_selection_drops_boxes_with_their_labels(joined: Path) -> None:
     assert len(record.labels) == len(record.difficult) == len(record.crowd) == 1
 
 
+def test_a_source_with_its_pictures_elsewhere(joined: Path) -> None:
+    (joined / "coco/train").rename(joined / "pictures")
+    content = JOINED.replace("data: coco,", "data: coco, images: pictures,")
+    file = text(joined / "all.yaml", content)
+    (record,) = (record for record in open_data(file, "train").records if record.image_id == "1")
+    assert record.path == joined / "pictures/x.jpg"
+    with pytest.raises(DataError, match=r"\(sources\[1\]\): there is no nowhere"):
+        open_data(text(joined / "all.yaml", content.replace("pictures", "nowhere")), "train")
+
+
 def test_class_of_another_split_is_known(joined: Path) -> None:
     file = text(joined / "all.yaml", "classes: [kitten, cow]" + JOINED)  # no kitten among the sources of val
     assert contents(open_data(file, "val")) == {"b": ["cow"]}

@@ -406,7 +406,7 @@ def test_a_picture_under_two_ids_or_names(tmp_path: Path) -> None:
     assert [record.image_id for record in data.records] == ["7", "9"]
     again, link = data.problems
     assert "a.jpg has labels in" in again.reason and "image id 7" in again.reason
-    assert link.severity == "warning" and "link.jpg" in link.reason and "under two names" in link.reason
+    assert link.severity == "warning" and "link.jpg" in link.reason and "listed twice" in link.reason
 
 
 def test_ids_of_other_types(tmp_path: Path) -> None:

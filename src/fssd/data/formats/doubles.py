@@ -12,21 +12,21 @@ from fssd.data.sample import Problem, Record
 def same_pictures(records: Sequence[Record], root: Path) -> list[Problem]:
     """A warning that counts the records whose picture another record has under another path (a link)."""
     folders: dict[str, str] = {}
-    first: dict[str, Path] = {}
-    again: list[tuple[Path, Path]] = []
+    first: dict[str, Record] = {}
+    again: list[tuple[Record, Record]] = []
     for record in records:
         folder, name = os.path.split(record.path)
         real = folders.get(folder) or folders.setdefault(folder, os.path.realpath(folder))
         path = os.path.realpath(record.path) if record.path.is_symlink() else f"{real}/{name}"
-        known = first.setdefault(path, record.path)
-        if known is not record.path:
-            again.append((record.path, known))
+        known = first.setdefault(path, record)
+        if known is not record:
+            again.append((record, known))
     if not again:
         return []
-    reason = (
-        f"{len(again)} pictures are listed under two names, the first is {again[0][0]}, also {again[0][1]}"
-    )
-    return [Problem("warning", root, "", f"{reason}; keep one of them")]
+    one, other = again[0]
+    ids = f"{one.path} with the ids {other.image_id} and {one.image_id}"
+    reason = f"{len(again)} pictures are listed twice, the first is {ids}; keep one of them"
+    return [Problem("warning", root, "", reason)]
 
 
 def similar_classes(names: Sequence[str], root: Path) -> list[Problem]:
