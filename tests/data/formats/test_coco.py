@@ -375,10 +375,13 @@ def test_official_files_for_other_tasks_are_not_taken(tmp_path: Path) -> None:
 
 def test_only_the_asked_split_is_parsed(tmp_path: Path) -> None:
     write(tmp_path, content(note(1)), "instances_val.json")
-    write(tmp_path, '{"images": [{"file_name": "b.jpg"}], "annotations": [', "instances_train.json")
-    (tmp_path / "val/b.jpg").touch()
+    names = json.dumps([{"file_name": name} for name in ("x/b.jpg", "x\\ö.jpg")])
+    write(tmp_path, f'{{"images": {names}, "annotations": [', "instances_train.json")
+    write(tmp_path, "", "instances_test.json")
+    for name in ("b.jpg", "ö.jpg"):
+        (tmp_path / "val" / name).touch()
     data = COCO.read(tmp_path, "val", None, None)
-    assert len(data) == 1 and data.problems == ()  # b.jpg is named in the other file
+    assert len(data) == 1 and data.problems == ()  # the other two are named in another file
     with pytest.raises(DataError, match=r"instances_train\.json"):
         COCO.read(tmp_path, "train", None, None)
 

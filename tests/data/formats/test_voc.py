@@ -430,6 +430,20 @@ def test_ids_that_are_paths(tmp_path: Path) -> None:
     ].reason
 
 
+def test_a_broken_annotation_beside_its_picture_is_told(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        lay(tmp_path, f"{name}.xml", f"{name}.jpg")
+    (tmp_path / "b.xml").write_text("")
+    (problem,) = read_voc(tmp_path, None).problems
+    assert problem.file == tmp_path / "b.xml" and "not well-formed" in problem.reason
+
+
+def test_a_line_that_is_no_id(tmp_path: Path) -> None:
+    write(tmp_path, "a", xml(obj()))
+    write_set(tmp_path, "train", "a", "x" * 5000)
+    assert "missing" in read_voc(tmp_path, "train").problems[0].reason
+
+
 def test_one_picture_of_two_annotations(tmp_path: Path) -> None:
     write(tmp_path, "a", xml(obj()))
     write(tmp_path, "b", xml(obj(), filename="a.jpg"), extension=None)

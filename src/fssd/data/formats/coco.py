@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import gc
+import json
 import mmap
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from fssd.data.formats.coco_masks import box_of_segmentation
 from fssd.data.formats.json_values import LARGEST, is_number, is_text, json_format, pixels, read_json, show
 from fssd.data.formats.labels import Corners, LabelledObject, yes_or_no
-from fssd.data.formats.lookup import file_split, folder_split, picture_names, visible_files
+from fssd.data.formats.lookup import file_split, folder_split, path_parts, picture_names, visible_files
 from fssd.data.formats.outlines import box_of_rotated
 from fssd.data.formats.stated import LabelFile, StatedImage
 from fssd.data.formats.tool_format import Format
@@ -66,9 +68,17 @@ def _split(file: Path, folders: Sequence[str], alone: bool) -> str:
 
 def file_names(file: Path) -> set[str]:
     """The names of the pictures that a json lists, without parsing it."""
+    if not file.stat().st_size:
+        return set()
     with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as text:
-        found = {match[1] for match in _FILE_NAME.finditer(text)}
-    return {re.split(r"[\\/]+", name.decode("utf-8", "replace").strip('"'))[-1] for name in found}
+        found = [match[1].decode("utf-8", "replace") for match in _FILE_NAME.finditer(text)]
+    return {parts[-1] for name in found if (parts := path_parts(_unquoted(name)))}
+
+
+def _unquoted(text: str) -> str:
+    with suppress(ValueError):
+        return str(json.loads(text, strict=False)) if "\\" in text else text[1:-1]
+    return ""
 
 
 def _parse(file: Path) -> LabelFile:

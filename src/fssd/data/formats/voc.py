@@ -82,8 +82,11 @@ class VocFolder:
     @cached_property
     def annotation_files(self) -> tuple[Path, ...]:
         files = visible_files(self.labels, {".xml"})
-        mixed = self.labels == self.root  # other xml may lie there
-        return tuple(sorted(file for file in files if not mixed or is_annotation(file)))
+        mixed = self.labels == self.root  # other xml may lie there, but none with the name of a picture
+        own = (
+            file for file in files if not mixed or is_annotation(file) or self.image_id(file) in self.images
+        )
+        return tuple(sorted(own))
 
     def image_id(self, annotation: Path) -> str:
         """The path below Annotations without .xml: its stem, or folder/stem."""
@@ -335,7 +338,7 @@ def _unique_ids(entries: Sequence[_Entry]) -> list[str]:
 
 
 def _record(image_id: str, entry: _Entry, index: dict[str, int]) -> tuple[Record | None, list[Problem]]:
-    if not entry.file.is_file():
+    if entry.image_id not in entry.folder.annotated:
         reason = f"its annotation {entry.file} is missing; restore it or remove the line"
         return None, [Problem("error", entry.listed_in, entry.place, reason)]
     annotation = entry.folder.annotation(entry.file)

@@ -206,12 +206,12 @@ def _record(
     taken: Counter[str],
 ) -> tuple[Record | None, list[Problem]]:
     path, source = pair.picture, pair.label or _usual_label(pair.picture)
-    if not path.exists():
-        return None, [missing_image(path)]
     try:
         size = image_size(path)
         lines = read_lines(source) if pair.label else []
     except ImageError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return None, [missing_image(path)]
         return None, [Problem("error", path, error.place, error.reason)]
     except DataError as error:
         return None, [Problem("error", source, "", error.reason)]

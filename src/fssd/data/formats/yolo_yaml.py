@@ -149,13 +149,20 @@ def base_folder(content: Mapping[str, Any], file: Path) -> Path:
 def _find(stated: str, bases: Sequence[Path]) -> tuple[Path, bool]:
     """The path below the first base; else its longest end that is there. And whether it is another."""
     first = bases[0] / stated
-    if first.exists():
+    if _exists(first):
         return first, False
     parts = path_parts(stated)
     ends = ["/".join(parts[start:]) for start in range(len(parts)) if parts[start] not in {"/", ".."}]
-    found = (base / end for end in ends for base in bases if (base / end).exists())
+    found = (base / end for end in ends for base in bases if _exists(base / end))
     place = next(found, None)
     return (first, False) if place is None else (place, True)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long
+        return False
 
 
 def _listed(listing: Path, base: Path) -> tuple[list[Path], list[Problem]]:
