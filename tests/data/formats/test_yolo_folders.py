@@ -265,7 +265,7 @@ def test_a_list_with_a_line_that_is_no_path(tmp_path: Path) -> None:
     text(tmp_path / "train.txt", "images/a.png\n" + "x" * 5000 + "\n")
     text(tmp_path / "data.yaml", "train: train.txt\nnames: [cat, dog]\n")
     data = opened(tmp_path)
-    assert len(data) == 1 and "cannot be opened" in data.problems[0].reason
+    assert len(data) == 1 and "cannot be opened" in data.problems[1].reason
 
 
 def test_labels_beside_pictures_in_a_folder_called_images(tmp_path: Path) -> None:

@@ -58,11 +58,11 @@ def visible_entries(root: Path) -> Iterator[os.DirEntry[str]]:
     left = [str(root)]
     while left:
         folder = left.pop()
-        facts = Path(folder).stat()
-        if (facts.st_dev, facts.st_ino) in seen:  # a link to a folder above itself
-            continue
-        seen.add((facts.st_dev, facts.st_ino))
-        with suppress(PermissionError), os.scandir(folder) as found:
+        with suppress(OSError), os.scandir(folder) as found:
+            facts = Path(folder).stat()
+            if (facts.st_dev, facts.st_ino) in seen:  # a link to a folder above itself
+                continue
+            seen.add((facts.st_dev, facts.st_ino))
             entries = sorted((entry for entry in found if entry.name[0] != "."), key=lambda item: item.name)
             yield from (entry for entry in entries if not entry.is_dir())
             folders = [entry for entry in entries if entry.is_dir() and entry.name.lower() not in _NO_DATA]

@@ -83,7 +83,6 @@ def _of_yaml(file: Path, split: str | None, images: Path | None) -> _Layout:
     names = yaml_names(content, file)
     asked = asked_splits(content, split, file)
     base = base_folder(content, file)
-    base = base if base.is_dir() else file.parent
     notes: list[Problem] = []
     pairs: dict[str, list[LabelledPicture]] = {name: [] for name in yaml_splits(content)}
     if images is not None:
@@ -110,6 +109,8 @@ def _of_yaml(file: Path, split: str | None, images: Path | None) -> _Layout:
         file, elsewhere, f"{len(elsewhere)} label files are used that YOLO itself would not find"
     )
     notes += _without_labels(file, own)
+    if base.resolve() in {Path(base.anchor), Path.home()}:  # not all of a disk is looked through
+        base = own[0].picture.parent
     finder = PictureFinder(base, (), images)
     return _Layout(file, base, finder, own, others, lambda _: names, tuple(names.names.values()), notes)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -73,7 +74,8 @@ class LabelFinder:
         """The folder of these parts, in capitals or not."""
         for part in parts:
             if folder not in self._subfolders:
-                with os.scandir(folder) as entries:
+                names: list[str] = []
+                with suppress(OSError), os.scandir(folder) as entries:
                     names = sorted(entry.name for entry in entries if entry.is_dir() and entry.name[0] != ".")
                 inside = {name.lower(): folder / name for name in reversed(names)}
                 self._subfolders[folder] = inside | {name: folder / name for name in names}

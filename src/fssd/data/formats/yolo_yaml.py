@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,9 +124,9 @@ def split_pictures(content: Mapping[str, Any], split: str, file: Path) -> tuple[
         if is_moved:
             reason = f"{entry} is not there; {place} is used"
             notes.append(Problem("warning", file, split, reason))
-        if place.is_dir():
+        if _is(place.is_dir):
             pictures += sorted(visible_files(place, IMAGE_EXTENSIONS))
-        elif place.suffix == ".txt" and place.is_file():
+        elif place.suffix == ".txt" and _is(place.is_file):
             listed, found = _listed(place, base_folder(content, file))
             pictures += listed
             notes += found
@@ -142,25 +142,26 @@ def split_pictures(content: Mapping[str, Any], split: str, file: Path) -> tuple[
 
 
 def base_folder(content: Mapping[str, Any], file: Path) -> Path:
-    """The folder that the paths are relative to."""
-    return file.parent / str(content.get("path") or ".")
+    """The folder that the paths are relative to, or that of the file if there is none."""
+    base = file.parent / str(content.get("path") or ".")
+    return base if _is(base.is_dir) else file.parent
 
 
 def _find(stated: str, bases: Sequence[Path]) -> tuple[Path, bool]:
     """The path below the first base; else its longest end that is there. And whether it is another."""
     first = bases[0] / stated
-    if _exists(first):
+    if _is(first.exists):
         return first, False
     parts = path_parts(stated)
     ends = ["/".join(parts[start:]) for start in range(len(parts)) if parts[start] not in {"/", ".."}]
-    found = (base / end for end in ends for base in bases if _exists(base / end))
+    found = (base / end for end in ends for base in bases if _is((base / end).exists))
     place = next(found, None)
     return (first, False) if place is None else (place, True)
 
 
-def _exists(path: Path) -> bool:
+def _is(test: Callable[[], bool]) -> bool:
     try:
-        return path.exists()
+        return test()
     except OSError:  # a name that is too long
         return False
 
