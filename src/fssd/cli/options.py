@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fssd.inference.detector import Detector
 
 Command = TypeVar("Command")
+Item = TypeVar("Item")
 
 FLAT = tyro.conf.arg(name="")
 """Marks a group of flags whose name is not a prefix of its flags."""
@@ -108,6 +109,15 @@ def spare_inputs(inputs: Sequence[Path], outputs: Sequence[Path]) -> None:
     for output in outputs:
         if output.resolve() in own:
             raise ConfigError(f"{output}: is an input and would be overwritten; choose another --out")
+
+
+def show_progress(items: Sequence[Item], title: str) -> Iterable[Item]:
+    """Passes items on, with a progress bar on terminals."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    return track(items, title, console=console, disable=not console.is_terminal)
 
 
 def detect_all(detector: Detector, dataset: DataSet, console: Console, **settings: Any) -> list[Detections]:
