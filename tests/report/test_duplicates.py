@@ -8,8 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
+from fssd.data.thumbnail import SIDE, thumbnail
 from fssd.report import duplicates
-from fssd.report.duplicates import SIDE, near_duplicates, thumbnail
+from fssd.report.duplicates import near_duplicates
 
 
 def photograph(seed: int, size: tuple[int, int] = (120, 160)) -> Any:

@@ -1,8 +1,6 @@
 """Near-duplicates: images that are almost the same although they belong to different splits.
 
-Two images are near-duplicates if the correlation of their grey thumbnails is high, with or without mirroring.
-That finds copies that were resized, recompressed, brightened or mirrored, and consecutive frames, but not
-parts of an image.
+See `fssd.data.thumbnail` for what is almost the same.
 """
 
 from __future__ import annotations
@@ -11,18 +9,12 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
-from fssd.data.sample import Image
+from fssd.data.thumbnail import LEAST_CORRELATION, SIDE, Thumbnail, normalised
 
-SIDE = 32  # pixels of a thumbnail
-LEAST_CORRELATION = 0.96  # different photographs of one kind reach 0.95
-LEAST_SPREAD = 2.0  # grey levels (standard deviation); flatter thumbnails, of blank images, match nothing
 CHUNK = 1024  # images compared at a time
-
-Thumbnail = npt.NDArray[np.uint8]
 
 
 class Pair(NamedTuple):
@@ -32,12 +24,6 @@ class Pair(NamedTuple):
     indices: tuple[int, int]
     correlation: float
     mirrored: bool
-
-
-def thumbnail(image: Image) -> Thumbnail:
-    """(H, W, 3) uint8 RGB -> (SIDE, SIDE) uint8 grey, whatever the shape of the image."""
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    return np.asarray(cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def near_duplicates(splits: dict[str, Sequence[Thumbnail]], least: float = LEAST_CORRELATION) -> list[Pair]:
@@ -55,13 +41,13 @@ def _between(
     names: tuple[str, str], first: npt.NDArray[np.float32], second: npt.NDArray[np.float32], least: float
 ) -> list[Pair]:
     """The pairs of two splits, at most one for each image of the second split."""
-    others = _normalised(second).T
+    others = normalised(second).T
     best = np.full(len(second), -1.0, np.float32)
     partner, turned = np.zeros(len(second), np.int64), np.zeros(len(second), bool)
     for start in range(0, len(first), CHUNK):
         part = first[start : start + CHUNK]
         for mirrored, images in ((False, part), (True, part[:, :, ::-1])):
-            correlation = _normalised(images) @ others
+            correlation = normalised(images) @ others
             row = correlation.argmax(axis=0)
             value = correlation.max(axis=0)
             better = value > best
@@ -70,12 +56,3 @@ def _between(
         Pair(names, (int(partner[index]), int(index)), float(best[index]), bool(turned[index]))
         for index in np.flatnonzero(best >= least)
     ]
-
-
-def _normalised(images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """(N, SIDE, SIDE) -> (N, SIDE * SIDE), mean 0 and length 1; all 0 for a blank image."""
-    flat = images.reshape(len(images), -1)
-    flat = flat - flat.mean(axis=1, keepdims=True)
-    length = np.linalg.norm(flat, axis=1, keepdims=True)
-    seen = length > LEAST_SPREAD * SIDE
-    return np.asarray(np.where(seen, flat / np.where(seen, length, 1), 0), np.float32)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,11 @@ class Conversion:
     notes: tuple[str, ...]
 
 
+def as_given(items: Sequence[Any], _title: str) -> Iterable[Any]:
+    """Shows no progress."""
+    return items
+
+
 def find_writer(name: str) -> Writer:
     """The format of a name. Raises ConfigError."""
     if name not in WRITERS:
@@ -55,7 +60,7 @@ def convert_data(
     link: bool = False,
     upright: bool = False,
     bad_share: float = 0.0,
-    track: Track = lambda items, _: items,
+    track: Track = as_given,
 ) -> Conversion:
     """Write the images and labels of a data set as another format has them; no pixel is decoded.
 
@@ -71,7 +76,8 @@ def convert_data(
         raise ConfigError(f"{out}: lies inside the data set {path}; choose an --out outside")
     sets, notes = _open(path, writer, splits)
     measured = [_measure(data, bad_share, track) for data in sets.values()]
-    notes += [*_warnings(path, sets.values()), *_turned(measured, upright)]
+    headers = {record.path: header for pairs in measured for record, header in pairs}
+    notes += [*_warnings(path, sets.values()), *exif_notes(headers, upright)]
     names = PictureNames(writer).name(
         {split: [record for record, _ in pairs] for split, pairs in zip(sets, measured, strict=True)}
     )
@@ -183,14 +189,15 @@ def _warnings(path: Path, sets: Iterable[DataSet]) -> list[str]:
     return texts[:_SHOWN] + (more if len(texts) > _SHOWN else [])
 
 
-def _turned(measured: Sequence[Sequence[tuple[Record, ImageHeader]]], upright: bool) -> list[str]:
-    turned = {record.path for pairs in measured for record, header in pairs if header.orientation != 1}
+def exif_notes(headers: Mapping[Path, ImageHeader], upright: bool) -> list[str]:
+    """What becomes of pictures that EXIF turns or mirrors, if there are any."""
+    turned = sum(header.orientation != 1 for header in headers.values())
     if not turned:
         return []
     if upright:
-        return [f"{len(turned)} pictures that EXIF turns are written upright, compressed again"]
-    fact = f"{len(turned)} pictures are turned by EXIF, and sizes and boxes are those of the turned picture"
-    return [f"{fact}; for software that ignores EXIF convert with --upright"]
+        return [f"{turned} pictures that EXIF turns are written upright, compressed again"]
+    fact = f"{turned} pictures are turned by EXIF, and sizes and boxes are those of the turned picture"
+    return [f"{fact}; for software that ignores EXIF use --upright"]
 
 
 def _writable(classes: Sequence[str]) -> tuple[str, ...]:

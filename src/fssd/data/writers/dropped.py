@@ -58,6 +58,8 @@ def _names(content: WrittenSet, writer: Writer) -> Iterator[str]:
         first = renamed[0]
         example = f"the first is {first.file} for {first.record.path}"
         yield f"{len(renamed)} pictures are renamed, because others have or could have their names: {example}"
+    if content.model:
+        return
     if writer.name == "coco":
         if not all(_keeps_ids(images) for images in content.splits.values()):
             yield "COCO's image ids are numbers: they count from 1"

@@ -28,36 +28,50 @@ class PictureNames:
     def __init__(self, writer: Writer) -> None:
         self.writer = writer
         self._taken: dict[str, Record] = {}
+        self._files: dict[Path, PurePosixPath] = {}
 
     def name(self, splits: Mapping[str, Sequence[Record]]) -> dict[str, list[PurePosixPath]]:
         """The file of each record below the root of the data set written, by split."""
-        return {split: self._name_split(split, records) for split, records in splits.items()}
+        folders = {str(record.path.parent.absolute()) for records in splits.values() for record in records}
+        base = os.path.commonpath(list(folders)) if folders else ""
+        names = {}
+        for split, records in splits.items():
+            own: set[str] = set()
+            names[split] = [
+                self._free(split, record, self._wanted(record, base, split), own) for record in records
+            ]
+        return names
 
-    def _name_split(self, split: str, records: Sequence[Record]) -> list[PurePosixPath]:
-        folders = {str(record.path.parent) for record in records}
-        base = Path(os.path.commonpath(list(folders))) if folders else Path()
-        own: set[str] = set()
-        return [self._free(split, record, self._wanted(record, base), own) for record in records]
-
-    def _wanted(self, record: Record, base: Path) -> PurePosixPath:
-        below = named_by_id(record) or PurePosixPath(record.path.relative_to(base).as_posix())
+    def _wanted(self, record: Record, base: str, split: str) -> PurePosixPath:
+        """The path below the folder of all pictures, without folders that name the split or a layout."""
+        below = named_by_id(record) or record.path.absolute().relative_to(base)
         *folders, name = (_UNSAFE.sub("_", part).strip().lstrip(".") or "_" for part in below.parts)
         if PurePosixPath(name).suffix.lower() not in IMAGE_EXTENSIONS:
             name += SUFFIXES[read_header(record.path).format][0]
-        folders = [part for part in folders if part.lower() not in _LAYOUT and not folder_split([part])]
+        layout = {*_LAYOUT, split.lower()}
+        folders = [part for part in folders if part.lower() not in layout and not folder_split([part])]
         if "folders" in self.writer.holds:
             return PurePosixPath(*folders, name)
         return PurePosixPath("_".join([*folders, name]))
 
     def _free(self, split: str, record: Record, wanted: PurePosixPath, own: set[str]) -> PurePosixPath:
-        """The name wanted, in a folder of its split or with a number if another picture has it."""
+        """The name wanted, in a folder of its split or with a number if another picture has it.
+
+        A picture that another split lists with the same labels keeps its file if it may lie there.
+        """
         folder = PurePosixPath(self.writer.folder(split))
+        same = self._files.get(record.path)
+        key = "" if same is None else self._key(same)
+        is_free = same is not None and same.is_relative_to(folder) and key not in own
+        if same is not None and is_free and _are_equal(self._taken[key], record):
+            own.add(key)
+            return same
         inner = [folder / wanted, *([folder / split / wanted] if split not in folder.parts else [])]
         numbered = (inner[0].with_stem(f"{wanted.stem}-{number}") for number in count(2))
         for file in chain(inner, numbered):
             key = self._key(file)
-            other = self._taken.setdefault(key, record)
-            if key not in own and (other is record or _are_equal(other, record)):
+            if key not in self._taken:
+                self._taken[key], self._files[record.path] = record, file
                 own.add(key)
                 return file
         raise AssertionError("there is always a free number")

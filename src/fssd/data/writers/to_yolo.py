@@ -23,6 +23,8 @@ _NAMES = {
 
 
 def _write(root: Path, content: WrittenSet) -> None:
+    if not content.classes:
+        raise ConfigError("YOLO's data.yaml needs a class, and there is none")
     for split, images in content.splits.items():
         labels = PurePosixPath("labels", split)
         for image in images:
