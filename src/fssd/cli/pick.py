@@ -11,6 +11,7 @@ import tyro
 
 from fssd.cli.options import BatchSize, Device, Flag, Model, Share, parse, show_progress
 from fssd.config import Count
+from fssd.errors import DataError
 
 if TYPE_CHECKING:
     from fssd.data.thumbnail import Thumbnail
@@ -50,6 +51,8 @@ def run(arguments: list[str]) -> int:
     files, others = find_stills(command.images)
     spare_inputs(files, [] if command.out is None else [command.out])
     seen, uncertainties, thumbnails = _look(command, files)
+    if not seen:
+        raise DataError("none of the images can be read")
     chosen = pick(uncertainties, thumbnails, command.count)
     for index in chosen:
         print(f"{seen[index]}\t{uncertainties[index]:.3f}")

@@ -31,7 +31,7 @@ def normalised(images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
     The product of two rows is the correlation of their images.
     """
-    flat = images.reshape(len(images), -1)
+    flat = images.reshape(len(images), SIDE * SIDE)
     flat = flat - flat.mean(axis=1, keepdims=True)
     length = np.linalg.norm(flat, axis=1, keepdims=True)
     seen = length > LEAST_SPREAD * SIDE

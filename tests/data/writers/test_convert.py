@@ -16,6 +16,7 @@ from fssd.data.check import check_data
 from fssd.data.source import list_splits, open_data
 from fssd.data.writers import WRITERS
 from fssd.data.writers.convert import convert_data
+from fssd.data.writers.writer import Writer, WrittenSet
 from fssd.errors import ConfigError, DataError, ImageError
 
 MakePicture = Callable[..., Path]
@@ -292,3 +293,24 @@ def test_class_names_that_label_files_cannot_hold(tmp_path: Path, make_picture: 
         (tmp_path / "all.json").write_text(json.dumps({**content, "categories": categories}))
         with pytest.raises(ConfigError, match=message):
             convert_data(tmp_path / "all.json", "voc", tmp_path / "out")
+
+
+def test_another_format_is_one_more_row(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(root: Path, content: WrittenSet) -> None:
+        rows = [
+            f"{image.file} {item.name} {item.width:.1f}"
+            for image in content.images
+            for item in content.objects(image)
+        ]
+        (root / "widths.txt").write_text("\n".join(rows), encoding="utf-8")
+
+    toy = Writer("toy", "Toy", frozenset({"folders"}), folder=lambda split: f"toys/{split}", write=write)
+    monkeypatch.setitem(WRITERS, "toy", toy)
+    convert_data(source, "toy", tmp_path / "out", splits=("val",))
+    assert (tmp_path / "out" / "widths.txt").read_text(encoding="utf-8").splitlines() == [
+        "toys/val/night/one.png 斑馬, plains 2.0",
+        "toys/val/night/one.png ant 2.0",
+    ]
+    assert (tmp_path / "out" / "toys" / "val" / "night" / "one.png").is_file()

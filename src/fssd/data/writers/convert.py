@@ -78,7 +78,7 @@ def convert_data(
     measured = [_measure(data, bad_share, track) for data in sets.values()]
     headers = {record.path: header for pairs in measured for record, header in pairs}
     notes += [*_warnings(path, sets.values()), *exif_notes(headers, upright)]
-    names = PictureNames(writer).name(
+    names = PictureNames(writer, path if path.is_dir() else None).name(
         {split: [record for record, _ in pairs] for split, pairs in zip(sets, measured, strict=True)}
     )
     written = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import chain, count
 from pathlib import Path, PurePosixPath
 
@@ -23,17 +23,17 @@ _UNSAFE = re.compile(r"[\x00-\x1f\x7f\\\ud800-\udfff\ufffe\uffff]")
 
 
 class PictureNames:
-    """Gives each picture of a data set a file in the layout of a format."""
+    """Gives each picture of a data set a file in the layout of a format. root: where the data set lies."""
 
-    def __init__(self, writer: Writer) -> None:
-        self.writer = writer
+    def __init__(self, writer: Writer, root: Path | None = None) -> None:
+        self.writer, self.root = writer, root
         self._taken: dict[str, Record] = {}
         self._files: dict[Path, PurePosixPath] = {}
 
     def name(self, splits: Mapping[str, Sequence[Record]]) -> dict[str, list[PurePosixPath]]:
         """The file of each record below the root of the data set written, by split."""
         folders = {str(record.path.parent.absolute()) for records in splits.values() for record in records}
-        base = os.path.commonpath(list(folders)) if folders else ""
+        base = self._base(Path(os.path.commonpath(list(folders))), splits) if folders else Path()
         names = {}
         for split, records in splits.items():
             own: set[str] = set()
@@ -42,14 +42,20 @@ class PictureNames:
             ]
         return names
 
-    def _wanted(self, record: Record, base: str, split: str) -> PurePosixPath:
+    def _base(self, shared: Path, splits: Collection[str]) -> Path:
+        """The innermost folder above all pictures that names a split or a layout, else that of all of them."""
+        if self.root is None:
+            return shared
+        inside = [path for path in (shared, *shared.parents) if self.root.absolute() in path.parents]
+        return next((path for path in inside if _is_layout(path.name, splits)), shared)
+
+    def _wanted(self, record: Record, base: Path, split: str) -> PurePosixPath:
         """The path below the folder of all pictures, without folders that name the split or a layout."""
         below = named_by_id(record) or record.path.absolute().relative_to(base)
         *folders, name = (_UNSAFE.sub("_", part).strip().lstrip(".") or "_" for part in below.parts)
         if PurePosixPath(name).suffix.lower() not in IMAGE_EXTENSIONS:
             name += SUFFIXES[read_header(record.path).format][0]
-        layout = {*_LAYOUT, split.lower()}
-        folders = [part for part in folders if part.lower() not in layout and not folder_split([part])]
+        folders = [part for part in folders if not _is_layout(part, [split])]
         if "folders" in self.writer.holds:
             return PurePosixPath(*folders, name)
         return PurePosixPath("_".join([*folders, name]))
@@ -80,6 +86,10 @@ class PictureNames:
         """Equal for names that some file system, or the names of label files, do not tell apart."""
         name = file.with_suffix("") if self.writer.file_each else file
         return unicodedata.normalize("NFC", name.as_posix()).casefold()
+
+
+def _is_layout(folder: str, splits: Collection[str]) -> bool:
+    return folder.lower() in _LAYOUT or folder in splits or bool(folder_split([folder]))
 
 
 def named_by_id(record: Record) -> PurePosixPath | None:
