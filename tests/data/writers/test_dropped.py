@@ -20,7 +20,12 @@ UNUSED = "knows no classes without objects: empty class"
     [
         (
             "voc",
-            [f"VOC has {CROWD}", f"VOC has {AREAS}", f"VOC {UNUSED}; they are dropped", f"VOC has {IDS}"],
+            [
+                f"VOC has {CROWD}",
+                f"VOC has {AREAS}",
+                f"VOC {UNUSED}; labelmap.txt has them all",
+                f"VOC has {IDS}",
+            ],
         ),
         ("yolo", [f"YOLO has {DIFFICULT}", f"YOLO has {CROWD}", f"YOLO has {AREAS}", f"YOLO has {IDS}"]),
         ("cvat", [f"CVAT has {CROWD}", f"CVAT has {AREAS}", f"CVAT has {IDS}"]),
@@ -45,7 +50,7 @@ UNUSED = "knows no classes without objects: empty class"
 def test_losses(source: Path, tmp_path: Path, to: str, expected: list[str]) -> None:
     notes = [note for note in convert_data(source, to, tmp_path / "out").notes if "renamed" not in note]
     if to == "voc":
-        expected = [*expected[:3], "VOC has no order of classes; they are sorted by name", expected[3]]
+        expected = [*expected[:3], "VOC has no order of classes; labelmap.txt has it", expected[3]]
     assert notes == expected
 
 

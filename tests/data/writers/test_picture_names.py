@@ -30,7 +30,10 @@ def test_ids_with_folders() -> None:
 
 def test_ids_that_are_no_paths() -> None:
     train, val = [("1", "/in/train2017/night/a.jpg")], [("1", "/in/val2017/b.jpg")]
-    assert names("coco", train2017=train, val2017=val) == ["train2017/night/a.jpg", "val2017/b.jpg"]
+    assert names("coco", train2017=train, val2017=val) == [
+        "images/train2017/night/a.jpg",
+        "images/val2017/b.jpg",
+    ]
 
 
 @pytest.mark.parametrize("folder", ["test", "images", "Labels", "runs", ".hidden/..x", "fold1"])
@@ -42,7 +45,12 @@ def test_folders_that_would_mislead_readers(folder: str) -> None:
 
 def test_collisions() -> None:
     pairs = [("1", "/in/a/test/x.jpg"), ("2", "/in/a/x.jpg"), ("3", "/in/a/X.JPG"), ("4", "/in/a/x.png")]
-    assert names("coco", all=pairs) == ["all/x.jpg", "all/x-2.jpg", "all/X-3.JPG", "all/x.png"]
+    assert names("coco", all=pairs) == [
+        "images/all/x.jpg",
+        "images/all/x-2.jpg",
+        "images/all/X-3.JPG",
+        "images/all/x.png",
+    ]
     # Of formats with a label file for each picture, x.jpg and x.png would have the same.
     assert names("labelme", all=pairs) == ["all/x.jpg", "all/x-2.jpg", "all/X-3.JPG", "all/x-4.png"]
 

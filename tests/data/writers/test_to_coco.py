@@ -20,7 +20,7 @@ def test_files(source: Path, tmp_path: Path) -> None:
     assert all((row["width"], row["height"]) == (100, 80) for row in train["images"])
     keys = {row["file_name"]: row["id"] for row in train["images"]}
     assert set(keys) == {"night/one.png", "day/one.png", "no object, & café's.png"}
-    assert all((tmp_path / "out/train" / name).is_file() for name in keys)
+    assert all((tmp_path / "out/images/train" / name).is_file() for name in keys)
     assert [row["id"] for row in train["annotations"]] == [1, 2, 3]
     rows = [row for row in train["annotations"] if row["image_id"] == keys["night/one.png"]]
     assert [row["category_id"] for row in rows] == [1, 2]

@@ -15,6 +15,7 @@ def test_files(source: Path, tmp_path: Path) -> None:
     assert (root.tag, root.findtext("version")) == ("annotations", "1.1")
     names = ['a "quoted" <dog> & co', "斑馬, plains", "empty class", "ant"]
     assert [item.findtext("name") for item in root.findall("meta/project/labels/label")] == names
+    assert [item.text for item in root.iterfind("meta/project/tasks/task/subset")] == ["train", "val"]
     stated = root.findall("meta/project/labels/label/attributes/attribute")
     assert {(item.findtext("name"), item.findtext("input_type")) for item in stated} == {
         ("difficult", "checkbox")

@@ -22,5 +22,7 @@ def test_files(source: Path, tmp_path: Path) -> None:
     assert [second.findtext(f"bndbox/{side}") for side in sides] == ["0", "0", "100", "80"]  # no 1 is added
     empty = ElementTree.parse(tmp_path / "out/Annotations/no object, & café's.xml").getroot()
     assert empty.findall("object") == []
+    labels = (tmp_path / "out/labelmap.txt").read_text(encoding="utf-8").splitlines()
+    assert labels[1] == 'a "quoted" <dog> & co:::' and labels[3:] == ["empty class:::", "ant:::"]
     sets = {file.name for file in (tmp_path / "out/ImageSets/Main").iterdir()}
     assert sets == {"train.txt", "val.txt"}

@@ -43,7 +43,7 @@ class PictureNames:
         return names
 
     def _base(self, shared: Path, splits: Collection[str]) -> Path:
-        """The innermost folder above all pictures that names a split or a layout, else that of all of them."""
+        """The innermost folder above all pictures that names a split or a layout, else the innermost one."""
         if self.root is None:
             return shared
         inside = [path for path in (shared, *shared.parents) if self.root.absolute() in path.parents]

@@ -1,4 +1,4 @@
-"""COCO: annotations/instances_<split>.json beside a folder of pictures for each split."""
+"""COCO: annotations/instances_<split>.json, and pictures in images/<split>, where CVAT and Datumaro look."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _annotation(category: int, image: int, item: WrittenObject) -> dict[str, Any
 
 
 def _folder(split: str) -> str:
-    return split or "images"
+    return f"images/{split}"
 
 
 COCO_WRITER = Writer(

@@ -51,8 +51,13 @@ def _meta(content: WrittenSet, attributes: dict[str, tuple[str, str]]) -> str:
         f"        <label><name>{escape(name)}</name><attributes>{stated}</attributes></label>\n"
         for name in content.classes
     )
-    kind = "project" if any(content.splits) else "task"
-    return f"  <meta>\n    <{kind}>\n      <labels>\n{labels}      </labels>\n    </{kind}>\n  </meta>\n"
+    kind, splits = (
+        "project" if any(content.splits) else "task",
+        [split or "default" for split in content.splits],
+    )
+    subsets = "".join(f"<task><subset>{escape(split)}</subset></task>" for split in splits)
+    parts = f"<tasks>{subsets}</tasks>" if kind == "project" else "<subset>default</subset>"
+    return f"  <meta>\n    <{kind}>\n      {parts}\n      <labels>\n{labels}      </labels>\n    </{kind}>\n  </meta>\n"
 
 
 def _image(number: int, split: str, image: WrittenImage, content: WrittenSet) -> str:

@@ -1,4 +1,7 @@
-"""Pascal VOC: Annotations, JPEGImages and ImageSets/Main. Boxes are written as they are, without adding 1."""
+"""Pascal VOC: Annotations, JPEGImages and ImageSets/Main; labelmap.txt, in which CVAT looks for the classes.
+
+Boxes are written as they are, without adding 1.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,8 @@ def _write(root: Path, content: WrittenSet) -> None:
         tree = ElementTree.ElementTree(_annotation(image, content))
         ElementTree.indent(tree)
         tree.write(file, encoding="utf-8", xml_declaration=True)
+    labels = "".join(f"{name}:::\n" for name in content.classes)
+    write_text(root / "labelmap.txt", f"# label:color_rgb:parts:actions\n{labels}")
     for split, images in content.splits.items():
         ids = [image.file.relative_to(_PICTURES).with_suffix("").as_posix() for image in images]
         if split:
@@ -49,5 +54,6 @@ VOC_WRITER = Writer(
     holds=frozenset({"difficult", "folders", "any split"}),
     folder=lambda _: _PICTURES,
     write=_write,
+    class_file="labelmap.txt",
     file_each=True,
 )
