@@ -12,6 +12,7 @@ DIFFICULT = "no difficult flag: 1 objects lose it"
 CROWD = "no crowd flag: 1 crowds become ordinary objects"
 AREAS = "no areas: those of 5 objects are dropped"
 IDS = "no image ids but names of pictures: those of the source are dropped"
+LABELMAP = "labelmap.txt has them all"
 UNUSED = "knows no classes without objects: empty class"
 
 
@@ -23,7 +24,7 @@ UNUSED = "knows no classes without objects: empty class"
             [
                 f"VOC has {CROWD}",
                 f"VOC has {AREAS}",
-                f"VOC {UNUSED}; labelmap.txt has them all",
+                f"VOC {UNUSED}; {LABELMAP}",
                 f"VOC has {IDS}",
             ],
         ),

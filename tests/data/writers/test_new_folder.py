@@ -55,3 +55,9 @@ def test_a_symbolic_link_where_no_hard_link_can_be(
     place_picture(Path("in/a.png"), Path("out/a.png"), link=True)
     assert Path("out/a.png").is_symlink()
     assert Path("out/a.png").read_bytes() == Path("in/a.png").read_bytes()
+
+
+def test_refused_before_anything_is_done(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("x")
+    with pytest.raises(ConfigError, match="exists already"), new_folder(tmp_path):
+        pytest.fail("went on")

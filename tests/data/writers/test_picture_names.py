@@ -30,10 +30,8 @@ def test_ids_with_folders() -> None:
 
 def test_ids_that_are_no_paths() -> None:
     train, val = [("1", "/in/train2017/night/a.jpg")], [("1", "/in/val2017/b.jpg")]
-    assert names("coco", train2017=train, val2017=val) == [
-        "images/train2017/night/a.jpg",
-        "images/val2017/b.jpg",
-    ]
+    expected = ["images/train2017/night/a.jpg", "images/val2017/b.jpg"]
+    assert names("coco", train2017=train, val2017=val) == expected
 
 
 @pytest.mark.parametrize("folder", ["test", "images", "Labels", "runs", ".hidden/..x", "fold1"])
@@ -63,6 +61,12 @@ def test_splits_in_one_folder() -> None:
         "JPEGImages/x.jpg",
         "JPEGImages/trainval/x.jpg",
     ]
+
+
+def test_a_picture_that_one_split_lists_twice() -> None:
+    pairs = [("1:x", "/in/x.jpg"), ("2:x", "/in/x.jpg")]
+    assert names("voc", train=pairs) == ["JPEGImages/x.jpg", "JPEGImages/train/x.jpg"]
+    assert names("labelme", train=pairs) == ["train/x.jpg", "train/x-2.jpg"]
 
 
 def test_characters() -> None:

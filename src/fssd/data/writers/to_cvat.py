@@ -51,13 +51,14 @@ def _meta(content: WrittenSet, attributes: dict[str, tuple[str, str]]) -> str:
         f"        <label><name>{escape(name)}</name><attributes>{stated}</attributes></label>\n"
         for name in content.classes
     )
-    kind, splits = (
-        "project" if any(content.splits) else "task",
-        [split or "default" for split in content.splits],
+    # A project has a task for each subset.
+    subsets = "".join(f"<task><subset>{escape(split)}</subset></task>" for split in content.splits)
+    is_project = any(content.splits)
+    kind, parts = (
+        ("project", f"<tasks>{subsets}</tasks>") if is_project else ("task", "<subset>default</subset>")
     )
-    subsets = "".join(f"<task><subset>{escape(split)}</subset></task>" for split in splits)
-    parts = f"<tasks>{subsets}</tasks>" if kind == "project" else "<subset>default</subset>"
-    return f"  <meta>\n    <{kind}>\n      {parts}\n      <labels>\n{labels}      </labels>\n    </{kind}>\n  </meta>\n"
+    inner = f"      {parts}\n      <labels>\n{labels}      </labels>\n"
+    return f"  <meta>\n    <{kind}>\n{inner}    </{kind}>\n  </meta>\n"
 
 
 def _image(number: int, split: str, image: WrittenImage, content: WrittenSet) -> str:
