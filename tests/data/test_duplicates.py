@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
+from fssd.data.duplicates import SIDE, near_duplicates, thumbnail
 from fssd.report import duplicates
-from fssd.report.duplicates import SIDE, near_duplicates, thumbnail
 
 
 def photograph(seed: int, size: tuple[int, int] = (120, 160)) -> Any:
