@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
+from fssd.data import duplicates
 from fssd.data.duplicates import SIDE, near_duplicates, thumbnail
-from fssd.report import duplicates
 
 
 def photograph(seed: int, size: tuple[int, int] = (120, 160)) -> Any:
