@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -25,11 +26,14 @@ def unpacked(archive: Path) -> Path:
         print(f"unpacking {archive} into {folder}", file=sys.stderr)
         staging = folder.with_name(f".{folder.name}-{os.getpid()}")
         try:
+            staging.mkdir(parents=True, exist_ok=True)
             unpack(archive, staging)
             if not folder.is_dir():  # another process may have been faster
                 staging.rename(folder)
         except FetchError as error:
             raise DataError(str(error).removeprefix(f"{archive}: "), file=archive) from error
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
     return folder
 
 

@@ -27,8 +27,9 @@ def unrecognised(path: Path, readers: Sequence[Reader]) -> DataError:
     known = f"{', '.join(most)} and {last}"
     if not path.is_dir():
         return DataError(f"is no data set; give the folder or file of a known one: {known}", file=path)
-    counts = Counter(file.suffix.lower() or "no suffix" for file in visible_files(path))
-    parts = [f"{number:,} {suffix}" for suffix, number in counts.most_common(_NAMED)]
+    counts = Counter(file.suffix.lower() or "without a suffix" for file in visible_files(path))
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    parts = [f"{number:,} {suffix}" for suffix, number in ordered[:_NAMED]]
     rest = len(counts) - len(parts)
     holds = ", ".join(parts) + (f" and {rest} other kinds of files" if rest else "")
     advice = _below(path, readers) or _advice(counts)
