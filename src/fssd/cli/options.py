@@ -80,7 +80,7 @@ class Measuring:
     split: str | None = "auto"
     """Split to measure on; "auto" is val, or where there is none the images that the run kept for
     evaluation; "none" is every image."""
-    overlap: Flag = False
+    seen_images: Flag = False
     """Measure also on images that the model was trained on."""
     metric: Metric = "voc12"
     """11-point AP, integral AP, or COCO's twelve numbers."""
@@ -100,7 +100,7 @@ class Measuring:
 
         split = None if self.split == "none" else self.split
         files = [model_file(model) for model in models]
-        dataset, name = measured_images(data, split, files, self.bad_share, self.overlap)
+        dataset, name = measured_images(data, split, files, self.bad_share, self.seen_images)
         dataset.facts["split"] = name
         print(describe(dataset, data, name), file=sys.stderr)
         print_left_out(dataset)
