@@ -48,6 +48,7 @@ def test_what_the_run_kept(scenes: Path, train_alone: Path, tmp_path: Path) -> N
     model = run_folder(tmp_path / "run", train_alone, division)
     dataset, name = measured_images(train_alone, "auto", [model], 0.0)
     assert ({record.image_id for record in dataset.records}, name) == (division.val, "val")
+    assert dataset.facts["images"] == 3
     other = run_folder(tmp_path / "other", train_alone, kept(scenes, 5, 7, 9))
     both, _ = measured_images(train_alone, "auto", [model, other], 0.0)
     assert {record.image_id for record in both.records} == kept(scenes, 5, 7).val, "of two: what both kept"

@@ -34,7 +34,13 @@ def unpacked(archive: Path) -> Path:
             raise DataError(str(error).removeprefix(f"{archive}: "), file=archive) from error
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-    return folder
+    return _without_wrapper(folder)
+
+
+def _without_wrapper(folder: Path) -> Path:
+    """The folder inside, if that is all an archive holds."""
+    inside = [item for item in folder.iterdir() if item.name != "__MACOSX" and item.name[0] != "."]
+    return inside[0] if len(inside) == 1 and inside[0].is_dir() else folder
 
 
 def cache_folder() -> Path:

@@ -70,7 +70,8 @@ def _kept_images(
     records = tuple(record for record in dataset.records if record.image_id in common)
     if not records:
         raise DataError("holds none of the images that the run kept for evaluation; give --split", file=data)
-    return replace(dataset, records=records), "val"
+    facts = {**dataset.facts, "images": len(records)}
+    return replace(dataset, records=records, facts=facts), "val"
 
 
 def _open(data: Path, split: str | None, bad_share: float) -> DataSet:
