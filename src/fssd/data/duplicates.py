@@ -25,6 +25,7 @@ LEAST_SPREAD = 2.0  # grey levels (standard deviation); flatter thumbnails, of b
 CHUNK = 1024  # images compared at a time
 
 Thumbnail = npt.NDArray[np.uint8]
+Ints = npt.NDArray[np.int64]
 
 
 class Pair(NamedTuple):
@@ -53,15 +54,18 @@ def read_thumbnail(path: Path) -> Thumbnail:
         return np.zeros((SIDE, SIDE), np.uint8)
 
 
-def alike(thumbnails: Sequence[Thumbnail], least: float = LEAST_CORRELATION) -> Iterator[tuple[int, int]]:
-    """The indices of every two near-duplicates, the smaller one first."""
+def alike(thumbnails: Sequence[Thumbnail], least: float = LEAST_CORRELATION) -> Iterator[Ints]:
+    """For each image that has near-duplicates behind it in the list: its index, and theirs."""
     table = np.array(thumbnails, np.float32).reshape(-1, SIDE, SIDE)
     flat = _normalised(table)
     for start in range(0, len(flat), CHUNK):
         part = table[start : start + CHUNK]
         for images in (part, part[:, :, ::-1]):
-            rows, columns = np.nonzero(_normalised(images) @ flat[start:].T >= least)
-            yield from ((start + int(a), start + int(b)) for a, b in zip(rows, columns, strict=True) if a < b)
+            found = _normalised(images) @ flat[start:].T >= least
+            for row in np.flatnonzero(found.any(axis=1)).tolist():
+                others = np.flatnonzero(found[row, row + 1 :])
+                if len(others):
+                    yield start + row + np.array([0, *(others + 1)])
 
 
 def near_duplicates(splits: dict[str, Sequence[Thumbnail]], least: float = LEAST_CORRELATION) -> list[Pair]:
