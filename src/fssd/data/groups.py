@@ -12,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
+import numpy as np
+
 from fssd.data.duplicates import LEAST_CORRELATION, Ints, alike, read_thumbnail
 from fssd.data.sample import Record
 
