@@ -102,7 +102,7 @@ def _between(
 
 def _normalised(images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """(N, SIDE, SIDE) -> (N, SIDE * SIDE), mean 0 and length 1; all 0 for a blank image."""
-    flat = images.reshape(len(images), -1)
+    flat = images.reshape(len(images), SIDE * SIDE)
     flat = flat - flat.mean(axis=1, keepdims=True)
     length = np.linalg.norm(flat, axis=1, keepdims=True)
     seen = length > LEAST_SPREAD * SIDE
