@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from fssd.data.thumbnail import thumbnail
+from fssd.data.duplicates import thumbnail
 from fssd.inference.pick import pick, uncertainty
 
 

@@ -14,7 +14,7 @@ from fssd.config import Count
 from fssd.errors import DataError
 
 if TYPE_CHECKING:
-    from fssd.data.thumbnail import Thumbnail
+    from fssd.data.duplicates import Thumbnail
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def run(arguments: list[str]) -> int:
 
 def _look(command: Pick, files: list[Path]) -> tuple[list[Path], list[float], list[Thumbnail]]:
     """The images that can be read, with the model's uncertainty and a thumbnail of each."""
-    from fssd.data.thumbnail import thumbnail
+    from fssd.data.duplicates import thumbnail
     from fssd.inference.detector import Detector
     from fssd.inference.inputs import read_images
     from fssd.inference.pick import uncertainty

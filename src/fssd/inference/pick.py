@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from fssd.data.thumbnail import LEAST_CORRELATION, SIDE, Thumbnail, normalised
+from fssd.data.duplicates import LEAST_CORRELATION, SIDE, Thumbnail, normalised
 
 
 def uncertainty(scores: npt.NDArray[np.float32]) -> float:
@@ -24,7 +24,7 @@ def pick(uncertainties: Sequence[float], thumbnails: Sequence[Thumbnail], count:
 
     Each in turn is the image with the largest product of its uncertainty and of 1 - its correlation with the
     most similar image picked before; of equal ones the first. Near-duplicates of picked images, see
-    `fssd.data.thumbnail`, are not picked. Once nothing uncertain is left, the least similar comes next.
+    `fssd.data.duplicates`, are not picked. Once nothing uncertain is left, the least similar comes next.
     """
     worth = np.asarray(uncertainties, np.float64)
     tables = np.array(thumbnails, np.float32).reshape(-1, SIDE, SIDE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -315,3 +316,11 @@ def test_another_format_is_one_more_row(
         "toys/val/night/one.png ant 2.0",
     ]
     assert (tmp_path / "out" / "toys" / "val" / "night" / "one.png").is_file()
+
+
+def test_an_archive(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    archive = shutil.make_archive(str(tmp_path / "coco"), "zip", source)
+    convert_data(archive, "coco", tmp_path / "out", splits=("val",))
+    assert_equal(read(tmp_path / "out"), {"val": read(source)["val"]})
+    assert (tmp_path / "out/images/val/night/one.png").is_file()

@@ -14,7 +14,14 @@ from fssd.data.decode import ImageHeader, read_header
 from fssd.data.formats.labels import box_fault
 from fssd.data.join import join_classes, match_classes, object_place
 from fssd.data.sample import DataSet, Problem, Record
-from fssd.data.source import list_splits, open_data, print_left_out, problem_error, require_usable
+from fssd.data.source import (
+    find_reader,
+    list_splits,
+    open_data,
+    print_left_out,
+    problem_error,
+    require_usable,
+)
 from fssd.data.writers import WRITERS
 from fssd.data.writers.dropped import dropped
 from fssd.data.writers.new_folder import new_folder, place_picture, require_new
@@ -72,13 +79,14 @@ def convert_data(
     """
     path, out, writer = Path(path), Path(out), find_writer(to)
     require_new(out)
-    if path.is_dir() and out.resolve().is_relative_to(path.resolve()):
+    _, root = find_reader(path)
+    if root.is_dir() and out.resolve().is_relative_to(root.resolve()):
         raise ConfigError(f"{out}: lies inside the data set {path}; choose an --out outside")
     sets, notes = _open(path, writer, splits)
     measured = [_measure(data, bad_share, track) for data in sets.values()]
     headers = {record.path: header for pairs in measured for record, header in pairs}
     notes += [*_warnings(path, sets.values()), *exif_notes(headers, upright)]
-    names = PictureNames(writer, path if path.is_dir() else None).name(
+    names = PictureNames(writer, root if root.is_dir() else None).name(
         {split: [record for record, _ in pairs] for split, pairs in zip(sets, measured, strict=True)}
     )
     written = {
