@@ -12,7 +12,7 @@ def test_files(source: Path, tmp_path: Path) -> None:
     convert_data(source, "voc", tmp_path / "out")
     root = ElementTree.parse(tmp_path / "out/Annotations/night/one.xml").getroot()
     assert root.tag == "annotation"
-    assert (root.findtext("folder"), root.findtext("filename")) == ("night", "one.png")
+    assert (root.findtext("folder"), root.findtext("filename")) == ("JPEGImages", "night/one.png")
     assert [root.findtext(f"size/{tag}") for tag in ("width", "height", "depth")] == ["100", "80", "3"]
     first, second = root.findall("object")
     assert first.findtext("name") == 'a "quoted" <dog> & co'

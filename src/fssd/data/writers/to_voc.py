@@ -31,7 +31,8 @@ def _write(root: Path, content: WrittenSet) -> None:
 
 def _annotation(image: WrittenImage, content: WrittenSet) -> ElementTree.Element:
     root = ElementTree.Element("annotation")
-    _add(root, folder=image.file.parent.name, filename=image.file.name)
+    # With the folders below JPEGImages, because CVAT and Datumaro look for this name there.
+    _add(root, folder=_PICTURES, filename=image.file.relative_to(_PICTURES).as_posix())
     size = ElementTree.SubElement(root, "size")
     _add(size, width=str(image.size[0]), height=str(image.size[1]), depth="3")
     _add(root, segmented="0")
