@@ -127,7 +127,7 @@ def _categories(content: Mapping[str, list[Row]], file: Path) -> tuple[dict[Id, 
         key = _key(row, "id")
         if not key or not is_text(row.get("name")):
             raise DataError("needs an id and a name", file=file, place=place)
-        name = row["name"].strip()
+        name = row["name"]
         if _is_group(row, rows) and all(_key(item, "category_id") != key for item in content["annotations"]):
             reason = f"{name!r} is the supercategory of all others and of no object: it is left out"
             notes.append(Problem("warning", file, place, reason))

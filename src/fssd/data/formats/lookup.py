@@ -69,10 +69,10 @@ def visible_entries(root: Path) -> Iterator[os.DirEntry[str]]:
             left += [entry.path for entry in reversed(folders)]
 
 
-def visible_files(root: Path, suffixes: Collection[str]) -> Iterator[Path]:
-    """The files of `visible_entries` that end so (suffixes in lower case)."""
-    entries = visible_entries(root)
-    return (Path(entry) for entry in entries if suffix_of(entry.name) in suffixes and not is_broken(entry))
+def visible_files(root: Path, suffixes: Collection[str] = ()) -> Iterator[Path]:
+    """The files of `visible_entries` that end so (suffixes in lower case; by default all)."""
+    entries = (entry for entry in visible_entries(root) if not suffixes or suffix_of(entry.name) in suffixes)
+    return (Path(entry) for entry in entries if not is_broken(entry))
 
 
 def visible_glob(folder: Path, pattern: str) -> list[Path]:

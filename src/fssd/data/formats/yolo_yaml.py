@@ -17,7 +17,8 @@ from fssd.data.formats.yolo_rows import NameList
 from fssd.data.sample import Problem
 from fssd.errors import DataError, nearest
 
-SPLITS = ("train", "val", "valid", "validation", "test")
+SPLITS = ("train", "val", "test")
+_ALSO = ("train", "val", "valid", "validation", "test")
 _KEY = re.compile(rb"^(names|nc|train|val|test|sources)\s*:", re.MULTILINE)
 
 
@@ -68,7 +69,7 @@ def find_nested_yaml(root: Path) -> Path | None:
 
 
 def yaml_splits(content: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(split for split in SPLITS if content.get(split))
+    return tuple(split for split in _ALSO if content.get(split))
 
 
 def asked_splits(content: Mapping[str, Any], split: str | None, file: Path) -> tuple[str, ...]:
