@@ -206,6 +206,7 @@ def test_box_that_leaves_the_image_is_clipped(tmp_path: Path) -> None:
     [
         ("train: images/train", "needs `names`"),
         ("train: images/train\nnames: []", "needs `names`"),
+        ("train: images/train\nnc: 99999999999", "needs `names`"),
         ("train: images/train\nnames: {a: cat}", "whole numbers"),
         ("train: images/train\nnames: [yes, no]", "True is no class name"),
         ("train: images/train\nnames: [cat, cat]", "same name"),

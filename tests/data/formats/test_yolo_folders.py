@@ -152,6 +152,15 @@ def test_without_class_names(tmp_path: Path) -> None:
     )
 
 
+def test_without_class_names_a_huge_number_is_a_fault(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    label = text(tmp_path / "a.txt", ROW + ROW.replace("1", "99999999999", 1))
+    data = opened(tmp_path)
+    assert data.classes == ("0", "1")
+    (problem,) = (problem for problem in data.problems if problem.severity == "error")
+    assert (problem.file, problem.place) == (label, "line 2") and "class 99999999999 is not" in problem.reason
+
+
 def test_class_beyond_the_names(tmp_path: Path) -> None:
     picture(tmp_path / "a.png")
     label = text(tmp_path / "a.txt", ROW + ROW.replace("1", "3", 1))

@@ -37,6 +37,8 @@ from fssd.data.join import join_classes
 from fssd.data.sample import DataSet, Problem, Record
 from fssd.errors import DataError, ImageError, LabelError
 
+_DIGITS = 4  # of a class number where no file names the classes; more are a fault
+
 
 @dataclass(frozen=True)
 class _Layout:
@@ -146,7 +148,7 @@ def _names_of_folder(root: Path) -> tuple[Callable[[Path], NameList], tuple[str,
         return lists.find, join_classes(groups, {}), []
     files = [file for file in text_files(root) if is_label_file(file)]
     words = {line.split()[0] for file in files for line in read_lines(file) if line.strip()}
-    count = 1 + max((int(word) for word in words if word.isdecimal()), default=0)
+    count = 1 + max((int(word) for word in words if word.isdecimal() and len(word) <= _DIGITS), default=0)
     numbers = NameList(root, {number: str(number) for number in range(count)})
     reason = f"no file names the classes (classes.txt, obj.names): the {count} classes are called 0, 1, ..."
     return lambda _: numbers, tuple(numbers.names.values()), [Problem("warning", root, "classes", reason)]

@@ -19,6 +19,7 @@ from fssd.errors import DataError, nearest
 
 SPLITS = ("train", "val", "test")
 _ALSO = ("train", "val", "valid", "validation", "test")
+_MOST_CLASSES = 10_000
 _KEY = re.compile(rb"^(names|nc|train|val|test|sources)\s*:", re.MULTILINE)
 
 
@@ -88,7 +89,7 @@ def asked_splits(content: Mapping[str, Any], split: str | None, file: Path) -> t
 def yaml_names(content: Mapping[str, Any], file: Path) -> NameList:
     """The class names in the order of their numbers. Raises DataError."""
     names, count = content.get("names"), content.get("nc")
-    if names is None and isinstance(count, int) and count > 0:
+    if names is None and isinstance(count, int) and 0 < count <= _MOST_CLASSES:
         return NameList(file, {number: str(number) for number in range(count)}, _keypoints(content))
     pairs = dict(enumerate(names)) if isinstance(names, list) else names
     if not isinstance(pairs, dict) or not pairs:
