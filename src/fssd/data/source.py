@@ -115,7 +115,7 @@ def _existing(path: Path) -> Path:
 
 
 def describe(data: DataSet, path: Path, split: str | None) -> str:
-    """What was recognised, in a line: format, split, images, boxes, classes, and how much is left out."""
+    """What was recognised, in a line: format, split, images, boxes, classes, and what is not read."""
     boxes = sum(len(record.labels) for record in data.records)
     of = f"split {split}: " if split else ""
     words = f"{path} is {data.facts.get('format', 'data')}, {of}{_counted(len(data), 'image')}"
@@ -123,7 +123,9 @@ def describe(data: DataSet, path: Path, split: str | None) -> str:
     lost = int(data.facts.get("images", len(data))) - len(data)
     notes = sum(problem.severity == "warning" for problem in data.problems)
     words += f"; {_counted(lost, 'image')} with errors left out" if lost > 0 else ""
-    return words + (f"; {_counted(notes, 'warning')}, see `fssd check`" if notes else "")
+    words += f"; {_counted(notes, 'warning')}, see `fssd check`" if notes else ""
+    also = other_formats(path)
+    return words + (f"; labels in {' and '.join(also)} lie there too and are not read" if also else "")
 
 
 def _counted(number: int, noun: str) -> str:

@@ -512,3 +512,11 @@ def test_mask_areas_are_kept(tmp_path: Path) -> None:
     areas = read_coco(file).records[0].areas
     assert areas is not None and areas.tolist() == [321.5, 7.0]
     assert read_coco(write(tmp_path, content(note(1)))).records[0].areas is None
+
+
+def test_a_lone_file_in_annotations_is_a_split_of_its_name(tmp_path: Path) -> None:
+    write(tmp_path / "annotations", content(note(1)), "potholes.json")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/000001.jpg").write_bytes(b"")
+    assert list_splits(tmp_path) == ("potholes",)
+    assert open_data(tmp_path, "potholes").facts["images"] == open_data(tmp_path).facts["images"]

@@ -61,7 +61,7 @@ def _split(file: Path, folders: Sequence[str], alone: bool) -> str:
     is_usual = file.parent.name == "annotations"
     name = file.parent.name if file.name == _ROBOFLOW else file.stem.removeprefix(_INSTANCES)
     own = folder_split([name])
-    if own or (not alone and name != "default" and (is_usual or file.name == _ROBOFLOW)):
+    if own or (name != "default" and (is_usual or (file.name == _ROBOFLOW and not alone))):
         return own or folder_split(folders) or name
     return folder_split(folders) or ("" if is_usual else file_split(name))
 
