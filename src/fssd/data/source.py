@@ -32,6 +32,7 @@ from fssd.data.formats.via import VIA
 from fssd.data.formats.voc import VOC
 from fssd.data.formats.yolo import YOLO, find_yaml, read_yaml
 from fssd.data.join import join_classes, join_sets, match_classes
+from fssd.data.label_cache import read_labels
 from fssd.data.sample import DataSet, Problem
 from fssd.errors import ConfigError, DataError, ImageError, LabelError, nearest
 
@@ -63,7 +64,7 @@ def open_data(path: Path | str, split: str | None = None, classes: Sequence[str]
     ConfigError for an unknown key in a YAML. Faults of single images are in `problems`: see require_usable.
     """
     reader, root = find_reader(Path(path))
-    return reader.read(root, split, classes)
+    return read_labels(reader, root, split, classes)
 
 
 def list_splits(path: Path | str) -> tuple[str, ...]:
