@@ -73,15 +73,18 @@ def run(arguments: list[str]) -> int:
 
 
 @contextmanager
-def _bar() -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar for each split on stderr, if that is a terminal."""
+def _bar() -> Iterator[Callable[[str, int, int], None] | None]:
+    """Draws a progress bar for each split on stderr; None if that is no terminal."""
     from rich.console import Console
     from rich.markup import escape
     from rich.progress import Progress, TaskID
 
     console = Console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
     tasks: dict[str, TaskID] = {}
-    with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
+    with Progress(console=console, transient=True) as progress:
 
         def watch(split: str, done: int, total: int) -> None:
             if split not in tasks:
