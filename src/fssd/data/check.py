@@ -253,9 +253,7 @@ def _image_problems(record: Record, header: ImageHeader, data: DataSet) -> Itera
         yield Problem("warning", record.path, "", reason)
     declared, actual = (record.width, record.height), (header.width, header.height)
     if None in declared or declared == actual:
-        is_stated = set(str(data.facts.get("format")).split("+")) <= _STATE_SIZES
-        shows = is_stated and None not in declared and header.turned and header.width != header.height
-        if header.orientation != 1 and len(record.labels) and not shows:
+        if header.orientation != 1 and len(record.labels) and not _size_shows_turn(record, header, data):
             turns = f"EXIF turns or mirrors it (orientation {header.orientation})"
             reason = f"{turns}; its boxes must be those of the turned image: look at them in `--report`"
             yield Problem("warning", record.path, "", reason)
@@ -267,6 +265,13 @@ def _image_problems(record: Record, header: ImageHeader, data: DataSet) -> Itera
     else:
         reason = f"is {actual[0]} x {actual[1]} pixels, {stated}: the boxes do not fit this image"
     yield Problem("error", record.path, "", reason)
+
+
+def _size_shows_turn(record: Record, header: ImageHeader, data: DataSet) -> bool:
+    """Whether the labels state the size of the turned image, which is another than that of the stored one."""
+    formats = str(data.facts.get("format")).split("+")  # several of joined sources
+    is_stated = record.width is not None and set(formats) <= _STATE_SIZES
+    return is_stated and header.turned and header.width != header.height
 
 
 def _box_problems(record: Record, header: ImageHeader, classes: Sequence[str]) -> Iterator[Problem]:

@@ -58,7 +58,10 @@ def voc_files(
     """The files that `write_voc_results` writes. Raises its errors, for use before anything is detected."""
     for image_id in image_ids:
         if not image_id or any(character.isspace() for character in image_id):
-            raise DataError(f"image id {image_id!r} is empty or has a space, which VOC's columns cannot hold")
+            raise DataError(
+                f"image id {image_id!r} is empty or has a space, which VOC's result files cannot hold;"
+                " rename the image or leave these files out"
+            )
     return [Path(folder) / f"{challenge}_det_{split}_{_file_part(name)}.txt" for name in classes]
 
 
