@@ -14,12 +14,13 @@ import pytest
 import yaml
 
 from fssd.data import label_cache
+from fssd.data.archive import cache_folder
 from fssd.data.formats.coco import COCO
 from fssd.data.formats.csv_boxes import CSV
 from fssd.data.formats.reader import Reader
 from fssd.data.formats.voc import VOC
 from fssd.data.formats.yolo import YOLO
-from fssd.data.label_cache import cache_folder, read_labels
+from fssd.data.label_cache import read_labels
 from fssd.data.sample import DataSet, Record
 from fssd.data.source import open_data
 from fssd.errors import DataError
@@ -36,6 +37,10 @@ def small_and_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(label_cache, "LEAST_IMAGES", 2)
     monkeypatch.setattr(label_cache, "_SETTLED", -(10**18))
+
+
+def kept_folder() -> Path:
+    return cache_folder() / "labels"
 
 
 def counted(reader: Reader) -> tuple[Reader, list[str | None]]:
@@ -126,7 +131,7 @@ def test_the_second_time_is_as_the_first(
 def test_problems_and_facts_are_kept(tmp_path: Path) -> None:
     root = voc(tmp_path / "data")
     first, again = open_data(root, "train"), open_data(root, "train")
-    assert list(cache_folder().iterdir())
+    assert list(kept_folder().iterdir())
     assert [problem.severity for problem in again.problems] == ["warning", "error"]
     assert_equal(again, first)
     assert open_data(coco(tmp_path / "coco")).facts["category_ids"] == (3, 9)
@@ -183,7 +188,7 @@ def test_a_table_of_classes_beside_the_folder(tmp_path: Path) -> None:
         assert expected.classes == (name,)
         for _ in range(2):
             assert_equal(open_data(root), expected)
-    assert len(list(cache_folder().iterdir())) == 1
+    assert len(list(kept_folder().iterdir())) == 1
 
 
 def test_a_change_behind_a_link_is_seen(tmp_path: Path) -> None:
@@ -194,7 +199,7 @@ def test_a_change_behind_a_link_is_seen(tmp_path: Path) -> None:
     (root / "around").symlink_to(root)  # a circle
     (root / "broken").symlink_to(root / "nothing")
     assert "dog" in open_data(root, "train").classes
-    assert len(list(cache_folder().iterdir())) == 1
+    assert len(list(kept_folder().iterdir())) == 1
     change_label(real)
     assert "cow" in open_data(root, "train").classes
 
@@ -218,7 +223,7 @@ def test_each_question_has_its_own_answer(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_damaged_cache_is_read_past(content: bytes | None, tmp_path: Path) -> None:
     root = voc(tmp_path / "data")
     expected = open_data(root, "train")
-    (file,) = cache_folder().iterdir()
+    (file,) = kept_folder().iterdir()
     whole = file.read_bytes()
     middle = len(whole) // 2
     file.write_bytes(whole[:middle] + b"????" + whole[middle + 4 :] if content is None else content)
@@ -243,7 +248,7 @@ def test_small_sets_and_files_that_just_changed_are_not_kept(
     monkeypatch.setattr(label_cache, "LEAST_IMAGES", 2)
     monkeypatch.setattr(label_cache, "_SETTLED", 10**18)
     open_data(root, "train")
-    assert not cache_folder().exists()
+    assert not kept_folder().exists()
 
 
 def test_a_folder_with_much_else_in_it_is_not_kept(tmp_path: Path) -> None:
@@ -252,7 +257,7 @@ def test_a_folder_with_much_else_in_it_is_not_kept(tmp_path: Path) -> None:
     for number in range(20):
         (root / "runs" / f"{number}").touch()
     open_data(root, "train")
-    assert not cache_folder().exists()
+    assert not kept_folder().exists()
 
 
 def test_labels_that_depend_on_files_elsewhere_are_not_kept(tmp_path: Path) -> None:
@@ -260,17 +265,17 @@ def test_labels_that_depend_on_files_elsewhere_are_not_kept(tmp_path: Path) -> N
     moved = tmp_path / "data.yaml"
     moved.write_text(yaml.safe_dump({"path": str(file.parent), "train": "images", "names": ["dog"]}))
     assert len(open_data(moved, "train")) == 2
-    assert cache_folder().exists()
+    assert kept_folder().exists()
     elsewhere = tmp_path / "deep" / "down" / "other" / "folder" / "far" / "data.yaml"
     elsewhere.parent.mkdir(parents=True)
     elsewhere.write_text(moved.read_text())
     listing = file.parent / "train.txt"
     listing.write_text("images/a.jpg\nimages/b.jpg\n")
-    kept = len(list(cache_folder().iterdir()))
+    kept = len(list(kept_folder().iterdir()))
     open_data(elsewhere, "train")
     elsewhere.write_text(elsewhere.read_text().replace("train: images", f"train: {listing}"))
     open_data(elsewhere, "train")
-    assert len(list(cache_folder().iterdir())) == kept
+    assert len(list(kept_folder().iterdir())) == kept
 
 
 def test_joined_sources_are_kept_one_by_one(tmp_path: Path) -> None:
@@ -279,16 +284,16 @@ def test_joined_sources_are_kept_one_by_one(tmp_path: Path) -> None:
     file = tmp_path / "joined.yaml"
     file.write_text(yaml.safe_dump({"sources": [{"data": "voc"}, {"data": "coco"}]}))
     first = open_data(file, "train")
-    assert len(list(cache_folder().iterdir())) == 2
+    assert len(list(kept_folder().iterdir())) == 2
     assert_equal(open_data(file, "train"), first)
 
 
 def test_the_folder_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     roots = [voc(tmp_path / f"data{number}") for number in range(3)]
     for number, root in enumerate(roots):
-        known = set(cache_folder().glob("*")) if number else set()
+        known = set(kept_folder().glob("*")) if number else set()
         open_data(root, "train")
-        (new,) = set(cache_folder().glob("*")) - known
+        (new,) = set(kept_folder().glob("*")) - known
         os.utime(new, (OLD + number, OLD + number))
         size = new.stat().st_size
     open_data(roots[0], "train")  # used last now
@@ -318,4 +323,4 @@ def test_values_that_would_come_back_otherwise_are_not_kept(tmp_path: Path) -> N
 
     for _ in range(2):
         assert read_labels(replace(VOC, read=read), root, "train", None).facts["numbers"] == {1: 2}
-    assert not cache_folder().exists()
+    assert not kept_folder().exists()

@@ -61,7 +61,7 @@ def run(arguments: list[str]) -> int:
     from fssd.inference.detector import Detector
 
     detector = Detector.load(command.model, device=command.device)
-    dataset = command.measuring.open(command.data, [detector], command.iou)
+    dataset = command.measuring.open(command.data, [command.model], [detector], command.iou)
     _check_outputs(command, dataset)
     if note := unknown_note(dataset, detector.classes):
         print(f"note: {note}", file=sys.stderr)
@@ -87,7 +87,7 @@ def _check_outputs(command: Eval, dataset: DataSet) -> None:
         files.append(command.report / PAGE_FILE)
     if command.voc_results is not None:
         ids = [record.image_id for record in dataset.records]
-        files += voc_files(command.voc_results, ids, dataset.classes, split=command.measuring.split or "test")
+        files += voc_files(command.voc_results, ids, dataset.classes, split=dataset.facts["split"] or "test")
     spare_inputs([model_file(command.model), *(record.source for record in dataset.records)], files)
     if len({file.resolve() for file in files}) < len(files):
         raise ConfigError("two results have the same file; give each a name of its own")
@@ -101,7 +101,7 @@ def _write(command: Eval, dataset: DataSet, found: list[Detections], report: Rep
     from fssd.report.eval_page import ReportSubject, write_eval_page
 
     steps: list[Callable[[], object]] = []
-    split = command.measuring.split
+    split = dataset.facts["split"]
     if command.json is not None:
         steps.append(partial(atomic_write, command.json, report.to_json()))
     if command.coco_results is not None:

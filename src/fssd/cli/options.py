@@ -77,17 +77,33 @@ class Loading:
 class Measuring:
     """What is measured, and on which images."""
 
-    split: str | None = "val"
-    """Split to measure on; "none" for every image."""
+    split: str | None = "auto"
+    """Split to measure on; "auto" is val, or where there is none the images that the run kept for
+    evaluation; "none" is every image."""
+    seen_images: Flag = False
+    """Measure also on images that the model was trained on."""
     metric: Metric = "voc12"
     """11-point AP, integral AP, or COCO's twelve numbers."""
     bad_share: BadShare = 0.02
 
-    def open(self, data: Path, detectors: Sequence[Detector], iou: float = 0.5) -> DataSet:
-        """The images to measure `detectors` on; prints those left out. Raises ConfigError, DataError."""
-        from fssd.evaluation.evaluate import check_measurable
+    def open(
+        self, data: Path, models: Sequence[Path], detectors: Sequence[Detector], iou: float = 0.5
+    ) -> DataSet:
+        """The images to measure `detectors` on, whose files are `models`; facts["split"] names their split.
 
-        dataset = open_usable(data, None if self.split == "none" else self.split, self.bad_share)
+        Prints what was found and what is left out. Raises ConfigError, DataError.
+        """
+        from fssd.data.source import describe, print_left_out
+        from fssd.evaluation.evaluate import check_measurable
+        from fssd.evaluation.measured import measured_images
+        from fssd.weights.checkpoint import model_file
+
+        split = None if self.split == "none" else self.split
+        files = [model_file(model) for model in models]
+        dataset, name = measured_images(data, split, files, self.bad_share, self.seen_images)
+        dataset.facts["split"] = name
+        print(describe(dataset, data, name), file=sys.stderr)
+        print_left_out(dataset)
         for detector in detectors:
             check_measurable(dataset, detector.classes, self.metric, iou)
         return dataset

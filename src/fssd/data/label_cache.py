@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fssd.atomic import atomic_path
+from fssd.data.archive import cache_folder
 from fssd.data.formats.reader import Reader
 from fssd.data.sample import DataSet, Problem, Record
 
@@ -39,7 +40,7 @@ def read_labels(reader: Reader, root: Path, split: str | None, classes: Sequence
     """`reader.read`, or its result of an earlier time if nothing has changed. Raises the reader's errors."""
     names = None if classes is None else list(classes)
     key = json.dumps([_code(), reader.name, str(root), str(root.absolute()), split, names])
-    file = cache_folder() / f"{hashlib.blake2b(key.encode(), digest_size=20).hexdigest()}.npz"
+    file = cache_folder() / "labels" / f"{hashlib.blake2b(key.encode(), digest_size=20).hexdigest()}.npz"
     with _without_collector():
         known = _load(file)
         if known is not None:
@@ -62,12 +63,6 @@ def _without_collector() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
-
-
-def cache_folder() -> Path:
-    """fssd/labels in XDG_CACHE_HOME or ~/.cache."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if Path(base).is_absolute() else Path("~/.cache").expanduser()) / "fssd" / "labels"
 
 
 @cache

@@ -9,14 +9,14 @@ import yaml
 from torch import Tensor
 
 from fssd.atomic import atomic_write, make_folder
-from fssd.config import TrainConfig, to_values
-from fssd.data.sample import DataSet
+from fssd.config import CONFIG_FILE, to_values
 from fssd.errors import ConfigError, TrainingError
 from fssd.evaluation.evaluate import Report
 from fssd.model.network import Network
 from fssd.training.distributed import Process
 from fssd.training.drawings import draw_progress
 from fssd.training.finite import Watched
+from fssd.training.splits import TrainingSplits
 from fssd.training.state import (
     STATE_FILE,
     Progress,
@@ -28,7 +28,6 @@ from fssd.training.state import (
 from fssd.training.step import Updater
 from fssd.weights.checkpoint import describe, save_model, write_tensors
 
-CONFIG_FILE = "config.yaml"
 BEST_FILE = "best.safetensors"
 FINAL_FILE = "final.safetensors"
 
@@ -41,12 +40,13 @@ class Saved(NamedTuple):
 
 
 class RunFolder:
-    """config: resolved; its `out` is the folder."""
+    """The folder `out` of a complete configuration."""
 
-    def __init__(self, config: TrainConfig, train_set: DataSet, process: Process) -> None:
-        assert config.out is not None
-        self.path = config.out
-        self.config, self.train_set, self.process = config, train_set, process
+    def __init__(self, splits: TrainingSplits, process: Process) -> None:
+        assert splits.config.out is not None
+        self.path = splits.config.out
+        self.config, self.train_set, self.process = splits.config, splits.train, process
+        self.division = splits.division
         self.state, self.best, self.final = (self.path / name for name in (STATE_FILE, BEST_FILE, FINAL_FILE))
 
     def saved(self, resume: bool) -> Saved | None:
@@ -72,6 +72,8 @@ class RunFolder:
         make_folder(self.path)
         for leftover in self.path.glob(".tmp-*"):
             leftover.unlink()  # of a process that was killed while it wrote
+        if self.division is not None:
+            self.division.save(self.path)
         atomic_write(self.path / CONFIG_FILE, yaml.safe_dump(to_values(self.config), sort_keys=False))
 
     def save_best(self, network: Network, weights: dict[str, Tensor], report: Report, done: int) -> None:

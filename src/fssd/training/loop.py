@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,21 +16,21 @@ from typing import NamedTuple
 
 import torch
 
-from fssd.config import TrainConfig
+from fssd.config import CONFIG_FILE, TrainConfig
 from fssd.data.batch import Batch
 from fssd.data.loader import BatchPositions, Examples, Views, training_batches
 from fssd.data.sample import DataSet
-from fssd.data.source import open_data, print_left_out, require_usable
 from fssd.evaluation.evaluate import Report, check_measurable, evaluate_detections
 from fssd.inference.detector import Detector, pick_device
 from fssd.model.network import channels_last
 from fssd.training.distributed import Process, any_process, process_group, wait_for_all
 from fssd.training.drawings import draw_batches
-from fssd.training.folder import CONFIG_FILE, RunFolder
+from fssd.training.folder import RunFolder
 from fssd.training.freeze import freeze_stages, training_mode
 from fssd.training.log import Means, RunLog
 from fssd.training.optim import learning_rate
 from fssd.training.precision import agree_amp
+from fssd.training.splits import TrainingSplits, open_splits
 from fssd.training.start import check_batch, complete, fresh_network, start_weights
 from fssd.training.state import Progress, load_state
 from fssd.training.step import Updater
@@ -72,28 +71,20 @@ def train(
     config = complete(config)
     assert config.data is not None and config.out is not None
     torch.set_num_threads(config.threads or _ALL_THREADS)
-    train_set = _open(config, config.train_split, None)
-    val_set = _open(config, config.val_split, train_set.classes) if config.val_split else None
-    if val_set is not None:
-        check_measurable(val_set, train_set.classes, config.metric)
+    splits = open_splits(config, resume)
+    config = splits.config
+    assert config.out is not None
+    if splits.val is not None:
+        check_measurable(splits.val, splits.train.classes, config.metric)
     device = pick_device(config.device)
     with process_group(device.type == "cuda") as process:
         if device.type == "cuda" and process.world > 1:
             device = torch.device("cuda", process.local)
         started = config.out / CONFIG_FILE if resume else None
         config = replace(config, amp=agree_amp(config.amp, device, process, started))
-        run = _Run(config, train_set, val_set, device, process)
+        run = _Run(replace(splits, config=config), device, process)
         run.begin(resume, backbone)
         return run.train(stop_at)
-
-
-def _open(config: TrainConfig, split: str, classes: tuple[str, ...] | None) -> DataSet:
-    assert config.data is not None
-    dataset = open_data(config.data, split, classes)
-    require_usable(dataset, config.bad_share)
-    if os.environ.get("RANK", "0") == "0":
-        print_left_out(dataset)
-    return dataset
 
 
 class _Run:
@@ -101,21 +92,14 @@ class _Run:
 
     updater: Updater
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        train_set: DataSet,
-        val_set: DataSet | None,
-        device: torch.device,
-        process: Process,
-    ) -> None:
-        self.config = config
-        self.train_set, self.val_set = train_set, val_set
+    def __init__(self, splits: TrainingSplits, device: torch.device, process: Process) -> None:
+        self.config = config = splits.config
+        self.train_set, self.val_set = splits.train, splits.val
         self.device, self.process = device, process
-        self.folder = RunFolder(config, train_set, process)
+        self.folder = RunFolder(splits, process)
         self.progress = Progress(0, None)
         self.images_per_update = config.batch_size * config.accumulate * process.world
-        self.updates_per_epoch = len(train_set) / self.images_per_update
+        self.updates_per_epoch = len(self.train_set) / self.images_per_update
         if config.iterations is not None:
             self.total = config.iterations
         else:
@@ -159,9 +143,9 @@ class _Run:
         finally:
             if log is not None:
                 log.close()
-        finished = self.progress.iteration >= self.total
+        finished = self.progress.iteration >= self.total or self._is_exhausted()
         if finished and self.process.is_first:
-            self.folder.save_final(self.network, self.updater.weights(), self.total)
+            self.folder.save_final(self.network, self.updater.weights(), self.progress.iteration)
         best = self.folder.best if self.folder.best.exists() else None
         model = best or (self.folder.final if finished else None)
         return Result(self.folder.path, model, self.progress.best, finished)
@@ -171,7 +155,7 @@ class _Run:
         batches = self._batches(start)
         means = Means()
         self._training_mode()
-        for iteration in range(start, self.total):
+        for iteration in range(start, start if self._is_exhausted() else self.total):
             rate = self._update(batches, iteration, means)
             done = iteration + 1
             if log is not None and (done % config.log_every == 0 or done == self.total):
@@ -188,8 +172,13 @@ class _Run:
             self.progress = self.progress._replace(iteration=done)
             if saves:
                 self._save()
-            if stops:
+            if stops or (evaluates and self._is_exhausted()):
                 return
+
+    def _is_exhausted(self) -> bool:
+        """Whether none of the last `patience` evaluations was the best so far; equal in all processes."""
+        patience = self.config.patience
+        return patience > 0 and any_process(self.progress.waited >= patience, self.process, self.device)
 
     def _update(self, batches: Iterator[Batch], iteration: int, means: Means) -> float:
         """One update of the weights; returns its learning rate."""
@@ -251,6 +240,7 @@ class _Run:
             better = not math.isnan(report.map) and (
                 self.progress.best is None or report.map > self.progress.best
             )
+            self.progress = self.progress._replace(waited=0 if better else self.progress.waited + 1)
             if better:
                 self.progress = self.progress._replace(best=report.map)
                 self.folder.save_best(self.network, self.updater.weights(), report, done)

@@ -21,10 +21,14 @@ STATE_FILE = "last.safetensors"
 
 
 class Progress(NamedTuple):
-    """iteration: updates done. best: highest mAP so far, None before the first evaluation."""
+    """iteration: updates done. best: highest mAP so far, None before the first evaluation.
+
+    waited: evaluations since then.
+    """
 
     iteration: int
     best: float | None
+    waited: int = 0
 
 
 def save_state(
@@ -52,6 +56,7 @@ def save_state(
         "kind": "training",
         "iteration": progress.iteration,
         "best": progress.best,
+        "waited": progress.waited,
         "average_updates": average.updates if average is not None else 0,
         "scaler": scaler,
     }
@@ -82,7 +87,7 @@ def load_state(
             optimizer.state[parameter]["momentum_buffer"] = _like(momentum[name], parameter)
     if average is not None:
         average.restore(below(tensors, "average/"), document["average_updates"])
-    return Progress(document["iteration"], document["best"])
+    return Progress(document["iteration"], document["best"], document.get("waited", 0))
 
 
 def _like(saved: Tensor, parameter: Tensor) -> Tensor:
