@@ -54,13 +54,14 @@ def require_writable(*files: Path) -> None:
     for file in files:
         if file.is_dir():
             raise ConfigError(f"{file}: is a folder; give the name of a file")
-        make_folder(file.parent)
+    for folder in {file.parent for file in files}:
+        make_folder(folder)
         try:
-            with TemporaryFile(dir=file.parent):
+            with TemporaryFile(dir=folder):
                 pass
         except OSError as error:
             reason = f"nothing can be written into this folder ({error.strerror}); choose another"
-            raise ConfigError(f"{file.parent}: {reason}") from error
+            raise ConfigError(f"{folder}: {reason}") from error
 
 
 def _sync_folder(folder: Path) -> None:

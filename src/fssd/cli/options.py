@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fssd.inference.detector import Detector
 
 Command = TypeVar("Command")
+Item = TypeVar("Item")
 
 FLAT = tyro.conf.arg(name="")
 """Marks a group of flags whose name is not a prefix of its flags."""
@@ -139,6 +140,15 @@ def write_each(*steps: Callable[[], object]) -> None:
         print(f"error: {other}", file=sys.stderr)
     if errors:
         raise errors[0]
+
+
+def show_progress(items: Sequence[Item], title: str) -> Iterable[Item]:
+    """Passes items on, with a progress bar on terminals."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    return track(items, title, console=console, disable=not console.is_terminal)
 
 
 def detect_all(detector: Detector, dataset: DataSet, console: Console, **settings: Any) -> list[Detections]:
