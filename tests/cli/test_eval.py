@@ -1,4 +1,4 @@
-"""`fssd eval` and `fssd detect` refuse before the first image, name unknown classes, and lose no result."""
+"""`fssd eval`, `detect` and `check` refuse before the first image, name unknown classes, and lose no result."""
 
 from __future__ import annotations
 
@@ -136,6 +136,22 @@ def test_eval_tells_of_classes_that_the_detector_does_not_know(
     assert "classes that the model knows" in captured.out
     content = json.loads(file.read_text())
     assert content["unknown_classes"] == ["Five"] and content["classes"]["Five"] == 0
+
+
+@pytest.mark.parametrize("flags", [["--json", "folder"], ["--report", "full"]])
+def test_check_refuses_outputs_before_it_checks(
+    scenes: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    flags: list[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("fssd.data.check.check_data", None)  # calling it would be a TypeError
+    for name in ("folder", "full/index.html"):
+        (tmp_path / name).mkdir(parents=True)
+    assert run("check", scenes, *flags) == BAD_INPUT
+    assert "is a folder" in only_error(capsys)
 
 
 @pytest.fixture

@@ -39,15 +39,19 @@ def run(arguments: list[str]) -> int:
     import torch
     from rich.console import Console
 
-    from fssd.atomic import atomic_write
+    from fssd.atomic import atomic_write, require_writable
     from fssd.data.check import check_data
     from fssd.model.build import build_model
     from fssd.model.coverage import coverage_advice
     from fssd.plots import require_matplotlib
     from fssd.report.data_page import Survey, write_data_page
+    from fssd.report.html import PAGE_FILE
 
+    if command.json is not None and command.json != Path("-"):
+        require_writable(command.json)
     if command.report is not None:
         require_matplotlib()
+        require_writable(command.report / PAGE_FILE)
     options = {"size": list(command.size)} if command.size else {}
     with torch.device("meta"):  # no weights are needed
         network = build_model(command.model, 1, **options)
