@@ -36,6 +36,7 @@ from fssd.data.formats.voc import VOC
 from fssd.data.formats.yolo import YOLO
 from fssd.data.formats.yolo_yaml import find_yaml, read_yaml
 from fssd.data.join import join_classes, join_sets, match_classes
+from fssd.data.label_cache import read_labels
 from fssd.data.sample import DataSet, Problem
 from fssd.data.unrecognised import unrecognised
 from fssd.errors import ConfigError, DataError, ImageError, LabelError, nearest
@@ -75,9 +76,11 @@ def open_data(
     ConfigError for an unknown key in a YAML. Faults of single images are in `problems`: see require_usable.
     """
     reader, root = find_reader(Path(path))
-    if images is not None and not Path(images).is_dir():
+    if images is None:
+        return read_labels(reader, root, split, classes)
+    if not Path(images).is_dir():
         raise DataError("is no folder; give the one that holds the images", file=images)
-    return reader.read(root, split, classes, None if images is None else Path(images))
+    return reader.read(root, split, classes, Path(images))
 
 
 def list_splits(path: Path | str) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ import pytest
 from fssd.data.formats.coco import COCO, coco_files
 from fssd.data.formats.lookup import match_split
 from fssd.data.sample import DataSet, Problem
-from fssd.data.source import find_reader, open_data
+from fssd.data.source import find_reader, list_splits, open_data
 from fssd.errors import DataError
 
 REAL = os.environ.get("FSSD_TEST_DATA", "")
