@@ -60,10 +60,12 @@ class ExportError(FssdError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint such as `; did you mean 'concat'?`, or the list of known names if none is similar."""
+    """A hint such as `; did you mean 'concat'?`, or the known names if none is similar, or ""."""
     known = [str(name) for name in known]
     close = closest(name, known)
-    return f"; known: {', '.join(known)}" if close is None else f"; did you mean {close!r}?"
+    if close is not None:
+        return f"; did you mean {close!r}?"
+    return f"; known: {', '.join(known)}" if known else ""
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:

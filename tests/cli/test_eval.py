@@ -1,4 +1,4 @@
-"""`fssd eval`, `detect` and `check` refuse before the first image; eval names unknown classes."""
+"""`eval`, `detect` and `check` refuse before the first image, name unknown classes, and lose no result."""
 
 from __future__ import annotations
 

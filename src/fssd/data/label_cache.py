@@ -46,7 +46,7 @@ def read_labels(reader: Reader, root: Path, split: str | None, classes: Sequence
         if known is not None:
             return known
         start = time.time_ns()
-        data = reader.read(root, split, classes)
+        data = reader.read(root, split, classes, None)
         # Not of joined sources: each of them is kept by itself.
         if len(data) >= LEAST_IMAGES and data.facts.get("format") == reader.name:
             _save(file, data, root, start)
