@@ -121,7 +121,7 @@ def test_the_second_time_is_as_the_first(
 ) -> None:
     root = make(tmp_path / "data")
     counting, asked = counted(reader)
-    expected = reader.read(root, "train", None)
+    expected = reader.read(root, "train", None, None)
     assert len(expected) >= 2
     for _ in range(3):
         assert_equal(read_labels(counting, root, "train", None), expected)
@@ -169,7 +169,7 @@ def test_a_change_is_seen(change: str, tmp_path: Path) -> None:
     root = voc(tmp_path / "data")
     before = open_data(root, "train")
     CHANGES[change](root)
-    expected = VOC.read(root, "train", None)
+    expected = VOC.read(root, "train", None, None)
     with pytest.raises(AssertionError):
         assert_equal(before, expected)
     assert_equal(open_data(root, "train"), expected)
@@ -184,7 +184,7 @@ def test_a_table_of_classes_beside_the_folder(tmp_path: Path) -> None:
     (root / "labels.csv").write_text(f"ImageID,LabelName,XMin,XMax,YMin,YMax\n{rows}")
     for name in ("cat", "cow"):
         (tmp_path / "class-descriptions.csv").write_text(f"/m/1,{name}\n")
-        expected = CSV.read(root, None, None)
+        expected = CSV.read(root, None, None, None)
         assert expected.classes == (name,)
         for _ in range(2):
             assert_equal(open_data(root), expected)
