@@ -72,7 +72,8 @@ class TrainConfig:
     val_split: str | None = "val"
     """Split to evaluate on during training; "none" for no evaluation."""
     bad_share: BelowOne = 0.02
-    """Share of images with errors (0..1) that may be left out with a warning; above it, training stops."""
+    """Share of images with errors (0..1) that may be left out with a warning, also those that break while it
+    runs; above it, training stops."""
 
     start: Start = "backbone"
     """Start from ImageNet "backbone" weights, a trained "ssd" (FSSD+, paper 3.2), a whole trained "model" of
@@ -164,7 +165,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     if get_origin(part) is Literal
 }
 """The values of every setting that is one of a few words."""
-RESUME_MAY_CHANGE = {"out", "data", "weights", "workers", "save_every", "log_every", "device"}
+RESUME_MAY_CHANGE = {"out", "data", "weights", "bad_share", "workers", "save_every", "log_every", "device"}
 """Settings that a resumed run may change. Only the device affects the final weights."""
 
 

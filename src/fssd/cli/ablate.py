@@ -1,6 +1,7 @@
 """fssd ablate FILE --data DATA [--seeds N] [--budget 20ep|5000it] [--minutes N]"""
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated
 
@@ -39,6 +40,7 @@ def run(arguments: list[str]) -> int:
     from fssd.cli.train import parse_options
     from fssd.data.source import open_data
     from fssd.plots import require_matplotlib
+    from fssd.training.start import require_objects
 
     require_matplotlib()
     plan = read_plan(find_config(command.file, ["ablations"]))
@@ -46,10 +48,13 @@ def run(arguments: list[str]) -> int:
     budget = None if command.budget is None else parse_budget(command.budget)
     changes = parse_options(command.set)
     runs = plan_runs(plan, out, seeds=command.seeds, data=command.data, budget=budget, changes=changes)
-    first = runs[0].config
-    assert first.data is not None
-    classes = len(open_data(first.data, first.train_split).classes)
-    costs = measure_costs({run.row.name: run.config for run in runs}, classes)  # also checks every network
+    configs = {run.row.name: run.config for run in runs}
+    opened = cache(open_data)
+    for config in configs.values():
+        assert config.data is not None
+        train_set = opened(config.data, config.train_split)
+        require_objects(config, train_set)
+    costs = measure_costs(configs, len(train_set.classes))  # also checks every network
     finished = []
     for one in train_runs(runs, command.minutes):
         finished.append(one)

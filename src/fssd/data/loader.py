@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from itertools import chain
 from typing import Any
 
 import cv2
@@ -27,7 +29,12 @@ PictureBatch = tuple[torch.Tensor, list[tuple[int, int]]]
 class Views(Dataset[Any]):
     """Augmented views of a data set, by position: p is image p % N of pass p // N. Each pass is shuffled.
 
-    A view depends on the seed and its position alone, not on the process that makes it or on earlier views.
+    A view depends on the seed, its position and the files alone, not on the process that makes it or on
+    earlier views. That holds for broken images too: in place of one that cannot be read comes the image half
+    a pass later, or the first one after it that can be read.
+
+    replaces: whether to do so; without it such an image is an error. absent: indices of records that are kept
+    for the order alone and always replaced.
     """
 
     dataset: DataSet
@@ -37,6 +44,8 @@ class Views(Dataset[Any]):
     difficult: bool
     jpeg: bool = False
     crowds: bool = False
+    replaces: bool = False
+    absent: frozenset[int] = frozenset()
 
     def __getitem__(self, position: int) -> Sample | DataError:
         """The view, or the error of an image that cannot be read."""
@@ -47,9 +56,30 @@ class Views(Dataset[Any]):
 
     def sample(self, position: int) -> Sample:
         """The view at a position. Raises ImageError."""
-        epoch, rank = divmod(position, len(self.dataset))
-        index = int(_order(self.seed, epoch, len(self.dataset))[rank])
-        sample = load_sample(self.dataset.records[index], self.difficult, self.crowds)
+        return self.sample_and_broken(position)[0]
+
+    def sample_and_broken(self, position: int) -> tuple[Sample, dict[str, DataError]]:
+        """The view, and the errors by image id of the images that it stands in for. Raises ImageError."""
+        count = len(self.dataset)
+        epoch, rank = divmod(position, count)
+        order = _order(self.seed, epoch, count)
+        broken: dict[str, DataError] = {}
+        later = (order[(rank + count // 2 + step) % count] for step in range(count))
+        for index in chain((order[rank],), later):
+            record = self.dataset.records[index]
+            if index in self.absent or record.image_id in broken:
+                continue
+            try:
+                loaded = load_sample(record, self.difficult, self.crowds)
+            except DataError as error:
+                broken[record.image_id] = error
+                if not self.replaces:
+                    raise
+                continue
+            return self._augmented(loaded, epoch, int(order[rank])), broken
+        raise next(iter(broken.values()), DataError("none of the images of the run is there any more"))
+
+    def _augmented(self, sample: Sample, epoch: int, index: int) -> Sample:
         if self.recipe == "none":
             return resize(sample, self.geometry)
         rng = sample_rng(self.seed, epoch, index)
@@ -109,9 +139,9 @@ class Examples(Dataset[Any]):
     make_targets: MakeTargets
 
     def __getitem__(self, position: int) -> Example:
-        sample = self.views.sample(position)
+        sample, broken = self.views.sample_and_broken(position)
         image = torch.from_numpy(np.ascontiguousarray(sample.image)).permute(2, 0, 1)
-        return Example(image, self.make_targets(sample.boxes, sample.labels), sample.name)
+        return Example(image, self.make_targets(sample.boxes, sample.labels), sample.name, broken)
 
 
 @dataclass(frozen=True)
@@ -190,6 +220,12 @@ def _start_worker(_: int) -> None:
     # The workers are processes already; threads in each would compete with the others for the cores.
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
+    # A terminal and a job manager signal all processes at once; what to do is the decision of the first.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # A second SIGTERM ends a worker: torch ends one so that hangs.
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
 def _started(loader: DataLoader[Any]) -> Iterator[Any]:
