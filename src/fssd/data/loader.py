@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import chain
@@ -20,6 +21,8 @@ from fssd.data.decode import read_image
 from fssd.data.geometry import Geometry
 from fssd.data.sample import DataSet, Image, Record, Sample
 from fssd.errors import DataError, ImageError
+
+TIME_TO_END = 30  # seconds that a worker has left after SIGTERM, as many as torchrun gives
 
 Picture = tuple[torch.Tensor, tuple[int, int]]
 PictureBatch = tuple[torch.Tensor, list[tuple[int, int]]]
@@ -162,7 +165,7 @@ class Pictures(Dataset[Any]):
 
 def training_batches(
     examples: Examples, positions: BatchPositions, workers: int, pin: bool = False
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """The batches at `positions`, made by `workers` processes (0: by this one). Raises ImageError."""
     ahead = 4 if workers else None
     return _load(examples, collate, workers, batch_sampler=positions, pin_memory=pin, prefetch_factor=ahead)
@@ -201,7 +204,7 @@ def _collate(stack: Callable[[list[Any]], Any], items: list[Any]) -> Any:
 
 def _load(
     dataset: Dataset[Any], stack: Callable[[list[Any]], Any], workers: int, **options: Any
-) -> Iterator[Any]:
+) -> Generator[Any, None, None]:
     loader: DataLoader[Any] = DataLoader(
         _Caught(dataset),
         num_workers=workers,
@@ -210,10 +213,15 @@ def _load(
         generator=torch.Generator(),  # else seeding the workers would advance the caller's generator
         **options,
     )
-    for batch in _started(loader):
-        if isinstance(batch, DataError):
-            raise batch
-        yield batch
+    batches = _started(loader)
+    try:
+        for batch in batches:
+            if isinstance(batch, DataError):
+                raise batch
+            yield batch
+    finally:
+        if workers:  # now: a reference cycle may keep them until the program ends and waits for them
+            batches._shutdown_workers()
 
 
 def _start_worker(_: int) -> None:
@@ -224,11 +232,18 @@ def _start_worker(_: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    # A second SIGTERM ends a worker: torch ends one so that hangs.
-    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+    signal.signal(signal.SIGTERM, _end_later)
 
 
-def _started(loader: DataLoader[Any]) -> Iterator[Any]:
+def _end_later(*_: Any) -> None:
+    """Go on for the last update; but SIGTERM is also how a program ends a worker that it forgot."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if hasattr(signal, "SIGALRM"):
+        signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
+        signal.alarm(TIME_TO_END)
+
+
+def _started(loader: DataLoader[Any]) -> Any:
     """The loader's iterator. OpenCV's threads are ended first, as a forked worker would wait for them."""
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)  # ends the pool

@@ -43,5 +43,5 @@ class LeftOut:
         bad = len(self.errors) + self.unusable
         if self.errors and bad > self.bad_share * self.total:
             error = list(self.errors.values())[-1]
-            share = f" ({bad} of {self.total} images have errors, {self.bad_share:.1%} are allowed)"
+            share = f" ({bad} of {self.total} images have errors; --bad-share allows {self.bad_share:.1%})"
             raise type(error)(error.reason + share, file=error.file, place=error.place)

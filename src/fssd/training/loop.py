@@ -10,8 +10,9 @@ import json
 import math
 import os
 import shlex
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -206,6 +207,8 @@ class _Run:
             finished = self.progress.iteration >= self.total and not self.progress.due
             if finished and self.process.is_first:
                 self.folder.save_final(self.network, self.updater.weights(), self.total)
+            if self.asked:
+                wait_for_all(self.process)  # torchrun ends the others as soon as one has ended
             if number := self.asked or self.stop.number:
                 raise self._stopped(number, finished)
         best = self.folder.best if self.folder.best.exists() else None
@@ -218,11 +221,16 @@ class _Run:
         return Stopped(number, progress, "the run is finished" if finished else rest)
 
     def _loop(self, log: RunLog | None) -> None:
-        config, start = self.config, self.progress.iteration
+        start = self.progress.iteration
         if self.progress.due:
             self._evaluate(start, log)
             self._save()
-        batches = self._batches(start)
+        # Closed at once: workers that are left to the garbage collector can outlive the run.
+        with contextlib.closing(self._batches(start)) as batches:
+            self._updates(batches, log)
+
+    def _updates(self, batches: Iterator[Batch], log: RunLog | None) -> None:
+        config, start = self.config, self.progress.iteration
         means = Means()
         self._training_mode()
         for iteration in range(start, 0 if self.asked else self.total):
@@ -294,7 +302,7 @@ class _Run:
     def _training_mode(self) -> None:
         training_mode(self.network, self.config.freeze, self.config.freeze_norm)
 
-    def _batches(self, start: int) -> Iterator[Batch]:
+    def _batches(self, start: int) -> Generator[Batch, None, None]:
         config = self.config
         views = Views(
             self.train_set,
@@ -366,3 +374,4 @@ class _Run:
         """Save the state of the last update, unless it is bad, without waiting for other processes."""
         if self.process.is_first and self.updater.watch.look() is None:
             self.folder.save_state(self.updater, self.progress, self.content, self.left_out)
+            print(f"saved at update {self.progress.iteration}, to go on with --resume", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Detections on the validation split during a run: without broken images, and only until a stop is requested."""
+"""Detections on the validation split during a run, without broken images, until a stop is requested."""
 
 from __future__ import annotations
 
