@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -452,3 +454,34 @@ def test_check_and_scenes_mistakes(
     (tmp_path / "full" / "file").write_text("in the way")
     assert run(*arguments) == BAD_INPUT
     only_error(capsys)
+
+
+# ---- a pipe that is closed, a full disk
+
+
+@pytest.mark.parametrize("arguments", ["--help", "train --help", "--version"])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_ends_quietly_when_nobody_reads(arguments: str, unbuffered: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "fssd", *arguments.split()],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        check=False,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_a_full_disk_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(_: list[str]) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", "run/last.safetensors")
+
+    monkeypatch.setattr("fssd.cli.train.run", full)
+    assert run("train") == BAD_INPUT
+    text = only_error(capsys)
+    assert text.startswith("error: run/last.safetensors: No space left on device; free space there")
