@@ -30,18 +30,28 @@ class LeftOut:
         self.ids: set[str] = set()
         self.errors: dict[str, DataError] = {}
 
+    @property
+    def bad(self) -> int:
+        """How many images have errors, with those that the reader has left out."""
+        return len(self.errors) + self.unusable
+
+    @property
+    def are_too_many(self) -> bool:
+        return bool(self.errors) and self.bad > self.bad_share * self.total
+
     def add(self, errors: Mapping[str, DataError], loud: bool = True) -> None:
-        """Leave images out. errors: by image id; each is printed once."""
-        for key, error in errors.items():
-            if loud and key not in self.ids and key not in self.errors:
-                print(f"left out: {error}", file=sys.stderr)
-            self.ids.add(key)
-            self.errors.setdefault(key, error)
+        """Leave images out. errors: by image id; each is printed once, unless it is one too many."""
+        new = [error for key, error in errors.items() if key not in self.ids]
+        self.ids |= errors.keys()
+        self.errors = {**errors, **self.errors}
+        for error in new if loud and not self.are_too_many else ():
+            print(f"left out: {error}", file=sys.stderr)
 
     def require_few(self) -> None:
-        """Raise the last error if there are more than `bad_share` allows."""
-        bad = len(self.errors) + self.unusable
-        if self.errors and bad > self.bad_share * self.total:
-            error = list(self.errors.values())[-1]
-            share = f" ({bad} of {self.total} images have errors; --bad-share allows {self.bad_share:.1%})"
+        """Raise an error if there are more than `bad_share` allows."""
+        if self.are_too_many:
+            error = next(iter(self.errors.values()))
+            share = (
+                f" ({self.bad} of {self.total} images have errors; --bad-share allows {self.bad_share:.1%})"
+            )
             raise type(error)(error.reason + share, file=error.file, place=error.place)
