@@ -271,7 +271,7 @@ def test_iterations_stand_for_epochs() -> None:
 def test_no_validation() -> None:
     assert complete(given(val_split="none")).val_split is None
     assert complete(given(val_split=None)).val_split is None
-    assert complete(GIVEN).val_split == "val"
+    assert complete(GIVEN).val_split == "auto"
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,8 @@ import yaml
 
 from fssd.errors import ConfigError, nearest
 
+CONFIG_FILE = "config.yaml"  # of a run, with its complete configuration
+
 Schedule = Literal["multistep", "cosine", "constant"]
 Start = Literal["backbone", "ssd", "model", "nothing"]
 Amp = Literal["auto", "off", "bf16", "fp16"]
@@ -35,6 +37,7 @@ class Bound(NamedTuple):
 
 Count = Annotated[int, Bound("1 or more", lambda value: value >= 1)]
 Natural = Annotated[int, Bound("0 or more", lambda value: value >= 0)]
+Folds = Annotated[int, Bound("0, or 2 to 100", lambda value: value == 0 or 2 <= value <= 100)]
 NotNegative = Annotated[float, Bound("0 or more", lambda value: value >= 0)]
 Positive = Annotated[float, Bound("above 0 and finite", lambda value: 0 < value < math.inf)]
 BelowOne = Annotated[float, Bound("0 or more and below 1", lambda value: 0 <= value < 1)]
@@ -67,10 +70,24 @@ class TrainConfig:
     """Folder for checkpoints, logs and the resolved configuration."""
     options: tyro.conf.Suppress[Mapping[str, Any]] = field(default_factory=dict)
     """Model options, such as merge: sum or priors: voc (see `fssd.build_model`); flag --set."""
-    train_split: str = "train"
-    """Split to train on."""
-    val_split: str | None = "val"
-    """Split to evaluate on during training; "none" for no evaluation."""
+    images: Path | None = None
+    """Folder of the pictures, where they do not lie beside their labels."""
+    train_split: str | None = "auto"
+    """Split to train on; "auto" takes train or what is not for validation and test, "none" all images."""
+    val_split: str | None = "auto"
+    """Split to evaluate on during training; "auto" takes val if the data set has one and else --val-share of
+    the training images, "none" is no evaluation."""
+    val_share: BelowOne | None = None
+    """Share of the training images to evaluate on instead of a split (0.15 where there is none); images that
+    belong together stay together, and each class has its share."""
+    folds: Folds = 0
+    """Parts for cross-validation: each is validated on by a run of its own, which trains on the others."""
+    fold: Natural = 0
+    """The part that this run validates on, from 1; 0 runs all parts, one after the other."""
+    split_seed: Seed = 0
+    """Seed of the choice of images for --val-share and --folds."""
+    seen_images: bool = False
+    """Evaluate also on images that are trained on."""
     bad_share: BelowOne = 0.02
     """Share of images with errors (0..1) that may be left out with a warning, also those that break while it
     runs; above it, training stops."""
@@ -137,6 +154,8 @@ class TrainConfig:
     """Epochs between evaluations on the validation split; the last iteration is always evaluated."""
     metric: Metric = "voc12"
     """Metric that decides which checkpoint is best."""
+    patience: Natural = 0
+    """Stop after this many evaluations without a better result; 0 never does."""
     save_every: Count = 200
     """Iterations between the checkpoints for --resume; one is also saved after each evaluation."""
     log_every: Count = 10
@@ -151,7 +170,7 @@ class TrainConfig:
     """CPU threads for the network; 0 for one per core. Equal runs need equal threads."""
 
     def __post_init__(self) -> None:
-        for key in ("data", "out", "weights"):
+        for key in ("data", "images", "out", "weights"):
             if isinstance(value := getattr(self, key), str):
                 object.__setattr__(self, key, Path(value))
 
@@ -165,7 +184,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     if get_origin(part) is Literal
 }
 """The values of every setting that is one of a few words."""
-RESUME_MAY_CHANGE = {"out", "data", "weights", "bad_share", "workers", "save_every", "log_every", "device"}
+RESUME_MAY_CHANGE = {"out", "data", "images", "weights", "seen_images", "workers", "device"}
+RESUME_MAY_CHANGE |= {"save_every", "log_every", "bad_share"}
 """Settings that a resumed run may change. Only the device affects the final weights."""
 
 
@@ -252,6 +272,11 @@ def _conflicts(config: TrainConfig) -> Iterator[tuple[set[str], str]]:
         yield {"steps", "schedule"}, "steps belong to --schedule multistep; leave --steps or --schedule out"
     if config.start == "nothing" and config.weights is not None:
         yield {"start", "weights"}, "--start nothing takes no --weights; leave one of them out"
+    for key in ("val_share", "folds"):
+        if config.val_split != "auto" and getattr(config, key):
+            yield {"val_split", key}, f"give either --val-split or --{key.replace('_', '-')}, not both"
+    if config.val_share is not None and config.folds:
+        yield {"val_share", "folds"}, "give either --val-share or --folds, not both"
 
 
 def without_replaced(config: TrainConfig, given: Collection[str], where: str = "") -> TrainConfig:
@@ -327,6 +352,8 @@ def resolve(config: TrainConfig, recipe: Mapping[str, Any]) -> TrainConfig:
     if config.iterations is not None:
         filled.pop("epochs", None)
     config = dataclasses.replace(config, **filled)
+    if config.train_split == "none":
+        config = dataclasses.replace(config, train_split=None)
     if config.val_split == "none":
         config = dataclasses.replace(config, val_split=None)
     _check(config)
@@ -348,6 +375,8 @@ def _check(config: TrainConfig) -> None:
         if value not in known and not (value is None and key == "geometry"):
             raise ConfigError(f"there is no {key} {value!r}{nearest(str(value), known)}")
     check_bounds(config)
+    if config.fold > config.folds:
+        raise ConfigError(f"there is no fold {config.fold} of {config.folds}; give --folds and one of them")
 
 
 def check_bounds(settings: Any) -> None:

@@ -3,19 +3,18 @@
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from fssd.ablation.plan import AblationPlan, AblationRow, Budget, shorten
-from fssd.config import RESUME_MAY_CHANGE, TrainConfig, to_values, with_values
-from fssd.data.source import open_data
+from fssd.config import CONFIG_FILE, RESUME_MAY_CHANGE, TrainConfig, to_values, with_values
 from fssd.errors import ConfigError, Stopped, TrainingError
-from fssd.training.folder import CONFIG_FILE, FINAL_FILE
+from fssd.training.folder import FINAL_FILE
 from fssd.training.log import last_evaluation
 from fssd.training.loop import train
+from fssd.training.splits import name_splits, open_splits
 from fssd.training.start import complete
 from fssd.training.state import require_same
 
@@ -51,20 +50,27 @@ def plan_runs(
     data: replaces the data of the rows. changes: settings for every row. Raises ConfigError.
     """
     runs = []
-    opened = cache(open_data)
+    counted: dict[tuple[Any, ...], int] = {}
     for seed in range(seeds):
         for row in plan.rows:
             config = with_values(row.config, changes or {})
             config = replace(config, data=data or config.data, out=_folder(out, row.name, seed), seed=seed)
             if row.after is not None:
                 config = replace(config, weights=_folder(out, row.after, seed) / FINAL_FILE)
-            config = complete(config)
+            config = name_splits(complete(config))
             if budget is not None:
-                assert config.data is not None
-                config = shorten(config, budget, len(opened(config.data, config.train_split)))
+                config = shorten(config, budget, _training_images(config, counted))
             runs.append(Run(row, seed, config))
     _check(runs)
     return runs
+
+
+def _training_images(config: TrainConfig, known: dict[tuple[Any, ...], int]) -> int:
+    """The number of training images of a run; `known` holds those of the runs before."""
+    key = tuple(getattr(config, name) for name in ("data", "train_split", "val_split", "val_share"))
+    if key not in known:
+        known[key] = len(open_splits(config, quiet=True).train)
+    return known[key]
 
 
 def _check(runs: Sequence[Run]) -> None:
@@ -120,7 +126,7 @@ def train_runs(runs: Sequence[Run], minutes: float | None) -> Iterator[Run]:
             run.say(f"failed: {error}")
             continue
         except Stopped as stopped:
-            progress = f"{run.row.name}, seed {run.seed}: {stopped.progress}"
+            progress = stopped.progress and f"{run.row.name}, seed {run.seed}: {stopped.progress}"
             raise Stopped(stopped.number, progress, "the same command continues") from None
         if not result.finished:
             run.say("stopped: the time is over")

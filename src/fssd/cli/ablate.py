@@ -1,7 +1,6 @@
 """fssd ablate FILE --data DATA [--seeds N] [--budget 20ep|5000it] [--minutes N]"""
 
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Annotated
 
@@ -38,8 +37,8 @@ def run(arguments: list[str]) -> int:
     from fssd.ablation.plan import parse_budget, read_plan
     from fssd.ablation.run import plan_runs, train_runs
     from fssd.cli.train import parse_options
-    from fssd.data.source import open_data
     from fssd.plots import require_matplotlib
+    from fssd.training.splits import open_splits
     from fssd.training.start import require_objects
 
     require_matplotlib()
@@ -49,12 +48,10 @@ def run(arguments: list[str]) -> int:
     changes = parse_options(command.set)
     runs = plan_runs(plan, out, seeds=command.seeds, data=command.data, budget=budget, changes=changes)
     configs = {run.row.name: run.config for run in runs}
-    opened = cache(open_data)
     for config in configs.values():
-        assert config.data is not None
-        train_set = opened(config.data, config.train_split)
-        require_objects(config, train_set)
-    costs = measure_costs(configs, len(train_set.classes))  # also checks every network
+        splits = open_splits(config, quiet=True)
+        require_objects(config, splits.train)
+    costs = measure_costs(configs, len(splits.train.classes))  # also checks every network
     finished = []
     for one in train_runs(runs, command.minutes):
         finished.append(one)

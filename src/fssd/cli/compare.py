@@ -93,13 +93,13 @@ def _page(command: Compare, models: list[Path]) -> int:
 
     require_matplotlib()
     detectors = [Detector.load(model, device=command.device) for model in models]
-    dataset = command.measuring.open(command.data, detectors, command.iou)
+    dataset = command.measuring.open(command.data, models, detectors, command.iou)
     make_folder(command.report)
     settings = {**asdict(command.loading), "nms": command.selection.nms}
     first, second = (list(detector.evaluate_on(dataset, **settings)) for detector in detectors)
     a, b = model_names(models)
     measuring = command.measuring
-    subject = ReportSubject(models[1], command.data, measuring.split)
+    subject = ReportSubject(models[1], command.data, dataset.facts["split"])
     found = (first, second)
     page, difference = write_compare_page(
         command.report, subject, (a, b), dataset, found, measuring.metric, command.iou, command.draws

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -71,11 +70,12 @@ def _detect_stills(command: Detect, detector: Detector, files: list[Path], names
     """Write the pictures and result files of the images; return how many could not be read."""
     from fssd.evaluation.results import write_detections_json
     from fssd.inference.draw import write_jpeg
+    from fssd.inference.inputs import read_images
 
     readable: list[int] = []
     sizes: list[tuple[int, int]] = []
     kept: list[Detections] = []
-    images = _readable(files, readable, sizes)
+    images = read_images(files, readable, sizes)
     stream = detector.stream(images, **asdict(command.thresholds), batch_size=command.batch_size)
     for number, found in enumerate(stream):
         index = readable[number]
@@ -88,21 +88,6 @@ def _detect_stills(command: Detect, detector: Detector, files: list[Path], names
     if command.voc or command.coco:
         _write_results(command, good, kept, detector.classes)
     return len(files) - len(good)
-
-
-def _readable(files: list[Path], readable: list[int], sizes: list[tuple[int, int]]) -> Iterator[Any]:
-    """The decoded images; reports the others. Appends indices to `readable`, (width, height) to `sizes`."""
-    from fssd.data.decode import read_image
-
-    for index, file in enumerate(files):
-        try:
-            image = read_image(file)
-        except DataError as error:
-            print(f"error: {error}", file=sys.stderr)
-            continue
-        readable.append(index)
-        sizes.append((image.shape[1], image.shape[0]))
-        yield image
 
 
 def _write_results(

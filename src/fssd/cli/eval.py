@@ -31,7 +31,7 @@ class Eval:
 
 def run(arguments: list[str]) -> int:
     command = parse(Eval, arguments)
-    metric, split = command.measuring.metric, command.measuring.split
+    metric = command.measuring.metric
     from rich.console import Console
 
     from fssd.atomic import atomic_write, make_folder
@@ -41,7 +41,8 @@ def run(arguments: list[str]) -> int:
     from fssd.plots import require_matplotlib
 
     detector = Detector.load(command.model, device=command.device)
-    dataset = command.measuring.open(command.data, [detector], command.iou)
+    dataset = command.measuring.open(command.data, [command.model], [detector], command.iou)
+    split = dataset.facts["split"]
     for file in (command.json, command.coco_results):
         if file is not None:
             make_folder(file.parent)

@@ -39,10 +39,10 @@ class Export:
     """Eight-bit integers; needs --calibrate."""
     calibrate: Path | None = None
     """Data set for --int8: calibration on its training images, mAP on its validation images."""
-    train_split: str = "train"
-    """Split of --calibrate to calibrate on."""
-    val_split: str = "val"
-    """Split of --calibrate to measure on."""
+    train_split: str | None = "auto"
+    """Split of --calibrate to calibrate on; "auto" as in `fssd train`, "none" is every image."""
+    val_split: str | None = "auto"
+    """Split of --calibrate to measure on; "auto" as in `fssd eval`."""
     bad_share: BadShare = 0.02
     allow_drop: Flag = False
     """Write an eight-bit file even if it loses more than 1 point of mAP."""
@@ -123,11 +123,27 @@ def _trial(command: Export, geometry: Geometry, classes: tuple[str, ...]) -> Tri
     """Calibration images of the training split and the split to measure on, if --calibrate is given."""
     if command.calibrate is None:
         return None
+    from fssd.data.source import list_splits
+    from fssd.data.split_names import training_split
     from fssd.evaluation.evaluate import check_measurable
+    from fssd.evaluation.measured import measured_images
     from fssd.export.images import read_pictures
     from fssd.export.write import Trial
+    from fssd.weights.checkpoint import model_file
 
-    shown = open_usable(command.calibrate, command.train_split, command.bad_share)
-    measured = open_usable(command.calibrate, command.val_split, command.bad_share)
+    train_split, val_split = command.train_split, command.val_split
+    if train_split == "auto":
+        train_split = training_split(list_splits(command.calibrate))
+    shown = open_usable(command.calibrate, None if train_split == "none" else train_split, command.bad_share)
+    models = [model_file(command.model)]
+    measured = measured_images(
+        command.calibrate,
+        None if val_split == "none" else val_split,
+        models,
+        command.bad_share,
+        seen_images=True,
+    )[0]
     check_measurable(measured, classes, "voc12")
-    return Trial(read_pictures([record.path for record in shown.records], geometry), measured)
+    kept = {record.path for record in measured.records}
+    files = [record.path for record in shown.records if record.path not in kept]
+    return Trial(read_pictures(files or [record.path for record in shown.records], geometry), measured)

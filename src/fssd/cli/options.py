@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from fssd.inference.detector import Detector
 
 Command = TypeVar("Command")
+Item = TypeVar("Item")
 
 FLAT = tyro.conf.arg(name="")
 """Marks a group of flags whose name is not a prefix of its flags."""
@@ -76,17 +78,33 @@ class Loading:
 class Measuring:
     """What is measured, and on which images."""
 
-    split: str | None = "val"
-    """Split to measure on; "none" for every image."""
+    split: str | None = "auto"
+    """Split to measure on; "auto" is val, or where there is none the images that the run kept for
+    evaluation; "none" is every image."""
+    seen_images: Flag = False
+    """Measure also on images that the model was trained on."""
     metric: Metric = "voc12"
     """11-point AP, integral AP, or COCO's twelve numbers."""
     bad_share: BadShare = 0.02
 
-    def open(self, data: Path, detectors: Sequence[Detector], iou: float = 0.5) -> DataSet:
-        """The images to measure `detectors` on; prints those left out. Raises ConfigError, DataError."""
-        from fssd.evaluation.evaluate import check_measurable
+    def open(
+        self, data: Path, models: Sequence[Path], detectors: Sequence[Detector], iou: float = 0.5
+    ) -> DataSet:
+        """The images to measure `detectors` on, whose files are `models`; facts["split"] names their split.
 
-        dataset = open_usable(data, None if self.split == "none" else self.split, self.bad_share)
+        Prints what was found and what is left out. Raises ConfigError, DataError.
+        """
+        from fssd.data.source import describe, print_left_out
+        from fssd.evaluation.evaluate import check_measurable
+        from fssd.evaluation.measured import measured_images
+        from fssd.weights.checkpoint import model_file
+
+        split = None if self.split == "none" else self.split
+        files = [model_file(model) for model in models]
+        dataset, name = measured_images(data, split, files, self.bad_share, self.seen_images)
+        dataset.facts["split"] = name
+        print(describe(dataset, data, name), file=sys.stderr)
+        print_left_out(dataset)
         for detector in detectors:
             check_measurable(dataset, detector.classes, self.metric, iou)
         return dataset
@@ -108,6 +126,15 @@ def spare_inputs(inputs: Sequence[Path], outputs: Sequence[Path]) -> None:
     for output in outputs:
         if output.resolve() in own:
             raise ConfigError(f"{output}: is an input and would be overwritten; choose another --out")
+
+
+def show_progress(items: Sequence[Item], title: str) -> Iterable[Item]:
+    """Passes items on, with a progress bar on terminals."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    return track(items, title, console=console, disable=not console.is_terminal)
 
 
 def detect_all(detector: Detector, dataset: DataSet, console: Console, **settings: Any) -> list[Detections]:

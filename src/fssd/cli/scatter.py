@@ -76,7 +76,7 @@ def _accuracies(command: Scatter, files: list[Path], detectors: list[Detector]) 
 
     if command.data is None:
         return [stored_accuracy(detector, file) for detector, file in zip(detectors, files, strict=True)]
-    dataset = command.measuring.open(command.data, detectors)
+    dataset = command.measuring.open(command.data, files, detectors)
     accuracies = []
     for detector in detectors:
         found = list(detector.evaluate_on(dataset, **asdict(command.loading)))

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import yaml
 
 from fssd.cli.options import FLAT, Flag, parse
-from fssd.config import Positive, TrainConfig, load_config, with_values, without_replaced
+from fssd.config import CONFIG_FILE, Positive, TrainConfig, load_config, with_values, without_replaced
 from fssd.errors import ConfigError
 
 
@@ -31,8 +31,19 @@ def run(arguments: list[str]) -> int:
     command = parse(Train, arguments, default=Train(settings=_defaults(arguments)))
     settings = without_replaced(command.settings, _given(arguments))
     settings = with_values(settings, {"options": parse_options(command.set)})
+    from fssd.training.folds import fold_scores, train_folds
     from fssd.training.loop import train
 
+    if settings.folds and not settings.fold:
+        done = list(train_folds(settings, resume=command.resume, minutes=command.minutes))
+        if done[-1].finished:
+            scores = fold_scores(settings)
+            each = ", ".join(f"{value:.4f}" for value in scores.folds)
+            print(f"mAP ({scores.metric}) of each fold: {each}; mean {scores.mean:.4f} ± {scores.spread:.4f}")
+        else:
+            how = f"fssd train --out {settings.out} --folds {settings.folds} --resume"
+            print(f"stopped in {done[-1].out}; continue with the same command and --resume")
+        return 0
     result = train(settings, resume=command.resume, minutes=command.minutes)
     if result.best is not None:
         print(f"best mAP ({settings.metric}): {result.best:.4f}")
@@ -71,6 +82,6 @@ def _defaults(arguments: list[str]) -> TrainConfig:
     flags.add_argument("--resume", action="store_true")
     given, _ = flags.parse_known_args(arguments)
     file: Path | None = given.config
-    if file is None and given.resume and given.out is not None and (given.out / "config.yaml").is_file():
-        file = given.out / "config.yaml"
+    if file is None and given.resume and given.out is not None and (given.out / CONFIG_FILE).is_file():
+        file = given.out / CONFIG_FILE
     return TrainConfig() if file is None else load_config(file)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from fssd.config import packaged
+from fssd.data.archive import is_archive, unpacked
 from fssd.data.decode import IMAGE_EXTENSIONS
 from fssd.data.formats.coco import COCO
 from fssd.data.formats.createml import CREATEML
@@ -33,6 +34,7 @@ from fssd.data.formats.voc import VOC
 from fssd.data.formats.yolo import YOLO, find_yaml, read_yaml
 from fssd.data.join import join_classes, join_sets, match_classes
 from fssd.data.sample import DataSet, Problem
+from fssd.data.unrecognised import unrecognised
 from fssd.errors import ConfigError, DataError, ImageError, LabelError, nearest
 
 
@@ -73,19 +75,48 @@ def list_splits(path: Path | str) -> tuple[str, ...]:
 
 
 def find_reader(path: Path) -> tuple[Reader, Path]:
-    """The reader of a path's format, and the root it reads. Raises DataError."""
-    path = path if path.exists() else packaged("data").get(str(path), path)
-    if not path.exists():
-        raise DataError("there is no such file or folder", file=path)
+    """The reader of a path's format, and the root it reads: of several formats the first of READERS.
+
+    Raises DataError, which says what was looked for and what the folder holds.
+    """
+    path = _existing(path)
     for reader in READERS:
         root = reader.recognise(path)
         if root is not None:
             return reader, root
-    *most, last = (reader.looked_for for reader in READERS)
-    known = f"{', '.join(most)} and {last}"
-    if path.is_dir():
-        raise DataError(f"holds no known data set: looked for {known}", file=path)
-    raise DataError(f"is no data set; give the folder or file of a known one: {known}", file=path)
+    raise unrecognised(path, READERS)
+
+
+def other_formats(path: Path) -> tuple[str, ...]:
+    """The names of the formats that a path holds labels of as well, and that are not read."""
+    path = _existing(path)
+    taken, _ = find_reader(path)
+    return tuple(reader.name for reader in READERS if reader is not taken and reader.recognise(path))
+
+
+def _existing(path: Path) -> Path:
+    """The path itself, that of a packaged name, or the folder that an archive is unpacked to."""
+    path = path if path.exists() else packaged("data").get(str(path), path)
+    if not path.exists():
+        raise DataError("there is no such file or folder", file=path)
+    return unpacked(path) if is_archive(path) else path
+
+
+def describe(data: DataSet, path: Path, split: str | None) -> str:
+    """What was recognised, in a line: format, split, images, boxes, classes, and how much is left out."""
+    boxes = sum(len(record.labels) for record in data.records)
+    of = f"split {split}: " if split else ""
+    words = f"{path} is {data.facts.get('format', 'data')}, {of}{_counted(len(data), 'image')}"
+    words += f", {_counted(boxes, 'box')}, {_counted(len(data.classes), 'class')}"
+    lost = int(data.facts.get("images", len(data))) - len(data)
+    notes = sum(problem.severity == "warning" for problem in data.problems)
+    words += f"; {_counted(lost, 'image')} with errors left out" if lost > 0 else ""
+    return words + (f"; {_counted(notes, 'warning')}, see `fssd check`" if notes else "")
+
+
+def _counted(number: int, noun: str) -> str:
+    plural = f"{noun}es" if noun.endswith(("x", "s")) else f"{noun}s"
+    return f"{number:,} {noun if number == 1 else plural}"
 
 
 def require_usable(data: DataSet, bad_share: float = 0.0) -> None:

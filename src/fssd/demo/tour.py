@@ -10,7 +10,7 @@ import numpy as np
 from rich.console import Console
 
 from fssd.atomic import make_folder
-from fssd.config import TrainConfig, load_config
+from fssd.config import CONFIG_FILE, TrainConfig, load_config
 from fssd.data.decode import read_image
 from fssd.data.sample import DataSet, Image
 from fssd.data.scenes import make_scenes
@@ -20,7 +20,6 @@ from fssd.inference.detections import draw_detections
 from fssd.inference.detector import Detector
 from fssd.inference.draw import class_colour, draw_boxes, write_jpeg
 from fssd.model.build import build_model
-from fssd.training.folder import CONFIG_FILE
 from fssd.training.log import LOG_FILE
 from fssd.training.loop import train
 from fssd.weights.pretrained import load_backbone

@@ -16,11 +16,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from fssd.data.unpack import TAR, ZIP
 from fssd.errors import ConfigError, nearest
 
 HEX_DIGITS = {"md5": 32, "sha256": 64}
-ZIP = (".zip",)
-TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _KEYS = ("url", "part", "size", "optional", *HEX_DIGITS)
 
 

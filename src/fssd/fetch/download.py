@@ -10,7 +10,7 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
@@ -18,20 +18,14 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 from fssd.atomic import atomic_write
+from fssd.data.unpack import CHUNK, Progress, silent
 from fssd.errors import FetchError
 
-CHUNK = 1 << 20
 TIMEOUT = 60.0  # seconds without a byte
 PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)  # seconds before each retry after failures in a row
 TEMPORARY = frozenset({408, 425, 429, 500, 502, 503, 504})  # statuses that are worth a retry
 CANNOT_RESUME = 416
 PARTIAL = 206
-
-Progress = Callable[[int, int | None], None]  # bytes done, bytes in total if known
-
-
-def silent(*_: object) -> None:
-    """Report nothing."""
 
 
 class _BrokenError(Exception):

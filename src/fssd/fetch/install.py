@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
 from fssd.atomic import atomic_write, make_folder
+from fssd.data.unpack import CHUNK, Progress, silent, unpack
 from fssd.errors import FetchError
 from fssd.fetch.archives import Archive
-from fssd.fetch.download import CHUNK, PAUSES, Progress, download, silent
-from fssd.fetch.unpack import unpack
+from fssd.fetch.download import PAUSES, download
 
 NOTES = ".fetched"  # folder with one note for each unpacked archive
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from fssd.data.check import CheckReport, Seen
 from fssd.data.decode import read_image
+from fssd.data.duplicates import Pair, Thumbnail, near_duplicates, thumbnail
 from fssd.data.geometry import Geometry
 from fssd.data.join import join_classes
 from fssd.errors import ImageError
@@ -20,7 +21,6 @@ from fssd.model.coverage import MATCHED
 from fssd.model.network import Network
 from fssd.plots import require_matplotlib
 from fssd.report import charts, layout
-from fssd.report.duplicates import Pair, Thumbnail, near_duplicates, thumbnail
 from fssd.report.html import Html, file_link, join, tag, write_page
 from fssd.report.shapes import band_names, bands, shares, sides
 from fssd.report.thumbnails import FALSE, Mark, around, figure, picture, whole

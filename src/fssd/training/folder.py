@@ -10,7 +10,7 @@ import yaml
 from torch import Tensor
 
 from fssd.atomic import atomic_write, make_folder, require_writable
-from fssd.config import TrainConfig, to_values
+from fssd.config import CONFIG_FILE, to_values
 from fssd.errors import ConfigError, TrainingError
 from fssd.evaluation.evaluate import Report
 from fssd.model.network import Network
@@ -19,6 +19,7 @@ from fssd.training.drawings import draw_progress
 from fssd.training.finite import Watched
 from fssd.training.left_out import LeftOut
 from fssd.training.same_data import Content
+from fssd.training.splits import TrainingSplits
 from fssd.training.state import (
     STATE_FILE,
     Progress,
@@ -30,7 +31,6 @@ from fssd.training.state import (
 from fssd.training.step import Updater
 from fssd.weights.checkpoint import describe, save_model, write_tensors
 
-CONFIG_FILE = "config.yaml"
 BEST_FILE = "best.safetensors"
 FINAL_FILE = "final.safetensors"
 
@@ -53,12 +53,13 @@ def check_folder(path: Path, resume: bool) -> None:
 
 
 class RunFolder:
-    """config: resolved; its `out` is the folder."""
+    """The folder `out` of a complete configuration."""
 
-    def __init__(self, config: TrainConfig, classes: tuple[str, ...], process: Process) -> None:
-        assert config.out is not None
-        self.path = config.out
-        self.config, self.classes, self.process = config, classes, process
+    def __init__(self, splits: TrainingSplits, process: Process) -> None:
+        assert splits.config.out is not None
+        self.path = splits.config.out
+        self.config, self.classes, self.process = splits.config, splits.train.classes, process
+        self.division = splits.division
         self.state, self.best, self.final = (self.path / name for name in (STATE_FILE, BEST_FILE, FINAL_FILE))
 
     def saved(self) -> Saved | None:
@@ -76,6 +77,8 @@ class RunFolder:
         make_folder(self.path)
         for leftover in self.path.glob(".tmp-*"):
             leftover.unlink()  # of a process that was killed while it wrote
+        if self.division is not None:
+            self.division.save(self.path)
         atomic_write(self.path / CONFIG_FILE, yaml.safe_dump(to_values(self.config), sort_keys=False))
 
     def save_best(self, network: Network, weights: dict[str, Tensor], report: Report, done: int) -> None:

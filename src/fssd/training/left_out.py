@@ -51,7 +51,6 @@ class LeftOut:
         """Raise an error if there are more than `bad_share` allows."""
         if self.are_too_many:
             error = next(iter(self.errors.values()))
-            share = (
-                f" ({self.bad} of {self.total} images have errors; --bad-share allows {self.bad_share:.1%})"
-            )
-            raise type(error)(error.reason + share, file=error.file, place=error.place)
+            share = f"--bad-share allows {self.bad_share:.1%}"
+            reason = f"{error.reason} ({self.bad} of {self.total} images have errors; {share})"
+            raise type(error)(reason, file=error.file, place=error.place)

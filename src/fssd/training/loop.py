@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import shlex
 import sys
 import time
@@ -19,24 +18,24 @@ from typing import NamedTuple
 
 import torch
 
-from fssd.config import TrainConfig
+from fssd.config import CONFIG_FILE, TrainConfig
 from fssd.data.batch import Batch
 from fssd.data.loader import BatchPositions, Examples, Views, training_batches
 from fssd.data.sample import DataSet
-from fssd.data.source import open_data, print_left_out, require_usable
 from fssd.errors import DataError, Stopped, TrainingError
 from fssd.evaluation.evaluate import Report, check_measurable, evaluate_detections
 from fssd.inference.detector import Detector, pick_device
 from fssd.model.network import channels_last
-from fssd.training.distributed import Process, highest, of_all, process_group, wait_for_all
+from fssd.training.distributed import Process, any_process, highest, of_all, process_group, wait_for_all
 from fssd.training.drawings import draw_batches
-from fssd.training.folder import CONFIG_FILE, RunFolder
+from fssd.training.folder import RunFolder
 from fssd.training.freeze import freeze_stages, training_mode
 from fssd.training.left_out import LeftOut
 from fssd.training.log import Means, RunLog
 from fssd.training.optim import learning_rate
 from fssd.training.precision import agree_amp
 from fssd.training.same_data import Resumed, content_of, same_data
+from fssd.training.splits import TrainingSplits, open_splits
 from fssd.training.start import (
     check_batch,
     check_start,
@@ -93,28 +92,20 @@ def train(
     torch.set_num_threads(config.threads or _ALL_THREADS)
     check_start(config, resume)
     device = pick_device(config.device)
-    train_set = _open(config, config.train_split, None)
-    require_objects(config, train_set)
-    val_set = _open(config, config.val_split, train_set.classes) if config.val_split else None
-    if val_set is not None:
-        check_measurable(val_set, train_set.classes, config.metric)
+    splits = open_splits(config, resume)
+    config = splits.config
+    assert config.out is not None
+    require_objects(config, splits.train)
+    if splits.val is not None:
+        check_measurable(splits.val, splits.train.classes, config.metric)
     with process_group(device.type == "cuda") as process:
         if device.type == "cuda" and process.world > 1:
             device = torch.device("cuda", process.local)
         started = config.out / CONFIG_FILE if resume else None
         config = replace(config, amp=agree_amp(config.amp, device, process, started))
-        run = _Run(config, train_set, val_set, device, process)
+        run = _Run(replace(splits, config=config), device, process)
         run.begin(backbone)
         return run.train(stop_at)
-
-
-def _open(config: TrainConfig, split: str, classes: tuple[str, ...] | None) -> DataSet:
-    assert config.data is not None
-    dataset = open_data(config.data, split, classes)
-    require_usable(dataset, config.bad_share)
-    if os.environ.get("RANK", "0") == "0":
-        print_left_out(dataset)
-    return dataset
 
 
 class _Run:
@@ -122,27 +113,19 @@ class _Run:
 
     updater: Updater
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        train_set: DataSet,
-        val_set: DataSet | None,
-        device: torch.device,
-        process: Process,
-    ) -> None:
-        self.config = config
+    def __init__(self, splits: TrainingSplits, device: torch.device, process: Process) -> None:
+        self.config = config = splits.config
         self.device, self.process = device, process
-        self.folder = RunFolder(config, train_set.classes, process)
+        self.folder = RunFolder(splits, process)
         self.saved = self.folder.saved()
-        self._take_data(train_set, val_set)
-        train_set = self.train_set
+        self._take_data(splits.train, splits.val)
         self.progress = Progress(0, None)
         self.stop = StopRequest()
         # What the processes have agreed on, see `_exchange`; broken images wait there for the next time.
         self.asked, self.late = 0, False
         self.broken: dict[str, DataError] = {}
         self.images_per_update = config.batch_size * config.accumulate * process.world
-        self.updates_per_epoch = len(train_set) / self.images_per_update
+        self.updates_per_epoch = len(self.train_set) / self.images_per_update
         if config.iterations is not None:
             self.total = config.iterations
         else:
@@ -204,9 +187,10 @@ class _Run:
             finally:
                 if log is not None:
                     log.close()
-            finished = self.progress.iteration >= self.total and not self.progress.due
+            ended = self.progress.iteration >= self.total or self._is_exhausted()
+            finished = ended and not self.progress.due
             if finished and self.process.is_first:
-                self.folder.save_final(self.network, self.updater.weights(), self.total)
+                self.folder.save_final(self.network, self.updater.weights(), self.progress.iteration)
             if self.asked:
                 wait_for_all(self.process)  # torchrun ends the others as soon as one has ended
             if number := self.asked or self.stop.number:
@@ -233,7 +217,8 @@ class _Run:
         config, start = self.config, self.progress.iteration
         means = Means()
         self._training_mode()
-        for iteration in range(start, 0 if self.asked else self.total):
+        ends = self.asked or self._is_exhausted()
+        for iteration in range(start, start if ends else self.total):
             rate = self._update(batches, iteration, means)
             done = iteration + 1
             due = self.val_set is not None and (done % self.eval_every == 0 or done == self.total)
@@ -249,8 +234,13 @@ class _Run:
                 if due and not self.asked:
                     self._evaluate(done, log)
                 self._save()
-            if self.asked or self.late:
+            if self.asked or self.late or (due and self._is_exhausted()):
                 return
+
+    def _is_exhausted(self) -> bool:
+        """Whether none of the last `patience` evaluations was the best so far; equal in all processes."""
+        patience = self.config.patience
+        return patience > 0 and any_process(self.progress.waited >= patience, self.process, self.device)
 
     def _update(self, batches: Iterator[Batch], iteration: int, means: Means) -> float:
         """One update of the weights; returns its learning rate."""
@@ -349,6 +339,7 @@ class _Run:
         better = not math.isnan(report.map) and (
             self.progress.best is None or report.map > self.progress.best
         )
+        self.progress = self.progress._replace(waited=0 if better else self.progress.waited + 1)
         if better:
             self.progress = self.progress._replace(best=report.map)
             self.folder.save_best(self.network, self.updater.weights(), report, done)

@@ -23,11 +23,12 @@ STATE_FILE = "last.safetensors"
 class Progress(NamedTuple):
     """iteration: updates done. best: highest mAP so far, None before the first evaluation.
 
-    due: whether the evaluation after this update is still to be made.
+    waited: evaluations since then. due: whether the evaluation after this update is still to be made.
     """
 
     iteration: int
     best: float | None
+    waited: int = 0
     due: bool = False
 
 
@@ -58,6 +59,7 @@ def save_state(
         "kind": "training",
         "iteration": progress.iteration,
         "best": progress.best,
+        "waited": progress.waited,
         "average_updates": average.updates if average is not None else 0,
         "scaler": scaler,
         **({"evaluation_due": True} if progress.due else {}),
@@ -89,7 +91,8 @@ def load_state(
             optimizer.state[parameter]["momentum_buffer"] = _like(momentum[name], parameter)
     if average is not None:
         average.restore(below(tensors, "average/"), document["average_updates"])
-    return Progress(document["iteration"], document["best"], document.get("evaluation_due", False))
+    waited, due = document.get("waited", 0), document.get("evaluation_due", False)
+    return Progress(document["iteration"], document["best"], waited, due)
 
 
 def _like(saved: Tensor, parameter: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from fssd.atomic import atomic_write
+from fssd.config import CONFIG_FILE
 from fssd.errors import CheckpointError, ConfigError
 from fssd.model.build import build_model
 from fssd.model.network import Network
@@ -105,7 +106,7 @@ def model_file(path: Path) -> Path:
 
 def holds_run(folder: Path) -> bool:
     """Whether the folder belongs to a training run, so that no other model may be written to it."""
-    return any((folder / name).exists() for name in ("best.safetensors", "last.safetensors", "config.yaml"))
+    return any((folder / name).exists() for name in ("best.safetensors", "last.safetensors", CONFIG_FILE))
 
 
 def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

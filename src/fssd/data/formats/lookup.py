@@ -23,8 +23,8 @@ def is_hidden(path: Path, root: Path) -> bool:
     return any(part[0] == "." or part == "__MACOSX" for part in path.relative_to(root).parts)
 
 
-def visible_files(root: Path, suffixes: Collection[str]) -> Iterator[Path]:
-    """The files below a folder that end so (suffixes in lower case), sorted.
+def visible_files(root: Path, suffixes: Collection[str] = ()) -> Iterator[Path]:
+    """The files below a folder that end so (suffixes in lower case; by default all), sorted.
 
     Hidden files are left out, and folders that hold no data, such as runs/.
     """
@@ -36,7 +36,8 @@ def visible_files(root: Path, suffixes: Collection[str]) -> Iterator[Path]:
             continue
         seen.add((facts.st_dev, facts.st_ino))
         folders[:] = sorted(name for name in folders if name[0] != "." and name.lower() not in _NO_DATA)
-        own = (name for name in names if f".{name.rpartition('.')[2]}".lower() in suffixes and name[0] != ".")
+        shown = (name for name in names if name[0] != ".")
+        own = (name for name in shown if not suffixes or f".{name.rpartition('.')[2]}".lower() in suffixes)
         base = Path(folder)
         yield from (base / name for name in sorted(own))
 

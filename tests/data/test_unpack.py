@@ -11,9 +11,9 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
+from fssd.data import unpack as module
+from fssd.data.unpack import unpack
 from fssd.errors import FetchError
-from fssd.fetch import unpack as module
-from fssd.fetch.unpack import unpack
 
 GOOD = {"kit/2007/a.txt": b"a", "kit/2007/b.jpg": bytes(1000), "kit/readme": b""}
 

@@ -19,8 +19,16 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from fssd.errors import FetchError
-from fssd.fetch.archives import ZIP
-from fssd.fetch.download import CHUNK, Progress, silent
+
+ZIP = (".zip",)
+TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+CHUNK = 1 << 20  # bytes
+Progress = Callable[[int, int | None], None]  # bytes done, bytes in total if known
+
+
+def silent(*_: object) -> None:
+    """Reports no progress."""
+
 
 # The errors of the standard library for damaged bytes; NotImplementedError is for an unknown compression.
 _DAMAGE: tuple[type[Exception], ...] = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)

@@ -1,0 +1,94 @@
+"""Which images a model is measured on: those of a split, and none that it was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from fssd.config import CONFIG_FILE, load_config
+from fssd.data.division import Division, read_division
+from fssd.data.sample import DataSet
+from fssd.data.source import list_splits, open_data, require_usable
+from fssd.data.split_names import training_split, validation_split
+from fssd.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """The images that a run was trained on. division: if its validation images are no split of the data."""
+
+    model: Path
+    data: Path | None
+    split: str | None
+    division: Division | None
+
+
+def trained_on(model: Path) -> TrainedOn | None:
+    """What the model file's run was trained on; None if there is no run in its folder."""
+    file = model.parent / CONFIG_FILE
+    if not file.is_file():
+        return None
+    config = load_config(file)
+    split = None if config.train_split == "none" else config.train_split
+    return TrainedOn(model, config.data, split, read_division(model.parent))
+
+
+def measured_images(
+    data: Path, split: str | None, models: Sequence[Path], bad_share: float, seen_images: bool = False
+) -> tuple[DataSet, str | None]:
+    """The images to measure trained models on, and the name of their split.
+
+    split: "auto" takes the validation split of the data, or else the images that the models' runs kept for
+    evaluation (named val); None takes every image. seen_images: allow images that a model was trained on.
+    Raises DataError, and ConfigError if a model was trained on some of the images.
+    """
+    runs = [run for run in map(trained_on, models) if run is not None]
+    dataset, name = _kept_images(data, runs, bad_share) if split == "auto" else (None, split)
+    if dataset is None:
+        dataset = _open(data, name, bad_share)
+    for run in () if seen_images else runs:
+        _refuse_trained(dataset, data, run)
+    return dataset, name
+
+
+def _kept_images(
+    data: Path, runs: Sequence[TrainedOn], bad_share: float
+) -> tuple[DataSet | None, str | None]:
+    """The name of the validation split; without one the images that all runs kept for evaluation."""
+    known = list_splits(data)
+    name = validation_split(known)
+    if name is not None:
+        return None, name
+    kept = [run.division.val for run in runs if run.division is not None]
+    if not kept:
+        splits = f"splits here: {', '.join(known)}" if known else "it has no splits"
+        reason = f'has no validation split; {splits}; choose one with --split, or "none" for every image'
+        raise DataError(reason, file=data)
+    dataset = _open(data, training_split(known), bad_share)
+    common = frozenset.intersection(*kept)
+    records = tuple(record for record in dataset.records if record.image_id in common)
+    if not records:
+        raise DataError("holds none of the images that the run kept for evaluation; give --split", file=data)
+    facts = {**dataset.facts, "images": len(records)}
+    return replace(dataset, records=records, facts=facts), "val"
+
+
+def _open(data: Path, split: str | None, bad_share: float) -> DataSet:
+    dataset = open_data(data, split)
+    require_usable(dataset, bad_share)
+    return dataset
+
+
+def _refuse_trained(dataset: DataSet, data: Path, run: TrainedOn) -> None:
+    if run.data is None or not run.data.exists() or run.data.resolve() != data.resolve():
+        return
+    trained = open_data(run.data, run.split)
+    side = None if run.division is None else run.division.train
+    paths = {record.path for record in trained.records if side is None or record.image_id in side}
+    seen = sum(record.path in paths for record in dataset.records)
+    if seen:
+        raise ConfigError(
+            f"{run.model} was trained on {seen} of these {len(dataset)} images, so its accuracy on them says"
+            " little; choose another --split, or give --seen-images to measure on them all the same"
+        )
