@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import yaml
 from torch import Tensor
 
-from fssd.atomic import atomic_write, make_folder, require_writable
+from fssd.atomic import atomic_write, make_folder, require_writable_folder
 from fssd.config import CONFIG_FILE, to_values
 from fssd.errors import ConfigError, TrainingError
 from fssd.evaluation.evaluate import Report
@@ -49,7 +49,7 @@ def check_folder(path: Path, resume: bool) -> None:
         raise ConfigError(f"{path}: already holds a run; go on with --resume or choose another --out")
     if not state and ((path / BEST_FILE).exists() or (path / FINAL_FILE).exists()):
         raise ConfigError(f"{path}: holds a model but no {STATE_FILE} to go on from; choose another --out")
-    require_writable(path)
+    require_writable_folder(path)
 
 
 class RunFolder:

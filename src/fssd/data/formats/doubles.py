@@ -1,0 +1,41 @@
+"""Finds what a data set holds twice without saying so: pictures under two names, classes in two spellings."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from fssd.data.sample import Problem, Record
+
+
+def same_pictures(records: Sequence[Record], root: Path) -> list[Problem]:
+    """A warning that counts the records whose picture another record has under another path (a link)."""
+    folders: dict[str, str] = {}
+    first: dict[str, Record] = {}
+    again: list[tuple[Record, Record]] = []
+    for record in records:
+        folder, name = os.path.split(record.path)
+        real = folders.get(folder) or folders.setdefault(folder, os.path.realpath(folder))
+        path = os.path.realpath(record.path) if record.path.is_symlink() else f"{real}/{name}"
+        known = first.setdefault(path, record)
+        if known is not record:
+            again.append((record, known))
+    if not again:
+        return []
+    one, other = again[0]
+    ids = f"{one.path} with the ids {other.image_id} and {one.image_id}"
+    reason = f"{len(again)} pictures are listed twice, the first is {ids}; keep one of them"
+    return [Problem("warning", root, "", reason)]
+
+
+def similar_classes(names: Sequence[str], root: Path) -> list[Problem]:
+    """A warning for classes that differ only in capitals or spaces."""
+    spellings: dict[str, list[str]] = {}
+    for name in names:
+        spellings.setdefault("".join(name.split()).casefold(), []).append(name)
+    alike = [", ".join(map(repr, group)) for group in spellings.values() if len(group) > 1]
+    if not alike:
+        return []
+    reason = f"classes that differ only in capitals or spaces: {'; '.join(alike)}; give them one name"
+    return [Problem("warning", root, "classes", reason)]
