@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
 
 import pytest
 
-from fssd.atomic import atomic_path, atomic_write, require_writable
+from fssd.atomic import atomic_path, atomic_write, require_writable, require_writable_folder
 from fssd.errors import ConfigError
 
 
@@ -42,6 +43,27 @@ def test_failure_of_the_renaming_keeps_the_old_file(tmp_path: Path, monkeypatch:
         atomic_write(file, "new")
     assert file.read_text() == "old"
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_full_disk_is_told_with_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "model.bin"
+    file.write_text("old")
+    with pytest.raises(OSError) as caught, atomic_path(file), Path("/dev/full").open("w") as full:
+        full.write("new")
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(file))
+    assert file.read_text() == "old"
+    with pytest.raises(FileNotFoundError) as missing, atomic_path(file):
+        (tmp_path / "source").read_bytes()
+    assert missing.value.filename == str(tmp_path / "source"), "an error of another file stays as it is"
+
+
+def test_folders_that_cannot_be_written_to(tmp_path: Path) -> None:
+    require_writable_folder(tmp_path / "new" / "run")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("")
+    for folder in (Path("/proc/run"), tmp_path / "file" / "run"):
+        with pytest.raises(ConfigError, match=f"^{folder}: nothing can be written into .*choose another"):
+            require_writable_folder(folder)
 
 
 def test_old_file_is_there_until_the_end(tmp_path: Path) -> None:
