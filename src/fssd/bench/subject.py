@@ -113,6 +113,8 @@ def _check(model: str, own: str | None, runtime: str, precision: Precision) -> N
         raise ConfigError(f"int8 is for --runtime {' or '.join(RUNTIMES)}; choose one of them")
     if runtime == CUDA and not torch.cuda.is_available():
         raise ConfigError("there is no CUDA device here; choose --runtime torch, onnx or openvino")
+    if own is None and runtime in RUNTIMES:
+        RUNTIMES[runtime].require(precision == "int8")
 
 
 def _export(detector: Detector, to: str, precision: Precision, folder: Path) -> Path:

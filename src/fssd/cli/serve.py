@@ -56,12 +56,12 @@ class Serve:
 
 def run(arguments: list[str]) -> int:
     command = parse(Serve, arguments)
-    from fssd.runtimes.packages import require
+    from fssd.runtimes.packages import require_all
+
+    require_all({"serve": ("fastapi", "uvicorn", "python_multipart", "prometheus_client")})
     from fssd.serve.memory import share_heaps
 
     share_heaps()
-    for package in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
-        require(package, "serve")
     import cv2
 
     from fssd.runtimes.cores import usable_cores

@@ -74,6 +74,7 @@ def export_model(
     out = Path(out)
     runtime = find_runtime(to)
     check_suffix(out, runtime.suffix)
+    runtime.require(trial is not None)
     on_cpu = Detector(deepcopy(detector.network).to("cpu"), detector.classes, detector.facts)
     with _finished(out, runtime) as file:
         write_unchecked(on_cpu, file, runtime, nms=nms, calibration=None if trial is None else trial.images)

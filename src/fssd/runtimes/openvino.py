@@ -14,9 +14,16 @@ from torch import Tensor
 from fssd.errors import CheckpointError, ConfigError
 from fssd.runtimes.cores import usable_cores
 from fssd.runtimes.header import KEY, read_header
-from fssd.runtimes.packages import openvino_core, require_openvino
+from fssd.runtimes.packages import openvino_core, require_all, require_openvino
 from fssd.runtimes.runner import FileRunner, Images
-from fssd.runtimes.runtime import TAIL_PREFIX, Runtime, append_tail, single_images, total_products
+from fssd.runtimes.runtime import (
+    GRAPH_PACKAGES,
+    TAIL_PREFIX,
+    Runtime,
+    append_tail,
+    single_images,
+    total_products,
+)
 
 if TYPE_CHECKING:
     import onnx
@@ -104,8 +111,7 @@ class OpenVino(Runtime):
         require_openvino().save_model(model, out, compress_to_fp16=False)  # writes the .bin as well
 
     def require(self, eight_bits: bool) -> None:
-        super().require(eight_bits)
-        require_openvino("nncf" if eight_bits else "openvino")
+        require_all({"export": GRAPH_PACKAGES, "openvino": ("openvino", "nncf")[: 1 + eight_bits]})
 
     def multiply_adds(self, file: Path) -> int | None:
         return openvino_multiply_adds(openvino_core().read_model(file))
