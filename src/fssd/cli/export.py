@@ -69,12 +69,13 @@ def run(arguments: list[str]) -> int:
     from fssd.heads.head import Thresholds
     from fssd.inference.detector import Detector
     from fssd.runtimes.choose import find_runtime
+    from fssd.runtimes.packages import require_all
     from fssd.weights.checkpoint import model_file
 
     runtime = None if command.to == "safetensors" else find_runtime(command.to)
     check_suffix(command.out, ".safetensors" if runtime is None else runtime.suffix)
     if runtime is not None:
-        runtime.require(command.int8)
+        require_all(runtime.needs(command.int8))
     detector = Detector.load(command.model, device="cpu")
     _ = detector.network  # an exported file cannot be exported again
     beside = () if runtime is None else runtime.beside

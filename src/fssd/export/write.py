@@ -24,6 +24,7 @@ from fssd.heads.head import Thresholds
 from fssd.inference.detector import Detector
 from fssd.runtimes.choose import find_runtime
 from fssd.runtimes.header import write_header
+from fssd.runtimes.packages import require_all
 from fssd.runtimes.runner import FileRunner
 from fssd.runtimes.runtime import Runtime
 
@@ -74,7 +75,7 @@ def export_model(
     out = Path(out)
     runtime = find_runtime(to)
     check_suffix(out, runtime.suffix)
-    runtime.require(trial is not None)
+    require_all(runtime.needs(eight_bits=trial is not None))
     on_cpu = Detector(deepcopy(detector.network).to("cpu"), detector.classes, detector.facts)
     with _finished(out, runtime) as file:
         write_unchecked(on_cpu, file, runtime, nms=nms, calibration=None if trial is None else trial.images)

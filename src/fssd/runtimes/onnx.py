@@ -14,7 +14,7 @@ from torch import Tensor
 from fssd.errors import CheckpointError, ConfigError
 from fssd.runtimes.cores import usable_cores
 from fssd.runtimes.header import KEY, read_header
-from fssd.runtimes.packages import require, require_all
+from fssd.runtimes.packages import require
 from fssd.runtimes.runner import FileRunner
 from fssd.runtimes.runtime import GRAPH_PACKAGES, Runtime, append_tail, single_images, total_products
 
@@ -67,8 +67,8 @@ class OnnxRuntime(Runtime):
         tools.helper.set_model_props(model, {KEY: header})
         tools.save(model, out)
 
-    def require(self, eight_bits: bool) -> None:  # noqa: ARG002 (other runtimes use it)
-        require_all({"export": (*GRAPH_PACKAGES, "onnxruntime")})
+    def needs(self, eight_bits: bool) -> dict[str, tuple[str, ...]]:  # noqa: ARG002 (OpenVINO uses it)
+        return {"export": (*GRAPH_PACKAGES, "onnxruntime")}
 
     def multiply_adds(self, file: Path) -> int | None:
         return onnx_multiply_adds(require("onnx", "export").load(file))

@@ -14,7 +14,7 @@ from torch import Tensor
 from fssd.errors import CheckpointError, ConfigError
 from fssd.runtimes.cores import usable_cores
 from fssd.runtimes.header import KEY, read_header
-from fssd.runtimes.packages import openvino_core, require_all, require_openvino
+from fssd.runtimes.packages import openvino_core, require_openvino
 from fssd.runtimes.runner import FileRunner, Images
 from fssd.runtimes.runtime import (
     GRAPH_PACKAGES,
@@ -110,8 +110,8 @@ class OpenVino(Runtime):
         model.set_rt_info(header, [KEY])
         require_openvino().save_model(model, out, compress_to_fp16=False)  # writes the .bin as well
 
-    def require(self, eight_bits: bool) -> None:
-        require_all({"export": GRAPH_PACKAGES, "openvino": ("openvino", "nncf")[: 1 + eight_bits]})
+    def needs(self, eight_bits: bool) -> dict[str, tuple[str, ...]]:
+        return {"export": GRAPH_PACKAGES, "openvino": ("openvino", "nncf") if eight_bits else ("openvino",)}
 
     def multiply_adds(self, file: Path) -> int | None:
         return openvino_multiply_adds(openvino_core().read_model(file))

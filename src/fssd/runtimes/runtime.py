@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from torch import Tensor
 
-from fssd.runtimes.packages import require, require_all
+from fssd.runtimes.packages import require
 from fssd.runtimes.runner import FileRunner, Images
 
 if TYPE_CHECKING:
@@ -59,9 +59,9 @@ class Runtime:
         """
         raise NotImplementedError
 
-    def require(self, eight_bits: bool) -> None:  # noqa: ARG002 (other runtimes use it)
-        """Raise ConfigError naming all missing packages that `write` needs, for eight bits or not."""
-        require_all({"export": GRAPH_PACKAGES})
+    def needs(self, eight_bits: bool) -> dict[str, tuple[str, ...]]:  # noqa: ARG002 (other runtimes use it)
+        """The packages that `write` and `open` import, by the extra that installs them."""
+        return {"export": GRAPH_PACKAGES}
 
     def multiply_adds(self, file: Path) -> int | None:
         """Multiply-adds for one image, counted in the file; None if an operator in it cannot be counted."""
