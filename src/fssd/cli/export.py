@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from fssd.data.geometry import Geometry
-    from fssd.export.write import Trial
+    from fssd.export.trial import Trial
     from fssd.inference.detector import Detector
 
 
@@ -57,6 +57,8 @@ class Export:
     bad_share: BadShare = 0.02
     allow_drop: Flag = False
     """Write an eight-bit file even if it loses more than 1 point of mAP."""
+    allow_few: Flag = False
+    """Calibrate and measure eight bits on fewer images than give a good file and a sound verdict."""
     images: tuple[str, ...] = ()
     """Images or folders to compare the runtimes on, at most 300; below 33, generated ones are added."""
 
@@ -84,6 +86,9 @@ def run(arguments: list[str]) -> int:
     require_writable(*files)
     if runtime is None:
         return _export_half(command, detector)
+    trial = _trial(command, detector.geometry, detector.classes)
+    if trial is not None:
+        print(trial.summary(detector.classes), flush=True)
     thresholds = Thresholds(command.score, command.overlap, command.limits.top_k, command.limits.keep)
     done = export_model(
         detector,
@@ -91,7 +96,7 @@ def run(arguments: list[str]) -> int:
         command.to,
         nms=thresholds if command.nms else None,
         images=_pictures(command, detector.geometry),
-        trial=_trial(command, detector.geometry, detector.classes),
+        trial=trial,
         allow_drop=command.allow_drop,
     )
     if done.parity is not None:
@@ -141,8 +146,8 @@ def _trial(command: Export, geometry: Geometry, classes: tuple[str, ...]) -> Tri
     from fssd.data.split_names import training_split
     from fssd.evaluation.evaluate import check_measurable
     from fssd.evaluation.measured import measured_images
-    from fssd.export.images import read_pictures
-    from fssd.export.write import Trial
+    from fssd.export.images import evenly_spaced, read_pictures
+    from fssd.export.trial import Trial
     from fssd.weights.checkpoint import model_file
 
     train_split, val_split = command.train_split, command.val_split
@@ -159,5 +164,7 @@ def _trial(command: Export, geometry: Geometry, classes: tuple[str, ...]) -> Tri
     )[0]
     check_measurable(measured, classes, "voc12")
     kept = {record.path for record in measured.records}
-    files = [record.path for record in shown.records if record.path not in kept]
-    return Trial(read_pictures(files or [record.path for record in shown.records], geometry), measured)
+    others = [record for record in shown.records if record.path not in kept]
+    chosen = evenly_spaced(others or shown.records)
+    images = read_pictures([record.path for record in chosen], geometry)
+    return Trial(images, measured, sum(len(record.labels) for record in chosen), command.allow_few)
