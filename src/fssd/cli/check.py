@@ -47,14 +47,13 @@ def run(arguments: list[str]) -> int:
     from fssd.report.data_page import Survey, write_data_page
     from fssd.report.html import PAGE_FILE
 
-    if command.json is not None and command.json != Path("-"):
-        require_writable(command.json)
     if command.report is not None:
         require_matplotlib()
-        require_writable(command.report / PAGE_FILE)
     options = {"size": list(command.size)} if command.size else {}
     with torch.device("meta"):  # no weights are needed
         network = build_model(command.model, 1, **options)
+    files = [None if command.json == Path("-") else command.json]
+    require_writable(*filter(None, [*files, command.report and command.report / PAGE_FILE]))
     survey = Survey(thumbnails=command.report is not None)
     decode = not command.labels_only
     with _bar() as watch:

@@ -22,7 +22,7 @@ from rich.text import Text
 
 from fssd.data.decode import SUFFIXES, ImageHeader, decode_image, probe_image, read_bytes, read_header
 from fssd.data.formats.labels import Corners, box_fault, leaves
-from fssd.data.join import join_classes, near_misses, object_place
+from fssd.data.join import join_classes, object_place
 from fssd.data.sample import DataSet, Image, Problem, Record
 from fssd.data.source import list_splits, open_data
 from fssd.errors import ConfigError, DataError, ImageError
@@ -311,11 +311,6 @@ def _class_problems(path: Path, counts: dict[str, SplitCounts]) -> Iterator[Prob
     empty = [name for name in names if not any(split.per_class.get(name) for split in counts.values())]
     if empty:
         reason = f"{len(empty)} of {len(names)} classes have no object in any split: {', '.join(empty)}"
-        yield Problem("warning", path, "classes", reason)
-    for first, second in near_misses(names):
-        reason = (
-            f"{first!r} and {second!r} are written almost alike; give them one name if they are one class"
-        )
         yield Problem("warning", path, "classes", reason)
 
 

@@ -80,7 +80,7 @@ def _load(file: Path) -> DataSet | None:
                 return None
             data = _unpack(document, arrays)
         os.utime(file)
-    except _UNREADABLE:
+    except Exception:  # damaged bytes raise any exception; the labels are read instead
         return None
     return data
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from fssd.data.formats.via import VIA
 from fssd.data.formats.voc import VOC
 from fssd.data.formats.yolo import YOLO
 from fssd.data.formats.yolo_yaml import find_yaml, read_yaml
-from fssd.data.join import join_classes, join_sets, match_classes
+from fssd.data.join import join_classes, join_sets, match_classes, near_misses
 from fssd.data.label_cache import read_labels
 from fssd.data.sample import DataSet, Problem
 from fssd.data.unrecognised import unrecognised
@@ -77,10 +77,19 @@ def open_data(
     """
     reader, root = find_reader(Path(path))
     if images is None:
-        return read_labels(reader, root, split, classes)
-    if not Path(images).is_dir():
+        data = read_labels(reader, root, split, classes)
+    elif Path(images).is_dir():
+        data = reader.read(root, split, classes, Path(images))
+    else:
         raise DataError("is no folder; give the one that holds the images", file=images)
-    return reader.read(root, split, classes, Path(images))
+    return replace(data, problems=(*data.problems, *_similar_classes(data.classes, root)))
+
+
+def _similar_classes(names: Sequence[str], root: Path) -> list[Problem]:
+    return [
+        Problem("warning", root, "classes", f"{one!r} and {other!r} differ only in how they are written")
+        for one, other in near_misses(names)
+    ]
 
 
 def list_splits(path: Path | str) -> tuple[str, ...]:

@@ -420,12 +420,6 @@ def test_ids_of_other_types(tmp_path: Path) -> None:
     assert "used twice" in read_coco(write(tmp_path, content(images=double))).problems[0].reason
 
 
-def test_classes_that_differ_in_capitals(tmp_path: Path) -> None:
-    value = {**content(note(1)), "categories": [*CATEGORIES, {"id": 91, "name": "Cat"}]}
-    (problem,) = read_coco(write(tmp_path, value)).problems
-    assert problem.severity == "warning" and "'cat', 'Cat'" in problem.reason
-
-
 SHAPES: dict[str, tuple[dict[str, Any], tuple[float, ...], str]] = {
     "polygons": (
         {"segmentation": [[10, 20, 40, 25, 30, 60], [5, 30, 8, 30, 8, 33]]},

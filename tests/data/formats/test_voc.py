@@ -462,12 +462,6 @@ def test_encodings_that_expat_does_not_know(tmp_path: Path) -> None:
     assert read_voc(tmp_path, None).classes == ("狗",)
 
 
-def test_classes_that_differ_in_capitals(tmp_path: Path) -> None:
-    write(tmp_path, "a", xml(obj("Cat"), obj("cat"), obj("dog")))
-    (problem,) = read_voc(tmp_path, None).problems
-    assert problem.severity == "warning" and "'Cat', 'cat'" in problem.reason
-
-
 @needs_data
 def test_real_animals() -> None:
     data = read_voc(Path(REAL) / "voc2012-animals" / "VOCdevkit", "2012_val")

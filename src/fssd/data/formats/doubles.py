@@ -1,4 +1,4 @@
-"""Finds what a data set holds twice without saying so: pictures under two names, classes in two spellings."""
+"""Finds pictures that a data set holds under two names."""
 
 from __future__ import annotations
 
@@ -27,15 +27,3 @@ def same_pictures(records: Sequence[Record], root: Path) -> list[Problem]:
     ids = f"{one.path} with the ids {other.image_id} and {one.image_id}"
     reason = f"{len(again)} pictures are listed twice, the first is {ids}; keep one of them"
     return [Problem("warning", root, "", reason)]
-
-
-def similar_classes(names: Sequence[str], root: Path) -> list[Problem]:
-    """A warning for classes that differ only in capitals or spaces."""
-    spellings: dict[str, list[str]] = {}
-    for name in names:
-        spellings.setdefault("".join(name.split()).casefold(), []).append(name)
-    alike = [", ".join(map(repr, group)) for group in spellings.values() if len(group) > 1]
-    if not alike:
-        return []
-    reason = f"classes that differ only in capitals or spaces: {'; '.join(alike)}; give them one name"
-    return [Problem("warning", root, "classes", reason)]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fssd.data.decode import IMAGE_EXTENSIONS, image_size
-from fssd.data.formats.doubles import same_pictures, similar_classes
+from fssd.data.formats.doubles import same_pictures
 from fssd.data.formats.labels import LabelledObject, build_record, missing_image
 from fssd.data.formats.leftovers import first_named, shapes_taken, unlisted
 from fssd.data.formats.located import MISSING, Located, LocatedImage, each_once, locate, moved
@@ -133,7 +133,7 @@ class Format:
             problems += unlisted(finder.root, [finder], self._listed(located, finder, others))
             problems += self._not_read(root, paths)
         problems += [note for file in files for note in file.notes]
-        problems += [*same_pictures(records, root), *similar_classes(names, root)]
+        problems += same_pictures(records, root)
         return DataSet(names, records, tuple(problems), _facts(self.name, files, names, len(once)))
 
     def _not_read(self, root: Path, taken: Mapping[Path, str]) -> list[Problem]:

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 from fssd.data.decode import IMAGE_EXTENSIONS
-from fssd.data.formats.doubles import same_pictures, similar_classes
+from fssd.data.formats.doubles import same_pictures
 from fssd.data.formats.labels import build_record, missing_image, read_lines
 from fssd.data.formats.leftovers import first_named, unlisted
 from fssd.data.formats.lookup import (
@@ -159,7 +159,6 @@ def read_voc(
         if record is not None:
             records.append(record)
     problems += [*_unused(root, folders, entries, records), *same_pictures(records, root)]
-    problems += similar_classes(names, root)
     return DataSet(names, tuple(records), tuple(problems), {"format": "voc", "images": len(entries)})
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fssd.data.decode import image_size
-from fssd.data.formats.doubles import same_pictures, similar_classes
+from fssd.data.formats.doubles import same_pictures
 from fssd.data.formats.labels import LabelledObject, build_record, missing_image, read_lines
 from fssd.data.formats.leftovers import first_named, shapes_taken, unlisted
 from fssd.data.formats.lookup import UNNAMED, PictureFinder, choose_splits, in_order
@@ -76,7 +76,7 @@ def read_yolo(
         problems += found
         records += [record] if record is not None else []
     problems += [*shapes_taken(root, taken), *_unused(layout)]
-    problems += [*same_pictures(records, root), *similar_classes(names, root)]
+    problems += same_pictures(records, root)
     return DataSet(names, tuple(records), tuple(problems), {"format": "yolo", "images": len(layout.pairs)})
 
 
