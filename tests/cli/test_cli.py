@@ -438,7 +438,7 @@ def test_scenes_and_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     "arguments",
     [
         ["check", "none"],
-        ["check", "scenes", "--json", "none/report.json"],
+        ["check", "scenes", "--json", "full/file/report.json"],
         ["scenes", "full"],
         ["scenes", "new", "--train", "0"],
         ["scenes", "full/file/new"],
