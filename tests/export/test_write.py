@@ -74,7 +74,7 @@ def export(
         if damage is not None:
             damage(graph)
         monkeypatch.setattr(pictures, "CHECKED", 5 if few else 33)
-        monkeypatch.setattr(write, "trace", lambda _: graph)
+        monkeypatch.setattr(write, "trace", lambda *_: graph)
         return export_model(detectors[name], out, to, **settings)
 
     return run
