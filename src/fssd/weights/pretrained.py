@@ -123,7 +123,7 @@ def _read_pickle(file: Path, content: bytes) -> Any:
         if found or "TorchScript" in str(error):
             what = found[1] if found else "a TorchScript program"
             raise CheckpointError(
-                f"{file}: holds {what}, would run code and is refused; save the state dict alone, with"
+                f"{file}: holds {what}, would run code and is refused; save the state dict alone:"
                 " torch.save(model.state_dict(), FILE)"
             ) from error
         reason = "damaged" if "Weights only" in str(error) else str(error) or type(error).__name__
