@@ -393,18 +393,23 @@ def check_bounds(settings: Any) -> None:
 
 def check_number(key: str, value: Any, kind: Any) -> None:
     """Raise ConfigError if `value` does not fit a type such as `Annotated[int, Bound(...)] | None`."""
-    parts = get_args(kind)
-    if get_origin(kind) is not Annotated:
-        for part in parts if value is not None or type(None) not in parts else ():
-            check_number(key, value, part)
-        return
-    number, needs = (Integral, "a whole number, ") if parts[0] is int else (Real, "a number, ")
-    is_number = isinstance(value, number) and not isinstance(value, bool)
-    for bound in (part for part in parts if isinstance(part, Bound)):
-        if not is_number or not bound.holds(value):
-            raise ConfigError(f"{key} is {value!r}; it must be {'' if is_number else needs}{bound.needs}")
+    for number, bound in _bounds(kind):
+        is_number = isinstance(value, number) and not isinstance(value, bool)
+        if (is_number and bound.holds(value)) or (value is None and type(None) in get_args(kind)):
+            continue
+        needs = "" if is_number else f"a {'whole ' if number is Integral else ''}number, "
+        raise ConfigError(f"{key} is {value!r}; it must be {needs}{bound.needs}")
 
 
 @cache
 def _kinds(settings: Any) -> dict[str, Any]:
     return get_type_hints(settings, include_extras=True)
+
+
+@cache
+def _bounds(kind: Any) -> tuple[tuple[type, Bound], ...]:
+    """The bounds in a type, each with the kind of number that it is for."""
+    parts = get_args(kind)
+    if get_origin(kind) is not Annotated:
+        return tuple(bound for part in parts for bound in _bounds(part))
+    return tuple((Integral if parts[0] is int else Real, part) for part in parts if isinstance(part, Bound))

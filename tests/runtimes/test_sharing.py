@@ -132,8 +132,9 @@ def child():
 process = multiprocessing.get_context("fork").Process(target=child)
 process.start()
 process.join(120)
+hangs = process.is_alive()
 process.kill()
-sys.exit(process.exitcode)
+sys.exit("the child hangs" if hangs else process.exitcode)
 """
 
 

@@ -61,6 +61,9 @@ class Thresholds:
         return replace(self, **settings)
 
 
+DEFAULTS = Thresholds()
+
+
 class Found(NamedTuple):
     """Detections of one image, best first.
 

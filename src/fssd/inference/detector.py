@@ -22,7 +22,7 @@ from fssd.data.geometry import Geometry
 from fssd.data.loader import Pictures, picture_batches
 from fssd.data.sample import DataSet, Image
 from fssd.errors import ConfigError
-from fssd.heads.head import Thresholds
+from fssd.heads.head import DEFAULTS
 from fssd.inference.detections import Detections
 from fssd.inference.picture import Picture, as_array, is_one
 from fssd.model.network import Network
@@ -115,7 +115,7 @@ class Detector:
     ) -> Iterator[Detections]:
         """Detections of one image after another; holds at most `batch_size` images at a time."""
         check_number("batch_size", batch_size, Count)
-        Thresholds().replaced(settings)  # before an image is read
+        DEFAULTS.replaced(settings)  # before an image is read
         remaining = iter(images)
         while batch := [as_array(image) for image in islice(remaining, batch_size)]:
             sizes = [(image.shape[1], image.shape[0]) for image in batch]

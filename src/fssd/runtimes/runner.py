@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fssd.data.geometry import Geometry
 from fssd.errors import CheckpointError, ConfigError
-from fssd.heads.head import Found, Raw, Thresholds
+from fssd.heads.head import DEFAULTS, Found, Raw, Thresholds
 from fssd.model.network import Network, channels_last
 from fssd.runtimes.header import Header
 
@@ -65,7 +65,7 @@ class NetworkRunner(Runner):
 
     @torch.inference_mode()
     def finish(self, predicted: Raw, **settings: Any) -> list[Found]:
-        return self.network.heads.detect(predicted, Thresholds().replaced(settings))
+        return self.network.heads.detect(predicted, DEFAULTS.replaced(settings))
 
 
 class FileRunner(Runner):
@@ -94,7 +94,7 @@ class FileRunner(Runner):
     def finish(self, predicted: Arrays, **settings: Any) -> list[Found]:
         """Raises ConfigError for settings that a file with NMS inside cannot follow."""
         if self.decode is not None:
-            return self.decode(predicted, Thresholds().replaced(settings))
+            return self.decode(predicted, DEFAULTS.replaced(settings))
         assert self.thresholds is not None  # exactly one of the two is set, see `read_header`
         wanted = _within(self.thresholds, settings)
         return [_cut(wanted, *row) for row in zip(*predicted, strict=True)]
