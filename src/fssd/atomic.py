@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from fssd.errors import ConfigError
 
@@ -23,7 +24,8 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     """A path to write to, in the folder of `path` and with its suffix, renamed to `path` on success.
 
     If the block raises, the temporary file is removed and `path` is unchanged. A killed process can leave a
-    file called `.tmp-*` behind. A symbolic link is kept: the file that it points to is replaced.
+    file called `.tmp-*` behind. A symbolic link is kept: the file that it points to is replaced. An OSError
+    names `path`, also that of a full disk, which names no file.
     """
     target = Path(os.path.realpath(path))
     temporary = target.parent / f".tmp-{secrets.token_hex(6)}{target.suffix}"
@@ -34,10 +36,22 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         if target.exists():
             shutil.copymode(target, temporary)
         temporary.replace(target)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
-        raise
+        with names_file(path, instead_of=temporary):
+            raise error
     _sync_folder(target.parent)
+
+
+@contextmanager
+def names_file(path: Path | str, instead_of: Path | None = None) -> Iterator[None]:
+    """Let an OSError that names no file, or the file `instead_of`, name `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, str(instead_of), instead_of):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def make_folder(folder: Path) -> None:
@@ -46,6 +60,27 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"{folder}: cannot be made a folder ({error.strerror}); choose another") from error
+
+
+def require_writable_folder(folder: Path) -> None:
+    """Raise ConfigError unless files can be made in a folder, or in the one that it would be made in."""
+    there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    try:
+        with TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        reason = f"nothing can be written into this folder ({error.strerror}); choose another"
+        raise ConfigError(f"{folder}: {reason}") from error
+
+
+def require_writable(*files: Path) -> None:
+    """Raise ConfigError now if one of the files could not be written later. Makes their folders."""
+    for file in files:
+        if file.is_dir():
+            raise ConfigError(f"{file}: is a folder; give the name of a file")
+    for folder in {file.parent for file in files}:
+        make_folder(folder)
+        require_writable_folder(folder)
 
 
 def _sync_folder(folder: Path) -> None:

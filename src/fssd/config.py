@@ -90,10 +90,11 @@ class TrainConfig:
     """The part that this run validates on, from 1; 0 runs all parts, one after the other."""
     split_seed: Seed = 0
     """Seed of the choice of images for --val-share and --folds."""
-    overlap: bool = False
+    seen_images: bool = False
     """Evaluate also on images that are trained on."""
     bad_share: BelowOne = 0.02
-    """Share of images with errors (0..1) that may be left out with a warning; above it, training stops."""
+    """Share of images with errors (0..1) that may be left out with a warning, also those that break while it
+    runs; above it, training stops."""
 
     start: Start = "backbone"
     """Start from ImageNet "backbone" weights, a trained "ssd" (FSSD+, paper 3.2), a whole trained "model" of
@@ -187,8 +188,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     if get_origin(part) is Literal
 }
 """The values of every setting that is one of a few words."""
-RESUME_MAY_CHANGE = {"out", "data", "images", "weights", "overlap", "workers", "device"}
-RESUME_MAY_CHANGE |= {"save_every", "log_every"}
+RESUME_MAY_CHANGE = {"out", "data", "images", "weights", "seen_images", "workers", "device"}
+RESUME_MAY_CHANGE |= {"save_every", "log_every", "bad_share"}
 """Settings that a resumed run may change. Only the device affects the final weights."""
 
 

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from fssd.data.archive import cache_folder
+from fssd.data.archive import cache_folder, unpacked
 from fssd.data.source import list_splits, open_data
 from fssd.errors import DataError
 
@@ -46,6 +46,13 @@ def test_opens_like_the_folder(tmp_path: Path, kind: str, capsys: pytest.Capture
     assert data.records[0].boxes.tolist() == [[1, 2, 11, 22]]
     assert list_splits(archive) == ("train",)
     assert capsys.readouterr().err.count("unpacking") == 1, "once"
+
+
+def test_one_folder_around_everything(tmp_path: Path) -> None:
+    export(tmp_path / "made/project/data", [1, 2, 10, 20])
+    (tmp_path / "made/__MACOSX").mkdir()
+    archive = Path(shutil.make_archive(str(tmp_path / "export"), "zip", tmp_path / "made"))
+    assert unpacked(archive).name == "project"
 
 
 def test_a_new_archive_of_the_same_name_is_unpacked_again(tmp_path: Path) -> None:

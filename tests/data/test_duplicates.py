@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from fssd.data import duplicates
-from fssd.data.duplicates import SIDE, near_duplicates, thumbnail
+from fssd.data.duplicates import SIDE, alike, near_duplicates, read_thumbnail, thumbnail
 
 
 def photograph(seed: int, size: tuple[int, int] = (120, 160)) -> Any:
@@ -68,3 +69,19 @@ def test_three_splits_and_one_partner_each(monkeypatch: pytest.MonkeyPatch) -> N
 def test_nothing_to_compare() -> None:
     assert near_duplicates({}) == []
     assert near_duplicates({"train": [], "val": [thumbnail(photograph(0))]}) == []
+
+
+def test_within_a_list() -> None:
+    images = [photograph(0), photograph(1), compressed(photograph(0)), photograph(2), photograph(1)[:, ::-1]]
+    pairs = {tuple(row.tolist()) for row in alike([thumbnail(np.ascontiguousarray(i)) for i in images])}
+    assert pairs == {(0, 2), (1, 4)}
+    assert list(alike([])) == []
+
+
+def test_a_file_gives_the_thumbnail_of_its_image(tmp_path: Path) -> None:
+    image = photograph(4, (600, 800))
+    cv2.imwrite(str(tmp_path / "a.jpg"), image[:, :, ::-1])
+    found = np.corrcoef(read_thumbnail(tmp_path / "a.jpg").ravel(), thumbnail(image).ravel())[0, 1]
+    assert found > 0.99
+    (tmp_path / "b.jpg").write_bytes(b"no image")
+    assert not read_thumbnail(tmp_path / "b.jpg").any()

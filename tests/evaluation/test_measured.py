@@ -48,6 +48,7 @@ def test_what_the_run_kept(scenes: Path, train_alone: Path, tmp_path: Path) -> N
     model = run_folder(tmp_path / "run", train_alone, division)
     dataset, name = measured_images(train_alone, "auto", [model], 0.0)
     assert ({record.image_id for record in dataset.records}, name) == (division.val, "val")
+    assert dataset.facts["images"] == 3
     other = run_folder(tmp_path / "other", train_alone, kept(scenes, 5, 7, 9))
     both, _ = measured_images(train_alone, "auto", [model, other], 0.0)
     assert {record.image_id for record in both.records} == kept(scenes, 5, 7).val, "of two: what both kept"
@@ -55,9 +56,9 @@ def test_what_the_run_kept(scenes: Path, train_alone: Path, tmp_path: Path) -> N
 
 def test_trained_images(scenes: Path, train_alone: Path, tmp_path: Path) -> None:
     model = run_folder(tmp_path / "run", scenes)
-    with pytest.raises(ConfigError, match=r"trained on 12 of these 12 images, .*--overlap"):
+    with pytest.raises(ConfigError, match=r"trained on 12 of these 12 images, .*--seen-images"):
         measured_images(scenes, "train", [model], 0.0)
-    assert len(measured_images(scenes, "train", [model], 0.0, overlap=True)[0]) == 12
+    assert len(measured_images(scenes, "train", [model], 0.0, seen_images=True)[0]) == 12
     divided = run_folder(tmp_path / "divided", train_alone, kept(scenes, 0, 1))
     with pytest.raises(ConfigError, match="trained on 10 of these 12 images"):
         measured_images(train_alone, "train", [divided], 0.0)

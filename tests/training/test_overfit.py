@@ -20,7 +20,7 @@ def test_eight_scenes_are_learned_by_heart(tmp_path: Path) -> None:
         data=make_scenes(tmp_path / "scenes", train=8, val=1),
         out=tmp_path / "run",
         val_split="train",
-        overlap=True,
+        seen_images=True,
         iterations=100,
         batch_size=4,
         lr=6e-2,

@@ -76,9 +76,9 @@ def test_a_resumed_run_keeps_its_division(train_alone: Path, tmp_path: Path) -> 
 
 def test_trained_images_are_measured_on_request_alone(scenes: Path, tmp_path: Path) -> None:
     data = joined(tmp_path / "same.yaml", scenes, {"train": "train", "val": "train+val"})
-    with pytest.raises(ConfigError, match=r"12 of 16 images of the split 'val' are trained on .*--overlap"):
+    with pytest.raises(ConfigError, match=r"12 of 16 images of the split .val. are trained .*--seen-images"):
         open_splits(config(data, tmp_path))
-    splits = open_splits(config(data, tmp_path, overlap=True))
+    splits = open_splits(config(data, tmp_path, seen_images=True))
     assert splits.val is not None and len(splits.val) == 16
 
 

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from fssd.cli.options import FLAT, BatchSize, Device, Flag, Model, ThresholdFlags, parse, spare_inputs
+from fssd.cli.options import (
+    FLAT,
+    BatchSize,
+    Device,
+    Flag,
+    Model,
+    ThresholdFlags,
+    parse,
+    spare_inputs,
+    write_each,
+)
 from fssd.errors import DataError
 
 if TYPE_CHECKING:
@@ -52,12 +63,8 @@ def run(arguments: list[str]) -> int:
     stills = [file for file in files if not is_video(file)]
     videos = [file for file in files if is_video(file)]
     pictures, films = output_names(stills, ".jpg"), output_names(videos, ".mp4")
-    spare_inputs(files, [command.out / name for name in (*pictures, *films)])
-    spaced = [file for file in files if " " in file.stem]
-    if command.voc and spaced:
-        raise DataError("VOC result files cannot hold a name with a space; rename it", file=spaced[0])
     detector = Detector.load(command.model, device=command.device)
-    command.out.mkdir(parents=True, exist_ok=True)
+    _check_outputs(command, files, stills, [*pictures, *films], detector.classes)
     bad = 0
     if stills:
         bad += _detect_stills(command, detector, stills, pictures)
@@ -67,15 +74,34 @@ def run(arguments: list[str]) -> int:
     return 1 if bad else 0
 
 
+def _check_outputs(
+    command: Detect, inputs: list[Path], stills: list[Path], drawn: list[str], classes: tuple[str, ...]
+) -> None:
+    """Raise what would keep a result from being written, before the time is spent."""
+    from fssd.atomic import require_writable
+    from fssd.evaluation.results import voc_files
+    from fssd.inference.inputs import output_names
+    from fssd.weights.checkpoint import model_file
+
+    names = [*drawn, *(f"{film}.json" for film in drawn[len(stills) :])]
+    names += ["detections.json"] * bool(stills) + ["coco.json"] * command.coco
+    files = [command.out / name for name in names]
+    if command.voc:
+        files += voc_files(command.out, output_names(stills, ""), classes)
+    spare_inputs([*inputs, model_file(command.model)], files)
+    require_writable(*files)
+
+
 def _detect_stills(command: Detect, detector: Detector, files: list[Path], names: list[str]) -> int:
     """Write the pictures and result files of the images; return how many could not be read."""
     from fssd.evaluation.results import write_detections_json
     from fssd.inference.draw import write_jpeg
+    from fssd.inference.inputs import read_images
 
     readable: list[int] = []
     sizes: list[tuple[int, int]] = []
     kept: list[Detections] = []
-    images = _readable(files, readable, sizes)
+    images = read_images(files, readable, sizes)
     stream = detector.stream(images, **asdict(command.thresholds), batch_size=command.batch_size)
     for number, found in enumerate(stream):
         index = readable[number]
@@ -84,25 +110,12 @@ def _detect_stills(command: Detect, detector: Detector, files: list[Path], names
             write_jpeg(command.out / names[index], found.draw())
         kept.append(found.without_image())
     good = [files[index] for index in readable]
-    write_detections_json(command.out / "detections.json", [str(file) for file in good], sizes, kept)
-    if command.voc or command.coco:
-        _write_results(command, good, kept, detector.classes)
+    names = [str(file) for file in good]
+    write_each(
+        partial(write_detections_json, command.out / "detections.json", names, sizes, kept),
+        partial(_write_results, command, good, kept, detector.classes),
+    )
     return len(files) - len(good)
-
-
-def _readable(files: list[Path], readable: list[int], sizes: list[tuple[int, int]]) -> Iterator[Any]:
-    """The decoded images; reports the others. Appends indices to `readable`, (width, height) to `sizes`."""
-    from fssd.data.decode import read_image
-
-    for index, file in enumerate(files):
-        try:
-            image = read_image(file)
-        except DataError as error:
-            print(f"error: {error}", file=sys.stderr)
-            continue
-        readable.append(index)
-        sizes.append((image.shape[1], image.shape[0]))
-        yield image
 
 
 def _write_results(
@@ -113,12 +126,15 @@ def _write_results(
     from fssd.inference.inputs import output_names
 
     ids = output_names(files, "")
+    steps: list[Callable[[], object]] = []
     if command.voc:
-        write_voc_results(command.out, ids, found, classes)
+        steps.append(partial(write_voc_results, command.out, ids, found, classes))
     if command.coco:
         records = tuple(background_record(stem, file) for stem, file in zip(ids, files, strict=True))
         facts = {"category_ids": tuple(range(1, len(classes) + 1))}
-        write_coco_results(command.out / "coco.json", DataSet(classes, records, facts=facts), found)
+        dataset = DataSet(classes, records, facts=facts)
+        steps.append(partial(write_coco_results, command.out / "coco.json", dataset, found))
+    write_each(*steps)
 
 
 def _detect_video(command: Detect, detector: Detector, file: Path, target: Path) -> int:

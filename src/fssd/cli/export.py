@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from fssd.cli.options import FLAT, BadShare, CountFlags, Flag, Model, Score, open_usable, parse
+from fssd.cli.options import FLAT, BadShare, CountFlags, Flag, Model, Score, open_usable, parse, spare_inputs
 from fssd.config import Opset, Share
 from fssd.errors import ConfigError
 
@@ -40,10 +40,10 @@ class Export:
     """Eight-bit integers; needs --calibrate."""
     calibrate: Path | None = None
     """Data set for --int8: calibration on its training images, mAP on its validation images."""
-    train_split: str = "train"
-    """Split of --calibrate to calibrate on."""
-    val_split: str = "val"
-    """Split of --calibrate to measure on."""
+    train_split: str | None = "auto"
+    """Split of --calibrate to calibrate on; "auto" as in `fssd train`, "none" is every image."""
+    val_split: str | None = "auto"
+    """Split of --calibrate to measure on; "auto" as in `fssd eval`."""
     bad_share: BadShare = 0.02
     allow_drop: Flag = False
     """Write an eight-bit file even if it loses more than 1 point of mAP."""
@@ -56,18 +56,24 @@ class Export:
 def run(arguments: list[str]) -> int:
     command = parse(Export, arguments)
     _check(command)
-    from fssd.atomic import make_folder
+    from fssd.atomic import require_writable
     from fssd.export.write import check_suffix, export_model
     from fssd.heads.head import Thresholds
     from fssd.inference.detector import Detector
     from fssd.runtimes.choose import find_runtime
+    from fssd.weights.checkpoint import model_file
 
-    half = command.to == "safetensors"
-    check_suffix(command.out, ".safetensors" if half else find_runtime(command.to).suffix)
+    runtime = None if command.to == "safetensors" else find_runtime(command.to)
+    check_suffix(command.out, ".safetensors" if runtime is None else runtime.suffix)
+    if runtime is not None:
+        runtime.require(command.int8)
     detector = Detector.load(command.model, device="cpu")
     _ = detector.network  # an exported file cannot be exported again
-    make_folder(command.out.parent)
-    if half:
+    beside = () if runtime is None else runtime.beside
+    files = [command.out, *(command.out.with_suffix(suffix) for suffix in beside)]
+    spare_inputs([model_file(command.model), *map(Path, command.images)], files)
+    require_writable(*files)
+    if runtime is None:
         return _export_half(command, detector)
     thresholds = Thresholds(command.score, command.overlap, command.limits.top_k, command.limits.keep)
     done = export_model(
@@ -90,11 +96,7 @@ def run(arguments: list[str]) -> int:
 
 def _export_half(command: Export, detector: Detector) -> int:
     from fssd.export.half import export_half
-    from fssd.weights.checkpoint import model_file
 
-    out = command.out
-    if out.resolve() == model_file(command.model).resolve():
-        raise ConfigError(f"{out}: is the model itself and would lose precision; choose another --out")
     print(export_half(detector, command.out, _pictures(command, detector.geometry)))
     print(f"exported: {command.out}")
     return 0
@@ -129,11 +131,27 @@ def _trial(command: Export, geometry: Geometry, classes: tuple[str, ...]) -> Tri
     """Calibration images of the training split and the split to measure on, if --calibrate is given."""
     if command.calibrate is None:
         return None
+    from fssd.data.source import list_splits
+    from fssd.data.split_names import training_split
     from fssd.evaluation.evaluate import check_measurable
+    from fssd.evaluation.measured import measured_images
     from fssd.export.images import read_pictures
     from fssd.export.write import Trial
+    from fssd.weights.checkpoint import model_file
 
-    shown = open_usable(command.calibrate, command.train_split, command.bad_share)
-    measured = open_usable(command.calibrate, command.val_split, command.bad_share)
+    train_split, val_split = command.train_split, command.val_split
+    if train_split == "auto":
+        train_split = training_split(list_splits(command.calibrate))
+    shown = open_usable(command.calibrate, None if train_split == "none" else train_split, command.bad_share)
+    models = [model_file(command.model)]
+    measured = measured_images(
+        command.calibrate,
+        None if val_split == "none" else val_split,
+        models,
+        command.bad_share,
+        seen_images=True,
+    )[0]
     check_measurable(measured, classes, "voc12")
-    return Trial(read_pictures([record.path for record in shown.records], geometry), measured)
+    kept = {record.path for record in measured.records}
+    files = [record.path for record in shown.records if record.path not in kept]
+    return Trial(read_pictures(files or [record.path for record in shown.records], geometry), measured)

@@ -3,16 +3,21 @@
 Nothing heavy is imported before the verb is known, so that help is fast.
 """
 
+import errno
+import os
 import sys
 from importlib import import_module
 
-from fssd.errors import FssdError, nearest
+from fssd.errors import FssdError, Stopped, nearest
 
 COMMANDS = {
     "train": "train a detector on your own images",
     "eval": "measure a model on a data set as the papers do (VOC 2007, VOC 2012, COCO)",
     "detect": "find objects in images, folders and videos; write pictures and JSON",
     "check": "report every problem of a data set with file, place and reason",
+    "convert": "write a data set in the format of another tool: VOC, YOLO, COCO, LabelMe, CVAT, ...",
+    "label": "draft labels with a model, for a person to correct in an annotation tool",
+    "pick": "choose the images that are most worth labelling next",
     "scenes": "write a small data set of handwritten digits in photographs",
     "import": "convert published weights: .caffemodel, .pth",
     "subset": "take some classes out of a model, such as VOC's out of COCO's",
@@ -32,11 +37,29 @@ MODULES = {"import": "import_"}  # verbs that cannot be a module's name
 
 BAD_INPUT = 2
 INTERRUPTED = 130
+READER_GONE = 141
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run `fssd VERB ...` and return the exit code: 0 good, 1 a finding (see the verb), 2 bad input."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    """Run `fssd VERB ...` and return the exit code: 0 good, 1 a finding (see the verb), 2 bad input.
+
+    As in a shell, 128 and the number of the signal that ended it, if one did; 141 if nobody reads its output.
+    """
+    try:
+        try:
+            return _run(sys.argv[1:] if arguments is None else arguments)
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except BrokenPipeError:  # `fssd ... | head`
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):  # what is left in their buffers cannot be written either
+            os.dup2(nowhere, stream.fileno())
+        return READER_GONE
+
+
+def _run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_overview())
         return 0 if arguments else BAD_INPUT
@@ -52,21 +75,26 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return int(import_module(f"fssd.cli.{MODULES.get(verb, verb)}").run(rest))
     except FssdError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return BAD_INPUT
+        message = str(error)
+    except BrokenPipeError:
+        raise
     except OSError as error:  # a folder that cannot be written, a full disk
         where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
-        return BAD_INPUT
+        full = "; free space there, then run the command again (a training: with --resume)"
+        message = f"{where}{error.strerror or error}{full if error.errno in FULL else ''}"
     except RuntimeError as error:
-        advice = _advice(str(error))
-        if not advice:
+        message = _advice(str(error))
+        if not message:
             raise
-        print(f"error: {advice}", file=sys.stderr)
-        return BAD_INPUT
+    except Stopped as stopped:
+        if stopped.progress:
+            print(stopped, file=sys.stderr)
+        return 128 + stopped.number
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
+    print(f"error: {message}", file=sys.stderr)
+    return BAD_INPUT
 
 
 def _advice(message: str) -> str:

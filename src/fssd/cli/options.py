@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import tyro
 
 from fssd.config import BelowOne, Count, Metric, Natural, Share, check_bounds
-from fssd.errors import ConfigError
+from fssd.errors import ConfigError, FssdError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fssd.inference.detector import Detector
 
 Command = TypeVar("Command")
+Item = TypeVar("Item")
 
 FLAT = tyro.conf.arg(name="")
 """Marks a group of flags whose name is not a prefix of its flags."""
@@ -79,7 +80,7 @@ class Measuring:
     split: str | None = "auto"
     """Split to measure on; "auto" is val, or where there is none the images that the run kept for
     evaluation; "none" is every image."""
-    overlap: Flag = False
+    seen_images: Flag = False
     """Measure also on images that the model was trained on."""
     metric: Metric = "voc12"
     """11-point AP, integral AP, or COCO's twelve numbers."""
@@ -99,7 +100,7 @@ class Measuring:
 
         split = None if self.split == "none" else self.split
         files = [model_file(model) for model in models]
-        dataset, name = measured_images(data, split, files, self.bad_share, self.overlap)
+        dataset, name = measured_images(data, split, files, self.bad_share, self.seen_images)
         dataset.facts["split"] = name
         print(describe(dataset, data, name), file=sys.stderr)
         print_left_out(dataset)
@@ -123,7 +124,30 @@ def spare_inputs(inputs: Sequence[Path], outputs: Sequence[Path]) -> None:
     own = {file.resolve() for file in inputs}
     for output in outputs:
         if output.resolve() in own:
-            raise ConfigError(f"{output}: is an input and would be overwritten; choose another --out")
+            raise ConfigError(f"{output}: is an input and would be overwritten; choose another name")
+
+
+def write_each(*steps: Callable[[], object]) -> None:
+    """Run every step that writes results; raise the first error after the others have run."""
+    errors: list[FssdError | OSError] = []
+    for step in steps:
+        try:
+            step()
+        except (FssdError, OSError) as error:
+            errors.append(error)
+    for other in errors[1:]:
+        print(f"error: {other}", file=sys.stderr)
+    if errors:
+        raise errors[0]
+
+
+def show_progress(items: Sequence[Item], title: str) -> Iterable[Item]:
+    """Passes items on, with a progress bar on terminals."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    return track(items, title, console=console, disable=not console.is_terminal)
 
 
 def detect_all(detector: Detector, dataset: DataSet, console: Console, **settings: Any) -> list[Detections]:

@@ -8,6 +8,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from fssd.data.formats.lookup import folder_split
 from fssd.data.unpack import TAR, ZIP, unpack
 from fssd.errors import DataError, FetchError
 
@@ -34,7 +35,14 @@ def unpacked(archive: Path) -> Path:
             raise DataError(str(error).removeprefix(f"{archive}: "), file=archive) from error
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-    return folder
+    return _without_wrapper(folder)
+
+
+def _without_wrapper(folder: Path) -> Path:
+    """The folder inside, if that is all an archive holds and it is no split."""
+    inside = [item for item in folder.iterdir() if item.name != "__MACOSX" and item.name[0] != "."]
+    is_wrapped = len(inside) == 1 and inside[0].is_dir() and not folder_split([inside[0].name])
+    return inside[0] if is_wrapped else folder
 
 
 def cache_folder() -> Path:

@@ -25,6 +25,7 @@ LEAST_SPREAD = 2.0  # grey levels (standard deviation); flatter thumbnails, of b
 CHUNK = 1024  # images compared at a time
 
 Thumbnail = npt.NDArray[np.uint8]
+Ints = npt.NDArray[np.int64]
 
 
 class Pair(NamedTuple):
@@ -53,15 +54,18 @@ def read_thumbnail(path: Path) -> Thumbnail:
         return np.zeros((SIDE, SIDE), np.uint8)
 
 
-def alike(thumbnails: Sequence[Thumbnail], least: float = LEAST_CORRELATION) -> Iterator[tuple[int, int]]:
-    """The indices of every two near-duplicates, the smaller one first."""
+def alike(thumbnails: Sequence[Thumbnail], least: float = LEAST_CORRELATION) -> Iterator[Ints]:
+    """For each image that has near-duplicates behind it in the list: its index, and theirs."""
     table = np.array(thumbnails, np.float32).reshape(-1, SIDE, SIDE)
-    flat = _normalised(table)
+    flat = normalised(table)
     for start in range(0, len(flat), CHUNK):
         part = table[start : start + CHUNK]
         for images in (part, part[:, :, ::-1]):
-            rows, columns = np.nonzero(_normalised(images) @ flat[start:].T >= least)
-            yield from ((start + int(a), start + int(b)) for a, b in zip(rows, columns, strict=True) if a < b)
+            found = normalised(images) @ flat[start:].T >= least
+            for row in np.flatnonzero(found.any(axis=1)).tolist():
+                others = np.flatnonzero(found[row, row + 1 :])
+                if len(others):
+                    yield start + row + np.array([0, *(others + 1)])
 
 
 def near_duplicates(splits: dict[str, Sequence[Thumbnail]], least: float = LEAST_CORRELATION) -> list[Pair]:
@@ -79,13 +83,13 @@ def _between(
     names: tuple[str, str], first: npt.NDArray[np.float32], second: npt.NDArray[np.float32], least: float
 ) -> list[Pair]:
     """The pairs of two splits, at most one for each image of the second split."""
-    others = _normalised(second).T
+    others = normalised(second).T
     best = np.full(len(second), -1.0, np.float32)
     partner, turned = np.zeros(len(second), np.int64), np.zeros(len(second), bool)
     for start in range(0, len(first), CHUNK):
         part = first[start : start + CHUNK]
         for mirrored, images in ((False, part), (True, part[:, :, ::-1])):
-            correlation = _normalised(images) @ others
+            correlation = normalised(images) @ others
             row = correlation.argmax(axis=0)
             value = correlation.max(axis=0)
             better = value > best
@@ -96,9 +100,12 @@ def _between(
     ]
 
 
-def _normalised(images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """(N, SIDE, SIDE) -> (N, SIDE * SIDE), mean 0 and length 1; all 0 for a blank image."""
-    flat = images.reshape(len(images), -1)
+def normalised(images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """(N, SIDE, SIDE) -> (N, SIDE * SIDE), mean 0 and length 1; all 0 for a blank image.
+
+    The product of two rows is the correlation of their images.
+    """
+    flat = images.reshape(len(images), SIDE * SIDE)
     flat = flat - flat.mean(axis=1, keepdims=True)
     length = np.linalg.norm(flat, axis=1, keepdims=True)
     seen = length > LEAST_SPREAD * SIDE

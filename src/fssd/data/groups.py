@@ -12,7 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-from fssd.data.duplicates import LEAST_CORRELATION, alike, read_thumbnail
+import numpy as np
+
+from fssd.data.duplicates import LEAST_CORRELATION, Ints, alike, read_thumbnail
 from fssd.data.sample import Record
 
 MOST_COMPARED = 30_000  # images; comparing each with each takes minutes above
@@ -45,9 +47,9 @@ def group_images(records: Sequence[Record]) -> Groups:
         return Groups(tuple(keys), (note,))
     with ThreadPoolExecutor() as pool:
         thumbnails = list(pool.map(read_thumbnail, (record.path for record in records)))
-    named = _joined(keys, _linked(keys))
+    named = _joined(keys, _same(keys))
     for least in STRICTER:
-        joined = _joined(keys, [*_linked(keys), *alike(thumbnails, least)])
+        joined = _joined(keys, [*_same(keys), *alike(thumbnails, least)])
         if _largest(joined) <= max(len(records) / 2, _largest(named)):
             return Groups(joined, ())
     note = "most images look alike, so near-duplicates cannot be told from other images"
@@ -66,25 +68,25 @@ def _film(image_id: str) -> tuple[str, int | None]:
     return str(path.with_name(f"{frame[1]}*")), int(frame[2])
 
 
-def _linked(keys: Sequence[str]) -> Iterable[tuple[int, int]]:
-    """Pairs of images with one key."""
-    first: dict[str, int] = {}
-    return [(first.setdefault(key, index), index) for index, key in enumerate(keys)]
+def _same(keys: Sequence[str]) -> Iterable[Ints]:
+    """The indices of each key's images."""
+    members: dict[str, list[int]] = {}
+    for index, key in enumerate(keys):
+        members.setdefault(key, []).append(index)
+    return [np.array(own) for own in members.values()]
 
 
-def _joined(keys: Sequence[str], pairs: Iterable[tuple[int, int]]) -> tuple[str, ...]:
-    """The smallest key of all images that pairs connect, for each image."""
-    parents = list(range(len(keys)))
-
-    def root(index: int) -> int:
-        while parents[index] != index:
-            parents[index] = index = parents[parents[index]]
-        return index
-
-    for one, other in pairs:
-        low, high = sorted((root(one), root(other)), key=lambda index: (keys[index], index))
-        parents[high] = low
-    return tuple(keys[root(index)] for index in range(len(keys)))
+def _joined(keys: Sequence[str], links: Iterable[Ints]) -> tuple[str, ...]:
+    """The smallest key of all images that links connect, for each image."""
+    group = np.arange(len(keys))
+    for linked in links:
+        ends = np.unique(group[linked])
+        if len(ends) > 1:
+            group[np.isin(group, ends)] = ends[0]
+    smallest: dict[int, str] = {}
+    for number, key in zip(group.tolist(), keys, strict=True):
+        smallest[number] = min(key, smallest.get(number, key))
+    return tuple(smallest[number] for number in group.tolist())
 
 
 def _largest(keys: Sequence[str]) -> int:

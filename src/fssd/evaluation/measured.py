@@ -35,19 +35,19 @@ def trained_on(model: Path) -> TrainedOn | None:
 
 
 def measured_images(
-    data: Path, split: str | None, models: Sequence[Path], bad_share: float, overlap: bool = False
+    data: Path, split: str | None, models: Sequence[Path], bad_share: float, seen_images: bool = False
 ) -> tuple[DataSet, str | None]:
     """The images to measure trained models on, and the name of their split.
 
     split: "auto" takes the validation split of the data, or else the images that the models' runs kept for
-    evaluation (named val); None takes every image. overlap: allow images that a model was trained on.
+    evaluation (named val); None takes every image. seen_images: allow images that a model was trained on.
     Raises DataError, and ConfigError if a model was trained on some of the images.
     """
     runs = [run for run in map(trained_on, models) if run is not None]
     dataset, name = _kept_images(data, runs, bad_share) if split == "auto" else (None, split)
     if dataset is None:
         dataset = _open(data, name, bad_share)
-    for run in () if overlap else runs:
+    for run in () if seen_images else runs:
         _refuse_trained(dataset, data, run)
     return dataset, name
 
@@ -70,7 +70,8 @@ def _kept_images(
     records = tuple(record for record in dataset.records if record.image_id in common)
     if not records:
         raise DataError("holds none of the images that the run kept for evaluation; give --split", file=data)
-    return replace(dataset, records=records), "val"
+    facts = {**dataset.facts, "images": len(records)}
+    return replace(dataset, records=records, facts=facts), "val"
 
 
 def _open(data: Path, split: str | None, bad_share: float) -> DataSet:
@@ -89,5 +90,5 @@ def _refuse_trained(dataset: DataSet, data: Path, run: TrainedOn) -> None:
     if seen:
         raise ConfigError(
             f"{run.model} was trained on {seen} of these {len(dataset)} images, so its accuracy on them says"
-            " little; choose another --split, or give --overlap to measure on them all the same"
+            " little; choose another --split, or give --seen-images to measure on them all the same"
         )

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     import onnx
 
 OPSET = 18  # of ONNX: the first with all operators in the form used here; ONNX Runtime reads it since 1.14
-# What 18 added to operators of 17, where its values are those that 17 has for granted.
-NEW_IN_18 = {"Resize": ("antialias", "keep_aspect_ratio_policy"), "Split": ("num_outputs",)}
+# Attributes that opset 18 added, with the value that 17 takes for granted; None for any.
+NEW_IN_18 = {"antialias": 0, "keep_aspect_ratio_policy": b"stretch", "num_outputs": None}
 
 
 class Graph(nn.Module):
@@ -88,9 +88,10 @@ def lowered(model: onnx.ModelProto) -> onnx.ModelProto:
     """A model of opset 18 in opset 17, changed in place. Raises ConfigError for operators that differ."""
     tools = require("onnx", "export")
     for node in model.graph.node:
-        kept = [one for one in node.attribute if one.name not in NEW_IN_18.get(node.op_type, ())]
-        del node.attribute[:]
-        node.attribute.extend(kept)
+        for one in list(node.attribute):
+            value = tools.helper.get_attribute_value(one)
+            if one.name in NEW_IN_18 and NEW_IN_18[one.name] in (None, value):
+                node.attribute.remove(one)
     for imported in model.opset_import:
         imported.version = OPSET - 1
     try:

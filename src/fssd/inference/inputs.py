@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from fssd.data.decode import IMAGE_EXTENSIONS
+from fssd.data.decode import IMAGE_EXTENSIONS, read_image
 from fssd.data.formats.lookup import is_hidden
+from fssd.data.sample import Image
 from fssd.errors import DataError
 
 VIDEO_EXTENSIONS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"})
@@ -24,6 +26,33 @@ def find_inputs(arguments: Sequence[str]) -> list[Path]:
 def is_video(path: Path) -> bool:
     """Whether a file is a video, by its suffix."""
     return path.suffix.lower() in VIDEO_EXTENSIONS
+
+
+def find_stills(arguments: Sequence[str]) -> tuple[list[Path], int]:
+    """The images of `find_inputs` and the number of videos, which are printed as errors. Raises DataError."""
+    files = find_inputs(arguments)
+    videos = [file for file in files if is_video(file)]
+    for file in videos:
+        print(f"error: {file}: is a video, where images are needed; extract its frames", file=sys.stderr)
+    stills = [file for file in files if not is_video(file)]
+    if not stills:
+        raise DataError("there are no images; name images or folders of them")
+    return stills, len(videos)
+
+
+def read_images(files: Iterable[Path], readable: list[int], sizes: list[tuple[int, int]]) -> Iterator[Image]:
+    """The decoded images; prints an error for each other. Appends indices to `readable`, (width, height) to
+    `sizes`.
+    """
+    for index, file in enumerate(files):
+        try:
+            image = read_image(file)
+        except DataError as error:
+            print(f"error: {error}", file=sys.stderr)
+            continue
+        readable.append(index)
+        sizes.append((image.shape[1], image.shape[0]))
+        yield image
 
 
 def output_names(files: Iterable[Path], suffix: str) -> list[str]:

@@ -117,6 +117,10 @@ class OpenVino(Runtime):
         require_openvino().save_model(model, out, compress_to_fp16=False)  # writes the .bin as well
         out.write_bytes(seal(out.read_bytes(), out.with_suffix(".bin").read_bytes()))
 
+    def require(self, eight_bits: bool) -> None:
+        super().require(eight_bits)
+        require_openvino("nncf" if eight_bits else "openvino")
+
     def multiply_adds(self, file: Path) -> int | None:
         return openvino_multiply_adds(openvino_core().read_model(file))
 

@@ -48,7 +48,7 @@ def open_splits(config: TrainConfig, resume: bool = False, quiet: bool = False) 
     """The images to train and to evaluate on; prints what was found and what is left out, unless `quiet`.
 
     config: complete. resume: images that a run in its folder chose for evaluation are chosen again.
-    Raises DataError, and ConfigError where both have images in common unless `config.overlap` allows it.
+    Raises DataError, and ConfigError where both have images in common unless `config.seen_images` allows it.
     """
     config = name_splits(config)
     quiet = quiet or os.environ.get("RANK", "0") != "0"
@@ -105,9 +105,9 @@ def _training_split(known: Sequence[str], config: TrainConfig) -> str | None:
 def _refuse_overlap(config: TrainConfig, train: DataSet, val: DataSet) -> None:
     trained = {record.path for record in train.records}
     shared = sum(record.path in trained for record in val.records)
-    if shared and not config.overlap:
+    if shared and not config.seen_images:
         raise ConfigError(
             f"{config.data}: {shared} of {len(val)} images of the split {config.val_split!r} are trained on"
             f" (split {config.train_split!r}), so its mAP would be too high; choose another --val-split,"
-            " or --val-share 0.15, or give --overlap to evaluate on them all the same"
+            " or --val-share 0.15, or give --seen-images to evaluate on them all the same"
         )

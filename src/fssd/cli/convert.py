@@ -1,0 +1,53 @@
+"""fssd convert DATA --to FORMAT --out DIR"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from fssd.cli.options import BadShare, Flag, parse, show_progress
+
+
+@dataclass(frozen=True)
+class Convert:
+    """Write a data set in the format of another tool, and say what that format cannot hold."""
+
+    data: Annotated[Path, tyro.conf.Positional]
+    """Data set, in any form that `fssd train` takes."""
+    to: str
+    """voc, yolo, coco, labelme, cvat, label-studio or createml."""
+    out: Path
+    """New folder for pictures and labels."""
+    splits: tuple[str, ...] = ()
+    """Splits to write; by default all; "none" for every image, without splits."""
+    link: Flag = False
+    """Link the pictures instead of copying them."""
+    upright: Flag = False
+    """Turn the pixels of pictures that EXIF turns, for software that ignores EXIF."""
+    bad_share: BadShare = 0.02
+
+
+def run(arguments: list[str]) -> int:
+    command = parse(Convert, arguments)
+    from fssd.data.writers.convert import convert_data
+
+    made = convert_data(
+        command.data,
+        command.to,
+        command.out,
+        splits=command.splits,
+        link=command.link,
+        upright=command.upright,
+        bad_share=command.bad_share,
+        track=show_progress,
+    )
+    for split, images in made.content.splits.items():
+        objects = sum(len(image.record.labels) for image in images)
+        print(f"{split or 'all'}: {len(images):,} images, {objects:,} objects")
+    for note in made.notes:
+        print(f"note: {note}")
+    print(f"written: {command.out}, {len(made.content.classes)} classes")
+    return 0

@@ -1,0 +1,64 @@
+"""fssd label MODEL IMAGES... --to FORMAT --out DIR; exit code 1 if an input could not be read."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from fssd.cli.options import FLAT, BatchSize, Device, Flag, Model, ThresholdFlags, parse, show_progress
+
+
+@dataclass(frozen=True)
+class Label:
+    """Draft labels with a model, in the format of the annotation tool in which a person corrects them."""
+
+    model: Model
+    images: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """Image files, folders, or patterns such as "shots/**/*.jpg"."""
+    to: str
+    """voc, yolo, coco, labelme, cvat, label-studio or createml."""
+    out: Path
+    """New folder for pictures and labels."""
+    thresholds: Annotated[ThresholdFlags, FLAT] = ThresholdFlags(score=0.3)
+    link: Flag = False
+    """Link the pictures instead of copying them."""
+    upright: Flag = False
+    """Turn the pixels of pictures that EXIF turns, for software that ignores EXIF."""
+    batch_size: BatchSize = 8
+    device: Device = "auto"
+
+
+def run(arguments: list[str]) -> int:
+    """Detect in every image and write drafts; one that cannot be read is reported and left out."""
+    command = parse(Label, arguments)
+    from fssd.data.writers.convert import find_writer
+    from fssd.data.writers.new_folder import require_new
+    from fssd.inference.detector import Detector
+    from fssd.inference.draft import draft_labels
+    from fssd.inference.inputs import find_stills
+
+    find_writer(command.to)
+    require_new(command.out)
+    files, others = find_stills(command.images)
+    made = draft_labels(
+        Detector.load(command.model, device=command.device),
+        files,
+        command.to,
+        command.out,
+        model=command.model.as_posix(),
+        link=command.link,
+        upright=command.upright,
+        track=show_progress,
+        batch_size=command.batch_size,
+        **asdict(command.thresholds),
+    )
+    images = list(made.content.images)
+    for note in made.notes:
+        print(f"note: {note}")
+    objects = sum(len(image.record.labels) for image in images)
+    total = len(files) + others
+    print(f"{len(images)} of {total} inputs done, {objects} objects drafted, written: {command.out}")
+    return 0 if len(images) == total else 1

@@ -1,0 +1,230 @@
+"""A data set of any known format becomes one of another: `fssd convert`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fssd.data.decode import ImageHeader, read_header
+from fssd.data.formats.labels import box_fault
+from fssd.data.join import join_classes, match_classes, object_place
+from fssd.data.sample import DataSet, Problem, Record
+from fssd.data.source import (
+    find_reader,
+    list_splits,
+    open_data,
+    print_left_out,
+    problem_error,
+    require_usable,
+)
+from fssd.data.writers import WRITERS
+from fssd.data.writers.dropped import dropped
+from fssd.data.writers.new_folder import new_folder, place_picture, require_new
+from fssd.data.writers.picture_names import PictureNames
+from fssd.data.writers.writer import Writer, WrittenImage, WrittenSet
+from fssd.errors import ConfigError, ImageError, nearest
+
+Track = Callable[[Sequence[Any], str], Iterable[Any]]
+"""Passes items on and shows progress under a title."""
+
+_SHOWN = 5  # warnings
+_UNWRITABLE = re.compile(
+    r"[\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]"
+)  # XML and lists of names have no place for
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What was written. notes: what was left out or changed on the way, a line each."""
+
+    content: WrittenSet
+    notes: tuple[str, ...]
+
+
+def as_given(items: Sequence[Any], _title: str) -> Iterable[Any]:
+    """Shows no progress."""
+    return items
+
+
+def find_writer(name: str) -> Writer:
+    """The format of a name. Raises ConfigError."""
+    if name not in WRITERS:
+        raise ConfigError(f"there is no format {name!r} to write{nearest(name, WRITERS)}")
+    return WRITERS[name]
+
+
+def convert_data(
+    path: Path | str,
+    to: str,
+    out: Path | str,
+    *,
+    splits: Sequence[str] = (),
+    link: bool = False,
+    upright: bool = False,
+    bad_share: float = 0.0,
+    track: Track = as_given,
+) -> Conversion:
+    """Write the images and labels of a data set as another format has them; no pixel is decoded.
+
+    to: a name in `WRITERS`. out: a folder that does not exist or is empty. splits: by default all, without
+    trainval beside train and val where splits are folders; ("none",) takes every image without a split.
+    link: link pictures instead of copying them. upright: see `place_picture`.
+    bad_share: the share of each split's images (0..1) that may have errors and are left out, printed by name.
+    Raises ConfigError, DataError; then nothing is written.
+    """
+    path, out, writer = Path(path), Path(out), find_writer(to)
+    require_new(out)
+    _, root = find_reader(path)
+    if root.is_dir() and out.resolve().is_relative_to(root.resolve()):
+        raise ConfigError(f"{out}: lies inside the data set {path}; choose an --out outside")
+    sets, notes = _open(path, writer, splits)
+    measured = [_measure(data, bad_share, track) for data in sets.values()]
+    headers = {record.path: header for pairs in measured for record, header in pairs}
+    notes += [*_warnings(path, sets.values()), *exif_notes(headers, upright)]
+    names = PictureNames(writer, root if root.is_dir() else None).name(
+        {split: [record for record, _ in pairs] for split, pairs in zip(sets, measured, strict=True)}
+    )
+    written = {
+        split: tuple(
+            WrittenImage(record, file, (header.width, header.height))
+            for (record, header), file in zip(pairs, names[split], strict=True)
+        )
+        for split, pairs in zip(sets, measured, strict=True)
+    }
+    classes = next(iter(sets.values())).classes
+    content = WrittenSet(_writable(classes), written, _category_ids(classes, sets.values()))
+    write_set(content, writer, out, link=link, upright=upright, track=track)
+    return Conversion(content, (*notes, *dropped(content, writer)))
+
+
+def write_set(
+    content: WrittenSet, writer: Writer, out: Path, *, link: bool, upright: bool, track: Track
+) -> None:
+    """Write pictures and labels into a new folder, whole or not at all. Raises ConfigError, ImageError."""
+    with new_folder(out) as root:
+        for image in track(list(content.images), "writing"):
+            if not (root / image.file).exists():  # of another split
+                place_picture(image.record.path, root / image.file, link, upright)
+        writer.write(root, content)
+
+
+def _open(path: Path, writer: Writer, splits: Sequence[str]) -> tuple[dict[str, DataSet], list[str]]:
+    """The splits by the names that they are written under, with labels into the same classes."""
+    known = list_splits(path)
+    chosen = tuple(splits) or known
+    notes = []
+    is_shared = writer.folder("train") == writer.folder("val")
+    if not splits and not is_shared and {"train", "val", "trainval"} <= set(known):
+        chosen = tuple(name for name in known if name != "trainval")
+        notes.append("split trainval is left out beside train and val; --splits takes it")
+    if not chosen or chosen == ("none",):
+        return {writer.split(""): open_data(path)}, notes
+    names = [writer.split(_folder_name(name)) for name in chosen]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"{len(chosen)} splits would be called {twice!r}; choose with --splits")
+    opened = [open_data(path, name) for name in chosen]
+    classes = join_classes([data.classes for data in opened], {})
+    if not splits:
+        notes += _unsplit(open_data(path), opened)
+    return {name: match_classes(data, classes) for name, data in zip(names, opened, strict=True)}, notes
+
+
+def _folder_name(split: str) -> str:
+    if not re.fullmatch(r"[^./\\:\s][^/\\:\r\n\t]*", split):
+        raise ConfigError(f"the split {split!r} cannot be the name of a folder; rename it")
+    return split
+
+
+def _unsplit(whole: DataSet, parts: Sequence[DataSet]) -> list[str]:
+    inside = {record.path for data in parts for record in data.records}
+    left = [record.path for record in whole.records if record.path not in inside]
+    advice = "--splits none takes every image"
+    return (
+        [f"{len(left)} images are in no split and left out, the first is {left[0]}; {advice}"] if left else []
+    )
+
+
+def _measure(data: DataSet, bad_share: float, track: Track) -> list[tuple[Record, ImageHeader]]:
+    """The images that can be written with the headers of their files; prints the others.
+
+    Raises the first error if more than `bad_share` have one.
+    """
+    pairs: list[tuple[Record, ImageHeader]] = []
+    problems = list(data.problems)
+    for record in track(data.records, "reading"):
+        try:
+            header = read_header(record.path)
+        except ImageError as error:
+            problems.append(Problem("error", record.path, error.place, error.reason))
+            continue
+        faults = list(_faults(record, header, data.classes))
+        problems += faults
+        if not faults:
+            pairs.append((_inside(record, header), header))
+    kept = replace(data, records=tuple(record for record, _ in pairs), problems=tuple(problems))
+    require_usable(kept, bad_share)
+    print_left_out(kept)
+    return pairs
+
+
+def _faults(record: Record, header: ImageHeader, classes: Sequence[str]) -> Iterator[Problem]:
+    declared, actual = (record.width, record.height), (header.width, header.height)
+    if None not in declared and declared != actual:
+        stated = f"its labels in {record.source} state {record.width} x {record.height}"
+        reason = f"is {actual[0]} x {actual[1]} pixels, {stated}: the boxes do not fit this image"
+        yield Problem("error", record.path, "", reason)
+    elif None in declared:  # then the reader could not compare the boxes with it
+        for number, (box, label) in enumerate(zip(record.boxes.tolist(), record.labels, strict=True)):
+            if fault := box_fault(tuple(box), actual):
+                yield Problem("error", record.source, object_place(record, number, classes[label]), fault)
+
+
+def _inside(record: Record, header: ImageHeader) -> Record:
+    limits = np.array((header.width, header.height) * 2, np.float32)
+    return replace(record, boxes=np.clip(record.boxes, 0, limits))
+
+
+def _warnings(path: Path, sets: Iterable[DataSet]) -> list[str]:
+    problems = dict.fromkeys(problem for data in sets for problem in data.problems)
+    texts = [str(problem_error(problem)) for problem in problems if problem.severity == "warning"]
+    more = [f"and {len(texts) - _SHOWN} more warnings about the labels: fssd check {path}"]
+    return texts[:_SHOWN] + (more if len(texts) > _SHOWN else [])
+
+
+def exif_notes(headers: Mapping[Path, ImageHeader], upright: bool) -> list[str]:
+    """What becomes of pictures that EXIF turns or mirrors, if there are any."""
+    turned = sum(header.orientation != 1 for header in headers.values())
+    if not turned:
+        return []
+    if upright:
+        return [f"{turned} pictures that EXIF turns are written upright, compressed again"]
+    fact = f"{turned} pictures are turned by EXIF, and sizes and boxes are those of the turned picture"
+    return [f"{fact}; for software that ignores EXIF use --upright"]
+
+
+def _writable(classes: Sequence[str]) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in classes)
+    for name in names:
+        if _UNWRITABLE.search(name):
+            raise ConfigError(f"the class {name!r} holds a character that label files cannot; rename it")
+    if len(set(names)) < len(names):
+        raise ConfigError("two classes differ in spaces around their names alone; rename one")
+    return names
+
+
+def _category_ids(classes: Sequence[str], sets: Iterable[DataSet]) -> tuple[int, ...]:
+    """COCO's ids of the classes where the source has them, the same in all splits; else numbers from 1."""
+    known: dict[str, set[Any]] = {name: set() for name in classes}
+    for data in sets:
+        for name, key in zip(data.classes, data.facts.get("category_ids", ()), strict=False):
+            known[name] |= set() if key is None else {key}
+    ids = [next(iter(keys)) for keys in known.values() if len(keys) == 1]
+    if len(set(ids)) == len(classes) and all(isinstance(key, int) for key in ids):
+        return tuple(ids)
+    return tuple(range(1, len(classes) + 1))

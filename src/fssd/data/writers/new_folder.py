@@ -1,0 +1,68 @@
+"""A folder that is written whole or not at all, and the pictures in it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import Image as Pillow
+
+from fssd.atomic import make_folder
+from fssd.data.decode import read_header, read_image
+from fssd.errors import ConfigError
+
+
+def require_new(folder: Path) -> None:
+    """Raise ConfigError if there is a file or a folder with something in it."""
+    if folder.is_dir() and not any(folder.iterdir()):
+        return
+    if folder.exists() or folder.is_symlink():
+        raise ConfigError(f"{folder}: exists already and is kept; choose another --out or remove it")
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A folder to write into, beside `folder`, renamed to it on success and removed if the block raises.
+
+    A killed process can leave one called `.tmp-*` behind. Raises ConfigError as `require_new`.
+    """
+    require_new(folder)
+    make_folder(folder.absolute().parent)
+    temporary = folder.absolute().parent / f".tmp-{secrets.token_hex(6)}"
+    temporary.mkdir()
+    try:
+        yield temporary
+        require_new(folder)
+        if folder.exists():
+            folder.rmdir()
+        temporary.replace(folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def place_picture(source: Path, target: Path, link: bool = False, upright: bool = False) -> None:
+    """Copy a picture, or link it: a hard link where the file system can, else a symbolic one.
+
+    upright: write a picture that EXIF turns as turned pixels, without EXIF. Raises ImageError for it.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if upright and (header := read_header(source)).orientation != 1:
+        kind = "JPEG" if header.format == "MPO" else header.format
+        settings = {"quality": 95, "subsampling": 0} if kind == "JPEG" else {"lossless": True}
+        Pillow.fromarray(read_image(source)).save(target, kind, **settings)
+    elif link:
+        _link(source.resolve(), target)
+    else:
+        shutil.copyfile(source, target)
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        target.symlink_to(source)
