@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import tyro
 
-from fssd.config import BelowOne, Bound, Count, Metric, Natural, check_bounds
+from fssd.config import BelowOne, Count, Metric, Natural, Share, check_bounds
 from fssd.errors import ConfigError, FssdError
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ FLAT = tyro.conf.arg(name="")
 """Marks a group of flags whose name is not a prefix of its flags."""
 
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
-Share = Annotated[float, Bound("between 0 and 1", lambda value: 0 <= value <= 1)]
 Model = Annotated[
     Path,
     tyro.conf.Positional,
