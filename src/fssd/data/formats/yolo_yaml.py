@@ -125,7 +125,7 @@ def split_pictures(content: Mapping[str, Any], split: str, file: Path) -> tuple[
     base = base_folder(content, file)
     stated = content.get("path")
     notes: list[Problem] = []
-    if stated and not _is((file.parent / str(stated)).is_dir):
+    if stated and base not in (file.parent, file.parent / str(stated)):
         notes.append(Problem("warning", file, "path", f"{stated} is not there; {base} is used"))
     for entry in value if isinstance(value, list) else [value]:
         place, is_moved = _find(str(entry), [base, file.parent])
