@@ -13,9 +13,13 @@ from fssd.errors import ConfigError
 
 
 def atomic_write(path: Path | str, data: bytes | str) -> None:
-    """Replace the content of `path` (text as UTF-8); after a crash it is the old or the new content."""
+    """Replace the content of `path` (text as UTF-8); after a crash it is the old or the new content.
+
+    Bytes of file names that are not UTF-8, which Python keeps as lone surrogates, become escapes such as
+    `\\udcdf`; JSON means the same by them.
+    """
     with atomic_path(path) as temporary:
-        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+        temporary.write_bytes(data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data)
 
 
 @contextmanager
@@ -23,9 +27,12 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     """A path to write to, in the folder of `path` and with its suffix, renamed to `path` on success.
 
     If the block raises, the temporary file is removed and `path` is unchanged. A killed process can leave a
-    file called `.tmp-*` behind. A symbolic link is kept: the file that it points to is replaced.
+    file called `.tmp-*` behind. A symbolic link is kept: the file that it points to is replaced. An OSError
+    names `path`, also that of a full disk, which names no file. Raises ConfigError if `path` is a folder.
     """
     target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise ConfigError(f"{path}: is a folder; give the name of a file")
     temporary = target.parent / f".tmp-{secrets.token_hex(6)}{target.suffix}"
     try:
         yield temporary
@@ -34,10 +41,22 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         if target.exists():
             shutil.copymode(target, temporary)
         temporary.replace(target)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
-        raise
+        with names_file(path, instead_of=temporary):
+            raise error
     _sync_folder(target.parent)
+
+
+@contextmanager
+def names_file(path: Path | str, instead_of: Path | None = None) -> Iterator[None]:
+    """Let an OSError that names no file, or the file `instead_of`, name `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, str(instead_of), instead_of):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def make_folder(folder: Path) -> None:

@@ -51,6 +51,19 @@ class TrainingError(FssdError):
     """Training cannot continue, for example because the loss is not finite."""
 
 
+class Stopped(KeyboardInterrupt):
+    """Training was stopped by a signal, and saved.
+
+    Like any KeyboardInterrupt it ends the program unless it is caught by name, so that a script or a sweep
+    does not start its next training. number: of the signal. progress: how far training is; "" in all
+    processes but the first. advice: how to go on.
+    """
+
+    def __init__(self, number: int, progress: str, advice: str) -> None:
+        super().__init__(f"{progress}; {advice}")
+        self.number, self.progress, self.advice = number, progress, advice
+
+
 class FetchError(FssdError):
     """A download that failed, or an archive that is damaged, not the expected one, or unsafe to unpack."""
 

@@ -3,10 +3,13 @@
 Nothing heavy is imported before the verb is known, so that help is fast.
 """
 
+import errno
+import os
 import sys
 from importlib import import_module
+from io import TextIOWrapper
 
-from fssd.errors import FssdError, nearest
+from fssd.errors import FssdError, Stopped, nearest
 
 COMMANDS = {
     "train": "train a detector on your own images",
@@ -35,11 +38,34 @@ MODULES = {"import": "import_"}  # verbs that cannot be a module's name
 
 BAD_INPUT = 2
 INTERRUPTED = 130
+READER_GONE = 141
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run `fssd VERB ...` and return the exit code: 0 good, 1 a finding (see the verb), 2 bad input."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    """Run `fssd VERB ...` and return the exit code: 0 good, 1 a finding (see the verb), 2 bad input.
+
+    As in a shell, 128 and the number of the signal that ended it, if one did; 141 if nobody reads its output.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a name that cannot be printed must not end the work
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        try:
+            return _run(sys.argv[1:] if arguments is None else arguments)
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except BrokenPipeError:  # `fssd ... | head`
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):  # what is left in their buffers cannot be written either
+            os.dup2(nowhere, stream.fileno())
+        return READER_GONE
+
+
+def _run(arguments: list[str]) -> int:
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:2], "--help"]
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_overview())
         return 0 if arguments else BAD_INPUT
@@ -55,21 +81,26 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return int(import_module(f"fssd.cli.{MODULES.get(verb, verb)}").run(rest))
     except FssdError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return BAD_INPUT
+        message = str(error)
+    except BrokenPipeError:
+        raise
     except OSError as error:  # a folder that cannot be written, a full disk
         where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
-        return BAD_INPUT
+        full = "; free space there, then run the command again (a training: with --resume)"
+        message = f"{where}{error.strerror or error}{full if error.errno in FULL else ''}"
     except RuntimeError as error:
-        advice = _advice(str(error))
-        if not advice:
+        message = _advice(str(error))
+        if not message:
             raise
-        print(f"error: {advice}", file=sys.stderr)
-        return BAD_INPUT
+    except Stopped as stopped:
+        if stopped.progress:
+            print(stopped, file=sys.stderr)
+        return 128 + stopped.number
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
+    print(f"error: {message}", file=sys.stderr)
+    return BAD_INPUT
 
 
 def _advice(message: str) -> str:
