@@ -145,7 +145,7 @@ def _open(file: BinaryIO, name: Path | str) -> tuple[Pillow.Image, ImageHeader]:
     except (Pillow.DecompressionBombError, Pillow.DecompressionBombWarning) as error:
         raise _too_large("far more", None, name) from error
     except Exception as error:  # damaged headers raise anything from SyntaxError to struct.error
-        if start.startswith(_SIGNATURES):
+        if start.startswith(_SIGNATURES) or ("AVIF" in SUFFIXES and start[4:12] == b"ftypavif"):
             reason = "is damaged or truncated in its header; fetch it again or leave it out"
         else:
             reason = f"is no image in a supported format ({', '.join(_FORMATS)}); convert it"

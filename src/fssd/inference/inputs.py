@@ -37,10 +37,7 @@ def find_inputs(arguments: Sequence[str]) -> list[Path]:
     passed_over: Counter[str] = Counter()
     files = list(dict.fromkeys(file for argument in arguments for file in _expand(argument, passed_over)))
     if passed_over:
-        links = passed_over.pop("", 0)
-        counts = [f"{count} {suffix}" for suffix, count in passed_over.most_common()]
-        counts += [f"{links} broken link{'s' * (links > 1)}"] * (links > 0)
-        print(f"passed over: {', '.join(counts)}", file=sys.stderr)
+        print(f"passed over: {_counts(passed_over)}", file=sys.stderr)
     return files
 
 
@@ -99,8 +96,10 @@ def output_names(files: Iterable[Path], suffix: str) -> list[str]:
 def _expand(argument: str, passed_over: Counter[str]) -> list[Path]:
     path = Path(argument)
     if path.is_dir():
-        files = _sift(_files_below(path), passed_over)
-        missing = "this folder holds no image or video"
+        others: Counter[str] = Counter()
+        files = _sift(_files_below(path), others)
+        missing = f"this folder holds no image or video{', but ' * bool(others)}{_counts(others)}"
+        passed_over.update(others)
     elif path.exists() or path.is_symlink():
         files = [path] if _is_known(path) else []
         missing = f"is neither an image ({', '.join(sorted(IMAGE_EXTENSIONS))}) nor a video"
@@ -149,6 +148,13 @@ def _sift(paths: Iterable[Path], passed_over: Counter[str]) -> list[Path]:
         else:
             passed_over[path.suffix.lower() or "without a suffix"] += 1
     return sorted(files)
+
+
+def _counts(passed_over: Counter[str]) -> str:
+    ranked = sorted(passed_over.items(), key=lambda row: (-row[1], row[0]))
+    suffixes = [f"{count} {suffix}" for suffix, count in ranked if suffix]
+    links = passed_over[""]
+    return ", ".join(suffixes + [f"{links} broken link{'s' * (links > 1)}"] * (links > 0))
 
 
 def _is_known(path: Path) -> bool:

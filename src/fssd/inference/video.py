@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import cv2
 import numpy as np
@@ -44,23 +45,20 @@ class Film:
 
     def frames(self) -> Iterator[Image]:
         """The frames, (H, W, 3) uint8 RGB, one at a time, also those behind frames that cannot be decoded."""
-        number = failures = 0
-        seconds = 0.0  # at the start of the last frame
+        last, failures, seconds = -1, 0, 0.0  # seconds: at the start of the last frame
         with _opened(self.path) as capture:
-            while number < self._declared or not failures:
+            while failures <= MOST_FAILURES and (last + failures + 1 < self._declared or not failures):
                 good, frame = capture.read()
-                if good:
-                    self._lose(number, failures)
-                    failures, seconds = 0, capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-                    self.decoded.append(number)
-                    yield np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), np.uint8)
-                elif failures == MOST_FAILURES:
-                    break
-                else:
+                if not good:
                     failures += 1
-                number += 1
+                    continue
+                seconds = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+                self._lose(last + 1, last + 1 + failures)
+                last, failures = last + 1 + failures, 0
+                self.decoded.append(last)
+                yield np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), np.uint8)
         if self._ends_early(seconds):
-            self._lose(self._declared, self._declared - (self.decoded or [-1])[-1] - 1)
+            self._lose(last + 1, self._declared)
 
     def require_whole(self) -> None:
         """Raise ImageError with the numbers of frames that could not be decoded. For use after `frames`."""
@@ -76,12 +74,12 @@ class Film:
         reason = f"{count} of {total} frames cannot be decoded ({shown}); fetch the film again or convert it"
         raise ImageError(reason, file=self.path)
 
-    def _lose(self, end: int, count: int) -> None:
-        if count > 0:
-            self.lost.append(range(end - count, end))
+    def _lose(self, start: int, end: int) -> None:
+        if start < end:
+            self.lost.append(range(start, end))
 
     def _ends_early(self, seconds: float) -> bool:
-        """Whether frames are missing at the end, by their number and by the time of the last one.
+        """Whether frames are missing at the end; seconds: the time of the last one.
 
         Containers that hold no number of frames are judged leniently: theirs is estimated from the length,
         which is that of the sound where it goes on for longer.
@@ -89,10 +87,9 @@ class Film:
         if not self.decoded:
             return True
         done = self.decoded[-1] + 1.0
-        if seconds > 0:
-            done = max(done, seconds * self.rate + 1)
-        allowed = 0.9 if self.path.suffix.lower() in COUNTING else max(self.rate, 0.05 * self._declared)
-        return self._declared - done > allowed
+        if self.path.suffix.lower() in COUNTING:
+            return done < self._declared
+        return self._declared - max(done, seconds * self.rate + 1) > max(self.rate, 0.05 * self._declared)
 
 
 class FilmWriter:
@@ -138,7 +135,8 @@ class FilmWriter:
 
     def _open(self) -> cv2.VideoWriter:
         codec = cv2.VideoWriter.fourcc(*"mp4v")
-        writer = cv2.VideoWriter(str(self._file.absolute()), cv2.CAP_FFMPEG, codec, self.rate, self._size)
+        with _plain_path(self._file) as path:
+            writer = cv2.VideoWriter(path, cv2.CAP_FFMPEG, codec, self.rate, self._size)
         if not writer.isOpened():
             width, height = self._size
             reason = f"OpenCV cannot write {width} x {height} MPEG-4 at {self.rate:g} frames a second here"
@@ -173,11 +171,28 @@ def _sized(image: Image, size: tuple[int, int]) -> Image:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[cv2.VideoCapture]:
-    # FFmpeg takes `http:a.mp4` for a URL; in an absolute path it is a file's name.
-    capture = cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG)
+    with _plain_path(path) as text:
+        capture = cv2.VideoCapture(text, cv2.CAP_FFMPEG)
     try:
         if not capture.isOpened():
             raise ImageError("cannot be opened as a video; check that it plays elsewhere", file=path)
         yield capture
     finally:
         capture.release()
+
+
+@contextmanager
+def _plain_path(path: Path) -> Iterator[str]:
+    """A path that OpenCV can open.
+
+    An absolute one, because FFmpeg takes `http:a.mp4` for a URL. A name that is not UTF-8 ends the process in
+    OpenCV, so a link stands for it.
+    """
+    absolute = path.absolute()
+    if absolute == Path(str(absolute).encode("utf-8", "replace").decode()):
+        yield str(absolute)
+        return
+    with TemporaryDirectory() as folder:
+        link = Path(folder, f"film{path.suffix}")
+        link.symlink_to(absolute)
+        yield str(link)
