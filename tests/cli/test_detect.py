@@ -256,7 +256,7 @@ def test_names_that_cannot_be_encoded(model_file: Path, shots: Path, tmp_path: P
     odd = [b"stra\xdfe.png", "fö.png".encode(), b"http:x.png", b"a%20b.png", b"img%03d.png"]
     try:
         for number, name in enumerate(odd):
-            os.rename(os.fsencode(shots / f"{number}.png"), os.fsencode(shots) + b"/" + name)
+            (shots / f"{number}.png").rename(shots / os.fsdecode(name))
         film(tmp_path / "a.avi", 2).rename(shots / os.fsdecode(b"fil\xdfm.avi"))
     except OSError:
         pytest.skip("this file system takes no names that are not UTF-8")

@@ -40,7 +40,7 @@ def test_help_is_a_verb_too(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """A YOLO data set whose images are called bß.jpg in Latin-1, which is no UTF-8, and fö.jpg; one bad label."""
+    """A YOLO data set of bß.jpg, in Latin-1, which is no UTF-8, with a bad label, and of fö.jpg."""
     folder = tmp_path / "data"
     try:
         for kind in ("images", "labels"):

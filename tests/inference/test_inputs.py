@@ -130,7 +130,7 @@ def test_films_where_images_are_needed(folder: Path, capsys: pytest.CaptureFixtu
         find_stills([str(folder / "deep" / "film.mp4")])
 
 
-@pytest.mark.parametrize("suffix", ".ts .flv .wmv .mts .vob .3gp".split())
+@pytest.mark.parametrize("suffix", [".ts", ".flv", ".wmv", ".mts", ".vob", ".3gp"])
 def test_what_opencv_reads_is_a_film(suffix: str) -> None:
     assert is_video(Path(f"clip{suffix}"))
 

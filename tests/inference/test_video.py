@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -137,7 +138,7 @@ def test_frames_behind_damage_are_read(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     starts = [at for at in range(len(data)) if data.startswith(b"\xff\xd8\xff", at)]
     assert len(starts) == 40
-    for start, following in zip(starts[20:25], starts[21:26], strict=True):
+    for start, following in pairwise(starts[20:26]):
         data[start : following - 8] = bytes(following - 8 - start)
     path.write_bytes(data)
     film, reason = read(path)

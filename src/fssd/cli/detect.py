@@ -175,7 +175,6 @@ def _detect_film(work: _Work, file: Path, name: str) -> None:
         return
     found: Counter[str] = Counter()
     work.attempt(file, partial(_detect_frames, work, film, name, found))
-    work.attempt(file, film.require_whole)
     work.finish(file, f"{found.total()} objects in {len(film.decoded)} frames")
 
 
@@ -202,6 +201,7 @@ def _detect_frames(work: _Work, film: Film, name: str, counts: Counter[str]) -> 
             results.add(f"{film.path}#{number}", (width, height), found, picture)
             counts.update(found.names)
             last = number
+    film.require_whole()
 
 
 def _add_frame(writer: FilmWriter, name: str, found: Detections, times: int) -> str:
