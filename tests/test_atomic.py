@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
 
 import pytest
 
-from fssd.atomic import atomic_path, atomic_write
+from fssd.atomic import atomic_path, atomic_write, require_writable, require_writable_folder
+from fssd.errors import ConfigError
 
 
 def test_writes_bytes_and_text(tmp_path: Path) -> None:
@@ -41,6 +43,27 @@ def test_failure_of_the_renaming_keeps_the_old_file(tmp_path: Path, monkeypatch:
         atomic_write(file, "new")
     assert file.read_text() == "old"
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_full_disk_is_told_with_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "model.bin"
+    file.write_text("old")
+    with pytest.raises(OSError) as caught, atomic_path(file), Path("/dev/full").open("w") as full:
+        full.write("new")
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(file))
+    assert file.read_text() == "old"
+    with pytest.raises(FileNotFoundError) as missing, atomic_path(file):
+        (tmp_path / "source").read_bytes()
+    assert missing.value.filename == str(tmp_path / "source"), "an error of another file stays as it is"
+
+
+def test_folders_that_cannot_be_written_to(tmp_path: Path) -> None:
+    require_writable_folder(tmp_path / "new" / "run")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("")
+    for folder in (Path("/proc/run"), tmp_path / "file" / "run"):
+        with pytest.raises(ConfigError, match=f"^{folder}: nothing can be written into .*choose another"):
+            require_writable_folder(folder)
 
 
 def test_old_file_is_there_until_the_end(tmp_path: Path) -> None:
@@ -91,3 +114,21 @@ def test_block_that_writes_nothing_fails(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "x"):
         pass
     assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_written_is_told_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    require_writable(tmp_path / "new" / "deep" / "x", tmp_path / "y")
+    assert (tmp_path / "new" / "deep").is_dir() and not list((tmp_path / "new" / "deep").iterdir())
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ConfigError, match="folder: is a folder; give the name of a file"):
+        require_writable(tmp_path / "folder")
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="file: cannot be made a folder"):
+        require_writable(tmp_path / "file" / "x")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("fssd.atomic.TemporaryFile", refuse)  # root may write into every folder
+    with pytest.raises(ConfigError, match=r"nothing can be written into this folder \(Permission denied\)"):
+        require_writable(tmp_path / "y")

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from fssd.errors import ConfigError
 
@@ -65,6 +66,27 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"{folder}: cannot be made a folder ({error.strerror}); choose another") from error
+
+
+def require_writable_folder(folder: Path) -> None:
+    """Raise ConfigError unless files can be made in a folder, or in the one that it would be made in."""
+    there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    try:
+        with TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        reason = f"nothing can be written into this folder ({error.strerror}); choose another"
+        raise ConfigError(f"{folder}: {reason}") from error
+
+
+def require_writable(*files: Path) -> None:
+    """Raise ConfigError now if one of the files could not be written later. Makes their folders."""
+    for file in files:
+        if file.is_dir():
+            raise ConfigError(f"{file}: is a folder; give the name of a file")
+    for folder in {file.parent for file in files}:
+        make_folder(folder)
+        require_writable_folder(folder)
 
 
 def _sync_folder(folder: Path) -> None:

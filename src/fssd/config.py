@@ -89,7 +89,8 @@ class TrainConfig:
     seen_images: bool = False
     """Evaluate also on images that are trained on."""
     bad_share: BelowOne = 0.02
-    """Share of images with errors (0..1) that may be left out with a warning; above it, training stops."""
+    """Share of images with errors (0..1) that may be left out with a warning, also those that break while it
+    runs; above it, training stops."""
 
     start: Start = "backbone"
     """Start from ImageNet "backbone" weights, a trained "ssd" (FSSD+, paper 3.2), a whole trained "model" of
@@ -184,7 +185,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 """The values of every setting that is one of a few words."""
 RESUME_MAY_CHANGE = {"out", "data", "images", "weights", "seen_images", "workers", "device"}
-RESUME_MAY_CHANGE |= {"save_every", "log_every"}
+RESUME_MAY_CHANGE |= {"save_every", "log_every", "bad_share"}
 """Settings that a resumed run may change. Only the device affects the final weights."""
 
 

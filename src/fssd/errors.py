@@ -52,10 +52,10 @@ class TrainingError(FssdError):
 
 
 class Stopped(KeyboardInterrupt):
-    """Training was stopped by a signal, and saved.
+    """Work was stopped by a signal, and what is done is saved.
 
     Like any KeyboardInterrupt it ends the program unless it is caught by name, so that a script or a sweep
-    does not start its next training. number: of the signal. progress: how far training is; "" in all
+    does not start its next training. number: of the signal. progress: how far the work is; "" in all
     processes but the first. advice: how to go on.
     """
 
@@ -73,9 +73,16 @@ class ExportError(FssdError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint such as `; did you mean 'concat'?`, or the list of known names if none is similar."""
+    """A hint such as `; did you mean 'concat'?`, or the known names if none is similar, or ""."""
     known = [str(name) for name in known]
-    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
-    if close:
-        return f"; did you mean {close[0]!r}?"
-    return f"; known: {', '.join(known)}"
+    close = closest(name, known)
+    if close is not None:
+        return f"; did you mean {close!r}?"
+    return f"; known: {', '.join(known)}" if known else ""
+
+
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that is most similar, in capitals or not; None if none is similar."""
+    folded = {str(other).casefold(): str(other) for other in known}
+    close = difflib.get_close_matches(str(name).casefold(), folded, n=1, cutoff=0.5)
+    return folded[close[0]] if close else None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -190,7 +192,10 @@ def test_train_on_a_damaged_image(tmp_path: Path, capsys: pytest.CaptureFixture[
     image.write_bytes(image.read_bytes()[:-400])
     arguments = train_arguments(data, tmp_path / "run", "--iterations", 2, "--workers", workers)
     assert run(*arguments) == BAD_INPUT
-    assert "train_00000.jpg: the JPEG is truncated" in only_error(capsys)
+    saved, error = capsys.readouterr().err.splitlines()
+    assert saved == "saved at update 0, to go on with --resume"
+    assert error.startswith("error: ")
+    assert "train_00000.jpg: the JPEG is truncated" in error
 
 
 def test_train_on_an_empty_split(scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -451,3 +456,34 @@ def test_check_and_scenes_mistakes(
     (tmp_path / "full" / "file").write_text("in the way")
     assert run(*arguments) == BAD_INPUT
     only_error(capsys)
+
+
+# ---- a pipe that is closed, a full disk
+
+
+@pytest.mark.parametrize("arguments", ["--help", "train --help", "--version"])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_ends_quietly_when_nobody_reads(arguments: str, unbuffered: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "fssd", *arguments.split()],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        check=False,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_a_full_disk_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(_: list[str]) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", "run/last.safetensors")
+
+    monkeypatch.setattr("fssd.cli.train.run", full)
+    assert run("train") == BAD_INPUT
+    text = only_error(capsys)
+    assert text.startswith("error: run/last.safetensors: No space left on device; free space there")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,7 @@ def test_a_model_is_not_replaced_by_its_half(model_file: Path, tmp_path: Path) -
     own = tmp_path / "best.safetensors"
     own.write_bytes(model_file.read_bytes())
     for model in (own, tmp_path):
-        with pytest.raises(ConfigError, match="is the model itself"):
+        with pytest.raises(ConfigError, match="is an input and would be overwritten"):
             ask(model, "--to", "safetensors", "--out", own)
     assert own.read_bytes() == model_file.read_bytes()
 
@@ -143,4 +144,33 @@ def test_what_is_not_there(calls: list[dict[str, Any]], model_file: Path, tmp_pa
         ask(model_file, "--images", tmp_path / "nothing", "--out", out)
     with pytest.raises(DataError, match="nothing"):
         ask(model_file, "--int8", "--calibrate", tmp_path / "nothing", "--out", out)
+    assert calls == []
+
+
+@pytest.mark.parametrize(
+    ("package", "words"),
+    [
+        ("onnxscript", ["--out", "a.onnx"]),
+        ("onnxruntime", ["--out", "a.onnx"]),
+        ("openvino", ["--out", "a.xml", "--to", "openvino"]),
+        ("nncf", ["--out", "a.xml", "--to", "openvino", "--int8", "--calibrate", "nothing-is-read"]),
+    ],
+)
+def test_a_missing_package_is_told_before_anything_is_read(
+    calls: list[dict[str, Any]], refuse: Callable[[str], None], tmp_path: Path, package: str, words: list[str]
+) -> None:
+    refuse(package)
+    with pytest.raises(ConfigError, match=rf"package {package}; pip install"):
+        ask(tmp_path / "no-model", *words)
+    assert calls == []
+
+
+@pytest.mark.parametrize(("to", "folder"), [("onnx", "a.onnx"), ("openvino", "a.xml"), ("openvino", "a.bin")])
+def test_a_folder_in_the_way_is_told_before_the_export(
+    calls: list[dict[str, Any]], model_file: Path, tmp_path: Path, to: str, folder: str
+) -> None:
+    pytest.importorskip(to, reason=f'needs {to}: pip install "fssd[openvino]"')
+    (tmp_path / folder).mkdir()
+    with pytest.raises(ConfigError, match=f"{folder}: is a folder"):
+        ask(model_file, "--to", to, "--out", tmp_path / ("a.onnx" if to == "onnx" else "a.xml"))
     assert calls == []

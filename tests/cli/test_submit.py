@@ -100,6 +100,10 @@ def test_mistakes(model_file: Path, voc_model: Path, devkit: Path, tmp_path: Pat
         submit(voc_model, devkit, "voc2012", tmp_path, "--split", "tset")
     with pytest.raises(ConfigError, match="score is 2"):
         submit(voc_model, devkit, "voc2012", tmp_path, "--score", "2")
+    with pytest.raises(ConfigError, match=r"results\.tar\.gz: is a folder"):
+        (tmp_path / "folder" / "results.tar.gz").mkdir(parents=True)
+        submit(voc_model, devkit, "voc2012", tmp_path / "folder")
+    shutil.rmtree(tmp_path / "folder")
     with pytest.raises(ConfigError, match=r"takes \.tar\.gz"):
         submit(voc_model, devkit, "voc2012", tmp_path / "a.zip")
     assert not list(tmp_path.iterdir())

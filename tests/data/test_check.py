@@ -17,6 +17,10 @@ from fssd.errors import DataError
 REAL = os.environ.get("FSSD_TEST_DATA", "")
 needs_data = pytest.mark.skipif(not REAL, reason="FSSD_TEST_DATA does not name a folder of data sets")
 SHAPE = (80, 100)
+EXIF = (
+    "EXIF turns or mirrors it (orientation {}); its boxes must be those of the turned image: look at them in"
+    " `--report`"
+)
 
 
 def picture(path: Path, seed: int = 0, orientation: int = 1, kind: str = "JPEG") -> Path:
@@ -156,6 +160,35 @@ def test_labels_made_on_the_turned_image_are_right(tmp_path: Path) -> None:
     assert findings(check_data(tmp_path)) == []
 
 
+@pytest.mark.parametrize("orientation", [2, 3, 4])
+def test_turned_image_whose_size_does_not_show_it(tmp_path: Path, orientation: int) -> None:
+    add(tmp_path, "a", box(1, 1, 50, 50))
+    add(tmp_path, "background")
+    for name in ("a", "background"):
+        picture(tmp_path / f"JPEGImages/{name}.jpg", orientation=orientation, seed=len(name))
+    severity, name, _, reason = only(check_data(tmp_path))
+    assert (severity, name) == ("warning", "a.jpg")
+    assert reason.startswith(f"EXIF turns or mirrors it (orientation {orientation}); ")
+
+
+def test_turned_square(tmp_path: Path) -> None:
+    add(tmp_path, "a", box(1, 1, 50, 50), size=(80, 80))
+    values = Pillow.Exif()
+    values[0x0112] = 6
+    Pillow.new("RGB", (80, 80)).save(tmp_path / "JPEGImages/a.jpg", exif=values)
+    assert only(check_data(tmp_path))[::3] == ("warning", EXIF.format(6))
+
+
+@pytest.mark.parametrize("decode", [True, False])
+def test_turned_image_of_a_format_without_sizes(tmp_path: Path, decode: bool) -> None:
+    for name, orientation in (("a", 6), ("b", 1)):
+        picture(tmp_path / f"images/{name}.jpg", orientation=orientation, seed=orientation)
+        (tmp_path / "labels").mkdir(exist_ok=True)
+        (tmp_path / f"labels/{name}.txt").write_text("0 .5 .5 .2 .2\n")
+    (tmp_path / "data.yaml").write_text("train: images\nnames: [dog]\n")
+    assert only(check_data(tmp_path, decode=decode)) == ("warning", "a.jpg", "", EXIF.format(6))
+
+
 def test_tiny_and_repeated_boxes(tmp_path: Path) -> None:
     boxes = [
         box(1, 1, 50, 50),
@@ -173,8 +206,8 @@ def test_tiny_and_repeated_boxes(tmp_path: Path) -> None:
 
 
 def test_image_in_two_splits(tmp_path: Path) -> None:
-    add(tmp_path, "a", split="train", seed=1)
-    add(tmp_path, "b", split="val", seed=1)  # the same bytes under another name
+    add(tmp_path, "a", box(1, 1, 50, 50), split="train", seed=1)
+    add(tmp_path, "b", box(1, 1, 50, 50), split="val", seed=1)  # the same bytes under another name
     add(tmp_path, "c", split="val", seed=2)
     add(tmp_path, "d", split="val", seed=2)  # twice in one split leaks nothing
     severity, name, _, reason = only(check_data(tmp_path))
@@ -200,8 +233,51 @@ def test_classes_without_an_object(tmp_path: Path) -> None:
     assert "dog," not in problem.reason
 
 
+@pytest.mark.parametrize("decode", [True, False])
+def test_a_split_that_is_in_another_is_told_once(tmp_path: Path, decode: bool) -> None:
+    for name in ("a", "b", "c"):
+        add(tmp_path, name, box(1, 1, 50, 50))
+    (tmp_path / "ImageSets/Main/val.txt").write_text("a\nc\n")
+    severity, name, place, reason = only(check_data(tmp_path, decode=decode))
+    assert (severity, name, place) == ("warning", tmp_path.name, "split 'val'")
+    assert reason.startswith("all its 2 images are in split 'train' too")
+
+
+@pytest.mark.parametrize("link", ["symlink_to", "hardlink_to"])
+def test_one_file_under_two_names_is_seen_without_decoding(tmp_path: Path, link: str) -> None:
+    add(tmp_path, "a", box(1, 1, 50, 50))
+    add(tmp_path, "b", box(1, 1, 50, 50), split="val")
+    file = tmp_path / "JPEGImages/b.jpg"
+    file.unlink()
+    getattr(file, link)(tmp_path / "JPEGImages/a.jpg")
+    severity, name, _, reason = only(check_data(tmp_path, decode=False))
+    assert (severity, name) == ("warning", "b.jpg") and "in split 'train' as" in reason
+
+
+def test_a_faulty_image_in_two_splits_is_named_once(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        add(tmp_path, name, box(1, 1, 50, 50))
+    add(tmp_path, "c", box(1, 1, 50, 50), split="val")
+    file = tmp_path / "JPEGImages/a.jpg"
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 3] + whole[-2:])
+    with (tmp_path / "ImageSets/Main/val.txt").open("a") as lines:
+        lines.write("a\n")
+    severity, name, _, reason = only(check_data(tmp_path))
+    assert (severity, name) == ("error", "a.jpg") and "the JPEG is damaged" in reason
+
+
+def test_a_split_without_an_object_is_an_error(tmp_path: Path) -> None:
+    add(tmp_path, "a", box(1, 1, 50, 50))
+    add(tmp_path, "b", split="val")
+    add(tmp_path, "c", split="val")
+    severity, name, place, reason = only(check_data(tmp_path))
+    assert (severity, name, place) == ("error", tmp_path.name, "split 'val'")
+    assert reason == "none of its 2 usable images has an object; add labels or leave it out"
+
+
 def test_empty_split_is_a_finding(tmp_path: Path) -> None:
-    add(tmp_path, "a")
+    add(tmp_path, "a", box(1, 1, 50, 50))
     (tmp_path / "ImageSets/Main/val.txt").touch()
     report = check_data(tmp_path)
     assert only(report)[:2] == ("error", "val.txt")
@@ -225,7 +301,7 @@ def test_voc_without_image_sets(tmp_path: Path) -> None:
     assert check_data(tmp_path).splits["all"].images == 1
 
 
-def test_coco_without_sizes_is_measured_here(tmp_path: Path) -> None:
+def test_coco_without_sizes_is_measured(tmp_path: Path) -> None:
     picture(tmp_path / "images/a.jpg")
     boxes = [[1, 1, 10, 10], [90, 70, 20, 20], [100, 1, 5, 5]]
     notes = [{"id": n, "image_id": 7, "category_id": 1, "bbox": corners} for n, corners in enumerate(boxes)]
@@ -237,14 +313,27 @@ def test_coco_without_sizes_is_measured_here(tmp_path: Path) -> None:
     (tmp_path / "annotations").mkdir()
     (tmp_path / "annotations/instances_train.json").write_text(json.dumps(content))
     outside, leaving = findings(check_data(tmp_path))
-    assert (
-        outside[:3] == ("error", "instances_train.json", "image 7, object 3 (dog)")
-        and "outside" in outside[3]
-    )
-    assert (
-        leaving[:3] == ("warning", "instances_train.json", "image 7, object 2 (dog)")
-        and "leaves" in leaving[3]
-    )
+    assert outside[:3] == ("error", "instances_train.json", "annotation id 2") and "outside" in outside[3]
+    assert leaving[:3] == ("warning", "instances_train.json", "annotation id 1") and "leaves" in leaving[3]
+
+
+def test_classes_that_are_written_almost_alike(tmp_path: Path) -> None:
+    names = ("Cat", "cat", "traffic light", "Traffic_Light", "cats")
+    add(tmp_path, "a", *(box(1, 1, 50, 50 + number, name=name) for number, name in enumerate(names)))
+    reasons = [problem.reason for problem in check_data(tmp_path).problems]
+    assert [reason.partition(" differ ")[0] for reason in reasons] == [
+        "'Cat' and 'cat'",
+        "'Traffic_Light' and 'traffic light'",
+    ]
+
+
+def test_progress_is_told(tmp_path: Path) -> None:
+    for name, split in (("a", "train"), ("b", "train"), ("c", "val")):
+        add(tmp_path, name, box(1, 1, 50, 50), split=split)
+    (tmp_path / "JPEGImages/b.jpg").write_bytes(b"no image")
+    told: list[tuple[str, int, int]] = []
+    check_data(tmp_path, watch=lambda *state: told.append(state))
+    assert told == [("train", 1, 2), ("train", 2, 2), ("val", 1, 1)]
 
 
 def test_report_as_json_and_table(tmp_path: Path) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import os
+import re
 import struct
 import zlib
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image as Pillow
@@ -15,6 +18,8 @@ from PIL.PngImagePlugin import PngImageFile
 from fssd.data.decode import count_scans, decode_image, image_size, probe_image, read_header, read_image
 from fssd.data.sample import Image
 from fssd.errors import FssdError, ImageError
+
+REAL = os.environ.get("FSSD_TEST_DATA", "")
 
 
 def picture(height: int = 30, width: int = 40) -> Image:
@@ -188,6 +193,103 @@ def test_truncated_jpeg_is_not_hidden_by_padding_or_by_its_thumbnail() -> None:
 @pytest.mark.parametrize("tail", [b"\0" * 500, b"\r\n", b"maker notes" * 3000, b"\xff\xda" + b"x" * 99])
 def test_whole_jpeg_with_something_behind_it(tail: bytes) -> None:
     np.testing.assert_array_equal(decode_image(JPEG + tail, "a"), decode_image(JPEG, "a"))
+
+
+NOISY = np.random.default_rng(0).integers(0, 256, (120, 160, 3), np.uint8)  # long codes: damage is not smooth
+KINDS: dict[str, tuple[str, dict[str, object]]] = {
+    "baseline": ("RGB", {}),
+    "progressive": ("RGB", {"progressive": True}),
+    "restart markers": ("RGB", {"restart_marker_rows": 1}),
+    "grey": ("L", {}),
+    "cmyk": ("CMYK", {}),
+}
+
+
+def noisy(kind: str) -> bytes:
+    mode, options = KINDS[kind]
+    return encode(Pillow.fromarray(NOISY).convert(mode), "JPEG", quality=90, **options)
+
+
+def overwritten(data: bytes) -> bytes:
+    """Forty single bytes of the coded data replaced, none of them by a marker."""
+    changed = bytearray(data)
+    first = data.rindex(b"\xff\xda") + 20
+    for number in range(40):
+        changed[first + number * (len(data) - first - 40) // 40] ^= 0x55
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_jpeg_decodes_as_with_opencv_and_pillow(kind: str) -> None:
+    data = noisy(kind)
+    if kind == "cmyk":
+        expected = np.asarray(Pillow.open(io.BytesIO(data)).convert("RGB"))
+    else:
+        expected = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    np.testing.assert_array_equal(decode_image(data, "a"), expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("damage", ["first half cut out", "middle cut out", "bytes changed", "zeros"])
+def test_damage_inside_a_jpeg(kind: str, damage: str, tmp_path: Path) -> None:
+    whole = noisy(kind)
+    start, third = whole.index(b"\xff\xda") + 20, len(whole) // 3
+    changed = {
+        "first half cut out": whole[:start] + whole[len(whole) // 2 :],
+        "middle cut out": whole[:third] + whole[-third:],
+        "bytes changed": overwritten(whole),
+        "zeros": whole[:third] + bytes(third) + whole[2 * third :],
+    }[damage]
+    path = tmp_path / "a.jpg"
+    path.write_bytes(changed)
+    assert re.search(r"JPEG is (damaged|truncated)", refusal(path))
+
+
+def test_damage_is_told_as_libjpeg_tells_it() -> None:
+    start = JPEG.index(b"\xff\xda") + 14
+    with pytest.raises(ImageError, match="premature end of data segment"):
+        decode_image(JPEG[: start + (len(JPEG) - start) // 2] + JPEG[-2:], "a")
+    with pytest.raises(ImageError, match="extraneous bytes before marker 0xd9"):
+        decode_image(JPEG[:-2] + b"abcdefgh" * 5 + JPEG[-2:], "a")
+
+
+ADOBE = b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\x07"  # a colour transform that does not exist
+BAD_PROFILE = b"\xff\xe2\0\x12ICC_PROFILE\0\x05\x01ab"  # part 5 of 1
+HARMLESS = {
+    "version": JPEG.replace(b"JFIF\0\x01", b"JFIF\0\x07", 1),
+    "adobe": JPEG[:2] + ADOBE + JPEG[2:],
+    "colour profile": JPEG[:20] + BAD_PROFILE + JPEG[20:],
+    "bytes between segments": JPEG[:20] + b"junk" * 20 + JPEG[20:],
+    "spectral selection": JPEG.replace(b"\x03\x11\0\x3f\0", b"\x03\x11\0\0\0", 1),
+    "bytes left over": JPEG[:-2] + b"abcd" + JPEG[-2:],
+    "padding": JPEG[:-2] + bytes(300) + JPEG[-2:],
+    "fill bytes": JPEG[:-2] + b"\xff" * 300 + JPEG[-2:],
+}
+
+
+@pytest.mark.parametrize("oddity", HARMLESS)
+def test_oddities_are_no_damage(oddity: str) -> None:
+    data = HARMLESS[oddity]
+    assert data != JPEG
+    np.testing.assert_array_equal(decode_image(data, "a"), decode_image(JPEG, "a"))
+
+
+@pytest.mark.parametrize("oddity", [name for name in HARMLESS if name not in {"bytes left over", "padding"}])
+def test_oddities_do_not_hide_damage(oddity: str) -> None:
+    data = HARMLESS[oddity]
+    with pytest.raises(ImageError, match="damaged"):
+        decode_image(data[:-800] + data[-400:], "a")
+
+
+@pytest.mark.skipif(not REAL, reason="FSSD_TEST_DATA does not name a folder of data sets")
+def test_no_real_image_is_refused() -> None:
+    files = sorted(file for file in Path(REAL).rglob("*.jpg") if file.is_file())[::20]
+    assert len(files) > 100
+    for file in files:
+        data = np.fromfile(file, np.uint8)
+        expected = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+        if read_header(file).orientation == 1:
+            np.testing.assert_array_equal(read_image(file), expected)
 
 
 def test_scans_of_a_jpeg() -> None:

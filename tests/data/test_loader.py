@@ -226,3 +226,30 @@ def test_workers_start_in_a_program_that_used_opencv(scenes: Path) -> None:
     command = [sys.executable, "-c", FORK, str(scenes)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.split() == ["2", "2", "2"], "the caller's number of threads is as it was"
+
+
+# ---- images that cannot be read
+
+
+def test_a_broken_image_is_replaced_by_the_one_half_a_pass_later(scenes: Path, tmp_path: Path) -> None:
+    data = open_data(scenes, "train")
+    plain = Views(data, WARP, 3, "none", difficult=True)
+    names = [plain.sample(position).name for position in range(24)]  # two passes over 12 images
+    gone = {names[2], names[8]}  # each half a pass from the other, so it is the next one's turn
+    records = tuple(
+        replace(r, path=tmp_path / "none.jpg") if str(r.path) in gone else r for r in data.records
+    )
+    views = replace(plain, dataset=replace(data, records=records), replaces=True)
+    ids = {str(r.path): r.image_id for r in data.records}
+    seen = [views.sample_and_broken(position) for position in range(12)]
+    assert [sample.name for sample, _ in seen] == [
+        {2: names[9], 8: names[3]}.get(position, names[position]) for position in range(12)
+    ]
+    assert list(seen[2][1]) == [ids[names[2]], ids[names[8]]]
+    assert list(seen[8][1]) == [ids[names[8]], ids[names[2]]]
+    absent = frozenset(index for index, record in enumerate(data.records) if str(record.path) in gone)
+    kept = [replace(views, absent=absent).sample_and_broken(position) for position in range(12)]
+    assert [sample.name for sample, _ in kept] == [sample.name for sample, _ in seen]
+    assert not any(broken for _, broken in kept)
+    with pytest.raises(ImageError):
+        replace(views, replaces=False).sample(2)

@@ -133,7 +133,7 @@ def test_classes_of_a_model(tmp_path: Path) -> None:
 # A format in one place: `boxes.txt` holds a class, an image and a box on each line, all in a split "train".
 
 
-def read_toy(root: Path, split: str | None, classes: Sequence[str] | None) -> DataSet:
+def read_toy(root: Path, split: str | None, classes: Sequence[str] | None, images: Path | None) -> DataSet:
     if split not in (None, "train"):
         raise DataError(f"there is no split {split!r}", file=root)
     names = tuple(classes or toy_classes(root))
@@ -143,7 +143,7 @@ def read_toy(root: Path, split: str | None, classes: Sequence[str] | None) -> Da
         name, file, *numbers = line.split()
         x1, y1, x2, y2 = map(float, numbers)
         item = LabelledObject(name, (x1, y1, x2, y2), f"line {number}")
-        path = root.parent / file
+        path = (images or root.parent) / file
         record, found = build_record(file, path, root, (100, 100), objects=[item], index=index)
         problems += found
         if record is not None:
@@ -186,7 +186,7 @@ def test_another_format_is_one_more_row(tmp_path: Path, monkeypatch: pytest.Monk
     voc(tmp_path / "kit", "train", {"x": ["cow"]})
     file = text(tmp_path / "all.yaml", "sources: [{data: toy}, {data: kit}]")
     assert contents(open_data(file, "train")) == {"a.jpg": ["dog"], "b.jpg": ["cat"], "x": ["cow"]}
-    with pytest.raises(DataError, match=r"looked for boxes\.txt \(toy\), .*VOC.*data\.yaml \(YOLO\)"):
+    with pytest.raises(DataError, match=r"looked for boxes\.txt \(toy\), .*VOC.*data\.yaml.*\(YOLO"):
         open_data(empty)
 
 
@@ -259,6 +259,16 @@ def test_selection_drops_boxes_with_their_labels(joined: Path) -> None:
     record = open_data(file, "train").records[0]
     assert record.boxes.tolist() == [[1, 1, 11, 11]]
     assert len(record.labels) == len(record.difficult) == len(record.crowd) == 1
+
+
+def test_a_source_with_its_pictures_elsewhere(joined: Path) -> None:
+    (joined / "coco/train").rename(joined / "pictures")
+    content = JOINED.replace("data: coco,", "data: coco, images: pictures,")
+    file = text(joined / "all.yaml", content)
+    (record,) = (record for record in open_data(file, "train").records if record.image_id == "1")
+    assert record.path == joined / "pictures/x.jpg"
+    with pytest.raises(DataError, match=r"\(sources\[1\]\): there is no nowhere"):
+        open_data(text(joined / "all.yaml", content.replace("pictures", "nowhere")), "train")
 
 
 def test_class_of_another_split_is_known(joined: Path) -> None:
@@ -363,6 +373,6 @@ def test_real_sources_join(tmp_path: Path) -> None:
     sources = [{"data": str(Path(REAL) / name)} for name in ("coco128", "coco-tiny")]
     file = text(tmp_path / "a.yaml", json.dumps({"classes": ["dog", "person"], "sources": sources}))
     data = open_data(file, "train")
-    assert len(data) == 208 and data.problems == ()
+    assert len(data) == 208 and [problem.severity for problem in data.problems] == ["warning"]
     assert len({record.image_id for record in data.records}) == 208
     assert {label for record in data.records for label in record.labels.tolist()} == {0, 1}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,57 @@ def test_command(
     assert re.search(r"B minus A: [+-]\d+\.\d points of mAP, 95 % interval ", printed)
     assert f"report in {out / 'index.html'}" in printed
     assert "untrained against other" in read_page(out / "index.html").text
+
+
+def test_models_are_compared_on_the_classes_that_both_know(
+    make_set: Any, tmp_path: Path, read_page: Any
+) -> None:
+    file = tmp_path / "image.png"
+    cv2.imwrite(str(file), np.full((90, 120, 3), 90, np.uint8))
+    rows, perfect = [(0, A), (1, B)], [(0, 0.9, A), (1, 0.9, B)]
+    dataset, first = make_set([(rows, perfect)], paths=[file])
+    lacking = [
+        replace(
+            found, boxes=found.boxes[:1], scores=found.scores[:1], labels=found.labels[:1], classes=("cat",)
+        )
+        for found in first
+    ]
+    subject = ReportSubject(Path("unused"), Path("cats"), None)
+    written, difference = write_compare_page(
+        tmp_path / "page", subject, NAMES, dataset, (first, lacking), "voc12", resamples=20
+    )
+    assert (difference.value, verdict(difference)) == (0, "may be chance")
+    page = read_page(written)
+    assert "compared on the 1 class that both know; left out, unknown to B: 'dog'" in page.text
+    assert set(table(page, "Difference by class")) >= {"cat"}
+    assert "dog" not in table(page, "Difference by class")
+
+
+def test_command_says_which_classes_are_compared(
+    model_file: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = build_model("fssd300-lite", 2)
+    other = tmp_path / "other.safetensors"
+    save_model(other, network.state_dict(), network, ("seven", "tree"), {})
+    arguments = [model_file, other, "--data", scenes, "--report", tmp_path / "page", "--draws", 20]
+    assert compare_command.run([*map(str, arguments), "--workers", "0", "--split", "none"]) == 0
+    assert (
+        "compared on the 1 class that both know; left out, unknown to B: 'eight', 'five'"
+        in capsys.readouterr().out
+    )
+
+
+def test_outputs_are_refused_before_a_model_is_loaded(model_file: Path, scenes: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.safetensors"
+    other.touch()
+    both = [str(model_file), str(other)]
+    (tmp_path / "page/index.html").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"index\.html: is a folder"):
+        compare_command.run([*both, "--data", str(scenes), "--report", str(tmp_path / "page")])
+    (tmp_path / "a.png").mkdir()
+    picture = str(next((scenes / "JPEGImages").iterdir()))
+    with pytest.raises(ConfigError, match=r"a\.png: is a folder"):
+        compare_command.run([*both, picture, "--out", str(tmp_path / "a.png")])
 
 
 def test_mistakes(model_file: Path, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +72,18 @@ def test_page(data: tuple[DataSet, list[Detections]], tmp_path: Path, read_page:
     assert page.linked_files() == [data[0].records[1].path.resolve()] * 3
     assert [picture.shape[:2] for picture in page.pictures()] == [(120, 160), (250, 250), (250, 250)]
     assert len(page.source) < 1_000_000
+
+
+def test_classes_that_the_model_does_not_know(
+    data: tuple[DataSet, list[Detections]], tmp_path: Path, read_page: Any
+) -> None:
+    dataset, found = data
+    names = (*CLASSES[:2], "unknown & <here>")
+    page = read_page(write(tmp_path, (replace(dataset, classes=names), found)))
+    # AP of the first two classes is 1/2 and 1, see above; the third has no detection of its name.
+    assert "not known to the model, AP 0: unknown & <here>" in page.text
+    assert re.search(r"75\.0.{0,20}mean of the 2 classes that the model knows", page.text, re.S)
+    assert "not known to" not in read_page(write(tmp_path, data)).text
 
 
 def test_numbers_behind_the_page(data: tuple[DataSet, list[Detections]]) -> None:

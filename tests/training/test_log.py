@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import io
 import json
@@ -116,3 +117,12 @@ def test_without_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     log.close()
     assert not (tmp_path / "tensorboard").exists()
     assert len(lines(tmp_path)) == 1
+
+
+def test_a_full_disk_is_told_with_the_file(tmp_path: Path) -> None:
+    log = RunLog(tmp_path, 0, 10, 2, Console(file=io.StringIO()))
+    log.path.symlink_to("/dev/full")
+    with pytest.raises(OSError) as caught:
+        log.step(1, {"loss": 1.0, "lr": 0.1})
+    log.close()
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(log.path))

@@ -277,21 +277,43 @@ def test_epochs_count_passes(scenes: Path, tmp_path: Path, tiny_backbone: MakeBa
 # ---- images without objects
 
 
-def write_backgrounds(folder: Path, count: int) -> Path:
-    """A COCO file of images that nobody saw anything in."""
+def write_backgrounds(folder: Path, count: int, **flags: int) -> Path:
+    """A COCO file of images that nobody saw anything in; with flags, of one object that has them."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     rows = []
     for number in range(count):
         cv2.imwrite(str(folder / f"{number}.jpg"), rng.integers(0, 255, (60, 80, 3), dtype=np.uint8))
         rows.append({"id": number, "file_name": f"{number}.jpg", "width": 80, "height": 60})
-    content = {"images": rows, "annotations": [], "categories": [{"id": 1, "name": "dog"}]}
+    box = {"id": 1, "image_id": 0, "category_id": 1, "bbox": [5, 5, 40, 30], "area": 1200, **flags}
+    content = {
+        "images": rows,
+        "annotations": [box] if flags else [],
+        "categories": [{"id": 1, "name": "dog"}],
+    }
     file = folder / "train.json"
     file.write_text(json.dumps(content), encoding="utf-8")
     return file
 
 
-def test_backgrounds_alone_train(tmp_path: Path, tiny_backbone: MakeBackbone) -> None:
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({}, "none of the 4 images of split 'train' has an object"),
+        ({"iscrowd": 1}, "all 1 objects of split 'train' are crowds or difficult"),
+    ],
+)
+def test_a_split_without_an_object_to_train_on(tmp_path: Path, flags: dict[str, int], message: str) -> None:
+    data = write_backgrounds(tmp_path / "data", 4, **flags)
+    with pytest.raises(DataError, match=message):
+        train(small(data, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_backgrounds_alone_train(
+    tmp_path: Path, tiny_backbone: MakeBackbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "require_objects", lambda *_: None)  # as in batches without an object
     data = write_backgrounds(tmp_path / "data", 3)
     result = train(small(data, tmp_path / "run", iterations=8, lr=2e-3), backbone=tiny_backbone())
     steps = log_lines(result.out)

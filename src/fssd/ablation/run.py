@@ -10,7 +10,7 @@ import yaml
 
 from fssd.ablation.plan import AblationPlan, AblationRow, Budget, shorten
 from fssd.config import CONFIG_FILE, RESUME_MAY_CHANGE, TrainConfig, to_values, with_values
-from fssd.errors import ConfigError, TrainingError
+from fssd.errors import ConfigError, Stopped, TrainingError
 from fssd.training.folder import FINAL_FILE
 from fssd.training.log import last_evaluation
 from fssd.training.loop import train
@@ -101,7 +101,7 @@ def train_runs(runs: Sequence[Run], minutes: float | None) -> Iterator[Run]:
     """Train the runs that are not finished, and yield each finished one; stops when the minutes are over.
 
     A run whose loss is not finite is abandoned, together with the runs that start from it; the others
-    continue. Raises the other errors of `fssd.training.loop.train`.
+    continue. Raises the other errors of `fssd.training.loop.train`, Stopped among them.
     """
     failed: set[Path] = set()
     stop_at = None if minutes is None else time.monotonic() + 60 * minutes
@@ -125,6 +125,9 @@ def train_runs(runs: Sequence[Run], minutes: float | None) -> Iterator[Run]:
             failed.add(run.folder)
             run.say(f"failed: {error}")
             continue
+        except Stopped as stopped:
+            progress = stopped.progress and f"{run.row.name}, seed {run.seed}: {stopped.progress}"
+            raise Stopped(stopped.number, progress, "the same command continues") from None
         if not result.finished:
             run.say("stopped: the time is over")
             return

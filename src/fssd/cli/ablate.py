@@ -37,8 +37,9 @@ def run(arguments: list[str]) -> int:
     from fssd.ablation.plan import parse_budget, read_plan
     from fssd.ablation.run import plan_runs, train_runs
     from fssd.cli.train import parse_options
-    from fssd.data.source import open_data
     from fssd.plots import require_matplotlib
+    from fssd.training.splits import open_splits
+    from fssd.training.start import require_objects
 
     require_matplotlib()
     plan = read_plan(find_config(command.file, ["ablations"]))
@@ -46,10 +47,11 @@ def run(arguments: list[str]) -> int:
     budget = None if command.budget is None else parse_budget(command.budget)
     changes = parse_options(command.set)
     runs = plan_runs(plan, out, seeds=command.seeds, data=command.data, budget=budget, changes=changes)
-    first = runs[0].config
-    assert first.data is not None
-    classes = len(open_data(first.data, first.train_split).classes)
-    costs = measure_costs({run.row.name: run.config for run in runs}, classes)  # also checks every network
+    configs = {run.row.name: run.config for run in runs}
+    for config in configs.values():
+        splits = open_splits(config, quiet=True)
+        require_objects(config, splits.train)
+    costs = measure_costs(configs, len(splits.train.classes))  # also checks every network
     finished = []
     for one in train_runs(runs, command.minutes):
         finished.append(one)

@@ -2,6 +2,8 @@
 
 import json
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -37,20 +39,25 @@ def run(arguments: list[str]) -> int:
     import torch
     from rich.console import Console
 
-    from fssd.atomic import atomic_write
+    from fssd.atomic import atomic_write, require_writable
     from fssd.data.check import check_data
     from fssd.model.build import build_model
     from fssd.model.coverage import coverage_advice
     from fssd.plots import require_matplotlib
     from fssd.report.data_page import Survey, write_data_page
+    from fssd.report.html import PAGE_FILE
 
     if command.report is not None:
         require_matplotlib()
     options = {"size": list(command.size)} if command.size else {}
     with torch.device("meta"):  # no weights are needed
         network = build_model(command.model, 1, **options)
+    files = [None if command.json == Path("-") else command.json]
+    require_writable(*filter(None, [*files, command.report and command.report / PAGE_FILE]))
     survey = Survey(thumbnails=command.report is not None)
-    report = check_data(command.data, command.splits or None, not command.labels_only, survey.visit)
+    decode = not command.labels_only
+    with _bar() as watch:
+        report = check_data(command.data, command.splits or None, decode, survey.visit, watch)
     if command.report is not None:
         page, pairs = write_data_page(command.report, report, survey, network)
         print(f"report in {page}; near-duplicates across splits: {pairs}", file=sys.stderr)
@@ -65,3 +72,25 @@ def run(arguments: list[str]) -> int:
         if command.json is not None:
             atomic_write(command.json, json.dumps(report.to_json(), indent=2, ensure_ascii=False))
     return 1 if any(problem.severity == "error" for problem in report.problems) else 0
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[str, int, int], None] | None]:
+    """Draws a progress bar for each split on stderr; None if that is no terminal."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import Progress, TaskID
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    tasks: dict[str, TaskID] = {}
+    with Progress(console=console, transient=True) as progress:
+
+        def watch(split: str, done: int, total: int) -> None:
+            if split not in tasks:
+                tasks[split] = progress.add_task(escape(split), total=total)
+            progress.update(tasks[split], completed=done)
+
+        yield watch

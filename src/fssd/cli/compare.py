@@ -56,6 +56,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _picture(command: Compare, models: list[Path]) -> int:
+    from fssd.atomic import require_writable
     from fssd.figures.side_by_side import PICTURE_SUFFIXES, check_room, compose, fit, write_picture
     from fssd.inference.detector import Detector
     from fssd.inference.inputs import find_inputs, is_video
@@ -67,7 +68,8 @@ def _picture(command: Compare, models: list[Path]) -> int:
         raise DataError("there are no images; name images or folders")
     for file in filter(is_video, files):
         raise DataError("is a video; compare takes images", file=file)
-    spare_inputs(files, [command.out])
+    spare_inputs([*files, *models], [command.out])
+    require_writable(command.out)
     check_room(len(files), len(models), command.columns, command.cell)
     rows = []
     for model, name in zip(models, model_names(models), strict=True):
@@ -85,16 +87,19 @@ def _page(command: Compare, models: list[Path]) -> int:
     assert command.data is not None and command.report is not None
     if command.images:
         raise ConfigError("--data names the images of the page; leave out the others")
-    from fssd.atomic import make_folder
+    from fssd.atomic import require_writable
+    from fssd.evaluation.known_classes import known_to_both
     from fssd.inference.detector import Detector
     from fssd.plots import model_names, require_matplotlib
     from fssd.report.compare_page import verdict, write_compare_page
     from fssd.report.eval_page import ReportSubject
+    from fssd.report.html import PAGE_FILE
 
     require_matplotlib()
+    require_writable(command.report / PAGE_FILE)
     detectors = [Detector.load(model, device=command.device) for model in models]
     dataset = command.measuring.open(command.data, models, detectors, command.iou)
-    make_folder(command.report)
+    _, note = known_to_both(dataset, *(detector.classes for detector in detectors))
     settings = {**asdict(command.loading), "nms": command.selection.nms}
     first, second = (list(detector.evaluate_on(dataset, **settings)) for detector in detectors)
     a, b = model_names(models)
@@ -106,6 +111,8 @@ def _page(command: Compare, models: list[Path]) -> int:
     )
     low, value, high = (100 * number for number in (difference.low, difference.value, difference.high))
     print(f"A: {a}\nB: {b}")
+    if note:
+        print(note)
     interval = f"95 % interval {low:+.1f} to {high:+.1f}"
     print(f"B minus A: {value:+.1f} points of mAP, {interval}; {verdict(difference)}")
     print(f"report in {page}")

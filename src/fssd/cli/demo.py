@@ -5,6 +5,7 @@ from pathlib import Path
 
 from fssd.cli.options import parse
 from fssd.config import Count
+from fssd.errors import Stopped
 
 
 @dataclass(frozen=True)
@@ -24,5 +25,8 @@ def run(arguments: list[str]) -> int:
     command = parse(Demo, arguments)
     from fssd.demo.tour import demo
 
-    demo(command.out, iterations=command.iterations, scenes=command.scenes)
+    try:
+        demo(command.out, iterations=command.iterations, scenes=command.scenes)
+    except Stopped as stopped:
+        raise Stopped(stopped.number, stopped.progress, "the same command continues") from None
     return 0

@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import tyro
 
-from fssd.cli.options import FLAT, BatchSize, Device, Flag, Model, ThresholdFlags, parse, spare_inputs
+from fssd.cli.options import (
+    FLAT,
+    BatchSize,
+    Device,
+    Flag,
+    Model,
+    ThresholdFlags,
+    parse,
+    spare_inputs,
+    write_each,
+)
 from fssd.cli.signals import Ended, ending_signals
 from fssd.errors import ConfigError, DataError, FssdError, Stopped
 
@@ -62,13 +72,9 @@ def run(arguments: list[str]) -> int:
     if not stills and (command.voc or command.coco):
         raise ConfigError("--voc and --coco are for images, and there are videos alone; leave them out")
     pictures, drawn_films = output_names(stills, ".jpg"), output_names(films, ".mp4")
-    jsons = [f"{name}.json" for name in drawn_films] + ["detections.json"] * bool(stills)
-    spare_inputs(files, [command.out / name for name in (*pictures, *drawn_films, *jsons)])
-    spaced = [file for file in stills if " " in file.stem]
-    if command.voc and spaced:
-        raise DataError("VOC result files cannot hold a name with a space; rename it", file=spaced[0])
     work = _Work(command, Detector.load(command.model, device=command.device), len(files))
-    command.out.mkdir(parents=True, exist_ok=True)
+    drawn = [*pictures, *drawn_films, *(f"{name}.json" for name in drawn_films)]
+    _check_outputs(work, files, drawn, output_names(stills, ""))
     try:
         with ending_signals():
             if stills:
@@ -83,6 +89,20 @@ def run(arguments: list[str]) -> int:
         raise
     print(work.summary())
     return 1 if work.done < len(files) else 0
+
+
+def _check_outputs(work: _Work, inputs: list[Path], drawn: list[str], stems: list[str]) -> None:
+    """Raise what would keep all results from being written, before the time is spent."""
+    from fssd.atomic import require_writable
+    from fssd.evaluation.results import voc_files
+    from fssd.weights.checkpoint import model_file
+
+    command, out = work.command, work.command.out
+    files = [out / "detections.json"] + [out / "coco.json"] * command.coco
+    if command.voc:
+        files += voc_files(out, stems, work.detector.classes)
+    spare_inputs([*inputs, model_file(command.model)], [*files, *(out / name for name in drawn)])
+    require_writable(*files)
 
 
 @dataclass
@@ -158,14 +178,15 @@ def _write_results(work: _Work, files: list[Path], found: list[Detections]) -> N
     from fssd.inference.inputs import output_names
 
     ids, out, classes = output_names(files, ""), work.command.out, work.detector.classes
-    try:
-        if work.command.voc:
-            write_voc_results(out, ids, found, classes)
-    finally:
-        if work.command.coco:
-            records = tuple(background_record(stem, file) for stem, file in zip(ids, files, strict=True))
-            facts = {"category_ids": tuple(range(1, len(classes) + 1))}
-            write_coco_results(out / "coco.json", DataSet(classes, records, facts=facts), found)
+    steps: list[Callable[[], object]] = []
+    if work.command.voc:
+        steps.append(partial(write_voc_results, out, ids, found, classes))
+    if work.command.coco:
+        records = tuple(background_record(stem, file) for stem, file in zip(ids, files, strict=True))
+        facts = {"category_ids": tuple(range(1, len(classes) + 1))}
+        dataset = DataSet(classes, records, facts=facts)
+        steps.append(partial(write_coco_results, out / "coco.json", dataset, found))
+    write_each(*steps)
 
 
 def _detect_film(work: _Work, file: Path, name: str) -> None:

@@ -1,10 +1,33 @@
 """fssd eval MODEL --data DATA --split val --metric voc07|voc12|coco [--report DIR] [--json FILE]"""
 
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Annotated
+from __future__ import annotations
 
-from fssd.cli.options import FLAT, Device, Iou, Loading, Measuring, Model, ThresholdFlags, detect_all, parse
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from fssd.cli.options import (
+    FLAT,
+    Device,
+    Iou,
+    Loading,
+    Measuring,
+    Model,
+    ThresholdFlags,
+    detect_all,
+    parse,
+    spare_inputs,
+    write_each,
+)
+from fssd.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fssd.data.sample import DataSet
+    from fssd.evaluation.evaluate import Report
+    from fssd.inference.detections import Detections
 
 
 @dataclass(frozen=True)
@@ -31,38 +54,64 @@ class Eval:
 
 def run(arguments: list[str]) -> int:
     command = parse(Eval, arguments)
-    metric = command.measuring.metric
     from rich.console import Console
 
-    from fssd.atomic import atomic_write, make_folder
     from fssd.evaluation.evaluate import evaluate_detections
-    from fssd.evaluation.results import write_coco_results, write_voc_results
+    from fssd.evaluation.known_classes import unknown_note
     from fssd.inference.detector import Detector
-    from fssd.plots import require_matplotlib
 
     detector = Detector.load(command.model, device=command.device)
     dataset = command.measuring.open(command.data, [command.model], [detector], command.iou)
-    split = dataset.facts["split"]
-    for file in (command.json, command.coco_results):
-        if file is not None:
-            make_folder(file.parent)
-    if command.report is not None:
-        require_matplotlib()
-        make_folder(command.report)
+    _check_outputs(command, dataset)
+    if note := unknown_note(dataset, detector.classes):
+        print(f"note: {note}", file=sys.stderr)
     console = Console()
     found = detect_all(detector, dataset, console, **asdict(command.loading), **asdict(command.thresholds))
-    report = evaluate_detections(dataset, found, metric, command.iou)
+    report = evaluate_detections(dataset, found, command.measuring.metric, command.iou)
     console.print(report.table())
-    if command.json is not None:
-        atomic_write(command.json, report.to_json())
-    if command.report is not None:
-        from fssd.report.eval_page import ReportSubject, write_eval_page
+    _write(command, dataset, found, report)
+    return 0
 
-        subject = ReportSubject(command.model, command.data, split)
-        print(f"report in {write_eval_page(command.report, subject, dataset, found, report)}")
+
+def _check_outputs(command: Eval, dataset: DataSet) -> None:
+    """Raise what would keep a result from being written, before the time is spent."""
+    from fssd.atomic import require_writable
+    from fssd.evaluation.results import voc_files
+    from fssd.plots import require_matplotlib
+    from fssd.report.html import PAGE_FILE
+    from fssd.weights.checkpoint import model_file
+
+    files = [file for file in (command.json, command.coco_results) if file is not None]
+    if command.report is not None:
+        require_matplotlib()
+        files.append(command.report / PAGE_FILE)
     if command.voc_results is not None:
         ids = [record.image_id for record in dataset.records]
-        write_voc_results(command.voc_results, ids, found, dataset.classes, split=split or "test")
+        files += voc_files(command.voc_results, ids, dataset.classes, split=dataset.facts["split"] or "test")
+    spare_inputs([model_file(command.model), *(record.source for record in dataset.records)], files)
+    if len({file.resolve() for file in files}) < len(files):
+        raise ConfigError("two results have the same file; give each a name of its own")
+    require_writable(*files)
+
+
+def _write(command: Eval, dataset: DataSet, found: list[Detections], report: Report) -> None:
+    """Write every result that was asked for, also if another one fails."""
+    from fssd.atomic import atomic_write
+    from fssd.evaluation.results import write_coco_results, write_voc_results
+    from fssd.report.eval_page import ReportSubject, write_eval_page
+
+    steps: list[Callable[[], object]] = []
+    split = dataset.facts["split"]
+    if command.json is not None:
+        steps.append(partial(atomic_write, command.json, report.to_json()))
     if command.coco_results is not None:
-        write_coco_results(command.coco_results, dataset, found)
-    return 0
+        steps.append(partial(write_coco_results, command.coco_results, dataset, found))
+    if command.voc_results is not None:
+        ids = [record.image_id for record in dataset.records]
+        arguments = (command.voc_results, ids, found, dataset.classes)
+        steps.append(partial(write_voc_results, *arguments, split=split or "test"))
+    if command.report is not None:
+        subject = ReportSubject(command.model, command.data, split)
+        page = partial(write_eval_page, command.report, subject, dataset, found, report)
+        steps.append(lambda: print(f"report in {page()}"))
+    write_each(*steps)

@@ -6,7 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from fssd.cli.options import FLAT, BadShare, CountFlags, Flag, Model, Score, Share, open_usable, parse
+from fssd.cli.options import (
+    FLAT,
+    BadShare,
+    CountFlags,
+    Flag,
+    Model,
+    Score,
+    Share,
+    open_usable,
+    parse,
+    spare_inputs,
+)
 from fssd.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -53,18 +64,24 @@ class Export:
 def run(arguments: list[str]) -> int:
     command = parse(Export, arguments)
     _check(command)
-    from fssd.atomic import make_folder
+    from fssd.atomic import require_writable
     from fssd.export.write import check_suffix, export_model
     from fssd.heads.head import Thresholds
     from fssd.inference.detector import Detector
     from fssd.runtimes.choose import find_runtime
+    from fssd.weights.checkpoint import model_file
 
-    half = command.to == "safetensors"
-    check_suffix(command.out, ".safetensors" if half else find_runtime(command.to).suffix)
+    runtime = None if command.to == "safetensors" else find_runtime(command.to)
+    check_suffix(command.out, ".safetensors" if runtime is None else runtime.suffix)
+    if runtime is not None:
+        runtime.require(command.int8)
     detector = Detector.load(command.model, device="cpu")
     _ = detector.network  # an exported file cannot be exported again
-    make_folder(command.out.parent)
-    if half:
+    beside = () if runtime is None else runtime.beside
+    files = [command.out, *(command.out.with_suffix(suffix) for suffix in beside)]
+    spare_inputs([model_file(command.model), *map(Path, command.images)], files)
+    require_writable(*files)
+    if runtime is None:
         return _export_half(command, detector)
     thresholds = Thresholds(command.score, command.overlap, command.limits.top_k, command.limits.keep)
     done = export_model(
@@ -86,11 +103,7 @@ def run(arguments: list[str]) -> int:
 
 def _export_half(command: Export, detector: Detector) -> int:
     from fssd.export.half import export_half
-    from fssd.weights.checkpoint import model_file
 
-    out = command.out
-    if out.resolve() == model_file(command.model).resolve():
-        raise ConfigError(f"{out}: is the model itself and would lose precision; choose another --out")
     print(export_half(detector, command.out, _pictures(command, detector.geometry)))
     print(f"exported: {command.out}")
     return 0

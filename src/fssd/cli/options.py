@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import tyro
 
 from fssd.config import BelowOne, Bound, Count, Metric, Natural, check_bounds
-from fssd.errors import ConfigError
+from fssd.errors import ConfigError, FssdError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -125,7 +125,21 @@ def spare_inputs(inputs: Sequence[Path], outputs: Sequence[Path]) -> None:
     own = {file.resolve() for file in inputs}
     for output in outputs:
         if output.resolve() in own:
-            raise ConfigError(f"{output}: is an input and would be overwritten; choose another --out")
+            raise ConfigError(f"{output}: is an input and would be overwritten; choose another name")
+
+
+def write_each(*steps: Callable[[], object]) -> None:
+    """Run every step that writes results; raise the first error after the others have run."""
+    errors: list[FssdError | OSError] = []
+    for step in steps:
+        try:
+            step()
+        except (FssdError, OSError) as error:
+            errors.append(error)
+    for other in errors[1:]:
+        print(f"error: {other}", file=sys.stderr)
+    if errors:
+        raise errors[0]
 
 
 def show_progress(items: Sequence[Item], title: str) -> Iterable[Item]:

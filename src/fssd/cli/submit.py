@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from fssd.cli.options import FLAT, Device, Loading, Model, ThresholdFlags, detect_all, parse
+from fssd.cli.options import FLAT, Device, Loading, Model, ThresholdFlags, detect_all, parse, spare_inputs
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,17 @@ def run(arguments: list[str]) -> int:
     command = parse(Submit, arguments)
     from rich.console import Console
 
-    from fssd.atomic import make_folder
+    from fssd.atomic import require_writable
     from fssd.evaluation import submit
     from fssd.inference.detector import Detector
+    from fssd.weights.checkpoint import model_file
 
     split = submit.open_split(command.data, command.to, command.split)
     file = submit.archive_path(command.out, split, command.name)
     detector = Detector.load(command.model, device=command.device)
     submit.require_classes(detector.classes, split.dataset.classes, command.to)
-    make_folder(file.parent)
+    spare_inputs([model_file(command.model), command.data], [file])
+    require_writable(file)
     settings = {**asdict(command.loading), **asdict(command.thresholds)}
     found = detect_all(detector, split.dataset, Console(stderr=True), **settings)
     if command.to == "coco":

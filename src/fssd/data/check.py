@@ -7,8 +7,12 @@ Objects are numbered from 1 within their image.
 from __future__ import annotations
 
 import hashlib
+import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +26,13 @@ from fssd.data.join import join_classes, object_place
 from fssd.data.sample import DataSet, Image, Problem, Record
 from fssd.data.source import list_splits, open_data
 from fssd.errors import ConfigError, DataError, ImageError
+
+_Picture = tuple[
+    ImageHeader, bytes, Image | None
+]  # of a record: header, a key that equal images share, pixels
+_STATE_SIZES = frozenset(
+    {"voc", "coco", "cvat", "labelme", "label-studio"}
+)  # the others take it from the image
 
 
 class Seen(NamedTuple):
@@ -116,12 +127,14 @@ def check_data(
     splits: Sequence[str] | None = None,
     decode: bool = True,
     visit: Callable[[Seen], None] | None = None,
+    watch: Callable[[str, int, int], None] | None = None,
 ) -> CheckReport:
     """Check every image and label of a source.
 
     splits: by default all, but not trainval if both train and val exist.
-    decode: False reads image headers only, which misses truncated images and images of equal content.
+    decode: False reads image headers only, which misses damaged images and images of equal content.
     visit: is called with every usable image in turn.
+    watch: is called with a split, its images checked so far and all of them.
     Raises DataError or ConfigError if `path` is no data set; every other fault is in the report.
     """
     path = Path(path)
@@ -129,16 +142,10 @@ def check_data(
     counts: dict[str, SplitCounts] = {}
     seen: dict[bytes, tuple[str, Path]] = {}
     for name, split in _asked(path, splits):
-        try:
-            data = open_data(path, split)
-        except (DataError, ConfigError) as error:
-            problems.append(_problem(error, path))
-            counts[name] = SplitCounts()
-            continue
-        found, usable = _check_split(data, name, seen, decode, visit)
+        counter = None if watch is None else partial(watch, name)
+        found, counts[name] = _check_split(path, name, split, seen, decode, visit, counter)
         problems += found
-        counts[name] = _count(data, usable)
-    problems += _without_object(path, counts)
+    problems += _class_problems(path, counts)
     unique = dict.fromkeys(problems)  # splits that overlap report the same fault
     ordered = sorted(unique, key=lambda item: (item.severity, str(item.file), _natural(item.place)))
     return CheckReport(path, tuple(ordered), counts)
@@ -155,43 +162,90 @@ def _asked(path: Path, splits: Sequence[str] | None) -> list[tuple[str, str | No
 
 
 def _check_split(
-    data: DataSet,
-    split: str,
+    path: Path,
+    name: str,
+    split: str | None,
     seen: dict[bytes, tuple[str, Path]],
     decode: bool,
     visit: Callable[[Seen], None] | None,
-) -> tuple[list[Problem], list[Record]]:
+    watch: Callable[[int, int], None] | None,
+) -> tuple[list[Problem], SplitCounts]:
+    try:
+        data = open_data(path, split)
+    except (DataError, ConfigError) as error:
+        return [_problem(error, path)], SplitCounts()
     problems = list(data.problems)
     usable: list[Record] = []
-    for record in data.records:
-        try:
-            header, key, image = _read(record, decode)
-        except ImageError as error:
-            problems.append(_problem(error, record.path))
+    shared: list[tuple[Record, str, Path]] = []
+    for number, (record, read) in enumerate(_pictures(data.records, decode), 1):
+        if watch is not None:
+            watch(number, len(data))
+        if isinstance(read, ImageError):
+            problems.append(_problem(read, record.path))
             continue
-        first = seen.setdefault(key, (split, record.path))
-        if first[0] != split:
-            reason = f"the same image is in split {first[0]!r} as {first[1]}; scores on it are not reliable"
-            problems.append(Problem("warning", record.path, "", reason))
-        found = [*_image_problems(record, header), *_box_problems(record, header, data.classes)]
+        header, key, image = read
+        other, first = seen.setdefault(key, (name, record.path))
+        if other != name:
+            shared.append((record, other, first))
+        found = [*_image_problems(record, header, data), *_box_problems(record, header, data.classes)]
         problems += found
         if all(problem.severity == "warning" for problem in found):
             usable.append(record)
             if visit is not None:
-                visit(Seen(split, data.classes, record, header, image))
-    return problems, usable
+                visit(Seen(name, data.classes, record, header, image))
+    counts = _count(data, usable)
+    place = "" if split is None else f"split {split!r}"
+    problems += _shared_problems(path, place, shared, len(data))
+    if counts.usable and not counts.objects:
+        reason = f"none of its {counts.usable} usable images has an object; add labels or leave it out"
+        problems.append(Problem("error", path, place, reason))
+    return problems, counts
 
 
-def _read(record: Record, decode: bool) -> tuple[ImageHeader, bytes, Image | None]:
-    """The header, a key that equal images share, and the image if decoded. Raises ImageError."""
+def _pictures(records: Sequence[Record], decode: bool) -> Iterator[tuple[Record, _Picture | ImageError]]:
+    """Every record with its picture, in order; decoding runs in threads, a few images ahead."""
     if not decode:
-        return read_header(record.path), str(record.path.resolve()).encode(), None
-    data = read_bytes(record.path)
-    image = decode_image(data, record.path)
-    return probe_image(data, record.path), hashlib.blake2b(data, digest_size=16).digest(), image
+        yield from ((record, _read(record, decode)) for record in records)
+        return
+    workers = min(4, os.cpu_count() or 1)
+    with ThreadPoolExecutor(workers) as pool:
+        ahead: deque[tuple[Record, Future[_Picture | ImageError]]] = deque()
+        for record in records:
+            ahead.append((record, pool.submit(_read, record, decode)))
+            if len(ahead) > workers:
+                first, picture = ahead.popleft()
+                yield first, picture.result()
+        yield from ((record, picture.result()) for record, picture in ahead)
 
 
-def _image_problems(record: Record, header: ImageHeader) -> Iterator[Problem]:
+def _read(record: Record, decode: bool) -> _Picture | ImageError:
+    """The header, a key that equal images share, and the image if decoded; or what is wrong with it."""
+    try:
+        if not decode:
+            header, facts = read_header(record.path), record.path.stat()
+            return header, f"{facts.st_dev} {facts.st_ino}".encode(), None
+        data = read_bytes(record.path)
+        image = decode_image(data, record.path)
+        return probe_image(data, record.path), hashlib.blake2b(data, digest_size=16).digest(), image
+    except ImageError as error:
+        return error
+
+
+def _shared_problems(
+    path: Path, place: str, shared: Sequence[tuple[Record, str, Path]], images: int
+) -> Iterator[Problem]:
+    """Images that an earlier split has too."""
+    others = {other for _, other, _ in shared}
+    if len(shared) == images > 1 and len(others) == 1:
+        reason = f"all its {images} images are in split {others.pop()!r} too; scores on it are not reliable"
+        yield Problem("warning", path, place, reason)
+        return
+    for record, other, first in shared:
+        reason = f"the same image is in split {other!r} as {first}; scores on it are not reliable"
+        yield Problem("warning", record.path, "", reason)
+
+
+def _image_problems(record: Record, header: ImageHeader, data: DataSet) -> Iterator[Problem]:
     suffix = record.path.suffix
     if suffix.lower() not in SUFFIXES[header.format]:
         kind = header.format
@@ -199,6 +253,10 @@ def _image_problems(record: Record, header: ImageHeader) -> Iterator[Problem]:
         yield Problem("warning", record.path, "", reason)
     declared, actual = (record.width, record.height), (header.width, header.height)
     if None in declared or declared == actual:
+        if header.orientation != 1 and len(record.labels) and not _size_shows_turn(record, header, data):
+            turns = f"EXIF turns or mirrors it (orientation {header.orientation})"
+            reason = f"{turns}; its boxes must be those of the turned image: look at them in `--report`"
+            yield Problem("warning", record.path, "", reason)
         return
     stated = f"its labels in {record.source} state {record.width} x {record.height}"
     if header.turned and declared == actual[::-1]:
@@ -207,6 +265,13 @@ def _image_problems(record: Record, header: ImageHeader) -> Iterator[Problem]:
     else:
         reason = f"is {actual[0]} x {actual[1]} pixels, {stated}: the boxes do not fit this image"
     yield Problem("error", record.path, "", reason)
+
+
+def _size_shows_turn(record: Record, header: ImageHeader, data: DataSet) -> bool:
+    """Whether the labels state the size of the turned image, which is another than that of the stored one."""
+    formats = str(data.facts.get("format")).split("+")  # several of joined sources
+    is_stated = record.width is not None and set(formats) <= _STATE_SIZES
+    return is_stated and header.turned and header.width != header.height
 
 
 def _box_problems(record: Record, header: ImageHeader, classes: Sequence[str]) -> Iterator[Problem]:
@@ -241,13 +306,12 @@ def _count(data: DataSet, usable: Sequence[Record]) -> SplitCounts:
     )
 
 
-def _without_object(path: Path, counts: dict[str, SplitCounts]) -> list[Problem]:
+def _class_problems(path: Path, counts: dict[str, SplitCounts]) -> Iterator[Problem]:
     names = join_classes([list(split.per_class) for split in counts.values()], {})
     empty = [name for name in names if not any(split.per_class.get(name) for split in counts.values())]
-    if not empty:
-        return []
-    reason = f"{len(empty)} of {len(names)} classes have no object in any split: {', '.join(empty)}"
-    return [Problem("warning", path, "classes", reason)]
+    if empty:
+        reason = f"{len(empty)} of {len(names)} classes have no object in any split: {', '.join(empty)}"
+        yield Problem("warning", path, "classes", reason)
 
 
 def _problem(error: DataError | ConfigError, path: Path) -> Problem:

@@ -1,23 +1,24 @@
 """Bytes of an image file -> (H, W, 3) RGB, or an ImageError that names the file. Nothing else escapes.
 
 Pillow reads the header before any pixel is decoded, so that a file that declares an absurd size costs
-nothing. OpenCV then decodes ordinary 8-bit JPEG, which it does about twice as fast; pillow decodes the rest.
+nothing. simplejpeg then decodes 8-bit JPEG: to the same pixels as OpenCV, a fifth faster, and unlike OpenCV
+and pillow it tells what libjpeg warns of when it fills damaged parts. Pillow decodes the rest.
 """
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-import cv2
 import numpy as np
 import numpy.typing as npt
+import simplejpeg
 from PIL import Image as Pillow
 from PIL import features
 
@@ -42,6 +43,10 @@ _FORMATS = tuple(name for name in SUFFIXES if name != "MPO")  # pillow opens MPO
 _SIGNATURES = (b"\xff\xd8", b"\x89PNG", b"BM", b"GIF8", b"RIFF", b"II*\0", b"MM\0*", b"P5", b"P6")
 _MARKER = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")  # not a stuffed FF 00, a restart marker, or padding
 _END_OF_IMAGE = b"\xff\xd9"
+_SEQUENTIAL = (0xC0, 0xC1)  # their only spectral selection is 0 to 63; some cameras write other bytes
+_NO_PIXELS = frozenset((*range(0xE0, 0xF0), 0xFE))  # APPn and comments
+_LEFT_OVER = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
+_STRAY = 4  # bytes that some cameras leave between the coded data and the end marker
 START_OF_SCAN = b"\xff\xda"
 
 
@@ -75,14 +80,17 @@ def decode_image(data: bytes, name: Path | str, max_pixels: int = MAX_PIXELS) ->
 
     Grey, palette and CMYK become RGB; 16 bits keep the upper 8; transparent pixels are blended with white; an
     animation gives its first frame. `name` is used in messages only.
+
+    A JPEG is damaged if libjpeg warns about its coded data: they end early, hold an invalid code, miss a
+    restart marker or leave bytes over. Not damage are oddities of the header, such as an unknown version or
+    bytes between its segments, and at the end up to 4 bytes too many or padding with one value. Damage that
+    still reads as valid codes for the right number of blocks goes unseen: JPEG has no checksum.
     Raises ImageError (ImageSizeError for more than `max_pixels`) and nothing else, whatever the bytes.
     """
     picture, header = _open(io.BytesIO(data), name)
     if header.width * header.height > max_pixels:
         raise _too_large(f"{header.width} x {header.height}", max_pixels, name)
-    if header.format in {"JPEG", "MPO"} and not _is_complete_jpeg(data):
-        raise ImageError("the JPEG is truncated; fetch the file again or leave it out", file=name)
-    image = _decode_with_opencv(data, header)
+    image = _decode_jpeg(data, header, name) if header.format in {"JPEG", "MPO"} else None
     if image is None:
         image = _decode_with_pillow(picture, name)
     return _upright(image, header.orientation)
@@ -163,43 +171,72 @@ def _orientation(picture: Pillow.Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _is_complete_jpeg(data: bytes) -> bool:
-    """Whether the end marker of the first picture is there. libjpeg silently fills missing rows with grey."""
-    if data[-64:].rstrip(b"\x00\r\n ").endswith(_END_OF_IMAGE):
-        return True
-    return any(marker == _END_OF_IMAGE[1] for marker in _markers(data))
-
-
 def count_scans(data: bytes) -> int:
     """The number of scans of a JPEG, each a pass over its pixels: 1 or a few, about 10 if progressive."""
-    return sum(marker == START_OF_SCAN[1] for marker in _markers(data))
+    return sum(marker == START_OF_SCAN[1] for marker, _, _ in _segments(data))
 
 
-def _markers(data: bytes) -> Iterator[int]:
-    """The markers of the first picture of a JPEG, up to and including its end marker."""
+def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """(marker, start, end) of each marker and its parameters in the first picture of a JPEG.
+
+    The end marker is the last, if it is there. What lies between is skipped, such as coded data after a scan
+    header.
+    """
     offset = 2
     while found := _MARKER.search(data, offset):
-        marker = data[found.end() - 1]
-        yield marker
+        marker, offset = data[found.end() - 1], found.end()
+        if marker != _END_OF_IMAGE[1]:
+            offset += max(int.from_bytes(data[offset : offset + 2], "big"), 2)
+        yield marker, found.end() - 2, offset
         if marker == _END_OF_IMAGE[1]:
             return
-        length = int.from_bytes(data[found.end() : found.end() + 2], "big")
-        offset = found.end() + max(length, 2)  # the coded data after a scan header is skipped by the search
 
 
-def _decode_with_opencv(data: bytes, header: ImageHeader) -> Image | None:
-    if header.format not in {"JPEG", "MPO"} or header.mode not in {"RGB", "L"}:
-        return None
-    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+def _decode_jpeg(data: bytes, header: ImageHeader, name: Path | str) -> Image | None:
+    """The stored pixels; None if pillow must decode it. Raises ImageError for damage, which pillow hides."""
+    kind = "CMYK" if header.mode == "CMYK" else "RGB"
     try:
-        image: Any = cv2.imdecode(np.frombuffer(data, np.uint8), flags)  # None where it cannot
-    except cv2.error:
-        return None
+        image: Image = simplejpeg.decode_jpeg(data, kind)
+    except ValueError:
+        if fault := _jpeg_damage(data):
+            raise ImageError(f"{fault}; fetch the file again or leave it out", file=name) from None
+        try:
+            image = simplejpeg.decode_jpeg(data, kind, strict=False)
+        except ValueError:
+            return None
     stored = (header.width, header.height) if header.turned else (header.height, header.width)
-    if image is None or image.shape[:2] != stored:
-        return None
-    decoded: Image = image
-    return decoded
+    return image if kind == "RGB" and image.shape[:2] == stored else None
+
+
+def _jpeg_damage(data: bytes) -> str:
+    """What is wrong with the coded data of a JPEG, "" if nothing is or pillow may say it."""
+    segments = list(_segments(data))
+    if not segments or segments[-1][0] != _END_OF_IMAGE[1]:
+        return "the JPEG is truncated"
+    try:
+        simplejpeg.decode_jpeg(_without_header_faults(data, segments), "GRAY")
+    except ValueError as error:
+        reason, end = str(error), segments[-1][1]
+    else:
+        return ""
+    left_over = _LEFT_OVER.search(reason)
+    if left_over and (int(left_over[1]) <= _STRAY or len(set(data[end - int(left_over[1]) : end])) == 1):
+        return ""
+    return f"the JPEG is damaged ({reason.removeprefix('Corrupt JPEG data: ')})"
+
+
+def _without_header_faults(data: bytes, segments: Sequence[tuple[int, int, int]]) -> bytes:
+    """The JPEG with nothing but what decoding needs, so that libjpeg warns about its coded data alone."""
+    parts = [data[:2]]
+    is_sequential = False
+    for (marker, start, end), (_, following, _) in zip(segments, (*segments[1:], segments[-1]), strict=True):
+        is_sequential |= marker in _SEQUENTIAL
+        if marker == START_OF_SCAN[1]:
+            header = data[start : end - 3] + b"\0\x3f\0" if is_sequential else data[start:end]
+            parts += [header, data[end:following]]
+        elif marker not in _NO_PIXELS:
+            parts.append(data[start:end])
+    return b"".join(parts)
 
 
 def _decode_with_pillow(picture: Pillow.Image, name: Path | str) -> Image:

@@ -40,7 +40,12 @@ class Division:
             tuple(record for record in dataset.records if record.image_id in side)
             for side in (self.train, self.val)
         )
-        return replace(dataset, records=train), replace(dataset, records=val, problems=(), facts={})
+        facts = dict(dataset.facts)
+        if "images" in facts:  # those of this side, and those that cannot be used
+            facts["images"] += len(train) - len(dataset)
+        return replace(dataset, records=train, facts=facts), replace(
+            dataset, records=val, problems=(), facts={}
+        )
 
     def save(self, folder: Path) -> None:
         content = {**self.how, "train": sorted(self.train), "val": sorted(self.val)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,6 +16,14 @@ from fssd.errors import nearest
 def join_classes(groups: Sequence[Sequence[str]], renames: Mapping[str, str]) -> tuple[str, ...]:
     """Every class name once, after renaming, in the order of first appearance."""
     return tuple(dict.fromkeys(renames.get(name, name) for group in groups for name in group))
+
+
+def near_misses(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Pairs of names that differ in capitals, spaces, hyphens and underscores only."""
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(re.sub(r"[\s_-]+", "", name.casefold()), []).append(name)
+    return [(group[0], other) for group in alike.values() for other in group[1:]]
 
 
 def join_sets(parts: Sequence[DataSet], classes: Sequence[str], renames: Mapping[str, str]) -> DataSet:

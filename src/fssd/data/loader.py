@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+import signal
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from itertools import chain
 from typing import Any
 
 import cv2
@@ -19,6 +22,8 @@ from fssd.data.geometry import Geometry
 from fssd.data.sample import DataSet, Image, Record, Sample
 from fssd.errors import DataError, ImageError
 
+TIME_TO_END = 30  # seconds that a worker has left after SIGTERM, as many as torchrun gives
+
 Picture = tuple[torch.Tensor, tuple[int, int]]
 PictureBatch = tuple[torch.Tensor, list[tuple[int, int]]]
 
@@ -27,7 +32,12 @@ PictureBatch = tuple[torch.Tensor, list[tuple[int, int]]]
 class Views(Dataset[Any]):
     """Augmented views of a data set, by position: p is image p % N of pass p // N. Each pass is shuffled.
 
-    A view depends on the seed and its position alone, not on the process that makes it or on earlier views.
+    A view depends on the seed, its position and the files alone, not on the process that makes it or on
+    earlier views. That holds for broken images too: in place of one that cannot be read comes the image half
+    a pass later, or the first one after it that can be read.
+
+    replaces: whether to do so; without it such an image is an error. absent: indices of records that are kept
+    for the order alone and always replaced.
     """
 
     dataset: DataSet
@@ -37,6 +47,8 @@ class Views(Dataset[Any]):
     difficult: bool
     jpeg: bool = False
     crowds: bool = False
+    replaces: bool = False
+    absent: frozenset[int] = frozenset()
 
     def __getitem__(self, position: int) -> Sample | DataError:
         """The view, or the error of an image that cannot be read."""
@@ -47,9 +59,30 @@ class Views(Dataset[Any]):
 
     def sample(self, position: int) -> Sample:
         """The view at a position. Raises ImageError."""
-        epoch, rank = divmod(position, len(self.dataset))
-        index = int(_order(self.seed, epoch, len(self.dataset))[rank])
-        sample = load_sample(self.dataset.records[index], self.difficult, self.crowds)
+        return self.sample_and_broken(position)[0]
+
+    def sample_and_broken(self, position: int) -> tuple[Sample, dict[str, DataError]]:
+        """The view, and the errors by image id of the images that it stands in for. Raises ImageError."""
+        count = len(self.dataset)
+        epoch, rank = divmod(position, count)
+        order = _order(self.seed, epoch, count)
+        broken: dict[str, DataError] = {}
+        later = (order[(rank + count // 2 + step) % count] for step in range(count))
+        for index in chain((order[rank],), later):
+            record = self.dataset.records[index]
+            if index in self.absent or record.image_id in broken:
+                continue
+            try:
+                loaded = load_sample(record, self.difficult, self.crowds)
+            except DataError as error:
+                broken[record.image_id] = error
+                if not self.replaces:
+                    raise
+                continue
+            return self._augmented(loaded, epoch, int(order[rank])), broken
+        raise next(iter(broken.values()), DataError("none of the images of the run is there any more"))
+
+    def _augmented(self, sample: Sample, epoch: int, index: int) -> Sample:
         if self.recipe == "none":
             return resize(sample, self.geometry)
         rng = sample_rng(self.seed, epoch, index)
@@ -109,9 +142,9 @@ class Examples(Dataset[Any]):
     make_targets: MakeTargets
 
     def __getitem__(self, position: int) -> Example:
-        sample = self.views.sample(position)
+        sample, broken = self.views.sample_and_broken(position)
         image = torch.from_numpy(np.ascontiguousarray(sample.image)).permute(2, 0, 1)
-        return Example(image, self.make_targets(sample.boxes, sample.labels), sample.name)
+        return Example(image, self.make_targets(sample.boxes, sample.labels), sample.name, broken)
 
 
 @dataclass(frozen=True)
@@ -132,7 +165,7 @@ class Pictures(Dataset[Any]):
 
 def training_batches(
     examples: Examples, positions: BatchPositions, workers: int, pin: bool = False
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """The batches at `positions`, made by `workers` processes (0: by this one). Raises ImageError."""
     ahead = 4 if workers else None
     return _load(examples, collate, workers, batch_sampler=positions, pin_memory=pin, prefetch_factor=ahead)
@@ -171,7 +204,7 @@ def _collate(stack: Callable[[list[Any]], Any], items: list[Any]) -> Any:
 
 def _load(
     dataset: Dataset[Any], stack: Callable[[list[Any]], Any], workers: int, **options: Any
-) -> Iterator[Any]:
+) -> Generator[Any, None, None]:
     loader: DataLoader[Any] = DataLoader(
         _Caught(dataset),
         num_workers=workers,
@@ -180,19 +213,37 @@ def _load(
         generator=torch.Generator(),  # else seeding the workers would advance the caller's generator
         **options,
     )
-    for batch in _started(loader):
-        if isinstance(batch, DataError):
-            raise batch
-        yield batch
+    batches = _started(loader)
+    try:
+        for batch in batches:
+            if isinstance(batch, DataError):
+                raise batch
+            yield batch
+    finally:
+        if workers:  # now: a reference cycle may keep them until the program ends and waits for them
+            batches._shutdown_workers()
 
 
 def _start_worker(_: int) -> None:
     # The workers are processes already; threads in each would compete with the others for the cores.
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
+    # A terminal and a job manager signal all processes at once; what to do is the decision of the first.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _end_later)
 
 
-def _started(loader: DataLoader[Any]) -> Iterator[Any]:
+def _end_later(*_: Any) -> None:
+    """Go on for the last update; but SIGTERM is also how a program ends a worker that it forgot."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if hasattr(signal, "SIGALRM"):
+        signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
+        signal.alarm(TIME_TO_END)
+
+
+def _started(loader: DataLoader[Any]) -> Any:
     """The loader's iterator. OpenCV's threads are ended first, as a forked worker would wait for them."""
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)  # ends the pool

@@ -8,14 +8,16 @@ or else to the working directory; "voc0712" is the name of a packaged one:
     map: {puppy: dog, kitten: cat}
     sources:
       - {data: VOCdevkit, split: {train: 2007_trainval+2012_trainval, val: 2007_test}}
-      - {data: coco}
+      - {data: coco, images: pictures}
+
+`images` is the folder of the pictures where they do not lie beside their labels.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +33,10 @@ from fssd.data.formats.labelme import LABELME
 from fssd.data.formats.reader import Reader
 from fssd.data.formats.via import VIA
 from fssd.data.formats.voc import VOC
-from fssd.data.formats.yolo import YOLO, find_yaml, read_yaml
-from fssd.data.join import join_classes, join_sets, match_classes
+from fssd.data.formats.yolo import YOLO
+from fssd.data.formats.yolo_yaml import find_yaml, read_yaml
+from fssd.data.join import join_classes, join_sets, match_classes, near_misses
+from fssd.data.label_cache import read_labels
 from fssd.data.sample import DataSet, Problem
 from fssd.data.unrecognised import unrecognised
 from fssd.errors import ConfigError, DataError, ImageError, LabelError, nearest
@@ -44,6 +48,7 @@ class _Part:
 
     path: Path
     splits: dict[str, str | None] | None
+    images: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -55,17 +60,36 @@ class _Joined:
     parts: tuple[_Part, ...]
 
 
-def open_data(path: Path | str, split: str | None = None, classes: Sequence[str] | None = None) -> DataSet:
+def open_data(
+    path: Path | str,
+    split: str | None = None,
+    classes: Sequence[str] | None = None,
+    images: Path | str | None = None,
+) -> DataSet:
     """Records and problems of one split of any known source; images are not decoded.
 
     split: as the source names it, `+` joins several, None takes all images.
     classes: names in order, such as those of a trained model: labels are matched by name, and an image with
     an object of another class is an error. By default the source's own names.
+    images: a folder to look for the pictures in, instead of beside the labels.
     Raises DataError when the source, the split or a class name is missing or the split is empty, and
     ConfigError for an unknown key in a YAML. Faults of single images are in `problems`: see require_usable.
     """
     reader, root = find_reader(Path(path))
-    return reader.read(root, split, classes)
+    if images is None:
+        data = read_labels(reader, root, split, classes)
+    elif Path(images).is_dir():
+        data = reader.read(root, split, classes, Path(images))
+    else:
+        raise DataError("is no folder; give the one that holds the images", file=images)
+    return replace(data, problems=(*data.problems, *_similar_classes(data.classes, root)))
+
+
+def _similar_classes(names: Sequence[str], root: Path) -> list[Problem]:
+    return [
+        Problem("warning", root, "classes", f"{one!r} and {other!r} differ only in how they are written")
+        for one, other in near_misses(names)
+    ]
 
 
 def list_splits(path: Path | str) -> tuple[str, ...]:
@@ -103,7 +127,7 @@ def _existing(path: Path) -> Path:
 
 
 def describe(data: DataSet, path: Path, split: str | None) -> str:
-    """What was recognised, in a line: format, split, images, boxes, classes, and how much is left out."""
+    """What was recognised, in a line: format, split, images, boxes, classes, and what is not read."""
     boxes = sum(len(record.labels) for record in data.records)
     of = f"split {split}: " if split else ""
     words = f"{path} is {data.facts.get('format', 'data')}, {of}{_counted(len(data), 'image')}"
@@ -111,7 +135,9 @@ def describe(data: DataSet, path: Path, split: str | None) -> str:
     lost = int(data.facts.get("images", len(data))) - len(data)
     notes = sum(problem.severity == "warning" for problem in data.problems)
     words += f"; {_counted(lost, 'image')} with errors left out" if lost > 0 else ""
-    return words + (f"; {_counted(notes, 'warning')}, see `fssd check`" if notes else "")
+    words += f"; {_counted(notes, 'warning')}, see `fssd check`" if notes else ""
+    also = other_formats(path)
+    return words + (f"; labels in {' and '.join(also)} lie there too and are not read" if also else "")
 
 
 def _counted(number: int, noun: str) -> str:
@@ -163,21 +189,27 @@ def _read_joined(file: Path) -> _Joined:
 def _read_part(entry: Any, place: str, file: Path) -> _Part:
     if not isinstance(entry, dict) or not isinstance(entry.get("data"), str):
         raise DataError("needs `data:`, the path of a data set", file=file, place=place)
-    _refuse_unknown(entry, ("data", "split"), file, place)
-    paths = [folder / entry["data"] for folder in (file.parent, Path())]
-    path = next((path for path in paths if path.exists()), None)
-    if path is None:
-        reason = f"there is no {entry['data']}, neither beside this file nor in the working directory"
-        raise DataError(reason, file=file, place=place)
+    _refuse_unknown(entry, ("data", "split", "images"), file, place)
+    path = _stated_path(entry["data"], file, place)
+    images = None if entry.get("images") is None else _stated_path(str(entry["images"]), file, place)
     if find_reader(path)[0] is JOINED:
         raise DataError(f"{path} joins sources itself; list those here instead", file=file, place=place)
     splits = entry.get("split")
     if splits is None:
-        return _Part(path, None)
+        return _Part(path, None, images)
     if not isinstance(splits, dict) or any(not isinstance(own, str | None) for own in splits.values()):
         reason = "must map each split to one of the source, such as {train: trainval, val: test}"
         raise DataError(reason, file=file, place=f"{place}.split")
-    return _Part(path, {str(name): value for name, value in splits.items()})
+    return _Part(path, {str(name): value for name, value in splits.items()}, images)
+
+
+def _stated_path(name: str, file: Path, place: str) -> Path:
+    paths = [folder / name for folder in (file.parent, Path())]
+    path = next((path for path in paths if path.exists()), None)
+    if path is None:
+        reason = f"there is no {name}, neither beside this file nor in the working directory"
+        raise DataError(reason, file=file, place=place)
+    return path
 
 
 def _find_joined(path: Path) -> Path | None:
@@ -198,12 +230,14 @@ def _joined_classes(file: Path) -> tuple[str, ...]:
     return joined.classes or join_classes([_classes(part.path) for part in joined.parts], joined.renames)
 
 
-def _open_joined(file: Path, split: str | None, classes: Sequence[str] | None) -> DataSet:
+def _open_joined(
+    file: Path, split: str | None, classes: Sequence[str] | None, images: Path | None = None
+) -> DataSet:
     joined = _read_joined(file)
     groups: list[tuple[str, ...]] = []
     sets: list[DataSet] = []
     for part in joined.parts:
-        opened = [open_data(part.path, name) for name in _asked(part, split)]
+        opened = [open_data(part.path, name, None, images or part.images) for name in _asked(part, split)]
         sets += opened
         # A source without this split contributes its classes all the same: splits must agree on them.
         groups += [data.classes for data in opened] or [_classes(part.path)]

@@ -15,7 +15,8 @@ import numpy as np
 
 from fssd.config import Metric
 from fssd.data.sample import DataSet
-from fssd.evaluation.evaluate import ignored_objects, relabel, voc_precision
+from fssd.evaluation.evaluate import relabel, voc_precision
+from fssd.evaluation.known_classes import ignored_objects
 from fssd.evaluation.pairing import Bools, Floats, Ints, judge
 from fssd.evaluation.voc_ap import COCO_RECALLS, ELEVEN_RECALLS
 from fssd.inference.detections import Detections

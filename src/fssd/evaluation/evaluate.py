@@ -14,9 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from fssd.config import Metric
-from fssd.data.sample import DataSet, Record
+from fssd.data.sample import DataSet
 from fssd.errors import ConfigError, DataError, nearest
 from fssd.evaluation.coco_ap import coco_average_precision, labels_by_name, require_hotcoco
+from fssd.evaluation.known_classes import ignored_objects, objects_per_class, unknown_classes
 from fssd.evaluation.voc_ap import AveragePrecision, Bools, voc_average_precision
 from fssd.inference.detections import Detections
 
@@ -37,6 +38,8 @@ class Report:
     images, objects: how many there were, without difficult objects and crowds.
     iou: the least overlap of a found object; None for coco, which averages 0.50:0.05:0.95.
     numbers: COCO's twelve numbers by name; empty for the VOC metrics.
+    unknown_classes: those with objects that the detector does not know, so that their AP is 0.
+    known_map: mean AP of the other classes that have objects; map if the detector knows all.
     """
 
     metric: str
@@ -47,6 +50,14 @@ class Report:
     objects: int
     iou: float | None
     numbers: dict[str, float] = field(default_factory=dict)
+    unknown_classes: tuple[str, ...] = ()
+    known_map: float = math.nan
+
+    @property
+    def known(self) -> str:
+        """What `known_map` is the mean of."""
+        count = sum(not math.isnan(ap) for ap in self.classes.values()) - len(self.unknown_classes)
+        return f"{count} class{'' if count == 1 else 'es'} that the model knows"
 
     def to_json(self) -> str:
         """The report as JSON text, one key per field; nan becomes null."""
@@ -65,6 +76,8 @@ class Report:
             table.add_row(name, _percent(ap))
         table.add_section()
         table.add_row("mean of the classes", _percent(self.map), style="bold")
+        if self.unknown_classes:
+            table.add_row(f"mean of the {self.known}", _percent(self.known_map), style="bold")
         return table
 
 
@@ -92,7 +105,15 @@ def evaluate_detections(
         sizes = {size: voc_precision(dataset, found, metric, iou, area).mean for size, area in SIZES.items()}
     classes = dict(zip(dataset.classes, ap.tolist(), strict=True))
     measured_iou = None if metric == "coco" else iou
-    return Report(metric, mean, classes, sizes, len(dataset), _count(dataset), measured_iou, numbers)
+    objects = int(objects_per_class(dataset).sum())
+    unknown = unknown_classes(dataset, detections[0].classes)
+    known = [value for name, value in classes.items() if name not in unknown and not math.isnan(value)]
+    known_map = mean if not unknown else float(np.mean(known)) if known else math.nan
+    return Report(
+        *(metric, mean, classes, sizes, len(dataset), objects, measured_iou, numbers),
+        unknown_classes=unknown,
+        known_map=known_map,
+    )
 
 
 def average_precisions(
@@ -116,22 +137,13 @@ def check_measurable(dataset: DataSet, classes: Sequence[str], metric: str, iou:
         raise ConfigError(f"the coco metric averages IoU 0.50:0.95 and takes no iou ({iou} given); use voc12")
     if metric == "coco":
         require_hotcoco()
-    if not _count(dataset):
+    if not objects_per_class(dataset).any():
         raise DataError(f"none of the {len(dataset)} images has an object to evaluate on; add labels")
     if classes and set(classes).isdisjoint(dataset.classes):
         raise ConfigError(
             f"the detector and the data set share no class name: {', '.join(sorted(classes)[:3])}, ... "
             f"against {', '.join(dataset.classes[:3])}, ...; rename the classes of one of them"
         )
-
-
-def _count(dataset: DataSet) -> int:
-    return sum(int(np.count_nonzero(~ignored_objects(r))) for r in dataset.records)
-
-
-def ignored_objects(record: Record) -> Bools:
-    """(N,) whether an object is ignored, because it is difficult or a crowd."""
-    return record.difficult | record.crowd
 
 
 def relabel(detections: Detections, classes: tuple[str, ...]) -> Detections:

@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from fssd.boxes import areas, intersections, overlaps
 from fssd.data.sample import DataSet, Record
-from fssd.evaluation.evaluate import ignored_objects, relabel
+from fssd.evaluation.evaluate import relabel
+from fssd.evaluation.known_classes import ignored_objects
 from fssd.inference.detections import Detections
 
 Floats = npt.NDArray[np.float64]

@@ -69,6 +69,24 @@ def object_rows(found: Detections) -> list[dict[str, Any]]:
     ]
 
 
+def voc_files(
+    folder: Path | str,
+    image_ids: Sequence[str],
+    classes: Sequence[str],
+    *,
+    challenge: str = "comp4",
+    split: str = "test",
+) -> list[Path]:
+    """The files that `write_voc_results` writes. Raises its errors, for use before anything is detected."""
+    for image_id in image_ids:
+        if not image_id or any(character.isspace() for character in image_id):
+            raise DataError(
+                f"image id {image_id!r} is empty or has a space, which VOC's result files cannot hold;"
+                " rename the image or leave these files out"
+            )
+    return [Path(folder) / f"{challenge}_det_{split}_{_file_part(name)}.txt" for name in classes]
+
+
 def write_voc_results(
     folder: Path | str,
     image_ids: Sequence[str],
@@ -83,12 +101,12 @@ def write_voc_results(
     A line is `id score x1 y1 x2 y2`; the kit reads it as textread('%s %f %f %f %f %f'). Scores have 6
     decimals, boxes 1, in the coordinates of the data set's own files (no shift by one). Within a class the
     images are in the order given, best score first in each. comp4 is the competition open to any training
-    data. Returns the files.
+    data. Returns the files. Raises DataError for an id with a space, ConfigError for a class name that no
+    file name can hold.
     """
-    folder = Path(folder)
+    files = voc_files(folder, image_ids, classes, challenge=challenge, split=split)
     lines = _voc_lines(image_ids, detections, classes)
-    files = [folder / f"{challenge}_det_{split}_{_file_part(name)}.txt" for name in classes]
-    folder.mkdir(parents=True, exist_ok=True)
+    Path(folder).mkdir(parents=True, exist_ok=True)
     for file, rows in zip(files, lines, strict=True):
         with atomic_path(file) as temporary:
             temporary.write_bytes("".join(rows).encode("utf-8", "surrogateescape"))
@@ -150,8 +168,6 @@ def _voc_lines(
 ) -> list[list[str]]:
     lines: list[list[str]] = [[] for _ in classes]
     for image_id, found in zip(image_ids, detections, strict=True):
-        if not image_id or any(character.isspace() for character in image_id):
-            raise DataError(f"image id {image_id!r} is empty or has a space, which VOC's columns cannot hold")
         labels = labels_by_name(found, classes).tolist()
         for label, score, box in zip(labels, found.scores.tolist(), found.boxes.tolist(), strict=True):
             if label >= 0:

@@ -92,7 +92,7 @@ def choose(table: Table, name: str, parts: Sequence[str] = ()) -> tuple[Archive,
 
 def read_table(file: Path) -> Table:
     """The data sets of a YAML table. Raises DataError for invalid YAML, ConfigError for an invalid entry."""
-    from fssd.data.formats.yolo import read_yaml
+    from fssd.data.formats.yolo_yaml import read_yaml
 
     return {name: _read_set(rows, f"{file} ({name})") for name, rows in read_yaml(file).items()}
 

@@ -13,6 +13,7 @@ from fssd.config import Metric
 from fssd.data.sample import DataSet
 from fssd.evaluation.bootstrap import Comparison, Difference, compare_rankings, rank
 from fssd.evaluation.evaluate import SIZES, evaluate_detections
+from fssd.evaluation.known_classes import known_to_both
 from fssd.evaluation.mistakes import KINDS, MISSED
 from fssd.evaluation.pairing import FREE, Floats
 from fssd.inference.detections import Detections
@@ -61,16 +62,18 @@ def write_compare_page(
 ) -> tuple[Path, Difference]:
     """Write the page of models A and B, with one Detections per record each. Returns the file and B minus A.
 
-    subject: data and split; its model is not used. resamples: of the bootstrap.
-    Raises ConfigError without matplotlib, ImageError for an image that no longer exists.
+    subject: data and split; its model is not used. resamples: of the bootstrap. Classes of the data set that
+    one of the models does not know are left out.
+    Raises ConfigError without matplotlib or if no class is left, ImageError for a missing image.
     """
     require_matplotlib()
+    dataset, note = known_to_both(dataset, detections[0][0].classes, detections[1][0].classes)
     reports = [evaluate_detections(dataset, found, metric, iou) for found in detections]
     a, b = (analyse(dataset, found, report) for found, report in zip(detections, reports, strict=True))
     of_a, of_b = (rank(dataset, found, metric, iou) for found in detections)
     two = Two(names, (a, b), compare_rankings(of_a, of_b, resamples), resamples)
     title = f"{names[0]} against {names[1]}"
-    lines = [*two.titles, *facts(subject, reports[0])]
+    lines = [*two.titles, *facts(subject, reports[0]), *filter(None, [note])]
     body = layout.document("compare", title, lines, _cards(two), _sections(Album(dataset, folder), two))
     return write_page(folder, title, body), two.comparison.mean
 

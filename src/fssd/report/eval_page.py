@@ -56,10 +56,14 @@ def write_eval_page(
 
 
 def facts(subject: ReportSubject, report: Report) -> list[str]:
-    """The lines below the title: data and metric."""
+    """The lines below the title: data, metric, and classes that the model does not know."""
+    unknown = [f"not known to the model, AP 0: {', '.join(report.unknown_classes)}"] * bool(
+        report.unknown_classes
+    )
     return [
         f"{subject.images}: {plural(report.images, 'image')}, {plural(report.objects, 'object')}",
         f"AP in percent: {metric_label(report.metric, report.iou)}",
+        *unknown,
     ]
 
 
@@ -80,6 +84,7 @@ def _cards(analysis: Analysis) -> list[Card]:
     measured = sum(not math.isnan(ap) for ap in report.classes.values())
     return [
         Card("mAP", share(report.map), f"mean of {plural(measured, 'class', 'classes')}"),
+        *[Card("mAP", share(report.known_map), f"mean of the {report.known}")] * bool(report.unknown_classes),
         Card("objects found", share(totals.recall), f"{totals.correct:,} at the best thresholds"),
         Card("correct detections", share(totals.precision), f"{totals.false_positives:,} false positives"),
         *(Card(f"{size} objects", share(ap), "AP") for size, ap in report.sizes.items()),

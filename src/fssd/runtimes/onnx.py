@@ -67,6 +67,10 @@ class OnnxRuntime(Runtime):
         tools.helper.set_model_props(model, {KEY: header})
         tools.save(model, out)
 
+    def require(self, eight_bits: bool) -> None:
+        super().require(eight_bits)
+        require("onnxruntime", "export")
+
     def multiply_adds(self, file: Path) -> int | None:
         return onnx_multiply_adds(require("onnx", "export").load(file))
 

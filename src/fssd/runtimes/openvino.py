@@ -103,6 +103,10 @@ class OpenVino(Runtime):
         model.set_rt_info(header, [KEY])
         require_openvino().save_model(model, out, compress_to_fp16=False)  # writes the .bin as well
 
+    def require(self, eight_bits: bool) -> None:
+        super().require(eight_bits)
+        require_openvino("nncf" if eight_bits else "openvino")
+
     def multiply_adds(self, file: Path) -> int | None:
         return openvino_multiply_adds(openvino_core().read_model(file))
 

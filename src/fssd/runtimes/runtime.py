@@ -58,6 +58,11 @@ class Runtime:
         """
         raise NotImplementedError
 
+    def require(self, eight_bits: bool) -> None:  # noqa: ARG002 (other runtimes use it)
+        """Raise ConfigError if a package is missing that `write` needs, for eight bits or not."""
+        for package in ("onnx", "onnxscript"):  # of every graph
+            require(package, "export")
+
     def multiply_adds(self, file: Path) -> int | None:
         """Multiply-adds for one image, counted in the file; None if an operator in it cannot be counted."""
         raise NotImplementedError

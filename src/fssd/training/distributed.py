@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -54,8 +54,22 @@ def wait_for_all(process: Process) -> None:
 
 def any_process(flag: bool, process: Process, device: torch.device) -> bool:
     """Whether `flag` is set in any process, so that all of them stop together."""
+    return bool(highest([flag], process, device)[0])
+
+
+def highest(values: Sequence[int], process: Process, device: torch.device) -> list[int]:
+    """The highest of each value over the processes, in one exchange. Values: whole numbers up to 2^24."""
     if process.world == 1:
-        return flag
-    value = torch.tensor([float(flag)], device=device)
-    dist.all_reduce(value, op=dist.ReduceOp.MAX)
-    return bool(value.item() > 0)
+        return list(values)
+    tensor = torch.tensor([float(value) for value in values], device=device)
+    dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+    return [int(value) for value in tensor.tolist()]
+
+
+def of_all(value: dict[str, Any], process: Process) -> dict[str, Any]:
+    """The dictionaries of all processes as one; of equal keys the first process's counts."""
+    if process.world == 1:
+        return value
+    values: list[dict[str, Any]] = [{}] * process.world
+    dist.all_gather_object(values, value)
+    return {key: one[key] for one in reversed(values) for key in one}

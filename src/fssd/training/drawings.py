@@ -46,9 +46,12 @@ def draw_batches(folder: Path, views: Views) -> None:
 
 
 def draw_progress(folder: Path) -> None:
-    """Write `loss.png` from the log, and `map.png` once it has an evaluation; nothing without matplotlib."""
+    """Write `loss.png` from the log, if there is one, and `map.png` once it has an evaluation.
+
+    Nothing is drawn without matplotlib.
+    """
     with _reported(folder / LOSS_FILE):
-        if find_spec("matplotlib") is None:
+        if find_spec("matplotlib") is None or not (folder / LOG_FILE).exists():
             return
         lines = read_log(folder / LOG_FILE)
         steps = [line for line in lines if "loss" in line]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 from torch import Tensor
 
-from fssd.atomic import atomic_write, make_folder
+from fssd.atomic import atomic_write, make_folder, require_writable_folder
 from fssd.config import CONFIG_FILE, to_values
 from fssd.errors import ConfigError, TrainingError
 from fssd.evaluation.evaluate import Report
@@ -16,11 +17,13 @@ from fssd.model.network import Network
 from fssd.training.distributed import Process
 from fssd.training.drawings import draw_progress
 from fssd.training.finite import Watched
+from fssd.training.left_out import LeftOut
+from fssd.training.same_data import Content
 from fssd.training.splits import TrainingSplits
 from fssd.training.state import (
     STATE_FILE,
     Progress,
-    check_same_data,
+    check_same_classes,
     check_same_settings,
     read_state,
     save_state,
@@ -39,33 +42,35 @@ class Saved(NamedTuple):
     document: dict[str, Any]
 
 
+def check_folder(path: Path, resume: bool) -> None:
+    """Raise ConfigError if the folder holds a run that is not resumed, or cannot be written to."""
+    state = (path / STATE_FILE).exists()
+    if not resume and (state or (path / CONFIG_FILE).exists()):
+        raise ConfigError(f"{path}: already holds a run; go on with --resume or choose another --out")
+    if not state and ((path / BEST_FILE).exists() or (path / FINAL_FILE).exists()):
+        raise ConfigError(f"{path}: holds a model but no {STATE_FILE} to go on from; choose another --out")
+    require_writable_folder(path)
+
+
 class RunFolder:
     """The folder `out` of a complete configuration."""
 
     def __init__(self, splits: TrainingSplits, process: Process) -> None:
         assert splits.config.out is not None
         self.path = splits.config.out
-        self.config, self.train_set, self.process = splits.config, splits.train, process
+        self.config, self.classes, self.process = splits.config, splits.train.classes, process
         self.division = splits.division
         self.state, self.best, self.final = (self.path / name for name in (STATE_FILE, BEST_FILE, FINAL_FILE))
 
-    def saved(self, resume: bool) -> Saved | None:
-        """The state to resume from; None for a new run. Raises ConfigError if the folder is taken."""
-        if resume and self.state.exists():
-            tensors, document = read_state(self.state)
-            # Checked first: with other settings the tensors may not fit, and the error must name the setting.
-            check_same_settings(document, to_values(self.config), self.process.world, self.state)
-            check_same_data(document, self.train_set, self.state)
-            return Saved(tensors, document)
-        if self.state.exists() or ((self.path / CONFIG_FILE).exists() and not resume):
-            raise ConfigError(
-                f"{self.path}: already holds a run; go on with --resume or choose another --out"
-            )
-        if self.best.exists() or self.final.exists():
-            raise ConfigError(
-                f"{self.path}: holds a model but no {STATE_FILE} to go on from; choose another --out"
-            )
-        return None
+    def saved(self) -> Saved | None:
+        """The state to resume from; None for a new run. Raises CheckpointError, ConfigError."""
+        if not self.state.exists():
+            return None
+        tensors, document = read_state(self.state)
+        # Checked first: with other settings the tensors may not fit, and the error must name the setting.
+        check_same_settings(document, to_values(self.config), self.process.world, self.state)
+        check_same_classes(document, self.classes, self.state)
+        return Saved(tensors, document)
 
     def make(self) -> None:
         """Make the folder and note the settings in it. For the first process."""
@@ -79,20 +84,22 @@ class RunFolder:
     def save_best(self, network: Network, weights: dict[str, Tensor], report: Report, done: int) -> None:
         """The model after `done` updates, the best so far."""
         facts = {**self._facts(), "metrics": json.loads(report.to_json()), "iteration": done}
-        save_model(self.best, weights, network, self.train_set.classes, facts)
+        save_model(self.best, weights, network, self.classes, facts)
 
     def save_final(self, network: Network, weights: dict[str, Tensor], total: int) -> None:
         """The model after the last update."""
         facts = {**self._facts(), "iteration": total}
-        save_model(self.final, weights, network, self.train_set.classes, facts)
+        save_model(self.final, weights, network, self.classes, facts)
 
-    def save_state(self, updater: Updater, progress: Progress) -> None:
+    def save_state(self, updater: Updater, progress: Progress, content: Content, left_out: LeftOut) -> None:
         """Everything that the next update depends on, and the plots of the log."""
         document = {
-            **describe(updater.network, self.train_set.classes),
+            **describe(updater.network, self.classes),
             **self._facts(),
             "world": self.process.world,
-            "images": len(self.train_set),
+            "images": len(content.ids),
+            "unusable": left_out.unusable,
+            **({"left_out": sorted(left_out.ids)} if left_out.ids else {}),
         }
         save_state(
             self.state,
@@ -101,6 +108,7 @@ class RunFolder:
             updater.average,
             updater.scaler.state_dict(),
             progress,
+            content,
             document,
         )
         draw_progress(self.path)

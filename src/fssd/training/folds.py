@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from fssd.atomic import atomic_write
 from fssd.config import TrainConfig
-from fssd.errors import ConfigError
+from fssd.errors import ConfigError, Stopped
 from fssd.training.log import last_evaluation
 from fssd.training.loop import Result, train
 
@@ -39,9 +39,12 @@ def train_folds(
     stop_at = None if minutes is None else time.monotonic() + 60 * minutes
     for fold in range(1, config.folds + 1):
         left = None if stop_at is None else max((stop_at - time.monotonic()) / 60, 1e-3)
-        result = train(
-            replace(config, fold=fold, out=config.out / f"fold-{fold}"), resume=resume, minutes=left
-        )
+        one = replace(config, fold=fold, out=config.out / f"fold-{fold}")
+        try:
+            result = train(one, resume=resume, minutes=left)
+        except Stopped as stopped:
+            progress = stopped.progress and f"fold {fold}: {stopped.progress}"
+            raise Stopped(stopped.number, progress, "go on with the same command and --resume") from None
         yield result
         if not result.finished:
             return

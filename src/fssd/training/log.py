@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import time
@@ -12,10 +13,10 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from torch import Tensor
 
-from fssd.atomic import atomic_write
+from fssd.atomic import atomic_write, names_file
 from fssd.errors import DataError
 
-LOG_FILE = "log.jsonl"
+LOG_FILE, TENSORBOARD = "log.jsonl", "tensorboard"
 
 
 class RunLog:
@@ -32,6 +33,7 @@ class RunLog:
         self.images = images
         self.console = console or Console(highlight=False, soft_wrap=True)
         self.last = (time.monotonic(), start)
+        self.is_read = True  # until a pipe such as `| head` is closed
         _drop_lines_after(self.path, start)
         self.board = _tensorboard(folder, start)
 
@@ -45,7 +47,7 @@ class RunLog:
         left = (self.total - iteration) * seconds
         self._write({"iteration": iteration, **values, "images_per_second": round(rate, 2)})
         terms = " ".join(f"{key} {value:.3f}" for key, value in values.items() if key.startswith("loss"))
-        self.console.print(
+        self._print(
             f"{iteration:>6}/{self.total}  {terms}  lr {values['lr']:.2e}"
             f"  {rate:.1f} images/s  {duration(left)} left"
         )
@@ -55,20 +57,35 @@ class RunLog:
         self._write({"iteration": iteration, "evaluation": report})
         value = report["map"]
         shown = "nan" if value is None or math.isnan(value) else f"{value:.4f}"
-        self.console.print(
+        self._print(
             f"{iteration:>6}/{self.total}  mAP ({report['metric']}) {shown}{'  best' if best else ''}"
         )
         self.last = (time.monotonic(), iteration)
 
     def close(self) -> None:
         if self.board is not None:
-            self.board.close()
+            with names_file(self.path.parent / TENSORBOARD):
+                self.board.close()
+
+    def _print(self, line: str) -> None:
+        """Print a line, if anybody reads them: the end of a pipe or a terminal is none of the training."""
+        try:
+            self.console.print(line)
+        except SystemExit:  # rich's answer to a closed pipe
+            self.is_read = False
+        except OSError as error:
+            if error.errno != errno.EIO:  # else of a closed terminal
+                raise
+            self.console.quiet = True
 
     def _write(self, line: dict[str, Any]) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
+        with names_file(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-        if self.board is None:
-            return
+        if self.board is not None:
+            with names_file(self.path.parent / TENSORBOARD):
+                self._plot(line)
+
+    def _plot(self, line: dict[str, Any]) -> None:
         for key, value in line.items():
             if key != "iteration" and isinstance(value, (int, float)):
                 self.board.add_scalar(key, value, line["iteration"])
@@ -151,4 +168,5 @@ def _tensorboard(folder: Path, start: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
+    with names_file(folder / TENSORBOARD):
+        return SummaryWriter(str(folder / TENSORBOARD), purge_step=start + 1)

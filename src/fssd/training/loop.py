@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import shlex
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -20,20 +22,32 @@ from fssd.config import CONFIG_FILE, TrainConfig
 from fssd.data.batch import Batch
 from fssd.data.loader import BatchPositions, Examples, Views, training_batches
 from fssd.data.sample import DataSet
+from fssd.errors import DataError, Stopped, TrainingError
 from fssd.evaluation.evaluate import Report, check_measurable, evaluate_detections
 from fssd.inference.detector import Detector, pick_device
 from fssd.model.network import channels_last
-from fssd.training.distributed import Process, any_process, process_group, wait_for_all
+from fssd.training.distributed import Process, any_process, highest, of_all, process_group, wait_for_all
 from fssd.training.drawings import draw_batches
 from fssd.training.folder import RunFolder
 from fssd.training.freeze import freeze_stages, training_mode
+from fssd.training.left_out import LeftOut
 from fssd.training.log import Means, RunLog
 from fssd.training.optim import learning_rate
 from fssd.training.precision import agree_amp
+from fssd.training.same_data import Resumed, content_of, same_data
 from fssd.training.splits import TrainingSplits, open_splits
-from fssd.training.start import check_batch, complete, fresh_network, start_weights
+from fssd.training.start import (
+    check_batch,
+    check_start,
+    complete,
+    fresh_network,
+    require_objects,
+    start_weights,
+)
 from fssd.training.state import Progress, load_state
 from fssd.training.step import Updater
+from fssd.training.stop import READER_GONE, StopRequest, stop_requests
+from fssd.training.validate import detect_readable
 
 _ALL_THREADS = torch.get_num_threads()  # the default, read before a run changes it
 
@@ -64,26 +78,33 @@ def train(
     and resumed ends in the same bytes as one that is not). minutes: save and stop after so many of them,
     to be resumed; None runs to the end. backbone: a module of the user's own.
 
+    On SIGINT, SIGTERM or SIGHUP the run ends after the update, saves its state, and raises Stopped; on a
+    second one it ends at once. An image that breaks meanwhile is left out within `config.bad_share`; beyond
+    that the state is saved and its error raised. A run is resumed with the same images and labels, where
+    those that it has left out may be missing.
+
     Raises ConfigError, DataError (a fault in the data set), CheckpointError, TrainingError (a loss that
-    is not finite, with the names of the images).
+    is not finite, with the names of the images), Stopped (a KeyboardInterrupt).
     """
     stop_at = math.inf if minutes is None else time.monotonic() + 60 * minutes
     config = complete(config)
     assert config.data is not None and config.out is not None
     torch.set_num_threads(config.threads or _ALL_THREADS)
+    check_start(config, resume)
+    device = pick_device(config.device)
     splits = open_splits(config, resume)
     config = splits.config
     assert config.out is not None
+    require_objects(config, splits.train)
     if splits.val is not None:
         check_measurable(splits.val, splits.train.classes, config.metric)
-    device = pick_device(config.device)
     with process_group(device.type == "cuda") as process:
         if device.type == "cuda" and process.world > 1:
             device = torch.device("cuda", process.local)
         started = config.out / CONFIG_FILE if resume else None
         config = replace(config, amp=agree_amp(config.amp, device, process, started))
         run = _Run(replace(splits, config=config), device, process)
-        run.begin(resume, backbone)
+        run.begin(backbone)
         return run.train(stop_at)
 
 
@@ -94,10 +115,15 @@ class _Run:
 
     def __init__(self, splits: TrainingSplits, device: torch.device, process: Process) -> None:
         self.config = config = splits.config
-        self.train_set, self.val_set = splits.train, splits.val
         self.device, self.process = device, process
         self.folder = RunFolder(splits, process)
+        self.saved = self.folder.saved()
+        self._take_data(splits.train, splits.val)
         self.progress = Progress(0, None)
+        self.stop = StopRequest()
+        # What the processes have agreed on, see `_exchange`; broken images wait there for the next time.
+        self.asked, self.late = 0, False
+        self.broken: dict[str, DataError] = {}
         self.images_per_update = config.batch_size * config.accumulate * process.world
         self.updates_per_epoch = len(self.train_set) / self.images_per_update
         if config.iterations is not None:
@@ -107,10 +133,24 @@ class _Run:
             self.total = max(1, math.ceil(config.epochs * self.updates_per_epoch))
         self.eval_every = max(1, round(config.eval_every * self.updates_per_epoch))
 
-    def begin(self, resume: bool, backbone: torch.nn.Module | None) -> None:
+    def _take_data(self, train_set: DataSet, val_set: DataSet | None) -> None:
+        """The data sets, as the run was started with them. Raises ConfigError if they differ."""
+        bad_share, saved = self.config.bad_share, self.saved
+        self.left_out = LeftOut(train_set, bad_share)
+        if saved is None:
+            same = Resumed(train_set, content_of(train_set), frozenset())
+        else:
+            unusable, state = self.left_out.unusable, self.folder.state
+            same = same_data(saved.document, saved.tensors, train_set, unusable, state)
+            absent = {same.content.ids[index] for index in same.absent}
+            self.left_out.ids = absent.union(saved.document.get("left_out", ()))
+        self.train_set, self.content, self.absent = same
+        self.val_set = val_set
+        self.val_left_out = LeftOut(val_set or train_set, bad_share)
+
+    def begin(self, backbone: torch.nn.Module | None) -> None:
         """Create or resume the run's folder, and build the network."""
-        config = self.config
-        saved = self.folder.saved(resume)
+        config, saved = self.config, self.saved
         options = None if saved is None else saved.document["options"]
         network = fresh_network(config, self.train_set, backbone, options, quiet=not self.process.is_first)
         self.network = channels_last(network.to(self.device))
@@ -127,52 +167,74 @@ class _Run:
             )
             if saved.document["scaler"]:
                 updater.scaler.load_state_dict(saved.document["scaler"])
+        self.saved = None  # frees its tensors
         wait_for_all(self.process)  # a slower process must not find the folder that the first one makes
         if self.process.is_first:
             self.folder.make()
         wait_for_all(self.process)
 
     def train(self, stop_at: float = math.inf) -> Result:
-        """stop_at: of the monotonic clock, seconds."""
-        start = self.progress.iteration
-        log = None
-        if self.process.is_first:
-            log = RunLog(self.folder.path, start, self.total, self.images_per_update)
-        try:
-            self._loop(start, stop_at, log)
-        finally:
-            if log is not None:
-                log.close()
-        finished = self.progress.iteration >= self.total or self._is_exhausted()
-        if finished and self.process.is_first:
-            self.folder.save_final(self.network, self.updater.weights(), self.progress.iteration)
+        """stop_at: of the monotonic clock, seconds. Raises Stopped."""
+        self.stop_at, log = stop_at, None
+        with stop_requests() as self.stop:
+            if self.process.is_first:
+                log = RunLog(self.folder.path, self.progress.iteration, self.total, self.images_per_update)
+            try:
+                self._loop(log)
+            except DataError:
+                self._save_before_error()
+                raise
+            finally:
+                if log is not None:
+                    log.close()
+            ended = self.progress.iteration >= self.total or self._is_exhausted()
+            finished = ended and not self.progress.due
+            if finished and self.process.is_first:
+                self.folder.save_final(self.network, self.updater.weights(), self.progress.iteration)
+            if self.asked:
+                wait_for_all(self.process)  # torchrun ends the others as soon as one has ended
+            if number := self.asked or self.stop.number:
+                raise self._stopped(number, finished)
         best = self.folder.best if self.folder.best.exists() else None
         model = best or (self.folder.final if finished else None)
         return Result(self.folder.path, model, self.progress.best, finished)
 
-    def _loop(self, start: int, stop_at: float, log: RunLog | None) -> None:
-        config, watch = self.config, self.updater.watch
-        batches = self._batches(start)
+    def _stopped(self, number: int, finished: bool) -> Stopped:
+        rest = f"go on with: fssd train --out {shlex.quote(str(self.folder.path))} --resume"
+        progress = f"stopped at update {self.progress.iteration}" if self.process.is_first else ""
+        return Stopped(number, progress, "the run is finished" if finished else rest)
+
+    def _loop(self, log: RunLog | None) -> None:
+        start = self.progress.iteration
+        if self.progress.due:
+            self._evaluate(start, log)
+            self._save()
+        # Closed at once: workers that are left to the garbage collector can outlive the run.
+        with contextlib.closing(self._batches(start)) as batches:
+            self._updates(batches, log)
+
+    def _updates(self, batches: Iterator[Batch], log: RunLog | None) -> None:
+        config, start = self.config, self.progress.iteration
         means = Means()
         self._training_mode()
-        for iteration in range(start, start if self._is_exhausted() else self.total):
+        ends = self.asked or self._is_exhausted()
+        for iteration in range(start, start if ends else self.total):
             rate = self._update(batches, iteration, means)
             done = iteration + 1
+            due = self.val_set is not None and (done % self.eval_every == 0 or done == self.total)
+            self.progress = self.progress._replace(iteration=done, due=due)
+            self.left_out.require_few()
             if log is not None and (done % config.log_every == 0 or done == self.total):
                 log.step(done, {**means.take(), "lr": rate, "epoch": round(done / self.updates_per_epoch, 3)})
-            late = time.monotonic() >= stop_at
-            asked = stop_at < math.inf and watch.is_due(iteration)
-            stops = asked and any_process(late, self.process, self.device)
-            evaluates = self.val_set is not None and (done % self.eval_every == 0 or done == self.total)
-            saves = evaluates or stops or done % config.save_every == 0 or done == self.total
-            if saves:
-                self._require_finite()
-            if evaluates:
-                self._evaluate(done, log)
-            self.progress = self.progress._replace(iteration=done)
-            if saves:
+                if not log.is_read:
+                    self.stop.ask(READER_GONE)
+            saves = due or done % config.save_every == 0 or done == self.total
+            if saves or self.asked or self.late:
+                self._exchange()
+                if due and not self.asked:
+                    self._evaluate(done, log)
                 self._save()
-            if stops or (evaluates and self._is_exhausted()):
+            if self.asked or self.late or (due and self._is_exhausted()):
                 return
 
     def _is_exhausted(self) -> bool:
@@ -191,26 +253,46 @@ class _Run:
             steps=config.steps,
             warmup=min(config.warmup or 0, self.total // 5),
         )
-        for part in range(config.accumulate):
-            batch = next(batches)
-            terms = updater.backward(batch, iteration, last=part == config.accumulate - 1)
+        # All are loaded first: an image that ends the run must find the state as the last update left it.
+        parts = [next(batches) for _ in range(config.accumulate)]
+        self._leave_out(parts)
+        for number, batch in enumerate(parts, start=1):
+            terms = updater.backward(batch, iteration, last=number == config.accumulate)
             means.add(terms)
         updater.clip(batch, terms, iteration)
         if updater.watch.is_due(iteration):
-            self._require_finite()
+            self._exchange()
         updater.step(rate)
         return rate
 
-    def _require_finite(self) -> None:
-        """Raise TrainingError, in all processes, if a loss or gradient was not finite; see `FiniteWatch`."""
+    def _leave_out(self, batches: Sequence[Batch]) -> None:
+        """Note the broken images of batches. Alone, raise DataError at once if they are too many."""
+        for batch in batches:
+            self.broken |= {key: e for key, e in batch.broken.items() if key not in self.left_out.errors}
+        if self.process.world == 1:
+            self.left_out.add(self.broken)
+            self.left_out.require_few()
+
+    def _exchange(self) -> None:
+        """Agree with all processes on the request to stop, the end of the time and broken images.
+
+        Raise TrainingError, in all of them, if a loss or gradient was not finite; see `FiniteWatch`.
+        """
         bad = self.updater.watch.look()
-        if any_process(bad is not None, self.process, self.device):
+        late = time.monotonic() >= self.stop_at
+        values = [bad is not None, self.stop.number, late, bool(self.broken)]
+        not_finite, self.asked, some_late, broken = highest(values, self.process, self.device)
+        self.late = bool(some_late)
+        if not_finite:
             self.folder.stop_not_finite(bad)
+        if broken:
+            self.left_out.add(of_all(self.broken, self.process), loud=self.process.is_first)
+            self.broken = {}
 
     def _training_mode(self) -> None:
         training_mode(self.network, self.config.freeze, self.config.freeze_norm)
 
-    def _batches(self, start: int) -> Iterator[Batch]:
+    def _batches(self, start: int) -> Generator[Batch, None, None]:
         config = self.config
         views = Views(
             self.train_set,
@@ -220,6 +302,8 @@ class _Run:
             config.difficult,
             config.jpeg,
             config.crowds,
+            replaces=True,
+            absent=self.absent,
         )
         if self.process.is_first:
             draw_batches(self.folder.path, views)
@@ -234,29 +318,51 @@ class _Run:
         return training_batches(examples, positions, config.workers, pin=self.device.type == "cuda")
 
     def _evaluate(self, done: int, log: RunLog | None) -> None:
-        """Measure on the validation split and keep the model if it is the best so far."""
-        if self.process.is_first and self.val_set is not None:
-            report = self._measure(self.val_set)
-            better = not math.isnan(report.map) and (
-                self.progress.best is None or report.map > self.progress.best
-            )
-            self.progress = self.progress._replace(waited=0 if better else self.progress.waited + 1)
-            if better:
-                self.progress = self.progress._replace(best=report.map)
-                self.folder.save_best(self.network, self.updater.weights(), report, done)
-            if log is not None:
-                log.evaluation(done, json.loads(report.to_json()), better)
-        wait_for_all(self.process)
+        """Measure on the validation split and keep the model if it is the best so far.
 
-    def _measure(self, dataset: DataSet) -> Report:
+        A request to stop ends this early; it is then still due, and made when the run is resumed.
+        """
+        report, error = None, None
+        if self.process.is_first and self.val_set is not None:
+            try:
+                report = self._measure(self.val_set)
+            except DataError as caught:
+                error = caught
+        left = self.process.is_first and report is None
+        values = [error is not None, left, self.stop.number]
+        failed, due, self.asked = highest(values, self.process, self.device)
+        if failed:
+            raise error or TrainingError("the evaluation failed in the first process; see its message")
+        self.progress = self.progress._replace(due=bool(due))
+        if report is None:
+            return
+        better = not math.isnan(report.map) and (
+            self.progress.best is None or report.map > self.progress.best
+        )
+        self.progress = self.progress._replace(waited=0 if better else self.progress.waited + 1)
+        if better:
+            self.progress = self.progress._replace(best=report.map)
+            self.folder.save_best(self.network, self.updater.weights(), report, done)
+        if log is not None:
+            log.evaluation(done, json.loads(report.to_json()), better)
+
+    def _measure(self, dataset: DataSet) -> Report | None:
+        """The report on a data set; None if a stop was requested meanwhile. Raises DataError."""
         config, average = self.config, self.updater.average
         with average.shown_by(self.network) if average is not None else contextlib.nullcontext():
             detector = Detector(self.network, self.train_set.classes)
-            found = list(detector.evaluate_on(dataset, batch_size=config.batch_size, workers=config.workers))
+            batches = config.batch_size, config.workers
+            measured = detect_readable(detector, dataset, self.val_left_out, self.stop, *batches)
         self._training_mode()
-        return evaluate_detections(dataset, found, config.metric)
+        return measured and evaluate_detections(*measured, config.metric)
 
     def _save(self) -> None:
         if self.process.is_first:
-            self.folder.save_state(self.updater, self.progress)
+            self.folder.save_state(self.updater, self.progress, self.content, self.left_out)
         wait_for_all(self.process)
+
+    def _save_before_error(self) -> None:
+        """Save the state of the last update, unless it is bad, without waiting for other processes."""
+        if self.process.is_first and self.updater.watch.look() is None:
+            self.folder.save_state(self.updater, self.progress, self.content, self.left_out)
+            print(f"saved at update {self.progress.iteration}, to go on with --resume", file=sys.stderr)

@@ -12,11 +12,15 @@ from fssd.backbones import BACKBONES
 from fssd.config import TrainConfig, resolve
 from fssd.data.input_boxes import input_boxes
 from fssd.data.sample import DataSet
-from fssd.errors import ConfigError
+from fssd.errors import CheckpointError, ConfigError, DataError
+from fssd.evaluation.coco_ap import require_hotcoco
 from fssd.model.build import build_model
 from fssd.model.coverage import coverage_advice
 from fssd.model.designs import backbone_class, find_design
 from fssd.model.network import Network
+from fssd.training.folder import check_folder
+from fssd.training.state import STATE_FILE
+from fssd.weights.checkpoint import model_file
 from fssd.weights.pretrained import load_backbone, load_ssd
 from fssd.weights.transfer import load_detector
 
@@ -43,6 +47,20 @@ def recipe_of(config: TrainConfig) -> Mapping[str, Any]:
 def complete(config: TrainConfig) -> TrainConfig:
     """The configuration with its backbone's recipe filled in, checked. Raises ConfigError."""
     return resolve(config, recipe_of(config))
+
+
+def check_start(config: TrainConfig, resume: bool) -> None:
+    """Refuse what can be refused before any label is read. Raises ConfigError or CheckpointError."""
+    assert config.out is not None
+    check_folder(config.out, resume)
+    if config.val_split is not None and config.metric == "coco":
+        require_hotcoco()
+    if config.weights is None or (config.out / STATE_FILE).exists():
+        return
+    if config.start in ("ssd", "model"):
+        model_file(config.weights)
+    elif not config.weights.is_file():
+        raise CheckpointError(f"{config.weights}: there is no such weights file; check the path")
 
 
 def fresh_network(
@@ -85,6 +103,19 @@ def _build(config: TrainConfig, num_classes: int, options: dict[str, Any]) -> Ne
             if not config.options:
                 raise
             raise ConfigError(f"the model options {dict(config.options)} do not fit ({error})") from error
+
+
+def require_objects(config: TrainConfig, dataset: DataSet) -> None:
+    """Raise DataError if the training split has no object to train on."""
+    records, split = dataset.records, f"split {config.train_split!r}"
+    if any(((~r.difficult | config.difficult) & (~r.crowd | config.crowds)).any() for r in records):
+        return
+    objects = sum(len(record.boxes) for record in records)
+    if not objects:
+        reason = f"none of the {len(records)} images of {split} has an object; see `fssd check`"
+    else:
+        reason = f"all {objects} objects of {split} are crowds or difficult and not trained on; see --crowds"
+    raise DataError(reason, file=config.data)
 
 
 def check_batch(config: TrainConfig, network: Network) -> None:

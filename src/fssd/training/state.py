@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from fssd.config import RESUME_MAY_CHANGE, TrainConfig, to_values
-from fssd.data.sample import DataSet
 from fssd.errors import CheckpointError, ConfigError
 from fssd.model.network import Network
 from fssd.training.ema import Average
+from fssd.training.same_data import Content
 from fssd.weights.checkpoint import below, fill, read_tensors, write_tensors
 
 STATE_FILE = "last.safetensors"
@@ -23,12 +23,13 @@ STATE_FILE = "last.safetensors"
 class Progress(NamedTuple):
     """iteration: updates done. best: highest mAP so far, None before the first evaluation.
 
-    waited: evaluations since then.
+    waited: evaluations since then. due: whether the evaluation after this update is still to be made.
     """
 
     iteration: int
     best: float | None
     waited: int = 0
+    due: bool = False
 
 
 def save_state(
@@ -38,9 +39,10 @@ def save_state(
     average: Average | None,
     scaler: dict[str, Any],
     progress: Progress,
+    content: Content,
     document: dict[str, Any],
 ) -> None:
-    """Write network, momentum, average and counters to `path` in one step.
+    """Write network, momentum, average, counters and what the run is trained on to `path` in one step.
 
     No clock and no random state goes in: random choices are keyed by (seed, epoch, image), so equal
     runs write equal bytes.
@@ -52,6 +54,7 @@ def save_state(
             tensors[f"momentum/{name}"] = buffer
     if average is not None:
         tensors |= {f"average/{name}": t for name, t in average.tensors.items()}
+    tensors |= content.tensors()
     facts = {
         "kind": "training",
         "iteration": progress.iteration,
@@ -59,6 +62,7 @@ def save_state(
         "waited": progress.waited,
         "average_updates": average.updates if average is not None else 0,
         "scaler": scaler,
+        **({"evaluation_due": True} if progress.due else {}),
     }
     write_tensors(path, tensors, {**document, **facts})
 
@@ -87,7 +91,8 @@ def load_state(
             optimizer.state[parameter]["momentum_buffer"] = _like(momentum[name], parameter)
     if average is not None:
         average.restore(below(tensors, "average/"), document["average_updates"])
-    return Progress(document["iteration"], document["best"], document.get("waited", 0))
+    waited, due = document.get("waited", 0), document.get("evaluation_due", False)
+    return Progress(document["iteration"], document["best"], waited, due)
 
 
 def _like(saved: Tensor, parameter: Tensor) -> Tensor:
@@ -119,15 +124,10 @@ def require_same(
             )
 
 
-def check_same_data(document: dict[str, Any], dataset: DataSet, state: Path) -> None:
-    """The data may have moved, but not changed. Raises ConfigError."""
-    before, now = document["classes"], list(dataset.classes)
+def check_same_classes(document: dict[str, Any], classes: tuple[str, ...], state: Path) -> None:
+    """Raises ConfigError."""
+    before, now = document["classes"], list(classes)
     if before != now:
         raise ConfigError(
             f"{state}: was made with the classes {before}, the data set has {now}; start a new run"
-        )
-    if document["images"] != len(dataset):
-        raise ConfigError(
-            f"{state}: was made with {document['images']} images, the data set has {len(dataset)};"
-            " resume with the same images or start another run in a new --out"
         )

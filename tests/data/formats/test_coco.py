@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
-from fssd.data.formats.coco import coco_files, read_coco
+from fssd.data.formats.coco import COCO, coco_files
 from fssd.data.formats.lookup import match_split
 from fssd.data.sample import DataSet, Problem
+from fssd.data.source import find_reader, list_splits, open_data
 from fssd.errors import DataError
 
 REAL = os.environ.get("FSSD_TEST_DATA", "")
 needs_data = pytest.mark.skipif(not REAL, reason="FSSD_TEST_DATA does not name a folder of data sets")
 
 CATEGORIES = [{"id": 90, "name": "dog"}, {"id": 3, "name": "cat"}, {"id": 17, "name": "ant"}]
+
+
+def read_coco(file: Path, classes: Sequence[str] | None = None) -> DataSet:
+    return COCO.read(file, None, classes, None)
 
 
 def note(number: int, **changes: Any) -> dict[str, Any]:
@@ -34,7 +43,7 @@ def content(*annotations: Any, images: list[Any] | None = None) -> dict[str, Any
 
 
 def write(folder: Path, value: Any, name: str = "instances_val.json") -> Path:
-    (folder / "annotations").mkdir(exist_ok=True)
+    (folder / "annotations").mkdir(exist_ok=True, parents=True)
     (folder / "val").mkdir(exist_ok=True)
     (folder / "val" / "a.jpg").touch()
     file = folder / "annotations" / name
@@ -86,8 +95,9 @@ def test_unknown_class(tmp_path: Path) -> None:
 
 def test_image_without_annotation_and_without_size(tmp_path: Path) -> None:
     file = write(tmp_path, content(images=[{"id": 7, "file_name": "a.jpg"}]))
+    cv2.imwrite(str(tmp_path / "val" / "a.jpg"), np.zeros((60, 90, 3), np.uint8))
     (record,) = read_coco(file).records
-    assert record.boxes.shape == (0, 4) and record.width is None and record.height is None
+    assert record.boxes.shape == (0, 4) and (record.width, record.height) == (90, 60)
 
 
 def test_missing_image(tmp_path: Path) -> None:
@@ -241,7 +251,7 @@ def test_no_coco_file(tmp_path: Path, value: Any, reason: str) -> None:
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="missing"):
+    with pytest.raises(DataError, match="cannot be read"):
         read_coco(tmp_path / "a.json")
 
 
@@ -261,26 +271,230 @@ def test_folder_of_images_is_found(tmp_path: Path, images: str) -> None:
 def test_hidden_files_are_no_splits(tmp_path: Path) -> None:
     write(tmp_path, content(), "instances_val.json")
     (tmp_path / "annotations" / "._instances_val.json").write_bytes(b"\0\5\x16\7")
-    assert list(coco_files(tmp_path)) == ["val"]
+    assert list(coco_files(tmp_path).values()) == ["val"]
 
 
 def test_splits_of_a_folder(tmp_path: Path) -> None:
     for name in ("instances_train2017", "instances_val2017", "captions_val2017"):
         write(tmp_path, "{}", f"{name}.json")
-    files = coco_files(tmp_path)
-    assert sorted(files) == ["train2017", "val2017"]
-    assert match_split("val", list(files), tmp_path) == "val2017"
+    splits = COCO.splits(tmp_path)
+    assert splits == ("train2017", "val2017")
+    assert match_split("val", splits, tmp_path) == "val2017"
     with pytest.raises(DataError, match="no split 'test'; splits here: train2017, val2017"):
-        match_split("test", list(files), tmp_path)
+        match_split("test", splits, tmp_path)
     with pytest.raises(DataError, match="several"):
         match_split("val", ["val2014", "val2017"], tmp_path)
     assert match_split("val", ["val", "val2017"], tmp_path) == "val"
 
 
+# Label file -> its pictures, the names in the file, the splits.
+LAYOUTS: dict[str, tuple[dict[str, tuple[str, str]], tuple[str, ...]]] = {
+    "Roboflow, deep": (
+        {
+            "v3/train/_annotations.coco.json": ("v3/train/a.jpg", "a.jpg"),
+            "v3/valid/_annotations.coco.json": ("v3/valid/b.jpg", "b.jpg"),
+        },
+        ("train", "valid"),
+    ),
+    "CVAT": ({"annotations/instances_default.json": ("images/a.jpg", "a.jpg")}, ()),
+    "CVAT's subsets": (
+        {
+            "annotations/instances_Train.json": ("images/Train/a.jpg", "a.jpg"),
+            "annotations/instances_Validation.json": ("images/Validation/a.jpg", "a.jpg"),
+        },
+        ("train", "validation"),
+    ),
+    "Label Studio": ({"result.json": ("images/ab12cd34-a.jpg", "images/ab12cd34-a.jpg")}, ()),
+    "Label Studio, own pictures": (
+        {"result.json": ("pictures/a.jpg", "../../x/upload/1/ab12cd34-a.jpg")},
+        (),
+    ),
+    "beside": ({"labels_cats_2024.json": ("a.jpg", "a.jpg")}, ()),
+    "folders": ({"all.json": ("x/val/a.jpg", "val/a.jpg")}, ("val",)),
+    "of Windows": ({"ann/all.json": ("photos/night/a.jpg", "C:\\\\set\\\\night\\\\a.jpg")}, ()),
+    "of another machine": ({"ann/train.json": ("photos/a.jpg", "/home/eve/photos/a.jpg")}, ("train",)),
+    "several of a split": (
+        {"train/one.json": ("train/a.jpg", "a.jpg"), "train/two.json": ("train/b.jpg", "b.jpg")},
+        ("train",),
+    ),
+    "names of its own": (
+        {"annotations/day.json": ("day/a.jpg", "a.jpg"), "annotations/night.json": ("night/b.jpg", "b.jpg")},
+        ("day", "night"),
+    ),
+    "other letters": ({"train.json": ("images/A.JPG", "a.jpg")}, ("train",)),
+}
+
+
+@pytest.mark.parametrize("name", list(LAYOUTS))
+def test_layouts(tmp_path: Path, name: str) -> None:
+    labels, splits = LAYOUTS[name]
+    for file, (picture, stated) in labels.items():
+        for path in (tmp_path / file, tmp_path / picture):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / picture).touch()
+        images = [{"id": 7, "file_name": stated.replace("\\\\", "\\"), "width": 100, "height": 80}]
+        (tmp_path / file).write_text(json.dumps(content(note(1), images=images)))
+    reader, root = find_reader(tmp_path)
+    data = reader.read(root, None, None, None)
+    assert reader is COCO and reader.splits(root) == splits
+    assert [problem for problem in data.problems if problem.severity == "error"] == []
+    assert {record.path for record in data.records} == {tmp_path / picture for picture, _ in labels.values()}
+    assert sum(len(record.boxes) for record in data.records) == len(labels)
+    assert len({record.image_id for record in data.records}) == len(labels)
+    for split in splits:
+        own = reader.read(root, split, None, None)
+        assert len(own) == (len(labels) if len(splits) == 1 else 1)
+
+
+def test_pictures_in_a_given_folder(tmp_path: Path) -> None:
+    file = write(tmp_path / "labels", content(note(1)))
+    (tmp_path / "labels/val/a.jpg").unlink()
+    (tmp_path / "pictures/night").mkdir(parents=True)
+    (tmp_path / "pictures/night/a.jpg").touch()
+    assert "missing" in only_error(open_data(tmp_path / "labels")).reason
+    (record,) = open_data(file, None, None, tmp_path / "pictures").records
+    assert record.path == tmp_path / "pictures/night/a.jpg"
+    with pytest.raises(DataError, match="is no folder"):
+        open_data(file, images=tmp_path / "none")
+
+
+def test_official_files_for_other_tasks_are_not_taken(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        write(tmp_path, content(note(1)), f"instances_{split}2017.json")
+        (tmp_path / f"{split}2017").mkdir()
+        (tmp_path / f"{split}2017" / "a.jpg").touch()
+    for name in ("person_keypoints_val2017", "captions_val2017", "mine_val2017"):
+        write(tmp_path, content(), f"{name}.json")
+    shutil.rmtree(tmp_path / "val")
+    assert COCO.splits(tmp_path) == ("train2017", "val2017")
+    data = COCO.read(tmp_path, "val", None, None)
+    assert [record.path for record in data.records] == [tmp_path / "val2017/a.jpg"]
+    (problem,) = data.problems  # pictures of train2017 are not missed
+    assert "1 label files of the same form are not read" in problem.reason and "mine" in problem.reason
+
+
+def test_only_the_asked_split_is_parsed(tmp_path: Path) -> None:
+    write(tmp_path, content(note(1)), "instances_val.json")
+    names = json.dumps([{"file_name": name} for name in ("x/b.jpg", "x\\ö.jpg")])
+    write(tmp_path, f'{{"images": {names}, "annotations": [', "instances_train.json")
+    write(tmp_path, "", "instances_test.json")
+    for name in ("b.jpg", "ö.jpg"):
+        (tmp_path / "val" / name).touch()
+    data = COCO.read(tmp_path, "val", None, None)
+    assert len(data) == 1 and data.problems == ()  # the other two are named in another file
+    with pytest.raises(DataError, match=r"instances_train\.json"):
+        COCO.read(tmp_path, "train", None, None)
+
+
+def test_pictures_without_labels_and_others_that_are_not_used(tmp_path: Path) -> None:
+    write(tmp_path, content(note(1)))
+    for name in ("b.jpg", "c.png", "d.heic", "e.heic", "f.avif", ".g.jpg", "x.txt", "Thumbs.db"):
+        (tmp_path / "val" / name).touch()
+    (tmp_path / "val/h.jpg").symlink_to("nothing.jpg")
+    (tmp_path / "val/.ipynb_checkpoints").mkdir()
+    (tmp_path / "val/.ipynb_checkpoints/a-checkpoint.jpg").touch()
+    reasons = [problem.reason for problem in COCO.read(tmp_path, "val", None, None).problems]
+    assert ["2 of 3 pictures" in reasons[0], "b.jpg" in reasons[0]] == [True, True]
+    assert "1 .avif, 2 .heic" in reasons[1] and "1 links" in reasons[2] and len(reasons) == 3
+
+
+def test_a_picture_under_two_ids_or_names(tmp_path: Path) -> None:
+    images = [
+        {"id": number, "file_name": name, "width": 100, "height": 80}
+        for number, name in ((7, "a.jpg"), (8, "./a.jpg"), (9, "link.jpg"))
+    ]
+    file = write(tmp_path, content(note(1), images=images))
+    (tmp_path / "val/link.jpg").symlink_to("a.jpg")
+    data = read_coco(file)
+    assert [record.image_id for record in data.records] == ["7", "9"]
+    again, link = data.problems
+    assert "a.jpg has labels in" in again.reason and "image id 7" in again.reason
+    assert link.severity == "warning" and "link.jpg" in link.reason and "listed twice" in link.reason
+
+
+def test_ids_of_other_types(tmp_path: Path) -> None:
+    images = [{"id": "7", "file_name": "a.jpg", "width": 100, "height": 80}]
+    data = read_coco(write(tmp_path, content(note(1, image_id=7, category_id="17"), images=images)))
+    assert len(data.records[0].boxes) == 1 and data.facts["category_ids"] == (3, 17, 90)
+    double = [*images, {**images[0], "id": 7}]
+    assert "used twice" in read_coco(write(tmp_path, content(images=double))).problems[0].reason
+
+
+SHAPES: dict[str, tuple[dict[str, Any], tuple[float, ...], str]] = {
+    "polygons": (
+        {"segmentation": [[10, 20, 40, 25, 30, 60], [5, 30, 8, 30, 8, 33]]},
+        (5, 20, 40, 60),
+        "polygon",
+    ),
+    "one list": ({"segmentation": [10, 20, 40, 25, 30, 60]}, (10, 20, 40, 60), "polygon"),
+    # 4 rows, 5 columns: pixels (row 1..2, column 1) and (row 0, column 3)
+    "mask": ({"segmentation": {"size": [4, 5], "counts": [5, 2, 5, 1, 7]}}, (1, 0, 4, 3), "mask"),
+    # a run over the end of a column: from row 3 of column 0 to row 1 of column 1
+    "over a column": ({"segmentation": {"size": [4, 5], "counts": [3, 3, 14]}}, (0, 0, 2, 4), "mask"),
+    "Detectron2": ({"bbox": [50, 40, 20, 10, 90]}, (45, 30, 55, 50), "rotated box"),
+    "CVAT": ({"bbox": [40, 35, 20, 10], "attributes": {"rotation": 90.0}}, (45, 30, 55, 50), "rotated box"),
+}
+
+
+@pytest.mark.parametrize("name", list(SHAPES))
+def test_shapes_become_boxes(tmp_path: Path, name: str) -> None:
+    row, box, kind = SHAPES[name]
+    file = write(tmp_path, content({"id": 1, "image_id": 7, "category_id": 17, **row}))
+    data = read_coco(file)
+    np.testing.assert_allclose(data.records[0].boxes, [box], atol=1e-4)
+    (problem,) = data.problems
+    assert (problem.severity, problem.file) == ("warning", file) and f"1 {kind} was taken" in problem.reason
+
+
+def test_boxes_are_preferred_and_a_rotation_of_nothing_is_none(tmp_path: Path) -> None:
+    row = note(1, segmentation=[[1, 1, 99, 1, 99, 79]], attributes={"rotation": 0.0})
+    data = read_coco(write(tmp_path, content(row)))
+    assert data.records[0].boxes.tolist() == [[10, 20, 40, 60]] and data.problems == ()
+
+
+def test_compressed_masks(tmp_path: Path) -> None:
+    """The text as hotcoco packs it."""
+    mask = pytest.importorskip("hotcoco.mask")
+    random = np.random.default_rng(0)
+    for _ in range(30):
+        pixels = np.zeros((80, 100), np.uint8, order="F")
+        x, y = random.integers(0, 60, 2)
+        pixels[y : y + 12, x : x + 25] = random.random((len(pixels[y : y + 12]), 25)) < 0.7
+        packed = mask.encode(pixels)
+        ys, xs = np.nonzero(pixels)
+        counts = packed["counts"].decode() if isinstance(packed["counts"], bytes) else packed["counts"]
+        row = {"segmentation": {"size": [80, 100], "counts": counts}}
+        (record,) = read_coco(
+            write(tmp_path, content({"id": 1, "image_id": 7, "category_id": 17, **row}))
+        ).records
+        assert record.boxes.tolist() == [[xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]]
+
+
+BROKEN: dict[str, tuple[Any, str]] = {
+    "words": ("x", "neither polygons nor a mask"),
+    "odd": ([[1, 2, 3, 4, 5]], "neither polygons nor a mask"),
+    "huge": ([[1, 2, 3, 10**400, 5, 6]], "neither polygons nor a mask"),
+    "no size": ({"counts": [1]}, "size of None"),
+    "negative": ({"size": [4, 5], "counts": [-1, 21]}, "counts are damaged"),
+    "cut": ({"size": [4, 5], "counts": "Qh"}, "counts are damaged"),
+    "wrong signs": ({"size": [4, 5], "counts": "\u00e9"}, "counts are damaged"),
+    "too few": ({"size": [4, 5], "counts": [5, 2]}, "counts 7 pixels in an image of 5 x 4"),
+    "empty": ({"size": [4, 5], "counts": [20]}, "no pixel"),
+}
+
+
+@pytest.mark.parametrize("name", list(BROKEN))
+def test_broken_segmentations(tmp_path: Path, name: str) -> None:
+    value, reason = BROKEN[name]
+    row = {"id": 5, "image_id": 7, "category_id": 17, "bbox": [], "segmentation": value}
+    problem = only_error(read_coco(write(tmp_path, content(row))))
+    assert problem.place == "annotation id 5" and reason in problem.reason
+
+
 @needs_data
 def test_real_coco() -> None:
     files = coco_files(Path(REAL) / "coco-tiny")
-    data = [read_coco(file) for file in files.values()]
+    data = [read_coco(file) for file in files]
     assert [len(part) for part in data] == [80, 80]
     assert sum(len(record.boxes) for part in data for record in part.records) == 1520
     assert data[0].facts["category_ids"][-1] == 90 and len(data[0].classes) == 80
@@ -292,3 +506,11 @@ def test_mask_areas_are_kept(tmp_path: Path) -> None:
     areas = read_coco(file).records[0].areas
     assert areas is not None and areas.tolist() == [321.5, 7.0]
     assert read_coco(write(tmp_path, content(note(1)))).records[0].areas is None
+
+
+def test_a_lone_file_in_annotations_is_a_split_of_its_name(tmp_path: Path) -> None:
+    write(tmp_path / "annotations", content(note(1)), "potholes.json")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/000001.jpg").write_bytes(b"")
+    assert list_splits(tmp_path) == ("potholes",)
+    assert open_data(tmp_path, "potholes").facts["images"] == open_data(tmp_path).facts["images"]

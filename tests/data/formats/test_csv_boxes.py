@@ -147,6 +147,20 @@ def test_open_images(tmp_path: Path) -> None:
     assert checked(tmp_path).splits["validation"].objects == 1
 
 
+@pytest.mark.parametrize(("word", "crowd"), [("0", False), ("-1", False), ("true", True), ("1", True)])
+def test_groups_by_their_meaning(tmp_path: Path, word: str, crowd: bool) -> None:
+    picture(tmp_path / "a.jpg")
+    text(tmp_path / "a.csv", f"{OPEN_IMAGES}a,xclick,dog,1,0,0.5,0.2,1,0,0,{word},0,0\n")
+    assert opened(tmp_path, "csv").records[0].crowd.tolist() == [crowd]
+
+
+def test_hidden_tables_are_not_read(tmp_path: Path) -> None:
+    pictures(tmp_path / "images")
+    text(tmp_path / "annotations.csv", RETINANET)
+    text(tmp_path / "._classes.csv", "horse,0\n")
+    assert opened(tmp_path, "csv").classes == ("cat", "dog")
+
+
 def test_vott(tmp_path: Path) -> None:
     pictures(tmp_path)
     rows = '"a.jpg",10.5,20,30,40.25,"cat"\n"a.jpg",1,2,3,4,"dog"\n"b.jpg",10,20,30,40,"cat"\n'

@@ -212,10 +212,10 @@ def test_the_box_of_a_brush(tmp_path: Path) -> None:
 def test_which_annotation_is_used(tmp_path: Path) -> None:
     for name in "abcd":
         picture(tmp_path / f"{name}.jpg")
-    skipped = annotation(result("skipped"), was_cancelled=True)
+    skipped = annotation(result("skipped"), was_cancelled="true")
     tasks = [
-        task("a.jpg", annotation(result("first")), annotation(result("truth"), ground_truth=True), number=1),
-        task("b.jpg", skipped, annotation(result("second")), number=2),
+        task("a.jpg", annotation(result("first")), annotation(result("truth"), ground_truth=1), number=1),
+        task("b.jpg", skipped, annotation(result("second"), was_cancelled="0"), number=2),
         task("c.jpg", number=3),
         task("d.jpg", skipped, number=4),
     ]

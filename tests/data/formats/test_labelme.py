@@ -220,9 +220,20 @@ def test_files_are_parsed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     labelme(tmp_path / "a.json", shape())
     parsed: list[bytes] = []
     loads = json.loads
-    monkeypatch.setattr(json, "loads", lambda text: (parsed.append(text), loads(text))[1])
+    monkeypatch.setattr(json, "loads", lambda text, **rest: (parsed.append(text), loads(text, **rest))[1])
     for _ in range(3):
         open_data(tmp_path)
     assert len(parsed) == 1
     labelme(tmp_path / "a.json", shape("horse"))
     assert open_data(tmp_path).classes == ("horse",)
+
+
+def test_pictures_in_a_given_folder(tmp_path: Path) -> None:
+    labelme(tmp_path / "labels/a.json", shape())
+    (tmp_path / "labels/a.jpg").unlink(missing_ok=True)
+    for name in ("night/a.jpg", "b.jpg"):
+        picture(tmp_path / "pictures" / name)
+    data = open_data(tmp_path / "labels", None, None, tmp_path / "pictures")
+    assert [record.image_id for record in data.records] == ["night/a.jpg"]
+    (note,) = data.problems
+    assert "1 of 2 pictures have no labels" in note.reason and "b.jpg" in note.reason

@@ -146,7 +146,7 @@ def test_shapes_become_boxes(tmp_path: Path) -> None:
     [
         ([{"kind": "cat", "note": ""}, {"kind": "dog", "note": "far"}], ("cat", "dog")),
         ([{"Class": "cat", "colour": "red"}, {"Class": "dog", "colour": "red"}], ("cat", "dog")),
-        ([{"kind": {"cat": True, "dog": False}}, {"kind": {"dog": True}}], ("cat", "dog")),
+        ([{"kind": {"cat": "true", "dog": "0"}}, {"kind": {"dog": True}}], ("cat", "dog")),
         ([{"kind": 7}, {"kind": "x"}], ("7", "x")),
     ],
 )

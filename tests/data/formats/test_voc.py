@@ -12,7 +12,7 @@ import pytest
 
 from fssd.data.formats.voc import VOC, VOC_CLASSES, read_voc
 from fssd.data.sample import DataSet, Problem
-from fssd.data.source import find_reader
+from fssd.data.source import find_reader, open_data
 from fssd.errors import DataError
 
 BOX = (10, 20, 30, 40)
@@ -115,7 +115,7 @@ def test_layouts(tmp_path: Path, label: str) -> None:
     (tmp_path / "environment.yml").write_text("name: x\n - broken")
     (tmp_path / "other.xml").write_text("<project/>")
     reader, root = find_reader(tmp_path)
-    (record,) = reader.read(root, None, None).records
+    (record,) = reader.read(root, None, None, None).records
     assert reader is VOC and record.path == tmp_path / LAYOUTS[label] and record.boxes.tolist() == [list(BOX)]
     assert record.image_id == ("night/a" if "night" in label else "a")
 
@@ -128,11 +128,16 @@ def test_folders_are_splits(tmp_path: Path, names: Sequence[str], labels: str, p
             lay(tmp_path / name, f"{labels}/{image}.xml", f"{pictures}/{image}.jpg")
     reader, root = find_reader(tmp_path)
     assert reader is VOC and reader.splits(root) == tuple(name.lower() for name in names)
-    assert [len(reader.read(root, split, None)) for split in ("train", "val", "test", None)] == [1, 2, 3, 6]
+    assert [len(reader.read(root, split, None, None)) for split in ("train", "val", "test", None)] == [
+        1,
+        2,
+        3,
+        6,
+    ]
     folder = tmp_path / names[1] / pictures
-    assert {record.path.parent for record in reader.read(root, "val", None).records} == {folder}
+    assert {record.path.parent for record in reader.read(root, "val", None, None).records} == {folder}
     with pytest.raises(DataError, match="no split 'dev'; splits here"):
-        reader.read(root, "dev", None)
+        reader.read(root, "dev", None, None)
 
 
 def test_image_sets_name_images_in_folders(tmp_path: Path) -> None:
@@ -158,8 +163,9 @@ def test_ids_with_spaces(tmp_path: Path) -> None:
 def test_an_id_is_the_whole_line(tmp_path: Path) -> None:
     write(tmp_path, "photo", xml(obj("dog")))
     listed = write_set(tmp_path, "val", "photo (2)")
-    problem = only_error(read_voc(tmp_path, "val"))
-    assert (problem.file, problem.place) == (listed, "line 1 (photo (2))") and "missing" in problem.reason
+    error, unused = read_voc(tmp_path, "val").problems
+    assert (error.file, error.place) == (listed, "line 1 (photo (2))") and "missing" in error.reason
+    assert unused.severity == "warning" and "1 of 1 xml files are in no image set" in unused.reason
 
 
 def test_hidden_files_are_no_data(tmp_path: Path) -> None:
@@ -354,6 +360,106 @@ def test_a_bad_image_does_not_spoil_the_others(tmp_path: Path) -> None:
     write(tmp_path, "b", xml(obj()))
     data = read_voc(tmp_path, None)
     assert ids(data) == ["b"] and len(data.problems) == 1 and data.facts["images"] == 2
+
+
+NESTED = {
+    "my project/data/VOCdevkit/VOC2007/": ("Annotations/a.xml", "JPEGImages/a.jpg", None),
+    "task/": ("Annotations/night/a.xml", "JPEGImages/night/a.jpg", None),
+    "x/train/": ("labels.d/a.xml", "labels.d/a.jpg", "train"),
+    "x/y/valid/": ("xmls/a.xml", "images/a.jpg", "valid"),
+}
+
+
+@pytest.mark.parametrize("folder", NESTED)
+def test_folders_at_any_depth(tmp_path: Path, folder: str) -> None:
+    label, image, split = NESTED[folder]
+    lay(tmp_path, folder + label, folder + image)
+    reader, root = find_reader(tmp_path)
+    (record,) = reader.read(root, split, None, None).records
+    assert reader is VOC and record.path == tmp_path / folder / image
+    assert reader.splits(root) == (() if split is None else (split,))
+
+
+def test_image_sets_at_depth(tmp_path: Path) -> None:
+    for year, name in (("VOC2007", "a"), ("VOC2012", "b")):
+        write(tmp_path / "x/VOCdevkit" / year, name, xml(obj()))
+        write_set(tmp_path / "x/VOCdevkit" / year, "train", name)
+    assert VOC.splits(tmp_path) == ("train",)
+    assert ids(read_voc(tmp_path, "train")) == ["a", "b"] and ids(read_voc(tmp_path, "2012_train")) == ["b"]
+
+
+def test_what_is_not_used_is_named(tmp_path: Path) -> None:
+    for name in "abc":
+        write(tmp_path, name, xml(obj()))
+    for name in ("d.jpg", "e.heic", "f.jp2", ".g.jpg", "a.jpg:Zone.Identifier", "Thumbs.db"):
+        (tmp_path / "JPEGImages" / name).touch()
+    (tmp_path / "JPEGImages/h.jpg").symlink_to("nowhere")
+    write_set(tmp_path, "train", "a")
+    write_set(tmp_path, "val", "b")
+    data = read_voc(tmp_path, "train")
+    assert ids(data) == ["a"] and {problem.severity for problem in data.problems} == {"warning"}
+    picture, odd, link, label = (problem.reason for problem in data.problems)
+    assert "1 of 4 pictures have no labels" in picture and "d.jpg" in picture
+    assert "1 .heic, 1 .jp2" in odd and "1 links" in link
+    assert "1 of 3 xml files are in no image set" in label and "c.xml" in label
+
+
+def test_pictures_in_a_given_folder(tmp_path: Path) -> None:
+    write(tmp_path / "labels", "a", xml(obj()), extension=None)
+    write(tmp_path / "labels", "b", xml(obj(), filename="C:\\x\\one.png"), extension=None)
+    for name in ("x/a.jpg", "one.png", "c.jpg"):
+        (tmp_path / "pictures" / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / "pictures" / name).touch()
+    data = open_data(tmp_path / "labels", None, None, tmp_path / "pictures")
+    assert [record.path for record in data.records] == [
+        tmp_path / "pictures/x/a.jpg",
+        tmp_path / "pictures/one.png",
+    ]
+    (problem,) = data.problems
+    assert "1 of 3 pictures have no labels" in problem.reason
+
+
+def test_ids_that_are_paths(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write(tmp_path, name, xml(obj()))
+    write_set(tmp_path, "train", "./a", "/home/eve/JPEGImages/b.jpg", "a")
+    data = read_voc(tmp_path, "train")
+    assert ids(data) == ["a", "b"]
+    assert [problem.severity for problem in data.problems] == ["warning"] and "1 of" in data.problems[
+        0
+    ].reason
+
+
+def test_a_broken_annotation_beside_its_picture_is_told(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        lay(tmp_path, f"{name}.xml", f"{name}.jpg")
+    (tmp_path / "b.xml").write_text("")
+    (problem,) = read_voc(tmp_path, None).problems
+    assert problem.file == tmp_path / "b.xml" and "not well-formed" in problem.reason
+
+
+def test_a_line_that_is_no_id(tmp_path: Path) -> None:
+    write(tmp_path, "a", xml(obj()))
+    write_set(tmp_path, "train", "a", "x" * 5000)
+    assert "missing" in read_voc(tmp_path, "train").problems[0].reason
+
+
+def test_one_picture_of_two_annotations(tmp_path: Path) -> None:
+    write(tmp_path, "a", xml(obj()))
+    write(tmp_path, "b", xml(obj(), filename="a.jpg"), extension=None)
+    (problem,) = read_voc(tmp_path, None).problems
+    assert "1 pictures are listed twice" in problem.reason
+
+
+def test_a_missing_picture_is_told_alone(tmp_path: Path) -> None:
+    write(tmp_path, "a", xml(obj("dig", (5, 1, 5, 6))), extension=None)
+    assert "missing" in only_error(read_voc(tmp_path, None, ["dog"])).reason
+
+
+def test_encodings_that_expat_does_not_know(tmp_path: Path) -> None:
+    file = write(tmp_path, "a", "")
+    file.write_bytes(('<?xml version="1.0" encoding="gb2312"?>' + xml(obj("狗"))).encode("gb2312"))
+    assert read_voc(tmp_path, None).classes == ("狗",)
 
 
 @needs_data

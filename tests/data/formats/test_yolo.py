@@ -152,7 +152,7 @@ FAULTS = {
     "name for number": ("0 .5 .5 .1 .1\ncat 0.5 0.5 0.1 0.1", "line 2", "not five numbers"),
     "four numbers": ("0 0.5 0.5 0.1", "line 1", "4 words"),
     "confidence": ("0 0.5 0.5 0.1 0.1 0.9", "line 1", "6 words"),
-    "polygon": ("0 0.1 0.1 0.2 0.1 0.2 0.2", "line 1", "polygon"),
+    "half a pair": ("0 0.1 0.1 0.2 0.1 0.2 0.2 0.3", "line 1", "8 words"),
     "pixels": ("\n0 100 50 20 10", "line 2", "outside 0..1"),
     "negative": ("0 -0.1 0.5 0.1 0.1", "line 1", "outside 0..1"),
     "not finite": ("0 nan 0.5 0.1 0.1", "line 1", "outside 0..1"),
@@ -206,6 +206,7 @@ def test_box_that_leaves_the_image_is_clipped(tmp_path: Path) -> None:
     [
         ("train: images/train", "needs `names`"),
         ("train: images/train\nnames: []", "needs `names`"),
+        ("train: images/train\nnc: 99999999999", "needs `names`"),
         ("train: images/train\nnames: {a: cat}", "whole numbers"),
         ("train: images/train\nnames: [yes, no]", "True is no class name"),
         ("train: images/train\nnames: [cat, cat]", "same name"),
@@ -231,6 +232,8 @@ def test_unusable_yaml(tmp_path: Path, content: str, reason: str) -> None:
 @needs_data
 def test_real_coco128() -> None:
     data = read_yolo(Path(REAL) / "coco128" / "data.yaml", None)
-    assert len(data) == 256 and data.problems == () and len(data.classes) == 80
+    assert len(data) == 256 and len(data.classes) == 80
+    (unused,) = data.problems  # the set is cut from a larger one
+    assert "2 label files belong to no image" in unused.reason and "000000000656.txt" in unused.reason
     assert sum(len(record.boxes) for record in data.records) == 1827
     assert sum(not record.source.is_file() for record in data.records) == 2

@@ -119,7 +119,7 @@ def test_without_splits(tmp_path: Path, make_picture: MakePicture) -> None:
     (tmp_path / "in/Annotations/a.xml").write_text(xml)
     for to in WRITERS:
         convert_data(tmp_path / "in", to, tmp_path / to)
-        splits = {"yolo": ("train",), "coco": ("default",)}.get(to, ())
+        splits = {"yolo": ("train",)}.get(to, ())
         assert list_splits(tmp_path / to) == splits
         assert len(open_data(tmp_path / to)) == 1
 

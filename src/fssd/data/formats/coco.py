@@ -1,115 +1,141 @@
-"""COCO json: one file a split, category ids that may have gaps, boxes as x, y, width, height."""
+"""COCO json: category ids that may have gaps, boxes as x, y, width, height, usually one file a split."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import gc
+import json
+import mmap
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from fssd.data.formats.json_values import is_number, is_text, json_format, read_json, show
-from fssd.data.formats.labels import LabelledObject, build_record, missing_image, yes_or_no
-from fssd.data.formats.lookup import match_split
-from fssd.data.formats.reader import Reader
-from fssd.data.join import join_classes, join_sets
-from fssd.data.sample import DataSet, Problem, Record
+from fssd.data.formats.coco_masks import box_of_segmentation
+from fssd.data.formats.json_values import LARGEST, is_number, is_text, json_format, pixels, read_json, show
+from fssd.data.formats.labels import Corners, LabelledObject, yes_or_no
+from fssd.data.formats.lookup import file_split, folder_split, path_parts, picture_names, visible_files
+from fssd.data.formats.outlines import box_of_rotated
+from fssd.data.formats.stated import LabelFile, StatedImage
+from fssd.data.formats.tool_format import Format
+from fssd.data.sample import Problem
 from fssd.errors import DataError, LabelError
 
 _OTHER_TASKS = ("captions_", "person_keypoints_", "stuff_", "panoptic_", "image_info_")
+_INSTANCES = "instances_"
 _ROBOFLOW = "_annotations.coco.json"
+_FILE_NAME = re.compile(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")')
+_NO_PLAIN_PATH = re.compile(r"://|[?%]|[0-9a-f]{8}-")  # a URL, or a name that Label Studio made
+_PLAIN = frozenset({int, float})
 
 Row = dict[str, Any]
 Id = int | str
 
 
-def read_coco(file: Path, classes: Sequence[str] | None = None) -> DataSet:
-    """The images of a json file with their boxes; no image is opened. See `Reader`.
+def coco_files(root: Path) -> dict[Path, str]:
+    """The label files of a folder, or the file itself, with their splits; "" if a path tells none.
 
-    classes: by default all categories in the order of their ids.
-    facts: category_ids (per class its COCO id, None for a class the file does not know), annotation_file.
+    A json of no known format is taken where only COCO's are expected, so that its fault is named.
     """
-    content = _load(file)
-    categories, notes = _categories(content, file)
-    names = tuple(classes) if classes is not None else _in_order(categories)
-    images, problems, faulty = _images(content["images"], file)
-    if not images and not problems:
-        raise DataError("lists no image", file=file, place="images")
-    objects, found, spoilt = _objects(content["annotations"], images, faulty, categories, file)
-    problems = [*notes, *problems, *found]
-    records, found = _records(images, objects, names, file, _images_folder(file, content["images"]))
-    bad = {str(key) for key in spoilt}
-    kept = tuple(record for record in records if record.image_id not in bad)
-    ids = {name: key for key, name in categories.items()}
-    facts = {
-        "format": "coco",
-        "images": len(content["images"]) + len(spoilt - set(images)),
-        "category_ids": tuple(ids.get(name) for name in names),
-        "annotation_file": file,
-    }
-    return DataSet(names, kept, (*problems, *found), facts)
+    if not root.is_dir():
+        is_json = root.suffix.lower() == ".json" and json_format(root) in {"", "coco"}
+        return {root: _split(root, (root.parent.name,), alone=True)} if is_json else {}
+    folders: dict[Path, list[Path]] = {}
+    for file in visible_files(root, {".json"}):
+        folders.setdefault(file.parent, []).append(file)
+    found = [file for files in folders.values() for file in _own_files(files)]
+    return {file: _split(file, file.relative_to(root).parts[:-1], len(found) == 1) for file in found}
 
 
-def coco_files(folder: Path) -> dict[str, Path]:
-    """The json file of each split of a COCO folder, e.g. {"train2017": annotations/instances_train2017.json}.
-
-    Known layouts: annotations/instances_<split>.json, annotations/<split>.json, and
-    <split>/_annotations.coco.json.
-    """
-    files = [file for file in sorted((folder / "annotations").glob("[!.]*.json")) if _may_be_coco(file)]
-    instances = [file for file in files if file.stem.startswith("instances_")]
-    plain = [file for file in files if not file.stem.startswith(_OTHER_TASKS)]
-    found = {_split_name(file): file for file in instances or plain}
-    return found or {file.parent.name: file for file in sorted(folder.glob(f"[!.]*/{_ROBOFLOW}"))}
+def _own_files(files: Sequence[Path]) -> list[Path]:
+    """Of the files of one folder. Those of the same images for other tasks are not taken."""
+    instances = [file for file in files if file.stem.startswith(_INSTANCES)]
+    if instances and any(json_format(file) == "coco" for file in instances):
+        return instances
+    known = {"", "coco"} if files[0].parent.name == "annotations" else {"coco"}
+    return [file for file in files if not file.stem.startswith(_OTHER_TASKS) and json_format(file) in known]
 
 
-def _split_name(json_file: Path) -> str:
-    if json_file.name == _ROBOFLOW:
-        return json_file.parent.name
-    return json_file.stem.removeprefix("instances_")
+def _split(file: Path, folders: Sequence[str], alone: bool) -> str:
+    """By the name of the file or its folders; of several files in `annotations` each has its own."""
+    is_usual = file.parent.name == "annotations"
+    name = file.parent.name if file.name == _ROBOFLOW else file.stem.removeprefix(_INSTANCES)
+    own = folder_split([name])
+    if own or (name != "default" and (is_usual or (file.name == _ROBOFLOW and not alone))):
+        return own or folder_split(folders) or name
+    return folder_split(folders) or ("" if is_usual else file_split(name))
 
 
-def _images_folder(json_file: Path, images: Sequence[Row]) -> Path:
-    """The first likely folder that holds one of the first images; else the first that exists."""
-    base, split = json_file.parent, _split_name(json_file)
-    above = base.parent
-    likely = [above / split, above / "images" / split]
-    likely += sorted(above.glob(f"{split}*")) + sorted(above.glob(f"images/{split}*"))
-    likely += [above / "images", base / "images", base / split, base, above]
-    folders = [path for path in likely if path.is_dir()]
-    first = [row.get("file_name") for row in images[:20] if isinstance(row, dict)]
-    names = [name for name in first if isinstance(name, str)]
-    holding = (path for path in folders if any((path / name).is_file() for name in names))
-    return next(holding, None) or folders[0]
+def file_names(file: Path) -> set[str]:
+    """The names of the pictures that a json lists, without parsing it."""
+    if not file.stat().st_size:
+        return set()
+    with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        found = [match[1].decode("utf-8", "replace") for match in _FILE_NAME.finditer(text)]
+    return {parts[-1] for name in found if (parts := path_parts(_unquoted(name)))}
 
 
-def _load(file: Path) -> dict[str, list[Row]]:
-    content = read_json(file)
+def _unquoted(text: str) -> str:
+    with suppress(ValueError):
+        return str(json.loads(text, strict=False)) if "\\" in text else text[1:-1]
+    return ""
+
+
+def _parse(file: Path) -> LabelFile:
+    """Millions of new objects would start collections again and again, which find nothing to free."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        return _label_file(file)
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _label_file(file: Path) -> LabelFile:
+    content = read_json(file, _without_outline)
     if not isinstance(content, dict):
         raise DataError("is no COCO file: the top level is not an object", file=file)
     for key in ("images", "annotations", "categories"):
         if not isinstance(content.get(key), list):
             raise DataError(f"is no COCO detection file: it has no list {key!r}", file=file, place=key)
-    return content
+    if not content["images"]:
+        raise DataError("lists no image", file=file, place="images")
+    categories, notes = _categories(content, file)
+    ids = {name: key for key, name in categories.items()}
+    images, known, faulty = _images(content["images"], file)
+    names = {str(key): name for key, name in categories.items()}
+    images += _add_objects(content["annotations"], known, faulty, names, file)
+    order = sorted(categories, key=lambda key: (isinstance(key, str), key))  # numbers before texts
+    return LabelFile(file, tuple(images), tuple(categories[key] for key in order), notes, class_ids=ids)
 
 
-def _categories(content: dict[str, list[Row]], file: Path) -> tuple[dict[Id, str], list[Problem]]:
+def _without_outline(row: Row) -> Row:
+    """Outlines are most of a large file, and not needed where the box is stated."""
+    if row.get("bbox"):
+        row.pop("segmentation", None)
+    return row
+
+
+def _categories(content: Mapping[str, list[Row]], file: Path) -> tuple[dict[Id, str], tuple[Problem, ...]]:
     """Id -> name, without the group of all classes that exporters add, and a note of that."""
     categories: dict[Id, str] = {}
     notes: list[Problem] = []
     rows = content["categories"]
     for number, row in enumerate(rows):
         place = f"categories[{number}]"
-        key = _id(row, "id")
-        if key is None or not is_text(row.get("name")):
+        key = _key(row, "id")
+        if not key or not is_text(row.get("name")):
             raise DataError("needs an id and a name", file=file, place=place)
         name = row["name"]
-        if _is_group(row, rows) and all(_id(item, "category_id") != key for item in content["annotations"]):
+        if _is_group(row, rows) and all(_key(item, "category_id") != key for item in content["annotations"]):
             reason = f"{name!r} is the supercategory of all others and of no object: it is left out"
             notes.append(Problem("warning", file, place, reason))
             continue
-        if key in categories or name in categories.values():
+        if key in map(str, categories) or name in categories.values():
             raise DataError(f"repeats the id or name of another: {name!r}", file=file, place=place)
-        categories[key] = name
-    return categories, notes
+        categories[row["id"] if isinstance(row["id"], str) else int(row["id"])] = name
+    return categories, tuple(notes)
 
 
 def _is_group(row: Row, rows: Sequence[Row]) -> bool:
@@ -118,155 +144,129 @@ def _is_group(row: Row, rows: Sequence[Row]) -> bool:
     return bool(above) and all(name == row["name"] for name in above)
 
 
-def _images(rows: Sequence[Row], file: Path) -> tuple[dict[Id, Row], list[Problem], set[Id]]:
-    """The images by their id, the problems, and the ids of those that cannot be used."""
-    images: dict[Id, Row] = {}
-    problems: list[Problem] = []
-    faulty: set[Id | None] = set()
+def _images(rows: list[Any], file: Path) -> tuple[list[StatedImage], dict[str, StatedImage], set[str]]:
+    """The images, those that can be used by their id, and the ids of the others."""
+    images: list[StatedImage] = []
+    known: dict[str, StatedImage] = {}
+    faulty: set[str] = set()
     for number, row in enumerate(rows):
-        key = _id(row, "id")
-        fault = _image_fault(row, key, images)
-        if fault or key is None:
-            problems.append(Problem("error", file, f"images[{number}]", fault))
-            faulty.add(key)
-        else:
-            images[key] = row
-    return images, problems, {key for key in faulty if key is not None and key not in images}
-
-
-def _image_fault(row: Any, key: Id | None, known: dict[Id, Row]) -> str:
-    if key is None or not is_text(row.get("file_name")):
-        return "an image needs an id and a file_name"
-    if key in known:
-        return f"image id {key} is used twice"
-    sides: list[Any] = [row.get("width"), row.get("height")]
-    if sides != [None, None] and not all(is_number(side) and 0.5 < side < 1e9 for side in sides):
-        return f"width {sides[0]!r} and height {sides[1]!r} are no size in pixels"
-    return ""
-
-
-def _objects(
-    rows: Sequence[Row], images: dict[Id, Row], faulty: set[Id], categories: dict[Id, str], file: Path
-) -> tuple[dict[Id, list[LabelledObject]], list[Problem], set[Id]]:
-    """The objects of each image id, the problems, and the ids of images that a problem makes unusable."""
-    objects: dict[Id, list[LabelledObject]] = {}
-    problems: list[Problem] = []
-    spoilt: set[Id] = set()
-    for number, row in enumerate(rows):
-        place, owner = _place(row, number), _id(row, "image_id")
-        if owner in faulty:
-            continue  # the fault of its image is told already
+        key, place = _key(row, "id"), f"images[{number}]"
         try:
-            item = _object(row, images, categories, place)
+            image = _image(row, key, file)
+            if key in known:
+                raise LabelError(f"image id {key} is used twice; give each image its own")
+            known[key] = image
         except LabelError as error:
-            problems.append(Problem("error", file, place, error.reason))
-            spoilt.add(place if owner is None else owner)
+            image = _lost(file, place, error.reason)
+            faulty.add(key)
+        images.append(image)
+    return images, known, faulty - known.keys()
+
+
+def _image(row: Any, key: str, file: Path) -> StatedImage:
+    name = row.get("file_name") if isinstance(row, dict) else None
+    if not (key and isinstance(name, str) and name.strip()):
+        raise LabelError("an image needs an id and a file_name; add them or remove it")
+    size = pixels(row.get("width"), row.get("height"))
+    names = dict.fromkeys((name, *picture_names(name))) if _NO_PLAIN_PATH.search(name) else (name,)
+    return StatedImage(tuple(names), file, "", size, key=key)
+
+
+def _lost(file: Path, place: str, reason: str) -> StatedImage:
+    """What stands for an image that is not stated."""
+    return StatedImage(("",), file, place, problems=[Problem("error", file, place, reason)])
+
+
+def _add_objects(
+    rows: list[Any], images: Mapping[str, StatedImage], faulty: set[str], names: Mapping[str, str], file: Path
+) -> list[StatedImage]:
+    """Adds the objects to their images; returns one for each id that is not in the list of images."""
+    lost: dict[str, StatedImage] = {}
+    for number in range(len(rows)):
+        row, rows[number] = rows[number], None  # so that each is freed once it is read
+        key = _key(row, "image_id")
+        image = images.get(key)
+        if image is None:
+            if key not in faulty:  # else the fault of its image is told already
+                missing = _lost(file, _place(row, number), _stray(row))
+                lost.setdefault(key or missing.place, missing)
+                lost[key or missing.place].problems += missing.problems[
+                    lost[key or missing.place] is missing :
+                ]
             continue
-        if owner is not None:
-            objects.setdefault(owner, []).append(item)
-    return objects, problems, spoilt
+        try:
+            _add_object(image, row, names, number)
+        except LabelError as error:
+            image.problems.append(Problem("error", file, _place(row, number), error.reason))
+    return list(lost.values())
 
 
-def _object(row: Any, images: dict[Id, Row], categories: dict[Id, str], place: str) -> LabelledObject:
-    """The object of an annotation. Raises LabelError."""
+def _stray(row: Any) -> str:
     if not isinstance(row, dict):
-        raise LabelError("an annotation must be an object with image_id, category_id and bbox")
-    image, category, box, area = (row.get(key) for key in ("image_id", "category_id", "bbox", "area"))
-    if _id(row, "image_id") not in images:
-        raise LabelError(f"image_id {show(image)} is not in the list of images")
-    key = _id(row, "category_id")
-    if key is None or key not in categories:
-        raise LabelError(f"category_id {show(category)} is not in the list of categories")
-    if not (isinstance(box, list) and len(box) == 4 and all(is_number(value) for value in box)):
-        raise LabelError(f"bbox {show(box)} is not four numbers in range: x, y, width, height")
+        return "an annotation must be an object with image_id, category_id and bbox"
+    return f"image_id {show(row.get('image_id'))} is not in the list of images"
+
+
+def _add_object(image: StatedImage, row: Row, names: Mapping[str, str], number: int) -> None:
+    name = names.get(_key(row, "category_id"))
+    if name is None:
+        raise LabelError(f"category_id {show(row.get('category_id'))} is not in the list of categories")
+    box, kind = _box(row)
+    area = row.get("area")
     if area is not None and not is_number(area):
         raise LabelError(f"area {show(area)} is not a number in range; correct or remove it")
-    x, y, width, height = map(float, box)
-    difficult, crowd = (yes_or_no(row.get(flag), flag) for flag in ("difficult", "iscrowd"))
+    difficult, crowd = yes_or_no(row.get("difficult"), "difficult"), yes_or_no(row.get("iscrowd"), "iscrowd")
     size = None if area is None else float(area)
-    return LabelledObject(categories[key], (x, y, x + width, y + height), place, difficult, crowd, size)
+    image.objects.append(LabelledObject(name, box, _place(row, number), difficult, crowd, size))
+    if kind:
+        image.taken[kind] += 1
 
 
-def _records(
-    images: dict[Id, Row],
-    objects: dict[Id, list[LabelledObject]],
-    names: Sequence[str],
-    file: Path,
-    folder: Path,
-) -> tuple[list[Record], list[Problem]]:
-    index = {name: label for label, name in enumerate(names)}
-    records, problems = [], []
-    for key, row in images.items():
-        path = folder / row["file_name"]
-        size = None if row.get("width") is None else (round(row["width"]), round(row["height"]))
-        record, found = build_record(str(key), path, file, size, objects=objects.get(key, []), index=index)
-        problems += found
-        if not path.is_file():
-            problems.append(missing_image(path))
-        elif record is not None:
-            records.append(record)
-    return records, problems
+def _box(row: Row) -> tuple[Corners, str]:
+    """The box (xyxy) of an annotation and what it was, if no plain box."""
+    box = row.get("bbox")
+    if not box and row.get("segmentation"):
+        return box_of_segmentation(row["segmentation"])
+    if not (isinstance(box, list) and len(box) in (4, 5) and _are_numbers(box)):
+        raise LabelError(f"bbox {show(box)} is not four numbers in range: x, y, width, height")
+    x, y, width, height = box[:4]
+    if len(box) == 5:  # as Detectron2 has it: centre, sides and degrees
+        corners = x - width / 2, y - height / 2, x + width / 2, y + height / 2
+        return box_of_rotated(corners, box[4]), "rotated box"
+    attributes = row.get("attributes")
+    degrees = attributes.get("rotation") if isinstance(attributes, dict) else None
+    if is_number(degrees) and float(degrees) % 360:
+        return box_of_rotated((x, y, x + width, y + height), float(degrees)), "rotated box"
+    return (x, y, x + width, y + height), ""
 
 
-def _in_order(categories: dict[Id, str]) -> tuple[str, ...]:
-    """The names in the order of their ids, numbers before texts."""
-    return tuple(categories[key] for key in sorted(categories, key=lambda key: (isinstance(key, str), key)))
+def _are_numbers(values: list[Any]) -> bool:
+    """`is_number` of each, faster for plain ones."""
+    is_plain = _PLAIN.issuperset(map(type, values))
+    return (is_plain and sum(map(abs, values)) < LARGEST) or all(map(is_number, values))
 
 
 def _place(row: Any, number: int) -> str:
-    key = _id(row, "id")
-    return f"annotations[{number}]" if key is None else f"annotation id {key}"
+    key = _key(row, "id")
+    return f"annotation id {key}" if key else f"annotations[{number}]"
 
 
-def _id(row: object, key: str) -> Id | None:
-    """The id under a key, None if that is none. pandas writes whole numbers as 1.0, which are ids too."""
+def _key(row: object, key: str) -> str:
+    """The id under a key as text, "" if that is none. pandas writes whole numbers as 1.0, others as "1"."""
     value = row.get(key) if isinstance(row, dict) else None
+    if type(value) is int:
+        return str(value)
     if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value if isinstance(value, (int, str)) and not isinstance(value, bool) else None
+        return str(int(value))
+    return value.strip() if isinstance(value, str) else ""
 
 
-def _recognise(path: Path) -> Path | None:
-    return (
-        path
-        if (path.suffix == ".json" and path.is_file() and _may_be_coco(path)) or coco_files(path)
-        else None
-    )
-
-
-def _may_be_coco(file: Path) -> bool:
-    """Not clearly another format's. A json of no known format is taken, so that its fault is named."""
-    return json_format(file) in {"", "coco"}
-
-
-def _splits(root: Path) -> dict[str, Path]:
-    return {_split_name(root): root} if root.is_file() else coco_files(root)
-
-
-def _classes(root: Path) -> tuple[str, ...]:
-    groups = [_in_order(_categories(_load(file), file)[0]) for file in _splits(root).values()]
-    return join_classes(groups, {})
-
-
-def _read(root: Path, split: str | None, classes: Sequence[str] | None) -> DataSet:
-    files = _splits(root)
-    names = list(files)
-    if split is not None:
-        names = [match_split(part.strip(), names, root) for part in split.split("+")]
-    parts = [read_coco(files[name], classes) for name in dict.fromkeys(names)]
-    if len(parts) == 1:
-        return parts[0]
-    joined = join_sets(parts, join_classes([part.classes for part in parts], {}), {})
-    if len({(part.classes, part.facts["category_ids"]) for part in parts}) == 1:
-        joined.facts["category_ids"] = parts[0].facts["category_ids"]
-    return joined
-
-
-COCO = Reader(
+COCO = Format(
     name="coco",
-    looked_for="annotations/*.json (COCO)",
-    recognise=_recognise,
-    splits=lambda root: tuple(_splits(root)),
-    classes=_classes,
-    read=_read,
-)
+    looked_for="a json with images, annotations and categories (COCO)",
+    suffixes=(".json",),
+    is_label_file=lambda file: json_format(file) == "coco" and not file.stem.startswith(_OTHER_TASKS),
+    parse=_parse,
+    split_files=coco_files,
+    mentions=file_names,
+).reader()

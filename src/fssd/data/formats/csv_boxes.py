@@ -10,6 +10,8 @@ from pathlib import Path
 from fssd.data.decode import IMAGE_EXTENSIONS
 from fssd.data.formats.csv_rows import first_row, read_words
 from fssd.data.formats.json_values import LARGEST
+from fssd.data.formats.labels import yes_or_no
+from fssd.data.formats.lookup import visible_glob
 from fssd.data.formats.stated import LabelFile, StatedImage
 from fssd.data.formats.tool_format import Format
 from fssd.errors import DataError, LabelError
@@ -28,6 +30,7 @@ _COLUMNS = {
 }
 _SIDES = ("x1", "y1", "x2", "y2")
 _RETINANET = {"image": 0, "x1": 1, "y1": 2, "x2": 3, "y2": 4, "class": 5}
+_TABLES = "*class*.csv"
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
@@ -119,20 +122,22 @@ def _add(image: StatedImage, line: int, words: Sequence[str], table: _Table) -> 
             raise LabelError(f"states an image of {size[0]} x {size[1]}{stated}; correct it")
         image.size = size
     name = table.names.get(row["class"], row["class"])
-    image.add(name, (x1, y1, x2, y2), f"line {line} ({name})", crowd=row.get("crowd") == "1")
+    stated = row.get("crowd", "")
+    crowd = stated != "-1" and yes_or_no(stated, "IsGroupOf")  # -1: not known
+    image.add(name, (x1, y1, x2, y2), f"line {line} ({name})", crowd=crowd)
 
 
 def _class_names(file: Path) -> dict[str, str]:
     """The names in Open Images' class-descriptions file beside the labels or one folder up."""
     for folder in (file.parent, file.parent.parent):
-        for table in sorted(folder.glob("*class-descriptions*.csv")):
+        for table in visible_glob(folder, "*class-descriptions*.csv"):
             return {words[0]: words[1] for _, words in read_words(table) if len(words) == 2}
     return {}
 
 
 def _stated_classes(file: Path) -> tuple[str, ...]:
     """The names in RetinaNet's file of classes (name,id) beside the labels, in the order of their ids."""
-    for table in sorted(file.parent.glob("*class*.csv")):
+    for table in visible_glob(file.parent, _TABLES):
         rows = list(read_words(table)) if table != file and len(first_row(table)) == 2 else []
         if not all(words[1:] and words[1].isdecimal() for _, words in rows[1:]):
             continue
@@ -150,5 +155,5 @@ CSV = Format(
     suffixes=(".csv",),
     is_label_file=_is_label_file,
     parse=_parse,
-    tables="*class*.csv",
+    tables=_TABLES,
 ).reader()

@@ -12,6 +12,7 @@ from fssd.data.formats.labels import Corners, yes_or_no
 from fssd.data.formats.outlines import box_of_ellipse, box_of_points, box_of_rotated
 from fssd.data.formats.stated import LabelFile, StatedImage
 from fssd.data.formats.tool_format import Format
+from fssd.data.formats.xml_text import xml_elements
 from fssd.errors import DataError, LabelError
 
 _ROOT = re.compile(rb"<annotations[\s>]")
@@ -27,16 +28,13 @@ def _parse(file: Path) -> LabelFile:
     images: list[StatedImage] = []
     classes: list[str] = []
     tracks = 0
-    try:
-        for _, element in ElementTree.iterparse(file):
-            if element.tag == "image":
-                images.append(_image(element, file, len(images) + 1))
-                element.clear()
-            elif element.tag == "label" and (name := (element.findtext("name") or "").strip()):
-                classes.append(name)
-            tracks += element.tag == "track"
-    except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:
-        raise DataError(f"is not well-formed XML ({error}); correct or export it again", file=file) from error
+    for element in xml_elements(file):
+        if element.tag == "image":
+            images.append(_image(element, file, len(images) + 1))
+            element.clear()
+        elif element.tag == "label" and (name := (element.findtext("name") or "").strip()):
+            classes.append(name)
+        tracks += element.tag == "track"
     if tracks and not images:
         reason = "holds the tracks of a video; export it from CVAT as `CVAT for images 1.1`"
         raise DataError(reason, file=file, place="track")

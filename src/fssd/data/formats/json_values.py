@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from fssd.errors import DataError, LabelError
 
@@ -16,10 +16,13 @@ _LOOKS = (4096, 1 << 18)  # bytes read to tell the format; the second only if th
 _TOKEN = re.compile(rb'"((?:[^"\\]|\\.)*)"\s*(:?)|[{}\[\]]')
 
 
-def read_json(file: Path) -> Any:
-    """The content of a json file. Raises DataError with the line of a fault."""
+def read_json(file: Path, keep: Callable[[dict[str, Any]], Any] | None = None) -> Any:
+    """The content of a json file, of which `keep` may drop what needs much memory.
+
+    Raises DataError with the line of a fault.
+    """
     try:
-        return json.loads(file.read_bytes())
+        return json.loads(file.read_bytes(), object_hook=keep)
     except FileNotFoundError as error:
         raise DataError("the annotation file is missing", file=file) from error
     except json.JSONDecodeError as error:
@@ -29,7 +32,7 @@ def read_json(file: Path) -> Any:
         raise DataError(f"cannot be read as json ({error})", file=file) from error
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[int | float]:
     """A finite number that may be a coordinate. `true` is none, nor is 10^400."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < LARGEST
 
@@ -70,9 +73,9 @@ def pixels(width: object, height: object) -> tuple[int, int] | None:
     if width is None and height is None:
         return None
     for side in (width, height):
-        if not (is_number(side) and isinstance(side, (int, float)) and side > 0.5):
+        if not (is_number(side) and side > 0.5):
             raise LabelError(f"width {show(width)} and height {show(height)} are no size in pixels")
-    assert isinstance(width, (int, float)) and isinstance(height, (int, float))
+    assert is_number(width) and is_number(height)
     return round(width), round(height)
 
 

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
 
 import numpy as np
 
 from fssd.data.decode import IMAGE_EXTENSIONS
 from fssd.data.formats.json_values import is_text, json_format, numbers, pixels, points, read_json, show
-from fssd.data.formats.labels import Corners
+from fssd.data.formats.labels import Corners, yes_or_no
+from fssd.data.formats.lookup import picture_names
 from fssd.data.formats.outlines import box_of_ellipse, box_of_points, box_of_rotated
 from fssd.data.formats.stated import LabelFile, StatedImage
 from fssd.data.formats.tool_format import Format
 from fssd.data.sample import Problem
 from fssd.errors import DataError, LabelError
 
-_HASH = re.compile(r"[0-9a-f]{8}-(?=.)")
 Size = tuple[int, int]
 
 
@@ -59,11 +57,12 @@ def _full(task: Any, file: Path, number: int) -> tuple[StatedImage | None, str]:
         return image, ""
     rows = task.get("annotations", task.get("completions")) if isinstance(task, dict) else None
     listed = rows if isinstance(rows, list) else []
-    usable = [row for row in listed if isinstance(row, dict) and row.get("was_cancelled") is not True]
-    usable.sort(key=lambda row: row.get("ground_truth") is not True)
-    if isinstance(rows, list) and not usable:
-        return None, _UNLABELLED
+    usable = [row for row in listed if isinstance(row, dict)]
     with image.reading(""):
+        usable = [row for row in usable if not yes_or_no(row.get("was_cancelled"), "was_cancelled")]
+        usable.sort(key=lambda row: not yes_or_no(row.get("ground_truth"), "ground_truth"))
+        if isinstance(rows, list) and not usable:
+            return None, _UNLABELLED
         results = usable[0].get("result") if usable else None
         if not isinstance(results, list):
             raise LabelError(f"annotations is {show(rows)}, which holds no list `result`; correct it")
@@ -89,7 +88,9 @@ def _minimal(task: Any, file: Path, number: int) -> tuple[StatedImage, str]:
 
 def _image(data: Any, file: Path, number: int) -> StatedImage:
     url = _picture_url(data)
-    image = StatedImage(_names(url) or ("",), file, f"task {number} ({url})" if url else f"task {number}")
+    image = StatedImage(
+        picture_names(url) or ("",), file, f"task {number} ({url})" if url else f"task {number}"
+    )
     with image.reading(""):
         if not url:
             raise LabelError("has no text that names a picture; add `image` or remove the task")
@@ -100,25 +101,11 @@ def _picture_url(data: Any) -> str:
     """The value of `image`, or the first that ends like a picture."""
     texts = {key: value for key, value in data.items() if is_text(value)} if isinstance(data, dict) else {}
     pictures = [
-        value for value in texts.values() if any(_suffix(name) in IMAGE_EXTENSIONS for name in _names(value))
+        value
+        for value in texts.values()
+        if any(_suffix(name) in IMAGE_EXTENSIONS for name in picture_names(value))
     ]
     return str(texts.get("image") or next(iter(pictures), ""))
-
-
-def _names(url: str) -> tuple[str, ...]:
-    """The paths that a URL may mean: as it is, and without the hash that an upload puts before the name."""
-    parts = urlsplit(url.replace("\\", "/")) if "?" in url or "://" in url else None
-    path = url.replace("\\", "/") if parts is None else parts.path
-    if parts is not None and (local := parse_qs(parts.query).get("d")):
-        path = local[0]  # /data/local-files/?d=folder/name.jpg
-    path = re.sub(r"^/?data/upload/(\d+/)?", "", path).lstrip("/")
-    plain = unquote(path)
-    names = [path, plain]
-    for name in (path, plain):
-        last = PurePosixPath(name).name
-        if _HASH.match(last):
-            names.append(str(PurePosixPath(name).with_name(_HASH.sub("", last, count=1))))
-    return tuple(dict.fromkeys(name for name in names if name))
 
 
 def _suffix(name: str) -> str:

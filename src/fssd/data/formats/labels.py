@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from fssd.data.sample import Problem, Record
 from fssd.errors import DataError, LabelError, nearest
@@ -18,7 +19,7 @@ LEAVES_BY = 0.5  # pixels; up to this a box that leaves its image is a rounding 
 _LARGEST = 1e9  # pixels; keeps every coordinate finite in float32
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class LabelledObject:
     """One object as its label file states it.
 
@@ -36,6 +37,8 @@ class LabelledObject:
 
 def yes_or_no(value: object, name: str) -> bool:
     """A value that means yes or no, also as 0, 1 or a word; no if it is missing. Raises LabelError."""
+    if value is None or (type(value) is int and value in (0, 1)):
+        return bool(value)
     word = str(value).strip().lower()
     if word in {"1", "1.0", "true", "yes"}:
         return True
@@ -65,24 +68,41 @@ def build_record(
 
     size: (width, height) in pixels; boxes are not clipped if it is None. index: class name -> 0-based label.
     """
-    problems = [problem for item in objects for problem in _object_problems(item, size, index, source)]
-    if any(problem.severity == "error" for problem in problems):
-        return None, problems
-    boxes = np.array([item.box for item in objects], np.float32).reshape(-1, 4)
+    boxes = np.array([item.box for item in objects], np.float64).reshape(-1, 4)
+    known = [index.get(item.name, -1) for item in objects]
+    problems: list[Problem] = []
+    if not (_are_inside(boxes, size) and min(known, default=0) >= 0):
+        problems = [found for item in objects for found in _object_problems(item, size, index, source)]
+        if any(problem.severity == "error" for problem in problems):
+            return None, problems
+    rounded = boxes.astype(np.float32)
     if size is not None:
-        boxes = np.clip(boxes, 0, np.array(size * 2, np.float32))
-    labels = np.array([index[item.name] for item in objects], np.int64)
+        rounded = np.clip(rounded, 0, np.array(size * 2, np.float32))
+    labels = np.array(known, np.int64)
     difficult = np.array([item.difficult for item in objects], np.bool_)
     crowd = np.array([item.crowd for item in objects], np.bool_)
     stated = [item.area for item in objects if item.area is not None]
     areas = np.array(stated, np.float64) if stated and len(stated) == len(objects) else None
     width, height = size or (None, None)
-    return Record(image_id, path, source, width, height, boxes, labels, difficult, crowd, areas), problems
+    return Record(image_id, path, source, width, height, rounded, labels, difficult, crowd, areas), problems
+
+
+def _are_inside(boxes: npt.NDArray[np.float64], size: tuple[int, int] | None) -> bool:
+    """Quickly whether all boxes are well inside their image, so that none has a problem."""
+    if size is None:
+        return False
+    low, high = boxes[:, :2], boxes[:, 2:]
+    return bool(((low >= 0) & (high - low >= 0.01) & (high <= size)).all())
 
 
 def missing_image(path: Path) -> Problem:
     """The problem of a label whose image is missing."""
-    return Problem("error", path, "", "the image file is missing; restore it or remove its labels")
+    return Problem(
+        "error",
+        path,
+        "",
+        "the image file is missing; restore it, remove its labels, or give the folder of the images",
+    )
 
 
 def _object_problems(

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import filecmp
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fssd.data.formats.lookup import PictureFinder
+from fssd.data.formats.lookup import PictureFinder, path_parts
 from fssd.data.formats.stated import LabelFile, StatedImage
 from fssd.data.sample import Problem
 
@@ -43,7 +42,7 @@ def locate(files: Sequence[LabelFile], finder: PictureFinder) -> Located:
     owners: dict[tuple[Path, str], Path] = {}
     same_name: dict[str, list[tuple[Path, list[LocatedImage]]]] = {}
     for file in files:
-        found = [_locate(image, finder) for image in file.images]
+        found = _guess_missing([_locate(image, finder) for image in file.images])
         keys = {(item.path, item.image.split) for item in found}
         twin = owners[next(iter(keys))] if keys and keys <= owners.keys() else None
         before = same_name.setdefault(file.file.name, [])
@@ -68,7 +67,21 @@ def _locate(image: StatedImage, finder: PictureFinder) -> LocatedImage:
         return LocatedImage(image, paths[0], exact)
     several = " and ".join(str(path) for path in paths[:2])
     fault = f"{image.names[0]} may be {several}; give the folder of the image" if paths else MISSING
-    return LocatedImage(image, _stated_path(image), False, fault)
+    return LocatedImage(image, (finder.images or image.source.parent) / _stated(image), False, fault)
+
+
+def _guess_missing(images: list[LocatedImage]) -> list[LocatedImage]:
+    """Missing pictures belong where the first of the file that is just where it is stated lies."""
+    for item in images:
+        stated = _stated(item.image)
+        if item.exact and item.path.parts[-len(stated.parts) :] == stated.parts:
+            base = item.path.parents[len(stated.parts) - 1]
+            missing = (other.fault == MISSING for other in images)
+            return [
+                replace(other, path=base / _stated(other.image)) if is_missing else other
+                for other, is_missing in zip(images, missing, strict=True)
+            ]
+    return images
 
 
 def _is_copy(file: Path, images: Sequence[LocatedImage], other: Path, others: Sequence[LocatedImage]) -> bool:
@@ -92,11 +105,15 @@ def _without_rivals(images: Sequence[LocatedImage]) -> Iterator[LocatedImage]:
     wanted = Counter(item.path for item in images if not item.exact and not item.fault)
     for item in images:
         is_doubtful = not item.exact and not item.fault and (item.path in sure or wanted[item.path] > 1)
-        yield replace(item, path=_stated_path(item.image), fault=MISSING) if is_doubtful else item
+        yield _without_picture(item) if is_doubtful else item
 
 
-def _stated_path(image: StatedImage) -> Path:
-    return image.source.parent / image.names[0].replace("\\", "/")
+def _without_picture(item: LocatedImage) -> LocatedImage:
+    return replace(item, path=item.image.source.parent / _stated(item.image), fault=MISSING)
+
+
+def _stated(image: StatedImage) -> Path:
+    return Path(*path_parts(image.names[0]))
 
 
 def each_once(images: Sequence[LocatedImage]) -> Iterator[LocatedImage]:
@@ -107,7 +124,7 @@ def each_once(images: Sequence[LocatedImage]) -> Iterator[LocatedImage]:
         if known is None or known is item:
             yield item
         elif known.image.split == item.image.split:
-            where = " ".join(filter(None, (str(known.image.source), known.image.place)))
+            where = " ".join(filter(None, (str(known.image.source), known.image.where)))
             yield replace(item, fault=f"{item.path.name} has labels in {where} already; keep one of them")
 
 
@@ -130,15 +147,3 @@ def _moved(items: Sequence[LocatedImage]) -> str:
     stated, path = items[0].image.names[0], items[0].path
     reason = f"pictures that were found by name, elsewhere than stated: {len(items)}"
     return f"{reason}, the first is {path} for {stated}"
-
-
-def unlisted(root: Path, finder: PictureFinder, located: Located) -> list[Problem]:
-    """The pictures of a folder that no label file lists."""
-    listed = {os.path.normpath(item.path) for item in (*located.images, *located.copies)}
-    left = [path for path in finder.files if os.path.normpath(path) not in listed]
-    if not left:
-        return []
-    reason = (
-        f"{len(left)} of {len(finder.files)} pictures have no labels and are left out, the first is {left[0]}"
-    )
-    return [Problem("warning", root, "", reason)]

@@ -5,17 +5,43 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from fssd.data.decode import IMAGE_EXTENSIONS
 from fssd.errors import DataError
 
 _NO_DATA = frozenset({"__macosx", "runs", "node_modules", "venv", "site-packages", "checkpoints", "wandb"})
+HASH = re.compile(r"[0-9a-f]{8}-(?=.)")
 _SPLIT = re.compile(r"(train|training|val|valid|validation|trainval|test|testing|dev)(20\d\d)?")
-# Where pictures lie, seen from their label file; {} is the split.
-_FOLDERS = ("", "images", "../images", "..", "../{}", "{}", "images/{}", "../images/{}")
+UNNAMED = "unnamed"  # the split of images without one, where others have one
+UNREADABLE = frozenset(
+    [
+        ".heic",
+        ".heif",
+        ".avif",
+        ".jp2",
+        ".j2k",
+        ".jxl",
+        ".svg",
+        ".psd",
+        ".tga",
+        ".exr",
+        ".hdr",
+        ".dng",
+        ".cr2",
+        ".cr3",
+        ".nef",
+        ".arw",
+        ".raw",
+        ".ico",
+        ".dcm",
+    ]
+)
+"""Endings of pictures that cannot be decoded here."""
 
 
 def is_hidden(path: Path, root: Path) -> bool:
@@ -23,23 +49,45 @@ def is_hidden(path: Path, root: Path) -> bool:
     return any(part[0] == "." or part == "__MACOSX" for part in path.relative_to(root).parts)
 
 
-def visible_files(root: Path, suffixes: Collection[str] = ()) -> Iterator[Path]:
-    """The files below a folder that end so (suffixes in lower case; by default all), sorted.
+def visible_entries(root: Path) -> Iterator[os.DirEntry[str]]:
+    """The files below a folder, and links to nothing, sorted within each folder.
 
     Hidden files are left out, and folders that hold no data, such as runs/.
     """
     seen: set[tuple[int, int]] = set()
-    for folder, folders, names in os.walk(root, followlinks=True):
-        facts = Path(folder).stat()
-        if (facts.st_dev, facts.st_ino) in seen:  # a link to a folder above itself
-            folders.clear()
-            continue
-        seen.add((facts.st_dev, facts.st_ino))
-        folders[:] = sorted(name for name in folders if name[0] != "." and name.lower() not in _NO_DATA)
-        shown = (name for name in names if name[0] != ".")
-        own = (name for name in shown if not suffixes or f".{name.rpartition('.')[2]}".lower() in suffixes)
-        base = Path(folder)
-        yield from (base / name for name in sorted(own))
+    left = [str(root)]
+    while left:
+        folder = left.pop()
+        with suppress(OSError), os.scandir(folder) as found:
+            facts = Path(folder).stat()
+            if (facts.st_dev, facts.st_ino) in seen:  # a link to a folder above itself
+                continue
+            seen.add((facts.st_dev, facts.st_ino))
+            entries = sorted((entry for entry in found if entry.name[0] != "."), key=lambda item: item.name)
+            yield from (entry for entry in entries if not entry.is_dir())
+            folders = [entry for entry in entries if entry.is_dir() and entry.name.lower() not in _NO_DATA]
+            left += [entry.path for entry in reversed(folders)]
+
+
+def visible_files(root: Path, suffixes: Collection[str] = ()) -> Iterator[Path]:
+    """The files of `visible_entries` that end so (suffixes in lower case; by default all)."""
+    entries = (entry for entry in visible_entries(root) if not suffixes or suffix_of(entry.name) in suffixes)
+    return (Path(entry) for entry in entries if not is_broken(entry))
+
+
+def visible_glob(folder: Path, pattern: str) -> list[Path]:
+    """The paths of a folder that fit a pattern, which may begin with `*`, without hidden ones."""
+    return sorted(path for path in folder.glob(pattern) if path.name[0] != ".")
+
+
+def suffix_of(name: str) -> str:
+    """The ending in lower case with its dot; of `.x` and `x.` none that a file of data has."""
+    return f".{name.rpartition('.')[2]}".lower()
+
+
+def is_broken(entry: os.DirEntry[str]) -> bool:
+    """A link to nothing."""
+    return entry.is_symlink() and not Path(entry).exists()
 
 
 def folder_split(parts: Sequence[str]) -> str:
@@ -65,26 +113,62 @@ def match_split(split: str, known: Sequence[str], file: Path) -> str:
     raise DataError(f"{fault}; splits here: {', '.join(known) or 'none'}", file=file)
 
 
+def is_of_split(folder: str, split: str) -> bool:
+    """Whether a folder is called like a split, such as val2017 for val, or val for validation."""
+    return folder.startswith(split) or (bool(folder_split([folder])) and split.startswith(folder))
+
+
+def in_order(splits: Collection[str]) -> tuple[str, ...]:
+    """Training first, then validation and test."""
+    order = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "trainval": 2, "test": 3}
+    return tuple(sorted(splits, key=lambda name: (order.get(name.rstrip("0123456789"), 4), name)))
+
+
+def choose_splits(split: str | None, known: Sequence[str], root: Path) -> set[str] | None:
+    """The splits that are meant, None for all. CVAT calls the images without one `default`."""
+    if split is None or (split == "default" and not known):
+        return None
+    if not known:
+        reason = f"there is no split {split!r}: its labels and folders name none; leave the split out"
+        raise DataError(reason, file=root)
+    return {match_split(part.strip(), known, root) for part in split.split("+")}
+
+
 @dataclass(frozen=True)
 class PictureFinder:
     """The pictures below a folder, and which of them a name in a label file means.
 
     label_files: those of a format with one for each image; the picture beside one belongs to it.
+    images: the folder that the user gave for the pictures; they are looked for nowhere else.
     """
 
-    root: Path
+    labels_root: Path
     label_files: tuple[Path, ...] = ()
+    images: Path | None = None
+    _folders: dict[tuple[Path, str], tuple[str, ...]] = field(default_factory=dict, compare=False, repr=False)
+    _names: dict[str, frozenset[str]] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def root(self) -> Path:
+        return self.images or self.labels_root
+
+    @cached_property
+    def entries(self) -> tuple[Path, ...]:
+        """Every picture, also of endings that cannot be read and links to nothing."""
+        endings = IMAGE_EXTENSIONS | UNREADABLE
+        return tuple(Path(entry) for entry in visible_entries(self.root) if suffix_of(entry.name) in endings)
 
     @cached_property
     def files(self) -> tuple[Path, ...]:
-        return tuple(visible_files(self.root, IMAGE_EXTENSIONS))
+        readable = (path for path in self.entries if suffix_of(path.name) in IMAGE_EXTENSIONS)
+        return tuple(path for path in readable if path.name in self._names_in(os.path.split(path)[0]))
 
     @cached_property
     def _index(self) -> dict[str, list[Path]]:
-        """By name, and by stem after a `/`, which no name holds."""
+        """By name in lower case, and by stem after a `/`, which no name holds."""
         found: dict[str, list[Path]] = {}
         for path in self.files:
-            for key in (path.name, f"/{path.stem}"):
+            for key in (path.name.lower(), f"/{path.stem}"):
                 found.setdefault(key, []).append(path)
         return found
 
@@ -93,6 +177,8 @@ class PictureFinder:
         return frozenset(file.with_suffix("") for file in self.label_files)
 
     def _is_of_another(self, path: Path, source: Path) -> bool:
+        if not self.label_files:
+            return False
         stem = path.with_suffix("")
         return stem in self._owned and stem != source.with_suffix("")
 
@@ -101,11 +187,9 @@ class PictureFinder:
 
         names: what the label file calls it, best first: paths of any system, or stems.
         """
-        every = [
-            [part for part in PurePosixPath(name.replace("\\", "/")).parts if part != "."] for name in names
-        ]
+        every = [path_parts(name) for name in names]
         for parts in every:
-            found = _beside(parts, source, split)
+            found = self._beside(parts, source, split)
             if found is not None and not self._is_of_another(found, source):
                 return (found,), True
         for parts in every:
@@ -113,31 +197,85 @@ class PictureFinder:
                 return alike, False
         return (), False
 
+    def _beside(self, parts: Sequence[str], source: Path, split: str) -> Path | None:
+        """The picture in the usual folders for a label file."""
+        if not parts or "." not in parts[-1]:
+            return None
+        stated = "/".join(parts).replace("//", "/")
+        for folder in self._usual_folders(source.parent, split):
+            path = os.path.normpath(stated if stated[0] == "/" else f"{folder}/{stated}")
+            above, name = os.path.split(path)
+            if name in self._names_in(above):
+                return Path(path)
+        return None
+
+    def _usual_folders(self, base: Path, split: str) -> tuple[str, ...]:
+        """Where pictures lie, seen from the folder of their labels."""
+        known = self._folders.get((base, split))
+        if known is None:
+            above = Path(os.path.normpath(base / ".."))
+            tops = [self.root] if self.images else [base, above]
+            known = tuple(str(path) for top in tops for path in _pictures_in(top, split))
+            self._folders[base, split] = known
+        return known
+
+    def _names_in(self, folder: str) -> frozenset[str]:
+        """The names of the files in a folder; it is listed once."""
+        names = self._names.get(folder)
+        if names is None:
+            names = frozenset()
+            with suppress(OSError, ValueError), os.scandir(folder or ".") as entries:
+                names = frozenset(entry.name for entry in entries if entry.is_file())
+            self._names[folder] = names
+        return names
+
     def _alike(self, parts: Sequence[str], source: Path, split: str) -> tuple[Path, ...]:
         """Those below the root whose last folders are the name's for longest, then nearest to `source`."""
         if not parts:
             return ()
-        is_name = Path(parts[-1]).suffix.lower() in IMAGE_EXTENSIONS
+        is_name = suffix_of(parts[-1]) in IMAGE_EXTENSIONS
         ranked = []
-        for path in self._index.get(parts[-1] if is_name else f"/{parts[-1]}", ()):
+        for path in self._index.get(parts[-1].lower() if is_name else f"/{parts[-1]}", ()):
             of = folder_split(path.relative_to(self.root).parts[:-1])
-            is_other = bool(split and of and of != split) or self._is_of_another(path, source)
+            is_other = bool(split and of and not is_of_split(of, split)) or self._is_of_another(path, source)
             if not is_other:
-                ranked.append(((_common_end(path, parts), _nearness(path, source)), path))
+                is_same = not is_name or path.name == parts[-1]
+                ranked.append(((is_same, _common_end(path, parts), _nearness(path, source)), path))
         best = max((rank for rank, _ in ranked), default=None)
         return tuple(path for rank, path in ranked if rank == best)
 
 
-def _beside(parts: Sequence[str], source: Path, split: str) -> Path | None:
-    """The picture in the usual folders for a label file: its own, images/ there or beside it."""
-    if not parts or "." not in parts[-1]:
-        return None
-    base = source.parent
-    for folder in _FOLDERS if split else _FOLDERS[:4]:
-        path = Path(os.path.normpath(base.joinpath(folder.format(split), *parts)))
-        if path.is_file():
-            return path
-    return None
+def path_parts(name: str) -> list[str]:
+    """The folders and the name of a path of any system."""
+    plain = name.replace("\\", "/")
+    parts = [part for part in plain.split("/") if part not in {"", "."}]
+    return ["/", *parts] if plain.startswith("/") else parts
+
+
+def picture_names(url: str) -> tuple[str, ...]:
+    """The paths that a URL may mean: as it is, and without the hash that Label Studio puts in front."""
+    parts = urlsplit(url.replace("\\", "/")) if "?" in url or "://" in url else None
+    path = url.replace("\\", "/") if parts is None else parts.path
+    if parts is not None and (local := parse_qs(parts.query).get("d")):
+        path = local[0]  # /data/local-files/?d=folder/name.jpg
+    path = re.sub(r"^/?data/upload/(\d+/)?", "", path).lstrip("/")
+    plain = unquote(path)
+    names = [path, plain]
+    for name in (path, plain):
+        last = PurePosixPath(name).name
+        if HASH.match(last):
+            names.append(str(PurePosixPath(name).with_name(HASH.sub("", last, count=1))))
+    return tuple(dict.fromkeys(name for name in names if name))
+
+
+def _pictures_in(top: Path, split: str) -> Iterator[Path]:
+    tops = [path for path in (top, top / "images") if path.is_dir()]
+    if split:
+        for path in tops:
+            folders = sorted(item.name for item in path.iterdir() if item.is_dir())
+            alike = [name for name in folders if is_of_split(name.lower(), split)]
+            yield from (path / name for name in sorted(alike, key=lambda name: name.lower() != split))
+    yield from tops
 
 
 def _common_end(path: Path, parts: Sequence[str]) -> int:

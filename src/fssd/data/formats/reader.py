@@ -21,7 +21,9 @@ class Reader:
     classes: the class names of a root, over all its splits.
     read: the records and problems of one split of a root. The split is as the user asked (`+` joins several,
     None takes all). The classes are names in order, with which an object of another class is an error; None
-    takes the root's own. See `Record` for what a reader reports of an image.
+    takes the root's own. The folder, if given, is where the pictures are looked for, instead of beside the
+    labels. See `Record` for what a reader reports of an image. What lies in the root and is not used is a
+    warning, one for each kind, with the count and the first name.
     All of them raise DataError for what is missing or not usable.
     """
 
@@ -30,4 +32,4 @@ class Reader:
     recognise: Callable[[Path], Path | None]
     splits: Callable[[Path], tuple[str, ...]]
     classes: Callable[[Path], tuple[str, ...]]
-    read: Callable[[Path, str | None, Sequence[str] | None], DataSet]
+    read: Callable[[Path, str | None, Sequence[str] | None, Path | None], DataSet]

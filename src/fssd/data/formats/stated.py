@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,12 +13,13 @@ from fssd.data.sample import Problem
 from fssd.errors import LabelError
 
 
-@dataclass
+@dataclass(slots=True)
 class StatedImage:
     """One image as a label file states it.
 
-    names: what the file calls the picture, best first, "" if it does not say. shares: boxes are shares of the
-    image (0 to 1) instead of pixels. taken: counts of the shapes that became boxes, by kind.
+    names: what the file calls the picture, best first, "" if it does not say. key: its id in the file, "" if
+    its path is its id. shares: boxes are shares of the image (0 to 1) instead of pixels. taken: counts of the
+    shapes that became boxes, by kind.
     """
 
     names: tuple[str, ...]
@@ -26,6 +27,7 @@ class StatedImage:
     place: str
     size: tuple[int, int] | None = None
     split: str = ""
+    key: str = ""
     shares: bool = False
     objects: list[LabelledObject] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
@@ -50,6 +52,11 @@ class StatedImage:
         except LabelError as error:
             self.problems.append(Problem("error", self.source, self.within(place), error.reason))
 
+    @property
+    def where(self) -> str:
+        """Its place in the file."""
+        return self.place or (f"image id {self.key}" if self.key else "")
+
     def within(self, place: str) -> str:
         return ", ".join(filter(None, (self.place, place)))
 
@@ -59,6 +66,7 @@ class LabelFile:
     """A parsed file. classes: in the order that it states, () if it states none. notes: of the whole file.
 
     rank: of several files that label the same pictures, the one with the lowest rank is read.
+    class_ids: the id of each class in the file, where it has some.
     """
 
     file: Path
@@ -66,3 +74,4 @@ class LabelFile:
     classes: tuple[str, ...] = ()
     notes: tuple[Problem, ...] = ()
     rank: int = 0
+    class_ids: Mapping[str, int | str] = field(default_factory=dict)

@@ -12,7 +12,7 @@ from typing import Any
 
 from fssd.data.formats.csv_rows import csv_header, read_rows
 from fssd.data.formats.json_values import is_number, is_text, json_format, numbers, read_json, show
-from fssd.data.formats.labels import Corners
+from fssd.data.formats.labels import Corners, yes_or_no
 from fssd.data.formats.outlines import box_of_ellipse, box_of_points
 from fssd.data.formats.stated import LabelFile, StatedImage
 from fssd.data.formats.tool_format import Format
@@ -160,7 +160,7 @@ def _add(image: StatedImage, region: Any, attribute: str, place: str) -> None:
 def _class(value: Any) -> str | None:
     """The text of an attribute, or the one box that is ticked."""
     if isinstance(value, dict):
-        ticked = [key for key, on in value.items() if on is True]
+        ticked = [key for key, on in value.items() if yes_or_no(on, key)]
         if len(ticked) > 1:
             raise LabelError(f"has several classes ({', '.join(ticked)}); choose one in VIA")
         return ticked[0] if ticked else None

@@ -7,16 +7,28 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from xml.etree import ElementTree
 
 from fssd.data.decode import IMAGE_EXTENSIONS
-from fssd.data.formats.labels import LabelledObject, build_record, missing_image, read_lines, yes_or_no
-from fssd.data.formats.lookup import folder_split, match_split, visible_files
+from fssd.data.formats.doubles import same_pictures
+from fssd.data.formats.labels import build_record, missing_image, read_lines
+from fssd.data.formats.leftovers import first_named, unlisted
+from fssd.data.formats.lookup import (
+    UNNAMED,
+    PictureFinder,
+    folder_split,
+    in_order,
+    match_split,
+    path_parts,
+    suffix_of,
+    visible_entries,
+    visible_files,
+)  # fmt: skip
 from fssd.data.formats.reader import Reader
+from fssd.data.formats.voc_xml import Annotation, is_annotation, parse_annotation
 from fssd.data.sample import DataSet, Problem, Record
 from fssd.errors import DataError, LabelError
 
@@ -25,22 +37,20 @@ VOC_CLASSES = (
     "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
 
-
 _LABELS = ("annotations", "annots", "annotation", "xmls", "xml")
 _PICTURES = ("jpegimages", "images", "image", "imgs", "img")
-_ANNOTATION = re.compile(rb"<annotation[\s>]")  # CVAT's root is <annotations>
-_LOOKS_AT = 4096  # bytes
 
 
 @dataclass(frozen=True)
 class VocFolder:
     """One folder that holds Annotations and JPEGImages, or xml files and pictures itself.
 
-    split: its own, for a folder such as train/ without image sets.
+    split: its own, for a folder such as train/ without image sets. given: where the pictures are instead.
     """
 
     root: Path
     split: str = ""
+    given: Path | None = None
     _parsed: dict[Path, Annotation | LabelError] = field(default_factory=dict, compare=False, repr=False)
 
     def set_file(self, split: str) -> Path:
@@ -49,7 +59,7 @@ class VocFolder:
     def annotation(self, file: Path) -> Annotation | LabelError:
         """The parsed file, or what is wrong with it; each file is parsed once."""
         if file not in self._parsed:
-            self._parsed[file] = _parse(file)
+            self._parsed[file] = parse_annotation(file)
         return self._parsed[file]
 
     @cached_property
@@ -59,7 +69,7 @@ class VocFolder:
 
     @cached_property
     def pictures(self) -> Path:
-        return _subfolder(self.root, _PICTURES) or self.root
+        return self.given or _subfolder(self.root, _PICTURES) or self.root
 
     @property
     def is_voc(self) -> bool:
@@ -67,13 +77,16 @@ class VocFolder:
             return False
         if (self.labels.name, self.pictures.name) == ("Annotations", "JPEGImages"):
             return True
-        return any(map(_is_annotation, self.labels.glob("[!.]*.xml")))
+        return any(map(is_annotation, self.labels.glob("[!.]*.xml")))
 
     @cached_property
     def annotation_files(self) -> tuple[Path, ...]:
         files = visible_files(self.labels, {".xml"})
-        mixed = self.labels == self.root  # other xml may lie there
-        return tuple(sorted(file for file in files if not mixed or _is_annotation(file)))
+        mixed = self.labels == self.root  # other xml may lie there, but none with the name of a picture
+        own = (
+            file for file in files if not mixed or is_annotation(file) or self.image_id(file) in self.images
+        )
+        return tuple(sorted(own))
 
     def image_id(self, annotation: Path) -> str:
         """The path below Annotations without .xml: its stem, or folder/stem."""
@@ -85,25 +98,30 @@ class VocFolder:
         return frozenset(map(self.image_id, self.annotation_files))
 
     @cached_property
+    def finder(self) -> PictureFinder:
+        return PictureFinder(self.pictures)
+
+    @cached_property
     def images(self) -> dict[str, Path]:
         """Image files by id; where an id has several, .jpg wins."""
-        found = list(visible_files(self.pictures, IMAGE_EXTENSIONS))
-        found.sort(key=lambda path: (path.suffix == ".jpg", path.name))
+        found = sorted(self.finder.files, key=lambda path: (path.suffix == ".jpg", path.name))
         return {path.relative_to(self.pictures).with_suffix("").as_posix(): path for path in found}
 
+    @cached_property
+    def _by_stem(self) -> dict[str, Path | None]:
+        """Image files by stem; None where several share one."""
+        found: dict[str, Path | None] = {}
+        for path in self.images.values():
+            found[path.stem] = None if path.stem in found else path
+        return found
+
     def image(self, image_id: str, filename: str) -> Path:
-        """The image of an id, whatever its extension; else the file that the XML names."""
-        found = self.images.get(image_id) or self.images.get(Path(filename).stem)
-        return found or self.pictures / (filename or f"{image_id}.jpg")
-
-
-@dataclass(frozen=True)
-class Annotation:
-    """One XML file: image size in pixels, objects, and the image's name as the file states it."""
-
-    filename: str
-    size: tuple[int, int]
-    objects: tuple[LabelledObject, ...]
+        """The image of an id, whatever its extension; else the file that the XML names; else by its name."""
+        name = "/".join(path_parts(filename))
+        keys = (image_id, Path(name).with_suffix("").as_posix() if name else "", Path(name).stem)
+        found = next((self.images[key] for key in keys if key in self.images), None)
+        found = found or self._by_stem.get(Path(image_id).name) or self._by_stem.get(Path(name).stem)
+        return found or self.pictures / (Path(name).name or f"{image_id}.jpg")
 
 
 @dataclass(frozen=True)
@@ -118,14 +136,16 @@ class _Entry:
         return self.folder.labels / f"{self.image_id}.xml"
 
 
-def read_voc(root: Path, split: str | None, classes: Sequence[str] | None = None) -> DataSet:
+def read_voc(
+    root: Path, split: str | None, classes: Sequence[str] | None = None, images: Path | None = None
+) -> DataSet:
     """The images of one split with their boxes; no image is opened. See `Reader`.
 
     root: a folder with Annotations and JPEGImages, a VOCdevkit with VOC2007, VOC2012 in it, or folders called
     like splits. split: one of those, or the name of a file in ImageSets/Main, taken from every folder that
     has it; `2007_trainval` takes it from VOC2007 only.
     """
-    folders = _folders(root)
+    folders = [replace(folder, given=images) for folder in _folders(root)]
     if not folders:
         reason = "is no VOC folder: it needs Annotations and JPEGImages, or VOC2007 or VOC2012 inside"
         raise DataError(reason, file=root)
@@ -138,7 +158,33 @@ def read_voc(root: Path, split: str | None, classes: Sequence[str] | None = None
         problems += found
         if record is not None:
             records.append(record)
+    problems += [*_unused(root, folders, entries, records), *same_pictures(records, root)]
     return DataSet(names, tuple(records), tuple(problems), {"format": "voc", "images": len(entries)})
+
+
+def _unused(
+    root: Path, folders: Sequence[VocFolder], entries: Sequence[_Entry], records: Sequence[Record]
+) -> list[Problem]:
+    """Pictures without xml, and xml that no image set lists, of the folders that are read."""
+    asked = {entry.folder.root for entry in entries}
+    read = [folder for folder in folders if folder.root in asked]
+    used = {record.path for record in records} | {path for folder in read for path in _labelled(folder)}
+    listed = {(entry.folder.root, entry.image_id) for entry in entries}
+    sets = [(folder, file) for name in _splits(folders) for folder, file in _sets(folders, name)]
+    listed |= {(folder.root, entry.image_id) for folder, file in sets for entry in _listed(folder, file)}
+    every = [(folder, file) for folder in read for file in folder.annotation_files]
+    left = [file for folder, file in every if (folder.root, folder.image_id(file)) not in listed]
+    reason = f"{len(left)} of {len(every)} xml files are in no image set and are left out"
+    finders = list(dict.fromkeys(folder.finder for folder in read))
+    return [*unlisted(root, finders, used), *first_named(root, left, reason)]
+
+
+def _labelled(folder: VocFolder) -> Iterator[Path]:
+    """The pictures of all xml files; only of those without one of the same name the xml is parsed."""
+    for file in folder.annotation_files:
+        image_id = folder.image_id(file)
+        parsed = None if image_id in folder.images else folder.annotation(file)
+        yield folder.image(image_id, parsed.filename if isinstance(parsed, Annotation) else "")
 
 
 def _folders(path: Path) -> list[VocFolder]:
@@ -148,8 +194,29 @@ def _folders(path: Path) -> list[VocFolder]:
         found = [folder for folder in map(VocFolder, group) if folder.is_voc]
         if found:
             return found
-    own = ((root, folder_split([root.name])) for root in sorted(path.glob("[!.]*/")))
-    return [folder for folder in (VocFolder(root, split) for root, split in own if split) if folder.is_voc]
+    return _nested(path) if path.is_dir() else []
+
+
+def _nested(path: Path) -> list[VocFolder]:
+    """Those at any depth. Folders such as train/ without image sets are splits."""
+    seen: dict[str, Path] = {}
+    for entry in visible_entries(path):
+        folder = os.path.split(entry.path)[0]
+        if suffix_of(entry.name) == ".xml" and folder not in seen and is_annotation(Path(entry)):
+            seen[folder] = _root_of(Path(folder), path)
+    folders = []
+    for root in dict.fromkeys(seen.values()):
+        has_sets = any((root / "ImageSets" / "Main").glob("[!.]*.txt"))
+        folders.append(VocFolder(root, "" if has_sets else folder_split(root.relative_to(path).parts)))
+    if any(folder.split for folder in folders):
+        return [folder if folder.split else replace(folder, split=UNNAMED) for folder in folders]
+    return folders
+
+
+def _root_of(labels: Path, top: Path) -> Path:
+    """The folder above Annotations, or the folder of the xml files itself."""
+    above = [labels, *labels.parents][: len(labels.relative_to(top).parts)]
+    return next((folder.parent for folder in above if folder.name.lower() in _LABELS), labels)
 
 
 def _subfolder(root: Path, names: Sequence[str]) -> Path | None:
@@ -157,14 +224,6 @@ def _subfolder(root: Path, names: Sequence[str]) -> Path | None:
     with os.scandir(root) as entries:
         folders = {entry.name.lower(): Path(entry) for entry in entries if entry.is_dir()}
     return next((folders[name] for name in names if name in folders), None)
-
-
-def _is_annotation(file: Path) -> bool:
-    try:
-        with file.open("rb") as stream:
-            return bool(_ANNOTATION.search(stream.read(_LOOKS_AT)))
-    except OSError:  # for the parser to name
-        return True
 
 
 def _splits(folders: Sequence[VocFolder]) -> tuple[str, ...]:
@@ -175,8 +234,7 @@ def _splits(folders: Sequence[VocFolder]) -> tuple[str, ...]:
         for file in (folder.root / "ImageSets" / "Main").glob("[!.]*.txt")
         if not _has_flags(folder, file)
     }
-    order = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "trainval": 2, "test": 3}
-    return tuple(sorted(names, key=lambda name: (order.get(name, 4), name)))
+    return in_order(names)
 
 
 def _classes(folders: Sequence[VocFolder]) -> tuple[str, ...]:
@@ -219,11 +277,10 @@ def _split_folders(folders: Sequence[VocFolder], split: str) -> list[VocFolder]:
 
 
 def _set_files(folders: Sequence[VocFolder], part: str) -> list[tuple[VocFolder, Path]]:
-    found = [(folder, folder.set_file(part)) for folder in folders if folder.set_file(part).is_file()]
+    found = _sets(folders, part)
     year = re.fullmatch(r"(\d{4})_(.+)", part)
     if not found and year:
-        years = [folder for folder in folders if folder.root.name == f"VOC{year[1]}"]
-        found = [(folder, folder.set_file(year[2])) for folder in years if folder.set_file(year[2]).is_file()]
+        found = _sets([folder for folder in folders if folder.root.name == f"VOC{year[1]}"], year[2])
     if found:
         return found
     splits = _splits(folders)
@@ -231,14 +288,27 @@ def _set_files(folders: Sequence[VocFolder], part: str) -> list[tuple[VocFolder,
     raise DataError(f"no such file, so there is no split {part!r}; {known}", file=folders[0].set_file(part))
 
 
+def _sets(folders: Sequence[VocFolder], split: str) -> list[tuple[VocFolder, Path]]:
+    return [(folder, folder.set_file(split)) for folder in folders if folder.set_file(split).is_file()]
+
+
 def _listed(folder: VocFolder, file: Path) -> list[_Entry]:
     """One entry a line, without those of the flag -1."""
     rows = ((number, _id_and_flag(line, folder)) for number, line in enumerate(read_lines(file), 1))
     return [
-        _Entry(folder, image_id, file, f"line {number} ({image_id})")
+        _Entry(folder, _known_id(image_id, folder), file, f"line {number} ({image_id})")
         for number, (image_id, flag) in rows
         if image_id and flag != "-1"
     ]
+
+
+def _known_id(text: str, folder: VocFolder) -> str:
+    """The id of a line, which may also be a path of its picture."""
+    parts = path_parts(text)
+    if text in folder.annotated or suffix_of(text) not in IMAGE_EXTENSIONS:
+        return "/".join(parts)
+    ends = ("/".join(parts[start:]).rpartition(".")[0] for start in range(len(parts)))
+    return next((end for end in ends if end in folder.annotated), "/".join(parts))
 
 
 def _id_and_flag(line: str, folder: VocFolder) -> tuple[str, str]:
@@ -267,7 +337,7 @@ def _unique_ids(entries: Sequence[_Entry]) -> list[str]:
 
 
 def _record(image_id: str, entry: _Entry, index: dict[str, int]) -> tuple[Record | None, list[Problem]]:
-    if not entry.file.is_file():
+    if entry.image_id not in entry.folder.annotated:
         reason = f"its annotation {entry.file} is missing; restore it or remove the line"
         return None, [Problem("error", entry.listed_in, entry.place, reason)]
     annotation = entry.folder.annotation(entry.file)
@@ -277,60 +347,8 @@ def _record(image_id: str, entry: _Entry, index: dict[str, int]) -> tuple[Record
     objects, size = annotation.objects, annotation.size
     record, problems = build_record(image_id, path, entry.file, size, objects=objects, index=index)
     if not path.is_file():
-        return None, [missing_image(path), *problems]
+        return None, [missing_image(path)]
     return record, problems
-
-
-def _parse(file: Path) -> Annotation | LabelError:
-    try:
-        root = ElementTree.parse(file).getroot()
-        objects = tuple(_object(item, number, file) for number, item in enumerate(root.findall("object"), 1))
-        return Annotation(_word(root, "filename"), _size(root, file), objects)
-    except LabelError as error:
-        return error
-    except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:  # LookupError: encoding
-        return LabelError(f"is not well-formed XML ({error}); correct or remove it", file=file)
-
-
-def _size(root: ElementTree.Element, file: Path) -> tuple[int, int]:
-    size = root.find("size")
-    if size is None:
-        raise LabelError("has no <size>; add the width and height of the image", file=file)
-    width, height = (round(_number(size, tag, "size", file)) for tag in ("width", "height"))
-    if width <= 0 or height <= 0:
-        raise LabelError(f"has a <size> of {width} x {height}; correct it", file=file, place="size")
-    return width, height
-
-
-def _object(item: ElementTree.Element, number: int, file: Path) -> LabelledObject:
-    name = _word(item, "name")
-    place = f"object {number} ({name})" if name else f"object {number}"
-    if not name:
-        raise LabelError("has no <name>; give it a class or remove it", file=file, place=place)
-    box = item.find("bndbox")
-    if box is None:
-        raise LabelError("has no <bndbox>; add one or remove the object", file=file, place=place)
-    x1, y1, x2, y2 = (_number(box, side, place, file) for side in ("xmin", "ymin", "xmax", "ymax"))
-    try:
-        difficult = yes_or_no(item.findtext("difficult"), "<difficult>")
-    except LabelError as error:
-        raise LabelError(error.reason, file=file, place=place) from error
-    return LabelledObject(name, (x1, y1, x2, y2), place, difficult)
-
-
-def _number(parent: ElementTree.Element, tag: str, place: str, file: Path) -> float:
-    word = _word(parent, tag)
-    try:
-        value = float(word)
-    except ValueError:
-        value = float("nan")
-    if not abs(value) < float("inf"):
-        raise LabelError(f"<{tag}> is {word!r}, not a finite number; correct it", file=file, place=place)
-    return value
-
-
-def _word(parent: ElementTree.Element, tag: str) -> str:
-    return (parent.findtext(tag) or "").strip()
 
 
 VOC = Reader(

@@ -1,141 +1,181 @@
-"""YOLO text labels: a data.yaml, folders of images, and a labels folder that mirrors each of them."""
+"""YOLO text labels: with a data.yaml, or in the layouts that Darknet and annotation tools write."""
 
 from __future__ import annotations
 
-import math
-import re
+import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from fssd.data.decode import IMAGE_EXTENSIONS, image_size
-from fssd.data.formats.labels import LabelledObject, build_record, read_lines
-from fssd.data.formats.lookup import is_hidden
+from fssd.data.decode import image_size
+from fssd.data.formats.doubles import same_pictures
+from fssd.data.formats.labels import LabelledObject, build_record, missing_image, read_lines
+from fssd.data.formats.leftovers import first_named, shapes_taken, unlisted
+from fssd.data.formats.lookup import UNNAMED, PictureFinder, choose_splits, in_order
 from fssd.data.formats.reader import Reader
+from fssd.data.formats.yolo_folders import (
+    LabelledPicture,
+    holds_labels,
+    pairs_of_folder,
+    pairs_of_labels,
+    text_files,
+)
+from fssd.data.formats.yolo_lookup import LabelFinder, NameFinder
+from fssd.data.formats.yolo_rows import NameList, is_label_file, read_row
+from fssd.data.formats.yolo_yaml import (
+    asked_splits,
+    base_folder,
+    find_nested_yaml,
+    find_yaml,
+    read_yaml,
+    split_pictures,
+    yaml_names,
+    yaml_splits,
+)  # fmt: skip
+from fssd.data.join import join_classes
 from fssd.data.sample import DataSet, Problem, Record
-from fssd.errors import DataError, ImageError, LabelError, nearest
+from fssd.errors import DataError, ImageError, LabelError
 
-SPLITS = ("train", "val", "test")
-_KEY = re.compile(rb"^(names|nc|train|val|test|sources)\s*:", re.MULTILINE)
-_SLACK = 1e-4  # share of the image by which rounding to a few digits may push a value beyond 0 or 1
+_DIGITS = 4  # of a class number where no file names the classes; more are a fault
 
 
-def read_yolo(file: Path, split: str | None, classes: Sequence[str] | None = None) -> DataSet:
+@dataclass(frozen=True)
+class _Layout:
+    """What a data set holds.
+
+    base: what lies below it and is not used is named. others: pairs of the splits that are not read.
+    names: those of a label file.
+    """
+
+    root: Path
+    base: Path
+    finder: PictureFinder
+    pairs: Sequence[LabelledPicture]
+    others: Sequence[LabelledPicture]
+    names: Callable[[Path], NameList]
+    classes: tuple[str, ...]
+    notes: Sequence[Problem]
+
+
+def read_yolo(
+    root: Path, split: str | None, classes: Sequence[str] | None = None, images: Path | None = None
+) -> DataSet:
     """The images of one split with their boxes in pixels; image headers are read for their size.
 
     An image without a label file has no object. The image id is its path under images/. See `Reader`.
     """
-    content = read_yaml(file)
-    known = _names(content, file)
-    names = tuple(classes) if classes is not None else tuple(known.values())
+    layout = _of_yaml(root, split, images) if root.is_file() else _of_folder(root, split, images)
+    names = tuple(classes) if classes is not None else layout.classes
     index = {name: label for label, name in enumerate(names)}
-    images = _split_images(content, split, file)
     records: list[Record] = []
-    problems: list[Problem] = []
-    for image_id, path in zip(_unique_ids(images), images, strict=True):
-        record, found = _record(image_id, path, known, index)
+    problems = list(layout.notes)
+    taken: Counter[str] = Counter()
+    for image_id, pair in zip(_unique_ids(layout), layout.pairs, strict=True):
+        record, found = _record(image_id, pair, layout.names, index, taken)
         problems += found
-        if record is not None:
-            records.append(record)
-    return DataSet(names, tuple(records), tuple(problems), {"format": "yolo", "images": len(images)})
+        records += [record] if record is not None else []
+    problems += [*shapes_taken(root, taken), *_unused(layout)]
+    problems += same_pictures(records, root)
+    return DataSet(names, tuple(records), tuple(problems), {"format": "yolo", "images": len(layout.pairs)})
 
 
-def read_yaml(file: Path) -> dict[str, Any]:
-    """The mapping in a YAML file. Raises DataError if the file is missing, broken or no mapping."""
-    try:
-        content = yaml.safe_load(file.read_bytes())
-    except FileNotFoundError as error:
-        raise DataError("the file is missing", file=file) from error
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        place = f"line {mark.line + 1}" if mark else ""
-        raise DataError(f"is not valid YAML ({error.problem})", file=file, place=place) from error
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise DataError(f"cannot be read as YAML ({error})", file=file) from error
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise DataError("must hold `key: value` lines", file=file)
-    return content
+def _of_yaml(file: Path, split: str | None, images: Path | None) -> _Layout:
+    content = read_yaml(file)
+    names = yaml_names(content, file)
+    asked = asked_splits(content, split, file)
+    base = base_folder(content, file)
+    notes: list[Problem] = []
+    pairs: dict[str, list[LabelledPicture]] = {name: [] for name in yaml_splits(content)}
+    if images is not None:
+        found = pairs_of_labels(base, PictureFinder(base, (), images))
+        pairs = {name: [pair for pair in found if pair.split == name] for name in pairs}
+    else:
+        labels = LabelFinder(Path(os.path.normpath(base)))
+        for name in pairs:
+            try:
+                pictures, told = split_pictures(content, name, file)
+            except DataError:
+                if name in asked:
+                    raise
+                continue
+            pairs[name] = [LabelledPicture(path, labels.find(path), name) for path in pictures]
+            notes += told if name in asked else ()
+    chosen = {pair.picture: pair for name in asked for pair in pairs[name]}
+    others = [pair for name in pairs if name not in asked for pair in pairs[name]]
+    if not chosen:
+        raise DataError(f"split {'+'.join(asked)!r} holds no image", file=file)
+    own = tuple(chosen.values())
+    elsewhere = [p.label for p in own if p.label and not images and p.label != _usual_label(p.picture)]
+    notes += first_named(
+        file, elsewhere, f"{len(elsewhere)} label files are used that YOLO itself would not find"
+    )
+    notes += _without_labels(file, own)
+    if base.resolve() in {Path(base.anchor), Path.home()}:  # not all of a disk is looked through
+        base = own[0].picture.parent
+    finder = PictureFinder(base, (), images)
+    return _Layout(file, base, finder, own, others, lambda _: names, tuple(names.names.values()), notes)
 
 
-def find_yaml(path: Path) -> Path | None:
-    """The path itself if it is a YAML file, or that of a folder: data.yaml, else the first one."""
-    others = [file for file in sorted(path.glob("[!.]*.y*ml")) if _describes_data(file)]
-    inside = [path / "data.yaml", path / "data.yml", *others]
-    candidates = [path] if path.is_file() else inside
-    return next((file for file in candidates if file.suffix in {".yaml", ".yml"} and file.is_file()), None)
+def _without_labels(file: Path, pairs: Sequence[LabelledPicture]) -> list[Problem]:
+    if any(pair.label for pair in pairs):
+        return []
+    reason = f"none of the {len(pairs)} images has a label file, so all are backgrounds; expected is"
+    return [Problem("warning", file, "", f"{reason} {_usual_label(pairs[0].picture)}")]
 
 
-def _describes_data(file: Path) -> bool:
-    """Has a key of a data set at its top, unlike environment.yml and other files of a project."""
-    return file.is_file() and bool(_KEY.search(file.read_bytes()))
+def _of_folder(root: Path, split: str | None, images: Path | None) -> _Layout:
+    finder = PictureFinder(root, (), images)
+    found = pairs_of_labels(root, finder) if images else pairs_of_folder(root, finder)
+    if not found:
+        reason = "none of its label files has a picture of the same name here"
+        raise DataError(f"{reason}; give the folder of the images, `images`", file=root)
+    names, classes, notes = _names_of_folder(root)
+    chosen = choose_splits(split, _splits_of(found), root)
+    pairs = [pair for pair in found if chosen is None or (pair.split or UNNAMED) in chosen]
+    others = [pair for pair in found if chosen is not None and (pair.split or UNNAMED) not in chosen]
+    without = [pair.picture for pair in pairs if pair.label is None]
+    reason = f"{len(without)} of {len(pairs)} pictures have no label file and are backgrounds"
+    notes += first_named(root, without, reason)
+    return _Layout(root, root, finder, pairs, others, names, classes, notes)
 
 
-def _splits(content: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(split for split in SPLITS if content.get(split))
+def _names_of_folder(root: Path) -> tuple[Callable[[Path], NameList], tuple[str, ...], list[Problem]]:
+    """The names of a label file, all class names, and a note if these are nowhere."""
+    lists = NameFinder(root)
+    if lists.lists:
+        groups = [list(stated.names.values()) for stated in lists.lists.values()]
+        return lists.find, join_classes(groups, {}), []
+    files = [file for file in text_files(root) if is_label_file(file)]
+    words = {line.split()[0] for file in files for line in read_lines(file) if line.strip()}
+    count = 1 + max((int(word) for word in words if word.isdecimal() and len(word) <= _DIGITS), default=0)
+    numbers = NameList(root, {number: str(number) for number in range(count)})
+    reason = f"no file names the classes (classes.txt, obj.names): the {count} classes are called 0, 1, ..."
+    return lambda _: numbers, tuple(numbers.names.values()), [Problem("warning", root, "classes", reason)]
 
 
-def _names(content: Mapping[str, Any], file: Path) -> dict[int, str]:
-    """Class number -> name, ascending."""
-    names, count = content.get("names"), content.get("nc")
-    if names is None and isinstance(count, int) and count > 0:
-        return {number: str(number) for number in range(count)}
-    pairs = dict(enumerate(names)) if isinstance(names, list) else names
-    if not isinstance(pairs, dict) or not pairs:
-        raise DataError("needs `names`, the class names, or `nc`, their number", file=file, place="names")
-    if not all(isinstance(key, int) and key >= 0 for key in pairs):
-        raise DataError("class numbers must be whole numbers from 0", file=file, place="names")
-    for name in pairs.values():  # YAML reads no, off and yes as booleans
-        if isinstance(name, bool) or not isinstance(name, (str, int, float)):
-            raise DataError(f"{name!r} is no class name; put names in quotes", file=file, place="names")
-    known = {key: str(pairs[key]).strip() for key in sorted(pairs)}
-    if len(set(known.values())) < len(known):
-        raise DataError("two classes have the same name", file=file, place="names")
-    if count is not None and count != len(known):
-        raise DataError(f"nc is {count} but there are {len(known)} names", file=file, place="nc")
-    return known
+def _splits_of(pairs: Iterable[LabelledPicture]) -> tuple[str, ...]:
+    names = {pair.split for pair in pairs}
+    return (*in_order(names - {""}), *([UNNAMED] if names - {""} and "" in names else []))
 
 
-def _split_images(content: Mapping[str, Any], split: str | None, file: Path) -> list[Path]:
-    splits = _splits(content)
-    asked = splits if split is None else [part.strip() for part in split.split("+")]
-    if not asked:
-        raise DataError("gives none of train, val and test", file=file)
-    for part in asked:
-        if part not in splits:
-            known = nearest(part, splits) if splits else "; it gives none of train, val and test"
-            raise DataError(f"there is no split {part!r}{known}", file=file)
-    given = [content[part] for part in asked]
-    entries = [entry for value in given for entry in (value if isinstance(value, list) else [value])]
-    images = [path for entry in entries for path in _images(content, str(entry), file)]
-    if not images:
-        raise DataError(f"split {split or 'train+val+test'!r} holds no image", file=file)
-    return list(dict.fromkeys(images))
-
-
-def _images(content: Mapping[str, Any], entry: str, file: Path) -> list[Path]:
-    """The images of a folder (with those below it) or of a .txt list."""
-    base = file.parent / str(content.get("path") or ".")
-    found = base / entry
-    if not found.exists() and entry.startswith("../"):
-        found = file.parent / entry.removeprefix("../")  # Roboflow writes ../train/images for train/images
-    if found.is_dir():
-        files = (path for path in found.rglob("*") if path.suffix.lower() in IMAGE_EXTENSIONS)
-        return sorted(path for path in files if not is_hidden(path, found))
-    if found.suffix == ".txt" and found.is_file():
-        lines = [line.strip() for line in read_lines(found) if line.strip()]
-        return [_listed(line, found, base) for line in lines]
-    raise DataError(f"{found} is neither a folder of images nor a .txt list of them", file=file)
-
-
-def _listed(line: str, listing: Path, base: Path) -> Path:
-    """The image of a line: relative to the list if it starts with ./, else to `base`; both are tried."""
-    candidates = [listing.parent / line, base / line]
-    if not line.startswith("./"):
-        candidates.reverse()
-    return next((path for path in candidates if path.is_file()), candidates[0])
+def _unused(layout: _Layout) -> list[Problem]:
+    every = (*layout.pairs, *layout.others)
+    used = {os.path.normpath(pair.label) for pair in every if pair.label}
+    folders = {os.path.split(path)[0] for path in used}
+    left = [
+        file
+        for file in text_files(layout.base)
+        if os.path.normpath(file) not in used
+        and ((found := is_label_file(file)) or (found is None and os.path.normpath(file.parent) in folders))
+    ]
+    counts = Counter(pair.label for pair in layout.pairs if pair.label)
+    shared = [label for label, count in counts.items() if count > 1]
+    return [
+        *unlisted(layout.root, [layout.finder], [pair.picture for pair in every]),
+        *first_named(layout.root, left, f"{len(left)} label files belong to no image and are left out"),
+        *first_named(layout.root, shared, f"{len(shared)} label files are of several pictures at once"),
+    ]
 
 
 def _images_folder(image: Path) -> Path | None:
@@ -143,74 +183,81 @@ def _images_folder(image: Path) -> Path | None:
     return next((folder for folder in image.parents if folder.name == "images"), None)
 
 
-def _label_file(image: Path) -> Path:
+def _usual_label(image: Path) -> Path:
     """The path with its last folder `images` changed to `labels`; beside the image if there is none."""
     folder = _images_folder(image)
     moved = image if folder is None else folder.with_name("labels") / image.relative_to(folder)
     return moved.with_suffix(".txt")
 
 
-def _unique_ids(images: Sequence[Path]) -> list[str]:
-    """The path below the last `images` folder; the full path where two images would share it."""
+def _unique_ids(layout: _Layout) -> list[str]:
+    """Of a data.yaml the path below the last `images` folder, or the full path where two images would share
+    it; else the path below the folder."""
+    images = [pair.picture for pair in layout.pairs]
+    if layout.root.is_dir():
+        return [os.path.relpath(image, layout.finder.root).replace(os.sep, "/") for image in images]
     short = [image.relative_to(_images_folder(image) or image.parent).as_posix() for image in images]
     counts = Counter(short)
     return [name if counts[name] == 1 else path.as_posix() for name, path in zip(short, images, strict=True)]
 
 
 def _record(
-    image_id: str, path: Path, known: Mapping[int, str], index: Mapping[str, int]
+    image_id: str,
+    pair: LabelledPicture,
+    names: Callable[[Path], NameList],
+    index: Mapping[str, int],
+    taken: Counter[str],
 ) -> tuple[Record | None, list[Problem]]:
+    path, source = pair.picture, pair.label or _usual_label(pair.picture)
     try:
         size = image_size(path)
+        lines = read_lines(source) if pair.label else []
     except ImageError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return None, [missing_image(path)]
         return None, [Problem("error", path, error.place, error.reason)]
-    source = _label_file(path)
-    try:
-        lines = read_lines(source) if source.is_file() else []
     except DataError as error:
         return None, [Problem("error", source, "", error.reason)]
     objects: list[LabelledObject] = []
     problems: list[Problem] = []
+    known = names(source) if lines else None
     for number, line in enumerate(lines, 1):
         try:
-            if line.strip():
-                objects.append(_object(line, f"line {number}", size, known, source))
+            if line.strip() and known:
+                item, kind = read_row(line, f"line {number}", size, known)
+                objects.append(item)
+                taken.update([kind] if kind else [])
         except LabelError as error:
             problems.append(Problem("error", source, error.place, error.reason))
     record, found = build_record(image_id, path, source, size, objects=objects, index=index)
     return (None if problems else record), problems + found
 
 
-def _object(
-    line: str, place: str, size: tuple[int, int], known: Mapping[int, str], source: Path
-) -> LabelledObject:
-    """The object of a row. Raises LabelError."""
-    words = line.split()
-    if len(words) != 5:
-        hint = "; it looks like a polygon: convert it to a box" if len(words) > 6 else ""
-        reason = f"has {len(words)} words where `class cx cy w h` has five{hint}"
-        raise LabelError(reason, file=source, place=place)
-    try:
-        number, (cx, cy, w, h) = float(words[0]), map(float, words[1:])
-    except ValueError:
-        reason = f"{line.strip()[:80]!r} is not five numbers: class cx cy w h"
-        raise LabelError(reason, file=source, place=place) from None
-    if not number.is_integer() or int(number) not in known:
-        reason = f"class {words[0]} is not among the {len(known)} classes of the yaml, counted from 0"
-        raise LabelError(reason, file=source, place=place)
-    if not all(math.isfinite(value) and -_SLACK <= value <= 1 + _SLACK for value in (cx, cy, w, h)):
-        reason = f"{' '.join(words[1:])[:80]!r} has a value outside 0..1; cx cy w h are shares of the image"
-        raise LabelError(reason, file=source, place=place)
-    width, height = size
-    box = ((cx - w / 2) * width, (cy - h / 2) * height, (cx + w / 2) * width, (cy + h / 2) * height)
-    return LabelledObject(known[int(number)], box, place)
+def _recognise(path: Path) -> Path | None:
+    file = find_yaml(path)
+    if file is not None or not path.is_dir():
+        return file
+    return find_nested_yaml(path) or (path if holds_labels(path) else None)
+
+
+def _splits(root: Path) -> tuple[str, ...]:
+    if root.is_file():
+        return yaml_splits(read_yaml(root))
+    pairs = pairs_of_folder(root, PictureFinder(root))
+    return _splits_of(pairs or pairs_of_labels(root, PictureFinder(root)))
+
+
+def _classes(root: Path) -> tuple[str, ...]:
+    if root.is_file():
+        return tuple(yaml_names(read_yaml(root), root).names.values())
+    return _names_of_folder(root)[1]
 
 
 YOLO = Reader(
     name="yolo",
-    looked_for="data.yaml (YOLO)",
-    recognise=find_yaml,
-    splits=lambda root: _splits(read_yaml(root)),
-    classes=lambda root: tuple(_names(read_yaml(root), root).values()),
+    looked_for="data.yaml, or txt labels of pictures (YOLO, Darknet)",
+    recognise=_recognise,
+    splits=_splits,
+    classes=_classes,
     read=read_yolo,
 )

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from fssd.data.formats.yolo import SPLITS
+from fssd.data.formats.yolo_yaml import SPLITS
 from fssd.data.writers.writer import Writer, WrittenImage, WrittenSet, write_text
 from fssd.errors import ConfigError
 

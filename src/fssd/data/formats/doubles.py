@@ -1,0 +1,29 @@
+"""Finds pictures that a data set holds under two names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from fssd.data.sample import Problem, Record
+
+
+def same_pictures(records: Sequence[Record], root: Path) -> list[Problem]:
+    """A warning that counts the records whose picture another record has under another path (a link)."""
+    folders: dict[str, str] = {}
+    first: dict[str, Record] = {}
+    again: list[tuple[Record, Record]] = []
+    for record in records:
+        folder, name = os.path.split(record.path)
+        real = folders.get(folder) or folders.setdefault(folder, os.path.realpath(folder))
+        path = os.path.realpath(record.path) if record.path.is_symlink() else f"{real}/{name}"
+        known = first.setdefault(path, record)
+        if known is not record:
+            again.append((record, known))
+    if not again:
+        return []
+    one, other = again[0]
+    ids = f"{one.path} with the ids {other.image_id} and {one.image_id}"
+    reason = f"{len(again)} pictures are listed twice, the first is {ids}; keep one of them"
+    return [Problem("warning", root, "", reason)]

@@ -1,0 +1,84 @@
+"""One xml file of Pascal VOC."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+from fssd.data.formats.labels import LabelledObject, yes_or_no
+from fssd.data.formats.xml_text import read_xml
+from fssd.errors import LabelError
+
+_ANNOTATION = re.compile(rb"<annotation[\s>]")  # CVAT's root is <annotations>
+_LOOKS_AT = 4096  # bytes
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """One XML file: image size in pixels, objects, and the image's name as the file states it."""
+
+    filename: str
+    size: tuple[int, int]
+    objects: tuple[LabelledObject, ...]
+
+
+def is_annotation(file: Path) -> bool:
+    """By a quick look at the file."""
+    try:
+        with file.open("rb") as stream:
+            return bool(_ANNOTATION.search(stream.read(_LOOKS_AT)))
+    except OSError:  # for the parser to name
+        return True
+
+
+def parse_annotation(file: Path) -> Annotation | LabelError:
+    """The content of a file, or what is wrong with it."""
+    try:
+        root = read_xml(file)
+        objects = tuple(_object(item, number, file) for number, item in enumerate(root.findall("object"), 1))
+        return Annotation(_word(root, "filename"), _size(root, file), objects)
+    except LabelError as error:
+        return error
+
+
+def _size(root: ElementTree.Element, file: Path) -> tuple[int, int]:
+    size = root.find("size")
+    if size is None:
+        raise LabelError("has no <size>; add the width and height of the image", file=file)
+    width, height = (round(_number(size, tag, "size", file)) for tag in ("width", "height"))
+    if width <= 0 or height <= 0:
+        raise LabelError(f"has a <size> of {width} x {height}; correct it", file=file, place="size")
+    return width, height
+
+
+def _object(item: ElementTree.Element, number: int, file: Path) -> LabelledObject:
+    name = _word(item, "name")
+    place = f"object {number} ({name})" if name else f"object {number}"
+    if not name:
+        raise LabelError("has no <name>; give it a class or remove it", file=file, place=place)
+    box = item.find("bndbox")
+    if box is None:
+        raise LabelError("has no <bndbox>; add one or remove the object", file=file, place=place)
+    x1, y1, x2, y2 = (_number(box, side, place, file) for side in ("xmin", "ymin", "xmax", "ymax"))
+    try:
+        difficult = yes_or_no(item.findtext("difficult"), "<difficult>")
+    except LabelError as error:
+        raise LabelError(error.reason, file=file, place=place) from error
+    return LabelledObject(name, (x1, y1, x2, y2), place, difficult)
+
+
+def _number(parent: ElementTree.Element, tag: str, place: str, file: Path) -> float:
+    word = _word(parent, tag)
+    try:
+        value = float(word)
+    except ValueError:
+        value = float("nan")
+    if not abs(value) < float("inf"):
+        raise LabelError(f"<{tag}> is {word!r}, not a finite number; correct it", file=file, place=place)
+    return value
+
+
+def _word(parent: ElementTree.Element, tag: str) -> str:
+    return (parent.findtext(tag) or "").strip()

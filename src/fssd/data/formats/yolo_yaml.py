@@ -1,0 +1,182 @@
+"""YOLO's data.yaml: class names, and the pictures of each split as folders or lists."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fssd.data.decode import IMAGE_EXTENSIONS
+from fssd.data.formats.labels import read_lines
+from fssd.data.formats.leftovers import first_named
+from fssd.data.formats.lookup import path_parts, visible_files
+from fssd.data.formats.yolo_rows import NameList
+from fssd.data.sample import Problem
+from fssd.errors import DataError, nearest
+
+SPLITS = ("train", "val", "test")
+_ALSO = ("train", "val", "valid", "validation", "test")
+_MOST_CLASSES = 10_000
+_KEY = re.compile(rb"^(names|nc|train|val|test|sources)\s*:", re.MULTILINE)
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises DataError if the file is missing, broken or no mapping."""
+    try:
+        content = yaml.safe_load(file.read_bytes())
+    except FileNotFoundError as error:
+        raise DataError("the file is missing", file=file) from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f"line {mark.line + 1}" if mark else ""
+        raise DataError(f"is not valid YAML ({error.problem})", file=file, place=place) from error
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise DataError(f"cannot be read as YAML ({error})", file=file) from error
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise DataError("must hold `key: value` lines", file=file)
+    return content
+
+
+def find_yaml(path: Path) -> Path | None:
+    """The path itself if it is a YAML file, or that of a folder: data.yaml, else the first one."""
+    others = [file for file in sorted(path.glob("[!.]*.y*ml")) if _describes_data(file)]
+    inside = [path / "data.yaml", path / "data.yml", *others]
+    candidates = [path] if path.is_file() else inside
+    return next((file for file in candidates if file.suffix in {".yaml", ".yml"} and file.is_file()), None)
+
+
+def _describes_data(file: Path) -> bool:
+    """Has a key of a data set at its top, unlike environment.yml and other files of a project."""
+    return file.is_file() and bool(_KEY.search(file.read_bytes()))
+
+
+def find_nested_yaml(root: Path) -> Path | None:
+    """The data.yaml of a data set somewhere below a folder. Raises DataError if there are several."""
+    files = [
+        file
+        for file in visible_files(root, {".yaml", ".yml"})
+        if file.stem == "data" and _describes_data(file)
+    ]
+    depth = min((len(file.parts) for file in files), default=0)
+    highest = [file for file in files if len(file.parts) == depth]
+    if len(highest) > 1:
+        raise DataError(
+            f"holds several data sets, {highest[0]} and {highest[1]}; give one of them", file=root
+        )
+    return highest[0] if highest else None
+
+
+def yaml_splits(content: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(split for split in _ALSO if content.get(split))
+
+
+def asked_splits(content: Mapping[str, Any], split: str | None, file: Path) -> tuple[str, ...]:
+    """The splits of the file that are meant. Raises DataError."""
+    splits = yaml_splits(content)
+    asked = splits if split is None else tuple(part.strip() for part in split.split("+"))
+    if not asked:
+        raise DataError("gives none of train, val and test", file=file)
+    for part in asked:
+        if part not in splits:
+            known = nearest(part, splits) if splits else "; it gives none of train, val and test"
+            raise DataError(f"there is no split {part!r}{known}", file=file)
+    return asked
+
+
+def yaml_names(content: Mapping[str, Any], file: Path) -> NameList:
+    """The class names in the order of their numbers. Raises DataError."""
+    names, count = content.get("names"), content.get("nc")
+    if names is None and isinstance(count, int) and 0 < count <= _MOST_CLASSES:
+        return NameList(file, {number: str(number) for number in range(count)}, _keypoints(content))
+    pairs = dict(enumerate(names)) if isinstance(names, list) else names
+    if not isinstance(pairs, dict) or not pairs:
+        raise DataError("needs `names`, the class names, or `nc`, their number", file=file, place="names")
+    if not all(isinstance(key, int) and key >= 0 for key in pairs):
+        raise DataError("class numbers must be whole numbers from 0", file=file, place="names")
+    for name in pairs.values():  # YAML reads no, off and yes as booleans
+        if isinstance(name, bool) or not isinstance(name, (str, int, float)):
+            raise DataError(f"{name!r} is no class name; put names in quotes", file=file, place="names")
+    known = {key: str(pairs[key]).strip() for key in sorted(pairs)}
+    if len(set(known.values())) < len(known):
+        raise DataError("two classes have the same name", file=file, place="names")
+    if count is not None and count != len(known):
+        raise DataError(f"nc is {count} but there are {len(known)} names", file=file, place="nc")
+    return NameList(file, known, _keypoints(content))
+
+
+def _keypoints(content: Mapping[str, Any]) -> int:
+    """How many numbers stand behind each box: `kpt_shape: [17, 3]` are 17 points of three."""
+    shape = content.get("kpt_shape")
+    if not (isinstance(shape, list) and len(shape) == 2 and all(type(side) is int for side in shape)):
+        return 0
+    points: int = shape[0] * shape[1]
+    return points
+
+
+def split_pictures(content: Mapping[str, Any], split: str, file: Path) -> tuple[list[Path], list[Problem]]:
+    """The pictures of a split, and notes of paths that are of another machine. Raises DataError."""
+    value = content[split]
+    pictures: list[Path] = []
+    notes: list[Problem] = []
+    for entry in value if isinstance(value, list) else [value]:
+        place, is_moved = _find(str(entry), [base_folder(content, file), file.parent])
+        if is_moved:
+            reason = f"{entry} is not there; {place} is used"
+            notes.append(Problem("warning", file, split, reason))
+        if _is(place.is_dir):
+            pictures += sorted(visible_files(place, IMAGE_EXTENSIONS))
+        elif place.suffix == ".txt" and _is(place.is_file):
+            listed, found = _listed(place, base_folder(content, file))
+            pictures += listed
+            notes += found
+        else:
+            raise DataError(f"{place} is neither a folder of images nor a .txt list of them", file=file)
+    if not pictures:
+        raise DataError(f"split {split!r} holds no image", file=file)
+    once = list(dict.fromkeys(pictures))
+    if len(once) < len(pictures):
+        reason = f"{len(pictures) - len(once)} of its images are listed more than once; each is used once"
+        notes.append(Problem("warning", file, split, reason))
+    return once, notes
+
+
+def base_folder(content: Mapping[str, Any], file: Path) -> Path:
+    """The folder that the paths are relative to, or that of the file if there is none."""
+    base = file.parent / str(content.get("path") or ".")
+    return base if _is(base.is_dir) else file.parent
+
+
+def _find(stated: str, bases: Sequence[Path]) -> tuple[Path, bool]:
+    """The path below the first base; else its longest end that is there. And whether it is another."""
+    first = bases[0] / stated
+    if _is(first.exists):
+        return first, False
+    parts = path_parts(stated)
+    ends = ["/".join(parts[start:]) for start in range(len(parts)) if parts[start] not in {"/", ".."}]
+    found = (base / end for end in ends for base in bases if _is((base / end).exists))
+    place = next(found, None)
+    return (first, False) if place is None else (place, True)
+
+
+def _is(test: Callable[[], bool]) -> bool:
+    try:
+        return test()
+    except OSError:  # a name that is too long
+        return False
+
+
+def _listed(listing: Path, base: Path) -> tuple[list[Path], list[Problem]]:
+    """The images of the lines: relative to the list if they start with ./, else to `base`; both are tried."""
+    pictures: list[Path] = []
+    moved: list[Path] = []
+    for line in filter(None, map(str.strip, read_lines(listing))):
+        bases = [listing.parent, base] if line.startswith("./") else [base, listing.parent]
+        path, is_moved = _find(line, bases)
+        pictures.append(path)
+        if is_moved and path not in (bases[1] / line,):
+            moved.append(path)
+    reason = f"{len(moved)} of its pictures were found elsewhere than stated"
+    return pictures, first_named(listing, moved, reason)
