@@ -15,6 +15,7 @@ import numpy as np
 from fssd.atomic import atomic_path
 from fssd.data.sample import Image
 from fssd.errors import ImageError
+from fssd.inference.edit_list import shown_seconds
 
 # FFmpeg's own lines about damage name no file. `Film.require_whole` says the same of a file's frames.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
@@ -42,6 +43,9 @@ class Film:
             rate, count = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self.rate = rate if 0.01 <= rate <= 1000 else UNKNOWN_RATE
         self._declared = int(count) if count > 0 else 0
+        shown = shown_seconds(path)  # frames before and after are in the file, but FFmpeg gives none of them
+        if shown is not None:
+            self._declared = min(self._declared, round(shown * self.rate))
 
     def frames(self) -> Iterator[Image]:
         """The frames, (H, W, 3) uint8 RGB, one at a time, also those behind frames that cannot be decoded."""
