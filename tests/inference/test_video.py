@@ -292,6 +292,32 @@ def test_a_library_that_writes_nothing_is_found_out(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_frame_that_was_not_written_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = cv2.VideoWriter
+
+    class Writer:
+        fourcc = plain.fourcc
+
+        def __init__(self, *arguments: object) -> None:
+            self.writer, self.count = plain(*arguments), 0
+
+        def write(self, image: Image) -> None:
+            self.count += 1
+            if self.count != 2:
+                self.writer.write(image)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self.writer, name)
+
+    monkeypatch.setattr(cv2, "VideoWriter", Writer)
+    with (
+        pytest.raises(ImageError, match="could not be written whole"),
+        FilmWriter(tmp_path / "a.mp4", 25) as writer,
+    ):
+        writer.write(frame(COLOURS[0]), times=3)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     "name", ["http:x.mp4", "img%03d.mp4", "a%20b.mp4", "stra\udcdfe.mp4", "concat:a|b.mp4"]
 )
