@@ -10,7 +10,7 @@ Names are imported when first used, so that `import fssd` and `fssd --help` do n
 
 from __future__ import annotations
 
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +39,10 @@ __all__ = [
     "LabelError", "TrainConfig", "TrainingError", "build_model", "evaluate", "export_model", "open_data",
     "train",
 ]  # fmt: skip
-__version__ = version("fssd")
+try:
+    __version__ = version("fssd")
+except PackageNotFoundError:  # frozen, zipped or copied without its metadata
+    __version__ = "unknown"
 
 _SOURCES = {
     "Detections": "fssd.inference.detections:Detections",

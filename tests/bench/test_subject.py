@@ -53,7 +53,7 @@ def exported(tiny: Detector, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     folder = tmp_path_factory.mktemp("exported")
     graph = trace(tiny.network)
 
-    def copy(_: object) -> Any:
+    def copy(*_: object) -> Any:
         own = type(graph)()
         own.CopyFrom(graph)
         return own

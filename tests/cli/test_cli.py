@@ -192,7 +192,7 @@ def test_train_on_a_damaged_image(tmp_path: Path, capsys: pytest.CaptureFixture[
     image.write_bytes(image.read_bytes()[:-400])
     arguments = train_arguments(data, tmp_path / "run", "--iterations", 2, "--workers", workers)
     assert run(*arguments) == BAD_INPUT
-    saved, error = capsys.readouterr().err.splitlines()
+    *_, saved, error = capsys.readouterr().err.splitlines()
     assert saved == "saved at update 0, to go on with --resume"
     assert error.startswith("error: ")
     assert "train_00000.jpg: the JPEG is truncated" in error
@@ -438,7 +438,7 @@ def test_scenes_and_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     "arguments",
     [
         ["check", "none"],
-        ["check", "scenes", "--json", "none/report.json"],
+        ["check", "scenes", "--json", "full/file/report.json"],
         ["scenes", "full"],
         ["scenes", "new", "--train", "0"],
         ["scenes", "full/file/new"],

@@ -88,6 +88,8 @@ def test_calibration_sees_the_training_split_and_measures_on_the_other(
         (["--score", "1.5"], "score"),
         (["--keep", "0"], "keep"),
         (["--to", "openvino"], "rename"),
+        (["--opset", "16"], "opset is 16; it must be 17 to 21"),
+        (["--to", "openvino", "--opset", "17"], "--opset is for --to onnx, not openvino"),
         (["--to", "safetensors"], "rename"),
         (["--to", "safetensors", "--nms"], "weights only"),
         (["--to", "safetensors", "--raw"], "weights only"),

@@ -85,7 +85,7 @@ def test_facts_are_kept_but_places_are_not(lite: Detector, images: torch.Tensor,
 
 def test_portable(facts: dict[str, Any]) -> None:
     assert SECRET in str(facts) and SECRET not in str(portable(facts))
-    assert set(facts["config"]) - set(portable(facts)["config"]) == {"data", "out", "weights"}
+    assert set(facts["config"]) - set(portable(facts)["config"]) == {"data", "images", "out", "weights"}
     assert portable({"a": 1}) == {"a": 1}
     assert portable({"config": None}) == {"config": None}
 

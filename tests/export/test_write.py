@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -74,7 +75,7 @@ def export(
         if damage is not None:
             damage(graph)
         monkeypatch.setattr(pictures, "CHECKED", 5 if few else 33)
-        monkeypatch.setattr(write, "trace", lambda _: graph)
+        monkeypatch.setattr(write, "trace", lambda *_: graph)
         return export_model(detectors[name], out, to, **settings)
 
     return run
@@ -305,6 +306,102 @@ def test_openvino_without_its_weights(export: Callable[..., Any], tmp_path: Path
     (tmp_path / "a.bin").unlink()
     with pytest.raises(CheckpointError, match=r"a\.bin"):
         Detector.load(tmp_path / "a.xml")
+
+
+def test_onnx_files_open_in_old_runtimes(export: Callable[..., Any], tmp_path: Path) -> None:
+    """IR version 8 came with opset 18, and every domain is named once."""
+    need("onnxruntime")
+    for nms in (None, NMS):
+        export("tiny", tmp_path / "a.onnx", "onnx", nms=nms)
+        model = onnx.load(tmp_path / "a.onnx")
+        assert model.ir_version == 8
+        assert [(one.domain, one.version) for one in model.opset_import] == [("", 18)]
+
+
+@pytest.mark.parametrize("nms", [None, NMS], ids=["raw", "nms"])
+@pytest.mark.parametrize("opset", [17, 19, 20, 21])
+def test_other_opsets(
+    detectors: dict[str, Detector],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    opset: int,
+    nms: Thresholds | None,
+) -> None:
+    """Each is run in ONNX Runtime and compared before it is written."""
+    need("onnxruntime")
+    monkeypatch.setattr(pictures, "CHECKED", 5)
+    done = export_model(detectors["tiny"], tmp_path / "a.onnx", "onnx", nms=nms, opset=opset)
+    assert done.parity.detections > 200
+    model = onnx.load(tmp_path / "a.onnx")
+    onnx.checker.check_model(model, full_check=True)
+    assert (model.ir_version, [one.version for one in model.opset_import]) == (8, [opset])
+
+
+@pytest.mark.parametrize("opset", [16, 22, 17.5, "18"])
+def test_opsets_that_are_not_written(detectors: dict[str, Detector], tmp_path: Path, opset: Any) -> None:
+    with pytest.raises(ConfigError, match=r"opset is .*; it must be .*17 to 21"):
+        export_model(detectors["tiny"], tmp_path / "a.onnx", "onnx", opset=opset)
+
+
+def test_every_file_is_checked_against_its_digest(
+    export: Callable[..., Any], tmp_path: Path, to: str
+) -> None:
+    """One bit, in the weights, the graph or the metadata."""
+    out = tmp_path / f"model{RUNTIMES[to].suffix}"
+    export("tiny", out, to)
+    for file in (out, *(out.with_suffix(suffix) for suffix in RUNTIMES[to].beside)):
+        whole = file.read_bytes()
+        for place in (len(whole) // 3, len(whole) // 2, whole.rfind(b"eight") if file == out else 5):
+            changed = bytearray(whole)
+            changed[place] ^= 1
+            file.write_bytes(changed)
+            with pytest.raises(CheckpointError, match=r"model\.(onnx|xml): .*damaged"):
+                Detector.load(out)
+        file.write_bytes(whole)
+    assert Detector.load(out).classes
+
+
+def test_a_bin_of_another_export(export: Callable[..., Any], tmp_path: Path) -> None:
+    need("openvino")
+    export("tiny", tmp_path / "a.xml", "openvino")
+    export("ssd300-lite", tmp_path / "b.xml", "openvino")
+    (tmp_path / "a.bin").write_bytes((tmp_path / "b.bin").read_bytes())
+    with pytest.raises(CheckpointError, match=r"a\.xml: does not fit a\.bin beside it: .* of another export"):
+        Detector.load(tmp_path / "a.xml")
+
+
+def test_what_openvino_says_of_a_damaged_file_of_version_0_1(
+    export: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Without a digest its own words are passed on, and not the place in its sources."""
+    need("openvino")
+    export("tiny", tmp_path / "a.xml", "openvino")
+    stored = rb"&quot;content_sha256&quot;: &quot;\w+&quot;, "
+    graph = re.sub(stored, b"", (tmp_path / "a.xml").read_bytes())
+    (tmp_path / "a.xml").write_bytes(graph)
+    assert b"content_sha256" not in graph and Detector.load(tmp_path / "a.xml").facts
+    weights = (tmp_path / "a.bin").read_bytes()
+    (tmp_path / "a.bin").write_bytes(weights[:1000])
+    with pytest.raises(CheckpointError, match=r"a\.xml: .* with a\.bin \(Incorrect weights in bin file!\)"):
+        Detector.load(tmp_path / "a.xml")
+    (tmp_path / "a.bin").write_bytes(weights)
+    (tmp_path / "a.xml").write_bytes(graph[: len(graph) // 2])
+    with pytest.raises(CheckpointError, match=r"a\.xml: is damaged .*\((?!Exception from)"):
+        Detector.load(tmp_path / "a.xml")
+    (tmp_path / "a.bin").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"a\.bin: is empty"):
+        Detector.load(tmp_path / "a.xml")
+
+
+def test_suffixes_in_capitals(
+    export: Callable[..., Any], picture: np.ndarray, tmp_path: Path, to: str
+) -> None:
+    out = tmp_path / f"model{RUNTIMES[to].suffix}"
+    export("tiny", out, to)
+    expected = Detector.load(out)(picture, score=0.05)
+    for file in list(tmp_path.iterdir()):
+        file.rename(tmp_path / file.name.upper())
+    assert_same(expected, Detector.load(tmp_path / out.name.upper())(picture, score=0.05))
 
 
 def test_settings_that_cannot_be(export: Callable[..., Any], tmp_path: Path, to: str) -> None:

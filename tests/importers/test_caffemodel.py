@@ -172,7 +172,7 @@ def torch_file(*, zipped: bool) -> bytes:
 @pytest.mark.parametrize(
     "content",
     [
-        torch_file(zipped=True), torch_file(zipped=False), pickle.dumps([1], protocol=0), b"",
+        torch_file(zipped=True), torch_file(zipped=False), pickle.dumps([1], protocol=0),
         safetensors.torch.save({"a": torch.ones(2)}), b"\x89HDF\r\n\x1a\n" + bytes(90),
         b'name: "VGG"\nlayer {\n  name: "data"\n}\n', b"\n0123456789 text", bytes(100), b"\xff" * 100,
         b"\xa2", part(100, b""), part(100, part(1, b"relu")), b"\x08\x05" + part(2, b"x.caffemodel"),
@@ -180,6 +180,20 @@ def torch_file(*, zipped: bool) -> bytes:
 )  # fmt: skip
 def test_a_foreign_file_is_no_caffemodel(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(CheckpointError, match=r"some\.caffemodel: is .*no caffemodel"):
+        read(tmp_path, content)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", r"is empty \(0 bytes\): its download or copy failed"),
+        (b"\n <!DOCTYPE html><title>Quota exceeded</title>", "is a web page: its download failed"),
+        (b"<HTML><body>", "is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", "is a pointer of Git LFS"),
+    ],
+)
+def test_a_download_that_failed(tmp_path: Path, content: bytes, reason: str) -> None:
+    with pytest.raises(CheckpointError, match=rf"some\.caffemodel: {reason}"):
         read(tmp_path, content)
 
 

@@ -263,10 +263,71 @@ def test_loading(
         Detector.load(own, device="cpu")
 
 
-@pytest.mark.parametrize("device", ["", "gpu", "cuda:99", "meta?"])
-def test_devices_that_are_not_there(model_file: Path, device: str) -> None:
-    with pytest.raises(ConfigError, match="cannot be used here"):
+@pytest.mark.parametrize("device", ["", "gpu", "cuda:99", "meta?", "meta", "cpu:0", "mps", 99, True])
+def test_devices_that_are_not_there(model_file: Path, device: Any) -> None:
+    if device == "mps" and torch.backends.mps.is_available():
+        pytest.skip("there is such a device")
+    with pytest.raises(ConfigError, match=r"^device '.*' cannot be used here; choose auto or one of cpu"):
         Detector.load(model_file, device=device)
+
+
+@pytest.mark.parametrize("device", [None, "auto", "cpu", torch.device("cpu")])
+@pytest.mark.parametrize("name", ["animals", "animals-int8"])
+def test_devices_that_are(name: str, device: Any) -> None:
+    if name == "animals-int8":
+        pytest.importorskip("openvino", reason="needs openvino")
+    assert Detector.load(name, device=device).classes
+
+
+@pytest.mark.parametrize("name", ["animals", "animals-int8"])
+@pytest.mark.parametrize("threads", [0, -1, 1.5, "2", True])
+def test_threads_that_cannot_be(name: str, threads: Any) -> None:
+    with pytest.raises(ConfigError, match=r"threads is .*; it must be .*1 or more"):
+        Detector.load(name, threads=threads)
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"score": 50}, "score is 50; it must be between 0 and 1"),
+        ({"score": float("nan")}, "score is nan"),
+        ({"score": "0.5"}, "score is '0.5'; it must be a number, between 0 and 1"),
+        ({"score": None}, "score is None"),
+        ({"nms": float("nan")}, "nms is nan"),
+        ({"nms": -0.1}, "nms is -0.1"),
+        ({"keep": -1}, "keep is -1; it must be 1 or more"),
+        ({"keep": 2.5}, "keep is 2.5; it must be a whole number, 1 or more"),
+        ({"top_k": -1}, "top_k is -1"),
+        ({"top_k": True}, "top_k is True"),
+        ({"batch_size": "8"}, "batch_size is '8'"),
+    ],
+)
+def test_settings_out_of_range(
+    detector: Detector, picture: np.ndarray, settings: dict[str, Any], reason: str
+) -> None:
+    for images in (picture, [picture], []):
+        with pytest.raises(ConfigError, match=reason):
+            detector(images, **settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("conf", "score"),
+        ("iou", "nms"),
+        ("max_det", "keep"),
+        ("scores", "score"),
+        ("batch", "batch_size"),
+    ],
+)
+def test_settings_that_are_not_there(detector: Detector, picture: np.ndarray, name: str, meant: str) -> None:
+    with pytest.raises(TypeError, match=f"there is no setting '{name}'; did you mean '{meant}'"):
+        detector(picture, **{name: 0.3})
+
+
+def test_numbers_of_numpy_are_numbers(detector: Detector, picture: np.ndarray) -> None:
+    found = detector(picture, score=np.float32(0.25), keep=np.int64(4))
+    assert_same(found, detector(picture, score=0.25, keep=4))
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{}", b"\x80\x02pickle", b"\xff" * 64])

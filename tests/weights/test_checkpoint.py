@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -192,7 +193,7 @@ def test_folder_stands_for_its_best_then_its_final_model(network: Network, tmp_p
 def test_missing_path(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"nowhere\.safetensors: there is no such model file"):
         load_model(tmp_path / "nowhere.safetensors")
-    with pytest.raises(CheckpointError, match=r"nowhere\.safetensors: there is no such file"):
+    with pytest.raises(CheckpointError, match=r"nowhere\.safetensors: there is no such model file"):
         read_tensors(tmp_path / "nowhere.safetensors")
 
 
@@ -218,13 +219,62 @@ def test_truncated_file_at_any_length(small: Path) -> None:
     read_tensors(small)
     for length in range(len(whole)):
         small.write_bytes(whole[:length])
-        refused(small, "damaged or not a safetensors file")
+        refused(small, "damaged or not a safetensors file" if length else "is empty")
 
 
 def test_truncated_model(file: Path, tmp_path: Path) -> None:
     path = tmp_path / "cut.safetensors"
     path.write_bytes(file.read_bytes()[:-1])
     refused(path, "damaged")
+
+
+def test_every_changed_byte_of_the_weights_is_found(small: Path) -> None:
+    whole = small.read_bytes()
+    for place in range(len(whole) - 24, len(whole)):
+        changed = bytearray(whole)
+        changed[place] ^= 1
+        small.write_bytes(changed)
+        with pytest.raises(CheckpointError, match="is damaged or was changed after it was written"):
+            read_tensors(small)
+
+
+def test_the_digest_is_that_of_the_file_with_zeros_in_its_place(small: Path) -> None:
+    whole, digest = small.read_bytes(), document_of(small)["content_sha256"].encode()
+    assert digest.decode() == hashlib.sha256(whole.replace(digest, b"0" * 64)).hexdigest()
+    assert "content_sha256" not in read_tensors(small)[1]
+
+
+def test_a_file_without_a_digest_opens(small: Path) -> None:
+    tensors, document = read_tensors(small)
+    safetensors.torch.save_file(tensors, small, {"fssd": json.dumps(document)})
+    assert torch.equal(read_tensors(small)[0]["a"], tensors["a"])
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_weights_that_are_not_finite(file: Path, tmp_path: Path, value: float) -> None:
+    tensors, document = read_tensors(file)
+    key = "heads.conf.3.0.weight"
+    tensors[key].view(-1)[7] = value
+    write_tensors(tmp_path / "x.safetensors", tensors, document)
+    refused(tmp_path / "x.safetensors", f"'{key}' has numbers that are not finite")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.bin", b"\0" * 99, r"the weights of an OpenVINO model; name x\.xml beside it"),
+        ("x.pth", b"PK\x03\x04" + b"\0" * 99, r"fssd import \S+x\.pth --model NAME --out FOLDER"),
+        ("x.PT", b"\x80\x02" + b"\0" * 99, "fssd import"),
+        ("x.caffemodel", b"\n\x03VGG" + b"\0" * 99, "fssd import"),
+        ("x.safetensors", b"<!doctype html>", "is a web page: its download failed"),
+        ("x.pth", b"version https://git-lfs.github.com/spec/v1\n", "pointer of Git LFS"),
+    ],
+)
+def test_other_files_that_are_given_as_a_model(
+    tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    refused(tmp_path / name, message)
 
 
 def test_changed_header_never_ends_in_another_error(small: Path) -> None:

@@ -19,6 +19,8 @@ class Check:
 
     data: Annotated[Path, tyro.conf.Positional]
     """Data set, in any form that `fssd train` takes."""
+    images: Path | None = None
+    """Folder of the pictures, where they do not lie beside their labels."""
     splits: tuple[str, ...] = ()
     """Splits to check; by default all."""
     labels_only: Flag = False
@@ -57,7 +59,7 @@ def run(arguments: list[str]) -> int:
     survey = Survey(thumbnails=command.report is not None)
     decode = not command.labels_only
     with _bar() as watch:
-        report = check_data(command.data, command.splits or None, decode, survey.visit, watch)
+        report = check_data(command.data, command.splits or None, decode, survey.visit, watch, command.images)
     if command.report is not None:
         page, pairs = write_data_page(command.report, report, survey, network)
         print(f"report in {page}; near-duplicates across splits: {pairs}", file=sys.stderr)

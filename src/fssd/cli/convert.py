@@ -21,6 +21,8 @@ class Convert:
     """voc, yolo, coco, labelme, cvat, label-studio or createml."""
     out: Path
     """New folder for pictures and labels."""
+    images: Path | None = None
+    """Folder of the pictures, where they do not lie beside their labels."""
     splits: tuple[str, ...] = ()
     """Splits to write; by default all; "none" for every image, without splits."""
     link: Flag = False
@@ -39,6 +41,7 @@ def run(arguments: list[str]) -> int:
         command.to,
         command.out,
         splits=command.splits,
+        images=command.images,
         link=command.link,
         upright=command.upright,
         bad_share=command.bad_share,

@@ -6,18 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from fssd.cli.options import (
-    FLAT,
-    BadShare,
-    CountFlags,
-    Flag,
-    Model,
-    Score,
-    Share,
-    open_usable,
-    parse,
-    spare_inputs,
-)
+from fssd.cli.options import FLAT, BadShare, CountFlags, Flag, Model, Score, open_usable, parse, spare_inputs
+from fssd.config import Opset, Share
 from fssd.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -57,6 +47,8 @@ class Export:
     bad_share: BadShare = 0.02
     allow_drop: Flag = False
     """Write an eight-bit file even if it loses more than 1 point of mAP."""
+    opset: Opset = 18
+    """Version of ONNX's operators, 17 to 21, for programs that do not read 18."""
     images: tuple[str, ...] = ()
     """Images or folders to compare the runtimes on, at most 300; below 33, generated ones are added."""
 
@@ -92,6 +84,7 @@ def run(arguments: list[str]) -> int:
         images=_pictures(command, detector.geometry),
         trial=_trial(command, detector.geometry, detector.classes),
         allow_drop=command.allow_drop,
+        opset=command.opset,
     )
     if done.parity is not None:
         print(done.parity)
@@ -113,6 +106,8 @@ def _check(command: Export) -> None:
     """Raise ConfigError for choices that do not fit together."""
     if command.to == "safetensors" and (command.raw or command.nms or command.int8):
         raise ConfigError("--to safetensors writes weights only; --raw, --nms and --int8 are for a runtime")
+    if command.to != "onnx" and command.opset != Export.opset:
+        raise ConfigError(f"--opset is for --to onnx, not {command.to}; leave it out")
     if command.raw and command.nms:
         raise ConfigError("--raw and --nms exclude each other; choose one end of the graph")
     if command.int8 and command.calibrate is None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import tyro
 
-from fssd.config import BelowOne, Bound, Count, Metric, Natural, check_bounds
+from fssd.config import BelowOne, Count, Metric, Natural, Share, check_bounds
 from fssd.errors import ConfigError, FssdError
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ FLAT = tyro.conf.arg(name="")
 """Marks a group of flags whose name is not a prefix of its flags."""
 
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
-Share = Annotated[float, Bound("between 0 and 1", lambda value: 0 <= value <= 1)]
 Model = Annotated[
     Path,
     tyro.conf.Positional,
@@ -37,6 +36,7 @@ Device = Annotated[str, tyro.conf.arg(help="cpu, cuda, or auto.")]
 BatchSize = Annotated[Count, tyro.conf.arg(help="Images per batch.")]
 Score = Annotated[Share, tyro.conf.arg(help="Keep detections that score more than this.")]
 Iou = Annotated[Share, tyro.conf.arg(help="Least IoU of a correct detection, for the VOC metrics.")]
+_IMAGES = "Folder of the pictures, where they do not lie beside their labels."
 _BAD_SHARE = "Share of images with errors (0..1) that may be left out with a warning; above it, nothing runs."
 BadShare = Annotated[BelowOne, tyro.conf.arg(help=_BAD_SHARE)]
 
@@ -81,6 +81,7 @@ class Measuring:
     split: str | None = "auto"
     """Split to measure on; "auto" is val, or where there is none the images that the run kept for
     evaluation; "none" is every image."""
+    images: Annotated[Path | None, tyro.conf.arg(help=_IMAGES)] = None
     seen_images: Flag = False
     """Measure also on images that the model was trained on."""
     metric: Metric = "voc12"
@@ -101,7 +102,9 @@ class Measuring:
 
         split = None if self.split == "none" else self.split
         files = [model_file(model) for model in models]
-        dataset, name = measured_images(data, split, files, self.bad_share, self.seen_images)
+        dataset, name = measured_images(
+            data, split, files, self.bad_share, seen_images=self.seen_images, images=self.images
+        )
         dataset.facts["split"] = name
         print(describe(dataset, data, name), file=sys.stderr)
         print_left_out(dataset)

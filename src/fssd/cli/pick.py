@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from fssd.cli.options import BatchSize, Device, Flag, Model, Share, parse, show_progress
-from fssd.config import Count
+from fssd.cli.options import BatchSize, Device, Flag, Model, parse, show_progress
+from fssd.config import Count, Share
 from fssd.errors import DataError
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import tyro
 
-from fssd.cli.options import Device, Flag, Share, parse
-from fssd.config import Bound, Count
+from fssd.cli.options import Device, Flag, parse
+from fssd.config import Bound, Count, Share
 
 Port = Annotated[int, Bound("between 0 and 65535", lambda value: 0 <= value <= 65535)]
 Delay = Annotated[float, Bound("between 0 and 1000", lambda value: 0 <= value <= 1000)]

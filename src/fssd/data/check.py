@@ -24,15 +24,13 @@ from fssd.data.decode import SUFFIXES, ImageHeader, decode_image, probe_image, r
 from fssd.data.formats.labels import Corners, box_fault, leaves
 from fssd.data.join import join_classes, object_place
 from fssd.data.sample import DataSet, Image, Problem, Record
-from fssd.data.source import list_splits, open_data
+from fssd.data.source import find_reader, list_splits, open_data, other_formats
 from fssd.errors import ConfigError, DataError, ImageError
 
-_Picture = tuple[
-    ImageHeader, bytes, Image | None
-]  # of a record: header, a key that equal images share, pixels
-_STATE_SIZES = frozenset(
-    {"voc", "coco", "cvat", "labelme", "label-studio"}
-)  # the others take it from the image
+# Of a record: header, a key that equal images share, pixels.
+_Picture = tuple[ImageHeader, bytes, Image | None]
+_ALL = "all"  # the name in the report of every image, where there are no splits
+_STATE_SIZES = frozenset({"voc", "coco", "cvat", "labelme", "label-studio"})  # the others measure images
 
 
 class Seen(NamedTuple):
@@ -62,11 +60,12 @@ class SplitCounts:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """Findings, errors first, and the counts of every split checked."""
+    """Findings, errors first, and the counts of every split checked. format: of the labels."""
 
     path: Path
     problems: tuple[Problem, ...]
     splits: dict[str, SplitCounts]
+    format: str
 
     @property
     def errors(self) -> int:
@@ -98,7 +97,7 @@ class CheckReport:
 
     def summary(self) -> Table:
         """Images and objects of each split, and objects per class, as a rich table."""
-        table = Table(title=Text(str(self.path)), title_justify="left")
+        table = Table(title=Text(f"{self.path}: {self.format}"), title_justify="left")
         table.add_column("")
         for name in self.splits:
             table.add_column(Text(name), justify="right")
@@ -114,6 +113,7 @@ class CheckReport:
         """The report as plain values: path, ok, errors, warnings, splits, problems."""
         return {
             "path": str(self.path),
+            "format": self.format,
             "ok": self.ok,
             "errors": self.errors,
             "warnings": self.warnings,
@@ -128,6 +128,7 @@ def check_data(
     decode: bool = True,
     visit: Callable[[Seen], None] | None = None,
     watch: Callable[[str, int, int], None] | None = None,
+    images: Path | str | None = None,
 ) -> CheckReport:
     """Check every image and label of a source.
 
@@ -135,6 +136,7 @@ def check_data(
     decode: False reads image headers only, which misses damaged images and images of equal content.
     visit: is called with every usable image in turn.
     watch: is called with a split, its images checked so far and all of them.
+    images: the folder of the pictures, where they do not lie beside their labels.
     Raises DataError or ConfigError if `path` is no data set; every other fault is in the report.
     """
     path = Path(path)
@@ -143,12 +145,19 @@ def check_data(
     seen: dict[bytes, tuple[str, Path]] = {}
     for name, split in _asked(path, splits):
         counter = None if watch is None else partial(watch, name)
-        found, counts[name] = _check_split(path, name, split, seen, decode, visit, counter)
+        opened = partial(open_data, path, split, images=images)
+        found, counts[name] = _check_split(opened, path, name, seen, decode, visit, counter)
         problems += found
-    problems += _class_problems(path, counts)
+    problems += [*_class_problems(path, counts), *_formats_not_read(path)]
     unique = dict.fromkeys(problems)  # splits that overlap report the same fault
     ordered = sorted(unique, key=lambda item: (item.severity, str(item.file), _natural(item.place)))
-    return CheckReport(path, tuple(ordered), counts)
+    return CheckReport(path, tuple(ordered), counts, find_reader(path)[0].name)
+
+
+def _formats_not_read(path: Path) -> Iterator[Problem]:
+    for name in other_formats(path):
+        reason = f"labels in the format {name} lie there too; they are not read"
+        yield Problem("warning", path, "", reason)
 
 
 def _asked(path: Path, splits: Sequence[str] | None) -> list[tuple[str, str | None]]:
@@ -158,20 +167,20 @@ def _asked(path: Path, splits: Sequence[str] | None) -> list[tuple[str, str | No
     names = list_splits(path)
     if {"train", "val"} <= set(names):
         names = tuple(name for name in names if name != "trainval")
-    return [(name, name) for name in names] or [("all", None)]
+    return [(name, name) for name in names] or [(_ALL, None)]
 
 
 def _check_split(
+    opened: Callable[[], DataSet],
     path: Path,
     name: str,
-    split: str | None,
     seen: dict[bytes, tuple[str, Path]],
     decode: bool,
     visit: Callable[[Seen], None] | None,
     watch: Callable[[int, int], None] | None,
 ) -> tuple[list[Problem], SplitCounts]:
     try:
-        data = open_data(path, split)
+        data = opened()
     except (DataError, ConfigError) as error:
         return [_problem(error, path)], SplitCounts()
     problems = list(data.problems)
@@ -194,7 +203,7 @@ def _check_split(
             if visit is not None:
                 visit(Seen(name, data.classes, record, header, image))
     counts = _count(data, usable)
-    place = "" if split is None else f"split {split!r}"
+    place = "" if name == _ALL else f"split {name!r}"
     problems += _shared_problems(path, place, shared, len(data))
     if counts.usable and not counts.objects:
         reason = f"none of its {counts.usable} usable images has an object; add labels or leave it out"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from fssd.config import CONFIG_FILE, load_config
@@ -20,6 +21,7 @@ class TrainedOn:
 
     model: Path
     data: Path | None
+    images: Path | None
     split: str | None
     division: Division | None
 
@@ -31,11 +33,17 @@ def trained_on(model: Path) -> TrainedOn | None:
         return None
     config = load_config(file)
     split = None if config.train_split == "none" else config.train_split
-    return TrainedOn(model, config.data, split, read_division(model.parent))
+    return TrainedOn(model, config.data, config.images, split, read_division(model.parent))
 
 
 def measured_images(
-    data: Path, split: str | None, models: Sequence[Path], bad_share: float, seen_images: bool = False
+    data: Path,
+    split: str | None,
+    models: Sequence[Path],
+    bad_share: float,
+    *,
+    seen_images: bool = False,
+    images: Path | None = None,
 ) -> tuple[DataSet, str | None]:
     """The images to measure trained models on, and the name of their split.
 
@@ -44,16 +52,17 @@ def measured_images(
     Raises DataError, and ConfigError if a model was trained on some of the images.
     """
     runs = [run for run in map(trained_on, models) if run is not None]
-    dataset, name = _kept_images(data, runs, bad_share) if split == "auto" else (None, split)
+    opened = partial(_open, data, bad_share=bad_share, images=images)
+    dataset, name = _kept_images(data, runs, opened) if split == "auto" else (None, split)
     if dataset is None:
-        dataset = _open(data, name, bad_share)
+        dataset = opened(name)
     for run in () if seen_images else runs:
         _refuse_trained(dataset, data, run)
     return dataset, name
 
 
 def _kept_images(
-    data: Path, runs: Sequence[TrainedOn], bad_share: float
+    data: Path, runs: Sequence[TrainedOn], opened: Callable[[str | None], DataSet]
 ) -> tuple[DataSet | None, str | None]:
     """The name of the validation split; without one the images that all runs kept for evaluation."""
     known = list_splits(data)
@@ -65,7 +74,7 @@ def _kept_images(
         splits = f"splits here: {', '.join(known)}" if known else "it has no splits"
         reason = f'has no validation split; {splits}; choose one with --split, or "none" for every image'
         raise DataError(reason, file=data)
-    dataset = _open(data, training_split(known), bad_share)
+    dataset = opened(training_split(known))
     common = frozenset.intersection(*kept)
     records = tuple(record for record in dataset.records if record.image_id in common)
     if not records:
@@ -74,8 +83,8 @@ def _kept_images(
     return replace(dataset, records=records, facts=facts), "val"
 
 
-def _open(data: Path, split: str | None, bad_share: float) -> DataSet:
-    dataset = open_data(data, split)
+def _open(data: Path, split: str | None, bad_share: float, images: Path | None) -> DataSet:
+    dataset = open_data(data, split, images=images)
     require_usable(dataset, bad_share)
     return dataset
 
@@ -83,7 +92,7 @@ def _open(data: Path, split: str | None, bad_share: float) -> DataSet:
 def _refuse_trained(dataset: DataSet, data: Path, run: TrainedOn) -> None:
     if run.data is None or not run.data.exists() or run.data.resolve() != data.resolve():
         return
-    trained = open_data(run.data, run.split)
+    trained = open_data(run.data, run.split, images=run.images)
     side = None if run.division is None else run.division.train
     paths = {record.path for record in trained.records if side is None or record.image_id in side}
     seen = sum(record.path in paths for record in dataset.records)

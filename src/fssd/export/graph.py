@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from fssd.errors import ConfigError
 from fssd.heads.head import Raw
 from fssd.model.fold import fold
 from fssd.model.network import Network
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     import onnx
 
 OPSET = 18  # of ONNX: the first with all operators in the form used here; ONNX Runtime reads it since 1.14
+# Attributes that opset 18 added, with the value that 17 takes for granted; None for any.
+NEW_IN_18 = {"antialias": 0, "keep_aspect_ratio_policy": b"stretch", "num_outputs": None}
 
 
 class Graph(nn.Module):
@@ -51,8 +54,10 @@ def _shortest(numbers: Tensor) -> Tensor:
     return flat[0] if bool((flat == flat[0]).all()) else flat
 
 
-def trace(network: Network) -> onnx.ModelProto:
+def trace(network: Network, opset: int = OPSET) -> onnx.ModelProto:
     """The folded network as an ONNX model from `images` to the outputs of its head, for any batch size.
+
+    opset: 18 or later; for an earlier one see `lowered`.
 
     Raises ConfigError if the package onnx or onnxscript is missing.
     """
@@ -66,7 +71,7 @@ def trace(network: Network) -> onnx.ModelProto:
             (images,),
             dynamo=True,
             verbose=False,
-            opset_version=OPSET,
+            opset_version=opset,
             input_names=["images"],
             output_names=list(network.heads.outputs),
             dynamic_shapes=({0: torch.export.Dim("batch")},),
@@ -76,6 +81,24 @@ def trace(network: Network) -> onnx.ModelProto:
     graph = model.graph
     for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info):
         del part.metadata_props[:]  # the source line of each part, with paths of this machine
+    return model
+
+
+def lowered(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A model of opset 18 in opset 17, changed in place. Raises ConfigError for operators that differ."""
+    tools = require("onnx", "export")
+    for node in model.graph.node:
+        for one in list(node.attribute):
+            value = tools.helper.get_attribute_value(one)
+            if one.name in NEW_IN_18 and NEW_IN_18[one.name] in (None, value):
+                node.attribute.remove(one)
+    for imported in model.opset_import:
+        imported.version = OPSET - 1
+    try:
+        tools.checker.check_model(model)
+    except tools.checker.ValidationError as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"this network cannot be written in opset 17 ({reason}); take 18") from error
     return model
 
 

@@ -14,11 +14,11 @@ from typing import Any
 from torch import Tensor
 
 from fssd.atomic import atomic_path
-from fssd.config import TrainConfig
+from fssd.config import Opset, TrainConfig, check_number
 from fssd.data.sample import DataSet
 from fssd.errors import ConfigError, ExportError
 from fssd.evaluation.evaluate import evaluate_detections
-from fssd.export.graph import OPSET, trace
+from fssd.export.graph import OPSET, lowered, trace
 from fssd.export.parity import Parity, check
 from fssd.heads.head import Thresholds
 from fssd.inference.detector import Detector
@@ -62,12 +62,14 @@ def export_model(
     images: Tensor | None = None,
     trial: Trial | None = None,
     allow_drop: bool = False,
+    opset: int = OPSET,
 ) -> Exported:
     """Write `out` (and the files beside it) if it gives the same detections in its runtime as PyTorch.
 
     to: name of a runtime, "onnx" or "openvino". nms: include NMS with these thresholds; None ends the graph
     in raw predictions. images: (N, 3, H, W) uint8 RGB to compare on; synthetic ones are added to a small
     number. trial: quantise to eight bits; then only mAP is compared. allow_drop: accept any loss of mAP.
+    opset: of ONNX, 17 to 21.
     Raises ExportError if the file fails, ConfigError for a suffix or a missing package. `out` is then left as
     it was.
     """
@@ -76,7 +78,8 @@ def export_model(
     check_suffix(out, runtime.suffix)
     on_cpu = Detector(deepcopy(detector.network).to("cpu"), detector.classes, detector.facts)
     with _finished(out, runtime) as file:
-        write_unchecked(on_cpu, file, runtime, nms=nms, calibration=None if trial is None else trial.images)
+        calibration = None if trial is None else trial.images
+        write_unchecked(on_cpu, file, runtime, nms=nms, calibration=calibration, opset=opset)
         runner = runtime.open(file, "cpu", None)
         if trial is None:
             return Exported(parity=check(on_cpu.network, runner, nms, images))
@@ -90,14 +93,18 @@ def write_unchecked(
     *,
     nms: Thresholds | None = None,
     calibration: Tensor | None = None,
+    opset: int = OPSET,
 ) -> None:
-    """Write a file of a runtime without testing it. Raises ConfigError for a missing package.
+    """Write a file of a runtime without testing it. Raises ConfigError for a missing package or an opset.
 
     detector: a network on the CPU. calibration: (N, 3, H, W) uint8 RGB; with it the file is in eight bits.
     """
     network = detector.network
-    graph = trace(network)
-    tail = None if nms is None else network.heads.nms_graph(nms, OPSET, graph.ir_version)
+    check_number("opset", opset, Opset)
+    graph = trace(network, max(opset, OPSET))
+    tail = None if nms is None else network.heads.nms_graph(nms, max(opset, OPSET), graph.ir_version)
+    if opset < OPSET:
+        graph, tail = lowered(graph), None if tail is None else lowered(tail)
     precision = "fp32" if calibration is None else "int8"
     header = write_header(network, detector.classes, portable(detector.facts), nms, precision)
     runtime.write(graph, tail, header, file, calibration)

@@ -6,7 +6,7 @@ Loader, loop, log, runners, export, bench and reports ask a head and know nothin
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -14,8 +14,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from fssd.config import Count, Share, check_bounds
 from fssd.data.batch import MakeTargets, Targets
-from fssd.errors import ConfigError
+from fssd.errors import ConfigError, nearest
 from fssd.layers.folding import fold_sequences
 from fssd.necks.neck import Cells
 
@@ -27,18 +28,40 @@ Raw = tuple[Tensor, ...]  # what a head predicts, in the order of `Head.outputs`
 Decode = Callable[[Sequence[npt.NDArray[Any]], "Thresholds"], "list[Found]"]
 
 
+OF_CALLS = ("batch_size", "keep_image")  # what a call of a detector takes besides thresholds
+# What other detectors call the same thresholds.
+OTHER_NAMES = {"conf": "score", "confidence": "score", "threshold": "score", "conf_thres": "score"}
+OTHER_NAMES |= {"iou": "nms", "overlap": "nms", "iou_thres": "nms", "max_det": "keep", "max": "keep"}
+
+
 @dataclass(frozen=True)
 class Thresholds:
-    """Which predictions become detections.
+    """Which predictions become detections. Raises ConfigError for values out of range.
 
     score: detections score more than this. nms: IoU above which the lower score of one class is dropped.
     top_k: candidates of each class before NMS. keep: detections of an image over all classes.
     """
 
-    score: float = 0.01
-    nms: float = 0.45
-    top_k: int = 400
-    keep: int = 200
+    score: Share = 0.01
+    nms: Share = 0.45
+    top_k: Count = 400
+    keep: Count = 200
+
+    def __post_init__(self) -> None:
+        check_bounds(self)
+
+    def replaced(self, settings: Mapping[str, Any]) -> Thresholds:
+        """These thresholds with some replaced. Raises TypeError for an unknown name, ConfigError for a value
+        that is out of range."""
+        for name in settings:
+            if name not in vars(self):
+                meant = OTHER_NAMES.get(name)
+                hint = f"; did you mean {meant!r}?" if meant else nearest(name, (*vars(self), *OF_CALLS))
+                raise TypeError(f"there is no setting {name!r}{hint}")
+        return replace(self, **settings)
+
+
+DEFAULTS = Thresholds()
 
 
 class Found(NamedTuple):
@@ -122,6 +145,11 @@ class Head(nn.Module):
     def decoder(cls, document: Mapping[str, Any]) -> Decode:
         """`detect` without the network, from what `describe` said; for files that end in raw predictions."""
         raise NotImplementedError
+
+    @classmethod
+    def output_shapes(cls, document: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:  # noqa: ARG003
+        """Shapes without the batch of `outputs`, by name, as `document` has them; {} if it does not tell."""
+        return {}
 
     def class_layers(self) -> list[str]:
         """Names, from here, of the layers whose outputs are (something, classes with background first)."""

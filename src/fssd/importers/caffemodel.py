@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from fssd.errors import CheckpointError
+from fssd.weights.content import refuse_failed_download
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # protobuf's wire types; 3 and 4 (groups) are not in Caffe's
 WIDTHS = {FIXED64: 8, FIXED32: 4}
@@ -94,11 +95,10 @@ def _read_net(wire: _Wire, file: Path) -> dict[str, list[Tensor]]:
 
 def _refuse_foreign(wire: _Wire, file: Path) -> None:
     head = wire.read(0, min(wire.size, HEAD))
+    refuse_failed_download(file, head)
     for magic, meaning in MAGIC.items():
         if head.startswith(magic):
             raise CheckpointError(f"{file}: is no caffemodel but {meaning}")
-    if not head:
-        raise CheckpointError(f"{file}: is no caffemodel but an empty file")
     if all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head):
         raise CheckpointError(f"{file}: is no caffemodel but a text; a prototxt holds no weights")
     key, _ = wire.varint(0, wire.size)

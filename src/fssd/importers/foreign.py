@@ -10,6 +10,7 @@ from torch import Tensor
 from fssd.errors import CheckpointError, ConfigError, nearest
 from fssd.heads.multibox.priors import TABLES, Ratios
 from fssd.model.designs import DESIGNS
+from fssd.weights.checkpoint import check_finite
 
 BACKBONE = "vgg16"
 DETECTORS = tuple(name for name, design in DESIGNS.items() if design.backbone == BACKBONE)
@@ -133,8 +134,7 @@ class Foreign:
         taken = {}
         for own, theirs in names.items():
             tensor = self.get(theirs)
-            if not tensor.isfinite().all():
-                raise self.error(f"{theirs!r} has numbers that are not finite; its training diverged")
+            check_finite(self.file, theirs, tensor)
             taken[own] = tensor.float() if tensor.is_floating_point() else tensor
         return taken
 

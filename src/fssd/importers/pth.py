@@ -9,8 +9,6 @@ from fssd.importers import pytorchssd, ssd_pytorch, torchvision_ssd
 from fssd.importers.foreign import BACKBONE, Foreign, Imported, Wanted
 from fssd.weights.pretrained import read_state_dict
 
-WRAPPERS = ("state_dict", "model")  # keys that hold the state dict in a full training checkpoint
-
 # By the beginning of a name that no other format has.
 FORMATS: dict[str, tuple[str, Callable[[Foreign], Imported]]] = {
     "vgg.": (ssd_pytorch.ORIGIN, ssd_pytorch.import_ssd_pytorch),
@@ -38,7 +36,7 @@ def import_pth(
     """
     wanted = Wanted(name, colours, priors, align_corners)
     wanted.check()
-    tensors = read_state_dict(file, WRAPPERS)
+    tensors = read_state_dict(file)
     for prefix, (origin, read) in FORMATS.items():
         foreign = Foreign(file, origin, tensors, wanted)
         if foreign.has(prefix):

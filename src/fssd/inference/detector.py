@@ -14,23 +14,24 @@ from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
-import PIL.Image
 import torch
 from torch import Tensor, nn
 
-from fssd.data.decode import convert_picture, read_image
+from fssd.config import Count, check_number
 from fssd.data.geometry import Geometry
 from fssd.data.loader import Pictures, picture_batches
 from fssd.data.sample import DataSet, Image
-from fssd.errors import ConfigError, ImageError
+from fssd.errors import ConfigError
+from fssd.heads.head import DEFAULTS
 from fssd.inference.detections import Detections
+from fssd.inference.picture import Picture, as_array, is_one
 from fssd.model.network import Network
 from fssd.runtimes.choose import runtime_of
 from fssd.runtimes.runner import NetworkRunner, Runner
 from fssd.weights.checkpoint import load_model
 from fssd.zoo.models import find_model
 
-Picture = str | Path | PIL.Image.Image | np.ndarray
+Device = str | int | torch.device | None
 
 
 class Detector:
@@ -52,23 +53,23 @@ class Detector:
         cls,
         path: str | Path,
         *,
-        device: str = "auto",
+        device: Device = "auto",
         backbone: nn.Module | None = None,
         threads: int | None = None,
     ) -> Detector:
         """Open a model file, the folder of a run, an exported file (.onnx, OpenVINO's .xml), or a packaged
         model by its name: "animals", or "animals-int8" for OpenVINO.
 
-        device: "cpu", "cuda", ... or "auto". backbone: the module, for a model whose backbone was passed as a
-        module. threads: of an exported file's runtime, one per core if None; for PyTorch use
-        `torch.set_num_threads`. Raises CheckpointError, ConfigError.
+        device: "cpu", "cuda", ... or "auto" (None); 1 is "cuda:1". backbone: the module, for a model whose
+        backbone was passed as a module. threads: of an exported file's runtime, one per core if None; for
+        PyTorch use `torch.set_num_threads`. Raises CheckpointError, ConfigError.
         """
+        if threads is not None:
+            check_number("threads", threads, Count)
         path = find_model(Path(path))
         runtime = runtime_of(path)
         if runtime is not None:
-            if threads is not None and threads < 1:
-                raise ConfigError(f"threads is {threads}; it must be 1 or more")
-            runner = runtime.open(path, device, threads)
+            runner = runtime.open(path, device_name(device), threads)
             return cls(runner, runner.header.classes, runner.header.facts)
         loaded = load_model(path, backbone, pick_device(device))
         return cls(loaded.network, loaded.classes, loaded.facts)
@@ -102,18 +103,19 @@ class Detector:
         images: a path, a PIL image, an (H, W, 3) uint8 RGB array, or a list of these.
         settings: score (0.5), nms (0.45), top_k (400), keep (200), see `Thresholds`;
         batch_size (8); keep_image (True), which `Detections.draw` needs.
-        Raises ImageError for anything that is not such an image.
+        Raises ImageError for anything that is not such an image, ConfigError for a setting out of range,
+        TypeError for an unknown one.
         """
-        if isinstance(images, (str, Path, PIL.Image.Image, np.ndarray)) or not isinstance(images, Iterable):
-            return next(self.stream([images], **settings))
-        return list(self.stream(images, **settings))
+        if is_one(images):
+            return next(self.stream([images], **settings))  # type: ignore[list-item]
+        return list(self.stream(images, **settings))  # type: ignore[arg-type]
 
     def stream(
         self, images: Iterable[Picture], *, batch_size: int = 8, keep_image: bool = True, **settings: Any
     ) -> Iterator[Detections]:
         """Detections of one image after another; holds at most `batch_size` images at a time."""
-        if batch_size < 1:
-            raise ConfigError(f"batch_size is {batch_size}; it must be 1 or more")
+        check_number("batch_size", batch_size, Count)
+        DEFAULTS.replaced(settings)  # before an image is read
         remaining = iter(images)
         while batch := [as_array(image) for image in islice(remaining, batch_size)]:
             sizes = [(image.shape[1], image.shape[0]) for image in batch]
@@ -156,27 +158,22 @@ class Detector:
         return detections
 
 
-def as_array(image: Picture) -> Image:
-    """A picture as (H, W, 3) uint8 RGB, rotated upright by its EXIF tag. Raises ImageError."""
-    if isinstance(image, (str, Path)):
-        return read_image(Path(image))
-    if isinstance(image, PIL.Image.Image):
-        return convert_picture(image)
-    if not isinstance(image, np.ndarray):
-        raise ImageError(f"an image is a path, a PIL image or an array, not a {type(image).__name__}")
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
-        raise ImageError(f"an image array is (H, W, 3) uint8 RGB; convert {image.shape} {image.dtype}")
-    return image
+def device_name(device: Device) -> str:
+    """The name of a device, which may also be a number (of a GPU), one of torch's, or None for "auto"."""
+    if isinstance(device, int) and not isinstance(device, bool):
+        return f"cuda:{device}"
+    return "auto" if device is None else str(device)
 
 
-def pick_device(name: str) -> torch.device:
-    """The device of a name; "auto" prefers a GPU. Raises ConfigError if it cannot be used."""
+def pick_device(device: Device) -> torch.device:
+    """The device of a name; "auto" prefers a GPU. Raises ConfigError if PyTorch cannot use it here."""
+    name = device_name(device)
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"device {name!r} cannot be used here ({reason}); choose cpu or auto") from error
-    return device
+    known = ["cpu"]
+    if torch.accelerator.is_available():
+        kind = torch.accelerator.current_accelerator().type  # type: ignore[union-attr]
+        known += [kind, *(f"{kind}:{index}" for index in range(torch.accelerator.device_count()))]
+    if name not in known:
+        raise ConfigError(f"device {name!r} cannot be used here; choose auto or one of {', '.join(known)}")
+    return torch.device(name)

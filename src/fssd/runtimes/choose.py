@@ -14,7 +14,7 @@ RUNTIMES: dict[str, Runtime] = {runtime.name: runtime for runtime in (OnnxRuntim
 
 def runtime_of(file: Path) -> Runtime | None:
     """The runtime of an exported file, by its suffix; None for a model of PyTorch."""
-    return next((runtime for runtime in RUNTIMES.values() if runtime.suffix == file.suffix), None)
+    return next((runtime for runtime in RUNTIMES.values() if runtime.suffix == file.suffix.lower()), None)
 
 
 def find_runtime(name: str) -> Runtime:

@@ -8,7 +8,9 @@ A graph launches all kernels at once; launching them one by one takes longer tha
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -54,15 +56,20 @@ class CudaRunner(NetworkRunner):
         super().__init__(network)
         self.folded = Folded(network, dtype).to(device)
         self.graphs: dict[int, Callable[[Tensor], Raw]] = {}
+        self.turn = threading.Lock()  # all calls of a graph use the same memory
 
     @torch.inference_mode()
     def predict(self, images: Tensor) -> Raw:
         batch = len(images)
-        if batch not in self.graphs:
-            if len(self.graphs) == 2:
-                del self.graphs[next(iter(self.graphs))]
-            self.graphs[batch] = capture(self.folded, images.to(self.network.device))
-        return self.graphs[batch](images)
+        with self.turn:
+            if batch not in self.graphs:
+                if len(self.graphs) == 2:
+                    del self.graphs[next(iter(self.graphs))]
+                self.graphs[batch] = capture(self.folded, images.to(self.network.device))
+            return self.graphs[batch](images)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return CudaRunner, (self.network, self.folded.dtype)
 
 
 def capture(module: Callable[[Tensor], Raw], example: Tensor) -> Callable[[Tensor], Raw]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from math import prod
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,14 +14,16 @@ from torch import Tensor
 
 from fssd.errors import CheckpointError, ConfigError
 from fssd.runtimes.cores import usable_cores
-from fssd.runtimes.header import KEY, read_header
+from fssd.runtimes.header import KEY, Shape, read_header
 from fssd.runtimes.packages import require
 from fssd.runtimes.runner import FileRunner
 from fssd.runtimes.runtime import Runtime, append_tail, single_images, total_products
+from fssd.weights.content import damaged, is_intact, read_content, seal
 
 if TYPE_CHECKING:
     import onnx
 
+IR = 8  # of the file; ONNX Runtime reads it since 1.10, and nothing in the graphs needs a later one
 PROVIDERS = {"auto": "CPUExecutionProvider", "cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
@@ -35,20 +38,23 @@ class OnnxRuntime(Runtime):
         provider = PROVIDERS.get(device)
         if provider not in runtime.get_available_providers():
             raise ConfigError(f"device {device!r} cannot be used by this onnxruntime; choose cpu or auto")
-        if not file.is_file():
-            raise CheckpointError(f"{file}: there is no such model file; check the path")
+        content = read_content(file)
+        if not is_intact(content):
+            raise CheckpointError(f"{file}: is damaged or was changed after it was written; copy it again")
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads or usable_cores()
         # Threads that spin while they wait gain 2 to 8 % alone, but take it from everything else in a server.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3  # errors only, and those are raised as well
         try:
-            session = runtime.InferenceSession(file, options, providers=[provider])
+            session = runtime.InferenceSession(content, options, providers=[provider])
         except Exception as error:  # onnxruntime's exceptions have no other common base
-            reason = str(error).splitlines()[0]
-            raise CheckpointError(f"{file}: is damaged or not an ONNX file ({reason})") from error
-        header = read_header(session.get_modelmeta().custom_metadata_map.get(KEY), file)
-        return FileRunner(lambda images: session.run(None, {"images": images}), header)
+            raise damaged(file, "an ONNX file", str(error).splitlines()[0]) from error
+        text = session.get_modelmeta().custom_metadata_map.get(KEY)
+        inputs, outputs = (_shapes(ends) for ends in (session.get_inputs(), session.get_outputs()))
+        header = read_header(text, file, inputs, outputs)
+        reopen = partial(self.open, file.absolute(), device, threads)
+        return FileRunner(lambda images: session.run(None, {"images": images}), header, reopen)
 
     def write(
         self,
@@ -63,9 +69,13 @@ class OnnxRuntime(Runtime):
             with tempfile.TemporaryDirectory() as folder:
                 graph = quantise_onnx(graph, calibration, Path(folder))
         model = append_tail(graph, tail)
-        del model.metadata_props[:]
+        model.ir_version = IR
+        # Joining graphs names a domain twice.
+        versions = {imported.domain: imported.version for imported in model.opset_import}
+        del model.metadata_props[:], model.opset_import[:]
+        model.opset_import.extend(tools.helper.make_opsetid(*item) for item in versions.items())
         tools.helper.set_model_props(model, {KEY: header})
-        tools.save(model, out)
+        out.write_bytes(seal(model.SerializeToString()))
 
     def require(self, eight_bits: bool) -> None:
         super().require(eight_bits)
@@ -73,6 +83,10 @@ class OnnxRuntime(Runtime):
 
     def multiply_adds(self, file: Path) -> int | None:
         return onnx_multiply_adds(require("onnx", "export").load(file))
+
+
+def _shapes(ends: Any) -> dict[str, Shape]:
+    return {end.name: tuple(size if isinstance(size, int) else None for size in end.shape) for end in ends}
 
 
 def quantise_onnx(model: onnx.ModelProto, images: Tensor, folder: Path) -> onnx.ModelProto:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +15,11 @@ from torch import Tensor
 
 from fssd.errors import CheckpointError, ConfigError
 from fssd.runtimes.cores import usable_cores
-from fssd.runtimes.header import KEY, read_header
+from fssd.runtimes.header import KEY, Shape, read_header
 from fssd.runtimes.packages import openvino_core, require_openvino
 from fssd.runtimes.runner import FileRunner, Images
 from fssd.runtimes.runtime import TAIL_PREFIX, Runtime, append_tail, single_images, total_products
+from fssd.weights.content import damaged, is_intact, read_content, seal
 
 if TYPE_CHECKING:
     import onnx
@@ -28,7 +31,8 @@ class OpenVinoSession:
     """A model, compiled for each batch size it meets, because OpenVINO is faster with fixed shapes.
 
     A stream of images has two sizes, the full batch and the last one; a server has the powers of two up to
-    its largest batch. The six most recently used are kept.
+    its largest batch. The six most recently used are kept. Threads take turns: one image already uses all
+    cores, and a request of OpenVINO's for each thread was no faster.
     """
 
     def __init__(self, core: Any, model: Any, device: str, threads: int) -> None:
@@ -44,12 +48,14 @@ class OpenVinoSession:
                 "ENABLE_CPU_PINNING": False,
                 "INFERENCE_PRECISION_HINT": "f32",
             }
+        self.turn = threading.Lock()
         self.requests: dict[int, Any] = {}  # by batch size, the most recently used last
 
     def __call__(self, images: Images) -> list[npt.NDArray[Any]]:
-        request = self._request(len(images))
-        request.infer({0: images}, share_inputs=True)
-        return [request.get_output_tensor(index).data.copy() for index in range(len(self.model.outputs))]
+        with self.turn:
+            request = self._request(len(images))
+            request.infer({0: images}, share_inputs=True)
+            return [request.get_output_tensor(index).data.copy() for index in range(len(self.model.outputs))]
 
     def _request(self, batch: int) -> Any:
         request = self.requests.pop(batch, None)
@@ -73,21 +79,28 @@ class OpenVino(Runtime):
 
     def open(self, file: Path, device: str, threads: int | None) -> FileRunner:
         core = openvino_core()
-        for needed in (file, file.with_suffix(".bin")):
-            if not needed.is_file():
-                raise CheckpointError(f"{needed}: is missing; an OpenVINO model is a .xml and a .bin")
+        weights = next((one for s in (".bin", ".BIN") if (one := file.with_suffix(s)).is_file()), None)
+        if weights is None or not file.is_file():
+            missing = file if weights else file.with_suffix(".bin")
+            raise CheckpointError(f"{missing}: is missing; an OpenVINO model is a .xml and a .bin")
         name = "CPU" if device in ("auto", "cpu") else device.upper()
         if name not in core.available_devices:
             known = ", ".join(core.available_devices).lower()
             raise ConfigError(f"OpenVINO cannot use device {device!r} here; choose auto or one of {known}")
+        graph, constants = read_content(file), read_content(weights)
+        if not is_intact(graph, constants):
+            reason = "one of them is damaged, cut or of another export; copy both again"
+            raise CheckpointError(f"{file}: does not fit {weights.name} beside it: {reason}")
         try:
-            model = core.read_model(file)
+            # By path, the .bin would be mapped, and the process die when it is cut.
+            model = core.read_model(graph, constants)
         except Exception as error:  # OpenVINO's exceptions have no other common base
-            reason = str(error).splitlines()[0]
-            raise CheckpointError(f"{file}: is damaged or not an OpenVINO model ({reason})") from error
+            reason = str(error).strip().splitlines()[-1]  # before it come places in OpenVINO's sources
+            raise damaged(file, f"an OpenVINO model with {weights.name}", reason) from error
         text = str(model.get_rt_info([KEY]).value) if model.has_rt_info([KEY]) else None
+        header = read_header(text, file, _shapes(model.inputs), _shapes(model.outputs))
         session = OpenVinoSession(core, model, name, threads or usable_cores())
-        return FileRunner(session, read_header(text, file))
+        return FileRunner(session, header, partial(self.open, file.absolute(), device, threads))
 
     def write(
         self,
@@ -102,6 +115,7 @@ class OpenVino(Runtime):
             model = quantise_openvino(model, calibration)
         model.set_rt_info(header, [KEY])
         require_openvino().save_model(model, out, compress_to_fp16=False)  # writes the .bin as well
+        out.write_bytes(seal(out.read_bytes(), out.with_suffix(".bin").read_bytes()))
 
     def require(self, eight_bits: bool) -> None:
         super().require(eight_bits)
@@ -109,6 +123,13 @@ class OpenVino(Runtime):
 
     def multiply_adds(self, file: Path) -> int | None:
         return openvino_multiply_adds(openvino_core().read_model(file))
+
+
+def _shapes(ends: Any) -> dict[str, Shape]:
+    return {
+        end.any_name: tuple(None if size.is_dynamic else size.get_length() for size in end.partial_shape)
+        for end in ends
+    }
 
 
 def as_openvino(model: onnx.ModelProto) -> Any:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,8 +13,8 @@ import torch
 from torch import Tensor
 
 from fssd.data.geometry import Geometry
-from fssd.errors import ConfigError
-from fssd.heads.head import Found, Raw, Thresholds
+from fssd.errors import CheckpointError, ConfigError
+from fssd.heads.head import DEFAULTS, Found, Raw, Thresholds
 from fssd.model.network import Network, channels_last
 from fssd.runtimes.header import Header
 
@@ -23,8 +24,17 @@ Session = Callable[[Images], Arrays]
 """Images to the outputs of the file, in order: the head's predictions, or boxes, scores, labels and count."""
 
 
+# The threads of OpenMP do not survive a fork: a child process that relied on them would wait for ever.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
+
+
 class Runner(Protocol):
-    """A detector without class names, in two stages. geometry: how an image becomes its input."""
+    """A detector without class names, in two stages. geometry: how an image becomes its input.
+
+    Any number of threads may call it at the same time, also in a process that was forked while none did; and
+    it can be pickled.
+    """
 
     geometry: Geometry
 
@@ -55,14 +65,20 @@ class NetworkRunner(Runner):
 
     @torch.inference_mode()
     def finish(self, predicted: Raw, **settings: Any) -> list[Found]:
-        return self.network.heads.detect(predicted, Thresholds(**settings))
+        return self.network.heads.detect(predicted, DEFAULTS.replaced(settings))
 
 
 class FileRunner(Runner):
-    """An exported file, with or without NMS inside."""
+    """An exported file, with or without NMS inside.
 
-    def __init__(self, session: Session, header: Header) -> None:
+    reopen: opens the file again, for pickling, which keeps the path and not the content.
+    """
+
+    def __init__(
+        self, session: Session, header: Header, reopen: Callable[[], FileRunner] | None = None
+    ) -> None:
         self.session = session
+        self.reopen = reopen
         self.header = header
         self.thresholds = header.thresholds
         self.geometry = header.geometry
@@ -78,15 +94,27 @@ class FileRunner(Runner):
     def finish(self, predicted: Arrays, **settings: Any) -> list[Found]:
         """Raises ConfigError for settings that a file with NMS inside cannot follow."""
         if self.decode is not None:
-            return self.decode(predicted, Thresholds(**settings))
+            return self.decode(predicted, DEFAULTS.replaced(settings))
         assert self.thresholds is not None  # exactly one of the two is set, see `read_header`
         wanted = _within(self.thresholds, settings)
         return [_cut(wanted, *row) for row in zip(*predicted, strict=True)]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.reopen is None:
+            raise TypeError("this runner does not know its file and cannot be pickled")
+        return _reopened, (self.reopen, self.header.digest)
+
+
+def _reopened(reopen: Callable[[], FileRunner], digest: str) -> FileRunner:
+    runner = reopen()
+    if runner.header.digest != digest:
+        raise CheckpointError("the file of this detector was replaced since it was pickled; load it again")
+    return runner
+
 
 def _within(built_in: Thresholds, settings: dict[str, Any]) -> Thresholds:
     """The requested thresholds, if results for the built-in ones contain all that they need."""
-    wanted = replace(built_in, **settings)
+    wanted = built_in.replaced(settings)
     same = (wanted.nms, wanted.top_k) == (built_in.nms, built_in.top_k)
     if same and wanted.score >= built_in.score and wanted.keep <= built_in.keep:
         return wanted

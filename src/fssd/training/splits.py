@@ -83,7 +83,7 @@ def _divided(config: TrainConfig, dataset: DataSet, resume: bool, quiet: bool) -
 
 def _open(config: TrainConfig, split: str | None, classes: tuple[str, ...] | None, quiet: bool) -> DataSet:
     assert config.data is not None
-    dataset = open_data(config.data, split, classes)
+    dataset = open_data(config.data, split, classes, config.images)
     require_usable(dataset, config.bad_share)
     if not quiet:
         print(describe(dataset, config.data, split), file=sys.stderr)

@@ -21,6 +21,7 @@ from fssd.config import CONFIG_FILE
 from fssd.errors import CheckpointError, ConfigError
 from fssd.model.build import build_model
 from fssd.model.network import Network
+from fssd.weights.content import BLANK, KEY, damaged, is_intact, read_content, seal
 from fssd.zoo.models import MODELS, find_model
 
 FORMAT = 1
@@ -70,7 +71,7 @@ def load_model(
     Raises CheckpointError for a file that is missing, damaged, foreign or inconsistent.
     """
     file = model_file(Path(path))
-    tensors, facts = read_model(file, device)
+    tensors, facts = read_model(file)
     for key, kind in NEEDED.items():
         if not isinstance(facts.get(key), kind):
             raise CheckpointError(f"{file}: its header has no usable {key!r}; save the model again")
@@ -134,35 +135,50 @@ def check_shape(file: Path, name: str, given: Tensor, own: Tensor) -> None:
         raise CheckpointError(f"{file}: {name!r} has shape {has}, the network needs {needs}")
 
 
+def check_finite(file: Path, name: str, tensor: Tensor) -> None:
+    """Raise CheckpointError if a tensor of the file has NaN or infinity."""
+    if not tensor.isfinite().all():
+        reason = "its training diverged, or the file is damaged"
+        raise CheckpointError(f"{file}: {name!r} has numbers that are not finite; {reason}")
+
+
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> None:
     """Write tensors and JSON values as one safetensors file, atomically; equal input gives equal bytes."""
     plain = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
-    atomic_write(path, safetensors.torch.save(plain, {HEADER: json.dumps(document, sort_keys=True)}))
+    header = json.dumps({**document, KEY: BLANK}, sort_keys=True)
+    atomic_write(path, seal(safetensors.torch.save(plain, {HEADER: header})))
 
 
-def read_model(file: Path, device: str | torch.device = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """`read_tensors` of a model. Raises CheckpointError, also for a training state."""
-    tensors, facts = read_tensors(file, device)
+def read_model(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """`read_tensors` of a model. Raises CheckpointError, also for a training state, NaN and infinity."""
+    tensors, facts = read_tensors(file)
     if facts.get("kind") != "model":
         raise CheckpointError(f"{file}: holds a training state; use best.safetensors beside it")
+    for name, tensor in tensors.items():
+        check_finite(file, name, tensor)
     return tensors, facts
 
 
-def read_tensors(file: Path, device: str | torch.device = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and JSON document of a file from `write_tensors`. Raises CheckpointError."""
+def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and JSON document of a file from `write_tensors`. Raises CheckpointError.
+
+    The file is read whole first, so that a later change of it cannot reach the tensors.
+    """
+    content = read_content(file)
     try:
-        with safetensors.safe_open(file, framework="pt", device=str(device)) as handle:
-            header = (handle.metadata() or {}).get(HEADER)
-            if header is None:
-                raise CheckpointError(f"{file}: is a safetensors file, but not one of fssd's")
-            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (not a dict)
+        tensors = safetensors.torch.load(content)
+        length = int.from_bytes(content[:8], "little")
+        header = json.loads(content[8 : 8 + length]).get("__metadata__", {}).get(HEADER)
+        if header is None:
+            raise CheckpointError(f"{file}: is a safetensors file, but not one of fssd's")
+        if not is_intact(content):
+            raise CheckpointError(f"{file}: is damaged or was changed after it was written; copy it again")
         document = json.loads(header)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{file}: there is no such file; check the path") from error
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{file}: is damaged or not a safetensors file ({error})") from error
+    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        raise damaged(file, "a safetensors file", str(error)) from error
     if not isinstance(document, dict):
         raise CheckpointError(f"{file}: its header is a {type(document).__name__}, not a JSON object")
     if document.get("format") != FORMAT:
         raise CheckpointError(f"{file}: has format {document.get('format')!r}; this fssd reads {FORMAT}")
+    document.pop(KEY, None)
     return tensors, document

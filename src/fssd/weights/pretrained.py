@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,10 +16,18 @@ from torch import Tensor, nn
 from fssd.backbones.backbone import Backbone
 from fssd.errors import CheckpointError, ConfigError
 from fssd.model.network import Network
-from fssd.weights.checkpoint import below, check_shape, model_file, read_model
+from fssd.weights.checkpoint import below, check_finite, check_shape, model_file, read_model
+from fssd.weights.content import read_content
 
 # The layers that an FSSD shares with the SSD it starts from (released FSSD networks load them by name).
 SHARED_EXTRAS = ("conv6_1", "conv6_2", "conv7_1", "conv7_2")
+# Keys of a training's checkpoint that hold the state dict; of two the first is taken.
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "weights", "ema")
+DEEPEST = 3  # wrappers in each other; a pickle may hold itself
+# Prefixes of DataParallel, torch.compile and a detector that wraps another.
+PREFIXES = ("module.", "_orig_mod.", "model.")
+READABLE = {torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.bool}
+READABLE |= {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
 
 
 def load_backbone(network: Network, file: Path | None) -> int:
@@ -60,30 +71,74 @@ def load_ssd(network: Network, file: Path) -> int:
     return taken
 
 
-def read_state_dict(file: Path, wrappers: tuple[str, ...] = ()) -> dict[str, Tensor]:
-    """Tensors by name from a safetensors or PyTorch file, without DataParallel's prefix "module.".
+def read_state_dict(file: Path) -> dict[str, Tensor]:
+    """Tensors by name from a safetensors or PyTorch file, without the prefixes that all names share.
 
-    wrappers: keys under which the state dict may lie. Nothing in the file is executed.
-    Raises CheckpointError for a file that is missing, damaged, or holds anything but tensors.
+    The state dict may lie under one of `WRAPPERS`. Nothing in the file is executed. Raises CheckpointError
+    for a file that is missing, damaged, holds anything but tensors, or tensors that are no plain numbers.
     """
-    if not file.is_file():
-        raise CheckpointError(f"{file}: there is no such weights file; check the path")
-    try:
-        if is_safetensors(file):
-            return dict(safetensors.torch.load_file(file))
-        with file.open("rb") as handle:  # with a path, torch would judge by the suffix
-            loaded: Any = torch.load(handle, map_location="cpu", weights_only=True)
-    except safetensors.SafetensorError as error:
-        raise CheckpointError(f"{file}: is damaged or not a safetensors file ({error})") from error
-    except Exception as error:  # a damaged pickle raises many types, some without a message
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise CheckpointError(f"{file}: cannot be read as weights ({reason})") from error
-    for wrapper in wrappers:
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
-            loaded = loaded[wrapper]
+    content = read_content(file)
+    if is_safetensors(file):
+        try:
+            loaded: Any = safetensors.torch.load(content)
+        except (safetensors.SafetensorError, ValueError, KeyError) as error:
+            raise CheckpointError(f"{file}: is damaged or not a safetensors file ({error})") from error
+    else:
+        loaded = _read_pickle(file, content)
+    for _ in range(DEEPEST):
+        loaded = _unwrapped(loaded)
     if not isinstance(loaded, Mapping) or not all(isinstance(v, Tensor) for v in loaded.values()):
-        raise CheckpointError(f"{file}: holds no dict of tensors; save a state dict")
-    return {str(key).removeprefix("module."): tensor for key, tensor in loaded.items()}
+        keys = ", ".join(WRAPPERS)
+        raise CheckpointError(f"{file}: holds no dict of tensors, alone or under {keys}; save a state dict")
+    tensors = {str(key).removeprefix("module."): tensor for key, tensor in loaded.items()}
+    for name, tensor in tensors.items():
+        _check_plain(file, name, tensor)
+    while tensors and (shared := next((p for p in PREFIXES if all(n.startswith(p) for n in tensors)), "")):
+        tensors = below(tensors, shared)
+    return tensors
+
+
+def _unwrapped(loaded: Any) -> Any:
+    """What lies under the first of `WRAPPERS`, if there is one."""
+    held = loaded if isinstance(loaded, Mapping) else {}
+    return next((held[key] for key in WRAPPERS if isinstance(held.get(key), Mapping)), loaded)
+
+
+def _read_pickle(file: Path, content: bytes) -> Any:
+    """What `torch.save` wrote. Its archive holds a checksum of every tensor, which torch does not look at."""
+    handle = io.BytesIO(content)
+    try:
+        if zipfile.is_zipfile(handle):
+            with zipfile.ZipFile(handle) as archive:
+                broken = archive.testzip()
+            if broken is not None:
+                raise CheckpointError(f"{file}: its part {broken!r} is damaged; copy or download it again")
+        handle.seek(0)
+        return torch.load(handle, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
+    except Exception as error:  # a damaged pickle raises many types, some without a message
+        # torch's own message advises to switch this safety off.
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        if found or "TorchScript" in str(error):
+            what = found[1] if found else "a TorchScript program"
+            raise CheckpointError(
+                f"{file}: holds {what}, would run code and is refused; save the state dict alone:"
+                " torch.save(model.state_dict(), FILE)"
+            ) from error
+        reason = "damaged" if "Weights only" in str(error) else str(error) or type(error).__name__
+        raise CheckpointError(f"{file}: cannot be read as weights ({reason.splitlines()[0]})") from error
+
+
+def _check_plain(file: Path, name: str, tensor: Tensor) -> None:
+    """Raise CheckpointError for a tensor that is not simply numbers in memory."""
+    kind = "quantised" if tensor.is_quantized else "on no device (meta)" if tensor.is_meta else ""
+    if tensor.layout is not torch.strided:
+        kind = "sparse"
+    elif not kind and tensor.dtype not in READABLE:
+        kind = str(tensor.dtype).removeprefix("torch.")
+    if kind:
+        raise CheckpointError(f"{file}: {name!r} is {kind}; save it as plain floating-point numbers")
 
 
 def is_safetensors(file: Path) -> bool:
@@ -102,6 +157,7 @@ def _fill_known(
             continue
         if key in tensors:
             check_shape(file, key, tensors[key], own)
+            check_finite(file, key, tensors[key])
             own.copy_(tensors[key])
             taken += 1
         elif key.partition(".")[0] not in may_lack:

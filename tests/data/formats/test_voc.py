@@ -474,3 +474,14 @@ def test_real_blood_cells() -> None:
     assert data.classes == ("Platelets", "RBC", "WBC") and data.facts["images"] == 364
     faults = [(problem.file.stem, problem.place) for problem in data.problems]
     assert faults == [("BloodImage_00338", "object 13 (RBC)"), ("BloodImage_00343", "object 4 (RBC)")]
+
+
+def test_a_copy_of_the_labels_is_left_out(tmp_path: Path) -> None:
+    for folder in ("first", "second", "third"):
+        write(tmp_path / folder, "a", xml(obj("cat")))
+    write(tmp_path / "third", "a", xml(obj("dog")))
+    data = read_voc(tmp_path, None)
+    assert [record.path.parent.parent.name for record in data.records] == ["first", "third"]
+    copy, together = data.problems
+    assert copy.file == tmp_path / "second" and "the same xml files as" in copy.reason
+    assert "labels of 2 folders are read together (first, third)" in together.reason

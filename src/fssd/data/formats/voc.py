@@ -5,6 +5,7 @@ VOC's coordinates are 1-based and inclusive; they are used as written, as in Caf
 
 from __future__ import annotations
 
+import filecmp
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -39,6 +40,8 @@ VOC_CLASSES = (
 
 _LABELS = ("annotations", "annots", "annotation", "xmls", "xml")
 _PICTURES = ("jpegimages", "images", "image", "imgs", "img")
+
+_YEAR = re.compile(r"VOC\d{4}")
 
 
 @dataclass(frozen=True)
@@ -145,13 +148,14 @@ def read_voc(
     like splits. split: one of those, or the name of a file in ImageSets/Main, taken from every folder that
     has it; `2007_trainval` takes it from VOC2007 only.
     """
-    folders = [replace(folder, given=images) for folder in _folders(root)]
+    folders, notes = _without_copies([replace(folder, given=images) for folder in _folders(root)], root)
     if not folders:
         reason = "is no VOC folder: it needs Annotations and JPEGImages, or VOC2007 or VOC2012 inside"
         raise DataError(reason, file=root)
     names = tuple(classes) if classes is not None else _classes(folders)
     index = {name: label for label, name in enumerate(names)}
     entries, problems = _entries(folders, split)
+    problems += notes
     records: list[Record] = []
     for image_id, entry in zip(_unique_ids(entries), entries, strict=True):
         record, found = _record(image_id, entry, index)
@@ -160,6 +164,31 @@ def read_voc(
             records.append(record)
     problems += [*_unused(root, folders, entries, records), *same_pictures(records, root)]
     return DataSet(names, tuple(records), tuple(problems), {"format": "voc", "images": len(entries)})
+
+
+def _without_copies(folders: Sequence[VocFolder], root: Path) -> tuple[list[VocFolder], list[Problem]]:
+    """The folders without those whose xml files are equal to those of one before, and notes on them."""
+    kept: dict[frozenset[str], VocFolder] = {}
+    notes: list[Problem] = []
+    for folder in folders:
+        if _YEAR.fullmatch(folder.root.name):
+            continue  # the years of VOC share no image, and are meant to be read together
+        first = kept.setdefault(folder.annotated, folder)
+        if first is not folder and all(map(_are_equal, first.annotation_files, folder.annotation_files)):
+            reason = f"holds the same xml files as {first.root}; those are used and these are left out"
+            notes.append(Problem("warning", folder.root, "", reason))
+    copies = {note.file for note in notes}
+    left = [folder for folder in folders if folder.root not in copies]
+    apart = [folder.root for folder in left if not (folder.split or _YEAR.fullmatch(folder.root.name))]
+    if len(apart) > 1:
+        names = ", ".join(str(folder.relative_to(root)) for folder in apart)
+        reason = f"labels of {len(apart)} folders are read together ({names}); or give one of them"
+        notes.append(Problem("warning", root, "", reason))
+    return left, notes
+
+
+def _are_equal(one: Path, other: Path) -> bool:
+    return filecmp.cmp(one, other, shallow=False)
 
 
 def _unused(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ def convert_data(
     out: Path | str,
     *,
     splits: Sequence[str] = (),
+    images: Path | str | None = None,
     link: bool = False,
     upright: bool = False,
     bad_share: float = 0.0,
@@ -73,6 +75,7 @@ def convert_data(
 
     to: a name in `WRITERS`. out: a folder that does not exist or is empty. splits: by default all, without
     trainval beside train and val where splits are folders; ("none",) takes every image without a split.
+    images: a folder to look for the pictures in, instead of beside the labels.
     link: link pictures instead of copying them. upright: see `place_picture`.
     bad_share: the share of each split's images (0..1) that may have errors and are left out, printed by name.
     Raises ConfigError, DataError; then nothing is written.
@@ -82,7 +85,7 @@ def convert_data(
     _, root = find_reader(path)
     if root.is_dir() and out.resolve().is_relative_to(root.resolve()):
         raise ConfigError(f"{out}: lies inside the data set {path}; choose an --out outside")
-    sets, notes = _open(path, writer, splits)
+    sets, notes = _open(path, writer, splits, partial(open_data, path, images=images))
     measured = [_measure(data, bad_share, track) for data in sets.values()]
     headers = {record.path: header for pairs in measured for record, header in pairs}
     notes += [*_warnings(path, sets.values()), *exif_notes(headers, upright)]
@@ -113,7 +116,9 @@ def write_set(
         writer.write(root, content)
 
 
-def _open(path: Path, writer: Writer, splits: Sequence[str]) -> tuple[dict[str, DataSet], list[str]]:
+def _open(
+    path: Path, writer: Writer, splits: Sequence[str], opened_as: Callable[..., DataSet]
+) -> tuple[dict[str, DataSet], list[str]]:
     """The splits by the names that they are written under, with labels into the same classes."""
     known = list_splits(path)
     chosen = tuple(splits) or known
@@ -123,15 +128,15 @@ def _open(path: Path, writer: Writer, splits: Sequence[str]) -> tuple[dict[str, 
         chosen = tuple(name for name in known if name != "trainval")
         notes.append("split trainval is left out beside train and val; --splits takes it")
     if not chosen or chosen == ("none",):
-        return {writer.split(""): open_data(path)}, notes
+        return {writer.split(""): opened_as()}, notes
     names = [writer.split(_folder_name(name)) for name in chosen]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise ConfigError(f"{len(chosen)} splits would be called {twice!r}; choose with --splits")
-    opened = [open_data(path, name) for name in chosen]
+    opened = [opened_as(name) for name in chosen]
     classes = join_classes([data.classes for data in opened], {})
     if not splits:
-        notes += _unsplit(open_data(path), opened)
+        notes += _unsplit(opened_as(), opened)
     return {name: match_classes(data, classes) for name, data in zip(names, opened, strict=True)}, notes
 
 

@@ -116,6 +116,13 @@ class MultiboxHead(Head):
 
         return decode
 
+    @classmethod
+    def output_shapes(cls, document: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+        """See `Head`: those of the priors and classes."""
+        levels = [read_level(row) for row in document["levels"]]
+        priors = sum(level.rows * level.columns * level.anchors for level in levels)
+        return {"offsets": (priors, 4), "logits": (priors, len(document["classes"]) + 1)}
+
     def class_layers(self) -> list[str]:
         """See `Head`: the last convolution of each class predictor."""
         return [

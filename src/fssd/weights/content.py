@@ -1,0 +1,80 @@
+"""The bytes of model files: what is plainly no model, and the digest by which damage is found.
+
+A valid file can hold damaged numbers. So every file carries the SHA-256 of its own bytes in its metadata,
+computed while 64 zeros stand in its place. It covers the weights, the graph and the metadata alike.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+from fssd.errors import CheckpointError
+
+KEY = "content_sha256"
+BLANK = "0" * 64
+# The digest stands in JSON, whose quotes safetensors and XML escape in their own ways.
+_STORED = re.compile(KEY.encode() + rb"[^0-9a-f]{1,16}([0-9a-f]{64})")
+
+
+def seal(content: bytes, beside: bytes = b"") -> bytes:
+    """The content of a file with `KEY: BLANK` in its metadata, the blank replaced by the digest.
+
+    beside: the content of a second file that belongs to it.
+    """
+    found = _STORED.search(content)
+    assert found is not None and found[1] == BLANK.encode()  # whoever writes the metadata puts it there
+    digest = _digest(content, found.start(1), beside)
+    return b"".join((content[: found.start(1)], digest, memoryview(content)[found.end(1) :]))
+
+
+def is_intact(content: bytes, beside: bytes = b"") -> bool:
+    """Whether a file has the content that it was written with; True if it carries no digest (version 0.1)."""
+    found = _STORED.search(content)
+    return found is None or found[1] == _digest(content, found.start(1), beside)
+
+
+def _digest(content: bytes, start: int, beside: bytes) -> bytes:
+    """The digest, in hexadecimal, of a file whose own digest stands at `start`."""
+    digest = hashlib.sha256(memoryview(content)[:start])
+    for part in (BLANK.encode(), memoryview(content)[start + len(BLANK) :], beside):
+        digest.update(part)
+    return digest.hexdigest().encode()
+
+
+def read_content(file: Path) -> bytes:
+    """The bytes of a model file. Raises CheckpointError if it cannot be read or its download failed."""
+    try:
+        content = file.read_bytes()
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{file}: there is no such model file; check the path") from error
+    except OSError as error:
+        raise CheckpointError(f"{file}: cannot be read ({error.strerror or error})") from error
+    refuse_failed_download(file, content[:64])
+    return content
+
+
+def refuse_failed_download(file: Path, head: bytes) -> None:
+    """Raise CheckpointError for what a failed download leaves. head: the first bytes of the file."""
+    if not head:
+        raise CheckpointError(f"{file}: is empty (0 bytes): its download or copy failed; fetch it again")
+    if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        raise CheckpointError(f"{file}: is a web page: its download failed; open its address in a browser")
+    if head.startswith(b"version https://git-lfs"):
+        raise CheckpointError(f"{file}: is a pointer of Git LFS, not the file itself; run `git lfs pull`")
+
+
+def damaged(file: Path, kind: str, reason: str) -> CheckpointError:
+    """The error about a file that should be a model and cannot be read as one; names what it is, if known.
+
+    kind: of file, for messages, such as "an ONNX file". reason: what the reader of that kind said.
+    """
+    suffix = file.suffix.lower()
+    if suffix in (".pth", ".pt", ".caffemodel"):
+        advice = f"fssd import {file} --model NAME --out FOLDER"
+        return CheckpointError(f"{file}: holds weights of another project; turn them into a model: {advice}")
+    if suffix == ".bin":
+        model = file.with_suffix(".xml").name
+        return CheckpointError(f"{file}: holds the weights of an OpenVINO model; name {model} beside it")
+    return CheckpointError(f"{file}: is damaged or not {kind} ({reason})")
