@@ -379,3 +379,22 @@ def test_a_visitor_sees_every_usable_image(tmp_path: Path) -> None:
     seen.clear()
     check_data(tmp_path, decode=False, visit=seen.append)
     assert [one.image for one in seen] == [None, None]
+
+
+def test_pictures_in_another_folder(tmp_path: Path) -> None:
+    add(tmp_path / "data", "a", box(1, 1, 50, 50))
+    (tmp_path / "data/JPEGImages").rename(tmp_path / "pictures")
+    assert "missing" in only(check_data(tmp_path / "data"))[3]
+    report = check_data(tmp_path / "data", images=tmp_path / "pictures")
+    assert report.ok and report.splits["train"].usable == 1
+
+
+def test_the_format_is_named_and_those_that_are_not_read(tmp_path: Path) -> None:
+    add(tmp_path, "a", box(1, 1, 50, 50))
+    assert check_data(tmp_path).format == "voc"
+    content = {"images": [], "annotations": [], "categories": []}
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations/instances_train.json").write_text(json.dumps(content))
+    report = check_data(tmp_path)
+    assert report.format == "voc"
+    assert "labels in the format coco lie there too" in only(report)[3]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -80,3 +81,22 @@ def test_other_images_than_those_kept(scenes: Path, train_alone: Path, tmp_path:
     model = run_folder(tmp_path / "run", scenes, division)
     with pytest.raises(DataError, match="none of the images that the run kept"):
         measured_images(train_alone, "auto", [model], 0.0)
+
+
+def test_pictures_in_another_folder(scenes: Path, tmp_path: Path) -> None:
+    """Labels and image sets alone; the pictures are named by `images`, also by the run's own settings."""
+    labels, pictures = tmp_path / "labels", tmp_path / "pictures"
+    for name in ("Annotations", "ImageSets"):
+        shutil.copytree(scenes / name, labels / name)
+    shutil.copytree(scenes / "JPEGImages", pictures)
+    model = run_folder(tmp_path / "run", labels)
+    config = TrainConfig(data=labels, images=pictures, out=tmp_path / "run", train_split="train")
+    (tmp_path / "run/config.yaml").write_text(yaml.safe_dump(to_values(config)))
+    dataset, _ = measured_images(labels, "auto", [model], 0.0, images=pictures)
+    assert {record.path.parent for record in dataset.records} == {pictures} and len(dataset) == 4
+    with pytest.raises(ConfigError, match="trained on 12 of these 12 images"):
+        measured_images(labels, "train", [model], 0.0, images=pictures)
+    with pytest.raises(DataError, match="the image file is missing"):
+        measured_images(labels, "auto", [model], 0.0)
+    with pytest.raises(DataError, match="is no folder; give the one that holds the images"):
+        measured_images(labels, "auto", [model], 0.0, images=tmp_path / "none")

@@ -485,3 +485,16 @@ def test_a_copy_of_the_labels_is_left_out(tmp_path: Path) -> None:
     copy, together = data.problems
     assert copy.file == tmp_path / "second" and "the same xml files as" in copy.reason
     assert "labels of 2 folders are read together (first, third)" in together.reason
+
+
+def test_folders_of_labels_in_a_folder_of_annotations(tmp_path: Path) -> None:
+    """annotations/xmls and images, as in the Oxford pets; masks beside the xml are no pictures of it."""
+    write(tmp_path, "a", xml(obj("cat")))
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "Annotations").rename(tmp_path / "annotations/xmls")
+    (tmp_path / "JPEGImages").rename(tmp_path / "images")
+    mask = tmp_path / "annotations/trimaps" / next((tmp_path / "images").iterdir()).name
+    mask.parent.mkdir()
+    mask.write_bytes(b"")
+    (record,) = read_voc(tmp_path, None).records
+    assert record.path.parent == tmp_path / "images"

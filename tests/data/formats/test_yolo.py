@@ -237,3 +237,14 @@ def test_real_coco128() -> None:
     assert "2 label files belong to no image" in unused.reason and "000000000656.txt" in unused.reason
     assert sum(len(record.boxes) for record in data.records) == 1827
     assert sum(not record.source.is_file() for record in data.records) == 2
+
+
+@pytest.mark.parametrize("stated", ["C:\\Users\\me\\datasets\\cells", "/home/me/cells", "cells"])
+def test_the_folder_of_another_machine_is_found_below_the_yaml(tmp_path: Path, stated: str) -> None:
+    write(tmp_path / "datasets/cells", "train/a.png", "0 0.5 0.5 0.5 0.2\n")
+    file = yaml_file(tmp_path, f"path: {stated}\ntrain: images/train\nnames: [cat]\n")
+    data = read_yolo(file, "train")
+    assert [record.path for record in data.records] == [tmp_path / "datasets/cells/images/train/a.png"]
+    (note,) = data.problems
+    assert (note.severity, note.place) == ("warning", "path")
+    assert note.reason == f"{stated} is not there; {tmp_path / 'datasets/cells'} is used"

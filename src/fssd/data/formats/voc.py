@@ -244,8 +244,8 @@ def _nested(path: Path) -> list[VocFolder]:
 
 def _root_of(labels: Path, top: Path) -> Path:
     """The folder above Annotations, or the folder of the xml files itself."""
-    above = [labels, *labels.parents][: len(labels.relative_to(top).parts)]
-    return next((folder.parent for folder in above if folder.name.lower() in _LABELS), labels)
+    below = reversed([labels, *labels.parents][: len(labels.relative_to(top).parts)])
+    return next((folder.parent for folder in below if folder.name.lower() in _LABELS), labels)
 
 
 def _subfolder(root: Path, names: Sequence[str]) -> Path | None:

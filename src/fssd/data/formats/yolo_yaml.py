@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from fssd.errors import DataError, nearest
 
 SPLITS = ("train", "val", "test")
 _ALSO = ("train", "val", "valid", "validation", "test")
+_DEPTH = 4  # folders below the yaml in which the folder of another machine is looked for
 _MOST_CLASSES = 10_000
 _KEY = re.compile(rb"^(names|nc|train|val|test|sources)\s*:", re.MULTILINE)
 
@@ -120,16 +122,20 @@ def split_pictures(content: Mapping[str, Any], split: str, file: Path) -> tuple[
     """The pictures of a split, and notes of paths that are of another machine. Raises DataError."""
     value = content[split]
     pictures: list[Path] = []
+    base = base_folder(content, file)
+    stated = content.get("path")
     notes: list[Problem] = []
+    if stated and base not in (file.parent, file.parent / str(stated)):
+        notes.append(Problem("warning", file, "path", f"{stated} is not there; {base} is used"))
     for entry in value if isinstance(value, list) else [value]:
-        place, is_moved = _find(str(entry), [base_folder(content, file), file.parent])
+        place, is_moved = _find(str(entry), [base, file.parent])
         if is_moved:
             reason = f"{entry} is not there; {place} is used"
             notes.append(Problem("warning", file, split, reason))
         if _is(place.is_dir):
             pictures += sorted(visible_files(place, IMAGE_EXTENSIONS))
         elif place.suffix == ".txt" and _is(place.is_file):
-            listed, found = _listed(place, base_folder(content, file))
+            listed, found = _listed(place, base)
             pictures += listed
             notes += found
         else:
@@ -144,9 +150,15 @@ def split_pictures(content: Mapping[str, Any], split: str, file: Path) -> tuple[
 
 
 def base_folder(content: Mapping[str, Any], file: Path) -> Path:
-    """The folder that the paths are relative to, or that of the file if there is none."""
-    base = file.parent / str(content.get("path") or ".")
-    return base if _is(base.is_dir) else file.parent
+    """The folder that the paths are relative to; for one of another machine its namesake below the file."""
+    stated = str(content.get("path") or ".")
+    base = file.parent / stated
+    if _is(base.is_dir):
+        return base
+    parts = path_parts(stated)
+    name = glob.escape(parts[-1]) if parts and parts[-1] not in {"/", ".."} else "."
+    found = [folder for depth in range(_DEPTH) for folder in file.parent.glob("*/" * depth + name)]
+    return next(filter(Path.is_dir, sorted(found, key=lambda folder: len(folder.parts))), file.parent)
 
 
 def _find(stated: str, bases: Sequence[Path]) -> tuple[Path, bool]:
