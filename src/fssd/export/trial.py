@@ -11,8 +11,8 @@ from fssd.data.sample import DataSet
 from fssd.errors import ExportError
 from fssd.evaluation.known_classes import objects_per_class
 
-# Measured with `animals` (docs/export.md): ranges of 16 images and more cost up to 1.0 points of mAP, of 4 up to
-# 1.9, of 1 up to 7.0. The 7.0 look like 1 or less in 78 % of single images, and in 5 % of samples of 32.
+# Measured with `animals` (docs/export.md): with ranges of 16 images or more it loses up to 1.0 points of mAP,
+# of 4 up to 1.9, of 1 up to 7.0; 7.0 look like 1 or less on 78 % of single images, on 5 % of samples of 32.
 CALIBRATED = 16
 MEASURED_IMAGES, MEASURED_OBJECTS = 32, 50
 
