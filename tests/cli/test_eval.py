@@ -164,8 +164,8 @@ def pictures(tmp_path: Path) -> Path:
 
 
 @pytest.mark.usefixtures("untouched")
-@pytest.mark.parametrize("name", ["a.jpg", "detections.json", "coco.json", "comp4_det_test_five.txt"])
-def test_detect_refuses_outputs_before_it_detects(
+@pytest.mark.parametrize("name", ["detections.json", "coco.json", "comp4_det_test_five.txt"])
+def test_detect_refuses_outputs_of_all_images_before_it_detects(
     model_file: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     out = tmp_path / "out"
