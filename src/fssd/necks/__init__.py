@@ -4,5 +4,6 @@ NECKS = {
     "ssd": "fssd.necks.ssd:SSD",
     "fssd": "fssd.necks.fssd:FSSD",
     "fpn": "fssd.necks.fpn:FPN",
+    "rssd": "fssd.necks.rssd:RSSD",
 }
 """The class of each name, imported when it is asked for. Model names begin with one: fssd300-lite."""

@@ -54,7 +54,8 @@ def load_ssd(network: Network, file: Path) -> int:
     """Fill the backbone, and what the neck has of an SSD's, from a trained SSD; return the tensors copied.
 
     Shared are appended layers of the same name (the released FSSDs load conv6_1 to conv7_2 so) and the
-    scale of conv4_3. The rest (fusion, pyramid, heads) keeps its fresh weights. Raises CheckpointError if it does not fit.
+    scale of conv4_3. The rest (fusion, pyramid, heads) keeps its fresh weights. Raises CheckpointError if it
+    does not fit.
     """
     file = model_file(file)
     tensors, facts = read_model(file)
