@@ -138,6 +138,17 @@ def test_rows_of_every_table_can_be_built(path: Path) -> None:
         assert row.after is None or row.config.start == "ssd"
 
 
+def test_rows_of_the_systems_differ_in_their_network_alone() -> None:
+    rows = read_plan(CONFIGS / "ablations" / "fusion-systems.yaml").rows
+    assert [row.name for row in rows] == ["ssd", "fpn", "rssd", "fssd-sum", "fssd-concat"]
+    first, *others = (replace(row.config, model="", options={}) for row in rows)
+    assert all(other == first for other in others)
+    recipe = load_config(CONFIGS / "recipes" / "photographs.yaml")
+    assert first == replace(recipe, model="")
+    costs = [parameters(build_model(row.config.model, 20, **row.config.options)) for row in rows]
+    assert max(costs) < 1.15 * min(costs)
+
+
 @pytest.mark.parametrize(("name", "splits"), [("voc0712", {"train", "val"}), ("voc07pp12", {"train"})])
 def test_joined_data_sets(
     name: str, splits: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -125,9 +125,9 @@ def test_levels(side: int, ways: str, options: dict[str, Any]) -> None:
         assert [x.shape[1] for x in found] == neck.channels == [x.shape[1] for x in expected]
         for i, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
             norm = neck.norms[i][0]
-            theirs = normalised(theirs, norm.weight, norm.bias)
-            theirs = theirs.clamp(min=0) if options.get("relu") else theirs
-            torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=2e-3)
+            levels = normalised(theirs, norm.weight, norm.bias)
+            levels = levels.clamp(min=0) if options.get("relu") else levels
+            torch.testing.assert_close(ours, levels, rtol=1e-3, atol=2e-3)
 
 
 def test_a_norm_of_the_concatenation_is_one_of_every_source() -> None:
@@ -285,8 +285,8 @@ def test_every_layer_of_the_neck_learns(name: str, options: dict[str, Any]) -> N
     raw = network.heads(network.neck(features))
     (raw.offsets.square().sum() + raw.logits.square().sum()).backward()
     still = [key for key, p in network.neck.named_parameters() if p.grad is None or not p.grad.any()]
-    # A light block starts as its shortcut: the scale of its last norm is 0, so what is before it waits. On the
-    # level of a single cell a shift of every image is undone by the norm in the light head.
+    # A light block starts as its shortcut: the scale of its last norm is 0, so what is before it waits. On
+    # the level of a single cell a shift of every image is undone by the norm in the light head.
     waiting = ("separable.0.weight", "separable.1.weight", "separable.1.bias", "separable.3.weight")
     waiting += ("norms.5.0.bias",) if "lite" in name else ()
     assert [key for key in still if not key.endswith(waiting)] == []
