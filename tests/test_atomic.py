@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import stat
 from pathlib import Path
@@ -19,6 +20,20 @@ def test_writes_bytes_and_text(tmp_path: Path) -> None:
     assert (tmp_path / "a").read_bytes() == b"\x00\xff"
     assert (tmp_path / "b.txt").read_bytes() == "Füße\n".encode()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b.txt"]
+
+
+def test_bytes_that_are_no_utf8_become_escapes_of_json(tmp_path: Path) -> None:
+    name = os.fsdecode(b"stra\xdfe")
+    atomic_write(tmp_path / "a.json", json.dumps([name, "ö"], ensure_ascii=False))
+    assert (tmp_path / "a.json").read_bytes() == b'["stra\\udcdfe", "\xc3\xb6"]'
+    assert json.loads((tmp_path / "a.json").read_text("utf-8")) == [name, "ö"]
+
+
+def test_a_folder_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / "d.onnx").mkdir()
+    with pytest.raises(ConfigError, match=rf"^{tmp_path / 'd.onnx'}: is a folder; give the name of a file"):
+        atomic_write(tmp_path / "d.onnx", b"")
+    assert [path.name for path in tmp_path.iterdir()] == ["d.onnx"]
 
 
 def test_failure_in_the_middle_keeps_the_old_file(tmp_path: Path) -> None:

@@ -74,7 +74,12 @@ def test_commands_parse(line: str) -> None:
 
 def test_every_verb_has_a_module_and_every_module_a_verb() -> None:
     modules = {path.stem for path in (ROOT / "src" / "fssd" / "cli").glob("*.py")}
-    assert {MODULES.get(verb, verb) for verb in COMMANDS} == modules - {"__init__", "main", "options"}
+    assert {MODULES.get(verb, verb) for verb in COMMANDS} == modules - {
+        "__init__",
+        "main",
+        "options",
+        "signals",
+    }
 
 
 def test_the_parts_of_backbones_md_work_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,8 @@ from fssd.errors import FssdError
 from fssd.evaluation.evaluate import evaluate_detections
 from fssd.export.half import export_half
 from fssd.export.images import read_pictures
-from fssd.export.write import Trial, export_model
+from fssd.export.trial import Trial
+from fssd.export.write import export_model
 from fssd.inference.detector import Detector
 from fssd.zoo.models import FOLDER
 

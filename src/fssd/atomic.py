@@ -14,9 +14,13 @@ from fssd.errors import ConfigError
 
 
 def atomic_write(path: Path | str, data: bytes | str) -> None:
-    """Replace the content of `path` (text as UTF-8); after a crash it is the old or the new content."""
+    """Replace the content of `path` (text as UTF-8); after a crash it is the old or the new content.
+
+    Bytes of file names that are not UTF-8, which Python keeps as lone surrogates, become escapes such as
+    `\\udcdf`; JSON means the same by them.
+    """
     with atomic_path(path) as temporary:
-        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+        temporary.write_bytes(data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data)
 
 
 @contextmanager
@@ -25,9 +29,11 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
 
     If the block raises, the temporary file is removed and `path` is unchanged. A killed process can leave a
     file called `.tmp-*` behind. A symbolic link is kept: the file that it points to is replaced. An OSError
-    names `path`, also that of a full disk, which names no file.
+    names `path`, also that of a full disk, which names no file. Raises ConfigError if `path` is a folder.
     """
     target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise ConfigError(f"{path}: is a folder; give the name of a file")
     temporary = target.parent / f".tmp-{secrets.token_hex(6)}{target.suffix}"
     try:
         yield temporary

@@ -52,10 +52,10 @@ class TrainingError(FssdError):
 
 
 class Stopped(KeyboardInterrupt):
-    """Training was stopped by a signal, and saved.
+    """Work was stopped by a signal, and what is done is saved.
 
     Like any KeyboardInterrupt it ends the program unless it is caught by name, so that a script or a sweep
-    does not start its next training. number: of the signal. progress: how far training is; "" in all
+    does not start its next training. number: of the signal. progress: how far the work is; "" in all
     processes but the first. advice: how to go on.
     """
 

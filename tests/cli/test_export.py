@@ -10,6 +10,7 @@ import pytest
 
 from fssd.cli.export import run
 from fssd.data.sample import DataSet
+from fssd.data.source import open_data
 from fssd.errors import CheckpointError, ConfigError, DataError
 from fssd.export import half, write
 from fssd.export.parity import Parity
@@ -73,10 +74,19 @@ def test_calibration_sees_the_training_split_and_measures_on_the_other(
 ) -> None:
     ask(model_file, "--int8", "--calibrate", scenes, "--out", tmp_path / "a.onnx", "--allow-drop")
     trial = calls[0]["trial"]
+    assert not trial.few
+    objects = [
+        sum(len(record.labels) for record in open_data(scenes, split).records) for split in ("train", "val")
+    ]
     assert trial.images.shape == (12, 3, 300, 300)
     assert isinstance(trial.measured, DataSet) and len(trial.measured) == 4
     assert calls[0]["allow_drop"]
-    assert "90.6 fp32 in PyTorch, 90.1 int8" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "90.6 fp32 in PyTorch, 90.1 int8" in told
+    numbers = "ranges from 12 images with {} objects, mAP from 4 images with {} objects".format(*objects)
+    assert f"eight bits: {numbers}\n" in told
+    ask(model_file, "--int8", "--calibrate", scenes, "--out", tmp_path / "a.onnx", "--allow-few")
+    assert calls[1]["trial"].few
 
 
 @pytest.mark.parametrize(

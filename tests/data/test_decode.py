@@ -15,7 +15,15 @@ import pytest
 from PIL import Image as Pillow
 from PIL.PngImagePlugin import PngImageFile
 
-from fssd.data.decode import count_scans, decode_image, image_size, probe_image, read_header, read_image
+from fssd.data.decode import (
+    IMAGE_EXTENSIONS,
+    count_scans,
+    decode_image,
+    image_size,
+    probe_image,
+    read_header,
+    read_image,
+)
 from fssd.data.sample import Image
 from fssd.errors import FssdError, ImageError
 
@@ -140,6 +148,28 @@ def test_header_of_a_turned_jpeg() -> None:
 def test_impossible_orientation_is_upright(value: int) -> None:
     data = encode(Pillow.fromarray(picture()), "JPEG", exif=exif(value))
     assert decode_image(data, "a").shape == (30, 40, 3)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "kind", "orientation"), [(".avif", "AVIF", 1), (".avif", "AVIF", 6), (".heic", "HEIF", 1)]
+)
+def test_pictures_of_phones(tmp_path: Path, suffix: str, kind: str, orientation: int) -> None:
+    """AVIF with pillow 11.3 or newer, HEIC with the extra `heic`; EXIF's 6 is a quarter turn clockwise."""
+    if suffix not in IMAGE_EXTENSIONS:
+        pytest.skip(f"pillow reads no {kind} here")
+    shown = np.kron(picture(), np.ones((4, 4, 1), np.uint8))
+    stored = shown if orientation == 1 else np.rot90(shown)
+    path, tags = tmp_path / f"a{suffix}", Pillow.Exif()
+    tags[0x0112] = orientation
+    Pillow.fromarray(np.ascontiguousarray(stored)).save(path, kind, quality=95, exif=tags)
+    assert image_size(path) == (shown.shape[1], shown.shape[0])
+    found = read_image(path)
+    assert found.shape == shown.shape and found.flags.writeable
+    right, wrong = (np.abs(one.astype(int) - shown).mean() for one in (found, np.rot90(found, 2)))
+    assert right < wrong / 3
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(ImageError):
+        read_image(path)
 
 
 @pytest.mark.parametrize("reader", [read_image, image_size, read_header])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 
 from fssd.data.sample import DataSet, Record
 from fssd.errors import ConfigError, DataError
-from fssd.evaluation.results import write_coco_results, write_detections_json, write_voc_results
+from fssd.evaluation.results import DetectionsFile, write_coco_results, write_voc_results
 from fssd.inference.detections import Detections
 
 CLASSES = ("cat", "Fußgänger", "dog")
@@ -35,9 +37,17 @@ def dataset(*ids: str, **facts: Any) -> DataSet:
     return DataSet(CLASSES, records, facts=facts)
 
 
+def write(file: Path, *names: str) -> None:
+    with DetectionsFile(file) as results:
+        for name in names:
+            results.add(name, (640, 480), found(), f"{name}.jpg")
+
+
 def test_detections_json(tmp_path: Path) -> None:
     file = tmp_path / "found.json"
-    write_detections_json(file, [Path("a.jpg"), "ü.png"], [(640, 480), (5, 6)], [found(), nothing()])
+    with DetectionsFile(file) as results:
+        results.add("a.jpg", (640, 480), found(), "a-2.jpg")
+        results.add("ü.png", (5, 6), nothing(), None)
     assert json.loads(file.read_text(encoding="utf-8")) == [
         {
             "image": "a.jpg",
@@ -47,24 +57,100 @@ def test_detections_json(tmp_path: Path) -> None:
                 {"name": "Fußgänger", "score": 0.98765, "box": [1.13, 2.0, 30.0, 40.9]},
                 {"name": "cat", "score": 0.25, "box": [5.0, 6.0, 7.0, 8.0]},
             ],
+            "picture": "a-2.jpg",
         },
-        {"image": "ü.png", "width": 5, "height": 6, "objects": []},
+        {"image": "ü.png", "width": 5, "height": 6, "objects": [], "picture": None},
     ]
     assert len(file.read_text(encoding="utf-8").splitlines()) == 4
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_detections_json_of_nothing(tmp_path: Path) -> None:
-    write_detections_json(tmp_path / "found.json", [], [], [])
+    write(tmp_path / "found.json")
     assert json.loads((tmp_path / "found.json").read_text()) == []
 
 
-def test_lengths_must_agree_and_the_old_file_stays(tmp_path: Path) -> None:
+def test_each_image_is_in_a_file_at_once(tmp_path: Path) -> None:
+    """What is there when the process is killed: nothing is buffered, and the old list is whole."""
+    (tmp_path / "found.json").write_text("old")
+    with DetectionsFile(tmp_path / "found.json") as results:
+        for number in (1, 2, 3):
+            results.add(str(number), (5, 6), nothing(), None)
+            lines = (tmp_path / "found.jsonl").read_text().splitlines()
+            assert [json.loads(line)["image"] for line in lines] == ["1", "2", "3"][:number]
+            assert (tmp_path / "found.json").read_text() == "old"
+
+
+def test_an_exception_keeps_what_is_done(tmp_path: Path) -> None:
     file = tmp_path / "found.json"
-    file.write_text("old")
-    with pytest.raises(ValueError):
-        write_detections_json(file, ["a", "b"], [(1, 1)] * 2, [found()])
-    assert file.read_text() == "old"
+    with pytest.raises(KeyboardInterrupt), DetectionsFile(file) as results:
+        results.add("a", (5, 6), found(), None)
+        results.add("b", (5, 6), found(), None)
+        raise KeyboardInterrupt
+    assert [row["image"] for row in json.loads(file.read_text(encoding="utf-8"))] == ["a", "b"]
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_disk_that_fills_up_within_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system takes a part of a line, then refuses: the whole lines before it are kept."""
+    file = tmp_path / "found.json"
+    results = DetectionsFile(file)
+    with pytest.raises(OSError) as caught, results:
+        results.add("a", (5, 6), found(), None)
+        plain = results._file
+
+        class Full:
+            free = 7
+
+            def write(self, data: bytes) -> int:
+                if not self.free:
+                    raise OSError(errno.ENOSPC, "No space left on device")
+                taken, self.free = plain.write(data[: self.free]), 0
+                return taken
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(plain, name)
+
+            def __enter__(self) -> Any:
+                return plain.__enter__()
+
+            def __exit__(self, *error: object) -> None:
+                plain.close()
+
+        monkeypatch.setattr(results, "_file", Full())
+        results.add("b", (5, 6), found(), None)
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path / "found.jsonl"))
+    assert [row["image"] for row in json.loads(file.read_text(encoding="utf-8"))] == ["a"]
+
+
+def test_the_lines_stay_if_the_list_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("fssd.evaluation.results._write_json_list", full)
+    with pytest.raises(OSError):
+        write(tmp_path / "found.json", "a", "b")
+    lines = (tmp_path / "found.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["image"] for line in lines] == ["a", "b"]
+
+
+def test_detections_file_that_is_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "found.json").mkdir()
+    with pytest.raises(ConfigError, match=r"found\.json: is a folder"):
+        DetectionsFile(tmp_path / "found.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["found.json"]
+
+
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    name = os.fsdecode(b"stra\xdfe")
+    write(tmp_path / "found.json", name)
+    assert json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))[0]["image"] == name
+    write_coco_results(tmp_path / "coco.json", dataset(name), [found()])
+    assert {row["image_id"] for row in json.loads((tmp_path / "coco.json").read_text("utf-8"))} == {name}
+    file = write_voc_results(tmp_path, [name], [found()], CLASSES)[0]
+    assert file.read_bytes() == b"stra\xdfe 0.250000 5.0 6.0 7.0 8.0\n", "the bytes of the file's name"
 
 
 def test_voc_files(tmp_path: Path) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
+from fssd.errors import ImageError
 from fssd.inference import draw
 from fssd.inference.detections import Detections, draw_detections
-from fssd.inference.draw import class_colour, draw_boxes
+from fssd.inference.draw import class_colour, draw_boxes, encode_png, write_jpeg
 
 GREY = 100
 WHITE = (255, 255, 255)
@@ -156,3 +159,17 @@ def test_line_grows_with_the_image() -> None:
     small = (draw_boxes(blank(300, 300), box / 4, [""], [WHITE])[150] == 255).all(1).sum()
     large = (draw_boxes(blank(1200, 1200), box, [""], [WHITE])[600] == 255).all(1).sum()
     assert large > 2 * small > 0
+
+
+def test_a_jpeg_holds_65500_pixels_a_side(tmp_path: Path) -> None:
+    write_jpeg(tmp_path / "a.jpg", blank(65_500, 2))
+    assert cv2.imread(str(tmp_path / "a.jpg")).shape == (65_500, 2, 3)
+    with pytest.raises(ImageError, match=r"b\.jpg: cannot be written: JPEG holds 65500 .* not 2 x 65501"):
+        write_jpeg(tmp_path / "b.jpg", blank(65_501, 2))
+    assert not (tmp_path / "b.jpg").exists()
+
+
+def test_an_image_that_opencv_does_not_encode(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cv2, "imencode", lambda *_: (False, ()))
+    with pytest.raises(ImageError, match=r"an image of 320 x 240 cannot be encoded as \.png"):
+        encode_png(blank())

@@ -20,6 +20,8 @@ import pytest
 from PIL import Image as Pillow
 
 from fssd.cli.main import main
+from fssd.errors import ConfigError
+from fssd.serve.server import bind, listen
 
 PATIENCE = 300.0  # seconds after which a test that hangs fails
 Encoder = Callable[..., bytes]
@@ -168,6 +170,44 @@ def test_what_is_not_http(line: socket.socket) -> None:
     assert b"uvicorn" not in answer
 
 
+@pytest.mark.parametrize("target", ["http://a/health", "HTTP://a:80/health", "http://a/health?x=1"])
+def test_absolute_form(line: socket.socket, target: str) -> None:
+    """RFC 9112, 3.2.2: a server accepts it, although only proxies are sent it."""
+    line.sendall(f"GET {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
+    assert status_of(everything(line)) == 200
+
+
+def test_absolute_form_without_a_path(line: socket.socket) -> None:
+    line.sendall(b"GET http://a HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    answer = everything(line)
+    assert status_of(answer) == 200 and b"<!doctype html>" in answer.lower()
+
+
+def test_head_on_the_wire(line: socket.socket) -> None:
+    """The next answer on the connection begins where the one to HEAD ends."""
+    line.sendall(b"HEAD /health HTTP/1.1\r\nHost: a\r\n\r\n")
+    line.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    first, second, nothing = everything(line).split(b"\r\n\r\n", 2)[0:3]
+    assert first.startswith(b"HTTP/1.1 200") and second.startswith(b"HTTP/1.1 200")
+    assert json.loads(nothing) == {"status": "ok"}
+
+
+def test_offers_of_other_protocols_are_passed_over_in_silence(strict_server: Any, encoder: Encoder) -> None:
+    before = len(strict_server.lines)
+    headers = {"connection": "Upgrade, HTTP2-Settings", "http2-settings": "AAMAAABkAAQCAAAAAAIAAAAA"}
+    for upgrade in ("h2c", "websocket"):
+        for method, path, body in (("GET", "/health", b""), ("POST", "/detect", encoder())):
+            response = httpx.request(
+                method,
+                f"{strict_server.address}{path}",
+                content=body,
+                headers={**headers, "upgrade": upgrade},
+                timeout=PATIENCE,
+            )
+            assert response.status_code == 200
+    assert strict_server.lines[before:] == []
+
+
 def test_full_queue(strict_server: Any, encoder: Encoder) -> None:
     """Eight at once, room for four: each gets its objects or a 503."""
     data = encoder(0, "PNG", width=1500, height=1000)
@@ -231,6 +271,50 @@ def test_bad_settings(options: list[str], words: str, capsys: pytest.CaptureFixt
 def test_port_in_use(server: Any, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", str(model), "--port", str(server.port)]) == 2
     assert "choose another --port" in capsys.readouterr().err
+
+
+def test_of_two_servers_that_start_together_one_is_told_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """The other one is loading its model and does not listen yet. This one does not even look at its own."""
+    with bind("127.0.0.1", 0) as first:
+        port = first.getsockname()[1]
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port), PATIENCE)
+        assert main(["serve", "nothing.safetensors", "--port", str(port)]) == 2
+        text = capsys.readouterr().err
+        assert f"cannot listen on 127.0.0.1 port {port} (Address already in use)" in text
+
+
+def test_a_new_server_need_not_wait_for_old_connections(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """And whoever comes after it is refused, listening or not."""
+    port = 0
+    for _ in range(3):
+        with bind("127.0.0.1", port) as bound:
+            port = bound.getsockname()[1]
+            for prepare in (lambda: None, lambda: listen(bound)):
+                prepare()
+                with pytest.raises(ConfigError, match=f"port {port} .*choose another --port"):
+                    bind("127.0.0.1", port)
+            with socket.create_connection(("127.0.0.1", port), PATIENCE) as client:
+                bound.setblocking(True)
+                bound.accept()[0].close()  # first, so that its side waits in TIME_WAIT
+                assert client.recv(1) == b""
+
+
+def test_a_port_taken_while_the_model_was_loaded() -> None:
+    """By a program that binds with SO_REUSEADDR, in the moment in which it can."""
+    with socket.socket() as first, socket.socket() as other:
+        for one in (first, other):
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        first.bind(("127.0.0.1", 0))
+        try:
+            other.bind(first.getsockname())
+        except OSError:
+            pytest.skip("this system gives a port to one socket only")
+        other.listen()
+        with pytest.raises(ConfigError, match=f"port {first.getsockname()[1]} .*choose another --port"):
+            listen(first)
 
 
 def test_missing_model(capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,6 +19,7 @@ from fssd.model.cost import multiply_adds
 from fssd.model.designs import DESIGNS, find_design
 from fssd.runtimes.choose import RUNTIMES, runtime_of
 from fssd.runtimes.cuda import CudaRunner
+from fssd.runtimes.packages import require_all
 from fssd.zoo.models import MODELS, find_model
 
 Precision = Literal["fp32", "bf16", "int8"]
@@ -113,6 +114,8 @@ def _check(model: str, own: str | None, runtime: str, precision: Precision) -> N
         raise ConfigError(f"int8 is for --runtime {' or '.join(RUNTIMES)}; choose one of them")
     if runtime == CUDA and not torch.cuda.is_available():
         raise ConfigError("there is no CUDA device here; choose --runtime torch, onnx or openvino")
+    if own is None and runtime in RUNTIMES:
+        require_all(RUNTIMES[runtime].needs(eight_bits=precision == "int8"))
 
 
 def _export(detector: Detector, to: str, precision: Precision, folder: Path) -> Path:

@@ -65,15 +65,14 @@ def run(arguments: list[str]) -> int:
         print(f"report in {page}; near-duplicates across splits: {pairs}", file=sys.stderr)
     for line in coverage_advice(network, survey.input_boxes(network.geometry)):
         print(f"note: {line}", file=sys.stderr)  # stdout may be JSON
-    text = json.dumps(report.to_json(), indent=2, ensure_ascii=False)
     if command.json == Path("-"):
-        print(text)
+        print(json.dumps(report.to_json(), indent=2))  # in ASCII, which every stdout can encode
     else:
         console = Console()
         console.print(report.summary())
         console.print(report.table())
         if command.json is not None:
-            atomic_write(command.json, text)
+            atomic_write(command.json, json.dumps(report.to_json(), indent=2, ensure_ascii=False))
     return 1 if any(problem.severity == "error" for problem in report.problems) else 0
 
 

@@ -1,15 +1,16 @@
-"""fssd detect MODEL IMAGES... [--out DIR]; exit code 1 if an input could not be read."""
+"""fssd detect MODEL IMAGES... [--out DIR]; exit code 1 if one could not be read or written whole."""
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections import Counter
-from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import tyro
 
@@ -24,11 +25,17 @@ from fssd.cli.options import (
     spare_inputs,
     write_each,
 )
-from fssd.errors import DataError
+from fssd.cli.signals import Ended, ending_signals
+from fssd.errors import ConfigError, DataError, FssdError, Stopped
 
 if TYPE_CHECKING:
+    from fssd.data.sample import Image
     from fssd.inference.detections import Detections
     from fssd.inference.detector import Detector
+    from fssd.inference.video import Film, FilmWriter
+
+Result = TypeVar("Result")
+FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,7 @@ class Detect:
 
 
 def run(arguments: list[str]) -> int:
-    """Detect in every input; one that cannot be read is reported and skipped."""
+    """Detect in every input; one that cannot be read, drawn or written is reported, and the others go on."""
     command = parse(Detect, arguments)
     from fssd.inference.detector import Detector
     from fssd.inference.inputs import find_inputs, is_video, output_names
@@ -61,107 +68,166 @@ def run(arguments: list[str]) -> int:
     if not files:
         raise DataError("there are no inputs; name images, folders or videos")
     stills = [file for file in files if not is_video(file)]
-    videos = [file for file in files if is_video(file)]
-    pictures, films = output_names(stills, ".jpg"), output_names(videos, ".mp4")
-    detector = Detector.load(command.model, device=command.device)
-    _check_outputs(command, files, stills, [*pictures, *films], detector.classes)
-    bad = 0
-    if stills:
-        bad += _detect_stills(command, detector, stills, pictures)
-    for file, name in zip(videos, films, strict=True):
-        bad += _detect_video(command, detector, file, command.out / name)
-    print(f"{len(files) - bad} of {len(files)} inputs done, results in {command.out}")
-    return 1 if bad else 0
+    films = [file for file in files if is_video(file)]
+    if not stills and (command.voc or command.coco):
+        raise ConfigError("--voc and --coco are for images, and there are videos alone; leave them out")
+    pictures, drawn_films = output_names(stills, ".jpg"), output_names(films, ".mp4")
+    work = _Work(command, Detector.load(command.model, device=command.device), len(files))
+    drawn = [*pictures, *drawn_films, *(f"{name}.json" for name in drawn_films)]
+    _check_outputs(work, files, drawn, output_names(stills, ""))
+    try:
+        with ending_signals():
+            if stills:
+                _detect_stills(work, stills, pictures)
+            for file, name in zip(films, drawn_films, strict=True):
+                _detect_film(work, file, name)
+    except Ended as ended:
+        raise Stopped(ended.number, "stopped", work.summary()) from None
+    except BaseException:
+        with suppress(OSError):
+            print(f"stopped; {work.summary()}", file=sys.stderr)
+        raise
+    print(work.summary())
+    return 1 if work.done < len(files) else 0
 
 
-def _check_outputs(
-    command: Detect, inputs: list[Path], stills: list[Path], drawn: list[str], classes: tuple[str, ...]
-) -> None:
-    """Raise what would keep a result from being written, before the time is spent."""
+def _check_outputs(work: _Work, inputs: list[Path], drawn: list[str], stems: list[str]) -> None:
+    """Raise what would keep all results from being written, before the time is spent."""
     from fssd.atomic import require_writable
     from fssd.evaluation.results import voc_files
-    from fssd.inference.inputs import output_names
     from fssd.weights.checkpoint import model_file
 
-    names = [*drawn, *(f"{film}.json" for film in drawn[len(stills) :])]
-    names += ["detections.json"] * bool(stills) + ["coco.json"] * command.coco
-    files = [command.out / name for name in names]
+    command, out = work.command, work.command.out
+    files = [out / "detections.json"] + [out / "coco.json"] * command.coco
     if command.voc:
-        files += voc_files(command.out, output_names(stills, ""), classes)
-    spare_inputs([*inputs, model_file(command.model)], files)
+        files += voc_files(out, stems, work.detector.classes)
+    spare_inputs([*inputs, model_file(command.model)], [*files, *(out / name for name in drawn)])
     require_writable(*files)
 
 
-def _detect_stills(command: Detect, detector: Detector, files: list[Path], names: list[str]) -> int:
-    """Write the pictures and result files of the images; return how many could not be read."""
-    from fssd.evaluation.results import write_detections_json
-    from fssd.inference.draw import write_jpeg
+@dataclass
+class _Work:
+    """What to do, and how far it is. done: inputs without a fault. faulty: those that had one."""
+
+    command: Detect
+    detector: Detector
+    total: int
+    done: int = 0
+    faulty: set[Path] = field(default_factory=set)
+
+    def summary(self) -> str:
+        return f"{self.done} of {self.total} inputs done, results in {self.command.out}"
+
+    def stream(self, images: Iterable[Image]) -> Iterator[Detections]:
+        thresholds = asdict(self.command.thresholds)
+        return self.detector.stream(images, **thresholds, batch_size=self.command.batch_size)
+
+    def attempt(self, file: Path, step: Callable[[], Result]) -> Result | None:
+        """What a step of an input returns, or None after printing its error; raises that of a full disk."""
+        try:
+            return step()
+        except FssdError as error:
+            text = str(error)
+        except OSError as error:
+            if error.errno in FULL:
+                raise
+            text = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        self.faulty.add(file)
+        print(f"error: {text}", file=sys.stderr)
+        return None
+
+    def finish(self, file: Path, found: str) -> None:
+        self.done += file not in self.faulty
+        print(f"{file}: {found}")
+
+
+def _detect_stills(work: _Work, files: list[Path], names: list[str]) -> None:
+    """Write the pictures and result files of the images, those that are done also after an exception."""
+    from fssd.evaluation.results import DetectionsFile
     from fssd.inference.inputs import read_images
 
     readable: list[int] = []
     sizes: list[tuple[int, int]] = []
     kept: list[Detections] = []
-    images = read_images(files, readable, sizes)
-    stream = detector.stream(images, **asdict(command.thresholds), batch_size=command.batch_size)
-    for number, found in enumerate(stream):
-        index = readable[number]
-        print(f"{files[index]}: {_summary(found)}")
-        if command.pictures:
-            write_jpeg(command.out / names[index], found.draw())
-        kept.append(found.without_image())
-    good = [files[index] for index in readable]
-    names = [str(file) for file in good]
-    write_each(
-        partial(write_detections_json, command.out / "detections.json", names, sizes, kept),
-        partial(_write_results, command, good, kept, detector.classes),
-    )
-    return len(files) - len(good)
+    out, drawing = work.command.out, work.command.pictures
+    is_kept = work.command.voc or work.command.coco
+    try:
+        with DetectionsFile(out / "detections.json") as results:
+            for number, found in enumerate(work.stream(read_images(files, readable, sizes))):
+                file, name = files[readable[number]], names[readable[number]]
+                picture = work.attempt(file, partial(_draw, out, name, found)) if drawing else None
+                results.add(str(file), sizes[number], found, picture)
+                if is_kept:
+                    kept.append(found.without_image())
+                work.finish(file, _summary(found))
+    finally:
+        if is_kept:
+            _write_results(work, [files[index] for index in readable[: len(kept)]], kept)
 
 
-def _write_results(
-    command: Detect, files: list[Path], found: list[Detections], classes: tuple[str, ...]
-) -> None:
+def _draw(folder: Path, name: str, found: Detections) -> str:
+    from fssd.inference.draw import write_jpeg
+
+    write_jpeg(folder / name, found.draw())
+    return name
+
+
+def _write_results(work: _Work, files: list[Path], found: list[Detections]) -> None:
     from fssd.data.sample import DataSet, background_record
     from fssd.evaluation.results import write_coco_results, write_voc_results
     from fssd.inference.inputs import output_names
 
-    ids = output_names(files, "")
+    ids, out, classes = output_names(files, ""), work.command.out, work.detector.classes
     steps: list[Callable[[], object]] = []
-    if command.voc:
-        steps.append(partial(write_voc_results, command.out, ids, found, classes))
-    if command.coco:
+    if work.command.voc:
+        steps.append(partial(write_voc_results, out, ids, found, classes))
+    if work.command.coco:
         records = tuple(background_record(stem, file) for stem, file in zip(ids, files, strict=True))
         facts = {"category_ids": tuple(range(1, len(classes) + 1))}
         dataset = DataSet(classes, records, facts=facts)
-        steps.append(partial(write_coco_results, command.out / "coco.json", dataset, found))
+        steps.append(partial(write_coco_results, out / "coco.json", dataset, found))
     write_each(*steps)
 
 
-def _detect_video(command: Detect, detector: Detector, file: Path, target: Path) -> int:
-    """Write a drawn video and its detections frame by frame; return 1 if it could not be read."""
-    import cv2
+def _detect_film(work: _Work, file: Path, name: str) -> None:
+    """Write a drawn film and its detections frame by frame, those that are done also after an exception."""
+    film = work.attempt(file, partial(_open_film, file))
+    if film is None:
+        return
+    found: Counter[str] = Counter()
+    work.attempt(file, partial(_detect_frames, work, film, name, found))
+    work.finish(file, f"{found.total()} objects in {len(film.decoded)} frames")
 
-    from fssd.evaluation.results import write_detections_json
-    from fssd.inference.video import read_frames, video_info, video_writer
 
-    kept: list[Detections] = []
-    try:
-        info = video_info(file)
-        settings = {**asdict(command.thresholds), "batch_size": command.batch_size}
-        stream = detector.stream(read_frames(file), **settings)
-        with video_writer(target, info) if command.pictures else nullcontext() as writer:
-            for found in stream:
-                if writer is not None:
-                    writer.write(cv2.cvtColor(found.draw(), cv2.COLOR_RGB2BGR))
-                kept.append(found.without_image())
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    names = [f"{file}#{number}" for number in range(len(kept))]
-    sizes = [(info.width, info.height)] * len(kept)
-    write_detections_json(target.with_name(f"{target.name}.json"), names, sizes, kept)
-    print(f"{file}: {sum(map(len, kept))} objects in {len(kept)} frames")
-    return 0
+def _open_film(file: Path) -> Film:
+    from fssd.inference.inputs import require_target
+    from fssd.inference.video import Film
+
+    require_target(file)
+    return Film(file)
+
+
+def _detect_frames(work: _Work, film: Film, name: str, counts: Counter[str]) -> None:
+    from fssd.evaluation.results import DetectionsFile
+    from fssd.inference.video import FilmWriter
+
+    out, picture, last = work.command.out, name if work.command.pictures else None, -1
+    with DetectionsFile(out / f"{name}.json") as results, FilmWriter(out / name, film.rate) as writer:
+        for index, found in enumerate(work.stream(film.frames())):
+            assert found.image is not None
+            number, (height, width) = film.decoded[index], found.image.shape[:2]
+            if picture:
+                # The next frame stands in for frames that cannot be decoded, so that times stay the same.
+                picture = work.attempt(film.path, partial(_add_frame, writer, name, found, number - last))
+            results.add(f"{film.path}#{number}", (width, height), found, picture)
+            counts.update(found.names)
+            last = number
+    film.require_whole()
+
+
+def _add_frame(writer: FilmWriter, name: str, found: Detections, times: int) -> str:
+    writer.write(found.draw(), times)
+    return name
 
 
 def _summary(found: Detections) -> str:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from fssd.data.geometry import Geometry
-    from fssd.export.write import Trial
+    from fssd.export.trial import Trial
     from fssd.inference.detector import Detector
 
 
@@ -47,6 +47,8 @@ class Export:
     bad_share: BadShare = 0.02
     allow_drop: Flag = False
     """Write an eight-bit file even if it loses more than 1 point of mAP."""
+    allow_few: Flag = False
+    """Calibrate and measure eight bits on fewer images than give a good file and a sound verdict."""
     opset: Opset = 18
     """Version of ONNX's operators, 17 to 21, for programs that do not read 18."""
     images: tuple[str, ...] = ()
@@ -61,12 +63,13 @@ def run(arguments: list[str]) -> int:
     from fssd.heads.head import Thresholds
     from fssd.inference.detector import Detector
     from fssd.runtimes.choose import find_runtime
+    from fssd.runtimes.packages import require_all
     from fssd.weights.checkpoint import model_file
 
     runtime = None if command.to == "safetensors" else find_runtime(command.to)
     check_suffix(command.out, ".safetensors" if runtime is None else runtime.suffix)
     if runtime is not None:
-        runtime.require(command.int8)
+        require_all(runtime.needs(command.int8))
     detector = Detector.load(command.model, device="cpu")
     _ = detector.network  # an exported file cannot be exported again
     beside = () if runtime is None else runtime.beside
@@ -75,6 +78,9 @@ def run(arguments: list[str]) -> int:
     require_writable(*files)
     if runtime is None:
         return _export_half(command, detector)
+    trial = _trial(command, detector.geometry, detector.classes)
+    if trial is not None:
+        print(trial.summary(detector.classes), flush=True)
     thresholds = Thresholds(command.score, command.overlap, command.limits.top_k, command.limits.keep)
     done = export_model(
         detector,
@@ -82,7 +88,7 @@ def run(arguments: list[str]) -> int:
         command.to,
         nms=thresholds if command.nms else None,
         images=_pictures(command, detector.geometry),
-        trial=_trial(command, detector.geometry, detector.classes),
+        trial=trial,
         allow_drop=command.allow_drop,
         opset=command.opset,
     )
@@ -135,8 +141,8 @@ def _trial(command: Export, geometry: Geometry, classes: tuple[str, ...]) -> Tri
     from fssd.data.split_names import training_split
     from fssd.evaluation.evaluate import check_measurable
     from fssd.evaluation.measured import measured_images
-    from fssd.export.images import read_pictures
-    from fssd.export.write import Trial
+    from fssd.export.images import evenly_spaced, read_pictures
+    from fssd.export.trial import Trial
     from fssd.weights.checkpoint import model_file
 
     train_split, val_split = command.train_split, command.val_split
@@ -153,5 +159,7 @@ def _trial(command: Export, geometry: Geometry, classes: tuple[str, ...]) -> Tri
     )[0]
     check_measurable(measured, classes, "voc12")
     kept = {record.path for record in measured.records}
-    files = [record.path for record in shown.records if record.path not in kept]
-    return Trial(read_pictures(files or [record.path for record in shown.records], geometry), measured)
+    others = [record for record in shown.records if record.path not in kept]
+    chosen = evenly_spaced(others or shown.records)
+    images = read_pictures([record.path for record in chosen], geometry)
+    return Trial(images, measured, sum(len(record.labels) for record in chosen), command.allow_few)

@@ -7,6 +7,7 @@ import errno
 import os
 import sys
 from importlib import import_module
+from io import TextIOWrapper
 
 from fssd.errors import FssdError, Stopped, nearest
 
@@ -46,6 +47,9 @@ def main(arguments: list[str] | None = None) -> int:
 
     As in a shell, 128 and the number of the signal that ended it, if one did; 141 if nobody reads its output.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a name that cannot be printed must not end the work
+            stream.reconfigure(errors="backslashreplace")
     try:
         try:
             return _run(sys.argv[1:] if arguments is None else arguments)
@@ -60,6 +64,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:2], "--help"]
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_overview())
         return 0 if arguments else BAD_INPUT

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +60,7 @@ def run(arguments: list[str]) -> int:
     _note_fewer(command.count, len(chosen), len(seen))
     paths = [seen[index] for index in chosen]
     if command.out is not None:
-        atomic_write(command.out, "".join(f"{path}\n" for path in paths))
+        atomic_write(command.out, os.fsencode("".join(f"{path}\n" for path in paths)))
     if command.copy is not None:
         _copy(paths, command.copy, command.link)
     return 0 if len(seen) == len(files) + others else 1

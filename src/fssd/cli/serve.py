@@ -56,17 +56,18 @@ class Serve:
 
 def run(arguments: list[str]) -> int:
     command = parse(Serve, arguments)
-    from fssd.runtimes.packages import require
     from fssd.serve.memory import share_heaps
 
     share_heaps()
-    for package in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
-        require(package, "serve")
     import cv2
 
     from fssd.runtimes.cores import usable_cores
+    from fssd.runtimes.packages import require_all
+    from fssd.serve.opening import load_detectors, needed_packages, serving_runtime, share_cores
+
+    runtime = serving_runtime(command.model, command.runtime)
+    require_all(needed_packages(command.model, runtime))
     from fssd.serve.limits import MEGA, ServerLimits
-    from fssd.serve.opening import load_detectors, serving_runtime, share_cores
     from fssd.serve.server import bind, run_server
     from fssd.serve.service import Service, Settings
 
@@ -78,7 +79,6 @@ def run(arguments: list[str]) -> int:
         seconds=command.seconds,
         stall=command.stall,
     )
-    runtime = serving_runtime(command.model, command.runtime)
     delay = command.delay_ms / 1000
     settings = Settings(runtime, command.score, command.keep, command.batch_size, delay, limits)
     share = share_cores(runtime, command.workers, command.threads, usable_cores())

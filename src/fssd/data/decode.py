@@ -11,6 +11,8 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 from PIL import Image as Pillow
+from PIL import features
 
 from fssd.data.sample import Image
 from fssd.errors import ImageError, ImageSizeError
@@ -29,6 +32,11 @@ SUFFIXES = {
     "TIFF": (".tif", ".tiff"), "PPM": (".ppm", ".pgm"),
 }  # fmt: skip
 """The endings of file names by pillow's name of the format; MPO is a JPEG with several pictures."""
+if "avif" in features.modules and features.check("avif"):  # pillow 11.3 or newer
+    SUFFIXES["AVIF"] = (".avif",)
+if find_spec("pillow_heif"):
+    import_module("pillow_heif").register_heif_opener()
+    SUFFIXES["HEIF"] = (".heic", ".heif")
 IMAGE_EXTENSIONS = frozenset(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
 # Listed, because pillow would otherwise try all its plugins, one of which starts Ghostscript.
 _FORMATS = tuple(name for name in SUFFIXES if name != "MPO")  # pillow opens MPO as JPEG
@@ -145,10 +153,10 @@ def _open(file: BinaryIO, name: Path | str) -> tuple[Pillow.Image, ImageHeader]:
     except (Pillow.DecompressionBombError, Pillow.DecompressionBombWarning) as error:
         raise _too_large("far more", None, name) from error
     except Exception as error:  # damaged headers raise anything from SyntaxError to struct.error
-        if start.startswith(_SIGNATURES):
+        if start.startswith(_SIGNATURES) or ("AVIF" in SUFFIXES and start[4:12] == b"ftypavif"):
             reason = "is damaged or truncated in its header; fetch it again or leave it out"
         else:
-            reason = "is no image in a supported format (JPEG, PNG, BMP, GIF, WebP, TIFF, PPM); convert it"
+            reason = f"is no image in a supported format ({', '.join(_FORMATS)}); convert it"
         raise ImageError(reason, file=name) from error
 
 

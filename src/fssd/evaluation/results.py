@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from fssd.atomic import atomic_path
+from fssd.atomic import atomic_path, names_file
 from fssd.data.sample import DataSet
 from fssd.errors import ConfigError, DataError
 from fssd.evaluation.coco_ap import labels_by_name, xywh
@@ -20,23 +20,45 @@ BOX_DECIMALS = 2  # the 0.01 px of COCO's own files
 SCORE_DECIMALS = 5
 
 
-def write_detections_json(
-    path: Path | str,
-    images: Sequence[Path | str],
-    sizes: Sequence[tuple[int, int]],
-    detections: Sequence[Detections],
-) -> None:
-    """Write a JSON list with one image per line.
+class DetectionsFile:
+    """Detections of one image after another: lines of JSON as they come, a JSON list at the end.
 
-    images: a name for each image. sizes: (width, height) of each, pixels. Each line is
-    `{"image", "width", "height", "objects": [{"name", "score", "box": [x1, y1, x2, y2]}]}`; boxes are in
-    pixels, rounded to 0.01, scores to 5 decimals.
+    A context manager. Until it ends, the images are in `path` with the suffix .jsonl, one a line, where they
+    stay if the program is killed. Then, also after an exception, `path` is made of them, and that file is
+    removed. Each image is `{"image", "width", "height", "objects": [{"name", "score", "box": [x1, y1, x2,
+    y2]}], "picture"}`; boxes are in pixels, rounded to 0.01, scores to 5 decimals. Raises OSError with the
+    name of the file, e.g. for a full disk, and ConfigError if `path` is a folder.
     """
-    rows = (
-        {"image": str(image), "width": int(width), "height": int(height), "objects": object_rows(found)}
-        for image, (width, height), found in zip(images, sizes, detections, strict=True)
-    )
-    _write_json_list(path, rows)
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        if self.path.is_dir():
+            raise ConfigError(f"{self.path}: is a folder; move it or choose another")
+        self.lines = self.path.with_suffix(".jsonl")
+        self._file = self.lines.open("wb", buffering=0)
+        self._size = 0  # bytes of whole lines
+
+    def add(self, image: str, size: tuple[int, int], found: Detections, picture: str | None) -> None:
+        """Write an image down. image: its name. size: (width, height). picture: name of the drawn file."""
+        width, height = size
+        row = {"image": image, "width": width, "height": height, "objects": object_rows(found)}
+        line = _json_line({**row, "picture": picture}) + b"\n"
+        with names_file(self.lines):
+            self._file.seek(self._size)
+            written = 0
+            while written < len(line):  # a disk that fills up takes a part
+                written += self._file.write(line[written:])
+        self._size += len(line)
+
+    def __enter__(self) -> DetectionsFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._file:
+            self._file.truncate(self._size)
+        with self.lines.open("rb") as lines:
+            _write_json_list(self.path, (line.rstrip(b"\n") for line in lines))
+        self.lines.unlink()
 
 
 def object_rows(found: Detections) -> list[dict[str, Any]]:
@@ -87,7 +109,7 @@ def write_voc_results(
     Path(folder).mkdir(parents=True, exist_ok=True)
     for file, rows in zip(files, lines, strict=True):
         with atomic_path(file) as temporary:
-            temporary.write_text("".join(rows), encoding="utf-8")
+            temporary.write_bytes("".join(rows).encode("utf-8", "surrogateescape"))
     return files
 
 
@@ -101,7 +123,7 @@ def write_coco_results(path: Path | str, dataset: DataSet, detections: Sequence[
     """
     categories = _category_ids(dataset)
     rows = (
-        {"image_id": _number(record.image_id), **row}
+        _json_line({"image_id": _number(record.image_id), **row})
         for record, found in zip(dataset.records, detections, strict=True)
         for row in _coco_rows(found, dataset.classes, categories)
     )
@@ -126,14 +148,19 @@ def _rounded(boxes: Any) -> list[list[float]]:
     return [[round(value, BOX_DECIMALS) for value in box] for box in boxes.tolist()]
 
 
-def _write_json_list(path: Path | str, rows: Iterable[dict[str, Any]]) -> None:
+def _write_json_list(path: Path | str, lines: Iterable[bytes]) -> None:
     """One row per line, so that a large file can be read with a pager."""
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        separator = "[\n"
-        for row in rows:
-            file.write(separator + json.dumps(row, ensure_ascii=False, allow_nan=False))
-            separator = ",\n"
-        file.write("\n]\n" if separator == ",\n" else "[]\n")
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        separator = b"[\n"
+        for line in lines:
+            file.write(separator + line)
+            separator = b",\n"
+        file.write(b"\n]\n" if separator == b",\n" else b"[]\n")
+
+
+def _json_line(row: dict[str, Any]) -> bytes:
+    # Bytes of a file name that are not UTF-8 are lone surrogates in Python, and \udcdf is JSON's escape too.
+    return json.dumps(row, ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace")
 
 
 def _voc_lines(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -14,16 +15,22 @@ from fssd.data.decode import read_image
 from fssd.data.geometry import Geometry
 from fssd.data.sample import Image
 
+Item = TypeVar("Item")
+
 CHECKED = 33  # the least number of images an export is tested on: one alone and four batches of eight
 
 
-def read_pictures(files: Sequence[Path], geometry: Geometry, most: int = 300) -> Tensor:
-    """(N, 3, H, W) uint8 RGB of at most `most` evenly spaced files. Raises ImageError.
+def evenly_spaced(items: Sequence[Item], most: int = 300) -> Sequence[Item]:
+    """At most `most` of the items.
 
     More than a few hundred images change neither a verdict nor the ranges of a quantisation.
     """
-    step = max(1, -(-len(files) // most))
-    return _stack([geometry.apply(read_image(file)) for file in files[::step]])
+    return items[:: max(1, -(-len(items) // most))]
+
+
+def read_pictures(files: Sequence[Path], geometry: Geometry, most: int = 300) -> Tensor:
+    """(N, 3, H, W) uint8 RGB of at most `most` evenly spaced files. Raises ImageError."""
+    return _stack([geometry.apply(read_image(file)) for file in evenly_spaced(files, most)])
 
 
 def make_pictures(count: int, size: tuple[int, int]) -> Tensor:

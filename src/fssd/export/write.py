@@ -20,10 +20,12 @@ from fssd.errors import ConfigError, ExportError
 from fssd.evaluation.evaluate import evaluate_detections
 from fssd.export.graph import OPSET, lowered, trace
 from fssd.export.parity import Parity, check
+from fssd.export.trial import Trial
 from fssd.heads.head import Thresholds
 from fssd.inference.detector import Detector
 from fssd.runtimes.choose import find_runtime
 from fssd.runtimes.header import write_header
+from fssd.runtimes.packages import require_all
 from fssd.runtimes.runner import FileRunner
 from fssd.runtimes.runtime import Runtime
 
@@ -32,21 +34,11 @@ LOCAL = {field.name for field in dataclasses.fields(TrainConfig) if str(field.ty
 
 
 @dataclass(frozen=True)
-class Trial:
-    """What quantisation needs.
-
-    images: calibration images, (N, 3, H, W) uint8 RGB. measured: labelled images to compare mAP on.
-    """
-
-    images: Tensor
-    measured: DataSet
-
-
-@dataclass(frozen=True)
 class Exported:
     """Results of the tests. One of the two is set.
 
-    parity: with PyTorch, for fp32. maps: mAP (VOC 2012) of PyTorch and of the int8 file.
+    parity: with PyTorch, for fp32. maps: mAP (VOC 2012) of PyTorch and of the int8 file, over the classes
+    that the detector knows.
     """
 
     parity: Parity | None = None
@@ -70,12 +62,15 @@ def export_model(
     in raw predictions. images: (N, 3, H, W) uint8 RGB to compare on; synthetic ones are added to a small
     number. trial: quantise to eight bits; then only mAP is compared. allow_drop: accept any loss of mAP.
     opset: of ONNX, 17 to 21.
-    Raises ExportError if the file fails, ConfigError for a suffix or a missing package. `out` is then left as
-    it was.
+    Raises ExportError if the file fails or the trial has too few images, ConfigError for a suffix or a
+    missing package. `out` is then left as it was.
     """
     out = Path(out)
     runtime = find_runtime(to)
     check_suffix(out, runtime.suffix)
+    require_all(runtime.needs(eight_bits=trial is not None))
+    if trial is not None:
+        trial.check(detector.classes)
     on_cpu = Detector(deepcopy(detector.network).to("cpu"), detector.classes, detector.facts)
     with _finished(out, runtime) as file:
         calibration = None if trial is None else trial.images
@@ -157,4 +152,4 @@ def _measure(
 
 
 def _map(detector: Detector, dataset: DataSet, settings: dict[str, Any]) -> float:
-    return evaluate_detections(dataset, list(detector.evaluate_on(dataset, **settings)), "voc12").map
+    return evaluate_detections(dataset, list(detector.evaluate_on(dataset, **settings)), "voc12").known_map

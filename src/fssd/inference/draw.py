@@ -18,6 +18,7 @@ from PIL import ImageDraw, ImageFont
 
 from fssd.atomic import atomic_write
 from fssd.data.sample import Boxes, Image
+from fssd.errors import ImageError
 
 Colour = tuple[int, int, int]  # RGB, 0..255
 Rectangle = tuple[int, int, int, int]  # x1, y1, x2, y2, pixels, last one included
@@ -25,6 +26,7 @@ Mark = tuple[Rectangle, str, Colour]  # a visible box, its name and its colour
 
 GOLDEN_RATIO = 0.618034  # step of the hue from class to class, which keeps the hues well separated
 SHADES = ((0.85, 0.95), (0.95, 0.65), (0.45, 1.0))  # (saturation, value), in turn
+LONGEST_JPEG = 65_500  # pixels, of libjpeg
 SMALLEST_TEXT = 7  # pixels; smaller text is illegible
 
 # Pillow's own font has only ASCII; for other names the first of these that is installed is used.
@@ -70,9 +72,13 @@ def draw_boxes(
 
 
 def write_jpeg(path: Path, image: Image) -> None:
-    """Write (H, W, 3) uint8 RGB as a JPEG of quality 95, atomically."""
-    _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 95])
-    atomic_write(path, data.tobytes())
+    """Write (H, W, 3) uint8 RGB as a JPEG of quality 95, atomically. Raises ImageError if it is too large."""
+    height, width = image.shape[:2]
+    if max(height, width) > LONGEST_JPEG:
+        raise ImageError(
+            f"cannot be written: JPEG holds {LONGEST_JPEG} pixels a side, not {width} x {height}", file=path
+        )
+    atomic_write(path, encode_image(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 95]))
 
 
 def _inside(box: npt.NDArray[Any], width: int, height: int) -> Rectangle | None:
@@ -136,8 +142,15 @@ def _system_font() -> str | None:
 
 def encode_png(image: Image) -> bytes:
     """(H, W, 3) uint8 RGB as a PNG."""
-    _, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    return data.tobytes()
+    return encode_image(".png", image)
+
+
+def encode_image(suffix: str, image: Image, settings: Sequence[int] = ()) -> bytes:
+    """(H, W, 3) uint8 RGB as the content of a file; settings: OpenCV's. Raises ImageError."""
+    done, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), settings)
+    if not done:
+        raise ImageError(f"an image of {image.shape[1]} x {image.shape[0]} cannot be encoded as {suffix}")
+    return bytes(data)
 
 
 def _text_size(text: str, font: Any, pad: int) -> tuple[int, int]:

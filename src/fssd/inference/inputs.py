@@ -1,35 +1,53 @@
-"""The argument IMAGES... of the commands: image and video files, folders and glob patterns."""
+"""The argument IMAGES... of the commands: image and film files, folders and glob patterns."""
 
 from __future__ import annotations
 
 import glob
+import os
+import re
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from fssd.data.decode import IMAGE_EXTENSIONS, read_image
-from fssd.data.formats.lookup import is_hidden
 from fssd.data.sample import Image
-from fssd.errors import DataError
+from fssd.errors import DataError, ImageError
 
-VIDEO_EXTENSIONS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"})
+VIDEO_EXTENSIONS = frozenset({
+    ".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".vob", ".flv",
+    ".f4v", ".wmv", ".asf", ".3gp", ".3g2", ".ogv", ".mxf", ".mjpeg", ".divx",
+})  # fmt: skip
+_URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_IS_NEITHER = {
+    ".heic": "needs fssd[heic]; install that, or convert it to JPEG",
+    ".heif": "needs fssd[heic]; install that, or convert it to JPEG",
+    ".avif": "needs pillow 11.3 or newer; update that, or convert it to JPEG",
+}
 
 
 def find_inputs(arguments: Sequence[str]) -> list[Path]:
-    """Image and video files without duplicates, in the order given; folders are searched deeply and sorted.
+    """Image and film files without duplicates, in the order given; folders are searched deeply and sorted.
 
-    Raises DataError for an argument that names nothing, or a file that is neither image nor video.
+    Links to folders are followed once. Hidden files and folders, and macOS's, are not looked at. Prints a
+    line that counts what else is passed over in folders and patterns. A broken link with the name of an image
+    or film is among the files: reading it will fail. Raises DataError for an argument that names nothing, for
+    a file that is neither image nor film, and for a URL.
     """
-    return list(dict.fromkeys(file for argument in arguments for file in _expand(argument)))
+    passed_over: Counter[str] = Counter()
+    files = list(dict.fromkeys(file for argument in arguments for file in _expand(argument, passed_over)))
+    if passed_over:
+        print(f"passed over: {_counts(passed_over)}", file=sys.stderr)
+    return files
 
 
 def is_video(path: Path) -> bool:
-    """Whether a file is a video, by its suffix."""
+    """Whether a file is a film, by its suffix."""
     return path.suffix.lower() in VIDEO_EXTENSIONS
 
 
 def find_stills(arguments: Sequence[str]) -> tuple[list[Path], int]:
-    """The images of `find_inputs` and the number of videos, which are printed as errors. Raises DataError."""
+    """The images of `find_inputs` and the number of films, which are printed as errors. Raises DataError."""
     files = find_inputs(arguments)
     videos = [file for file in files if is_video(file)]
     for file in videos:
@@ -46,6 +64,7 @@ def read_images(files: Iterable[Path], readable: list[int], sizes: list[tuple[in
     """
     for index, file in enumerate(files):
         try:
+            require_target(file)
             image = read_image(file)
         except DataError as error:
             print(f"error: {error}", file=sys.stderr)
@@ -53,6 +72,12 @@ def read_images(files: Iterable[Path], readable: list[int], sizes: list[tuple[in
         readable.append(index)
         sizes.append((image.shape[1], image.shape[0]))
         yield image
+
+
+def require_target(file: Path) -> None:
+    """Raise ImageError for a link to a file that is not there."""
+    if file.is_symlink() and not file.exists():
+        raise ImageError(f"is a broken link to {file.readlink()}; restore that file or remove it", file=file)
 
 
 def output_names(files: Iterable[Path], suffix: str) -> list[str]:
@@ -68,22 +93,68 @@ def output_names(files: Iterable[Path], suffix: str) -> list[str]:
     return names
 
 
-def _expand(argument: str) -> list[Path]:
+def _expand(argument: str, passed_over: Counter[str]) -> list[Path]:
     path = Path(argument)
     if path.is_dir():
-        known = (file for file in path.rglob("*") if file.is_file() and _is_known(file))
-        files = sorted(file for file in known if not is_hidden(file, path))
-        missing = "this folder holds no image or video"
-    elif path.exists():
+        others: Counter[str] = Counter()
+        files = _sift(_files_below(path), others)
+        missing = f"this folder holds no image or video{', but ' * bool(others)}{_counts(others)}"
+        passed_over.update(others)
+    elif path.exists() or path.is_symlink():
         files = [path] if _is_known(path) else []
         missing = f"is neither an image ({', '.join(sorted(IMAGE_EXTENSIONS))}) nor a video"
+        missing = _IS_NEITHER.get(path.suffix.lower(), missing)
+    elif _URL.match(argument):
+        raise DataError(f"{argument}: URLs are not read; download the file and name that")
     else:
         matches = (Path(match) for match in glob.glob(argument, recursive=True))  # noqa: PTH207 (absolute too)
-        files = sorted(file for file in matches if file.is_file() and _is_known(file))
+        files = _sift((file for file in matches if not file.is_dir()), passed_over)
         missing = "no such file, folder or pattern; check the path"
     if not files:
         raise DataError(missing, file=path)
     return files
+
+
+def _files_below(root: Path) -> Iterator[Path]:
+    """The visible files in a folder and below, broken links included; each folder once, links to it last."""
+    folders, linked = [root], list[Path]()
+    seen: set[tuple[int, int]] = set()
+    while folders or linked:
+        folder = folders.pop() if folders else linked.pop()
+        facts = folder.stat()
+        if (facts.st_dev, facts.st_ino) in seen:
+            continue
+        seen.add((facts.st_dev, facts.st_ino))
+        for entry in os.scandir(folder):
+            path = folder / entry.name
+            if entry.name[0] == "." or entry.name == "__MACOSX":
+                continue
+            if not path.is_dir():
+                yield path
+            elif path.is_symlink():
+                linked.append(path)
+            else:
+                folders.append(path)
+
+
+def _sift(paths: Iterable[Path], passed_over: Counter[str]) -> list[Path]:
+    """The images and films among files, sorted; counts the others by their suffix, broken links as ""."""
+    files = []
+    for path in paths:
+        if _is_known(path):
+            files.append(path)
+        elif path.is_symlink() and not path.exists():
+            passed_over[""] += 1
+        else:
+            passed_over[path.suffix.lower() or "without a suffix"] += 1
+    return sorted(files)
+
+
+def _counts(passed_over: Counter[str]) -> str:
+    ranked = sorted(passed_over.items(), key=lambda row: (-row[1], row[0]))
+    suffixes = [f"{count} {suffix}" for suffix, count in ranked if suffix]
+    links = passed_over[""]
+    return ", ".join(suffixes + [f"{links} broken link{'s' * (links > 1)}"] * (links > 0))
 
 
 def _is_known(path: Path) -> bool:

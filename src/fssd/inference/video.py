@@ -1,11 +1,13 @@
-"""Reading and writing of video files, with OpenCV's FFmpeg."""
+"""Reading and writing of film files, with OpenCV's FFmpeg."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from tempfile import TemporaryDirectory
 
 import cv2
 import numpy as np
@@ -13,58 +15,188 @@ import numpy as np
 from fssd.atomic import atomic_path
 from fssd.data.sample import Image
 from fssd.errors import ImageError
+from fssd.inference.edit_list import shown_seconds
+
+# FFmpeg's own lines about damage name no file. `Film.require_whole` says the same of a file's frames.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+
+UNKNOWN_RATE = 25.0
+COUNTING = frozenset({".mp4", ".m4v", ".mov", ".3gp", ".3g2", ".avi"})  # containers that count their frames
+MOST_FAILURES = 100_000  # undecodable frames in a row, after which a film is taken to end there
+LONGEST_SIDE = 8190  # pixels: MPEG-4 holds up to 8191, of which pairs are coded
+MOST_TICKS = 65535  # a second, of MPEG-4's time base
 
 
-class VideoInfo(NamedTuple):
-    """width, height: pixels. rate: frames per second, 25 if the file does not state it."""
+class Film:
+    """A film file, to be read once from start to end.
 
-    width: int
-    height: int
-    rate: float
+    rate: frames per second, 25 if the file states none that is possible. decoded: the numbers, from 0, of the
+    frames that `frames` has given so far. lost: ranges of the numbers of those that could not be decoded.
+    Raises ImageError if it cannot be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.decoded: list[int] = []
+        self.lost: list[range] = []
+        with _opened(path) as capture:
+            rate, count = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        self.rate = rate if 0.01 <= rate <= 1000 else UNKNOWN_RATE
+        self._declared = int(count) if count > 0 else 0
+        shown = shown_seconds(path)  # frames before and after are in the file, but FFmpeg gives none of them
+        if shown is not None:
+            self._declared = min(self._declared, round(shown * self.rate))
+
+    def frames(self) -> Iterator[Image]:
+        """The frames, (H, W, 3) uint8 RGB, one at a time, also those behind frames that cannot be decoded."""
+        last, failures, seconds = -1, 0, 0.0  # seconds: at the start of the last frame
+        with _opened(self.path) as capture:
+            while failures <= MOST_FAILURES and (last + failures + 1 < self._declared or not failures):
+                good, frame = capture.read()
+                if not good:
+                    failures += 1
+                    continue
+                seconds = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+                self._lose(last + 1, last + 1 + failures)
+                last, failures = last + 1 + failures, 0
+                self.decoded.append(last)
+                yield np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), np.uint8)
+        if self._ends_early(seconds):
+            self._lose(last + 1, self._declared)
+
+    def require_whole(self) -> None:
+        """Raise ImageError with the numbers of frames that could not be decoded. For use after `frames`."""
+        if not self.decoded:
+            reason = "holds no frame that can be decoded; convert it, for example to mp4"
+            raise ImageError(reason, file=self.path)
+        if not self.lost:
+            return
+        count = sum(map(len, self.lost))
+        names = [f"{one[0]} to {one[-1]}" if len(one) > 1 else f"{one[0]}" for one in self.lost]
+        shown = ", ".join(names[:5] + ["..."] * (len(names) > 5))
+        total = count + len(self.decoded)
+        reason = f"{count} of {total} frames cannot be decoded ({shown}); fetch the film again or convert it"
+        raise ImageError(reason, file=self.path)
+
+    def _lose(self, start: int, end: int) -> None:
+        if start < end:
+            self.lost.append(range(start, end))
+
+    def _ends_early(self, seconds: float) -> bool:
+        """Whether frames are missing at the end; seconds: the time of the last one.
+
+        Containers that hold no number of frames are judged leniently: theirs is estimated from the length,
+        which is that of the sound where it goes on for longer.
+        """
+        if not self.decoded:
+            return True
+        done = self.decoded[-1] + 1.0
+        if self.path.suffix.lower() in COUNTING:
+            return done < self._declared
+        return self._declared - max(done, seconds * self.rate + 1) > max(self.rate, 0.05 * self._declared)
 
 
-def video_info(path: Path) -> VideoInfo:
-    """Size and rate of a video. Raises ImageError if it cannot be opened."""
-    with _opened(path) as capture:
-        rate = capture.get(cv2.CAP_PROP_FPS)
-        width, height = capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT)
-    return VideoInfo(int(width), int(height), rate if 0 < rate < 1000 else 25.0)
+class FilmWriter:
+    """Writes frames to an .mp4 file, which appears under its name when the block ends, also by an exception.
 
+    rate: frames per second, rounded to what MPEG-4 can hold. The first frame gives the size: an odd one loses
+    a row or column, and what MPEG-4 cannot hold is scaled. Without a frame there will be no file. Raises
+    ImageError if the film cannot be written, or not whole.
+    """
 
-def read_frames(path: Path) -> Iterator[Image]:
-    """The frames of a video, (H, W, 3) uint8 RGB, one at a time. Raises ImageError if there is none."""
-    count = 0
-    with _opened(path) as capture:
-        while True:
-            good, frame = capture.read()
-            if not good:
-                break
-            count += 1
-            yield np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), np.uint8)
-    if count == 0:
-        raise ImageError("holds no frame that can be decoded; convert it, for example to mp4", file=path)
+    def __init__(self, path: Path, rate: float) -> None:
+        self.path = path
+        self.rate = _writable_rate(rate)
+        self._files = ExitStack()
+        self._writer: cv2.VideoWriter | None = None
+        self._count = 0
 
+    def write(self, image: Image, times: int = 1) -> None:
+        """Add (H, W, 3) uint8 RGB, that many times."""
+        if self._writer is None:
+            self._size = _writable_size(image.shape[1], image.shape[0])
+            with ExitStack() as files:
+                self._file = files.enter_context(atomic_path(self.path))
+                self._writer = self._open()
+                self._files = files.pop_all()
+        frame = cv2.cvtColor(_sized(image, self._size), cv2.COLOR_RGB2BGR)
+        for _ in range(times):
+            self._writer.write(frame)
+        self._count += times
 
-@contextmanager
-def video_writer(path: Path, info: VideoInfo) -> Iterator[cv2.VideoWriter]:
-    """A writer of BGR frames to an .mp4 file, which appears under its name when it is complete."""
-    size, codec = (info.width, info.height), cv2.VideoWriter.fourcc(*"mp4v")
-    with atomic_path(path) as temporary:
-        writer = cv2.VideoWriter(str(temporary), codec, info.rate, size)
+    def __enter__(self) -> FilmWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._files:
+            if self._writer is not None:
+                self._writer.release()
+                # OpenCV's `write` does not say whether it wrote.
+                if not self._file.is_file() or _frame_count(self._file) < self._count:
+                    raise ImageError(
+                        "could not be written whole; check that the disk has room", file=self.path
+                    )
+
+    def _open(self) -> cv2.VideoWriter:
+        codec = cv2.VideoWriter.fourcc(*"mp4v")
+        with _plain_path(self._file) as path:
+            writer = cv2.VideoWriter(path, cv2.CAP_FFMPEG, codec, self.rate, self._size)
         if not writer.isOpened():
-            raise ImageError("cannot be written: this OpenCV has no mp4v encoder", file=path)
-        try:
-            yield writer
-        finally:
-            writer.release()
+            width, height = self._size
+            reason = f"OpenCV cannot write {width} x {height} MPEG-4 at {self.rate:g} frames a second here"
+            raise ImageError(f"{reason}; leave the film out with --no-pictures", file=self.path)
+        return writer
+
+
+def _frame_count(path: Path) -> int:
+    with _opened(path) as capture:
+        return int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+
+
+def _writable_rate(rate: float) -> float:
+    """The rate with as many digits as MPEG-4's time base can hold."""
+    fractions = (Fraction(round(rate * scale), scale) for scale in (1000, 100, 10, 1))
+    return float(next(one for one in fractions if 0 < one.numerator <= MOST_TICKS))
+
+
+def _writable_size(width: int, height: int) -> tuple[int, int]:
+    """(width, height) that are even and fit MPEG-4, of the same shape where that is possible."""
+    scale = min(1, LONGEST_SIDE / max(width, height))
+    return max(2, int(scale * width) // 2 * 2), max(2, int(scale * height) // 2 * 2)
+
+
+def _sized(image: Image, size: tuple[int, int]) -> Image:
+    """A frame of the size; a last odd row or column is cut off rather than scaled away."""
+    width, height = size
+    if (image.shape[1] // 2 * 2, image.shape[0] // 2 * 2) == size:
+        return np.ascontiguousarray(image[:height, :width])
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[cv2.VideoCapture]:
-    capture = cv2.VideoCapture(str(path))
+    with _plain_path(path) as text:
+        capture = cv2.VideoCapture(text, cv2.CAP_FFMPEG)
     try:
         if not capture.isOpened():
             raise ImageError("cannot be opened as a video; check that it plays elsewhere", file=path)
         yield capture
     finally:
         capture.release()
+
+
+@contextmanager
+def _plain_path(path: Path) -> Iterator[str]:
+    """A path that OpenCV can open.
+
+    An absolute one, because FFmpeg takes `http:a.mp4` for a URL. A name that is not UTF-8 ends the process in
+    OpenCV, so a link stands for it.
+    """
+    absolute = path.absolute()
+    if absolute == Path(str(absolute).encode("utf-8", "replace").decode()):
+        yield str(absolute)
+        return
+    with TemporaryDirectory() as folder:
+        link = Path(folder, f"film{path.suffix}")
+        link.symlink_to(absolute)
+        yield str(link)

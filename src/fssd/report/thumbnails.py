@@ -5,14 +5,14 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from fssd.data.sample import Image
 from fssd.evaluation.pairing import Floats
-from fssd.inference.draw import Colour, draw_boxes
+from fssd.inference.draw import Colour, draw_boxes, encode_image
 from fssd.report.html import Html, file_link, tag
 
 QUALITY = 80  # of a JPEG
@@ -94,6 +94,5 @@ def _view(
 
 
 def _jpeg(image: Image) -> str:
-    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    data: Any = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1]
-    return f"data:image/jpeg;base64,{base64.b64encode(data.tobytes()).decode('ascii')}"
+    data = encode_image(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    return f"data:image/jpeg;base64,{base64.b64encode(data).decode('ascii')}"

@@ -17,7 +17,7 @@ from fssd.runtimes.cores import usable_cores
 from fssd.runtimes.header import KEY, Shape, read_header
 from fssd.runtimes.packages import require
 from fssd.runtimes.runner import FileRunner
-from fssd.runtimes.runtime import Runtime, append_tail, single_images, total_products
+from fssd.runtimes.runtime import GRAPH_PACKAGES, Runtime, append_tail, single_images, total_products
 from fssd.weights.content import damaged, is_intact, read_content, seal
 
 if TYPE_CHECKING:
@@ -77,9 +77,8 @@ class OnnxRuntime(Runtime):
         tools.helper.set_model_props(model, {KEY: header})
         out.write_bytes(seal(model.SerializeToString()))
 
-    def require(self, eight_bits: bool) -> None:
-        super().require(eight_bits)
-        require("onnxruntime", "export")
+    def needs(self, eight_bits: bool) -> dict[str, tuple[str, ...]]:  # noqa: ARG002 (OpenVINO uses it)
+        return {"export": (*GRAPH_PACKAGES, "onnxruntime")}
 
     def multiply_adds(self, file: Path) -> int | None:
         return onnx_multiply_adds(require("onnx", "export").load(file))

@@ -18,7 +18,14 @@ from fssd.runtimes.cores import usable_cores
 from fssd.runtimes.header import KEY, Shape, read_header
 from fssd.runtimes.packages import openvino_core, require_openvino
 from fssd.runtimes.runner import FileRunner, Images
-from fssd.runtimes.runtime import TAIL_PREFIX, Runtime, append_tail, single_images, total_products
+from fssd.runtimes.runtime import (
+    GRAPH_PACKAGES,
+    TAIL_PREFIX,
+    Runtime,
+    append_tail,
+    single_images,
+    total_products,
+)
 from fssd.weights.content import damaged, is_intact, read_content, seal
 
 if TYPE_CHECKING:
@@ -117,9 +124,8 @@ class OpenVino(Runtime):
         require_openvino().save_model(model, out, compress_to_fp16=False)  # writes the .bin as well
         out.write_bytes(seal(out.read_bytes(), out.with_suffix(".bin").read_bytes()))
 
-    def require(self, eight_bits: bool) -> None:
-        super().require(eight_bits)
-        require_openvino("nncf" if eight_bits else "openvino")
+    def needs(self, eight_bits: bool) -> dict[str, tuple[str, ...]]:
+        return {"export": GRAPH_PACKAGES, "openvino": ("openvino", "nncf") if eight_bits else ("openvino",)}
 
     def multiply_adds(self, file: Path) -> int | None:
         return openvino_multiply_adds(openvino_core().read_model(file))

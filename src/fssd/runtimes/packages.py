@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from types import ModuleType
@@ -21,17 +23,46 @@ def require(package: str, extra: str) -> Any:
         raise ConfigError(f'this needs the package {package}; pip install "fssd[{extra}]"') from error
 
 
-def require_openvino(package: str = "openvino") -> Any:
-    """The module openvino or nncf without telemetry. Raises ConfigError if it is not installed.
+def require_all(packages: Mapping[str, Sequence[str]]) -> None:
+    """Raise ConfigError that names all packages that are missing. packages: by the extra that installs them.
 
-    Both report their use to Google Analytics through the package openvino_telemetry, unless a file in the
-    user's home forbids it. They work without that package, so the import system is told that it is absent.
+    They are imported, because a package may be there and one that it needs not.
+    """
+    with _without_telemetry():
+        absent = {extra: [name for name in names if _fails(name)] for extra, names in packages.items()}
+    missing = [name for names in absent.values() for name in names]
+    if missing:
+        extras = ",".join(extra for extra, names in absent.items() if names)
+        kind = "packages" if len(missing) > 1 else "package"
+        raise ConfigError(f'this needs the {kind} {", ".join(missing)}; pip install "fssd[{extras}]"')
+
+
+def _fails(package: str) -> bool:
+    try:
+        import_module(package)
+    except ImportError:
+        return True
+    return False
+
+
+def require_openvino(package: str = "openvino") -> Any:
+    """The module openvino or nncf without telemetry. Raises ConfigError if it is not installed."""
+    with _without_telemetry():
+        return require(package, "openvino")
+
+
+@contextmanager
+def _without_telemetry() -> Iterator[None]:
+    """Tells the import system that the package openvino_telemetry is absent.
+
+    OpenVINO and nncf report their use to Google Analytics through it, unless a file in the user's home
+    forbids it. They work without that package.
     """
     modules: dict[str, ModuleType | None] = sys.modules  # type: ignore[assignment]
     kept = sys.modules.get(TELEMETRY)
     modules[TELEMETRY] = None
     try:
-        return require(package, "openvino")
+        yield
     finally:
         del sys.modules[TELEMETRY]
         if kept is not None:

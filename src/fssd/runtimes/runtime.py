@@ -15,6 +15,7 @@ from fssd.runtimes.runner import FileRunner, Images
 if TYPE_CHECKING:
     import onnx
 
+GRAPH_PACKAGES = ("onnx", "onnxscript")
 TAIL_PREFIX = "nms/"  # of the names of a tail's nodes, so that quantisation can leave them out
 
 # Products that `fssd export` writes only for a backbone of the user's own.
@@ -58,10 +59,9 @@ class Runtime:
         """
         raise NotImplementedError
 
-    def require(self, eight_bits: bool) -> None:  # noqa: ARG002 (other runtimes use it)
-        """Raise ConfigError if a package is missing that `write` needs, for eight bits or not."""
-        for package in ("onnx", "onnxscript"):  # of every graph
-            require(package, "export")
+    def needs(self, eight_bits: bool) -> dict[str, tuple[str, ...]]:  # noqa: ARG002 (other runtimes use it)
+        """The packages that `write` and `open` import, by the extra that installs them."""
+        return {"export": GRAPH_PACKAGES}
 
     def multiply_adds(self, file: Path) -> int | None:
         """Multiply-adds for one image, counted in the file; None if an operator in it cannot be counted."""

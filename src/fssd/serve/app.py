@@ -26,8 +26,14 @@ def make_app(service: Service) -> Guard:
         await service.pipeline.stop()
 
     summary = "An object detector of the SSD family."
-    app = FastAPI(  # without its own pages of documentation, which load scripts from another host
-        title="fssd", summary=summary, version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan
+    app = FastAPI(
+        title="fssd",
+        summary=summary,
+        version=__version__,
+        docs_url=None,  # these pages would load scripts from another host
+        redoc_url=None,
+        redirect_slashes=False,  # behind a proxy a redirect would lead out of HTTPS and of the proxy's path
+        lifespan=lifespan,
     )
     app.state.service = service
     app.include_router(routes.router)

@@ -80,6 +80,9 @@ class TimedConnection(H11Protocol):
         super().timeout_keep_alive_handler()
         self._abort_later()
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """Log nothing: uvicorn would advise to install a package at each request that offers HTTP/2."""
+
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002
         """uvicorn's answer to invalid HTTP, in the form of all our errors."""
         refusal = RequestError("bad_request", "This is not an HTTP request that can be read.")

@@ -1,4 +1,4 @@
-"""The outermost ASGI layer: security headers, metrics, and reading the rest of refused bodies."""
+"""The outermost ASGI layer: HEAD, security headers, metrics, and reading the rest of refused bodies."""
 
 import asyncio
 import time
@@ -24,13 +24,17 @@ HEADERS = {
 }
 """Added to every answer that does not set them itself."""
 
+ALLOWED = {b"GET": b"GET, HEAD"}  # values of the header Allow
 SLOW = 408  # status for a body that stopped arriving: there is no rest to read
 REST_BYTES = 64_000_000
 REST_SECONDS = 5.0
 
 
 class Guard:
-    """An ASGI application that wraps another one. routes: the paths that are counted separately."""
+    """An ASGI application that wraps another one. routes: the paths that are counted separately.
+
+    HEAD is answered as GET without the body, at every address.
+    """
 
     def __init__(self, app: Application, metrics: Metrics, routes: frozenset[str]) -> None:
         self.app = app
@@ -42,6 +46,8 @@ class Guard:
             await self.app(scope, receive, send)
             return
         start = time.perf_counter()
+        head = scope["method"] == "HEAD"
+        scope = {**_origin_form(scope), "method": "GET" if head else scope["method"]}
         body = _Body(scope, receive)
         status = 500
 
@@ -49,13 +55,16 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                own = {name for name, _ in message["headers"]}
+                headers = [(name, ALLOWED.get(value, value)) for name, value in message["headers"]]
+                own = {name for name, _ in headers}
                 extra = [item for item in HEADERS.items() if item[0] not in own]
-                message = {**message, "headers": [*message["headers"], *extra]}
+                message = {**message, "headers": [*headers, *extra]}
             elif not message.get("more_body", False) and body.unread and status != SLOW:
                 await send({**message, "more_body": True})
                 await body.discard()
                 message = {"type": "http.response.body", "body": b""}
+            if head and message["type"] == "http.response.body":
+                message = {**message, "body": b""}
             await send(message)
 
         try:
@@ -64,6 +73,15 @@ class Guard:
             route = scope["path"] if scope["path"] in self.routes else "other"
             self.metrics.requests.labels(route, str(status)).inc()
             self.metrics.request_seconds.labels(route).observe(time.perf_counter() - start)
+
+
+def _origin_form(scope: Scope) -> Scope:
+    """The scope of `GET http://host/path` as that of `GET /path`, which means the same (RFC 9112, 3.2.2)."""
+    if not scope["path"].lower().startswith(("http://", "https://")):
+        return scope
+    path = "/" + scope["path"].partition("://")[2].partition("/")[2]
+    raw = b"/" + scope["raw_path"].partition(b"://")[2].partition(b"/")[2]
+    return {**scope, "path": path, "raw_path": raw}
 
 
 class _Body:

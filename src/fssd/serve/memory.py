@@ -1,12 +1,17 @@
 """Lower memory use: few heaps for all threads, and free memory returned to the system."""
 
+from __future__ import annotations
+
 import asyncio
 import ctypes
 import gc
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fssd.serve.limits import Gate
+if TYPE_CHECKING:
+    from fssd.serve.limits import (
+        Gate,  # it imports optional packages, which are asked for after `share_heaps`
+    )
 
 _ARENA_MAX = -8  # M_ARENA_MAX of malloc.h
 IDLE_SECONDS = 1.0

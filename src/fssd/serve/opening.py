@@ -8,6 +8,7 @@ from fssd.inference.detector import Detector
 from fssd.runtimes.choose import RUNTIMES, runtime_of
 from fssd.zoo.models import find_model
 
+SERVER_PACKAGES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 TORCH = "torch"
 TORCH_SIDE_BY_SIDE = 2  # see `Runtime.side_by_side`; one uses the cores while the other runs one thread
 
@@ -33,6 +34,12 @@ def serving_runtime(model: Path, wanted: str) -> str:
     if wanted not in ("auto", own.name):
         raise ConfigError(f"{model}: is for {own.name} and cannot run in {wanted}; leave out --runtime")
     return own.name
+
+
+def needed_packages(model: Path, runtime: str) -> dict[str, tuple[str, ...]]:
+    """The packages that a server of this model needs, by extra, with those that export it for its runtime."""
+    exports = runtime != TORCH and runtime_of(find_model(model)) is None
+    return {**(RUNTIMES[runtime].needs(False) if exports else {}), "serve": SERVER_PACKAGES}
 
 
 def share_cores(runtime: str, workers: int | None, threads: int | None, cores: int) -> Concurrency:

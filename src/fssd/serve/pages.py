@@ -34,7 +34,6 @@ HEADERS = {
     "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
     "Cache-Control": "no-cache",
 }
-METHODS = ["GET", "HEAD"]
 
 router = APIRouter(include_in_schema=False)
 
@@ -47,19 +46,19 @@ FILES = {
 TAGS = {name: f'"{hashlib.sha256(content).hexdigest()[:20]}"' for name, content in FILES.items()}
 
 
-@router.api_route("/", methods=METHODS)
+@router.get("/")
 async def index(request: Request) -> Response:
     """The page to try the model."""
     return _answer("index.html", request)
 
 
-@router.api_route("/docs", methods=METHODS)
+@router.get("/docs")
 async def docs(request: Request) -> Response:
     """The API, as /openapi.json describes it."""
     return _answer("docs.html", request)
 
 
-@router.api_route("/assets/{name}", methods=METHODS)
+@router.get("/assets/{name}")
 async def asset(name: str, request: Request) -> Response:
     """A script, a style or an icon of the pages."""
     if name not in FILES or name.endswith(".html"):

@@ -1,6 +1,7 @@
 """`run_server`: serves an application on a port until a signal stops it."""
 
 import asyncio
+import errno
 import gc
 import signal
 import socket
@@ -16,27 +17,57 @@ from fssd.serve.limits import Gate
 from fssd.serve.service import Service
 
 BACKLOG = 256
+REUSE = (socket.SOL_SOCKET, socket.SO_REUSEADDR)
 SETTLE = 0.2  # seconds after the signal in which requests that have already arrived are still accepted
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket on a port, 0 for any free one. Raises ConfigError."""
-    try:
+    """A socket that holds a port, 0 for any free one, and does not listen yet. Raises ConfigError.
+
+    On Linux two sockets with SO_REUSEADDR can hold the same port until one listens, which a server does when
+    its model is warm. So this one has it only where a plain bind fails, because connections of an earlier
+    server have not expired, and only for the moment of the bind.
+    """
+    with _naming(host, port):
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         bound = socket.socket(family, kind, protocol)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(address)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ConfigError(f"cannot listen on {host} port {port} ({reason}); choose another --port") from error
+        try:
+            bound.bind(address)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            bound.setsockopt(*REUSE, 1)
+            bound.bind(address)
+            bound.setsockopt(*REUSE, 0)
     bound.setblocking(False)
     return bound
 
 
+def listen(bound: socket.socket) -> None:
+    """Accept connections from now on. Raises ConfigError if another program took the port meanwhile."""
+    with _naming(*bound.getsockname()[:2]):
+        # Connections inherit it, so that the next server can bind while they expire.
+        bound.setsockopt(*REUSE, 1)
+        bound.listen(BACKLOG)
+
+
+@contextmanager
+def _naming(host: str, port: int) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"cannot listen on {host} port {port} ({reason}); choose another --port") from error
+
+
 def run_server(service: Service, bound: socket.socket, *, access_log: bool = False) -> None:
-    """Serve until SIGINT or SIGTERM, then finish the accepted requests. A second SIGINT stops at once."""
+    """Serve until SIGINT or SIGTERM, then finish the accepted requests. A second SIGINT stops at once.
+
+    Raises ConfigError if another program listens on the port.
+    """
+    listen(bound)
     limits = service.limits
     config = uvicorn.Config(
         make_app(service),

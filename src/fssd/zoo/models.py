@@ -1,5 +1,6 @@
 """Packaged models by name: what `fssd detect animals photo.jpg` finds. Nothing is ever downloaded."""
 
+from mimetypes import guess_type
 from pathlib import Path
 
 from fssd.errors import CheckpointError, nearest
@@ -16,8 +17,11 @@ def find_model(path: Path) -> Path:
     """What a user's MODEL means: an existing path, else the packaged model of that name.
 
     A path with a folder or a suffix is no name and is returned as it is. Raises CheckpointError for a name
-    that the package does not have.
+    that the package does not have, and for an image.
     """
+    kind = (guess_type(path.name)[0] or "").partition("/")[0]
+    if kind in {"image", "video"} and not path.is_dir():
+        raise CheckpointError(f"{path}: is of type {kind}, where a model is needed; name the model first")
     if path.exists() or path.suffix or len(path.parts) != 1:
         return path
     name = str(path)

@@ -388,14 +388,14 @@ def test_only_the_asked_split_is_parsed(tmp_path: Path) -> None:
 
 def test_pictures_without_labels_and_others_that_are_not_used(tmp_path: Path) -> None:
     write(tmp_path, content(note(1)))
-    for name in ("b.jpg", "c.png", "d.heic", "e.heic", "f.avif", ".g.jpg", "x.txt", "Thumbs.db"):
+    for name in ("b.jpg", "c.png", "d.jp2", "e.jp2", "f.psd", ".g.jpg", "x.txt", "Thumbs.db"):
         (tmp_path / "val" / name).touch()
     (tmp_path / "val/h.jpg").symlink_to("nothing.jpg")
     (tmp_path / "val/.ipynb_checkpoints").mkdir()
     (tmp_path / "val/.ipynb_checkpoints/a-checkpoint.jpg").touch()
     reasons = [problem.reason for problem in COCO.read(tmp_path, "val", None, None).problems]
     assert ["2 of 3 pictures" in reasons[0], "b.jpg" in reasons[0]] == [True, True]
-    assert "1 .avif, 2 .heic" in reasons[1] and "1 links" in reasons[2] and len(reasons) == 3
+    assert "2 .jp2, 1 .psd" in reasons[1] and "1 links" in reasons[2] and len(reasons) == 3
 
 
 def test_a_picture_under_two_ids_or_names(tmp_path: Path) -> None:
@@ -514,3 +514,19 @@ def test_a_lone_file_in_annotations_is_a_split_of_its_name(tmp_path: Path) -> No
     (tmp_path / "images/000001.jpg").write_bytes(b"")
     assert list_splits(tmp_path) == ("potholes",)
     assert open_data(tmp_path, "potholes").facts["images"] == open_data(tmp_path).facts["images"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"bbox": [10, 20, float("nan"), 40], "area": 1.0, "iscrowd": 0},
+        {"bbox": [10, 20, 1e12, 40], "area": 1.0, "iscrowd": 0},
+        {"bbox": [True, 20, 30, 40], "area": 1.0, "iscrowd": 0},
+        {"bbox": [10, 20, 30, 40], "area": float("nan"), "iscrowd": 0},
+        {"bbox": [10, 20, 30, 40], "area": 1.0, "iscrowd": 2},
+        {"bbox": [10, 20, 30, 40], "area": 1.0, "iscrowd": 0, "difficult": "perhaps"},
+    ],
+)
+def test_rows_with_all_of_cocos_keys_are_checked_as_well(tmp_path: Path, changes: dict[str, Any]) -> None:
+    data = read_coco(write(tmp_path, content(note(1, **changes))))
+    assert not data.records and [problem.severity for problem in data.problems] == ["error"]

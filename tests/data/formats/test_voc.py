@@ -391,7 +391,7 @@ def test_image_sets_at_depth(tmp_path: Path) -> None:
 def test_what_is_not_used_is_named(tmp_path: Path) -> None:
     for name in "abc":
         write(tmp_path, name, xml(obj()))
-    for name in ("d.jpg", "e.heic", "f.jp2", ".g.jpg", "a.jpg:Zone.Identifier", "Thumbs.db"):
+    for name in ("d.jpg", "e.jp2", "f.psd", ".g.jpg", "a.jpg:Zone.Identifier", "Thumbs.db"):
         (tmp_path / "JPEGImages" / name).touch()
     (tmp_path / "JPEGImages/h.jpg").symlink_to("nowhere")
     write_set(tmp_path, "train", "a")
@@ -400,7 +400,7 @@ def test_what_is_not_used_is_named(tmp_path: Path) -> None:
     assert ids(data) == ["a"] and {problem.severity for problem in data.problems} == {"warning"}
     picture, odd, link, label = (problem.reason for problem in data.problems)
     assert "1 of 4 pictures have no labels" in picture and "d.jpg" in picture
-    assert "1 .heic, 1 .jp2" in odd and "1 links" in link
+    assert "1 .jp2, 1 .psd" in odd and "1 links" in link
     assert "1 of 3 xml files are in no image set" in label and "c.xml" in label
 
 

@@ -225,7 +225,7 @@ def test_what_is_not_used_is_named(tmp_path: Path) -> None:
     text(tmp_path / "labels/orphan.txt")
     text(tmp_path / "labels/orphan2.txt", "")
     text(tmp_path / "notes/readme.txt", "words")
-    (tmp_path / "images/x.heic").touch()
+    (tmp_path / "images/x.psd").touch()
     (tmp_path / "images/gone.png").symlink_to("nowhere")
     picture(tmp_path / "images/.ipynb_checkpoints/a-checkpoint.png")
     text(tmp_path / "classes.txt", NAMES)
@@ -236,7 +236,7 @@ def test_what_is_not_used_is_named(tmp_path: Path) -> None:
         "1 of 3 pictures have no label file and are backgrounds" in background and "empty.png" in background
     )
     assert "1 of 4 pictures have no labels" in picture_left and "logo.png" in picture_left
-    assert "1 .heic" in odd and "1 links" in link
+    assert "1 .psd" in odd and "1 links" in link
     assert "2 label files belong to no image" in labels and "orphan.txt" in labels
 
 

@@ -207,7 +207,29 @@ def _stray(row: Any) -> str:
     return f"image_id {show(row.get('image_id'))} is not in the list of images"
 
 
+def _plain_object(row: Row, names: Mapping[str, str]) -> LabelledObject | None:
+    """The object of a row that states numbers as COCO itself does, found quickly; None for other rows."""
+    try:
+        x, y, width, height = row["bbox"]
+        key, area, crowd = row["id"], row["area"], row["iscrowd"]
+        name = names[str(row["category_id"])]
+    except (KeyError, TypeError, ValueError):
+        return None
+    kinds = {type(x), type(y), type(width), type(height), type(area)}
+    is_usual = type(key) is int and type(crowd) is int and crowd in (0, 1) and kinds <= _PLAIN
+    if not (is_usual and abs(x) + abs(y) + abs(width) + abs(height) + abs(area) < LARGEST):
+        return None
+    if "attributes" in row or "difficult" in row:
+        return None
+    box = (x, y, x + width, y + height)
+    return LabelledObject(name, box, f"annotation id {key}", False, crowd == 1, float(area))
+
+
 def _add_object(image: StatedImage, row: Row, names: Mapping[str, str], number: int) -> None:
+    plain = _plain_object(row, names)
+    if plain is not None:
+        image.objects.append(plain)
+        return
     name = names.get(_key(row, "category_id"))
     if name is None:
         raise LabelError(f"category_id {show(row.get('category_id'))} is not in the list of categories")

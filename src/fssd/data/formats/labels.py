@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +20,8 @@ LEAVES_BY = 0.5  # pixels; up to this a box that leaves its image is a rounding 
 _LARGEST = 1e9  # pixels; keeps every coordinate finite in float32
 
 
-@dataclass(frozen=True, slots=True)
-class LabelledObject:
-    """One object as its label file states it.
+class LabelledObject(NamedTuple):
+    """One object as its label file states it. A tuple, because large files hold a million.
 
     name: class name. box: xyxy in pixels. place: where in the file, e.g. "object 3 (dog)" or "line 3".
     area: px^2 of the object itself, where the format states it.
@@ -71,12 +71,13 @@ def build_record(
     boxes = np.array([item.box for item in objects], np.float64).reshape(-1, 4)
     known = [index.get(item.name, -1) for item in objects]
     problems: list[Problem] = []
-    if not (_are_inside(boxes, size) and min(known, default=0) >= 0):
+    is_inside = _are_inside(boxes, size)
+    if not (is_inside and min(known, default=0) >= 0):
         problems = [found for item in objects for found in _object_problems(item, size, index, source)]
         if any(problem.severity == "error" for problem in problems):
             return None, problems
     rounded = boxes.astype(np.float32)
-    if size is not None:
+    if size is not None and not is_inside:
         rounded = np.clip(rounded, 0, np.array(size * 2, np.float32))
     labels = np.array(known, np.int64)
     difficult = np.array([item.difficult for item in objects], np.bool_)
@@ -91,8 +92,15 @@ def _are_inside(boxes: npt.NDArray[np.float64], size: tuple[int, int] | None) ->
     """Quickly whether all boxes are well inside their image, so that none has a problem."""
     if size is None:
         return False
-    low, high = boxes[:, :2], boxes[:, 2:]
-    return bool(((low >= 0) & (high - low >= 0.01) & (high <= size)).all())
+    if not len(boxes):
+        return True
+    x1, y1, x2, y2 = boxes.T.tolist()
+    if not math.isfinite(sum(map(sum, (x1, y1, x2, y2)))):
+        return False
+    widest, highest = size
+    is_within = min(x1) >= 0 and min(y1) >= 0 and max(x2) <= widest and max(y2) <= highest
+    sides = (*map(operator.sub, x2, x1), *map(operator.sub, y2, y1))
+    return bool(is_within and min(sides) >= 0.01)
 
 
 def missing_image(path: Path) -> Problem:

@@ -203,10 +203,12 @@ class PictureFinder:
             return None
         stated = "/".join(parts).replace("//", "/")
         for folder in self._usual_folders(source.parent, split):
-            path = os.path.normpath(stated if stated[0] == "/" else f"{folder}/{stated}")
-            above, name = os.path.split(path)
+            above, name = folder, stated
+            if len(parts) > 1:
+                path = os.path.normpath(stated if stated[0] == "/" else f"{folder}/{stated}")
+                above, name = os.path.split(path)
             if name in self._names_in(above):
-                return Path(path)
+                return Path(above, name)
         return None
 
     def _usual_folders(self, base: Path, split: str) -> tuple[str, ...]:
@@ -215,7 +217,7 @@ class PictureFinder:
         if known is None:
             above = Path(os.path.normpath(base / ".."))
             tops = [self.root] if self.images else [base, above]
-            known = tuple(str(path) for top in tops for path in _pictures_in(top, split))
+            known = tuple(os.path.normpath(path) for top in tops for path in _pictures_in(top, split))
             self._folders[base, split] = known
         return known
 

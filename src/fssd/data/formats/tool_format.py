@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -275,7 +275,7 @@ def _facts(name: str, files: Sequence[LabelFile], names: Sequence[str], images: 
 
 def _in_pixels(item: LabelledObject, size: tuple[int, int]) -> LabelledObject:
     x1, y1, x2, y2 = item.box
-    return replace(item, box=(x1 * size[0], y1 * size[1], x2 * size[0], y2 * size[1]))
+    return item._replace(box=(x1 * size[0], y1 * size[1], x2 * size[0], y2 * size[1]))
 
 
 def _by_file(images: Sequence[StatedImage], folder: Path | None) -> list[Problem]:
