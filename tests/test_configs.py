@@ -71,6 +71,16 @@ def test_schedules_are_the_recorded_ones(
     assert (config.warmup, config.ema, config.clip_norm, config.bias_lr) == (0, 0, 0, 2)
 
 
+@pytest.mark.parametrize(("name", "batch"), [("rssd300-voc0712", 8), ("rssd512-voc0712", 4)])
+def test_schedule_of_r_ssd_is_its_papers(name: str, batch: int) -> None:
+    """1e-3, 1e-4, 1e-5 and 1e-6 for 80k, 20k, 20k and 20k updates."""
+    config = load(name)
+    assert (config.model, config.batch_size, config.accumulate) == (f"{name[:7]}-vgg16", batch, 1)
+    assert (config.start, config.lr, config.iterations) == ("backbone", 1e-3, 140_000)
+    assert config.steps == (80_000, 100_000, 120_000)
+    assert (config.momentum, config.weight_decay) == (0.9, 5e-4)
+
+
 def test_only_the_script_of_fssd512_on_coco_trains_on_crowds() -> None:
     assert [path.stem for path in ROWS if load_config(path).crowds] == ["fssd512-coco"]
 
@@ -86,6 +96,9 @@ def test_only_the_script_of_fssd512_on_coco_trains_on_crowds() -> None:
         ("table2-row6", 35_014_830),  # the normalisation has nothing to learn
         # Row 7 sums to 256 channels: ds_1 has 9 * 512 * (1024 - 256) weights fewer than row 2's.
         ("table2-row7", 35_014_830 - 9 * 512 * 768),
+        ("../fpn300-voc0712", 28_935_598),
+        ("../rssd300-voc0712", 54_705_070),
+        ("../rssd512-voc0712", 59_444_676),
         ("../fssd512-coco", 41_590_964),
         ("../ssd512-voc0712", 27_188_676),
         ("../fssd300-coco", 39_366_582),
@@ -136,6 +149,17 @@ def test_rows_of_every_table_can_be_built(path: Path) -> None:
     for row in read_plan(path).rows:
         build_model(row.config.model, 3, **row.config.options)
         assert row.after is None or row.config.start == "ssd"
+
+
+def test_rows_of_the_systems_differ_in_their_network_alone() -> None:
+    rows = read_plan(CONFIGS / "ablations" / "fusion-systems.yaml").rows
+    assert [row.name for row in rows] == ["ssd", "fpn", "rssd", "fssd-sum", "fssd-concat"]
+    first, *others = (replace(row.config, model="", options={}) for row in rows)
+    assert all(other == first for other in others)
+    recipe = load_config(CONFIGS / "recipes" / "photographs.yaml")
+    assert first == replace(recipe, model="")
+    costs = [parameters(build_model(row.config.model, 20, **row.config.options)) for row in rows]
+    assert max(costs) < 1.15 * min(costs)
 
 
 @pytest.mark.parametrize(("name", "splits"), [("voc0712", {"train", "val"}), ("voc07pp12", {"train"})])

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import tyro
 
 import fssd
@@ -19,6 +20,7 @@ from fssd.cli.train import Train
 from fssd.config import TrainConfig, load_config
 from fssd.data.scenes import CLASSES
 from fssd.model.build import build_model
+from fssd.model.cost import multiply_adds, parameters
 from fssd.model.designs import DESIGNS
 
 ROOT = Path(__file__).parents[1]
@@ -123,9 +125,14 @@ def test_options_in_paper_to_code_build() -> None:
             build_model("fssd300-vgg16", 20, **eval(f"dict({code})"))
 
 
-def test_readme_lists_every_model() -> None:
+@pytest.mark.parametrize("name", DESIGNS)
+def test_readme_lists_every_model_with_its_cost(name: str) -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert all(f"| `{name}` |" in text for name in DESIGNS)
+    row = next(line for line in text.splitlines() if line.startswith(f"| `{name}` |"))
+    with torch.device("meta"):
+        network = build_model(name, 20)
+    giga = f"{multiply_adds(network) / 1e9:.{2 if 'lite' in name else 1}f} G"
+    assert row.endswith(f"| {parameters(network):,} | {giga} | {len(network.heads.priors):,} |")
 
 
 def test_no_placeholder_is_left() -> None:

@@ -68,6 +68,7 @@ def test_other_networks_are_refused(
     [
         ("ssd300-vgg", {}, "did you mean 'ssd300-vgg16'"),
         ("ssd300-lite", {}, "there is no network 'ssd300-lite' to import"),
+        ("rssd300-vgg16", {}, "there is no network 'rssd300-vgg16' to import"),
         ("ssd300-vgg16", {"colours": "gbr"}, "colour order 'gbr'"),
         ("ssd300-vgg16", {"priors": "cocoa"}, "did you mean 'coco'"),
     ],

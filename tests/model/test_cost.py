@@ -69,7 +69,7 @@ def test_fssd300_costs_what_its_layer_table_says() -> None:
     assert found / 1e9 == pytest.approx(37.8, abs=0.05)
 
 
-@pytest.mark.parametrize("name", ["fssd300-lite", "ssd300-lite"])
+@pytest.mark.parametrize("name", ["fssd300-lite", "ssd300-lite", "fpn300-lite", "rssd300-lite"])
 @pytest.mark.parametrize("classes", [20, 80])
 def test_lite_models_stay_light(name: str, classes: int) -> None:
     with torch.device("meta"):

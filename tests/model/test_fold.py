@@ -53,7 +53,7 @@ def norms(module: nn.Module) -> list[nn.Module]:
     return [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
 
 
-@pytest.mark.parametrize("name", ["fssd300-lite", "ssd300-lite"])
+@pytest.mark.parametrize("name", ["fssd300-lite", "ssd300-lite", "fpn300-lite"])
 def test_lite_models_have_no_norm_left(name: str) -> None:
     folded = assert_equal(lived_in(build_model(name, 3)))
     assert norms(folded.neck) == [] and norms(folded.heads) == []

@@ -16,7 +16,7 @@ from fssd.model.build import build_model
 from fssd.model.fold import fold
 from fssd.weights.checkpoint import save_model
 
-NAMES = ["fssd300-lite", "ssd300-lite", "fssd300-vgg16", "ssd300-vgg16"]
+NAMES = [f"{neck}300-{width}" for neck in ("fssd", "ssd", "fpn", "rssd") for width in ("lite", "vgg16")]
 
 
 @pytest.mark.parametrize("name", NAMES)

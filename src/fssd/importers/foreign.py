@@ -13,7 +13,9 @@ from fssd.model.designs import DESIGNS
 from fssd.weights.checkpoint import check_finite
 
 BACKBONE = "vgg16"
-DETECTORS = tuple(name for name, design in DESIGNS.items() if design.backbone == BACKBONE)
+DETECTORS = tuple(
+    name for name, design in DESIGNS.items() if design.backbone == BACKBONE and design.neck in ("ssd", "fssd")
+)
 NAMES = (*DETECTORS, BACKBONE)
 SIZES = {6: 300, 7: 512}  # pixels of the image, by the number of levels
 ASPECTS = {4: (2.0,), 6: (2.0, 3.0)}

@@ -144,8 +144,11 @@ def resize_bilinear(x: Tensor, size: tuple[int, int], align_corners: bool = True
 
 
 def xavier(module: nn.Module) -> None:
-    """Start every convolution in `module` by Caffe's Xavier rule: U(+-sqrt(3 / fan_in)), biases 0."""
-    for conv in (m for m in module.modules() if isinstance(m, nn.Conv2d)):
+    """Start every convolution in `module` by Caffe's Xavier rule: U(+-sqrt(3 / fan_in)), biases 0.
+
+    For a deconvolution Caffe's fan_in counts its outputs, the second axis of the weight.
+    """
+    for conv in (m for m in module.modules() if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d))):
         bound = math.sqrt(3 / (conv.weight[0].numel()))
         nn.init.uniform_(conv.weight, -bound, bound)
         if conv.bias is not None:

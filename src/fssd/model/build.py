@@ -30,7 +30,7 @@ def build_model(name: str, num_classes: int, **options: Any) -> Network:
         backbone, neck, head: a name, or "package.module:Class", instead of the model's own. backbone may also
         be a module that maps normalised images (B, 3, H, W) to a dict of feature maps, finest first; it keeps
         its weights. mean, std: RGB normalisation (else the backbone's, else 0 and 1).
-    Options of the multibox head: priors, ratios, truncate, clip; see `MultiboxHead.build`.
+    Options of the multibox head: priors, ratios, truncate, clip, shared_head; see `MultiboxHead.build`.
     Options of FSSD (paper, Tables 1 and 2):
         sources: names of the maps to fuse; VGG16 has conv3_3, conv4_3, fc7, conv7_2.
         merge: "concat" or "sum". norm: "batch", "batch-affine" or "none".
@@ -42,6 +42,8 @@ def build_model(name: str, num_classes: int, **options: Any) -> Network:
         weights fit no other: conv6_2 without padding (conv7_2 9 x 9, or 15 x 15), reduce_all, norm
         "batch-affine", SSD's prior steps and sizes, 6-6-6-6(-6)-4-4 priors a cell, clip "all", no truncation.
         Options that are also given override those of the variant.
+    Options of FPN: resize, relu; see `FPN.build`. Of R-SSD: concatenation, pool, deconvolution, relu; see
+    `RSSD.build`.
 
     Raises ConfigError for an unknown name, option or value, or choices that do not fit together.
     """

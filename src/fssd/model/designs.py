@@ -39,11 +39,16 @@ DESIGNS = {
     "ssd512-vgg16": Design("ssd", (512, 512), "vgg16", "multibox", False, "voc"),
     "fssd300-vgg16": Design("fssd", (300, 300), "vgg16", "multibox", False, "voc"),
     "fssd512-vgg16": Design("fssd", (512, 512), "vgg16", "multibox", False, "voc"),
+    "fpn300-vgg16": Design("fpn", (300, 300), "vgg16", "multibox", False, "voc"),
+    "rssd300-vgg16": Design("rssd", (300, 300), "vgg16", "multibox", False, "voc"),
+    "rssd512-vgg16": Design("rssd", (512, 512), "vgg16", "multibox", False, "voc"),
     # The light models are for users' own data with many small objects: they use the table from 21 px.
     "ssd300-lite": Design("ssd", (300, 300), "lite", "multibox", True, "coco"),
     "fssd300-lite": Design("fssd", (300, 300), "lite", "multibox", True, "coco"),
+    "fpn300-lite": Design("fpn", (300, 300), "lite", "multibox", True, "coco"),
+    "rssd300-lite": Design("rssd", (300, 300), "lite", "multibox", True, "coco"),
 }
-"""Networks that are published or packaged. Other names of the same form follow from the tables."""
+"""Networks that are published, packaged or compared with those. Other names follow from the tables."""
 
 NAME = re.compile(r"([a-z]+)(\d+)-(.+)")  # neck, side, backbone
 

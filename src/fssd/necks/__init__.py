@@ -1,4 +1,9 @@
 """Necks: from a backbone's maps to pyramid levels. To add one, write its file and a row here."""
 
-NECKS = {"ssd": "fssd.necks.ssd:SSD", "fssd": "fssd.necks.fssd:FSSD"}
+NECKS = {
+    "ssd": "fssd.necks.ssd:SSD",
+    "fssd": "fssd.necks.fssd:FSSD",
+    "fpn": "fssd.necks.fpn:FPN",
+    "rssd": "fssd.necks.rssd:RSSD",
+}
 """The class of each name, imported when it is asked for. Model names begin with one: fssd300-lite."""

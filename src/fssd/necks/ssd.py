@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TypeVar
 
 from torch import Tensor, nn
 
@@ -12,6 +13,8 @@ from fssd.necks.extras import make_extras, ssd_extras
 from fssd.necks.neck import Blueprint, Neck, even_steps
 from fssd.necks.pyramid import LIGHT_WIDTHS
 from fssd.necks.windows import levels_from, nominal_steps, windows_below
+
+AnySSD = TypeVar("AnySSD", bound="SSD")  # SSD, or a neck on top of it
 
 
 class SSD(Neck):
@@ -27,7 +30,7 @@ class SSD(Neck):
     scale: nn.Module
 
     @classmethod
-    def build(cls, blueprint: Blueprint) -> SSD:
+    def build(cls: type[AnySSD], blueprint: Blueprint) -> AnySSD:
         """VGG16's own layers and convolutions below fc7, or a light backbone's maps and separable blocks."""
         return _light(cls, blueprint) if blueprint.light else _vgg(cls, blueprint)
 
@@ -42,7 +45,7 @@ class SSD(Neck):
         return ()
 
 
-def _vgg(cls: type[SSD], blueprint: Blueprint) -> SSD:
+def _vgg(cls: type[AnySSD], blueprint: Blueprint) -> AnySSD:
     """conv4_3 through L2Norm, fc7, and the appended conv6_2, conv7_2, ..."""
     shapes = blueprint.shapes
     if not {"conv4_3", "fc7"} <= set(shapes):
@@ -59,7 +62,7 @@ def _vgg(cls: type[SSD], blueprint: Blueprint) -> SSD:
     return neck
 
 
-def _light(cls: type[SSD], blueprint: Blueprint) -> SSD:
+def _light(cls: type[AnySSD], blueprint: Blueprint) -> AnySSD:
     """The backbone's maps as they are, then light blocks below them, with the steps of FSSD's light twin."""
     shapes, cells = blueprint.shapes, levels_from(blueprint.finest)
     taken = [name for name, shape in shapes.items() if shape.cells in cells]

@@ -19,8 +19,6 @@ from fssd.model.network import Network
 from fssd.weights.checkpoint import below, check_finite, check_shape, model_file, read_model
 from fssd.weights.content import read_content
 
-# The layers that an FSSD shares with the SSD it starts from (released FSSD networks load them by name).
-SHARED_EXTRAS = ("conv6_1", "conv6_2", "conv7_1", "conv7_2")
 # Keys of a training's checkpoint that hold the state dict; of two the first is taken.
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "weights", "ema")
 DEEPEST = 3  # wrappers in each other; a pickle may hold itself
@@ -53,9 +51,11 @@ def load_backbone(network: Network, file: Path | None) -> int:
 
 
 def load_ssd(network: Network, file: Path) -> int:
-    """Fill the backbone and the shared extra layers from a trained SSD; return the number of tensors copied.
+    """Fill the backbone, and what the neck has of an SSD's, from a trained SSD; return the tensors copied.
 
-    The rest (fusion, pyramid, heads) keeps its fresh weights. Raises CheckpointError if it does not fit.
+    Shared are appended layers of the same name (the released FSSDs load conv6_1 to conv7_2 so) and the
+    scale of conv4_3. The rest (fusion, pyramid, heads) keeps its fresh weights. Raises CheckpointError if it
+    does not fit.
     """
     file = model_file(file)
     tensors, facts = read_model(file)
@@ -63,11 +63,10 @@ def load_ssd(network: Network, file: Path) -> int:
     if not str(model).startswith("ssd"):
         raise CheckpointError(f"{file}: is a {model}, not an SSD; name a trained ssd model to start from")
     taken = _fill_known(network.backbone, below(tensors, "backbone."), file)
-    extras = getattr(network.neck, "extras", None)
-    if isinstance(extras, nn.ModuleDict):
-        given = below(tensors, "neck.extras.")
-        shared = {key: given[key] for key in given if key.partition(".")[0] in SHARED_EXTRAS}
-        taken += _fill_known(extras, shared, file, tuple(extras))
+    for name, shared in network.neck.named_children():
+        if name in ("extras", "scale"):
+            lacked = tuple(key.partition(".")[0] for key in shared.state_dict())
+            taken += _fill_known(shared, below(tensors, f"neck.{name}."), file, lacked)
     return taken
 
 

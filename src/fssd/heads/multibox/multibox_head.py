@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -39,11 +39,12 @@ def conv_predictor(inputs: int, outputs: int) -> nn.Module:
 class MultiboxHead(Head):
     """channels: width of each level's map. levels: the table of priors. image_size: (width, height), pixels.
 
-    classes: with background. priors: (P, 4) float32 xyxy in pixels of the input, not persistent: they follow
-    from the model's name and options, so no file can disagree.
+    classes: with background. shared: one pair of predictors for all levels. priors: (P, 4) float32 xyxy in
+    pixels of the input, not persistent: they follow from the model's name and options, so no file can
+    disagree.
     """
 
-    known_options = frozenset({"priors", "ratios", "truncate", "clip"})
+    known_options = frozenset({"priors", "ratios", "truncate", "clip", "shared_head"})
     outputs = Raw._fields
     priors: Tensor
     joined: nn.ModuleList | None
@@ -55,13 +56,16 @@ class MultiboxHead(Head):
         image_size: tuple[int, int],
         classes: int,
         predictor: Predictor = conv_predictor,
+        shared: bool = False,
     ) -> None:
         super().__init__()
         self.levels = levels
         self.classes = classes
-        anchors = [level.anchors for level in levels]
-        self.loc = nn.ModuleList(predictor(c, a * 4) for c, a in zip(channels, anchors, strict=True))
-        self.conf = nn.ModuleList(predictor(c, a * classes) for c, a in zip(channels, anchors, strict=True))
+        self.shared = shared
+        sizes = [(width, level.anchors) for width, level in zip(channels, levels, strict=True)]
+        sizes = sizes[:1] if shared else sizes
+        self.loc = nn.ModuleList(predictor(width, anchors * 4) for width, anchors in sizes)
+        self.conf = nn.ModuleList(predictor(width, anchors * classes) for width, anchors in sizes)
         self.joined = None
         self.targets = MultiboxTargets.of_levels(levels, image_size)
         self.register_buffer("priors", make_priors(levels), persistent=False)
@@ -73,18 +77,20 @@ class MultiboxHead(Head):
         priors: "voc" or "coco" table of prior sizes, or fitted priors as `fitted` returns them. ratios:
         aspect ratios per level instead of the standard ones. truncate: whole-pixel prior sizes as in Caffe
         (True). clip: "none", "sides" (no prior longer than the image) or "all" (nor centred beyond it), see
-        `make_levels`.
+        `make_levels`. shared_head: one classifier for all levels, as R-SSD's paper compares it (False); each
+        cell then has six priors by default, and ratios [[2]] for every level makes it four.
         """
         predictor = SeparablePredictor if blueprint.light else conv_predictor
-        levels = _levels(blueprint)
-        return cls(blueprint.channels, levels, blueprint.image_size, blueprint.num_classes + 1, predictor)
+        levels, classes = _levels(blueprint), blueprint.num_classes + 1
+        shared = _shared(blueprint, levels)
+        return cls(blueprint.channels, levels, blueprint.image_size, classes, predictor, shared)
 
     def forward(self, levels: list[Tensor]) -> Raw:
         """Level maps to offsets (B, P, 4) and logits (B, P, classes), in the order of the priors."""
         if self.joined is not None:
             return self._forward_joined(self.joined, levels)
-        offsets = [_flatten(head(x), 4) for head, x in zip(self.loc, levels, strict=True)]
-        logits = [_flatten(head(x), self.classes) for head, x in zip(self.conf, levels, strict=True)]
+        offsets = [_flatten(head(x), 4) for head, x in self._pairs(self.loc, levels)]
+        logits = [_flatten(head(x), self.classes) for head, x in self._pairs(self.conf, levels)]
         return Raw(torch.cat(offsets, dim=1), torch.cat(logits, dim=1))
 
     def loss(self, raw: Predictions, targets: Targets) -> dict[str, Tensor]:
@@ -171,9 +177,12 @@ class MultiboxHead(Head):
             )
             self.loc, self.conf = nn.ModuleList(), nn.ModuleList()
 
+    def _pairs(self, heads: nn.ModuleList, levels: list[Tensor]) -> Iterator[tuple[nn.Module, Tensor]]:
+        return zip(list(heads) * len(levels) if self.shared else heads, levels, strict=True)
+
     def _forward_joined(self, joined: nn.ModuleList, levels: list[Tensor]) -> Raw:
         offsets, logits = [], []
-        for head, level, x in zip(joined, self.levels, levels, strict=True):
+        for (head, x), level in zip(self._pairs(joined, levels), self.levels, strict=True):
             widths = (level.anchors * 4, level.anchors * self.classes)
             loc, conf = (
                 head(x).permute(0, 2, 3, 1).split(widths, dim=-1)
@@ -193,15 +202,33 @@ def _levels(blueprint: HeadBlueprint) -> tuple[Level, ...]:
         return fitted_levels(blueprint.cells, blueprint.steps, priors)
     if not isinstance(options.get("truncate", True), bool):
         raise ConfigError(f"truncate is {options['truncate']!r}; it is true or false")
+    ratios = _ratios(options.get("ratios"))
+    if ratios is None and options.get("shared_head"):
+        ratios = ((2.0, 3.0),) * len(blueprint.cells)
     return make_levels(
         blueprint.cells,
         blueprint.steps,
         blueprint.image_size,
         priors,
-        ratios=_ratios(options.get("ratios")),
+        ratios=ratios,
         truncate=options.get("truncate", True),
         clip=options.get("clip", "none"),
     )
+
+
+def _shared(blueprint: HeadBlueprint, levels: tuple[Level, ...]) -> bool:
+    shared = blueprint.options.get("shared_head", False)
+    if not isinstance(shared, bool):
+        raise ConfigError(f"shared_head is {shared!r}; it is true or false")
+    if shared and blueprint.light:
+        raise ConfigError(
+            "shared_head needs heads without batch norm, which fits one level; use VGG16's models"
+        )
+    if shared and len(widths := set(blueprint.channels)) > 1:
+        raise ConfigError(f"shared_head needs levels of one width, but they have {sorted(widths)} channels")
+    if shared and len(anchors := {level.anchors for level in levels}) > 1:
+        raise ConfigError(f"shared_head needs one number of priors a cell, but levels have {sorted(anchors)}")
+    return bool(shared)
 
 
 def _ratios(rows: Sequence[Sequence[float]] | None) -> Ratios | None:
