@@ -100,7 +100,7 @@ def test_the_neck_as_an_option_is_the_same_network() -> None:
 @pytest.mark.parametrize(
     ("options", "enlarge", "least"),
     [({}, nearest, 0.0), ({"resize": "bilinear"}, bilinear, 0.0), ({"relu": False}, nearest, -torch.inf)],
-    ids=str,
+    ids=["nearest", "bilinear", "without relu"],
 )
 def test_top_down_path(
     side: int, options: dict[str, Any], enlarge: Callable[[Tensor, int], Tensor], least: float
