@@ -95,7 +95,7 @@ class Measuring:
 
         Prints what was found and what is left out. Raises ConfigError, DataError.
         """
-        from fssd.data.source import describe, print_left_out
+        from fssd.data.source import describe, other_formats, print_left_out
         from fssd.evaluation.evaluate import check_measurable
         from fssd.evaluation.measured import measured_images
         from fssd.weights.checkpoint import model_file
@@ -106,7 +106,7 @@ class Measuring:
             data, split, files, self.bad_share, seen_images=self.seen_images, images=self.images
         )
         dataset.facts["split"] = name
-        print(describe(dataset, data, name), file=sys.stderr)
+        print(describe(dataset, data, name, other_formats(data)), file=sys.stderr)
         print_left_out(dataset)
         for detector in detectors:
             check_measurable(dataset, detector.classes, self.metric, iou)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+from fssd.training.stop import handled
 
 
 class Ended(BaseException):
@@ -33,12 +32,5 @@ def ending_signals() -> Iterator[None]:
             signal.signal(other, signal.SIG_IGN)
         raise Ended(number)
 
-    if threading.current_thread() is threading.main_thread():
-        for number in ENDING:
-            if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
-                before[number] = signal.signal(number, end)
-    try:
+    with handled(end, before):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -126,8 +126,11 @@ def _existing(path: Path) -> Path:
     return unpacked(path) if is_archive(path) else path
 
 
-def describe(data: DataSet, path: Path, split: str | None) -> str:
-    """What was recognised, in a line: format, split, images, boxes, classes, and what is not read."""
+def describe(data: DataSet, path: Path, split: str | None, also: Sequence[str]) -> str:
+    """What was recognised, in a line: format, split, images, boxes, classes, and what is not read.
+
+    also: the result of `other_formats`, which looks at all files of a folder: once is enough for all splits.
+    """
     boxes = sum(len(record.labels) for record in data.records)
     of = f"split {split}: " if split else ""
     words = f"{path} is {data.facts.get('format', 'data')}, {of}{_counted(len(data), 'image')}"
@@ -136,7 +139,6 @@ def describe(data: DataSet, path: Path, split: str | None) -> str:
     notes = sum(problem.severity == "warning" for problem in data.problems)
     words += f"; {_counted(lost, 'image')} with errors left out" if lost > 0 else ""
     words += f"; {_counted(notes, 'warning')}, see `fssd check`" if notes else ""
-    also = other_formats(path)
     return words + (f"; labels in {' and '.join(also)} lie there too and are not read" if also else "")
 
 

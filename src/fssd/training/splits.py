@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from fssd.config import TrainConfig
 from fssd.data.division import Division, divide, read_division
 from fssd.data.sample import DataSet
-from fssd.data.source import describe, list_splits, open_data, print_left_out, require_usable
+from fssd.data.source import describe, list_splits, open_data, other_formats, print_left_out, require_usable
 from fssd.data.split_names import training_split, validation_split
 from fssd.errors import ConfigError, DataError
 
@@ -52,19 +52,21 @@ def open_splits(config: TrainConfig, resume: bool = False, quiet: bool = False) 
     """
     config = name_splits(config)
     quiet = quiet or os.environ.get("RANK", "0") != "0"
-    train = _open(config, config.train_split, None, quiet)
+    assert config.data is not None
+    also = None if quiet else other_formats(config.data)
+    train = _open(config, config.train_split, None, also)
     if config.val_split == "auto":
         return _divided(config, train, resume, quiet)
     if config.val_split is None:
         return TrainingSplits(config, train, None)
-    val = _open(config, config.val_split, train.classes, quiet)
+    val = _open(config, config.val_split, train.classes, also)
     _refuse_overlap(config, train, val)
     return TrainingSplits(config, train, val)
 
 
 def _divided(config: TrainConfig, dataset: DataSet, resume: bool, quiet: bool) -> TrainingSplits:
     assert config.out is not None
-    division = read_division(config.out) if resume and config.out else None
+    division = read_division(config.out) if resume else None
     if division is None:
         try:
             share = config.val_share or VAL_SHARE
@@ -81,12 +83,15 @@ def _divided(config: TrainConfig, dataset: DataSet, resume: bool, quiet: bool) -
     return TrainingSplits(config, train, val, division)
 
 
-def _open(config: TrainConfig, split: str | None, classes: tuple[str, ...] | None, quiet: bool) -> DataSet:
+def _open(
+    config: TrainConfig, split: str | None, classes: tuple[str, ...] | None, also: Sequence[str] | None
+) -> DataSet:
+    """The usable images of a split; prints what was found, with `also` (see `describe`), unless it is None."""
     assert config.data is not None
     dataset = open_data(config.data, split, classes, config.images)
     require_usable(dataset, config.bad_share)
-    if not quiet:
-        print(describe(dataset, config.data, split), file=sys.stderr)
+    if also is not None:
+        print(describe(dataset, config.data, split, also), file=sys.stderr)
         print_left_out(dataset)
     return dataset
 

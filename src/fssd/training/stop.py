@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -36,22 +36,36 @@ class StopRequest:
 
 
 @contextmanager
-def stop_requests() -> Iterator[StopRequest]:
-    """Turn the first signal into a request for the length of a with block; a second acts as it did before.
+def handled(handle: Callable[[int, Any], None], before: dict[int, Any]) -> Iterator[None]:
+    """Let `handle` act on the signals for the length of a with block; `before` gets what handled them.
 
     A signal that is ignored, or that the program handles itself, stays as it is, and so do all of them
     outside of the main thread, where Python allows no handlers.
     """
+    if threading.current_thread() is threading.main_thread():
+        for number in SIGNALS:
+            if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+                before[number] = signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        restore(before)
+
+
+def restore(before: dict[int, Any]) -> None:
+    while before:
+        signal.signal(*before.popitem())
+
+
+@contextmanager
+def stop_requests() -> Iterator[StopRequest]:
+    """Turn the first signal into a request for the length of a with block; a second acts as it did before."""
     request = StopRequest()
     before: dict[int, Any] = {}
 
-    def restore() -> None:
-        while before:
-            signal.signal(*before.popitem())
-
     def handle(number: int, _: Any) -> None:
         if request.is_old:
-            restore()
+            restore(before)
             signal.raise_signal(number)
         elif not request.number:
             request.ask(number)
@@ -59,11 +73,5 @@ def stop_requests() -> Iterator[StopRequest]:
             with contextlib.suppress(OSError):
                 os.write(2, NOTICE)
 
-    if threading.current_thread() is threading.main_thread():
-        for number in SIGNALS:
-            if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
-                before[number] = signal.signal(number, handle)
-    try:
+    with handled(handle, before):
         yield request
-    finally:
-        restore()
