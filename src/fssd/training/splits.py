@@ -86,7 +86,7 @@ def _divided(config: TrainConfig, dataset: DataSet, resume: bool, quiet: bool) -
 def _open(
     config: TrainConfig, split: str | None, classes: tuple[str, ...] | None, also: Sequence[str] | None
 ) -> DataSet:
-    """The usable images of a split; prints what was found, with `also` (see `describe`), unless it is None."""
+    """The usable images of a split; prints what was found, with `also` (see `describe`) unless it is None."""
     assert config.data is not None
     dataset = open_data(config.data, split, classes, config.images)
     require_usable(dataset, config.bad_share)
