@@ -14,11 +14,13 @@ from fssd.cli.options import (
     Device,
     Iou,
     Loading,
+    Measured,
     Measuring,
-    Model,
     ThresholdFlags,
     detect_all,
+    open_models,
     parse,
+    refuse_names,
     spare_inputs,
     write_each,
 )
@@ -32,9 +34,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Eval:
-    """Measure a model on a data set."""
+    """Measure a model, or detections that another program wrote, on a data set."""
 
-    model: Model
+    model: Measured
     data: Path
     """Data set, in any form that `fssd train` takes."""
     measuring: Annotated[Measuring, FLAT] = Measuring()
@@ -58,19 +60,37 @@ def run(arguments: list[str]) -> int:
 
     from fssd.evaluation.evaluate import evaluate_detections
     from fssd.evaluation.known_classes import unknown_note
-    from fssd.inference.detector import Detector
 
-    detector = Detector.load(command.model, device=command.device)
-    dataset = command.measuring.open(command.data, [command.model], [detector], command.iou)
+    groups = {command.thresholds: ThresholdFlags(), command.loading: Loading()}
+    (detector,) = open_models([command.model], command.device, groups)
+    refuse_names(command.measuring, [detector])
+    models = {} if detector is None else {command.model: detector}
+    dataset = command.measuring.open(command.data, list(models), list(models.values()), command.iou)
     _check_outputs(command, dataset)
-    if note := unknown_note(dataset, detector.classes):
-        print(f"note: {note}", file=sys.stderr)
     console = Console()
-    found = detect_all(detector, dataset, console, **asdict(command.loading), **asdict(command.thresholds))
+    notes: tuple[str, ...] = ()
+    if detector is None:
+        read = command.measuring.read(command.model, dataset, command.iou)
+        found, classes, notes = read.detections, read.classes, read.notes
+    else:
+        classes = detector.classes
+    if note := unknown_note(dataset, classes):
+        print(f"note: {note}", file=sys.stderr)
+    if detector is not None:
+        settings = {**asdict(command.loading), **asdict(command.thresholds)}
+        found = detect_all(detector, dataset, console, **settings)
     report = evaluate_detections(dataset, found, command.measuring.metric, command.iou)
     console.print(report.table())
-    _write(command, dataset, found, report)
+    _write(command, dataset, found, report, notes)
     return 0
+
+
+def _input(command: Eval) -> Path:
+    """The file that is measured: of the model, or of the detections."""
+    from fssd.evaluation.detection_files import is_detection_file
+    from fssd.weights.checkpoint import model_file
+
+    return command.model if is_detection_file(command.model) else model_file(command.model)
 
 
 def _check_outputs(command: Eval, dataset: DataSet) -> None:
@@ -79,7 +99,6 @@ def _check_outputs(command: Eval, dataset: DataSet) -> None:
     from fssd.evaluation.results import voc_files
     from fssd.plots import require_matplotlib
     from fssd.report.html import PAGE_FILE
-    from fssd.weights.checkpoint import model_file
 
     files = [file for file in (command.json, command.coco_results) if file is not None]
     if command.report is not None:
@@ -88,16 +107,21 @@ def _check_outputs(command: Eval, dataset: DataSet) -> None:
     if command.voc_results is not None:
         ids = [record.image_id for record in dataset.records]
         files += voc_files(command.voc_results, ids, dataset.classes, split=dataset.facts["split"] or "test")
-    spare_inputs([model_file(command.model), *(record.source for record in dataset.records)], files)
+    own = _input(command)
+    inputs = list(own.rglob("*.txt")) if own.is_dir() else [own]
+    spare_inputs([*inputs, *(record.source for record in dataset.records)], files)
     if len({file.resolve() for file in files}) < len(files):
         raise ConfigError("two results have the same file; give each a name of its own")
     require_writable(*files)
 
 
-def _write(command: Eval, dataset: DataSet, found: list[Detections], report: Report) -> None:
+def _write(
+    command: Eval, dataset: DataSet, found: list[Detections], report: Report, notes: tuple[str, ...]
+) -> None:
     """Write every result that was asked for, also if another one fails."""
     from fssd.atomic import atomic_write
     from fssd.evaluation.results import write_coco_results, write_voc_results
+    from fssd.plots import model_names
     from fssd.report.eval_page import ReportSubject, write_eval_page
 
     steps: list[Callable[[], object]] = []
@@ -111,7 +135,8 @@ def _write(command: Eval, dataset: DataSet, found: list[Detections], report: Rep
         arguments = (command.voc_results, ids, found, dataset.classes)
         steps.append(partial(write_voc_results, *arguments, split=split or "test"))
     if command.report is not None:
-        subject = ReportSubject(command.model, command.data, split)
+        (name,) = model_names([_input(command)])
+        subject = ReportSubject(name, command.data, split, notes)
         page = partial(write_eval_page, command.report, subject, dataset, found, report)
         steps.append(lambda: print(f"report in {page()}"))
     write_each(*steps)
