@@ -113,8 +113,10 @@ class CaffeBatchNorm(nn.BatchNorm2d):
     the initial 0 and 1. `fraction` is f, Caffe's moving_average_fraction.
     """
 
-    def __init__(self, channels: int, fraction: float = 0.999, affine: bool = False) -> None:
-        super().__init__(channels, eps=1e-5, momentum=1 - fraction, affine=affine)
+    def __init__(
+        self, channels: int, fraction: float = 0.999, affine: bool = False, eps: float = 1e-5
+    ) -> None:
+        super().__init__(channels, eps=eps, momentum=1 - fraction, affine=affine)
         self.fraction = fraction
         self._steps: int | None = None  # mirrors num_batches_tracked; None until that has been read
 

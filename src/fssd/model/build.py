@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from fssd.backbones import BACKBONES
-from fssd.backbones.backbone import feature_shapes
+from fssd.backbones.backbone import Backbone, feature_shapes
 from fssd.data.geometry import make_geometry
 from fssd.errors import ConfigError, nearest
 from fssd.heads.head import Head, HeadBlueprint
@@ -52,21 +52,33 @@ def build_model(name: str, num_classes: int, **options: Any) -> Network:
             f"a model needs at least one class, not {num_classes}; background is added by itself"
         )
     design = find_design(name, options)
-    known = COMMON_OPTIONS | neck_class(design.neck).known_options | head_class(design.head).known_options
-    for key in options:
-        if key not in known:
-            raise ConfigError(f"{name} has no option {key!r}{nearest(key, sorted(known))}")
-    geometry = make_geometry(options.get("geometry", "warp"), design.size)
     module = options.get("backbone")
     own = isinstance(module, nn.Module)
-    backbone = module if isinstance(module, nn.Module) else _fresh_backbone(design)
+    filled = _with_defaults(name, design, None if own else backbone_class(design.backbone), options)
+    geometry = make_geometry(options.get("geometry", "warp"), design.size)
+    backbone = module if isinstance(module, nn.Module) else _fresh_backbone(design, filled)
     _check_multiple(backbone, design)
-    neck, heads = _neck_and_head(name, design, backbone, num_classes, options)
+    neck, heads = _neck_and_head(name, design, backbone, num_classes, filled)
     mean, std = (
         _three(key, options.get(key), backbone, default) for key, default in (("mean", 0), ("std", 1))
     )
     plain = {key: value for key, value in options.items() if not isinstance(value, nn.Module)}
     return Network(backbone, neck, heads, geometry, mean, std, Spec(name, num_classes, plain, own))
+
+
+def _with_defaults(
+    name: str, design: Design, backbone: type[Backbone] | None, options: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """The options over the defaults of backbone and design. Raises ConfigError for an unknown one."""
+    known = COMMON_OPTIONS | neck_class(design.neck).known_options | head_class(design.head).known_options
+    defaults = design.options
+    if backbone is not None:
+        known |= backbone.known_options
+        defaults = {**backbone.defaults, **defaults}
+    for key in options:
+        if key not in known:
+            raise ConfigError(f"{name} has no option {key!r}{nearest(key, sorted(known))}")
+    return {**{key: value for key, value in defaults.items() if key in known}, **options}
 
 
 def _neck_and_head(
@@ -94,8 +106,8 @@ def _neck_and_head(
     return neck, heads
 
 
-def _fresh_backbone(design: Design) -> nn.Module:
-    backbone = backbone_class(design.backbone)()
+def _fresh_backbone(design: Design, options: Mapping[str, Any]) -> nn.Module:
+    backbone = backbone_class(design.backbone).build(options)
     if design.backbone in BACKBONES:  # others keep the weights that they come with
         xavier(backbone)
     return backbone

@@ -24,6 +24,7 @@ class Design(NamedTuple):
     """neck, backbone, head: names of the tables, or "package.module:Class". size: (width, height), pixels.
 
     light: whether neck and head are separable. priors: table of prior sizes, for heads that have one.
+    options: those of the parts that make this network; a part that another replaces takes its own with it.
     """
 
     neck: str
@@ -32,6 +33,7 @@ class Design(NamedTuple):
     head: str
     light: bool
     priors: str
+    options: Mapping[str, Any] = {}
 
 
 DESIGNS = {
