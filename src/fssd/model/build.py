@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from fssd.backbones import BACKBONES
-from fssd.backbones.backbone import Backbone, feature_shapes
+from fssd.backbones.backbone import feature_shapes
 from fssd.data.geometry import make_geometry
 from fssd.errors import ConfigError, nearest
 from fssd.heads.head import Head, HeadBlueprint
@@ -54,7 +54,7 @@ def build_model(name: str, num_classes: int, **options: Any) -> Network:
     design = find_design(name, options)
     module = options.get("backbone")
     own = isinstance(module, nn.Module)
-    filled = _with_defaults(name, design, None if own else backbone_class(design.backbone), options)
+    filled = _with_defaults(name, design, own, options)
     geometry = make_geometry(options.get("geometry", "warp"), design.size)
     backbone = module if isinstance(module, nn.Module) else _fresh_backbone(design, filled)
     _check_multiple(backbone, design)
@@ -66,13 +66,15 @@ def build_model(name: str, num_classes: int, **options: Any) -> Network:
     return Network(backbone, neck, heads, geometry, mean, std, Spec(name, num_classes, plain, own))
 
 
-def _with_defaults(
-    name: str, design: Design, backbone: type[Backbone] | None, options: Mapping[str, Any]
-) -> Mapping[str, Any]:
-    """The options over the defaults of backbone and design. Raises ConfigError for an unknown one."""
+def _with_defaults(name: str, design: Design, own: bool, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The options over the defaults of backbone and design. Raises ConfigError for an unknown one.
+
+    own: whether the backbone is a module of the user's, which has neither options nor defaults.
+    """
     known = COMMON_OPTIONS | neck_class(design.neck).known_options | head_class(design.head).known_options
     defaults = design.options
-    if backbone is not None:
+    if not own:
+        backbone = backbone_class(design.backbone)
         known |= backbone.known_options
         defaults = {**backbone.defaults, **defaults}
     for key in options:
