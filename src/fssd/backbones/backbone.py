@@ -37,7 +37,9 @@ class Backbone(nn.Module):
     light: whether necks and heads are built from separable convolutions unless the model's name says
     otherwise. recipe: settings of a training that `TrainConfig` leaves open. may_lack: layers that a file of
     pretrained weights need not have; they keep their fresh weights. known_options: names that `build`
-    understands. defaults: options that suit the necks and heads on this backbone, for those that know them.
+    understands. first_centre: pixels from the border of the image to the centre of what the first cell of
+    every map sees, where all maps have the same. defaults: options that suit necks and heads on this
+    backbone, for those that know them.
     """
 
     mean: ClassVar[tuple[float, float, float]] = (0.0, 0.0, 0.0)
@@ -47,6 +49,7 @@ class Backbone(nn.Module):
     recipe: ClassVar[Mapping[str, Any]] = {}
     may_lack: ClassVar[tuple[str, ...]] = ()
     known_options: ClassVar[frozenset[str]] = frozenset()
+    first_centre: ClassVar[float | None] = None
     defaults: ClassVar[Mapping[str, Any]] = {}
 
     @classmethod

@@ -78,6 +78,7 @@ class ResNet(Backbone):
     }
     # layer1, of stride 4, is there for necks that ask for it.
     defaults: ClassVar[Mapping[str, Any]] = {"sources": MAPS[1:]}
+    first_centre = 0.5  # paddings are symmetric: the first cell sees around the first pixel
     blocks: ClassVar[tuple[int, ...]]
     caffe: ClassVar[bool] = False
     dilated: ClassVar[bool] = False
@@ -176,6 +177,7 @@ class ResNet50Caffe(ResNet50):
 
     caffe = True
     mean, std = CAFFE_MEAN, (1.0, 1.0, 1.0)
+    first_centre = 2.5  # without padding the first window of the pool lies two pixels further in
 
 
 class ResNet101Caffe(ResNet101):
@@ -183,6 +185,7 @@ class ResNet101Caffe(ResNet101):
 
     caffe = True
     mean, std = CAFFE_MEAN, (1.0, 1.0, 1.0)
+    first_centre = 2.5  # without padding the first window of the pool lies two pixels further in
 
 
 class ResNet101Dilated(ResNet101Caffe):

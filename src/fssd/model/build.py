@@ -87,7 +87,8 @@ def _neck_and_head(
     name: str, design: Design, backbone: nn.Module, num_classes: int, options: Mapping[str, Any]
 ) -> tuple[Any, Head]:
     shapes = feature_shapes(backbone, *design.size)
-    blueprint = Blueprint(name, design.size, shapes, design.light, dict(options))
+    first_centre = getattr(backbone, "first_centre", None)
+    blueprint = Blueprint(name, design.size, shapes, design.light, dict(options), first_centre)
     neck_type = neck_class(design.neck)
     resolved = neck_type.resolve(blueprint)
     neck = neck_type.build(blueprint._replace(options=resolved))
@@ -101,6 +102,7 @@ def _neck_and_head(
             num_classes,
             design.light,
             {"priors": design.priors, **resolved},
+            neck.starts,
         )
     )
     xavier(neck)
