@@ -103,10 +103,10 @@ def save_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[objec
     atomic_write(path, text.getvalue())
 
 
-def check_suffix(path: Path, suffixes: Sequence[str] = PLOT_SUFFIXES) -> None:
+def check_suffix(path: Path, suffixes: Sequence[str] = PLOT_SUFFIXES, flag: str = "--out") -> None:
     """Raise ConfigError unless the name of a picture ends in one of `suffixes` (lower case)."""
     if path.suffix.lower() not in suffixes:
-        raise ConfigError(f"{path}: is not a name of a picture; let --out end in {' or '.join(suffixes)}")
+        raise ConfigError(f"{path}: is not a name of a picture; let {flag} end in {' or '.join(suffixes)}")
 
 
 def metric_label(metric: str, iou: float | None) -> str:

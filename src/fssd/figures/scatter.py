@@ -144,7 +144,7 @@ def draw_scatter(points: Sequence[Point], accuracy: Accuracy, device: str, paper
         axes.plot(*zip(*printed, strict=True), "o", color=plots.QUIET, markersize=4, zorder=2)
     axes.margins(0.1)
     plots.limit_percent(axes)
-    _scale(axes, [speed for speed, _ in (*own, *printed)])
+    scale_by_ratio(axes, [speed for speed, _ in (*own, *printed)])
     axes.set_xlabel("speed (images/s)")
     axes.set_ylabel("mAP (%)")
     note = f"{plots.metric_label(accuracy.metric, accuracy.iou)}; network + detection, batch 1, {device}"
@@ -177,9 +177,10 @@ def _step(detector: Detector, picture: Image) -> Callable[[], None]:
     return step
 
 
-def _scale(axes: Axes, speeds: Sequence[float]) -> None:
-    if max(speeds) < WIDE * min(speeds):
-        axes.set_xlim(0, 1.15 * max(speeds))  # from zero, so that a small difference looks small
+def scale_by_ratio(axes: Axes, values: Sequence[float]) -> None:
+    """A logarithmic x axis if these values differ widely, else one from zero."""
+    if max(values) < WIDE * min(values):
+        axes.set_xlim(0, 1.15 * max(values))  # from zero, so that a small difference looks small
         return
     from matplotlib.ticker import LogLocator, NullLocator
 
