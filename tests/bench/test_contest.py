@@ -145,7 +145,7 @@ class SessionRunner:
 def test_exported_once_and_opened_again(
     subject: Subject, pictures: Photographs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where memory is short too: the second time the file is opened that the first time was made of the model."""
+    """Where memory is short: later turns open the file that was made of the model at first."""
     opened: list[str] = []
 
     def open_subject(model: str, folder: Path, **choices: Any) -> Subject:
