@@ -9,6 +9,7 @@ it is up to date.
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ WAYS = {
 }
 COLUMN, SLOT = 1.42, 0.6  # inches between columns, and between maps of one size in a column
 BOX, TALL = 0.86, 0.4  # inches
+TWINS = 0.35  # how much more each further arrow between the same two maps is bent
 LIFT = 0.3  # inches, of an arrow over the maps between its ends
 TEXT, SMALL = 7.0, 5.5  # points
 
@@ -83,8 +85,10 @@ def draw(file: Path, structure: Structure) -> None:
             va="center",
             color="#767676",
         )
+    drawn: Counter[tuple[int, int]] = Counter()
     for arrow in structure.arrows:
-        _draw_arrow(axes, arrow, at)
+        _draw_arrow(axes, arrow, at, drawn[arrow.start, arrow.end])
+        drawn[arrow.start, arrow.end] += 1
     for place, shown in zip(at, structure.maps, strict=True):
         _draw_map(axes, place, shown)
     _draw_legend(axes, structure)
@@ -144,12 +148,14 @@ def _draw_map(axes: Axes, place: tuple[float, float], shown: Map) -> None:
     )
 
 
-def _draw_arrow(axes: Axes, arrow: Arrow, at: Sequence[tuple[float, float]]) -> None:
+def _draw_arrow(axes: Axes, arrow: Arrow, at: Sequence[tuple[float, float]], before: int) -> None:
+    """before: arrows between the same two maps that are drawn already."""
     (x, y), (u, v) = at[arrow.start], at[arrow.end]
     start, end = (x + BOX / 2, y), (u - BOX / 2, v)
     is_level = abs(y - v) < 0.05
     between = any(x < other < u and abs(height - y) < TALL for other, height in at)
     bend = -2 * LIFT / (end[0] - start[0]) if is_level and between else 0.0
+    bend += TWINS * before
     way = f"arc3,rad={bend}"
     patch = FancyArrowPatch(
         start, end, connectionstyle=way, arrowstyle="-|>", mutation_scale=7, shrinkA=0, shrinkB=1
@@ -158,7 +164,8 @@ def _draw_arrow(axes: Axes, arrow: Arrow, at: Sequence[tuple[float, float]]) -> 
     axes.add_patch(patch)
     if arrow.label:
         share = 0.5 if is_level else 0.4
-        lift = (LIFT if bend else 0) + (0.03 if is_level else -0.1)
+        lift = (LIFT if bend and not before else 0) + (0.03 if is_level else -0.1)
+        lift -= 0.3 * before
         middle = (start[0] + share * (end[0] - start[0]), start[1] + share * (v - y) - lift)
         text = axes.text(
             *middle, arrow.label.replace(", ", "\n"), fontsize=SMALL, ha="center", va="bottom", zorder=6

@@ -250,7 +250,7 @@ class _Reader:
         """An operation on one map, a residual sum, or a division by the map's own norm."""
         step = self.steps[index]
         same = [i for i in inputs if self.shape[i] == step.shape] or list(inputs)
-        is_norm = len(inputs) > 1 and step.op == "div"
+        is_norm = len(step.inputs) > 1 and step.op == "div"
         main = same[0] if is_norm else max(same, key=self.depth.__getitem__)
         belongs = not self._is_visible(step, main) and not is_norm and self.before[main] >= 0
         if step.op in NORMS and self.readers[step.inputs[0]] == 1:  # else the map itself is used too
