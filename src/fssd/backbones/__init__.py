@@ -3,5 +3,6 @@
 BACKBONES = {
     "vgg16": "fssd.backbones.vgg:VGG16Reduced",
     "lite": "fssd.backbones.efficientnet_lite:EfficientNetLite0",
+    "darknet19": "fssd.backbones.darknet:Darknet19",
 }
 """The class of each name, imported when it is asked for."""

@@ -65,6 +65,14 @@ class Backbone(nn.Module):
         """
         return None
 
+    def read(self, file: Path) -> Mapping[str, Tensor] | None:  # noqa: ARG002
+        """The tensors, under the names of this module, of pretrained weights in a format of their own.
+
+        None for any other file: that is read as safetensors or PyTorch's, and its tensors go to `adapt`.
+        Raises CheckpointError.
+        """
+        return None
+
     def adapt(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """The tensors of a file of pretrained weights under the names of this module."""
         return tensors

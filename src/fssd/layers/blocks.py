@@ -17,6 +17,17 @@ class ConvReLU(nn.Sequential):
         super().__init__(nn.Conv2d(inputs, outputs, kernel, stride, padding), nn.ReLU(inplace=True))
 
 
+class ConvNormLeaky(nn.Sequential):
+    """Darknet's layer: a convolution that keeps the size of the map, batch norm, leaky ReLU of slope 0.1."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
+        super().__init__(
+            nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False),
+            nn.BatchNorm2d(outputs, eps=1e-5, momentum=0.01),
+            nn.LeakyReLU(0.1, inplace=True),
+        )
+
+
 class Bottleneck(nn.Sequential):
     """1x1 to half the output width + ReLU, then the simple block: paper, Fig. 3 (c), as SSD's own extras.
 
