@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fssd.backbones.backbone import Backbone, MapShape
 from fssd.backbones.darknet_weights import SUFFIX, count, cut, darknet_order, read_darknet
 from fssd.errors import CheckpointError
-from fssd.layers.blocks import ConvNormLeaky
+from fssd.layers.blocks import ConvNormLeaky, he
 from fssd.layers.folding import fold_sequences
 
 # (outputs, kernel) of each convolution; a pool lies between stages.
@@ -105,6 +105,10 @@ class Darknet19(Backbone):
                 " the rest of a YOLOv2, so these are weights of another network or part of a file"
             )
         return cut(found.floats, shapes)
+
+    def initialise(self) -> None:
+        """See `Backbone`: by darknet's rule."""
+        he(self)
 
     def fold(self, std: Tensor) -> Tensor:
         """Norms into convolutions, and the division by `std` into the first one; see `Backbone`.

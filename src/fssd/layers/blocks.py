@@ -154,6 +154,14 @@ def resize_bilinear(x: Tensor, size: tuple[int, int], align_corners: bool = True
     return F.interpolate(x, size=size, mode="bilinear", align_corners=align_corners)
 
 
+def he(module: nn.Module) -> None:
+    """Start every convolution in `module` by darknet's rule: N(0, sqrt(2 / fan_in)), biases 0."""
+    for conv in (m for m in module.modules() if isinstance(m, nn.Conv2d)):
+        nn.init.normal_(conv.weight, std=math.sqrt(2 / conv.weight[0].numel()))
+        if conv.bias is not None:
+            nn.init.zeros_(conv.bias)
+
+
 def xavier(module: nn.Module) -> None:
     """Start every convolution in `module` by Caffe's Xavier rule: U(+-sqrt(3 / fan_in)), biases 0.
 
