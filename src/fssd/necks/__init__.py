@@ -6,5 +6,6 @@ NECKS = {
     "fpn": "fssd.necks.fpn:FPN",
     "rssd": "fssd.necks.rssd:RSSD",
     "yolov2": "fssd.necks.yolov2:YOLOv2",
+    "dssd": "fssd.necks.dssd:DSSD",
 }
 """The class of each name, imported when it is asked for. Model names begin with one: fssd300-lite."""
