@@ -3,5 +3,9 @@
 BACKBONES = {
     "vgg16": "fssd.backbones.vgg:VGG16Reduced",
     "lite": "fssd.backbones.efficientnet_lite:EfficientNetLite0",
+    "densenet121": "fssd.backbones.densenet:DenseNet121",
+    "densenet169": "fssd.backbones.densenet:DenseNet169",
+    "mobilenetv1": "fssd.backbones.mobilenet:MobileNetV1",
+    "mobilenetv2": "fssd.backbones.mobilenet:MobileNetV2",
 }
 """The class of each name, imported when it is asked for."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -35,7 +35,8 @@ class Backbone(nn.Module):
     mean, std: RGB normalisation of images in 0..255. multiple: both sides of an input have to be a multiple.
     light: whether necks and heads are built from separable convolutions unless the model's name says
     otherwise. recipe: settings of a training that `TrainConfig` leaves open. may_lack: layers that a file of
-    pretrained weights need not have; they keep their fresh weights.
+    pretrained weights need not have; they keep their fresh weights. more: names of maps that `forward`
+    returns only if they are among `tapped`, see `tap`.
     """
 
     mean: ClassVar[tuple[float, float, float]] = (0.0, 0.0, 0.0)
@@ -44,6 +45,8 @@ class Backbone(nn.Module):
     light: ClassVar[bool] = False
     recipe: ClassVar[Mapping[str, Any]] = {}
     may_lack: ClassVar[tuple[str, ...]] = ()
+    more: ClassVar[tuple[str, ...]] = ()
+    tapped: tuple[str, ...] = ()
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """(B, 3, H, W) float RGB, normalised, to maps (B, C, rows, columns), finest first."""
@@ -52,6 +55,10 @@ class Backbone(nn.Module):
     def shapes(self, width: int, height: int) -> dict[str, MapShape]:
         """The shape of each map of an input of so many pixels."""
         return probe_shapes(self, width, height)
+
+    def tap(self, names: Collection[str]) -> None:
+        """Also return those of the maps `more` that are named; the others are not kept, to save memory."""
+        self.tapped = tuple(name for name in self.more if name in names)
 
     def stages(self) -> list[list[nn.Module]]:
         """The modules of each stage, first to last, for `--freeze`."""

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from fssd.backbones import BACKBONES
-from fssd.backbones.backbone import feature_shapes
+from fssd.backbones.backbone import Backbone, feature_shapes
 from fssd.data.geometry import make_geometry
 from fssd.errors import ConfigError, nearest
 from fssd.heads.head import Head, HeadBlueprint
@@ -17,7 +17,7 @@ from fssd.model.designs import Design, backbone_class, find_design, head_class, 
 from fssd.model.network import Network, Spec
 from fssd.necks.neck import Blueprint
 
-COMMON_OPTIONS = {"size", "geometry", "backbone", "neck", "head", "mean", "std"}
+COMMON_OPTIONS = {"size", "geometry", "backbone", "neck", "head", "light", "mean", "std"}
 
 
 def build_model(name: str, num_classes: int, **options: Any) -> Network:
@@ -30,6 +30,7 @@ def build_model(name: str, num_classes: int, **options: Any) -> Network:
         backbone, neck, head: a name, or "package.module:Class", instead of the model's own. backbone may also
         be a module that maps normalised images (B, 3, H, W) to a dict of feature maps, finest first; it keeps
         its weights. mean, std: RGB normalisation (else the backbone's, else 0 and 1).
+        light: whether neck and heads are separable and narrow, instead of what the name's backbone has.
     Options of the multibox head: priors, ratios, truncate, clip, shared_head; see `MultiboxHead.build`.
     Options of FSSD (paper, Tables 1 and 2):
         sources: names of the maps to fuse; VGG16 has conv3_3, conv4_3, fc7, conv7_2.
@@ -76,6 +77,9 @@ def _neck_and_head(
     blueprint = Blueprint(name, design.size, shapes, design.light, dict(options))
     neck_type = neck_class(design.neck)
     resolved = neck_type.resolve(blueprint)
+    if isinstance(backbone, Backbone) and backbone.more:
+        backbone.tap(neck_type.asks(resolved))
+        blueprint = blueprint._replace(shapes=feature_shapes(backbone, *design.size), more=backbone.more)
     neck = neck_type.build(blueprint._replace(options=resolved))
     heads = head_class(design.head).build(
         HeadBlueprint(

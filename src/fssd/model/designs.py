@@ -54,7 +54,7 @@ NAME = re.compile(r"([a-z]+)(\d+)-(.+)")  # neck, side, backbone
 
 
 def find_design(name: str, options: Mapping[str, Any]) -> Design:
-    """The design of a name, with the options that replace a part of it: size, neck, backbone, head.
+    """The design of a name, with the options that replace a part of it: size, neck, backbone, head, light.
 
     Raises ConfigError for an unknown name or a size that no network here takes.
     """
@@ -65,9 +65,11 @@ def find_design(name: str, options: Mapping[str, Any]) -> Design:
     for key, value in parts.items():
         if not isinstance(value, str):
             raise ConfigError(f'{key} is {value!r}; it is a name, or "package.module:Class"')
-    if "size" in options:
-        parts["size"] = read_size(options["size"])
-    return design._replace(**parts)
+    light = options.get("light", design.light)
+    if not isinstance(light, bool):
+        raise ConfigError(f"light is {light!r}; it is true or false")
+    size = read_size(options["size"]) if "size" in options else design.size
+    return design._replace(**parts, size=size, light=light)
 
 
 def _composed(name: str) -> Design:
