@@ -85,9 +85,9 @@ class Candidates(NamedTuple):
 class HeadBlueprint(NamedTuple):
     """What a head is built from.
 
-    model: its name, for messages. image_size: (width, height) of the input, pixels. channels, cells, steps:
-    of each level, see `Neck`. num_classes: without background. light: separable convolutions. options: the
-    user's, with `priors` from the design.
+    model: its name, for messages. image_size: (width, height) of the input, pixels. channels, cells, steps,
+    starts: of each level, see `Neck`. num_classes: without background. light: separable convolutions.
+    options: the user's, with `priors` from the design.
     """
 
     model: str
@@ -98,6 +98,7 @@ class HeadBlueprint(NamedTuple):
     num_classes: int
     light: bool
     options: Mapping[str, Any]
+    starts: Sequence[tuple[float, float]] | None = None
 
 
 class Head(nn.Module):

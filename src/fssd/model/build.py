@@ -53,28 +53,43 @@ def build_model(name: str, num_classes: int, **options: Any) -> Network:
             f"a model needs at least one class, not {num_classes}; background is added by itself"
         )
     design = find_design(name, options)
-    known = COMMON_OPTIONS | neck_class(design.neck).known_options | head_class(design.head).known_options
-    for key in options:
-        if key not in known:
-            raise ConfigError(f"{name} has no option {key!r}{nearest(key, sorted(known))}")
-    geometry = make_geometry(options.get("geometry", "warp"), design.size)
     module = options.get("backbone")
     own = isinstance(module, nn.Module)
-    backbone = module if isinstance(module, nn.Module) else _fresh_backbone(design)
+    filled = _with_defaults(name, design, own, options)
+    geometry = make_geometry(options.get("geometry", "warp"), design.size)
+    backbone = module if isinstance(module, nn.Module) else _fresh_backbone(design, filled)
     _check_multiple(backbone, design)
-    neck, heads = _neck_and_head(name, design, backbone, num_classes, options)
+    neck, heads = _neck_and_head(name, design, backbone, num_classes, filled)
     mean, std = (
-        _three(key, options.get(key), backbone, default) for key, default in (("mean", 0), ("std", 1))
+        _three(key, filled.get(key), backbone, default) for key, default in (("mean", 0), ("std", 1))
     )
     plain = {key: value for key, value in options.items() if not isinstance(value, nn.Module)}
     return Network(backbone, neck, heads, geometry, mean, std, Spec(name, num_classes, plain, own))
+
+
+def _with_defaults(name: str, design: Design, own: bool, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The options over the defaults of backbone and design. Raises ConfigError for an unknown one.
+
+    own: whether the backbone is a module of the user's, which has neither options nor defaults.
+    """
+    known = COMMON_OPTIONS | neck_class(design.neck).known_options | head_class(design.head).known_options
+    defaults = design.options
+    if not own:
+        backbone = backbone_class(design.backbone)
+        known |= backbone.known_options
+        defaults = {**backbone.defaults, **defaults}
+    for key in options:
+        if key not in known:
+            raise ConfigError(f"{name} has no option {key!r}{nearest(key, sorted(known))}")
+    return {**{key: value for key, value in defaults.items() if key in known}, **options}
 
 
 def _neck_and_head(
     name: str, design: Design, backbone: nn.Module, num_classes: int, options: Mapping[str, Any]
 ) -> tuple[Any, Head]:
     shapes = feature_shapes(backbone, *design.size)
-    blueprint = Blueprint(name, design.size, shapes, design.light, dict(options))
+    first_centre = getattr(backbone, "first_centre", None)
+    blueprint = Blueprint(name, design.size, shapes, design.light, dict(options), first_centre)
     neck_type = neck_class(design.neck)
     resolved = neck_type.resolve(blueprint)
     if isinstance(backbone, Backbone) and backbone.more:
@@ -91,6 +106,7 @@ def _neck_and_head(
             num_classes,
             design.light,
             {"priors": design.priors, **resolved},
+            neck.starts,
         )
     )
     xavier(neck)
@@ -98,8 +114,8 @@ def _neck_and_head(
     return neck, heads
 
 
-def _fresh_backbone(design: Design) -> nn.Module:
-    backbone = backbone_class(design.backbone)()
+def _fresh_backbone(design: Design, options: Mapping[str, Any]) -> nn.Module:
+    backbone = backbone_class(design.backbone).build(options)
     if design.backbone in BACKBONES:  # others keep the weights that they come with
         xavier(backbone)
     return backbone

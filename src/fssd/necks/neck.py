@@ -19,7 +19,8 @@ class Blueprint(NamedTuple):
 
     model: its name, for messages. image_size: (width, height) of the input, pixels. shapes: of the backbone's
     maps, finest first. light: separable blocks at light width, not the paper's. options: the user's, and
-    those that they stand for. more: names of maps that the backbone gives if `Neck.asks` for them.
+    those that they stand for. first_centre: see `Backbone`. more: names of maps that the backbone gives if
+    `Neck.asks` for them.
     """
 
     model: str
@@ -27,6 +28,7 @@ class Blueprint(NamedTuple):
     shapes: Mapping[str, MapShape]
     light: bool
     options: Mapping[str, Any]
+    first_centre: float | None = None
     more: tuple[str, ...] = ()
 
     @property
@@ -41,15 +43,21 @@ class Neck(nn.Module):
 
     known_options: names that `build` understands. channels, cells: width and (rows, columns) of each level,
     finest first. steps: (x, y) pixels of the input between the centres of neighbouring cells of each level.
+    starts: (x, y) pixels of the centre of each level's first cell; None for half a step.
     """
 
     known_options: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(
-        self, channels: Sequence[int], cells: Sequence[Cells], steps: Sequence[tuple[float, float]]
+        self,
+        channels: Sequence[int],
+        cells: Sequence[Cells],
+        steps: Sequence[tuple[float, float]],
+        starts: Sequence[tuple[float, float]] | None = None,
     ) -> None:
         super().__init__()
         self.channels, self.cells, self.steps = list(channels), list(cells), list(steps)
+        self.starts = None if starts is None else list(starts)
 
     @classmethod
     def build(cls, blueprint: Blueprint) -> Neck:
@@ -73,6 +81,13 @@ class Neck(nn.Module):
     def fresh(self) -> Iterable[nn.Module]:
         """The modules that a trained SSD does not have; they learn at `--new-layers-lr`."""
         return self.children()
+
+    def shared_levels(self) -> Iterable[int]:
+        """Indices of the levels that a trained SSD has too, as they are here.
+
+        What their prediction modules have learned fits here as well.
+        """
+        return ()
 
     def fold(self) -> None:
         """Put fixed norms into convolutions, in place."""
