@@ -12,5 +12,6 @@ BACKBONES = {
     "densenet169": "fssd.backbones.densenet:DenseNet169",
     "mobilenetv1": "fssd.backbones.mobilenet:MobileNetV1",
     "mobilenetv2": "fssd.backbones.mobilenet:MobileNetV2",
+    "darknet19": "fssd.backbones.darknet:Darknet19",
 }
 """The class of each name, imported when it is asked for."""

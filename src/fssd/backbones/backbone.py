@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fssd.errors import ConfigError
+from fssd.layers.blocks import xavier
 
 
 class MapShape(NamedTuple):
@@ -84,9 +85,21 @@ class Backbone(nn.Module):
         """
         return None
 
+    def read(self, file: Path) -> Mapping[str, Tensor] | None:  # noqa: ARG002
+        """The tensors, under the names of this module, of pretrained weights in a format of their own.
+
+        None for any other file: that is read as safetensors or PyTorch's, and its tensors go to `adapt`.
+        Raises CheckpointError.
+        """
+        return None
+
     def adapt(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """The tensors of a file of pretrained weights under the names of this module."""
         return tensors
+
+    def initialise(self) -> None:
+        """Draw fresh weights, by Caffe's Xavier rule unless the network has one of its own."""
+        xavier(self)
 
     def fold(self, std: Tensor) -> Tensor:
         """Put fixed norms, and the division by `std` (3, 1, 1), into convolutions, in place.

@@ -83,7 +83,6 @@ def file_format(file: Path) -> Literal["caffemodel", "pth", "safetensors"]:
 def _write_model(command: Import, found: Imported, form: str) -> None:
     from fssd.atomic import make_folder
     from fssd.data.class_names import names_for
-    from fssd.heads.multibox.multibox_head import MultiboxHead
     from fssd.model.build import build_model
     from fssd.weights.checkpoint import fill, holds_run, save_model
 
@@ -98,11 +97,10 @@ def _write_model(command: Import, found: Imported, form: str) -> None:
     facts = {"imported_from": command.file.name, "imported_format": form}
     save_model(target, network.state_dict(), network, classes, facts)
     parameters = sum(p.numel() for p in network.parameters())
-    assert isinstance(network.heads, MultiboxHead)  # as all published networks
-    anchors = " ".join(str(level.anchors) for level in network.heads.levels)
     print(f"model: {command.model}, {parameters:,} parameters, {len(found.tensors)} tensors taken")
     print(f"options: {' '.join(f'{key}={value}' for key, value in found.options.items()) or 'none'}")
-    print(f"priors: {len(network.heads.priors):,}, per cell of each level {anchors}")
+    if summary := network.heads.summary():
+        print(summary)
     print(f"classes: {len(classes)}, {classes[0]} ... {classes[-1]}")
     print(f"written: {target}")
 

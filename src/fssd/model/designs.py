@@ -25,6 +25,7 @@ class Design(NamedTuple):
 
     light: whether neck and head are separable. priors: table of prior sizes, for heads that have one.
     options: those of the parts that make this network; a part that another replaces takes its own with it.
+    geometry: how images become the input, unless an option says so.
     """
 
     neck: str
@@ -34,6 +35,7 @@ class Design(NamedTuple):
     light: bool
     priors: str
     options: Mapping[str, Any] = {}
+    geometry: str = "warp"
 
 
 DILATED = "resnet101-dilated"
@@ -64,6 +66,12 @@ DESIGNS = {
 }
 """Networks that are published, packaged or compared with those. Other names follow from the tables."""
 
+SYSTEMS = {
+    "yolov2": Design("yolov2", (416, 416), "darknet19", "yolov2", False, "voc", geometry="letterbox"),
+}
+"""Networks that come in any size: yolov2-416, yolov2-608, ..."""
+
+SYSTEM_NAME = re.compile(r"(.+)-(\d+)")  # system, side
 NAME = re.compile(r"([a-z]+)(\d+)-(.+)")  # neck, side, backbone
 
 
@@ -87,9 +95,13 @@ def find_design(name: str, options: Mapping[str, Any]) -> Design:
 
 
 def _composed(name: str) -> Design:
+    found = SYSTEM_NAME.fullmatch(name)
+    if found is not None and found[1] in SYSTEMS:
+        return SYSTEMS[found[1]]._replace(size=read_size(int(found[2])))
     found = NAME.fullmatch(name)
     if found is None or found[1] not in NECKS or found[3] not in BACKBONES:
-        raise ConfigError(f"there is no model {name!r}{nearest(name, DESIGNS)}")
+        systems = (f"{system}-{design.size[0]}" for system, design in SYSTEMS.items())
+        raise ConfigError(f"there is no model {name!r}{nearest(name, (*DESIGNS, *systems))}")
     light = backbone_class(found[3]).light
     return Design(found[1], read_size(int(found[2])), found[3], "multibox", light, "coco" if light else "voc")
 

@@ -6,5 +6,6 @@ NECKS = {
     "fpn": "fssd.necks.fpn:FPN",
     "rssd": "fssd.necks.rssd:RSSD",
     "dssd": "fssd.necks.dssd:DSSD",
+    "yolov2": "fssd.necks.yolov2:YOLOv2",
 }
 """The class of each name, imported when it is asked for. Model names begin with one: fssd300-lite."""

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 from torch import Tensor, nn
 
 from fssd.backbones.backbone import MapShape
+from fssd.layers.blocks import xavier
 from fssd.layers.folding import fold_sequences
 
 Cells = tuple[int, int]  # rows, columns of a map
@@ -77,6 +78,10 @@ class Neck(nn.Module):
     def forward(self, features: dict[str, Tensor]) -> list[Tensor]:
         """Named maps (B, C, rows, columns) to one map a level, finest first."""
         raise NotImplementedError
+
+    def initialise(self) -> None:
+        """Draw fresh weights, by Caffe's Xavier rule unless the network has one of its own."""
+        xavier(self)
 
     def fresh(self) -> Iterable[nn.Module]:
         """The modules that a trained SSD does not have; they learn at `--new-layers-lr`."""

@@ -56,14 +56,24 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 def learning_rate(
-    iteration: int, *, base: float, total: int, schedule: str, steps: tuple[int, ...] = (), warmup: int = 0
+    iteration: int,
+    *,
+    base: float,
+    total: int,
+    schedule: str,
+    steps: tuple[int, ...] = (),
+    warmup: int = 0,
+    warmup_power: float | None = None,
 ) -> float:
     """The base learning rate of iteration 0, 1, ..., total - 1.
 
     schedule: "multistep" divides by ten at each of `steps` (given () at 2/3 and 5/6 of the run, the
     proportions of SSD's 80k and 100k of 120k), "cosine" falls to zero, "constant" stays. During the
-    first `warmup` iterations the rate rises linearly from base / 100.
+    first `warmup` iterations the rate rises linearly from base / 100, or as a power of their number, as in
+    darknet, whose power is 4.
     """
+    if iteration < warmup and warmup_power is not None:
+        return float(base * ((iteration + 1) / warmup) ** warmup_power)
     if iteration < warmup:
         return base * (0.01 + 0.99 * iteration / warmup)
     if schedule == "constant":

@@ -39,7 +39,10 @@ class LossModule(nn.Module):
 
 
 class Updater:
-    """An update in parts, with its optimizer and scaler. watch: has the flags of all losses and gradients."""
+    """An update in parts, with its optimizer and scaler.
+
+    watch: has the flags of all losses and gradients. images: those of an update, of all processes.
+    """
 
     def __init__(self, network: Network, config: TrainConfig, device: torch.device, process: Process) -> None:
         self.network, self.config, self.device = network, config, device
@@ -56,6 +59,7 @@ class Updater:
         self.scaler = torch.amp.GradScaler(
             device.type, enabled=config.amp == "fp16" and device.type == "cuda"
         )
+        self.images = config.batch_size * config.accumulate * process.world
         self.watch = FiniteWatch(device)
         self.model = _parallel(LossModule(network, config.amp), network, device, process)
 
@@ -85,6 +89,7 @@ class Updater:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
+        self.network.heads.count_images(self.images)
         if self.average is not None:
             self.average.update(self.network)
 

@@ -31,8 +31,9 @@ READABLE |= {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
 def load_backbone(network: Network, file: Path | None) -> int:
     """Fill the backbone with pretrained weights and return the number of tensors copied.
 
-    file: safetensors or PyTorch, with names that `Backbone.adapt` knows. Layers that the file may lack
-    (fc6 and fc7) keep their fresh weights. None takes the weights of an installed package, if there are any.
+    file: safetensors or PyTorch, with names that `Backbone.adapt` knows, or what `Backbone.read` reads.
+    Layers that the file may lack (fc6 and fc7) keep their fresh weights. None takes the weights of an
+    installed package, if there are any.
     Raises ConfigError if no weights are found, CheckpointError if they do not fit.
     """
     backbone = network.backbone
@@ -44,10 +45,12 @@ def load_backbone(network: Network, file: Path | None) -> int:
             f"{network.spec.name} has no ImageNet weights in a package; name a file with --weights, or use"
             " --start nothing"
         )
-    tensors = read_state_dict(file)
     if known is None:
-        return _fill_known(backbone, tensors, file)
-    return _fill_known(backbone, known.adapt(tensors), file, known.may_lack)
+        return _fill_known(backbone, read_state_dict(file), file)
+    tensors = known.read(file)
+    if tensors is None:
+        tensors = known.adapt(read_state_dict(file))
+    return _fill_known(backbone, tensors, file, known.may_lack)
 
 
 def load_ssd(network: Network, file: Path) -> int:

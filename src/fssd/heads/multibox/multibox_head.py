@@ -172,6 +172,11 @@ class MultiboxHead(Head):
         """See `Head`: level by level."""
         return np.array([shape for level in self.levels for shape in level.shapes], np.float64)
 
+    def summary(self) -> str:
+        """See `Head`."""
+        anchors = " ".join(str(level.anchors) for level in self.levels)
+        return f"priors: {len(self.priors):,}, per cell of each level {anchors}"
+
     def nms_graph(self, thresholds: Thresholds, opset: int, ir_version: int) -> onnx.ModelProto:
         """See `Head`."""
         from fssd.heads.multibox.nms_graph import nms_graph
