@@ -154,9 +154,11 @@ def _sources(
         of = last if name == GLOBAL and GLOBAL not in shapes else name
         if of not in shapes:
             raise ConfigError(f"there is no feature map {name!r} to fuse{nearest(name, known)}")
-        averaged = of if of != name else None
         shape = shapes[of]
-        sources.append(Source(name, shape.channels, name not in as_is, shape.cells, averaged))
+        if of == name:
+            sources.append(Source(name, shape.channels, name not in as_is, shape.cells))
+        else:  # modules cannot be called global: torch's exporter writes Python with their names
+            sources.append(Source(f"{of}_mean", shape.channels, name not in as_is, shape.cells, averaged=of))
     _check_enlarged(sources, blueprint)
     return tuple(sources)
 
