@@ -24,6 +24,7 @@ CONFIG_FILE = "config.yaml"  # of a run, with its complete configuration
 
 Schedule = Literal["multistep", "cosine", "constant"]
 Start = Literal["backbone", "ssd", "model", "nothing"]
+Optimizer = Literal["sgd", "adam"]
 Amp = Literal["auto", "off", "bf16", "fp16"]
 Metric = Literal["voc07", "voc12", "coco"]
 Augment = Literal["ssd", "mild", "mirror", "yolo", "none"]
@@ -122,8 +123,10 @@ class TrainConfig:
     """Batches whose gradients are averaged into one update (Caffe's iter_size)."""
     lr: Positive | None = None
     """Base learning rate."""
+    optimizer: Optimizer = "sgd"
+    """SGD as in the paper, or Adam (BlitzNet), which wants a lower rate: 1e-4."""
     momentum: BelowOne = 0.9
-    """SGD momentum (paper)."""
+    """SGD momentum (paper); Adam's first beta."""
     weight_decay: NotNegative = 5e-4
     """L2 penalty on convolution weights; none on biases and normalisation (paper)."""
     bias_lr: NotNegative = 2.0
