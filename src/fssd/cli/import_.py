@@ -22,7 +22,7 @@ class Import:
     file: Annotated[Path, tyro.conf.Positional]
     """A .caffemodel, .pth or .safetensors file; its content tells which."""
     model: str
-    """The model it holds, such as fssd300-vgg16; or vgg16 for the backbone alone."""
+    """The model it holds, such as fssd300-vgg16; or a backbone alone: vgg16, resnet50-caffe, ..."""
     out: Path
     """Folder to write final.safetensors (or backbone.safetensors) into."""
     classes: str | None = None
@@ -37,10 +37,10 @@ class Import:
 
 def run(arguments: list[str]) -> int:
     command = parse(Import, arguments)
-    from fssd.importers.foreign import BACKBONE
+    from fssd.importers.foreign import BACKBONES
 
-    if command.model == BACKBONE and (command.classes or command.priors):
-        raise ConfigError(f"{BACKBONE} is a backbone without classes and priors; leave those options out")
+    if command.model in BACKBONES and (command.classes or command.priors):
+        raise ConfigError(f"{command.model} is a backbone without classes and priors; leave them out")
     form = file_format(command.file)
     if form == "caffemodel" and command.align_corners is not None:
         raise ConfigError("Caffe always aligns corners; leave --align-corners out")
@@ -117,5 +117,5 @@ def _write_backbone(command: Import, found: Imported) -> None:
     plain = {name: tensor.contiguous() for name, tensor in found.tensors.items()}
     atomic_write(target, safetensors.torch.save(plain))
     print(f"backbone: {command.model}, {len(plain)} tensors taken; start a training from it with")
-    print(f"  fssd train --model fssd300-vgg16 --weights {target} ...")
+    print(f"  fssd train --model fssd300-{command.model} --weights {target} ...")
     print(f"written: {target}")
