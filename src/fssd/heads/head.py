@@ -152,7 +152,10 @@ class Head(nn.Module):
         return {}
 
     def class_layers(self) -> list[str]:
-        """Names, from here, of the layers whose outputs are (something, classes with background first)."""
+        """Names, from here, of the layers whose outputs are (something, classes with background first).
+
+        All their tensors but scalars have these outputs as their first axis.
+        """
         return []
 
     def fitted(self, boxes: Floats) -> dict[str, Any]:  # noqa: ARG002 (for heads that have priors)

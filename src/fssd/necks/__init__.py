@@ -5,5 +5,6 @@ NECKS = {
     "fssd": "fssd.necks.fssd:FSSD",
     "fpn": "fssd.necks.fpn:FPN",
     "rssd": "fssd.necks.rssd:RSSD",
+    "dsod": "fssd.necks.dsod:DSOD",
 }
 """The class of each name, imported when it is asked for. Model names begin with one: fssd300-lite."""

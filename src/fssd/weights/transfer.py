@@ -38,7 +38,7 @@ def load_detector(network: Network, classes: tuple[str, ...], file: Path) -> tup
     for key, own in network.state_dict().items():
         if key not in given:
             raise CheckpointError(f"{file}: has no {key!r}; it was made with other model options")
-        if key.rpartition(".")[0] not in last:
+        if key.rpartition(".")[0] not in last or not own.ndim:
             check_shape(file, key, given[key], own)
             own.copy_(given[key])
             continue
@@ -50,5 +50,5 @@ def load_detector(network: Network, classes: tuple[str, ...], file: Path) -> tup
 
 
 def by_prior(tensor: Tensor, num_classes: int) -> Tensor:
-    """A class predictor's weight or bias as a view (priors a cell, background and classes, ...)."""
+    """A tensor of a class predictor's last layers as a view (priors a cell, background and classes, ...)."""
     return tensor.view(-1, num_classes + 1, *tensor.shape[1:])

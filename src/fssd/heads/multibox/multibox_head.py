@@ -22,7 +22,7 @@ from fssd.heads.multibox.loss import multibox_loss
 from fssd.heads.multibox.priors import Level, Ratios, fitted_levels, make_levels, make_priors, read_level
 from fssd.heads.multibox.raw import Raw
 from fssd.heads.multibox.targets import MultiboxTargets
-from fssd.layers.blocks import SeparablePredictor
+from fssd.layers.blocks import NormedPredictor, SeparablePredictor
 from fssd.layers.folding import fold_sequences, set_fixed
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class MultiboxHead(Head):
     disagree.
     """
 
-    known_options = frozenset({"priors", "ratios", "truncate", "clip", "shared_head"})
+    known_options = frozenset({"priors", "ratios", "truncate", "clip", "shared_head", "head_norm"})
     outputs = Raw._fields
     priors: Tensor
     joined: nn.ModuleList | None
@@ -78,9 +78,10 @@ class MultiboxHead(Head):
         aspect ratios per level instead of the standard ones. truncate: whole-pixel prior sizes as in Caffe
         (True). clip: "none", "sides" (no prior longer than the image) or "all" (nor centred beyond it), see
         `make_levels`. shared_head: one classifier for all levels, as R-SSD's paper compares it (False); each
-        cell then has six priors by default, and ratios [[2]] for every level makes it four.
+        cell then has six priors by default, and ratios [[2]] for every level makes it four. head_norm: 3x3
+        convolutions without bias, each followed by batch norm, as DSOD's are (False).
         """
-        predictor = SeparablePredictor if blueprint.light else conv_predictor
+        predictor = _predictor(blueprint)
         levels, classes = _levels(blueprint), blueprint.num_classes + 1
         shared = _shared(blueprint, levels)
         return cls(blueprint.channels, levels, blueprint.image_size, classes, predictor, shared)
@@ -130,11 +131,14 @@ class MultiboxHead(Head):
         return {"offsets": (priors, 4), "logits": (priors, len(document["classes"]) + 1)}
 
     def class_layers(self) -> list[str]:
-        """See `Head`: the last convolution of each class predictor."""
-        return [
-            [name for name, m in predictor.named_modules(prefix=f"conf.{i}") if isinstance(m, nn.Conv2d)][-1]
-            for i, predictor in enumerate(self.conf)
-        ]
+        """See `Head`: the last convolution of each class predictor, and the norm that may follow it."""
+        names = []
+        for i, predictor in enumerate(self.conf):
+            layers = dict(predictor.named_modules(prefix=f"conf.{i}"))
+            last = [name for name, m in layers.items() if isinstance(m, nn.Conv2d)][-1]
+            order = list(layers)
+            names += [name for name in order[order.index(last) :] if not isinstance(layers[name], nn.Identity)]
+        return names
 
     def fitted(self, boxes: npt.NDArray[np.float32]) -> dict[str, Any]:
         """See `Head`: as many priors a cell as now, of the shapes and centres that cover most boxes."""
@@ -170,7 +174,7 @@ class MultiboxHead(Head):
         Separable predictors stay two: joined, their 1x1 would multiply as many zeros as numbers.
         """
         fold_sequences(self)
-        pairs = list(zip(self.loc, self.conf, strict=True))
+        pairs = [(_alone(loc), _alone(conf)) for loc, conf in zip(self.loc, self.conf, strict=True)]
         if all(isinstance(part, nn.Conv2d) for pair in pairs for part in pair):
             self.joined = nn.ModuleList(
                 _join(cast("nn.Conv2d", loc), cast("nn.Conv2d", conf)) for loc, conf in pairs
@@ -216,13 +220,23 @@ def _levels(blueprint: HeadBlueprint) -> tuple[Level, ...]:
     )
 
 
+def _predictor(blueprint: HeadBlueprint) -> Predictor:
+    norm = blueprint.options.get("head_norm", False)
+    if not isinstance(norm, bool):
+        raise ConfigError(f"head_norm is {norm!r}; it is true or false")
+    if norm and blueprint.light:
+        raise ConfigError("the separable heads have batch norm already; leave out head_norm")
+    return NormedPredictor if norm else SeparablePredictor if blueprint.light else conv_predictor
+
+
 def _shared(blueprint: HeadBlueprint, levels: tuple[Level, ...]) -> bool:
     shared = blueprint.options.get("shared_head", False)
     if not isinstance(shared, bool):
         raise ConfigError(f"shared_head is {shared!r}; it is true or false")
-    if shared and blueprint.light:
+    if shared and (blueprint.light or blueprint.options.get("head_norm")):
         raise ConfigError(
-            "shared_head needs heads without batch norm, which fits one level; use VGG16's models"
+            "shared_head needs heads without batch norm, which fits one level; use VGG16's models, without"
+            " head_norm"
         )
     if shared and len(widths := set(blueprint.channels)) > 1:
         raise ConfigError(f"shared_head needs levels of one width, but they have {sorted(widths)} channels")
@@ -243,6 +257,11 @@ def _ratios(rows: Sequence[Sequence[float]] | None) -> Ratios | None:
 def _flatten(x: Tensor, last: int) -> Tensor:
     # (B, A * last, H, W) -> (B, H * W * A, last): cell by cell, then anchor, as the priors are listed.
     return x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, last)
+
+
+def _alone(predictor: nn.Module) -> nn.Module:
+    """The convolution of a predictor whose norm has been folded into it; any other as it is."""
+    return predictor[0] if isinstance(predictor, NormedPredictor) else predictor
 
 
 def _join(loc: nn.Conv2d, conf: nn.Conv2d) -> nn.Conv2d:
