@@ -53,21 +53,25 @@ class DS(Backbone):
             *_conv(3, first, stride=2), *_conv(first, first), *_conv(first, 2 * first), _pool()
         )
         width = 2 * first
-        for number, layers in enumerate(LAYERS, start=1):
-            self.add_module(f"block{number}", growing_block(layers, width, self.bottleneck, self.growth))
+        self.blocks, self.transitions = (
+            nn.ModuleList(),
+            nn.ModuleList(),
+        )  # a transition follows all but the last
+        for layers in LAYERS:
+            self.blocks.append(growing_block(layers, width, self.bottleneck, self.growth))
             width += layers * self.growth
-            if number < len(LAYERS):
+            if len(self.blocks) < len(LAYERS):
                 kept = int(self.theta * width)
-                self.add_module(f"transition{number}", nn.Sequential(*pre_activation(width, kept)))
+                self.transitions.append(nn.Sequential(*pre_activation(width, kept)))
                 width = kept
         self.pool = _pool()
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """(B, 3, H, W) float RGB minus mean, to named feature maps."""
-        x = self.pool(self.transition1(self.block1(self.stem(images))))
-        stride8 = self.transition2(self.block2(x))
-        stride16 = self.block4(self.transition3(self.block3(self.pool(stride8))))
-        return {"stride8": stride8, "stride16": stride16}
+        x = self.pool(self.transitions[0](self.blocks[0](self.stem(images))))
+        stride8: Tensor = self.transitions[1](self.blocks[1](x))
+        x = self.transitions[2](self.blocks[2](self.pool(stride8)))
+        return {"stride8": stride8, "stride16": self.blocks[3](x)}
 
     def shapes(self, width: int, height: int) -> dict[str, MapShape]:
         """See `Backbone`. Every step halves and rounds up."""
@@ -82,11 +86,9 @@ class DS(Backbone):
 
     def stages(self) -> list[list[nn.Module]]:
         """The modules of each stage: the stem, then each dense block with its transition."""
-        blocks: list[list[nn.Module]] = [
-            [self.get_submodule(f"block{number}"), self.get_submodule(f"transition{number}")]
-            for number in range(1, len(LAYERS))
-        ]
-        return [[self.stem], *blocks, [self.get_submodule(f"block{len(LAYERS)}")]]
+        *blocks, last = self.blocks
+        pairs: list[list[nn.Module]] = [list(pair) for pair in zip(blocks, self.transitions, strict=True)]
+        return [[self.stem], *pairs, [last]]
 
     def fold(self, std: Tensor) -> Tensor:
         """See `Backbone`. Norms of concatenated maps stay."""
@@ -95,7 +97,7 @@ class DS(Backbone):
 
 
 class DSSmall(DS):
-    """DS/64-64-16-1, the smallest network of the paper's Table 4 (its numbers follow from the file's size)."""
+    """DS/64-64-16-1, the smallest network of the paper's tables; its numbers follow from the file's size."""
 
     bottleneck = 64
     growth = 16

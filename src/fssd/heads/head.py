@@ -85,9 +85,9 @@ class Candidates(NamedTuple):
 class HeadBlueprint(NamedTuple):
     """What a head is built from.
 
-    model: its name, for messages. image_size: (width, height) of the input, pixels. channels, cells, steps:
-    of each level, see `Neck`. num_classes: without background. light: separable convolutions. options: the
-    user's, with `priors` from the design.
+    model: its name, for messages. image_size: (width, height) of the input, pixels. channels, cells, steps,
+    prior_scales: of each level, see `Neck`. num_classes: without background. light: separable convolutions.
+    options: the user's, with `priors` from the design.
     """
 
     model: str
@@ -95,6 +95,7 @@ class HeadBlueprint(NamedTuple):
     channels: Sequence[int]
     cells: Sequence[Cells]
     steps: Sequence[tuple[float, float]]
+    prior_scales: Sequence[int]
     num_classes: int
     light: bool
     options: Mapping[str, Any]

@@ -1,4 +1,4 @@
-"""DSOD's unit, batch norm -> ReLU -> convolution, and the dense layer made of two of them (Shen et al. 2017)."""
+"""DSOD's unit, batch norm -> ReLU -> convolution, and the dense layer of two of them (Shen et al. 2017)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ class GrowingLayer(nn.Sequential):
         super().__init__(*pre_activation(inputs, bottleneck), *pre_activation(bottleneck, growth, 3))
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat((x, super().forward(x)), dim=1)
+        grown = x
+        for layer in self:
+            grown = layer(grown)
+        return torch.cat((x, grown), dim=1)
 
 
 def growing_block(layers: int, inputs: int, bottleneck: int, growth: int) -> nn.Sequential:

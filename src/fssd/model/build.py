@@ -32,7 +32,8 @@ def build_model(name: str, num_classes: int, **options: Any) -> Network:
         its weights. mean, std: RGB normalisation (else the backbone's, else 0 and 1).
         norm_fraction: how much of their running statistics Caffe's batch norms keep at each step. The papers'
         0.999 needs thousands of updates; 0.97 suits short trainings.
-    Options of the multibox head: priors, ratios, truncate, clip, shared_head, head_norm; see `MultiboxHead.build`.
+    Options of the multibox head: priors, ratios, truncate, clip, shared_head, head_norm; see
+    `MultiboxHead.build`.
     Options of FSSD (paper, Tables 1 and 2):
         sources: names of the maps to fuse; VGG16 has conv3_3, conv4_3, fc7, conv7_2.
         merge: "concat" or "sum". norm: "batch", "batch-affine" or "none".
@@ -45,7 +46,8 @@ def build_model(name: str, num_classes: int, **options: Any) -> Network:
         "batch-affine", SSD's prior steps and sizes, 6-6-6-6(-6)-4-4 priors a cell, clip "all", no truncation.
         Options that are also given override those of the variant.
     Options of FPN: resize, relu; see `FPN.build`. Of R-SSD: concatenation, pool, deconvolution, relu; see
-    `RSSD.build`. Of DSOD: prediction, last_step; see `DSOD.build`.
+    `RSSD.build`. Of DSOD: prediction, last_step; see `DSOD.build`. Of one map at one scale: source; see
+    `Single.build`.
 
     Raises ConfigError for an unknown name, option or value, or choices that do not fit together.
     """
@@ -89,6 +91,7 @@ def _neck_and_head(
             neck.channels,
             neck.cells,
             neck.steps,
+            neck.prior_scales,
             num_classes,
             design.light,
             {"priors": design.priors, **resolved},
@@ -111,9 +114,7 @@ def _set_fraction(network: Network, fraction: Any) -> None:
         raise ConfigError(f"norm_fraction is {fraction!r}; it is a number above 0 and below 1")
     norms = [module for module in network.modules() if isinstance(module, CaffeBatchNorm)]
     if not norms:
-        raise ConfigError(
-            f"{network.spec.name} has no batch norm of Caffe's kind; leave out norm_fraction"
-        )
+        raise ConfigError(f"{network.spec.name} has no batch norm of Caffe's kind; leave out norm_fraction")
     for norm in norms:
         norm.fraction = float(fraction)
 

@@ -42,6 +42,7 @@ DESIGNS = {
     "fpn300-vgg16": Design("fpn", (300, 300), "vgg16", "multibox", False, "voc"),
     "rssd300-vgg16": Design("rssd", (300, 300), "vgg16", "multibox", False, "voc"),
     "rssd512-vgg16": Design("rssd", (512, 512), "vgg16", "multibox", False, "voc"),
+    "single300-vgg16": Design("single", (300, 300), "vgg16", "multibox", False, "voc"),
     "dsod300": Design("dsod", (300, 300), "ds", "multibox", False, "voc"),
     "dsod300-small": Design("dsod", (300, 300), "ds-small", "multibox", False, "voc"),
     # The light models are for users' own data with many small objects: they use the table from 21 px.
@@ -49,6 +50,7 @@ DESIGNS = {
     "fssd300-lite": Design("fssd", (300, 300), "lite", "multibox", True, "coco"),
     "fpn300-lite": Design("fpn", (300, 300), "lite", "multibox", True, "coco"),
     "rssd300-lite": Design("rssd", (300, 300), "lite", "multibox", True, "coco"),
+    "single300-lite": Design("single", (300, 300), "lite", "multibox", True, "coco"),
 }
 """Networks that are published, packaged or compared with those. Other names follow from the tables."""
 

@@ -5,6 +5,7 @@ NECKS = {
     "fssd": "fssd.necks.fssd:FSSD",
     "fpn": "fssd.necks.fpn:FPN",
     "rssd": "fssd.necks.rssd:RSSD",
+    "single": "fssd.necks.single:Single",
     "dsod": "fssd.necks.dsod:DSOD",
 }
 """The class of each name, imported when it is asked for. Model names begin with one: fssd300-lite."""

@@ -40,6 +40,7 @@ class Neck(nn.Module):
 
     known_options: names that `build` understands. channels, cells: width and (rows, columns) of each level,
     finest first. steps: (x, y) pixels of the input between the centres of neighbouring cells of each level.
+    prior_scales: how many sizes of a table of priors each level takes: one, or more in necks of few levels.
     """
 
     known_options: ClassVar[frozenset[str]] = frozenset()
@@ -49,6 +50,7 @@ class Neck(nn.Module):
     ) -> None:
         super().__init__()
         self.channels, self.cells, self.steps = list(channels), list(cells), list(steps)
+        self.prior_scales = [1] * len(self.channels)
 
     @classmethod
     def build(cls, blueprint: Blueprint) -> Neck:

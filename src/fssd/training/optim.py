@@ -25,10 +25,10 @@ def make_optimizer(
 ) -> torch.optim.SGD:
     """SGD over groups that each have an `lr_scale` and a decay; `set_lr` sets the rates.
 
-    Weights decay; biases learn `bias_lr` times as fast without decay; scales and shifts of
-    normalisation do not decay, but for `norm_decay` times the penalty outside the heads. The heads, and what the neck calls fresh (see `Neck.fresh`), learn
-    `new_layers_lr` times as fast, the backbone `backbone_lr` times. fused: one kernel for all parameters, on
-    a GPU.
+    Weights decay; biases learn `bias_lr` times as fast without decay; scales and shifts of normalisation
+    do not decay, but for `norm_decay` times the penalty outside the heads. The heads, and what the neck calls
+    fresh (see `Neck.fresh`), learn `new_layers_lr` times as fast, the backbone `backbone_lr` times. fused:
+    one kernel for all parameters, on a GPU.
     """
     faster = {
         id(p): new_layers_lr for module in (network.heads, *network.neck.fresh()) for p in module.parameters()

@@ -137,7 +137,9 @@ class MultiboxHead(Head):
             layers = dict(predictor.named_modules(prefix=f"conf.{i}"))
             last = [name for name, m in layers.items() if isinstance(m, nn.Conv2d)][-1]
             order = list(layers)
-            names += [name for name in order[order.index(last) :] if not isinstance(layers[name], nn.Identity)]
+            names += [
+                name for name in order[order.index(last) :] if not isinstance(layers[name], nn.Identity)
+            ]
         return names
 
     def fitted(self, boxes: npt.NDArray[np.float32]) -> dict[str, Any]:
@@ -207,17 +209,24 @@ def _levels(blueprint: HeadBlueprint) -> tuple[Level, ...]:
     if not isinstance(options.get("truncate", True), bool):
         raise ConfigError(f"truncate is {options['truncate']!r}; it is true or false")
     ratios = _ratios(options.get("ratios"))
+    # A level that takes several sizes of the table is as many levels there, which are joined afterwards.
+    index = [level for level, count in enumerate(blueprint.prior_scales) for _ in range(count)]
     if ratios is None and options.get("shared_head"):
-        ratios = ((2.0, 3.0),) * len(blueprint.cells)
-    return make_levels(
-        blueprint.cells,
-        blueprint.steps,
+        ratios = ((2.0, 3.0),) * len(index)
+    rows = make_levels(
+        [blueprint.cells[level] for level in index],
+        [blueprint.steps[level] for level in index],
         blueprint.image_size,
         priors,
         ratios=ratios,
         truncate=options.get("truncate", True),
         clip=options.get("clip", "none"),
     )
+    joined: dict[int, Level] = {}
+    for level, row in zip(index, rows, strict=True):
+        before = joined[level].shapes if level in joined else ()
+        joined[level] = row._replace(shapes=before + row.shapes)
+    return tuple(joined.values())
 
 
 def _predictor(blueprint: HeadBlueprint) -> Predictor:
@@ -238,6 +247,8 @@ def _shared(blueprint: HeadBlueprint, levels: tuple[Level, ...]) -> bool:
             "shared_head needs heads without batch norm, which fits one level; use VGG16's models, without"
             " head_norm"
         )
+    if shared and len(levels) == 1:
+        raise ConfigError("shared_head needs several levels to share; this network has one, so leave it out")
     if shared and len(widths := set(blueprint.channels)) > 1:
         raise ConfigError(f"shared_head needs levels of one width, but they have {sorted(widths)} channels")
     if shared and len(anchors := {level.anchors for level in levels}) > 1:
