@@ -28,7 +28,7 @@ Raw = tuple[Tensor, ...]  # what a head predicts, in the order of `Head.outputs`
 Decode = Callable[[Sequence[npt.NDArray[Any]], "Thresholds"], "list[Found]"]
 
 
-OF_CALLS = ("batch_size", "keep_image")  # what a call of a detector takes besides thresholds
+OF_CALLS = ("batch_size", "keep_image", "scales")  # what a call of a detector takes besides thresholds
 # What other detectors call the same thresholds.
 OTHER_NAMES = {"conf": "score", "confidence": "score", "threshold": "score", "conf_thres": "score"}
 OTHER_NAMES |= {"iou": "nms", "overlap": "nms", "iou_thres": "nms", "max_det": "keep", "max": "keep"}
@@ -170,6 +170,18 @@ class Head(nn.Module):
     def prior_shapes(self) -> npt.NDArray[np.float64] | None:
         """(S, 2) width and height in pixels of each kind of prior; None for a head without priors."""
         return None
+
+    def change_size(
+        self,
+        image_size: tuple[int, int],  # noqa: ARG002 (for heads that can)
+        cells: Sequence[Cells],  # noqa: ARG002
+        steps: Sequence[tuple[float, float]],  # noqa: ARG002
+    ) -> None:
+        """Predict from levels of another size, in place; see `HeadBlueprint` for the arguments.
+
+        Raises ConfigError for a head that cannot.
+        """
+        raise ConfigError("this head has one input size; leave out --scales")
 
     def fold(self) -> None:
         """Put fixed norms into convolutions, in place."""

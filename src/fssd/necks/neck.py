@@ -14,6 +14,12 @@ Cells = tuple[int, int]  # rows, columns of a map
 FINEST_STRIDE = 8  # input pixels per cell of the first level, in every network here
 
 
+def finest_cells(image_size: tuple[int, int]) -> Cells:
+    """Rows and columns of the first level of an input of (width, height) pixels."""
+    width, height = image_size
+    return -(-height // FINEST_STRIDE), -(-width // FINEST_STRIDE)
+
+
 class Blueprint(NamedTuple):
     """What a neck is built from.
 
@@ -31,8 +37,7 @@ class Blueprint(NamedTuple):
     @property
     def finest(self) -> Cells:
         """Rows and columns of the first level, `FINEST_STRIDE` pixels to a cell."""
-        width, height = self.image_size
-        return -(-height // FINEST_STRIDE), -(-width // FINEST_STRIDE)
+        return finest_cells(self.image_size)
 
 
 class Neck(nn.Module):
@@ -69,6 +74,13 @@ class Neck(nn.Module):
     def fresh(self) -> Iterable[nn.Module]:
         """The modules that a trained SSD does not have; they learn at `--new-layers-lr`."""
         return self.children()
+
+    def change_size(self, image_size: tuple[int, int]) -> None:
+        """Prepare the same layers for maps of an input of (width, height) pixels, in place.
+
+        For necks that keep sizes: cells and steps are set by the caller, and layers that read the sizes of
+        their inputs need nothing.
+        """
 
     def fold(self) -> None:
         """Put fixed norms into convolutions, in place."""

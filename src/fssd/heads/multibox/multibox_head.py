@@ -24,6 +24,7 @@ from fssd.heads.multibox.raw import Raw
 from fssd.heads.multibox.targets import MultiboxTargets
 from fssd.layers.blocks import NormedPredictor, SeparablePredictor
 from fssd.layers.folding import fold_sequences, set_fixed
+from fssd.necks.neck import Cells
 
 if TYPE_CHECKING:
     import onnx
@@ -169,6 +170,18 @@ class MultiboxHead(Head):
         from fssd.heads.multibox.nms_graph import nms_graph
 
         return nms_graph(self.priors.cpu(), self.classes, thresholds, opset, ir_version)
+
+    def change_size(
+        self, image_size: tuple[int, int], cells: Sequence[Cells], steps: Sequence[tuple[float, float]]
+    ) -> None:
+        """See `Head`. Priors keep their sizes in pixels."""
+        limit = float(image_size[0]), float(image_size[1])
+        self.levels = tuple(
+            level._replace(rows=size[0], columns=size[1], step=step, furthest=level.furthest and limit)
+            for level, size, step in zip(self.levels, cells, steps, strict=True)
+        )
+        self.targets = MultiboxTargets.of_levels(self.levels, image_size)
+        self.priors = make_priors(self.levels).to(self.priors.device)
 
     def fold(self) -> None:
         """See `Head`. The two 3x3 convolutions of a level become one.
