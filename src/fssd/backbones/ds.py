@@ -16,8 +16,6 @@ from fssd.layers.blocks import CaffeBatchNorm
 from fssd.layers.folding import fold_sequences
 from fssd.layers.pre_activation import growing_block, pre_activation
 
-LAYERS = (6, 8, 8, 8)  # of the four dense blocks
-
 
 class DS(Backbone):
     """Images to the maps at stride 8 and 16: DS/64-192-48-1, the network of the paper's results.
@@ -27,7 +25,8 @@ class DS(Backbone):
     DS is a subclass with others.
 
     first: channels of the first two convolutions, the third has twice as many. bottleneck: of each 1x1.
-    growth: channels that a layer adds. theta: share of the channels that a transition keeps.
+    growth: channels that a layer adds. theta: share of the channels that a transition keeps. layers: of each
+    of the four dense blocks.
     """
 
     mean = VGG_MEAN
@@ -45,6 +44,7 @@ class DS(Backbone):
     bottleneck: ClassVar[int] = 192
     growth: ClassVar[int] = 48
     theta: ClassVar[float] = 1.0
+    layers: ClassVar[tuple[int, int, int, int]] = (6, 8, 8, 8)
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,14 +53,11 @@ class DS(Backbone):
             *_conv(3, first, stride=2), *_conv(first, first), *_conv(first, 2 * first), _pool()
         )
         width = 2 * first
-        self.blocks, self.transitions = (
-            nn.ModuleList(),
-            nn.ModuleList(),
-        )  # a transition follows all but the last
-        for layers in LAYERS:
+        self.blocks, self.transitions = nn.ModuleList(), nn.ModuleList()  # the last block has no transition
+        for layers in self.layers:
             self.blocks.append(growing_block(layers, width, self.bottleneck, self.growth))
             width += layers * self.growth
-            if len(self.blocks) < len(LAYERS):
+            if len(self.blocks) < len(self.layers):
                 kept = int(self.theta * width)
                 self.transitions.append(nn.Sequential(*pre_activation(width, kept)))
                 width = kept
@@ -75,10 +72,10 @@ class DS(Backbone):
 
     def shapes(self, width: int, height: int) -> dict[str, MapShape]:
         """See `Backbone`. Every step halves and rounds up."""
-        block1 = 2 * self.first + LAYERS[0] * self.growth
-        block2 = int(self.theta * block1) + LAYERS[1] * self.growth
-        block3 = int(self.theta * block2) + LAYERS[2] * self.growth
-        block4 = int(self.theta * block3) + LAYERS[3] * self.growth
+        block1 = 2 * self.first + self.layers[0] * self.growth
+        block2 = int(self.theta * block1) + self.layers[1] * self.growth
+        block3 = int(self.theta * block2) + self.layers[2] * self.growth
+        block4 = int(self.theta * block3) + self.layers[3] * self.growth
         return {
             f"stride{stride}": MapShape(channels, -(-height // stride), -(-width // stride))
             for stride, channels in {8: int(self.theta * block2), 16: block4}.items()

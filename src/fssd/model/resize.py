@@ -39,7 +39,7 @@ def scaled_size(size: tuple[int, int], side: int) -> tuple[int, int]:
 
 
 def _prepared(network: Network, size: tuple[int, int]) -> Network:
-    """A copy that shares all tensors, in evaluation mode, whose cells and priors are still those of before."""
+    """A copy that shares all tensors, in evaluation mode; its cells and priors are still those of before."""
     shared: dict[int, Any] = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
     copied = deepcopy(network, shared).eval()
     copied.geometry = make_geometry(network.geometry.name, size)
@@ -58,7 +58,7 @@ def _level_cells(network: Network, size: tuple[int, int]) -> list[Cells]:
         raise ConfigError(
             f"{network.spec.name} of {own[0]} x {own[1]} px cannot run on {size[0]} x {size[1]} px, where its"
             f" maps vanish or do not fit each other; of the sides {LISTED[0]}, {LISTED[1]}, ... {LISTED[-1]}"
-            f" these work: {works or 'none'}"
+            f" these work: {works or 'none, but its own does'}"
         )
     return found
 
@@ -67,6 +67,8 @@ def _level_cells(network: Network, size: tuple[int, int]) -> list[Cells]:
 def _run(network: Network, size: tuple[int, int]) -> list[Cells] | None:
     """Rows and columns of each level; None if the layers do not work at this size."""
     width, height = size
+    if any(side % int(getattr(network.backbone, "multiple", 1)) for side in size):
+        return None
     images = torch.zeros(1, 3, height, width, device=network.device)
     copied = _prepared(network, size)
     try:
