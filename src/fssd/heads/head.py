@@ -177,8 +177,9 @@ class Head(nn.Module):
         cells: Sequence[Cells],  # noqa: ARG002
         steps: Sequence[tuple[float, float]],  # noqa: ARG002
     ) -> None:
-        """Predict from levels of another size, in place; see `HeadBlueprint` for the arguments.
+        """Predict from levels of another size by the same layers, in place.
 
+        steps: (x, y) pixels between the centres of what neighbouring cells of each level see.
         Raises ConfigError for a head that cannot.
         """
         raise ConfigError("this head has one input size; leave out --scales")

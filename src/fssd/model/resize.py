@@ -6,29 +6,45 @@ from copy import deepcopy
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from fssd.data.geometry import make_geometry
 from fssd.errors import ConfigError
 from fssd.model.network import Network
 from fssd.model.probe import without_memory
-from fssd.necks.neck import Cells, even_steps
+from fssd.necks.neck import Cells
 
 LISTED = range(128, 1025, 64)  # sides that an error tries, to name those that work
+PERIOD = 1024  # pixels: a multiple of the stride of any level
 
 
 def resized(network: Network, size: tuple[int, int]) -> Network:
-    """A network that shares all weights with this one and takes images of `size`, (width, height) pixels.
+    """A network with the weights of this one, for images of `size`, (width, height) pixels.
 
     Kernels, strides and the number of levels stay, so the maps have more cells or fewer. Priors keep their
-    sizes in pixels, which is what the layers have learned, and stand evenly on the new cells. So it is not
-    the network that `build_model` makes for `size`, whose levels and priors go with the size.
+    sizes in pixels and their places relative to what a cell sees, which is what the layers have learned. So
+    it is not the network that `build_model` makes for `size`, whose levels and priors go with the size.
+    All weights are shared, except those of convolutions of which a part has not learned, see `_live_taps`.
 
     Raises ConfigError for a size, or a head, with which the layers do not work.
     """
-    cells = _level_cells(network, size)
+    own, probe = network.image_size, without_memory(network)
+    before = _run(probe, own)
+    if before is None:
+        probe = network  # it has a module of the user's own that looks at values
+        before = _run(probe, own)
+    cells, far = _run(probe, size), _run(probe, (own[0] + PERIOD, own[1] + PERIOD))
+    if before is None or cells is None or far is None:
+        raise _refusal(network, probe, size)
     copied = _prepared(network, size)
-    copied.neck.cells, copied.neck.steps = cells, even_steps(size, cells)
+    copied.neck.cells = cells
+    copied.neck.steps = [_strides(*rows, size) for rows in zip(before, far, cells, strict=True)]
     copied.heads.change_size(size, cells, copied.neck.steps)
+    modules = dict(copied.named_modules())
+    for name, taps in _live_taps(probe).items():
+        conv = modules[name]
+        assert isinstance(conv, nn.Conv2d)
+        conv.weight = nn.Parameter(conv.weight.detach() * taps.to(conv.weight), requires_grad=False)
     return copied
 
 
@@ -47,22 +63,6 @@ def _prepared(network: Network, size: tuple[int, int]) -> Network:
     return copied
 
 
-def _level_cells(network: Network, size: tuple[int, int]) -> list[Cells]:
-    """Rows and columns of each level for images of `size`. Raises ConfigError, naming sizes that work."""
-    own, probe = network.image_size, without_memory(network)
-    if _run(probe, own) is None:
-        probe = network  # it has a module of the user's own that looks at values
-    found = _run(probe, size)
-    if found is None:
-        works = ", ".join(str(side) for side in LISTED if _run(probe, scaled_size(own, side)) is not None)
-        raise ConfigError(
-            f"{network.spec.name} of {own[0]} x {own[1]} px cannot run on {size[0]} x {size[1]} px, where its"
-            f" maps vanish or do not fit each other; of the sides {LISTED[0]}, {LISTED[1]}, ... {LISTED[-1]}"
-            f" these work: {works or 'none, but its own does'}"
-        )
-    return found
-
-
 @torch.no_grad()
 def _run(network: Network, size: tuple[int, int]) -> list[Cells] | None:
     """Rows and columns of each level; None if the layers do not work at this size."""
@@ -79,3 +79,62 @@ def _run(network: Network, size: tuple[int, int]) -> list[Cells] | None:
     ):  # torch's: a map is smaller than a kernel, or than its partner
         return None
     return [(x.shape[-2], x.shape[-1]) for x in levels]
+
+
+def _strides(before: Cells, far: Cells, cells: Cells, size: tuple[int, int]) -> tuple[float, float]:
+    """(x, y) pixels between the centres of what neighbouring cells of a level see.
+
+    before, far: its cells at the trained size, and with PERIOD more pixels. Where these are equal the neck
+    makes maps of a fixed size, whose cells share the image.
+    """
+    x, y = (
+        PERIOD / (more - some) if more > some else side / now
+        for some, more, now, side in zip(before[::-1], far[::-1], cells[::-1], size, strict=True)
+    )
+    return x, y
+
+
+def _refusal(network: Network, probe: Network, size: tuple[int, int]) -> ConfigError:
+    own = network.image_size
+    works = ", ".join(str(side) for side in LISTED if _run(probe, scaled_size(own, side)) is not None)
+    return ConfigError(
+        f"{network.spec.name} of {own[0]} x {own[1]} px cannot run on {size[0]} x {size[1]} px, where its"
+        f" maps vanish or do not fit each other; of the sides {LISTED[0]}, {LISTED[1]}, ... {LISTED[-1]}"
+        f" these work: {works or 'none, but its own does'}"
+    )
+
+
+@torch.no_grad()
+def _live_taps(probe: Network) -> dict[str, Tensor]:
+    """The convolutions with taps that lie in the padding at every position of the trained size, by name.
+
+    Such taps have learned nothing, and would add noise to a larger map: the outer ones of a 3x3 on a single
+    cell, for example. Given are (rows, columns) of 1 for a tap that has met values, else 0.
+    """
+    found: dict[str, Tensor] = {}
+    copied = deepcopy(probe).eval()
+
+    def watch(name: str) -> Any:
+        def note(conv: nn.Conv2d, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            axes = [_live(conv, axis, inputs[0].shape[axis], output.shape[axis]) for axis in (-2, -1)]
+            taps = axes[0][:, None] * axes[1]
+            if not bool(taps.all()):
+                found[name] = taps
+
+        return note
+
+    for name, module in copied.named_modules():
+        plain = isinstance(module, nn.Conv2d) and type(module).forward is nn.Conv2d.forward
+        if plain and not isinstance(module.padding, str):
+            module.register_forward_hook(watch(name))
+    width, height = copied.image_size
+    copied(torch.zeros(1, 3, height, width, device=copied.device))
+    return found
+
+
+def _live(conv: nn.Conv2d, axis: int, cells: int, outputs: int) -> Tensor:
+    """(taps,) 1 for those of one axis that meet values of a map of so many cells, else 0."""
+    starts = torch.arange(outputs, device="cpu") * conv.stride[axis] - int(conv.padding[axis])
+    taps = torch.arange(conv.kernel_size[axis], device="cpu") * conv.dilation[axis]
+    places = starts[:, None] + taps
+    return ((places >= 0) & (places < cells)).any(dim=0).float()

@@ -37,7 +37,9 @@ class Single(Neck):
         ]
         source = blueprint.options.get("source", fine[-1] if fine else list(shapes)[-1])
         if source not in shapes:
-            raise ConfigError(f"there is no feature map {source!r}{nearest(str(source), shapes)}")
+            raise ConfigError(
+                f"there is no feature map {source!r} to predict from{nearest(str(source), shapes)}"
+            )
         shape = shapes[source]
         neck = cls([shape.channels], [shape.cells], even_steps(blueprint.image_size, [shape.cells]))
         neck.prior_scales = [len(levels_from(blueprint.finest))]

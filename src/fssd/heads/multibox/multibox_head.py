@@ -19,7 +19,15 @@ from fssd.heads.head import Raw as Predictions
 from fssd.heads.multibox.detect import detect
 from fssd.heads.multibox.fit import best_overlaps, fit_priors
 from fssd.heads.multibox.loss import multibox_loss
-from fssd.heads.multibox.priors import Level, Ratios, fitted_levels, make_levels, make_priors, read_level
+from fssd.heads.multibox.priors import (
+    Level,
+    Ratios,
+    fitted_levels,
+    make_levels,
+    make_priors,
+    read_level,
+    spread_level,
+)
 from fssd.heads.multibox.raw import Raw
 from fssd.heads.multibox.targets import MultiboxTargets
 from fssd.layers.blocks import NormedPredictor, SeparablePredictor
@@ -175,11 +183,8 @@ class MultiboxHead(Head):
         self, image_size: tuple[int, int], cells: Sequence[Cells], steps: Sequence[tuple[float, float]]
     ) -> None:
         """See `Head`. Priors keep their sizes in pixels."""
-        limit = float(image_size[0]), float(image_size[1])
-        self.levels = tuple(
-            level._replace(rows=size[0], columns=size[1], step=step, furthest=level.furthest and limit)
-            for level, size, step in zip(self.levels, cells, steps, strict=True)
-        )
+        rows = zip(self.levels, cells, steps, strict=True)
+        self.levels = tuple(spread_level(level, size, step, image_size) for level, size, step in rows)
         self.targets = MultiboxTargets.of_levels(self.levels, image_size)
         self.priors = make_priors(self.levels).to(self.priors.device)
 
