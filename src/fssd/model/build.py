@@ -45,9 +45,7 @@ def build_model(name: str, num_classes: int, **options: Any) -> Network:
         weights fit no other: conv6_2 without padding (conv7_2 9 x 9, or 15 x 15), reduce_all, norm
         "batch-affine", SSD's prior steps and sizes, 6-6-6-6(-6)-4-4 priors a cell, clip "all", no truncation.
         Options that are also given override those of the variant.
-    Options of FPN: resize, relu; see `FPN.build`. Of R-SSD: concatenation, pool, deconvolution, relu; see
-    `RSSD.build`. Of DSOD: prediction, last_step; see `DSOD.build`. Of one map at one scale: source; see
-    `Single.build`.
+    Options of the other necks: see `FPN.build`, `RSSD.build`, `DSOD.build`, `Single.build`.
 
     Raises ConfigError for an unknown name, option or value, or choices that do not fit together.
     """

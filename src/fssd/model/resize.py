@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from fssd.data.geometry import make_geometry
 from fssd.errors import ConfigError
+from fssd.model.designs import LARGEST_SIDE, LEAST_SIDE
 from fssd.model.network import Network
 from fssd.model.probe import without_memory
 from fssd.necks.neck import Cells
 
-LISTED = range(128, 1025, 64)  # sides that an error tries, to name those that work
 PERIOD = 1024  # pixels: a multiple of the stride of any level
 
 
@@ -95,12 +95,25 @@ def _strides(before: Cells, far: Cells, cells: Cells, size: tuple[int, int]) -> 
 
 
 def _refusal(network: Network, probe: Network, size: tuple[int, int]) -> ConfigError:
+    own, step = network.image_size, int(getattr(network.backbone, "multiple", 1))
+    refused, works = (LEAST_SIDE - 1) // step, max(own) // step  # in steps
+    if _run(probe, scaled_size(own, LARGEST_SIDE // step * step)) is None:
+        return _cannot(network, size, "it works at its own size alone")
+    while works - refused > 1:  # what works at a size works at all larger ones, as maps only grow
+        middle = (refused + works) // 2
+        if _run(probe, scaled_size(own, middle * step)) is None:
+            refused = middle
+        else:
+            works = middle
+    of = "" if step == 1 else f", in multiples of {step}"
+    return _cannot(network, size, f"it works with sides of {works * step} to {LARGEST_SIDE} px{of}")
+
+
+def _cannot(network: Network, size: tuple[int, int], what_works: str) -> ConfigError:
     own = network.image_size
-    works = ", ".join(str(side) for side in LISTED if _run(probe, scaled_size(own, side)) is not None)
     return ConfigError(
         f"{network.spec.name} of {own[0]} x {own[1]} px cannot run on {size[0]} x {size[1]} px, where its"
-        f" maps vanish or do not fit each other; of the sides {LISTED[0]}, {LISTED[1]}, ... {LISTED[-1]}"
-        f" these work: {works or 'none, but its own does'}"
+        f" maps vanish or do not fit each other; {what_works}"
     )
 
 
