@@ -169,7 +169,7 @@ def test_each_level_is_half_learned_and_half_pooled() -> None:
 
 
 def test_plain_structure_has_no_pooled_half() -> None:
-    network = meta("dsod300", prediction="plain")
+    network = meta("dsod300", front_end="plain")
     assert network.neck.channels == [800, 1568, 512, 256, 256, 256]
     assert len(network.neck.reused) == 0
     assert round(parameters(network) / 1e6, 1) == 19.0  # of two readings this one, see the documentation
@@ -186,7 +186,7 @@ def test_it_stands_on_other_backbones() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("dsod300", {"prediction": "dens"}, "no prediction 'dens'; did you mean 'dense'"),
+        ("dsod300", {"front_end": "dens"}, "no front_end 'dens'; did you mean 'dense'"),
         ("dsod300", {"last_step": 200}, "last_step is 200; it is 300, as released, or 150"),
         ("dsod300", {"last_step": 150, "size": 512}, "last_step is for 300 px"),
         ("dsod300", {"head_norm": 1}, "head_norm is 1; it is true or false"),

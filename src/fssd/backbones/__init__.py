@@ -5,5 +5,10 @@ BACKBONES = {
     "lite": "fssd.backbones.efficientnet_lite:EfficientNetLite0",
     "ds": "fssd.backbones.ds:DS",
     "ds-small": "fssd.backbones.ds:DSSmall",
+    "resnet50": "fssd.backbones.resnet:ResNet50",
+    "resnet101": "fssd.backbones.resnet:ResNet101",
+    "resnet50-caffe": "fssd.backbones.resnet:ResNet50Caffe",
+    "resnet101-caffe": "fssd.backbones.resnet:ResNet101Caffe",
+    "resnet101-dilated": "fssd.backbones.resnet:ResNet101Dilated",
 }
 """The class of each name, imported when it is asked for."""

@@ -29,13 +29,17 @@ class MapShape(NamedTuple):
 class Backbone(nn.Module):
     """Images to a dict of feature maps by name, finest first. One file holds everything about a backbone.
 
-    Its constructor takes no arguments, so that configurations and checkpoints can hold just a name, or
-    "package.module:Class". Any module with such a `forward` can be used; everything else has a default.
+    Configurations and checkpoints hold a name, or "package.module:Class", and options; without a `build` of
+    its own, a class takes neither arguments nor options. Any module with such a `forward` can be used;
+    everything else has a default.
 
     mean, std: RGB normalisation of images in 0..255. multiple: both sides of an input have to be a multiple.
     light: whether necks and heads are built from separable convolutions unless the model's name says
     otherwise. recipe: settings of a training that `TrainConfig` leaves open. may_lack: layers that a file of
-    pretrained weights need not have; they keep their fresh weights.
+    pretrained weights need not have; they keep their fresh weights. known_options: names that `build`
+    understands. first_centre: pixels from the border of the image to the centre of what the first cell of
+    every map sees, where all maps have the same. defaults: options that suit necks and heads on this
+    backbone, for those that know them.
     """
 
     mean: ClassVar[tuple[float, float, float]] = (0.0, 0.0, 0.0)
@@ -44,6 +48,14 @@ class Backbone(nn.Module):
     light: ClassVar[bool] = False
     recipe: ClassVar[Mapping[str, Any]] = {}
     may_lack: ClassVar[tuple[str, ...]] = ()
+    known_options: ClassVar[frozenset[str]] = frozenset()
+    first_centre: ClassVar[float | None] = None
+    defaults: ClassVar[Mapping[str, Any]] = {}
+
+    @classmethod
+    def build(cls, options: Mapping[str, Any]) -> Backbone:  # noqa: ARG003 (for backbones that have some)
+        """The backbone with fresh weights. options: of the whole model. Raises ConfigError."""
+        return cls()
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """(B, 3, H, W) float RGB, normalised, to maps (B, C, rows, columns), finest first."""

@@ -86,8 +86,8 @@ class HeadBlueprint(NamedTuple):
     """What a head is built from.
 
     model: its name, for messages. image_size: (width, height) of the input, pixels. channels, cells, steps,
-    prior_scales: of each level, see `Neck`. num_classes: without background. light: separable convolutions.
-    options: the user's, with `priors` from the design.
+    prior_scales, starts: of each level, see `Neck`. num_classes: without background. light: separable
+    convolutions. options: the user's, with `priors` from the design.
     """
 
     model: str
@@ -99,6 +99,7 @@ class HeadBlueprint(NamedTuple):
     num_classes: int
     light: bool
     options: Mapping[str, Any]
+    starts: Sequence[tuple[float, float]] | None = None
 
 
 class Head(nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +27,30 @@ class Bottleneck(nn.Sequential):
         super().__init__(
             ConvReLU(inputs, outputs // 2, 1), ConvReLU(outputs // 2, outputs, kernel, stride, padding)
         )
+
+
+class ConvNorm(nn.Sequential):
+    """Convolution without bias, batch norm, and ReLU unless `relu` is False: the layer of DSSD.
+
+    kernel, stride: of both directions, or vertical and horizontal. Epsilon and fraction are those of Caffe's
+    ConvBNLayer; so is the start of the weights, see `xavier`.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int = 0,
+        relu: bool = True,
+    ) -> None:
+        super().__init__(
+            nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=False),
+            CaffeBatchNorm(outputs, fraction=0.999, affine=True, eps=1e-3),
+        )
+        if relu:
+            self.append(nn.ReLU(inplace=True))
 
 
 class LiteBlock(nn.Module):
@@ -167,7 +191,8 @@ def resize_bilinear(x: Tensor, size: tuple[int, int], align_corners: bool = True
 def xavier(module: nn.Module) -> None:
     """Start every convolution in `module` by Caffe's Xavier rule: U(+-sqrt(3 / fan_in)), biases 0.
 
-    For a deconvolution Caffe's fan_in counts its outputs, the second axis of the weight.
+    For a deconvolution Caffe's fan_in counts its outputs, the second axis of the weight. Convolutions of a
+    `ConvNorm` start with a Gaussian of standard deviation 0.01, as in the code of DSSD.
     """
     for conv in (m for m in module.modules() if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d))):
         if isinstance(conv, GaussianConv2d):
@@ -176,3 +201,5 @@ def xavier(module: nn.Module) -> None:
         nn.init.uniform_(conv.weight, -bound, bound)
         if conv.bias is not None:
             nn.init.zeros_(conv.bias)
+    for block in (m for m in module.modules() if isinstance(m, ConvNorm)):
+        nn.init.normal_(cast("nn.Conv2d", block[0]).weight, std=0.01)

@@ -54,16 +54,13 @@ def build_model(name: str, num_classes: int, **options: Any) -> Network:
             f"a model needs at least one class, not {num_classes}; background is added by itself"
         )
     design = find_design(name, options)
-    known = COMMON_OPTIONS | neck_class(design.neck).known_options | head_class(design.head).known_options
-    for key in options:
-        if key not in known:
-            raise ConfigError(f"{name} has no option {key!r}{nearest(key, sorted(known))}")
-    geometry = make_geometry(options.get("geometry", "warp"), design.size)
     module = options.get("backbone")
     own = isinstance(module, nn.Module)
-    backbone = module if isinstance(module, nn.Module) else _fresh_backbone(design)
+    filled = _with_defaults(name, design, own, options)
+    geometry = make_geometry(options.get("geometry", "warp"), design.size)
+    backbone = module if isinstance(module, nn.Module) else _fresh_backbone(design, filled)
     _check_multiple(backbone, design)
-    neck, heads = _neck_and_head(name, design, backbone, num_classes, options)
+    neck, heads = _neck_and_head(name, design, backbone, num_classes, filled)
     mean, std = (
         _three(key, options.get(key), backbone, default) for key, default in (("mean", 0), ("std", 1))
     )
@@ -74,11 +71,29 @@ def build_model(name: str, num_classes: int, **options: Any) -> Network:
     return network
 
 
+def _with_defaults(name: str, design: Design, own: bool, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The options over the defaults of backbone and design. Raises ConfigError for an unknown one.
+
+    own: whether the backbone is a module of the user's, which has neither options nor defaults.
+    """
+    known = COMMON_OPTIONS | neck_class(design.neck).known_options | head_class(design.head).known_options
+    defaults = design.options
+    if not own:
+        backbone = backbone_class(design.backbone)
+        known |= backbone.known_options
+        defaults = {**backbone.defaults, **defaults}
+    for key in options:
+        if key not in known:
+            raise ConfigError(f"{name} has no option {key!r}{nearest(key, sorted(known))}")
+    return {**{key: value for key, value in defaults.items() if key in known}, **options}
+
+
 def _neck_and_head(
     name: str, design: Design, backbone: nn.Module, num_classes: int, options: Mapping[str, Any]
 ) -> tuple[Any, Head]:
     shapes = feature_shapes(backbone, *design.size)
-    blueprint = Blueprint(name, design.size, shapes, design.light, dict(options))
+    first_centre = getattr(backbone, "first_centre", None)
+    blueprint = Blueprint(name, design.size, shapes, design.light, dict(options), first_centre)
     neck_type = neck_class(design.neck)
     resolved = neck_type.resolve(blueprint)
     neck = neck_type.build(blueprint._replace(options=resolved))
@@ -93,6 +108,7 @@ def _neck_and_head(
             num_classes,
             design.light,
             {"priors": design.priors, **resolved},
+            neck.starts,
         )
     )
     xavier(neck)
@@ -100,8 +116,8 @@ def _neck_and_head(
     return neck, heads
 
 
-def _fresh_backbone(design: Design) -> nn.Module:
-    backbone = backbone_class(design.backbone)()
+def _fresh_backbone(design: Design, options: Mapping[str, Any]) -> nn.Module:
+    backbone = backbone_class(design.backbone).build(options)
     if design.backbone in BACKBONES:  # others keep the weights that they come with
         xavier(backbone)
     return backbone

@@ -24,6 +24,7 @@ class Design(NamedTuple):
     """neck, backbone, head: names of the tables, or "package.module:Class". size: (width, height), pixels.
 
     light: whether neck and head are separable. priors: table of prior sizes, for heads that have one.
+    options: those of the parts that make this network; a part that another replaces takes its own with it.
     """
 
     neck: str
@@ -32,7 +33,13 @@ class Design(NamedTuple):
     head: str
     light: bool
     priors: str
+    options: Mapping[str, Any] = {}
 
+
+DILATED = "resnet101-dilated"
+# SSD as DSSD's authors build it on ResNet-101: residual extras, prediction modules (c), larger predictors on
+# the two finest levels, eight priors a cell.
+RESIDUAL = {"extras": "residual", "prediction": "c", "kernels": (5, 5), "prior_rule": "dssd"}
 
 DESIGNS = {
     "ssd300-vgg16": Design("ssd", (300, 300), "vgg16", "multibox", False, "voc"),
@@ -45,12 +52,19 @@ DESIGNS = {
     "single300-vgg16": Design("single", (300, 300), "vgg16", "multibox", False, "voc"),
     "dsod300": Design("dsod", (300, 300), "ds", "multibox", False, "voc"),
     "dsod300-small": Design("dsod", (300, 300), "ds-small", "multibox", False, "voc"),
+    "dssd300-vgg16": Design("dssd", (300, 300), "vgg16", "multibox", False, "voc"),
+    "dssd512-vgg16": Design("dssd", (512, 512), "vgg16", "multibox", False, "voc"),
+    "ssd321-resnet101": Design("ssd", (321, 321), DILATED, "multibox", False, "voc", RESIDUAL),
+    "ssd513-resnet101": Design("ssd", (513, 513), DILATED, "multibox", False, "voc", RESIDUAL),
+    "dssd321-resnet101": Design("dssd", (321, 321), DILATED, "multibox", False, "voc", RESIDUAL),
+    "dssd513-resnet101": Design("dssd", (513, 513), DILATED, "multibox", False, "voc", RESIDUAL),
     # The light models are for users' own data with many small objects: they use the table from 21 px.
     "ssd300-lite": Design("ssd", (300, 300), "lite", "multibox", True, "coco"),
     "fssd300-lite": Design("fssd", (300, 300), "lite", "multibox", True, "coco"),
     "fpn300-lite": Design("fpn", (300, 300), "lite", "multibox", True, "coco"),
     "rssd300-lite": Design("rssd", (300, 300), "lite", "multibox", True, "coco"),
     "single300-lite": Design("single", (300, 300), "lite", "multibox", True, "coco"),
+    "dssd300-lite": Design("dssd", (300, 300), "lite", "multibox", True, "coco"),
 }
 """Networks that are published, packaged or compared with those. Other names follow from the tables."""
 

@@ -7,5 +7,6 @@ NECKS = {
     "rssd": "fssd.necks.rssd:RSSD",
     "single": "fssd.necks.single:Single",
     "dsod": "fssd.necks.dsod:DSOD",
+    "dssd": "fssd.necks.dssd:DSSD",
 }
 """The class of each name, imported when it is asked for. Model names begin with one: fssd300-lite."""

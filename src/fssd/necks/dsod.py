@@ -21,7 +21,7 @@ from fssd.necks.windows import nominal_steps
 
 HALVES = (256, 256, 128)  # channels of each half of the levels from the second on; all further have the last
 PLAIN = ((256, 512), (128, 256))  # 1x1 and 3x3 of the plain structure's levels from the third on, as SSD's
-PREDICTIONS = ("dense", "plain")
+FRONT_ENDS = ("dense", "plain")
 LAST_STEPS = (300, 150)  # as released, and even
 
 
@@ -33,7 +33,7 @@ class DSOD(Neck):
     each level.
     """
 
-    known_options = frozenset({"prediction", "last_step"})
+    known_options = frozenset({"front_end", "last_step"})
     sources: tuple[str, str]
     learned: nn.ModuleList
     reused: nn.ModuleList
@@ -46,18 +46,18 @@ class DSOD(Neck):
 
     @classmethod
     def build(cls, blueprint: Blueprint) -> DSOD:
-        """Options: prediction: "dense", or "plain", bottlenecks between the levels as SSD's (ours).
+        """Options: front_end: "dense", or "plain", bottlenecks between the levels as SSD's (ours).
 
         last_step: pixels between the centres of the last level at 300 px: 300 as released, which puts all but
         the first beyond the image, or 150.
         """
-        prediction = blueprint.options.get("prediction", PREDICTIONS[0])
-        if prediction not in PREDICTIONS:
-            raise ConfigError(f"there is no prediction {prediction!r}{nearest(str(prediction), PREDICTIONS)}")
+        front_end = blueprint.options.get("front_end", FRONT_ENDS[0])
+        if front_end not in FRONT_ENDS:
+            raise ConfigError(f"there is no front_end {front_end!r}{nearest(str(front_end), FRONT_ENDS)}")
         names = _sources(blueprint)
         first, second = (blueprint.shapes[name] for name in names)
         cells = [first.cells, *_halved(second.cells)]
-        dense = prediction == "dense"
+        dense = front_end == "dense"
         learned = list(_dense(second, len(cells)) if dense else _plain(second, len(cells)))
         widths = [_last_conv(layers).out_channels for layers in learned]
         channels = [first.channels, *(2 * width if dense else width for width in widths)]

@@ -26,7 +26,7 @@ class FPN(SSD):
     resize: "nearest", or "bilinear" with aligned corners as in FSSD's fusion.
     """
 
-    known_options = frozenset({"resize", "relu"})
+    known_options = SSD.known_options | {"resize", "relu"}
     lateral: nn.ModuleList
     smooth: nn.ModuleList
     resize: str

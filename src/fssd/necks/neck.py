@@ -25,7 +25,7 @@ class Blueprint(NamedTuple):
 
     model: its name, for messages. image_size: (width, height) of the input, pixels. shapes: of the backbone's
     maps, finest first. light: separable blocks at light width, not the paper's. options: the user's, and
-    those that they stand for.
+    those that they stand for. first_centre: see `Backbone`.
     """
 
     model: str
@@ -33,6 +33,7 @@ class Blueprint(NamedTuple):
     shapes: Mapping[str, MapShape]
     light: bool
     options: Mapping[str, Any]
+    first_centre: float | None = None
 
     @property
     def finest(self) -> Cells:
@@ -46,16 +47,22 @@ class Neck(nn.Module):
     known_options: names that `build` understands. channels, cells: width and (rows, columns) of each level,
     finest first. steps: (x, y) pixels of the input between the centres of neighbouring cells of each level.
     prior_scales: how many sizes of a table of priors each level takes: one, or more in necks of few levels.
+    starts: (x, y) pixels of the centre of each level's first cell; None for half a step.
     """
 
     known_options: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(
-        self, channels: Sequence[int], cells: Sequence[Cells], steps: Sequence[tuple[float, float]]
+        self,
+        channels: Sequence[int],
+        cells: Sequence[Cells],
+        steps: Sequence[tuple[float, float]],
+        starts: Sequence[tuple[float, float]] | None = None,
     ) -> None:
         super().__init__()
         self.channels, self.cells, self.steps = list(channels), list(cells), list(steps)
         self.prior_scales = [1] * len(self.channels)
+        self.starts = None if starts is None else list(starts)
 
     @classmethod
     def build(cls, blueprint: Blueprint) -> Neck:
@@ -81,6 +88,13 @@ class Neck(nn.Module):
         For necks that keep sizes: cells and steps are set by the caller, and layers that read the sizes of
         their inputs need nothing.
         """
+
+    def shared_levels(self) -> Iterable[int]:
+        """Indices of the levels that a trained SSD has too, as they are here.
+
+        What their prediction modules have learned fits here as well.
+        """
+        return ()
 
     def fold(self) -> None:
         """Put fixed norms into convolutions, in place."""

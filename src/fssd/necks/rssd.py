@@ -33,7 +33,7 @@ class RSSD(SSD):
     is one on every source.
     """
 
-    known_options = frozenset({*CHOICES, "relu"})
+    known_options = SSD.known_options | {*CHOICES, "relu"}
     reduce: nn.ModuleList
     up: nn.ModuleList
     down: nn.ModuleList

@@ -7,14 +7,16 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 
-from fssd.errors import ConfigError
+from fssd.errors import ConfigError, nearest
 from fssd.layers.blocks import Chain, L2Norm, LiteBlock
 from fssd.necks.extras import make_extras, ssd_extras
 from fssd.necks.neck import Blueprint, Neck, even_steps
 from fssd.necks.pyramid import LIGHT_WIDTHS
+from fssd.necks.residual_extras import residual_levels
 from fssd.necks.windows import levels_from, nominal_steps, windows_below
 
 AnySSD = TypeVar("AnySSD", bound="SSD")  # SSD, or a neck on top of it
+EXTRAS = ("plain", "residual")
 
 
 class SSD(Neck):
@@ -24,6 +26,7 @@ class SSD(Neck):
     scale: normalisation of the first level.
     """
 
+    known_options = frozenset({"extras"})
     taken: list[str]
     start: str
     extras: Chain
@@ -31,7 +34,16 @@ class SSD(Neck):
 
     @classmethod
     def build(cls: type[AnySSD], blueprint: Blueprint) -> AnySSD:
-        """VGG16's own layers and convolutions below fc7, or a light backbone's maps and separable blocks."""
+        """VGG16's own layers and convolutions below fc7, or a light backbone's maps and separable blocks.
+
+        Option extras: "plain" is that; "residual" appends DSSD's residual blocks to the maps of a backbone of
+        full width, see `residual_levels`.
+        """
+        extras = blueprint.options.get("extras", EXTRAS[0])
+        if extras not in EXTRAS:
+            raise ConfigError(f"there are no extras {extras!r}{nearest(str(extras), EXTRAS)}")
+        if extras == "residual":
+            return _residual(cls, blueprint)
         return _light(cls, blueprint) if blueprint.light else _vgg(cls, blueprint)
 
     def forward(self, features: dict[str, Tensor]) -> list[Tensor]:
@@ -59,6 +71,15 @@ def _vgg(cls: type[AnySSD], blueprint: Blueprint) -> AnySSD:
     neck = cls(channels, cells, nominal_steps(blueprint.image_size, cells))
     neck.taken, neck.start = ["conv4_3", "fc7", *(row.name for row in predicted)], "fc7"
     neck.extras, neck.scale = make_extras(rows), L2Norm(channels[0])
+    return neck
+
+
+def _residual(cls: type[AnySSD], blueprint: Blueprint) -> AnySSD:
+    """SSD321 and SSD513 of DSSD: the backbone's maps as they are, then residual blocks below the last."""
+    found = residual_levels(blueprint)
+    neck = cls(found.channels, found.cells, found.steps, found.starts)
+    neck.taken, neck.start = [*found.taken, *found.extras], found.taken[-1]
+    neck.extras, neck.scale = found.extras, nn.Identity()
     return neck
 
 

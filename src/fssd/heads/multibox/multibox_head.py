@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -19,7 +19,9 @@ from fssd.heads.head import Raw as Predictions
 from fssd.heads.multibox.detect import detect
 from fssd.heads.multibox.fit import best_overlaps, fit_priors
 from fssd.heads.multibox.loss import multibox_loss
+from fssd.heads.multibox.prediction import OPTIONS, Predictor, prediction_modules, predictors
 from fssd.heads.multibox.priors import (
+    RULES,
     Level,
     Ratios,
     fitted_levels,
@@ -30,30 +32,25 @@ from fssd.heads.multibox.priors import (
 )
 from fssd.heads.multibox.raw import Raw
 from fssd.heads.multibox.targets import MultiboxTargets
-from fssd.layers.blocks import NormedPredictor, SeparablePredictor
+from fssd.layers.blocks import NormedPredictor
 from fssd.layers.folding import fold_sequences, set_fixed
 from fssd.necks.neck import Cells
 
 if TYPE_CHECKING:
     import onnx
 
-Predictor = Callable[[int, int], nn.Module]  # (inputs, outputs)
-
-
-def conv_predictor(inputs: int, outputs: int) -> nn.Module:
-    """3x3 convolution with bias, no activation."""
-    return nn.Conv2d(inputs, outputs, 3, padding=1)
-
 
 class MultiboxHead(Head):
-    """channels: width of each level's map. levels: the table of priors. image_size: (width, height), pixels.
+    """channels: of what each level is predicted from. levels: the table of priors. image_size: (width,
+    height), pixels.
 
-    classes: with background. shared: one pair of predictors for all levels. priors: (P, 4) float32 xyxy in
+    classes: with background. makers: make the predictors of each level. prediction: for each level what goes
+    before them, or nothing. shared: one pair of predictors for all levels. priors: (P, 4) float32 xyxy in
     pixels of the input, not persistent: they follow from the model's name and options, so no file can
     disagree.
     """
 
-    known_options = frozenset({"priors", "ratios", "truncate", "clip", "shared_head", "head_norm"})
+    known_options = OPTIONS | {"priors", "prior_rule", "ratios", "truncate", "clip", "shared_head"}
     outputs = Raw._fields
     priors: Tensor
     joined: nn.ModuleList | None
@@ -64,17 +61,18 @@ class MultiboxHead(Head):
         levels: tuple[Level, ...],
         image_size: tuple[int, int],
         classes: int,
-        predictor: Predictor = conv_predictor,
+        makers: Sequence[Predictor],
+        prediction: nn.ModuleList,
         shared: bool = False,
     ) -> None:
         super().__init__()
         self.levels = levels
         self.classes = classes
         self.shared = shared
-        sizes = [(width, level.anchors) for width, level in zip(channels, levels, strict=True)]
-        sizes = sizes[:1] if shared else sizes
-        self.loc = nn.ModuleList(predictor(width, anchors * 4) for width, anchors in sizes)
-        self.conf = nn.ModuleList(predictor(width, anchors * classes) for width, anchors in sizes)
+        self.prediction = prediction
+        rows = list(zip(makers, channels, levels, strict=True))[: 1 if shared else None]
+        self.loc = nn.ModuleList(make(width, level.anchors * 4) for make, width, level in rows)
+        self.conf = nn.ModuleList(make(width, level.anchors * classes) for make, width, level in rows)
         self.joined = None
         self.targets = MultiboxTargets.of_levels(levels, image_size)
         self.register_buffer("priors", make_priors(levels), persistent=False)
@@ -83,20 +81,30 @@ class MultiboxHead(Head):
     def build(cls, blueprint: HeadBlueprint) -> MultiboxHead:
         """See `Head`. Options:
 
-        priors: "voc" or "coco" table of prior sizes, or fitted priors as `fitted` returns them. ratios:
-        aspect ratios per level instead of the standard ones. truncate: whole-pixel prior sizes as in Caffe
-        (True). clip: "none", "sides" (no prior longer than the image) or "all" (nor centred beyond it), see
-        `make_levels`. shared_head: one classifier for all levels, as R-SSD's paper compares it (False); each
-        cell then has six priors by default, and ratios [[2]] for every level makes it four. head_norm: 3x3
-        convolutions without bias, each followed by batch norm, as DSOD's are (False).
+        priors: "voc" or "coco" table of prior sizes, or fitted priors as `fitted` returns them. prior_rule:
+        "ssd", or "dssd" for the sizes and ratios of DSSD, eight priors a cell. ratios: aspect ratios per
+        level instead of the standard ones. truncate: whole-pixel prior sizes as in Caffe (True). clip:
+        "none", "sides" (no prior longer than the image) or "all" (nor centred beyond it), see `make_levels`.
+        shared_head: one classifier for all levels, as R-SSD's paper compares it (False); each cell then has
+        six priors by default, and ratios [[2]] for every level makes it four.
+
+        prediction: DSSD's module before the predictors: "a" for none, "b" a residual block, "c" one with a
+        1x1 on the skip, "d" two of those. prediction_kernel: of its middle convolution, 3 or 1.
+        prediction_widths: its inner channels level by level, 256 on further levels; c and d put out four
+        times as many. kernels: of the predictors level by level, 3 on further levels. inter: channels of a
+        3x3 with batch norm and ReLU before each predictor. head_norm: 3x3 predictors without bias, each
+        followed by batch norm, as DSOD's are (False).
         """
-        predictor = _predictor(blueprint)
         levels, classes = _levels(blueprint), blueprint.num_classes + 1
-        shared = _shared(blueprint, levels)
-        return cls(blueprint.channels, levels, blueprint.image_size, classes, predictor, shared)
+        prediction, channels = prediction_modules(blueprint)
+        shared = _shared(blueprint, channels, levels)
+        size, makers = blueprint.image_size, predictors(blueprint)
+        return cls(channels, levels, size, classes, makers, prediction, shared)
 
     def forward(self, levels: list[Tensor]) -> Raw:
         """Level maps to offsets (B, P, 4) and logits (B, P, classes), in the order of the priors."""
+        if self.prediction:
+            levels = [module(x) for module, x in zip(self.prediction, levels, strict=True)]
         if self.joined is not None:
             return self._forward_joined(self.joined, levels)
         offsets = [_flatten(head(x), 4) for head, x in self._pairs(self.loc, levels)]
@@ -189,7 +197,7 @@ class MultiboxHead(Head):
         self.priors = make_priors(self.levels).to(self.priors.device)
 
     def fold(self) -> None:
-        """See `Head`. The two 3x3 convolutions of a level become one.
+        """See `Head`. The two convolutions of a level become one.
 
         Separable predictors stay two: joined, their 1x1 would multiply as many zeros as numbers.
         """
@@ -239,24 +247,18 @@ def _levels(blueprint: HeadBlueprint) -> tuple[Level, ...]:
         ratios=ratios,
         truncate=options.get("truncate", True),
         clip=options.get("clip", "none"),
+        rule=options.get("prior_rule", RULES[0]),
+        starts=None if blueprint.starts is None else [blueprint.starts[level] for level in index],
     )
     joined: dict[int, Level] = {}
     for level, row in zip(index, rows, strict=True):
-        before = joined[level].shapes if level in joined else ()
-        joined[level] = row._replace(shapes=before + row.shapes)
+        before = joined.get(level, row._replace(shapes=(), centres=row.centres and ()))
+        centres = None if row.centres is None else (before.centres or ()) + row.centres
+        joined[level] = row._replace(shapes=before.shapes + row.shapes, centres=centres)
     return tuple(joined.values())
 
 
-def _predictor(blueprint: HeadBlueprint) -> Predictor:
-    norm = blueprint.options.get("head_norm", False)
-    if not isinstance(norm, bool):
-        raise ConfigError(f"head_norm is {norm!r}; it is true or false")
-    if norm and blueprint.light:
-        raise ConfigError("the separable heads have batch norm already; leave out head_norm")
-    return NormedPredictor if norm else SeparablePredictor if blueprint.light else conv_predictor
-
-
-def _shared(blueprint: HeadBlueprint, levels: tuple[Level, ...]) -> bool:
+def _shared(blueprint: HeadBlueprint, channels: Sequence[int], levels: tuple[Level, ...]) -> bool:
     shared = blueprint.options.get("shared_head", False)
     if not isinstance(shared, bool):
         raise ConfigError(f"shared_head is {shared!r}; it is true or false")
@@ -267,7 +269,9 @@ def _shared(blueprint: HeadBlueprint, levels: tuple[Level, ...]) -> bool:
         )
     if shared and len(levels) == 1:
         raise ConfigError("shared_head needs several levels to share; this network has one, so leave it out")
-    if shared and len(widths := set(blueprint.channels)) > 1:
+    if shared and (set(blueprint.options.get("kernels", ())) - {3} or "inter" in blueprint.options):
+        raise ConfigError("shared_head is one 3x3 for all levels; give kernels [] and leave inter out")
+    if shared and len(widths := set(channels)) > 1:
         raise ConfigError(f"shared_head needs levels of one width, but they have {sorted(widths)} channels")
     if shared and len(anchors := {level.anchors for level in levels}) > 1:
         raise ConfigError(f"shared_head needs one number of priors a cell, but levels have {sorted(anchors)}")

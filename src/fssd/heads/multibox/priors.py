@@ -45,7 +45,9 @@ class Level(NamedTuple):
 
 TABLES = ("voc", "coco")
 CLIPS = ("none", "sides", "all")
-HIGHEST = 90  # percent of the image: the smallest prior of the coarsest level but one, in every table
+RULES = ("ssd", "dssd")
+# Percent of the image that the smallest prior of the coarsest level does not exceed, by rule.
+HIGHEST = {"ssd": 90, "dssd": 95}
 
 
 class Scale(NamedTuple):
@@ -62,26 +64,42 @@ SCALES: dict[tuple[float, str], Scale] = {
     (512, "voc"): Scale((7, 15), 15, 15),
     (512, "coco"): Scale((4, 10), 10, 16),
 }
+# DSSD's scripts give 321 VOC and 513 COCO; the other two follow from its rule with SSD's first levels.
+DSSD_SCALES: dict[tuple[float, str], Scale] = {
+    (321, "voc"): Scale((10, 20), 20, 18),
+    (321, "coco"): Scale((7, 15), 15, 20),
+    (513, "voc"): Scale((7, 15), 15, 16),
+    (513, "coco"): Scale((4, 10), 10, 17),
+}
+DSSD_RATIOS = (1.6, 2.0, 3.0)  # of every level: clusters of the boxes of VOC07+12
 FIRST_PIXELS = {"voc": (30, 60), "coco": (21, 45)}  # level 0 at 300 px; also used for unpublished image sizes
 
 
-def standard_ratios(levels: int) -> Ratios:
-    """Aspect ratios beside 1 of each level: four priors a cell on the first and the last two, six between."""
+def standard_ratios(levels: int, rule: str = "ssd") -> Ratios:
+    """Aspect ratios beside 1 of each level: four priors a cell on the first and the last two, six between.
+
+    DSSD has eight everywhere.
+    """
+    if rule == "dssd":
+        return (DSSD_RATIOS,) * levels
     return ((2,), *((2, 3),) * (levels - 3), (2,), (2,))
 
 
-def table_scale(side: float, levels: int, table: str) -> Scale:
-    """The percentages of a table: the published ones at 300 and 512 px.
+def table_scale(side: float, levels: int, table: str, rule: str = "ssd") -> Scale:
+    """The percentages of a table: the published ones at 300 and 512 px, of DSSD at 321 and 513 px.
 
     At other sizes level 0 keeps its pixels of 300 px and the rest spreads evenly, by Caffe's rule for the
     step.
     """
     if table not in TABLES:
         raise ConfigError(f"there is no prior table {table!r}{nearest(str(table), TABLES)}")
-    if (side, table) in SCALES:
-        return SCALES[side, table]
+    if rule not in RULES:
+        raise ConfigError(f"there is no prior_rule {rule!r}{nearest(str(rule), RULES)}")
+    published = SCALES if rule == "ssd" else DSSD_SCALES
+    if (side, table) in published:
+        return published[side, table]
     low, high = (max(1, round(100 * pixels / side)) for pixels in FIRST_PIXELS[table])
-    return Scale((low, high), high, (HIGHEST - high) // max(1, levels - 2))
+    return Scale((low, high), high, (HIGHEST[rule] - high) // max(1, levels - 2))
 
 
 def prior_sizes(side: float, levels: int, scale: Scale) -> list[float]:
@@ -100,15 +118,17 @@ def make_levels(
     ratios: Ratios | None = None,
     truncate: bool = True,
     clip: str = "none",
+    rule: str = "ssd",
+    starts: Sequence[Pair] | None = None,
 ) -> tuple[Level, ...]:
     """The levels of a published table.
 
-    cells, steps: see `Neck`. image_size: (width, height) pixels; the table is that of the square of the same
-    area. table: "voc" or "coco". ratios: per level, instead of the standard ones. truncate: cut prior sizes
-    to whole pixels as Caffe does (its prior_box layer keeps them in an int; of 300 and 512 px this touches
-    512). clip: "none" as in Caffe; "sides" makes no prior longer than the image (torchvision); "all" also
-    moves centres that lie beyond the image onto its border (ssd.pytorch, PytorchSSD). Corners may stay
-    outside.
+    cells, steps, starts: see `Neck`. rule: whose percentages and ratios the table has, "ssd" or "dssd".
+    image_size: (width, height) pixels; the table is that of the square of the same area. table: "voc" or
+    "coco". ratios: per level, instead of the standard ones. truncate: cut prior sizes to whole pixels as
+    Caffe does (its prior_box layer keeps them in an int; of 300 and 512 px this touches 512). clip: "none" as
+    in Caffe; "sides" makes no prior longer than the image (torchvision); "all" also moves centres that lie
+    beyond the image onto its border (ssd.pytorch, PytorchSSD). Corners may stay outside.
 
     Raises ConfigError for an unknown table or clip, or a list of ratios of the wrong length.
     """
@@ -116,8 +136,8 @@ def make_levels(
         raise ConfigError(f"there is no clip {clip!r}{nearest(str(clip), CLIPS)}")
     width, height = (float(side) for side in image_size)
     side = width if width == height else math.sqrt(width * height)
-    ratios = standard_ratios(len(cells)) if ratios is None else ratios
-    scale = table_scale(side, len(cells), table)
+    scale = table_scale(side, len(cells), table, rule)
+    ratios = standard_ratios(len(cells), rule) if ratios is None else ratios
     if len(ratios) != len(cells):
         raise ConfigError(f"ratios lists {len(ratios)} levels but this pyramid has {len(cells)}")
     sizes = prior_sizes(side, len(cells), scale)
@@ -130,6 +150,7 @@ def make_levels(
             columns,
             (float(step[0]), float(step[1])),
             cell_shapes(sizes[i], sizes[i + 1], ratios[i], longest),
+            None if starts is None else (_share(starts[i], step),) * (2 + 2 * len(ratios[i])),
             furthest=(width, height) if clip == "all" else None,
         )
         for i, ((rows, columns), step) in enumerate(zip(cells, steps, strict=True))
@@ -183,7 +204,10 @@ def spread_level(level: Level, cells: tuple[int, int], step: Pair, image_size: t
     centre of the old cells is kept: the layers have learned where objects are relative to priors, on average.
     """
     centres = tuple(
-        (_share(level.step[0], x, step[0], level.columns), _share(level.step[1], y, step[1], level.rows))
+        (
+            _moved_share(level.step[0], x, step[0], level.columns),
+            _moved_share(level.step[1], y, step[1], level.rows),
+        )
         for x, y in level.centres or ((0.5, 0.5),) * level.anchors
     )
     limit = float(image_size[0]), float(image_size[1])
@@ -196,7 +220,7 @@ def spread_level(level: Level, cells: tuple[int, int], step: Pair, image_size: t
     )
 
 
-def _share(old: float, share: float, new: float, count: int) -> float:
+def _moved_share(old: float, share: float, new: float, count: int) -> float:
     """Where in a cell of step `new` a prior lies whose mean over `count` cells of step `old` is to stay."""
     middle = (count - 1) / 2
     return (old * (middle + share)) / new - middle
@@ -256,6 +280,11 @@ def read_level(row: Mapping[str, Any]) -> Level:
     )
     size, step = int(row["size"]), float(row["step"])
     return Level(size, size, (step, step), shapes, None, None if furthest is None else (furthest, furthest))
+
+
+def _share(start: Pair, step: Pair) -> Pair:
+    """The centre of the first cell as a share of the cell."""
+    return start[0] / step[0], start[1] / step[1]
 
 
 def _pair(values: Sequence[float]) -> Pair:
