@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fssd.cli.options import (
     FLAT,
@@ -16,6 +16,7 @@ from fssd.cli.options import (
     Loading,
     Measuring,
     Model,
+    Scales,
     ThresholdFlags,
     detect_all,
     parse,
@@ -41,6 +42,7 @@ class Eval:
     iou: Iou = 0.5
     thresholds: Annotated[ThresholdFlags, FLAT] = ThresholdFlags()
     loading: Annotated[Loading, FLAT] = Loading()
+    scales: Scales = ()
     device: Device = "auto"
     report: Path | None = None
     """Write a page with curves, mistakes and pictures into this folder; needs the extra plot."""
@@ -61,15 +63,17 @@ def run(arguments: list[str]) -> int:
     from fssd.inference.detector import Detector
 
     detector = Detector.load(command.model, device=command.device)
+    settings = {**asdict(command.thresholds), "scales": list(command.scales) or None}
+    detector.sized(settings["scales"])  # before the data are read
     dataset = command.measuring.open(command.data, [command.model], [detector], command.iou)
     _check_outputs(command, dataset)
     if note := unknown_note(dataset, detector.classes):
         print(f"note: {note}", file=sys.stderr)
     console = Console()
-    found = detect_all(detector, dataset, console, **asdict(command.loading), **asdict(command.thresholds))
+    found = detect_all(detector, dataset, console, **asdict(command.loading), **settings)
     report = evaluate_detections(dataset, found, command.measuring.metric, command.iou)
     console.print(report.table())
-    _write(command, dataset, found, report)
+    _write(command, dataset, found, report, settings)
     return 0
 
 
@@ -94,7 +98,9 @@ def _check_outputs(command: Eval, dataset: DataSet) -> None:
     require_writable(*files)
 
 
-def _write(command: Eval, dataset: DataSet, found: list[Detections], report: Report) -> None:
+def _write(
+    command: Eval, dataset: DataSet, found: list[Detections], report: Report, settings: Mapping[str, Any]
+) -> None:
     """Write every result that was asked for, also if another one fails."""
     from fssd.atomic import atomic_write
     from fssd.evaluation.results import write_coco_results, write_voc_results
@@ -103,7 +109,7 @@ def _write(command: Eval, dataset: DataSet, found: list[Detections], report: Rep
     steps: list[Callable[[], object]] = []
     split = dataset.facts["split"]
     if command.json is not None:
-        steps.append(partial(atomic_write, command.json, report.to_json()))
+        steps.append(partial(atomic_write, command.json, report.to_json(settings)))
     if command.coco_results is not None:
         steps.append(partial(write_coco_results, command.coco_results, dataset, found))
     if command.voc_results is not None:
