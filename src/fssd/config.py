@@ -24,9 +24,11 @@ CONFIG_FILE = "config.yaml"  # of a run, with its complete configuration
 
 Schedule = Literal["multistep", "cosine", "constant"]
 Start = Literal["backbone", "ssd", "model", "nothing"]
+Optimizer = Literal["sgd", "adam"]
 Amp = Literal["auto", "off", "bf16", "fp16"]
+TrainOnly = Literal["all", "new"]
 Metric = Literal["voc07", "voc12", "coco"]
-Augment = Literal["ssd", "mild", "mirror", "none"]
+Augment = Literal["ssd", "mild", "mirror", "yolo", "none"]
 Geometry = Literal["warp", "letterbox"]
 
 
@@ -111,6 +113,12 @@ class TrainConfig:
     freeze_norm: bool = False
     """Keep the statistics of the backbone's batch norms: a third faster on a CPU. Needs a low learning rate:
     with fixed statistics a rate of 0.015 made EfficientNet-lite0 diverge."""
+    freeze_all_norms: bool = False
+    """Keep statistics, scales and shifts of every batch norm, those of neck and head too, as DSSD's second
+    stage does; for --start model."""
+    train_only: TrainOnly = "all"
+    """"new" trains what an SSD does not have, heads included, and keeps the rest with its statistics: the
+    first stage of DSSD. For --start ssd or model."""
 
     epochs: Positive | None = None
     """Passes over the training images."""
@@ -122,10 +130,14 @@ class TrainConfig:
     """Batches whose gradients are averaged into one update (Caffe's iter_size)."""
     lr: Positive | None = None
     """Base learning rate."""
+    optimizer: Optimizer = "sgd"
+    """SGD as in the paper, or Adam (BlitzNet), which wants a lower rate: 1e-4."""
     momentum: BelowOne = 0.9
-    """SGD momentum (paper)."""
+    """SGD momentum (paper); Adam's first beta."""
     weight_decay: NotNegative = 5e-4
     """L2 penalty on convolution weights; none on biases and normalisation (paper)."""
+    norm_decay: NotNegative = 0.0
+    """Multiple of that penalty for scales and shifts of batch norms outside the heads (DSOD: 1)."""
     bias_lr: NotNegative = 2.0
     """Learning rate multiple of biases (Caffe's param multiplier)."""
     schedule: Schedule | None = None
@@ -134,6 +146,9 @@ class TrainConfig:
     """Iterations at which multistep divides the rate by ten; () for 2/3 and 5/6 of the run."""
     warmup: Natural | None = None
     """Iterations over which the rate rises to its value (paper: none); at most a fifth of the run."""
+    warmup_power: Positive | None = None
+    """The rate of warm-up iteration i, from 1, is (i / warmup) to this power of its value (YOLOv2: 4); by
+    default it rises linearly from a hundredth."""
     ema: BelowOne | None = None
     """Decay of the moving average of the weights that is evaluated and saved as best; 0 for none."""
     clip_norm: NotNegative | None = None
@@ -141,7 +156,11 @@ class TrainConfig:
 
     augment: Augment = "ssd"
     """Full SSD augmentation, the same with rarer and smaller zooms out (for runs of tens of epochs),
-    mirroring only, or none."""
+    mirroring only, YOLOv2's (placement and colours; by letterbox that of 2017, by warp that of 2016), or
+    none."""
+    multi_scale: tuple[int, ...] = ()
+    """Smallest and largest side of the input, such as 320 608: every 10 updates have another multiple of 32,
+    the last 200 the network's own size; () trains at that alone. For networks that take any size: YOLOv2."""
     jpeg: bool = False
     """Encode and decode the image between the steps of "ssd", as the Caffe data layer always does; slow."""
     difficult: bool = True
@@ -276,6 +295,8 @@ def _conflicts(config: TrainConfig) -> Iterator[tuple[set[str], str]]:
         yield {"steps", "schedule"}, "steps belong to --schedule multistep; leave --steps or --schedule out"
     if config.start == "nothing" and config.weights is not None:
         yield {"start", "weights"}, "--start nothing takes no --weights; leave one of them out"
+    if config.warmup_power is not None and config.warmup == 0:
+        yield {"warmup_power", "warmup"}, "--warmup-power is of a warm-up; give --warmup too or leave it out"
     for key in ("val_share", "folds"):
         if config.val_split != "auto" and getattr(config, key):
             yield {"val_split", key}, f"give either --val-split or --{key.replace('_', '-')}, not both"
@@ -374,6 +395,7 @@ def _check(config: TrainConfig) -> None:
     if config.start in ("ssd", "model") and config.weights is None:
         what = "a trained SSD" if config.start == "ssd" else "a trained model"
         raise ConfigError(f"to start from {what}, name its checkpoint with --weights")
+    _check_frozen(config)
     for key, known in CHOICES.items():
         value = getattr(config, key)
         if value not in known and not (value is None and key == "geometry"):
@@ -381,6 +403,22 @@ def _check(config: TrainConfig) -> None:
     check_bounds(config)
     if config.fold > config.folds:
         raise ConfigError(f"there is no fold {config.fold} of {config.folds}; give --folds and one of them")
+
+
+def _check_frozen(config: TrainConfig) -> None:
+    if config.freeze_all_norms and config.start != "model":
+        raise ConfigError("--freeze-all-norms keeps what was trained; name it with --start model --weights")
+    if config.freeze_all_norms and config.freeze_norm:
+        raise ConfigError("--freeze-all-norms fixes those of the backbone too; leave --freeze-norm out")
+    if config.train_only != "new":
+        return
+    if config.start not in ("ssd", "model"):
+        raise ConfigError("--train-only new keeps what an SSD has; name one with --start ssd --weights")
+    defaults = TrainConfig()
+    for key in ("freeze", "freeze_norm", "freeze_all_norms", "backbone_lr"):
+        if getattr(config, key) != getattr(defaults, key):
+            flag = key.replace("_", "-")
+            raise ConfigError(f"--train-only new keeps the whole backbone as it is; leave --{flag} out")
 
 
 def check_bounds(settings: Any) -> None:

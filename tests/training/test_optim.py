@@ -87,6 +87,20 @@ def test_normalisation_does_not_decay(name: str) -> None:
         assert decay == (0 if key.endswith("bias") or key in norms else DECAY), key
 
 
+def test_norms_of_the_body_decay_where_asked_and_those_of_the_heads_never() -> None:
+    """DSOD's solver: the body's Scale layers have Caffe's defaults, rate 1 and decay 1; those of heads 0."""
+    net = network("dsod300-small")
+    found = settings_of(net, bias_lr=1.0, norm_decay=1.0)
+    for key, value in found.items():
+        assert value == (1, 0 if key.startswith("heads.") and is_norm(net, key) else DECAY), key
+    assert sum(is_norm(net, key) for key in found) == 2 * (80 + 12)
+    half = settings_of(net, norm_decay=0.5)
+    assert half["neck.learned.0.0.weight"] == (1, DECAY / 2) and half["neck.learned.0.0.bias"] == (
+        2,
+        DECAY / 2,
+    )
+
+
 def test_affine_fusion_norm_is_new_and_does_not_decay() -> None:
     found = settings_of(network("fssd300-vgg16", "batch-affine"), new_layers_lr=2.0)
     assert found["neck.fusion.norm.weight"] == (2, 0)
@@ -217,3 +231,24 @@ def test_cosine_of_a_run_no_longer_than_its_warmup() -> None:
 
 def test_constant_stays() -> None:
     assert {learning_rate(i, base=0.3, total=10, schedule="constant") for i in range(10)} == {0.3}
+
+
+def test_burn_in_is_darknets_power() -> None:
+    """lr * (b / 1000)^4 for update b = 1, 2, ...; then the steps."""
+    rate = {
+        b: learning_rate(
+            b - 1,
+            base=1e-3,
+            total=80_200,
+            schedule="multistep",
+            steps=(40_000, 60_000),
+            warmup=1000,
+            warmup_power=4.0,
+        )
+        for b in (1, 10, 500, 1000, 1001, 40_001)
+    }
+    assert rate[1] == pytest.approx(1e-15)
+    assert rate[10] == pytest.approx(1e-11)
+    assert rate[500] == pytest.approx(6.25e-5)
+    assert rate[1000] == pytest.approx(1e-3) == rate[1001]
+    assert rate[40_001] == pytest.approx(1e-4)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from fssd.cli.options import (
     FLAT,
@@ -16,6 +16,7 @@ from fssd.cli.options import (
     Loading,
     Measured,
     Measuring,
+    Scales,
     ThresholdFlags,
     detect_all,
     open_models,
@@ -43,6 +44,7 @@ class Eval:
     iou: Iou = 0.5
     thresholds: Annotated[ThresholdFlags, FLAT] = ThresholdFlags()
     loading: Annotated[Loading, FLAT] = Loading()
+    scales: Scales = ()
     device: Device = "auto"
     report: Path | None = None
     """Write a page with curves, mistakes and pictures into this folder; needs the extra plot."""
@@ -54,6 +56,13 @@ class Eval:
     """Write detections as a COCO result json."""
 
 
+class _Origin(NamedTuple):
+    """Where detections come from. settings: of the detector; None for a file. notes: about a file."""
+
+    settings: dict[str, Any] | None
+    notes: tuple[str, ...]
+
+
 def run(arguments: list[str]) -> int:
     command = parse(Eval, arguments)
     from rich.console import Console
@@ -63,7 +72,13 @@ def run(arguments: list[str]) -> int:
 
     groups = {command.thresholds: ThresholdFlags(), command.loading: Loading()}
     (detector,) = open_models([command.model], command.device, groups)
+    if detector is None and command.scales:
+        raise ConfigError(f"--scales is for models; {command.model} holds detections that are made already")
     refuse_names(command.measuring, [detector])
+    settings: dict[str, Any] | None = None
+    if detector is not None:
+        settings = {**asdict(command.thresholds), "scales": list(command.scales) or None}
+        detector.sized(settings["scales"])  # before the data are read
     models = {} if detector is None else {command.model: detector}
     dataset = command.measuring.open(command.data, list(models), list(models.values()), command.iou)
     _check_outputs(command, dataset)
@@ -77,11 +92,10 @@ def run(arguments: list[str]) -> int:
     if note := unknown_note(dataset, classes):
         print(f"note: {note}", file=sys.stderr)
     if detector is not None:
-        settings = {**asdict(command.loading), **asdict(command.thresholds)}
-        found = detect_all(detector, dataset, console, **settings)
+        found = detect_all(detector, dataset, console, **asdict(command.loading), **(settings or {}))
     report = evaluate_detections(dataset, found, command.measuring.metric, command.iou)
     console.print(report.table())
-    _write(command, dataset, found, report, notes)
+    _write(command, dataset, found, report, _Origin(settings, notes))
     return 0
 
 
@@ -115,9 +129,7 @@ def _check_outputs(command: Eval, dataset: DataSet) -> None:
     require_writable(*files)
 
 
-def _write(
-    command: Eval, dataset: DataSet, found: list[Detections], report: Report, notes: tuple[str, ...]
-) -> None:
+def _write(command: Eval, dataset: DataSet, found: list[Detections], report: Report, origin: _Origin) -> None:
     """Write every result that was asked for, also if another one fails."""
     from fssd.atomic import atomic_write
     from fssd.evaluation.results import write_coco_results, write_voc_results
@@ -127,7 +139,7 @@ def _write(
     steps: list[Callable[[], object]] = []
     split = dataset.facts["split"]
     if command.json is not None:
-        steps.append(partial(atomic_write, command.json, report.to_json()))
+        steps.append(partial(atomic_write, command.json, report.to_json(origin.settings)))
     if command.coco_results is not None:
         steps.append(partial(write_coco_results, command.coco_results, dataset, found))
     if command.voc_results is not None:
@@ -136,7 +148,7 @@ def _write(
         steps.append(partial(write_voc_results, *arguments, split=split or "test"))
     if command.report is not None:
         (name,) = model_names([_input(command)])
-        subject = ReportSubject(name, command.data, split, notes)
+        subject = ReportSubject(name, command.data, split, origin.notes)
         page = partial(write_eval_page, command.report, subject, dataset, found, report)
         steps.append(lambda: print(f"report in {page()}"))
     write_each(*steps)

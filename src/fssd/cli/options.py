@@ -44,6 +44,10 @@ Measured = Annotated[
 Device = Annotated[str, tyro.conf.arg(help="cpu, cuda, or auto.")]
 BatchSize = Annotated[Count, tyro.conf.arg(help="Images per batch.")]
 Score = Annotated[Share, tyro.conf.arg(help="Keep detections that score more than this.")]
+_SCALES = (
+    "Input sizes in pixels (of the longer side) instead of the model's own; the results are merged by NMS."
+)
+Scales = Annotated[tuple[int, ...], tyro.conf.arg(help=_SCALES)]
 Iou = Annotated[Share, tyro.conf.arg(help="Least IoU of a correct detection, for the VOC metrics.")]
 _IMAGES = "Folder of the pictures, where they do not lie beside their labels."
 _BAD_SHARE = "Share of images with errors (0..1) that may be left out with a warning; above it, nothing runs."

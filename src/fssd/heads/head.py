@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from fssd.config import Count, Share, check_bounds
 from fssd.data.batch import MakeTargets, Targets
 from fssd.errors import ConfigError, nearest
+from fssd.layers.blocks import xavier
 from fssd.layers.folding import fold_sequences
 from fssd.necks.neck import Cells
 
@@ -28,7 +29,7 @@ Raw = tuple[Tensor, ...]  # what a head predicts, in the order of `Head.outputs`
 Decode = Callable[[Sequence[npt.NDArray[Any]], "Thresholds"], "list[Found]"]
 
 
-OF_CALLS = ("batch_size", "keep_image")  # what a call of a detector takes besides thresholds
+OF_CALLS = ("batch_size", "keep_image", "scales")  # what a call of a detector takes besides thresholds
 # What other detectors call the same thresholds.
 OTHER_NAMES = {"conf": "score", "confidence": "score", "threshold": "score", "conf_thres": "score"}
 OTHER_NAMES |= {"iou": "nms", "overlap": "nms", "iou_thres": "nms", "max_det": "keep", "max": "keep"}
@@ -86,8 +87,8 @@ class HeadBlueprint(NamedTuple):
     """What a head is built from.
 
     model: its name, for messages. image_size: (width, height) of the input, pixels. channels, cells, steps,
-    starts: of each level, see `Neck`. num_classes: without background. light: separable convolutions.
-    options: the user's, with `priors` from the design.
+    prior_scales, starts: of each level, see `Neck`. num_classes: without background. light: separable
+    convolutions. options: the user's, with `priors` from the design.
     """
 
     model: str
@@ -95,6 +96,7 @@ class HeadBlueprint(NamedTuple):
     channels: Sequence[int]
     cells: Sequence[Cells]
     steps: Sequence[tuple[float, float]]
+    prior_scales: Sequence[int]
     num_classes: int
     light: bool
     options: Mapping[str, Any]
@@ -107,9 +109,19 @@ class Head(nn.Module):
     known_options: names that `build` understands. outputs: a name for each tensor that `forward` returns.
     targets: makes what one image is trained on from boxes (N, 4) float32 xyxy pixels of the input and labels
     (N,) int64, 0-based. It runs in the loader's processes, so it holds nothing that lies on a GPU.
+    thresholds: of the authors' evaluation, where none are given. before_classes: outputs of a class layer
+    before those of the classes; multibox has one, the background. any_size: whether `loss` takes predictions
+    for an input of another size, as multi-scale training makes them, with targets of the network's own size.
+    matching, unmatched: how objects find their priors, and what becomes of those that no prior overlaps by
+    0.5, for people.
     """
 
     known_options: ClassVar[frozenset[str]] = frozenset()
+    thresholds: ClassVar[Thresholds] = DEFAULTS
+    before_classes: ClassVar[int] = 1
+    any_size: ClassVar[bool] = False
+    matching: ClassVar[str] = "Training matches every object to the priors that overlap it."
+    unmatched: ClassVar[str] = "the others are learned with more difficulty"
     outputs: tuple[str, ...]
     targets: MakeTargets
 
@@ -122,6 +134,10 @@ class Head(nn.Module):
         """Level maps (B, C, rows, columns), finest first, to predictions."""
         raise NotImplementedError
 
+    def initialise(self) -> None:
+        """Draw fresh weights, by Caffe's Xavier rule unless the network has one of its own."""
+        xavier(self)
+
     def loss(self, raw: Raw, targets: Targets) -> dict[str, Tensor]:
         """Named scalars of a batch: "loss" is minimised, all of them are logged.
 
@@ -129,6 +145,9 @@ class Head(nn.Module):
         indexing by a mask.
         """
         raise NotImplementedError
+
+    def count_images(self, images: int) -> None:
+        """Called after each update of the weights. images: those it was made from, of all processes."""
 
     def detect(self, raw: Raw, thresholds: Thresholds) -> list[Found]:
         """Detections of each image of a batch."""
@@ -153,7 +172,10 @@ class Head(nn.Module):
         return {}
 
     def class_layers(self) -> list[str]:
-        """Names, from here, of the layers whose outputs are (something, classes with background first)."""
+        """Names, from here, of the layers whose outputs are (something, `before_classes` and the classes).
+
+        All their tensors but scalars have these outputs as their first axis.
+        """
         return []
 
     def fitted(self, boxes: Floats) -> dict[str, Any]:  # noqa: ARG002 (for heads that have priors)
@@ -167,6 +189,23 @@ class Head(nn.Module):
     def prior_shapes(self) -> npt.NDArray[np.float64] | None:
         """(S, 2) width and height in pixels of each kind of prior; None for a head without priors."""
         return None
+
+    def summary(self) -> str:
+        """What it predicts from, in one line for people; "" for nothing to tell."""
+        return ""
+
+    def change_size(
+        self,
+        image_size: tuple[int, int],  # noqa: ARG002 (for heads that can)
+        cells: Sequence[Cells],  # noqa: ARG002
+        steps: Sequence[tuple[float, float]],  # noqa: ARG002
+    ) -> None:
+        """Predict from levels of another size by the same layers, in place.
+
+        steps: (x, y) pixels between the centres of what neighbouring cells of each level see.
+        Raises ConfigError for a head that cannot.
+        """
+        raise ConfigError("this head has one input size; leave out --scales")
 
     def fold(self) -> None:
         """Put fixed norms into convolutions, in place."""

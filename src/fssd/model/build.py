@@ -8,29 +8,35 @@ from typing import Any
 from torch import nn
 
 from fssd.backbones import BACKBONES
-from fssd.backbones.backbone import feature_shapes
+from fssd.backbones.backbone import Backbone, feature_shapes
 from fssd.data.geometry import make_geometry
 from fssd.errors import ConfigError, nearest
 from fssd.heads.head import Head, HeadBlueprint
-from fssd.layers.blocks import xavier
+from fssd.layers.blocks import CaffeBatchNorm
 from fssd.model.designs import Design, backbone_class, find_design, head_class, neck_class
 from fssd.model.network import Network, Spec
 from fssd.necks.neck import Blueprint
 
-COMMON_OPTIONS = {"size", "geometry", "backbone", "neck", "head", "mean", "std"}
+COMMON_OPTIONS = {"size", "geometry", "backbone", "neck", "head", "light", "mean", "std", "norm_fraction"}
 
 
 def build_model(name: str, num_classes: int, **options: Any) -> Network:
-    """A network with fresh weights (Caffe's Xavier rule), in training mode.
+    """A network with fresh weights, in training mode.
 
     name: one of `DESIGNS`, or another of the same form, such as fssd416-lite: a neck, a side in pixels, a
-    backbone. num_classes: without background. Options of every model:
+    backbone; or one of `SYSTEMS` and a side: yolov2-416. num_classes: without background.
+
+    Options of every model:
         size: side of the input in pixels, or [width, height], 128 to 1,024. geometry: "warp" stretches images
-        to the input, "letterbox" keeps their aspect ratio.
+        to the input, "letterbox" keeps their aspect ratio (the default of YOLOv2).
         backbone, neck, head: a name, or "package.module:Class", instead of the model's own. backbone may also
         be a module that maps normalised images (B, 3, H, W) to a dict of feature maps, finest first; it keeps
         its weights. mean, std: RGB normalisation (else the backbone's, else 0 and 1).
-    Options of the multibox head: priors, ratios, truncate, clip, shared_head; see `MultiboxHead.build`.
+        light: whether neck and heads are separable and narrow, instead of what the name's backbone has.
+        norm_fraction: how much of their running statistics Caffe's batch norms keep at each step. The papers'
+        0.999 needs thousands of updates; 0.97 suits short trainings.
+    Options of the multibox head: priors, ratios, truncate, clip, shared_head, head_norm; see
+    `MultiboxHead.build`.
     Options of FSSD (paper, Tables 1 and 2):
         sources: names of the maps to fuse; VGG16 has conv3_3, conv4_3, fc7, conv7_2.
         merge: "concat" or "sum". norm: "batch", "batch-affine" or "none".
@@ -42,8 +48,7 @@ def build_model(name: str, num_classes: int, **options: Any) -> Network:
         weights fit no other: conv6_2 without padding (conv7_2 9 x 9, or 15 x 15), reduce_all, norm
         "batch-affine", SSD's prior steps and sizes, 6-6-6-6(-6)-4-4 priors a cell, clip "all", no truncation.
         Options that are also given override those of the variant.
-    Options of FPN: resize, relu; see `FPN.build`. Of R-SSD: concatenation, pool, deconvolution, relu; see
-    `RSSD.build`.
+    Options of the other necks and heads: see their `build`, such as `FPN.build` and `YOLOv2Head.build`.
 
     Raises ConfigError for an unknown name, option or value, or choices that do not fit together.
     """
@@ -55,15 +60,18 @@ def build_model(name: str, num_classes: int, **options: Any) -> Network:
     module = options.get("backbone")
     own = isinstance(module, nn.Module)
     filled = _with_defaults(name, design, own, options)
-    geometry = make_geometry(options.get("geometry", "warp"), design.size)
+    geometry = make_geometry(filled.get("geometry", "warp"), design.size)
     backbone = module if isinstance(module, nn.Module) else _fresh_backbone(design, filled)
     _check_multiple(backbone, design)
     neck, heads = _neck_and_head(name, design, backbone, num_classes, filled)
     mean, std = (
-        _three(key, options.get(key), backbone, default) for key, default in (("mean", 0), ("std", 1))
+        _three(key, filled.get(key), backbone, default) for key, default in (("mean", 0), ("std", 1))
     )
     plain = {key: value for key, value in options.items() if not isinstance(value, nn.Module)}
-    return Network(backbone, neck, heads, geometry, mean, std, Spec(name, num_classes, plain, own))
+    network = Network(backbone, neck, heads, geometry, mean, std, Spec(name, num_classes, plain, own))
+    if "norm_fraction" in options:
+        _set_fraction(network, options["norm_fraction"])
+    return network
 
 
 def _with_defaults(name: str, design: Design, own: bool, options: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -91,6 +99,9 @@ def _neck_and_head(
     blueprint = Blueprint(name, design.size, shapes, design.light, dict(options), first_centre)
     neck_type = neck_class(design.neck)
     resolved = neck_type.resolve(blueprint)
+    if isinstance(backbone, Backbone) and backbone.more:
+        backbone.tap(neck_type.asks(resolved))
+        blueprint = blueprint._replace(shapes=feature_shapes(backbone, *design.size), more=backbone.more)
     neck = neck_type.build(blueprint._replace(options=resolved))
     heads = head_class(design.head).build(
         HeadBlueprint(
@@ -99,22 +110,33 @@ def _neck_and_head(
             neck.channels,
             neck.cells,
             neck.steps,
+            neck.prior_scales,
             num_classes,
             design.light,
             {"priors": design.priors, **resolved},
             neck.starts,
         )
     )
-    xavier(neck)
-    xavier(heads)
+    neck.initialise()
+    heads.initialise()
     return neck, heads
 
 
-def _fresh_backbone(design: Design, options: Mapping[str, Any]) -> nn.Module:
+def _fresh_backbone(design: Design, options: Mapping[str, Any]) -> Backbone:
     backbone = backbone_class(design.backbone).build(options)
     if design.backbone in BACKBONES:  # others keep the weights that they come with
-        xavier(backbone)
+        backbone.initialise()
     return backbone
+
+
+def _set_fraction(network: Network, fraction: Any) -> None:
+    if not isinstance(fraction, (int, float)) or isinstance(fraction, bool) or not 0 < fraction < 1:
+        raise ConfigError(f"norm_fraction is {fraction!r}; it is a number above 0 and below 1")
+    norms = [module for module in network.modules() if isinstance(module, CaffeBatchNorm)]
+    if not norms:
+        raise ConfigError(f"{network.spec.name} has no batch norm of Caffe's kind; leave out norm_fraction")
+    for norm in norms:
+        norm.fraction = float(fraction)
 
 
 def _check_multiple(backbone: nn.Module, design: Design) -> None:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
 from fssd.backbones.backbone import MapShape
+from fssd.layers.blocks import xavier
 from fssd.layers.folding import fold_sequences
 
 Cells = tuple[int, int]  # rows, columns of a map
 FINEST_STRIDE = 8  # input pixels per cell of the first level, in every network here
+
+
+def finest_cells(image_size: tuple[int, int]) -> Cells:
+    """Rows and columns of the first level of an input of (width, height) pixels."""
+    width, height = image_size
+    return -(-height // FINEST_STRIDE), -(-width // FINEST_STRIDE)
 
 
 class Blueprint(NamedTuple):
@@ -19,7 +26,8 @@ class Blueprint(NamedTuple):
 
     model: its name, for messages. image_size: (width, height) of the input, pixels. shapes: of the backbone's
     maps, finest first. light: separable blocks at light width, not the paper's. options: the user's, and
-    those that they stand for. first_centre: see `Backbone`.
+    those that they stand for. first_centre: see `Backbone`. more: names of maps that the backbone gives if
+    `Neck.asks` for them.
     """
 
     model: str
@@ -28,12 +36,12 @@ class Blueprint(NamedTuple):
     light: bool
     options: Mapping[str, Any]
     first_centre: float | None = None
+    more: tuple[str, ...] = ()
 
     @property
     def finest(self) -> Cells:
         """Rows and columns of the first level, `FINEST_STRIDE` pixels to a cell."""
-        width, height = self.image_size
-        return -(-height // FINEST_STRIDE), -(-width // FINEST_STRIDE)
+        return finest_cells(self.image_size)
 
 
 class Neck(nn.Module):
@@ -41,6 +49,7 @@ class Neck(nn.Module):
 
     known_options: names that `build` understands. channels, cells: width and (rows, columns) of each level,
     finest first. steps: (x, y) pixels of the input between the centres of neighbouring cells of each level.
+    prior_scales: how many sizes of a table of priors each level takes: one, or more in necks of few levels.
     starts: (x, y) pixels of the centre of each level's first cell; None for half a step.
     """
 
@@ -55,6 +64,7 @@ class Neck(nn.Module):
     ) -> None:
         super().__init__()
         self.channels, self.cells, self.steps = list(channels), list(cells), list(steps)
+        self.prior_scales = [1] * len(self.channels)
         self.starts = None if starts is None else list(starts)
 
     @classmethod
@@ -67,13 +77,29 @@ class Neck(nn.Module):
         """The options of the whole network, with what some of them stand for (a variant) filled in."""
         return blueprint.options
 
+    @classmethod
+    def asks(cls, options: Mapping[str, Any]) -> Collection[str]:  # noqa: ARG003 (for necks that do)
+        """Names of maps that it takes by these resolved options, beside those that every backbone returns."""
+        return ()
+
     def forward(self, features: dict[str, Tensor]) -> list[Tensor]:
         """Named maps (B, C, rows, columns) to one map a level, finest first."""
         raise NotImplementedError
 
+    def initialise(self) -> None:
+        """Draw fresh weights, by Caffe's Xavier rule unless the network has one of its own."""
+        xavier(self)
+
     def fresh(self) -> Iterable[nn.Module]:
         """The modules that a trained SSD does not have; they learn at `--new-layers-lr`."""
         return self.children()
+
+    def change_size(self, image_size: tuple[int, int]) -> None:
+        """Prepare the same layers for maps of an input of (width, height) pixels, in place.
+
+        For necks that keep sizes: cells and steps are set by the caller, and layers that read the sizes of
+        their inputs need nothing.
+        """
 
     def shared_levels(self) -> Iterable[int]:
         """Indices of the levels that a trained SSD has too, as they are here.

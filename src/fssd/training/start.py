@@ -12,13 +12,17 @@ from fssd.backbones import BACKBONES
 from fssd.config import TrainConfig, resolve
 from fssd.data.input_boxes import input_boxes
 from fssd.data.sample import DataSet
+from fssd.data.scales import STEP
 from fssd.errors import CheckpointError, ConfigError, DataError
 from fssd.evaluation.coco_ap import require_hotcoco
+from fssd.importers.caffe import read_caffe_backbone
 from fssd.model.build import build_model
 from fssd.model.coverage import coverage_advice
-from fssd.model.designs import backbone_class, find_design
+from fssd.model.designs import backbone_class, find_design, read_size
 from fssd.model.network import Network
+from fssd.model.probe import lone_norms
 from fssd.training.folder import check_folder
+from fssd.training.freeze import training_mode
 from fssd.training.state import STATE_FILE
 from fssd.weights.checkpoint import model_file
 from fssd.weights.pretrained import load_backbone, load_ssd
@@ -119,11 +123,44 @@ def require_objects(config: TrainConfig, dataset: DataSet) -> None:
 
 
 def check_batch(config: TrainConfig, network: Network) -> None:
-    """Batch normalisation of a single cell needs another image. Raises ConfigError."""
-    if config.batch_size == 1 and any(isinstance(m, torch.nn.BatchNorm2d) for m in network.heads.modules()):
+    """Batch normalisation of a single cell needs another image. Raises ConfigError.
+
+    Batches are of equal size: the last images of an epoch share theirs with the first of the next.
+    """
+    if config.batch_size > 1:
+        return
+    training_mode(network, config)
+    names = lone_norms(network)
+    if not names:
+        return
+    others = f" and {len(names) - 1} more layers" if len(names) > 1 else ""
+    out = ", or --freeze-norm" if all(name.startswith("backbone.") for name in names) else ""
+    raise ConfigError(
+        f"batch_size is 1, but {names[0]}{others} of {config.model} would normalise a single value per"
+        f" channel, which leaves nothing of it; use 2 or more, with a smaller --size if memory is short{out}"
+    )
+
+
+def check_scales(config: TrainConfig, network: Network) -> None:
+    """Whether the network can be trained at the sides of `multi_scale`. Raises ConfigError."""
+    sides, (width, height) = config.multi_scale, network.image_size
+    if not sides:
+        return
+    if len(sides) != 2 or sides[0] > sides[1] or any(s % STEP or not s for s in sides):
         raise ConfigError(
-            f"batch_size is 1; {config.model} normalises its last level, a single cell, over the batch and"
-            " needs 2 or more"
+            f"multi_scale is {list(sides)}; it is the smallest and the largest side, multiples of {STEP}:"
+            " 320 608"
+        )
+    for side in sides:
+        read_size(side)
+    if not network.heads.any_size:
+        raise ConfigError(
+            f"multi_scale does not go with {config.model}, whose priors are made for one size; leave it out"
+            " or take yolov2-416"
+        )
+    if width != height or width % STEP:
+        raise ConfigError(
+            f"multi_scale needs a square input of a multiple of {STEP} px, not {width} x {height}"
         )
 
 
@@ -141,6 +178,10 @@ def start_weights(network: Network, classes: tuple[str, ...], config: TrainConfi
         load_ssd(network, config.weights)
         return
     if config.weights is None and _brings_weights(network, config):
+        return
+    if config.weights is not None and config.weights.suffix == ".caffemodel":
+        backbone = find_design(config.model, network.spec.options).backbone
+        load_backbone(network, config.weights, read_caffe_backbone(config.weights, backbone))
         return
     load_backbone(network, config.weights)
 

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from fssd import boxes as box_maths
 from fssd.data.batch import Targets
-from fssd.errors import ConfigError
+from fssd.errors import ConfigError, nearest
 from fssd.heads.head import Candidates, Decode, Found, Head, HeadBlueprint, Thresholds, as_tensors
 from fssd.heads.head import Raw as Predictions
 from fssd.heads.multibox.detect import detect
 from fssd.heads.multibox.fit import best_overlaps, fit_priors
-from fssd.heads.multibox.loss import multibox_loss
+from fssd.heads.multibox.loss import MININGS, multibox_loss
 from fssd.heads.multibox.prediction import OPTIONS, Predictor, prediction_modules, predictors
 from fssd.heads.multibox.priors import (
     RULES,
@@ -28,10 +28,13 @@ from fssd.heads.multibox.priors import (
     make_levels,
     make_priors,
     read_level,
+    spread_level,
 )
 from fssd.heads.multibox.raw import Raw
 from fssd.heads.multibox.targets import MultiboxTargets
+from fssd.layers.blocks import NormedPredictor
 from fssd.layers.folding import fold_sequences, set_fixed
+from fssd.necks.neck import Cells
 
 if TYPE_CHECKING:
     import onnx
@@ -47,10 +50,17 @@ class MultiboxHead(Head):
     disagree.
     """
 
-    known_options = OPTIONS | {"priors", "prior_rule", "ratios", "truncate", "clip", "shared_head"}
+    known_options = OPTIONS | {"priors", "prior_rule", "ratios", "truncate", "clip", "shared_head", "mining"}
     outputs = Raw._fields
+    matching = (
+        "Training matches every object to the prior that overlaps it most and to all priors that overlap it"
+        " by 0.50; an object without such priors is learned from one prior only. Apart from size and aspect"
+        " ratio its position matters, because priors lie on a grid."
+    )
+    unmatched = "the others are learned from one prior each"
     priors: Tensor
     joined: nn.ModuleList | None
+    mining: str
 
     def __init__(
         self,
@@ -66,6 +76,7 @@ class MultiboxHead(Head):
         self.levels = levels
         self.classes = classes
         self.shared = shared
+        self.mining = MININGS[0]
         self.prediction = prediction
         rows = list(zip(makers, channels, levels, strict=True))[: 1 if shared else None]
         self.loc = nn.ModuleList(make(width, level.anchors * 4) for make, width, level in rows)
@@ -83,19 +94,23 @@ class MultiboxHead(Head):
         level instead of the standard ones. truncate: whole-pixel prior sizes as in Caffe (True). clip:
         "none", "sides" (no prior longer than the image) or "all" (nor centred beyond it), see `make_levels`.
         shared_head: one classifier for all levels, as R-SSD's paper compares it (False); each cell then has
-        six priors by default, and ratios [[2]] for every level makes it four.
+        six priors by default, and ratios [[2]] for every level makes it four. mining: "image" takes three
+        negatives for each positive of an image, "batch" those of all images together, as in BlitzNet.
 
         prediction: DSSD's module before the predictors: "a" for none, "b" a residual block, "c" one with a
         1x1 on the skip, "d" two of those. prediction_kernel: of its middle convolution, 3 or 1.
         prediction_widths: its inner channels level by level, 256 on further levels; c and d put out four
         times as many. kernels: of the predictors level by level, 3 on further levels. inter: channels of a
-        3x3 with batch norm and ReLU before each predictor.
+        3x3 with batch norm and ReLU before each predictor. head_norm: 3x3 predictors without bias, each
+        followed by batch norm, as DSOD's are (False).
         """
         levels, classes = _levels(blueprint), blueprint.num_classes + 1
         prediction, channels = prediction_modules(blueprint)
         shared = _shared(blueprint, channels, levels)
         size, makers = blueprint.image_size, predictors(blueprint)
-        return cls(channels, levels, size, classes, makers, prediction, shared)
+        head = cls(channels, levels, size, classes, makers, prediction, shared)
+        head.mining = _mining(blueprint.options)
+        return head
 
     def forward(self, levels: list[Tensor]) -> Raw:
         """Level maps to offsets (B, P, 4) and logits (B, P, classes), in the order of the priors."""
@@ -109,7 +124,7 @@ class MultiboxHead(Head):
 
     def loss(self, raw: Predictions, targets: Targets) -> dict[str, Tensor]:
         """See `multibox_loss`."""
-        return multibox_loss(Raw(*raw), targets)
+        return multibox_loss(Raw(*raw), targets, mining=self.mining)
 
     def detect(self, raw: Predictions, thresholds: Thresholds) -> list[Found]:
         """See `fssd.heads.multibox.detect.detect`."""
@@ -144,11 +159,16 @@ class MultiboxHead(Head):
         return {"offsets": (priors, 4), "logits": (priors, len(document["classes"]) + 1)}
 
     def class_layers(self) -> list[str]:
-        """See `Head`: the last convolution of each class predictor."""
-        return [
-            [name for name, m in predictor.named_modules(prefix=f"conf.{i}") if isinstance(m, nn.Conv2d)][-1]
-            for i, predictor in enumerate(self.conf)
-        ]
+        """See `Head`: the last convolution of each class predictor, and the norm that may follow it."""
+        names = []
+        for i, predictor in enumerate(self.conf):
+            layers = dict(predictor.named_modules(prefix=f"conf.{i}"))
+            last = [name for name, m in layers.items() if isinstance(m, nn.Conv2d)][-1]
+            order = list(layers)
+            names += [
+                name for name in order[order.index(last) :] if not isinstance(layers[name], nn.Identity)
+            ]
+        return names
 
     def fitted(self, boxes: npt.NDArray[np.float32]) -> dict[str, Any]:
         """See `Head`: as many priors a cell as now, of the shapes and centres that cover most boxes."""
@@ -172,11 +192,25 @@ class MultiboxHead(Head):
         """See `Head`: level by level."""
         return np.array([shape for level in self.levels for shape in level.shapes], np.float64)
 
+    def summary(self) -> str:
+        """See `Head`."""
+        anchors = " ".join(str(level.anchors) for level in self.levels)
+        return f"priors: {len(self.priors):,}, per cell of each level {anchors}"
+
     def nms_graph(self, thresholds: Thresholds, opset: int, ir_version: int) -> onnx.ModelProto:
         """See `Head`."""
         from fssd.heads.multibox.nms_graph import nms_graph
 
         return nms_graph(self.priors.cpu(), self.classes, thresholds, opset, ir_version)
+
+    def change_size(
+        self, image_size: tuple[int, int], cells: Sequence[Cells], steps: Sequence[tuple[float, float]]
+    ) -> None:
+        """See `Head`. Priors keep their sizes in pixels."""
+        rows = zip(self.levels, cells, steps, strict=True)
+        self.levels = tuple(spread_level(level, size, step, image_size) for level, size, step in rows)
+        self.targets = MultiboxTargets.of_levels(self.levels, image_size)
+        self.priors = make_priors(self.levels).to(self.priors.device)
 
     def fold(self) -> None:
         """See `Head`. The two convolutions of a level become one.
@@ -184,7 +218,7 @@ class MultiboxHead(Head):
         Separable predictors stay two: joined, their 1x1 would multiply as many zeros as numbers.
         """
         fold_sequences(self)
-        pairs = list(zip(self.loc, self.conf, strict=True))
+        pairs = [(_alone(loc), _alone(conf)) for loc, conf in zip(self.loc, self.conf, strict=True)]
         if all(isinstance(part, nn.Conv2d) for pair in pairs for part in pair):
             self.joined = nn.ModuleList(
                 _join(cast("nn.Conv2d", loc), cast("nn.Conv2d", conf)) for loc, conf in pairs
@@ -217,29 +251,40 @@ def _levels(blueprint: HeadBlueprint) -> tuple[Level, ...]:
     if not isinstance(options.get("truncate", True), bool):
         raise ConfigError(f"truncate is {options['truncate']!r}; it is true or false")
     ratios = _ratios(options.get("ratios"))
+    # A level that takes several sizes of the table is as many levels there, which are joined afterwards.
+    index = [level for level, count in enumerate(blueprint.prior_scales) for _ in range(count)]
     if ratios is None and options.get("shared_head"):
-        ratios = ((2.0, 3.0),) * len(blueprint.cells)
-    return make_levels(
-        blueprint.cells,
-        blueprint.steps,
+        ratios = ((2.0, 3.0),) * len(index)
+    rows = make_levels(
+        [blueprint.cells[level] for level in index],
+        [blueprint.steps[level] for level in index],
         blueprint.image_size,
         priors,
         ratios=ratios,
         truncate=options.get("truncate", True),
         clip=options.get("clip", "none"),
         rule=options.get("prior_rule", RULES[0]),
-        starts=blueprint.starts,
+        starts=None if blueprint.starts is None else [blueprint.starts[level] for level in index],
     )
+    joined: dict[int, Level] = {}
+    for level, row in zip(index, rows, strict=True):
+        before = joined.get(level, row._replace(shapes=(), centres=row.centres and ()))
+        centres = None if row.centres is None else (before.centres or ()) + row.centres
+        joined[level] = row._replace(shapes=before.shapes + row.shapes, centres=centres)
+    return tuple(joined.values())
 
 
 def _shared(blueprint: HeadBlueprint, channels: Sequence[int], levels: tuple[Level, ...]) -> bool:
     shared = blueprint.options.get("shared_head", False)
     if not isinstance(shared, bool):
         raise ConfigError(f"shared_head is {shared!r}; it is true or false")
-    if shared and blueprint.light:
+    if shared and (blueprint.light or blueprint.options.get("head_norm")):
         raise ConfigError(
-            "shared_head needs heads without batch norm, which fits one level; use VGG16's models"
+            "shared_head needs heads without batch norm, which fits one level; use VGG16's models, without"
+            " head_norm"
         )
+    if shared and len(levels) == 1:
+        raise ConfigError("shared_head needs several levels to share; this network has one, so leave it out")
     if shared and (set(blueprint.options.get("kernels", ())) - {3} or "inter" in blueprint.options):
         raise ConfigError("shared_head is one 3x3 for all levels; give kernels [] and leave inter out")
     if shared and len(widths := set(channels)) > 1:
@@ -247,6 +292,13 @@ def _shared(blueprint: HeadBlueprint, channels: Sequence[int], levels: tuple[Lev
     if shared and len(anchors := {level.anchors for level in levels}) > 1:
         raise ConfigError(f"shared_head needs one number of priors a cell, but levels have {sorted(anchors)}")
     return bool(shared)
+
+
+def _mining(options: Mapping[str, Any]) -> str:
+    mining = str(options.get("mining", MININGS[0]))
+    if mining not in MININGS:
+        raise ConfigError(f"there is no mining {mining!r}{nearest(mining, MININGS)}")
+    return mining
 
 
 def _ratios(rows: Sequence[Sequence[float]] | None) -> Ratios | None:
@@ -261,6 +313,11 @@ def _ratios(rows: Sequence[Sequence[float]] | None) -> Ratios | None:
 def _flatten(x: Tensor, last: int) -> Tensor:
     # (B, A * last, H, W) -> (B, H * W * A, last): cell by cell, then anchor, as the priors are listed.
     return x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, last)
+
+
+def _alone(predictor: nn.Module) -> nn.Module:
+    """The convolution of a predictor whose norm has been folded into it; any other as it is."""
+    return predictor[0] if isinstance(predictor, NormedPredictor) else predictor
 
 
 def _join(loc: nn.Conv2d, conf: nn.Conv2d) -> nn.Conv2d:
