@@ -123,7 +123,7 @@ def _check_outputs(command: Eval, dataset: DataSet) -> None:
 
 
 class Outcome(NamedTuple):
-    """What was found and how good it is. notes: on a file of detections. settings: of a detector, else empty."""
+    """What was found and how good it is. notes: on a file of detections. settings: of a detector, or none."""
 
     found: list[Detections]
     report: Report
