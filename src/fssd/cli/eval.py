@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -56,13 +56,6 @@ class Eval:
     """Write detections as a COCO result json."""
 
 
-class _Origin(NamedTuple):
-    """Where detections come from. settings: of the detector; None for a file. notes: about a file."""
-
-    settings: dict[str, Any] | None
-    notes: tuple[str, ...]
-
-
 def run(arguments: list[str]) -> int:
     command = parse(Eval, arguments)
     from rich.console import Console
@@ -75,7 +68,7 @@ def run(arguments: list[str]) -> int:
     if detector is None and command.scales:
         raise ConfigError(f"--scales is for models; {command.model} holds detections that are made already")
     refuse_names(command.measuring, [detector])
-    settings: dict[str, Any] | None = None
+    settings: dict[str, Any] = {}
     if detector is not None:
         settings = {**asdict(command.thresholds), "scales": list(command.scales) or None}
         detector.sized(settings["scales"])  # before the data are read
@@ -92,10 +85,10 @@ def run(arguments: list[str]) -> int:
     if note := unknown_note(dataset, classes):
         print(f"note: {note}", file=sys.stderr)
     if detector is not None:
-        found = detect_all(detector, dataset, console, **asdict(command.loading), **(settings or {}))
+        found = detect_all(detector, dataset, console, **asdict(command.loading), **settings)
     report = evaluate_detections(dataset, found, command.measuring.metric, command.iou)
     console.print(report.table())
-    _write(command, dataset, found, report, _Origin(settings, notes))
+    _write(command, dataset, Outcome(found, report, notes, settings))
     return 0
 
 
@@ -129,17 +122,27 @@ def _check_outputs(command: Eval, dataset: DataSet) -> None:
     require_writable(*files)
 
 
-def _write(command: Eval, dataset: DataSet, found: list[Detections], report: Report, origin: _Origin) -> None:
+class Outcome(NamedTuple):
+    """What was found and how good it is. notes: on a file of detections. settings: of a detector, or none."""
+
+    found: list[Detections]
+    report: Report
+    notes: tuple[str, ...]
+    settings: Mapping[str, Any]
+
+
+def _write(command: Eval, dataset: DataSet, outcome: Outcome) -> None:
     """Write every result that was asked for, also if another one fails."""
     from fssd.atomic import atomic_write
     from fssd.evaluation.results import write_coco_results, write_voc_results
     from fssd.plots import model_names
     from fssd.report.eval_page import ReportSubject, write_eval_page
 
+    found, report, notes, settings = outcome
     steps: list[Callable[[], object]] = []
     split = dataset.facts["split"]
     if command.json is not None:
-        steps.append(partial(atomic_write, command.json, report.to_json(origin.settings)))
+        steps.append(partial(atomic_write, command.json, report.to_json(settings or None)))
     if command.coco_results is not None:
         steps.append(partial(write_coco_results, command.coco_results, dataset, found))
     if command.voc_results is not None:
@@ -148,7 +151,7 @@ def _write(command: Eval, dataset: DataSet, found: list[Detections], report: Rep
         steps.append(partial(write_voc_results, *arguments, split=split or "test"))
     if command.report is not None:
         (name,) = model_names([_input(command)])
-        subject = ReportSubject(name, command.data, split, origin.notes)
+        subject = ReportSubject(name, command.data, split, notes)
         page = partial(write_eval_page, command.report, subject, dataset, found, report)
         steps.append(lambda: print(f"report in {page()}"))
     write_each(*steps)
