@@ -16,7 +16,7 @@ from fssd.heads.head import Candidates, Decode, Found, Head, HeadBlueprint, Raw,
 from fssd.heads.yolov2.anchors import Anchors, cluster_anchors, read_anchors, shape_overlaps
 from fssd.heads.yolov2.region_decode import (
     BOX,
-    Grid,
+    RegionGrid,
     detect_regions,
     read_anchor_rows,
     region_candidates,
@@ -53,7 +53,7 @@ class YOLOv2Head(Head):
     anchors: Tensor
     seen: Tensor
 
-    def __init__(self, channels: int, grid: Grid, by_size: bool = True) -> None:
+    def __init__(self, channels: int, grid: RegionGrid, by_size: bool = True) -> None:
         super().__init__()
         self.grid, self.by_size = grid, by_size
         self.last = nn.Conv2d(channels, grid.channels, 1)
@@ -76,7 +76,7 @@ class YOLOv2Head(Head):
         generation = generation_of(blueprint.options)
         anchors = read_anchors(blueprint.options["priors"], generation)
         (rows, columns) = blueprint.cells[0]
-        grid = Grid(anchors, rows, columns, blueprint.image_size, blueprint.num_classes)
+        grid = RegionGrid(anchors, rows, columns, blueprint.image_size, blueprint.num_classes)
         return cls(blueprint.channels[0], grid, by_size=generation > 2016)
 
     def forward(self, levels: list[Tensor]) -> Raw:
@@ -160,9 +160,9 @@ class YOLOv2Head(Head):
         return np.asarray(sides / self.grid.cell)
 
 
-def _grid(document: Mapping[str, Any]) -> Grid:
+def _grid(document: Mapping[str, Any]) -> RegionGrid:
     """Raises KeyError, TypeError or ValueError."""
     rows, columns = (int(count) for count in document["cells"])
     side = document["image_size"]
     size = (side, side) if isinstance(side, int) else (int(side[0]), int(side[1]))
-    return Grid(read_anchor_rows(document["anchors"]), rows, columns, size, len(document["classes"]))
+    return RegionGrid(read_anchor_rows(document["anchors"]), rows, columns, size, len(document["classes"]))
