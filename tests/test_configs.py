@@ -37,7 +37,8 @@ def test_every_file_is_a_training_that_can_be_built(path: Path) -> None:
     config = complete(replace(load_config(path), out=Path("run")))
     assert config.iterations is not None and config.steps and config.schedule == "multistep"
     assert config.steps[-1] <= config.iterations
-    assert config.lr == {"ssd": 5e-4, "model": 1e-4}.get(config.start, 1e-3) or "coco" in path.stem
+    usual = {"ssd": 5e-4, "model": 1e-4}.get(config.start, 1e-3 if config.optimizer == "sgd" else 1e-4)
+    assert config.lr == usual or "coco" in path.stem
     with torch.device("meta"):
         network = build_model(config.model, 80 if config.metric == "coco" else 20, **network_options(config))
     assert parameters(network) > 20_000_000
@@ -51,8 +52,22 @@ def test_common_recipes_replace_the_network_alone(path: Path) -> None:
     assert base == load_config(CONFIGS / f"ssd{512 if '512' in config.model else 300}-voc0712.yaml")
     own = {key: getattr(config, key) for key in ("model", "geometry", "weights", "options")}
     assert config == replace(base, **own) and config.model != base.model
+    assert path.stem.removesuffix("-voc0712") in (config.model, config.model.removesuffix("-resnet50"))
     with torch.device("meta"):
         build_model(config.model, 20, **network_options(config))
+
+
+@pytest.mark.parametrize(
+    ("side", "batch", "steps", "length"),
+    [(300, 32, (40_000, 50_000), 65_000), (512, 16, (45_000, 60_000), 75_000)],
+)
+def test_recipe_of_blitznet_is_its_authors(
+    side: int, batch: int, steps: tuple[int, ...], length: int
+) -> None:
+    config = load(f"blitznet{side}-voc0712")
+    assert (config.optimizer, config.lr, config.weight_decay, config.bias_lr) == ("adam", 1e-4, 5e-5, 1)
+    assert (config.batch_size, config.steps, config.iterations) == (batch, steps, length)
+    assert (config.model, config.warmup) == (f"blitznet{side}-resnet50", 0)
 
 
 def test_every_model_has_every_data_set() -> None:
@@ -148,7 +163,8 @@ def test_only_the_script_of_fssd512_on_coco_trains_on_crowds() -> None:
 )
 def test_parameters(name: str, learnable: int) -> None:
     config = load_config(CONFIGS / "ablations" / f"{name}.yaml")
-    network = build_model(config.model, 80 if config.metric == "coco" else 20, **config.options)
+    with torch.device("meta"):
+        network = build_model(config.model, 80 if config.metric == "coco" else 20, **config.options)
     assert parameters(network) == learnable
 
 
@@ -189,7 +205,8 @@ def test_tables_show_the_papers_figures(name: str) -> None:
 @pytest.mark.parametrize("path", TABLES, ids=lambda path: path.stem)
 def test_rows_of_every_table_can_be_built(path: Path) -> None:
     for row in read_plan(path).rows:
-        build_model(row.config.model, 3, **row.config.options)
+        with torch.device("meta"):
+            build_model(row.config.model, 3, **row.config.options)
         assert row.after is None or row.config.start == "ssd"
 
 

@@ -24,7 +24,9 @@ CONFIG_FILE = "config.yaml"  # of a run, with its complete configuration
 
 Schedule = Literal["multistep", "cosine", "constant"]
 Start = Literal["backbone", "ssd", "model", "nothing"]
+Optimizer = Literal["sgd", "adam"]
 Amp = Literal["auto", "off", "bf16", "fp16"]
+TrainOnly = Literal["all", "new"]
 Metric = Literal["voc07", "voc12", "coco"]
 Augment = Literal["ssd", "mild", "mirror", "yolo", "none"]
 Geometry = Literal["warp", "letterbox"]
@@ -111,6 +113,12 @@ class TrainConfig:
     freeze_norm: bool = False
     """Keep the statistics of the backbone's batch norms: a third faster on a CPU. Needs a low learning rate:
     with fixed statistics a rate of 0.015 made EfficientNet-lite0 diverge."""
+    freeze_all_norms: bool = False
+    """Keep statistics, scales and shifts of every batch norm, those of neck and head too, as DSSD's second
+    stage does; for --start model."""
+    train_only: TrainOnly = "all"
+    """"new" trains what an SSD does not have, heads included, and keeps the rest with its statistics: the
+    first stage of DSSD. For --start ssd or model."""
 
     epochs: Positive | None = None
     """Passes over the training images."""
@@ -122,8 +130,10 @@ class TrainConfig:
     """Batches whose gradients are averaged into one update (Caffe's iter_size)."""
     lr: Positive | None = None
     """Base learning rate."""
+    optimizer: Optimizer = "sgd"
+    """SGD as in the paper, or Adam (BlitzNet), which wants a lower rate: 1e-4."""
     momentum: BelowOne = 0.9
-    """SGD momentum (paper)."""
+    """SGD momentum (paper); Adam's first beta."""
     weight_decay: NotNegative = 5e-4
     """L2 penalty on convolution weights; none on biases and normalisation (paper)."""
     bias_lr: NotNegative = 2.0
@@ -383,6 +393,7 @@ def _check(config: TrainConfig) -> None:
     if config.start in ("ssd", "model") and config.weights is None:
         what = "a trained SSD" if config.start == "ssd" else "a trained model"
         raise ConfigError(f"to start from {what}, name its checkpoint with --weights")
+    _check_frozen(config)
     for key, known in CHOICES.items():
         value = getattr(config, key)
         if value not in known and not (value is None and key == "geometry"):
@@ -390,6 +401,22 @@ def _check(config: TrainConfig) -> None:
     check_bounds(config)
     if config.fold > config.folds:
         raise ConfigError(f"there is no fold {config.fold} of {config.folds}; give --folds and one of them")
+
+
+def _check_frozen(config: TrainConfig) -> None:
+    if config.freeze_all_norms and config.start != "model":
+        raise ConfigError("--freeze-all-norms keeps what was trained; name it with --start model --weights")
+    if config.freeze_all_norms and config.freeze_norm:
+        raise ConfigError("--freeze-all-norms fixes those of the backbone too; leave --freeze-norm out")
+    if config.train_only != "new":
+        return
+    if config.start not in ("ssd", "model"):
+        raise ConfigError("--train-only new keeps what an SSD has; name one with --start ssd --weights")
+    defaults = TrainConfig()
+    for key in ("freeze", "freeze_norm", "freeze_all_norms", "backbone_lr"):
+        if getattr(config, key) != getattr(defaults, key):
+            flag = key.replace("_", "-")
+            raise ConfigError(f"--train-only new keeps the whole backbone as it is; leave --{flag} out")
 
 
 def check_bounds(settings: Any) -> None:

@@ -20,6 +20,7 @@ from fssd.backbones.resnet import (
     ResNet101Dilated,
 )
 from fssd.backbones.resnet_weights import caffe_names
+from fssd.config import TrainConfig
 from fssd.errors import ConfigError
 from fssd.model.build import build_model
 from fssd.model.cost import parameters
@@ -247,9 +248,9 @@ def test_frozen_norms_and_stages() -> None:
         n for n, _ in network.backbone.named_parameters() if n.startswith(("conv1", "bn1", "layer1"))
     }
     norms = [m for m in network.backbone.modules() if isinstance(m, nn.BatchNorm2d)]
-    training_mode(network, 2, norms=False)
+    training_mode(network, TrainConfig(freeze=2))
     assert [norm.training for norm in norms] == [False] * 11 + [True] * 42
-    training_mode(network, 0, norms=True)
+    training_mode(network, TrainConfig(freeze_norm=True))
     assert not any(norm.training for norm in norms)
     statistics = [norm.running_mean.clone() for norm in norms]  # type: ignore[union-attr]
     network(torch.rand(2, 3, 128, 128) * 255)

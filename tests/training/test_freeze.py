@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from fssd.backbones.efficientnet_lite import BN_EPS, SameConv2d
+from fssd.config import TrainConfig
 from fssd.errors import ConfigError
 from fssd.model.build import build_model
 from fssd.training.freeze import freeze_stages, training_mode
@@ -31,7 +32,7 @@ def test_a_convolution_with_fixed_statistics_equals_both_layers_forwards_and_bac
 def test_frozen_stages_do_not_learn_and_keep_their_statistics() -> None:
     network = build_model("fssd300-lite", 2)
     freeze_stages(network, 2)
-    training_mode(network, 2, norms=False)
+    training_mode(network, TrainConfig(freeze=2))
     before = {key: value.clone() for key, value in network.backbone.state_dict().items()}
     raw = network(torch.rand(2, 3, 300, 300) * 255)
     (raw.logits.square().sum() + raw.offsets.square().sum()).backward()
@@ -51,7 +52,7 @@ def test_frozen_stages_do_not_learn_and_keep_their_statistics() -> None:
 
 def test_norms_of_the_backbone_alone_are_fixed() -> None:
     network = build_model("fssd300-lite", 2)
-    training_mode(network, 0, norms=True)
+    training_mode(network, TrainConfig(freeze_norm=True))
     modes = {norm.training for norm in network.backbone.modules() if isinstance(norm, nn.BatchNorm2d)}
     assert modes == {False}
     assert all(norm.training for norm in network.neck.modules() if isinstance(norm, nn.BatchNorm2d))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -40,7 +40,8 @@ class Backbone(nn.Module):
     pretrained weights need not have; they keep their fresh weights. known_options: names that `build`
     understands. first_centre: pixels from the border of the image to the centre of what the first cell of
     every map sees, where all maps have the same. defaults: options that suit necks and heads on this
-    backbone, for those that know them.
+    backbone, for those that know them. more: names of maps that `forward` returns only if they are among
+    `tapped`, see `tap`.
     """
 
     mean: ClassVar[tuple[float, float, float]] = (0.0, 0.0, 0.0)
@@ -49,6 +50,8 @@ class Backbone(nn.Module):
     light: ClassVar[bool] = False
     recipe: ClassVar[Mapping[str, Any]] = {}
     may_lack: ClassVar[tuple[str, ...]] = ()
+    more: ClassVar[tuple[str, ...]] = ()
+    tapped: tuple[str, ...] = ()
     known_options: ClassVar[frozenset[str]] = frozenset()
     first_centre: ClassVar[float | None] = None
     defaults: ClassVar[Mapping[str, Any]] = {}
@@ -65,6 +68,10 @@ class Backbone(nn.Module):
     def shapes(self, width: int, height: int) -> dict[str, MapShape]:
         """The shape of each map of an input of so many pixels."""
         return probe_shapes(self, width, height)
+
+    def tap(self, names: Collection[str]) -> None:
+        """Also return those of the maps `more` that are named; the others are not kept, to save memory."""
+        self.tapped = tuple(name for name in self.more if name in names)
 
     def stages(self) -> list[list[nn.Module]]:
         """The modules of each stage, first to last, for `--freeze`."""

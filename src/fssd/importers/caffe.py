@@ -6,9 +6,7 @@ by their counter. What differs between released files (priors per cell, classes,
 shapes.
 """
 
-import math
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +17,19 @@ from fssd.backbones.decimate import decimate_fc6, decimate_fc7
 from fssd.backbones.vgg import VGG16Reduced
 from fssd.errors import CheckpointError
 from fssd.heads.multibox.priors import standard_ratios
+from fssd.importers.caffe_layers import CaffeLayers, statistics
+from fssd.importers.caffe_resnet import import_resnet, import_resnet_detector
 from fssd.importers.caffemodel import read_caffemodel
-from fssd.importers.foreign import BACKBONE, Imported, Wanted, ratio_option, read_heads
+from fssd.importers.foreign import (
+    BACKBONE,
+    BACKBONES,
+    RESNET_DETECTORS,
+    RESNETS,
+    Imported,
+    Wanted,
+    ratio_option,
+    read_heads,
+)
 from fssd.layers.blocks import CaffeBatchNorm
 from fssd.model.build import build_model
 from fssd.model.designs import DESIGNS, Design
@@ -43,14 +52,18 @@ def import_caffe(file: Path, name: str, *, colours: str = "bgr", priors: str | N
     """Read a .caffemodel as the network `name`, one of `NAMES`.
 
     "vgg16" is the backbone alone, of any file that has one; the fully connected layers of the original
-    classifier are decimated. colours: order of the images that the file was trained on. priors: table of
-    prior sizes, which the file does not tell; by default "coco" for 80 classes, else "voc". Raises
-    ConfigError for an unknown name, colour order or table; CheckpointError for a file that is damaged, of
-    another network, or has numbers that are not finite.
+    classifier are decimated. `RESNETS` are backbones alone too. colours: order of the images that the file
+    was trained on. priors: table of prior sizes, which the file does not tell; by default "coco" for 80
+    classes, else "voc". Raises ConfigError for an unknown name, colour order or table; CheckpointError for a
+    file that is damaged, of another network, or has numbers that are not finite.
     """
     wanted = Wanted(name, colours, priors)
     wanted.check()
-    layers = _Layers(file, read_caffemodel(file), colours)
+    layers = CaffeLayers(file, read_caffemodel(file), colours)
+    if name in RESNETS:
+        return import_resnet(layers, name)
+    if name in RESNET_DETECTORS:
+        return import_resnet_detector(layers, wanted)
     if name == BACKBONE:
         with torch.device("meta"):
             backbone = VGG16Reduced()
@@ -74,57 +87,15 @@ def import_caffe(file: Path, name: str, *, colours: str = "bgr", priors: str | N
     return Imported(options, classes, tensors, layers.unused())
 
 
-class _Layers:
-    """The layers of a file, and which of them were taken.
-
-    expected: names of the network's own layers; a "nearest name" hint must not offer one of them.
-    """
-
-    def __init__(self, file: Path, blobs: dict[str, list[Tensor]], colours: str) -> None:
-        self.file = file
-        self.blobs = blobs
-        self.colours = colours
-        self.taken: set[str] = set()
-        self.expected: set[str] = set()
-
-    def error(self, reason: str) -> CheckpointError:
-        return CheckpointError(f"{self.file}: {reason}")
-
-    def take(self, layer: str, *shapes: tuple[int, ...]) -> list[Tensor]:
-        """The blobs of a layer, which must have these shapes and finite values. Raises CheckpointError."""
-        shown = " and ".join(map(str, shapes))
-        if layer not in self.blobs:
-            raise self._missing(layer, f"expected with blobs of shape {shown}")
-        blobs = self.blobs[layer]
-        found = [tuple(blob.shape) for blob in blobs]
-        if found != list(shapes):
-            own = " and ".join(map(str, found))
-            raise self.error(
-                f"layer {layer!r} has blobs of shape {own}, expected {shown}; it is another network"
-            )
-        if not all(torch.stack(blob.aminmax()).isfinite().all() for blob in blobs):  # aminmax keeps NaN
-            raise self.error(f"layer {layer!r} has numbers that are not finite; its training diverged")
-        self.taken.add(layer)
-        return blobs
-
-    def outputs(self, layer: str) -> int:
-        """Output channels of a convolution. Raises CheckpointError if there is no such layer."""
-        if layer not in self.blobs:
-            raise self._missing(layer, "which this network predicts with")
-        shape = self.blobs[layer][0].shape
-        return int(shape[0]) if shape else 0
-
-    def unused(self) -> tuple[str, ...]:
-        return tuple(layer for layer in self.blobs if layer not in self.taken)
-
-    def _missing(self, layer: str, what: str) -> CheckpointError:
-        others = [name for name in self.blobs if name not in self.expected]
-        near = get_close_matches(layer, others, n=1, cutoff=0.7)
-        hint = f"; the nearest name in it is {near[0]!r}" if near else ""
-        return self.error(f"has no layer {layer!r}, {what}{hint}")
+def read_caffe_backbone(file: Path, backbone: str) -> dict[str, Tensor]:
+    """The tensors of a .caffemodel for `backbone`, a name. Raises CheckpointError as `import_caffe` does."""
+    if backbone not in BACKBONES:
+        known = ", ".join(BACKBONES)
+        raise CheckpointError(f"{file}: is of Caffe, whose layout {backbone} does not have; known: {known}")
+    return import_caffe(file, backbone).tensors
 
 
-def _check_kind(layers: _Layers, name: str) -> None:
+def _check_kind(layers: CaffeLayers, name: str) -> None:
     """Raise CheckpointError if the file clearly holds another network than `name`."""
     if not any(layer.endswith("_mbox_loc") for layer in layers.blobs):
         raise layers.error(
@@ -151,7 +122,7 @@ def _head_sources(design: Design) -> list[str]:
     return [L2NORM, "fc7", *extras]
 
 
-def _fusion_options(layers: _Layers) -> dict[str, Any]:
+def _fusion_options(layers: CaffeLayers) -> dict[str, Any]:
     """The options for sources and normalisation that differ from the released network's."""
     first = f"{FUSED}_ds_1"
     blobs = layers.blobs.get(first)
@@ -176,7 +147,7 @@ def _fusion_options(layers: _Layers) -> dict[str, Any]:
     return options
 
 
-def _refuse_unknown_norm(layers: _Layers, width: int) -> None:
+def _refuse_unknown_norm(layers: CaffeLayers, width: int) -> None:
     # Without this check a normalisation of another name would be ignored, and the network would find nothing.
     for layer, blobs in layers.blobs.items():
         if layer in (FUSED, *SCALES, L2NORM):
@@ -209,7 +180,7 @@ def _detector_layers(network: Network, heads: list[str]) -> dict[str, str]:
     return layers
 
 
-def _take_convolutions(layers: _Layers, module: nn.Module, names: Mapping[str, str]) -> dict[str, Tensor]:
+def _take_convolutions(layers: CaffeLayers, module: nn.Module, names: Mapping[str, str]) -> dict[str, Tensor]:
     layers.expected.update(names)
     own = module.state_dict()
     tensors: dict[str, Tensor] = {}
@@ -222,7 +193,7 @@ def _take_convolutions(layers: _Layers, module: nn.Module, names: Mapping[str, s
     return tensors
 
 
-def _take_normalisation(layers: _Layers, network: Network) -> dict[str, Tensor]:
+def _take_normalisation(layers: CaffeLayers, network: Network) -> dict[str, Tensor]:
     """The scale of SSD's L2Norm, or the normalisation of FSSD's fused map."""
     own = network.state_dict()
     if "neck.scale.weight" in own:
@@ -233,29 +204,14 @@ def _take_normalisation(layers: _Layers, network: Network) -> dict[str, Tensor]:
         return {}
     channels = norm.num_features
     mean, variance, counter = layers.take(FUSED, (channels,), (channels,), (1,))
-    count = float(counter)
-    scale = 1 / count if count else 0.0
-    tensors = {
-        f"{prefix}.running_mean": mean * scale,
-        f"{prefix}.running_var": variance * scale,
-        f"{prefix}.num_batches_tracked": torch.tensor(_batches(count, norm.fraction)),
-    }
+    tensors = {f"{prefix}.{key}": value for key, value in statistics(mean, variance, counter, norm).items()}
     if norm.affine:
         layer = next(name for name in SCALES if name in layers.blobs)
         tensors[f"{prefix}.weight"], tensors[f"{prefix}.bias"] = layers.take(layer, (channels,), (channels,))
     return tensors
 
 
-def _batches(count: float, fraction: float) -> int:
-    """The number of batches after which Caffe's counter 1 + f + f^2 + ... has this value.
-
-    Near its limit 1 / (1 - f) the float32 counter no longer changes; later batches weigh the same anyway.
-    """
-    left = max(1 - count * (1 - fraction), 2.0**-24)
-    return round(math.log(left) / math.log(fraction))
-
-
-def _decimate(layers: _Layers) -> None:
+def _decimate(layers: CaffeLayers) -> None:
     """Turn the fully connected layers of the original VGG16 into those of VGG16-reduced, if it has them."""
     blobs = layers.blobs
     if not all(len(blobs.get(layer, ())) == 2 for layer in ("fc6", "fc7")) or len(blobs["fc6"][1]) != 4096:

@@ -8,18 +8,22 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from fssd.errors import CheckpointError, ConfigError, nearest
-from fssd.heads.multibox.priors import TABLES, Ratios
+from fssd.heads.multibox.priors import DSSD_RATIOS, TABLES, Ratios
 from fssd.model.designs import DESIGNS
 from fssd.weights.checkpoint import check_finite
 
 BACKBONE = "vgg16"
+RESNETS = ("resnet50-caffe", "resnet101-caffe", "resnet101-dilated")  # backbones of Caffe's layout
+BACKBONES = (BACKBONE, *RESNETS)
 DETECTORS = tuple(
     name for name, design in DESIGNS.items() if design.backbone == BACKBONE and design.neck in ("ssd", "fssd")
 )
-NAMES = (*DETECTORS, BACKBONE)
+RESNET_DETECTORS = tuple(name for name, design in DESIGNS.items() if design.backbone == "resnet101-dilated")
+NAMES = (*DETECTORS, *RESNET_DETECTORS, *BACKBONES)
 SIZES = {6: 300, 7: 512}  # pixels of the image, by the number of levels
 ASPECTS = {4: (2.0,), 6: (2.0, 3.0)}
 """Aspect ratios by the number of priors per cell: what every known SSD and FSSD has."""
+DSSD_ASPECTS = {8: DSSD_RATIOS}
 
 
 class Imported(NamedTuple):
@@ -67,20 +71,24 @@ def ratio_option(ratios: Ratios, usual: Ratios) -> dict[str, Any]:
 
 
 def read_heads(
-    heads: Iterable[tuple[str, str]], channels: Callable[[str], int], error: Callable[[str], CheckpointError]
+    heads: Iterable[tuple[str, str]],
+    channels: Callable[[str], int],
+    error: Callable[[str], CheckpointError],
+    aspects: Mapping[int, tuple[float, ...]] = ASPECTS,
 ) -> tuple[Ratios, int]:
     """Aspect ratios of each level, and the number of classes without background, from the heads' shapes.
 
     heads: for each level the names of its box and its score convolution. channels: output channels by name.
-    Raises what `error` makes of a reason.
+    aspects: ratios by the number of priors per cell. Raises what `error` makes of a reason.
     """
     ratios = []
     classes = 0  # with background; 0 until the first level tells
     for boxes, scores in heads:
         offsets, outputs = channels(boxes), channels(scores)
         anchors, rest = divmod(offsets, 4)
-        if rest or anchors not in ASPECTS:
-            expected = "16 or 24: four offsets of 4 or 6 priors per cell"
+        if rest or anchors not in aspects:
+            channels_of, counts = (" or ".join(str(k * n) for n in aspects) for k in (4, 1))
+            expected = f"{channels_of}: four offsets of {counts} priors per cell"
             raise error(f"{boxes!r} gives {offsets} channels, expected {expected}")
         each, rest = divmod(outputs, anchors)
         classes = classes or each
@@ -89,7 +97,7 @@ def read_heads(
             raise error(
                 f"{scores!r} gives {outputs} channels for {anchors} priors per cell, expected {expected}"
             )
-        ratios.append(ASPECTS[anchors])
+        ratios.append(aspects[anchors])
     return tuple(ratios), classes - 1
 
 

@@ -188,6 +188,21 @@ def he(module: nn.Module) -> None:
             nn.init.zeros_(conv.bias)
 
 
+def resize_asymmetric(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, C, H, W) to (B, C, *size), size in (rows, columns), linearly, as TensorFlow 1 does by default.
+
+    The first pixel stays in place: source = target * in / out, and nothing lies beyond the last source pixel.
+    """
+    for dim, cells in zip((2, 3), size, strict=True):
+        last = x.shape[dim] - 1
+        place = torch.arange(cells, device=x.device) * (x.shape[dim] / cells)
+        low = place.floor().long().clamp(max=last)
+        share = (place - low).to(x.dtype).reshape([-1, 1] if dim == 2 else [-1])
+        following = (low + 1).clamp(max=last)
+        x = x.index_select(dim, low) * (1 - share) + x.index_select(dim, following) * share
+    return x
+
+
 def xavier(module: nn.Module) -> None:
     """Start every convolution in `module` by Caffe's Xavier rule: U(+-sqrt(3 / fan_in)), biases 0.
 

@@ -16,7 +16,7 @@ from fssd.model.designs import Design, backbone_class, find_design, head_class, 
 from fssd.model.network import Network, Spec
 from fssd.necks.neck import Blueprint
 
-COMMON_OPTIONS = {"size", "geometry", "backbone", "neck", "head", "mean", "std"}
+COMMON_OPTIONS = {"size", "geometry", "backbone", "neck", "head", "light", "mean", "std"}
 
 
 def build_model(name: str, num_classes: int, **options: Any) -> Network:
@@ -31,6 +31,7 @@ def build_model(name: str, num_classes: int, **options: Any) -> Network:
         backbone, neck, head: a name, or "package.module:Class", instead of the model's own. backbone may also
         be a module that maps normalised images (B, 3, H, W) to a dict of feature maps, finest first; it keeps
         its weights. mean, std: RGB normalisation (else the backbone's, else 0 and 1).
+        light: whether neck and heads are separable and narrow, instead of what the name's backbone has.
     Options of the multibox head: priors, ratios, truncate, clip, shared_head; see `MultiboxHead.build`.
     Options of FSSD (paper, Tables 1 and 2):
         sources: names of the maps to fuse; VGG16 has conv3_3, conv4_3, fc7, conv7_2.
@@ -61,7 +62,7 @@ def build_model(name: str, num_classes: int, **options: Any) -> Network:
     _check_multiple(backbone, design)
     neck, heads = _neck_and_head(name, design, backbone, num_classes, filled)
     mean, std = (
-        _three(key, options.get(key), backbone, default) for key, default in (("mean", 0), ("std", 1))
+        _three(key, filled.get(key), backbone, default) for key, default in (("mean", 0), ("std", 1))
     )
     plain = {key: value for key, value in options.items() if not isinstance(value, nn.Module)}
     return Network(backbone, neck, heads, geometry, mean, std, Spec(name, num_classes, plain, own))
@@ -92,6 +93,9 @@ def _neck_and_head(
     blueprint = Blueprint(name, design.size, shapes, design.light, dict(options), first_centre)
     neck_type = neck_class(design.neck)
     resolved = neck_type.resolve(blueprint)
+    if isinstance(backbone, Backbone) and backbone.more:
+        backbone.tap(neck_type.asks(resolved))
+        blueprint = blueprint._replace(shapes=feature_shapes(backbone, *design.size), more=backbone.more)
     neck = neck_type.build(blueprint._replace(options=resolved))
     heads = head_class(design.head).build(
         HeadBlueprint(

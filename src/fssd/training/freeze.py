@@ -1,12 +1,30 @@
-"""Parts of the backbone that keep the weights they were loaded with: faster, and safer on little data."""
+"""Parts of a network that keep the weights they were loaded with: faster, and safer on little data."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from torch import nn
 
 from fssd.backbones.backbone import backbone_stages
+from fssd.config import TrainConfig
 from fssd.errors import ConfigError
 from fssd.model.network import Network
+
+
+def freeze(network: Network, config: TrainConfig) -> None:
+    """Stop what a configuration freezes from learning. Raises ConfigError for what the network lacks."""
+    freeze_stages(network, config.freeze)
+    if config.train_only == "new":
+        new = {id(p) for module in _new_modules(network) for p in module.parameters()}
+        for parameter in network.parameters():
+            parameter.requires_grad_(id(parameter) in new)
+    if config.freeze_all_norms:
+        norms = list(_norms([network]))
+        if not norms:
+            raise ConfigError(f"{network.spec.name} has no batch norm; leave --freeze-all-norms out")
+        for norm in norms:
+            norm.requires_grad_(False)
 
 
 def freeze_stages(network: Network, stages: int) -> None:
@@ -15,16 +33,31 @@ def freeze_stages(network: Network, stages: int) -> None:
         module.requires_grad_(False)
 
 
-def training_mode(network: Network, stages: int, norms: bool) -> None:
-    """Training mode, but for the batch normalisation of frozen stages or, with `norms`, of the backbone.
+def training_mode(network: Network, config: TrainConfig) -> None:
+    """Training mode, but for batch norms that keep their statistics: of what is frozen, or as configured.
 
-    Those keep the statistics they were loaded with, as detectors fine-tuned in small batches usually do.
+    `freeze_norm` fixes those of the backbone, as detectors fine-tuned in small batches usually do.
     """
     network.train()
-    for module in [network.backbone] if norms else _frozen(network, stages):
-        for norm in module.modules():
-            if isinstance(norm, nn.BatchNorm2d):
-                norm.eval()
+    fixed: list[nn.Module] = _frozen(network, config.freeze)
+    if config.freeze_norm:
+        fixed = [network.backbone]
+    if config.freeze_all_norms or config.train_only == "new":
+        fixed = [network]
+    for norm in _norms(fixed):
+        norm.eval()
+    if config.train_only == "new":
+        for norm in _norms(_new_modules(network)):
+            norm.train()
+
+
+def _norms(modules: Iterable[nn.Module]) -> Iterable[nn.BatchNorm2d]:
+    return (norm for module in modules for norm in module.modules() if isinstance(norm, nn.BatchNorm2d))
+
+
+def _new_modules(network: Network) -> list[nn.Module]:
+    """What a trained SSD does not have; its heads are for other levels."""
+    return [network.heads, *network.neck.fresh()]
 
 
 def _frozen(network: Network, stages: int) -> list[nn.Module]:

@@ -30,7 +30,7 @@ from fssd.model.network import channels_last
 from fssd.training.distributed import Process, any_process, highest, of_all, process_group, wait_for_all
 from fssd.training.drawings import draw_batches
 from fssd.training.folder import RunFolder
-from fssd.training.freeze import freeze_stages, training_mode
+from fssd.training.freeze import freeze, training_mode
 from fssd.training.left_out import LeftOut
 from fssd.training.log import Means, RunLog
 from fssd.training.optim import learning_rate
@@ -158,7 +158,7 @@ class _Run:
         self.network = channels_last(network.to(self.device))
         check_batch(config, self.network)
         check_scales(config, self.network)
-        freeze_stages(self.network, config.freeze)
+        freeze(self.network, config)
         self.updater = updater = Updater(self.network, config, self.device, self.process)
         if saved is None:
             start_weights(self.network, self.train_set.classes, config)
@@ -294,7 +294,7 @@ class _Run:
             self.broken = {}
 
     def _training_mode(self) -> None:
-        training_mode(self.network, self.config.freeze, self.config.freeze_norm)
+        training_mode(self.network, self.config)
 
     def _batches(self, start: int) -> Generator[Batch, None, None]:
         config = self.config

@@ -15,6 +15,7 @@ from fssd.data.sample import DataSet
 from fssd.data.scales import STEP
 from fssd.errors import CheckpointError, ConfigError, DataError
 from fssd.evaluation.coco_ap import require_hotcoco
+from fssd.importers.caffe import read_caffe_backbone
 from fssd.model.build import build_model
 from fssd.model.coverage import coverage_advice
 from fssd.model.designs import backbone_class, find_design, read_size
@@ -165,6 +166,10 @@ def start_weights(network: Network, classes: tuple[str, ...], config: TrainConfi
         load_ssd(network, config.weights)
         return
     if config.weights is None and _brings_weights(network, config):
+        return
+    if config.weights is not None and config.weights.suffix == ".caffemodel":
+        backbone = find_design(config.model, network.spec.options).backbone
+        load_backbone(network, config.weights, read_caffe_backbone(config.weights, backbone))
         return
     load_backbone(network, config.weights)
 

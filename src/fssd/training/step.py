@@ -53,6 +53,7 @@ class Updater:
             bias_lr=config.bias_lr,
             new_layers_lr=config.new_layers_lr,
             backbone_lr=config.backbone_lr,
+            kind=config.optimizer,
             fused=device.type == "cuda",  # else a scaler waits for the GPU before each step
         )
         self.average = Average(network, config.ema) if config.ema else None
@@ -101,11 +102,12 @@ class Updater:
 def _parallel(module: LossModule, network: Network, device: torch.device, process: Process) -> nn.Module:
     if process.world == 1:
         return module
+    options = network.spec.options
     # Statistics stay per process, as in Caffe; the first process's are the ones saved.
     return DistributedDataParallel(
         module,
         device_ids=[device.index] if device.type == "cuda" else None,
         broadcast_buffers=False,
         # Layers after the last fused map get no gradient; without this every process would wait for it.
-        find_unused_parameters=network.spec.own_backbone or "sources" in network.spec.options,
+        find_unused_parameters=network.spec.own_backbone or not {"sources", "variant"}.isdisjoint(options),
     )

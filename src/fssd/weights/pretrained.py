@@ -28,12 +28,13 @@ READABLE = {torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.b
 READABLE |= {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
 
 
-def load_backbone(network: Network, file: Path | None) -> int:
+def load_backbone(network: Network, file: Path | None, read: Mapping[str, Tensor] | None = None) -> int:
     """Fill the backbone with pretrained weights and return the number of tensors copied.
 
     file: safetensors or PyTorch, with names that `Backbone.adapt` knows, or what `Backbone.read` reads.
     Layers that the file may lack (fc6 and fc7) keep their fresh weights. None takes the weights of an
-    installed package, if there are any.
+    installed package, if there are any. read: the tensors of the file, if it was read already, under names
+    that `Backbone.adapt` knows.
     Raises ConfigError if no weights are found, CheckpointError if they do not fit.
     """
     backbone = network.backbone
@@ -46,10 +47,10 @@ def load_backbone(network: Network, file: Path | None) -> int:
             " --start nothing"
         )
     if known is None:
-        return _fill_known(backbone, read_state_dict(file), file)
-    tensors = known.read(file)
+        return _fill_known(backbone, read_state_dict(file) if read is None else read, file)
+    tensors = known.read(file) if read is None else None
     if tensors is None:
-        tensors = known.adapt(read_state_dict(file))
+        tensors = known.adapt(read_state_dict(file) if read is None else read)
     return _fill_known(backbone, tensors, file, known.may_lack)
 
 
@@ -57,8 +58,8 @@ def load_ssd(network: Network, file: Path) -> int:
     """Fill the backbone, and what the neck has of an SSD's, from a trained SSD; return the tensors copied.
 
     Shared are appended layers of the same name (the released FSSDs load conv6_1 to conv7_2 so) and the
-    scale of conv4_3. The rest (fusion, pyramid, heads) keeps its fresh weights. Raises CheckpointError if it
-    does not fit.
+    scale of conv4_3, and the prediction modules of levels that are the SSD's own (`Neck.shared_levels`). The
+    rest (fusion, pyramid, predictors) keeps its fresh weights. Raises CheckpointError if it does not fit.
     """
     file = model_file(file)
     tensors, facts = read_model(file)
@@ -66,10 +67,12 @@ def load_ssd(network: Network, file: Path) -> int:
     if not str(model).startswith("ssd"):
         raise CheckpointError(f"{file}: is a {model}, not an SSD; name a trained ssd model to start from")
     taken = _fill_known(network.backbone, below(tensors, "backbone."), file)
-    for name, shared in network.neck.named_children():
-        if name in ("extras", "scale"):
+    parts = ["neck.extras", "neck.scale"]
+    parts += [f"heads.prediction.{level}" for level in network.neck.shared_levels()]
+    for name, shared in network.named_modules():
+        if name in parts:
             lacked = tuple(key.partition(".")[0] for key in shared.state_dict())
-            taken += _fill_known(shared, below(tensors, f"neck.{name}."), file, lacked)
+            taken += _fill_known(shared, below(tensors, f"{name}."), file, lacked)
     return taken
 
 

@@ -67,9 +67,7 @@ def predictors(blueprint: HeadBlueprint) -> list[Predictor]:
     if blueprint.light:
         for key in ("kernels", "inter"):
             if key in options:
-                raise ConfigError(
-                    f"{blueprint.model} is of light width, whose head has no {key}; leave it out"
-                )
+                raise ConfigError(f"{blueprint.model} is of light width, which has no {key}; leave it out")
         return [SeparablePredictor] * levels
     kernels = _per_level("kernels", options, blueprint, 3)
     for kernel in kernels:
