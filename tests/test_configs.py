@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from fssd.ablation.plan import read_plan
 from fssd.config import TrainConfig, load_config, to_values
@@ -19,8 +21,12 @@ from fssd.zoo.models import packaged_model
 CONFIGS = Path(__file__).parents[1] / "configs"
 TABLES = sorted(path for path in (CONFIGS / "ablations").glob("*.yaml") if "title:" in path.read_text())
 ROWS = sorted(
-    path for path in [*CONFIGS.glob("*.yaml"), *(CONFIGS / "ablations").glob("*.yaml")] if path not in TABLES
+    path
+    for folder in (CONFIGS, CONFIGS / "ablations", CONFIGS / "common")
+    for path in folder.glob("*.yaml")
+    if path not in TABLES
 )
+COMMON = sorted((CONFIGS / "common").glob("*.yaml"))
 MODELS = ("ssd300", "ssd512", "fssd300", "fssd512", "fssd300-scratch", "fssd300-plus")
 DATA = ("voc0712", "voc07pp12", "voc0712-coco", "coco")
 
@@ -34,8 +40,10 @@ def test_every_file_is_a_training_that_can_be_built(path: Path) -> None:
     config = complete(replace(load_config(path), out=Path("run")))
     assert config.iterations is not None and config.steps and config.schedule == "multistep"
     assert config.steps[-1] <= config.iterations
-    assert config.lr == {"ssd": 5e-4, "model": 1e-4}.get(config.start, 1e-3) or "coco" in path.stem
-    network = build_model(config.model, 80 if config.metric == "coco" else 20, **config.options)
+    from_ssd = 1e-3 if config.train_only == "new" else 5e-4
+    assert config.lr == {"ssd": from_ssd, "model": 1e-4}.get(config.start, 1e-3) or "coco" in path.stem
+    with torch.device("meta"):
+        network = build_model(config.model, 80 if config.metric == "coco" else 20, **config.options)
     assert parameters(network) > 20_000_000
 
 
@@ -81,6 +89,44 @@ def test_schedule_of_r_ssd_is_its_papers(name: str, batch: int) -> None:
     assert (config.momentum, config.weight_decay) == (0.9, 5e-4)
 
 
+# start, batch, accumulated batches, rate, steps and length in thousands: the scripts; for 513 px the paper.
+@pytest.mark.parametrize(
+    ("name", "start", "batch", "lr", "steps", "length"),
+    [
+        ("ssd321", "backbone", (32, 1), 1e-3, (40, 60), 80),
+        ("ssd513", "backbone", (20, 1), 1e-3, (40, 60), 70),
+        ("dssd321", "ssd", (16, 2), 1e-3, (20,), 30),
+        ("dssd321-stage2", "model", (16, 2), 1e-4, (20,), 40),
+        ("dssd513", "ssd", (16, 2), 1e-3, (20,), 30),
+        ("dssd513-stage2", "model", (16, 2), 1e-4, (20,), 40),
+    ],
+)
+def test_stages_of_dssd(
+    name: str, start: str, batch: tuple[int, int], lr: float, steps: tuple[int, ...], length: int
+) -> None:
+    config = load(f"{name}-voc0712")
+    family, _, second = name.partition("-")
+    assert (config.model, config.start, config.lr) == (f"{family}-resnet101", start, lr)
+    assert (config.batch_size, config.accumulate) == batch
+    assert config.steps == tuple(1000 * step for step in steps)
+    assert config.iterations == 1000 * length
+    assert config.train_only == ("new" if start == "ssd" else "all")
+    assert config.freeze_all_norms == bool(second)
+
+
+@pytest.mark.parametrize("path", COMMON, ids=lambda path: path.stem)
+def test_the_common_recipe_is_that_of_ssd(path: Path) -> None:
+    """Only the network differs, and with the backbone the file of its weights."""
+    config = load_config(path)
+    side = re.search(r"\d+", path.stem)
+    assert side is not None
+    base = load_config(CONFIGS / f"ssd{512 if int(side[0]) > 400 else 300}-voc0712.yaml")
+    changes = {"model": config.model, "options": config.options}
+    if "vgg16" not in config.model:
+        changes["weights"] = config.weights
+    assert config == replace(base, **changes)
+
+
 def test_only_the_script_of_fssd512_on_coco_trains_on_crowds() -> None:
     assert [path.stem for path in ROWS if load_config(path).crowds] == ["fssd512-coco"]
 
@@ -99,6 +145,8 @@ def test_only_the_script_of_fssd512_on_coco_trains_on_crowds() -> None:
         ("../fpn300-voc0712", 28_935_598),
         ("../rssd300-voc0712", 54_705_070),
         ("../rssd512-voc0712", 59_444_676),
+        ("../ssd321-voc0712", 116_526_320),
+        ("../dssd513-stage2-voc0712", 175_286_712),
         ("../fssd512-coco", 41_590_964),
         ("../ssd512-voc0712", 27_188_676),
         ("../fssd300-coco", 39_366_582),
@@ -106,7 +154,8 @@ def test_only_the_script_of_fssd512_on_coco_trains_on_crowds() -> None:
 )
 def test_parameters(name: str, learnable: int) -> None:
     config = load_config(CONFIGS / "ablations" / f"{name}.yaml")
-    network = build_model(config.model, 80 if config.metric == "coco" else 20, **config.options)
+    with torch.device("meta"):
+        network = build_model(config.model, 80 if config.metric == "coco" else 20, **config.options)
     assert parameters(network) == learnable
 
 

@@ -30,7 +30,8 @@ def build_model(name: str, num_classes: int, **options: Any) -> Network:
         backbone, neck, head: a name, or "package.module:Class", instead of the model's own. backbone may also
         be a module that maps normalised images (B, 3, H, W) to a dict of feature maps, finest first; it keeps
         its weights. mean, std: RGB normalisation (else the backbone's, else 0 and 1).
-    Options of the multibox head: priors, ratios, truncate, clip, shared_head; see `MultiboxHead.build`.
+    Options of the multibox head: priors, prior_rule, ratios, truncate, clip, shared_head, and those of DSSD's
+    prediction modules and predictors; see `MultiboxHead.build`.
     Options of FSSD (paper, Tables 1 and 2):
         sources: names of the maps to fuse; VGG16 has conv3_3, conv4_3, fc7, conv7_2.
         merge: "concat" or "sum". norm: "batch", "batch-affine" or "none".
@@ -43,7 +44,8 @@ def build_model(name: str, num_classes: int, **options: Any) -> Network:
         "batch-affine", SSD's prior steps and sizes, 6-6-6-6(-6)-4-4 priors a cell, clip "all", no truncation.
         Options that are also given override those of the variant.
     Options of FPN: resize, relu; see `FPN.build`. Of R-SSD: concatenation, pool, deconvolution, relu; see
-    `RSSD.build`.
+    `RSSD.build`. Of all these and SSD: extras; see `SSD.build`. Of DSSD: merge; see `DSSD.build`. Of ResNets:
+    bn_eps.
 
     Raises ConfigError for an unknown name, option or value, or choices that do not fit together.
     """
