@@ -54,7 +54,8 @@ def test_modules_are_the_figures(kind: str, middle: int, blocks: tuple[str, ...]
     with torch.no_grad():
         raw = heads(levels)
         expected = []
-        for index, (level, x) in enumerate(zip(heads.levels, levels, strict=True)):
+        for index, (level, map_) in enumerate(zip(heads.levels, levels, strict=True)):
+            x = map_
             for name in blocks:
                 x = block(tensors, f"prediction.{index}{name}", x, middle)
             weight, bias = tensors[f"conf.{index}.weight"], tensors[f"conf.{index}.bias"]
@@ -147,8 +148,8 @@ def test_sizes_of_dssd(size: int, table: str, percents: list[int], whole: list[i
     assert [level.shapes[0][0] for level in heads.levels] == [int(border) for border in borders[:-1]]
     if whole is not None:
         assert [int(border) for border in borders] == whole
-    for level, small, large in zip(heads.levels, borders, borders[1:], strict=False):
-        small, large = int(small), int(large)
+    cut = [int(border) for border in borders]
+    for level, small, large in zip(heads.levels, cut, cut[1:], strict=False):
         assert level.shapes[1][0] == pytest.approx((small * large) ** 0.5, rel=1e-6)
         for (wide, low), ratio in zip(level.shapes[2::2], (1.6, 2, 3), strict=True):
             assert (wide, low) == pytest.approx((small * ratio**0.5, small / ratio**0.5), rel=1e-6)
