@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from fssd.ablation.plan import read_plan
 from fssd.config import TrainConfig, load_config, to_values
 from fssd.data.source import list_splits
 from fssd.model.build import build_model
 from fssd.model.cost import parameters
-from fssd.training.start import complete
+from fssd.training.start import complete, network_options
 from fssd.weights.checkpoint import read_tensors
 from fssd.zoo.models import packaged_model
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 TABLES = sorted(path for path in (CONFIGS / "ablations").glob("*.yaml") if "title:" in path.read_text())
-ROWS = sorted(
-    path
-    for folder in (CONFIGS, CONFIGS / "ablations", CONFIGS / "common")
-    for path in folder.glob("*.yaml")
-    if path not in TABLES
-)
 COMMON = sorted((CONFIGS / "common").glob("*.yaml"))
+ROWS = sorted(
+    path for path in [*CONFIGS.glob("*.yaml"), *(CONFIGS / "ablations").glob("*.yaml")] if path not in TABLES
+)
 MODELS = ("ssd300", "ssd512", "fssd300", "fssd512", "fssd300-scratch", "fssd300-plus")
 DATA = ("voc0712", "voc07pp12", "voc0712-coco", "coco")
 
@@ -41,10 +38,38 @@ def test_every_file_is_a_training_that_can_be_built(path: Path) -> None:
     assert config.iterations is not None and config.steps and config.schedule == "multistep"
     assert config.steps[-1] <= config.iterations
     from_ssd = 1e-3 if config.train_only == "new" else 5e-4
-    assert config.lr == {"ssd": from_ssd, "model": 1e-4}.get(config.start, 1e-3) or "coco" in path.stem
+    usual = {"ssd": from_ssd, "model": 1e-4}.get(config.start, 1e-3 if config.optimizer == "sgd" else 1e-4)
+    assert config.lr == usual or "coco" in path.stem
     with torch.device("meta"):
-        network = build_model(config.model, 80 if config.metric == "coco" else 20, **config.options)
+        network = build_model(config.model, 80 if config.metric == "coco" else 20, **network_options(config))
     assert parameters(network) > 20_000_000
+
+
+@pytest.mark.parametrize("path", COMMON, ids=lambda path: path.stem)
+def test_common_recipes_replace_the_network_alone(path: Path) -> None:
+    """What of the file is not the model is SSD's recipe at 300 or 512 px."""
+    config = load_config(path)
+    base = load_config(path.parent / yaml.safe_load(path.read_text())["base"])
+    with torch.device("meta"):
+        network = build_model(config.model, 20, **network_options(config))
+    assert base == load_config(CONFIGS / f"ssd{512 if network.image_size[0] > 400 else 300}-voc0712.yaml")
+    own = {key: getattr(config, key) for key in ("model", "geometry", "weights", "options")}
+    assert config == replace(base, **own) and config.model != base.model
+    short = [config.model.removesuffix(backbone) for backbone in ("", "-resnet50", "-resnet101")]
+    assert path.stem.removesuffix("-voc0712") in short
+
+
+@pytest.mark.parametrize(
+    ("side", "batch", "steps", "length"),
+    [(300, 32, (40_000, 50_000), 65_000), (512, 16, (45_000, 60_000), 75_000)],
+)
+def test_recipe_of_blitznet_is_its_authors(
+    side: int, batch: int, steps: tuple[int, ...], length: int
+) -> None:
+    config = load(f"blitznet{side}-voc0712")
+    assert (config.optimizer, config.lr, config.weight_decay, config.bias_lr) == ("adam", 1e-4, 5e-5, 1)
+    assert (config.batch_size, config.steps, config.iterations) == (batch, steps, length)
+    assert (config.model, config.warmup) == (f"blitznet{side}-resnet50", 0)
 
 
 def test_every_model_has_every_data_set() -> None:
@@ -114,17 +139,30 @@ def test_stages_of_dssd(
     assert config.freeze_all_norms == bool(second)
 
 
-@pytest.mark.parametrize("path", COMMON, ids=lambda path: path.stem)
-def test_the_common_recipe_is_that_of_ssd(path: Path) -> None:
-    """Only the network differs, and with the backbone the file of its weights."""
-    config = load_config(path)
-    side = re.search(r"\d+", path.stem)
-    assert side is not None
-    base = load_config(CONFIGS / f"ssd{512 if int(side[0]) > 400 else 300}-voc0712.yaml")
-    changes = {"model": config.model, "options": config.options}
-    if "vgg16" not in config.model:
-        changes["weights"] = config.weights
-    assert config == replace(base, **changes)
+@pytest.mark.parametrize(
+    ("name", "side", "iterations", "steps", "warmup", "power", "geometry"),
+    [
+        ("yolov2-voc0712", 608, 80_200, (40, 60), 1000, 4, None),
+        ("yolov2-2016-voc0712", 544, 45_000, (25, 35), 100, None, "warp"),
+        ("yolov2-coco", 608, 500_200, (400, 450), 1000, 4, None),
+    ],
+)
+def test_schedules_of_yolov2_are_darknets(
+    name: str,
+    side: int,
+    iterations: int,
+    steps: tuple[int, ...],
+    warmup: int,
+    power: float | None,
+    geometry: str | None,
+) -> None:
+    config = load(name)
+    assert (config.model, config.iterations, config.geometry) == (f"yolov2-{side}", iterations, geometry)
+    assert config.steps == tuple(1000 * step for step in steps)
+    assert (config.lr, config.warmup, config.warmup_power) == (1e-3, warmup, power)
+    assert (config.batch_size * config.accumulate, config.momentum, config.weight_decay) == (64, 0.9, 5e-4)
+    assert (config.bias_lr, config.ema, config.clip_norm) == (1, 0, 0)
+    assert (config.multi_scale, config.augment, config.difficult) == ((320, 608), "yolo", False)
 
 
 def test_only_the_script_of_fssd512_on_coco_trains_on_crowds() -> None:
@@ -196,7 +234,8 @@ def test_tables_show_the_papers_figures(name: str) -> None:
 @pytest.mark.parametrize("path", TABLES, ids=lambda path: path.stem)
 def test_rows_of_every_table_can_be_built(path: Path) -> None:
     for row in read_plan(path).rows:
-        build_model(row.config.model, 3, **row.config.options)
+        with torch.device("meta"):
+            build_model(row.config.model, 3, **row.config.options)
         assert row.after is None or row.config.start == "ssd"
 
 

@@ -24,10 +24,11 @@ CONFIG_FILE = "config.yaml"  # of a run, with its complete configuration
 
 Schedule = Literal["multistep", "cosine", "constant"]
 Start = Literal["backbone", "ssd", "model", "nothing"]
+Optimizer = Literal["sgd", "adam"]
 Amp = Literal["auto", "off", "bf16", "fp16"]
 TrainOnly = Literal["all", "new"]
 Metric = Literal["voc07", "voc12", "coco"]
-Augment = Literal["ssd", "mild", "mirror", "none"]
+Augment = Literal["ssd", "mild", "mirror", "yolo", "none"]
 Geometry = Literal["warp", "letterbox"]
 
 
@@ -129,8 +130,10 @@ class TrainConfig:
     """Batches whose gradients are averaged into one update (Caffe's iter_size)."""
     lr: Positive | None = None
     """Base learning rate."""
+    optimizer: Optimizer = "sgd"
+    """SGD as in the paper, or Adam (BlitzNet), which wants a lower rate: 1e-4."""
     momentum: BelowOne = 0.9
-    """SGD momentum (paper)."""
+    """SGD momentum (paper); Adam's first beta."""
     weight_decay: NotNegative = 5e-4
     """L2 penalty on convolution weights; none on biases and normalisation (paper)."""
     bias_lr: NotNegative = 2.0
@@ -141,6 +144,9 @@ class TrainConfig:
     """Iterations at which multistep divides the rate by ten; () for 2/3 and 5/6 of the run."""
     warmup: Natural | None = None
     """Iterations over which the rate rises to its value (paper: none); at most a fifth of the run."""
+    warmup_power: Positive | None = None
+    """The rate of warm-up iteration i, from 1, is (i / warmup) to this power of its value (YOLOv2: 4); by
+    default it rises linearly from a hundredth."""
     ema: BelowOne | None = None
     """Decay of the moving average of the weights that is evaluated and saved as best; 0 for none."""
     clip_norm: NotNegative | None = None
@@ -148,7 +154,11 @@ class TrainConfig:
 
     augment: Augment = "ssd"
     """Full SSD augmentation, the same with rarer and smaller zooms out (for runs of tens of epochs),
-    mirroring only, or none."""
+    mirroring only, YOLOv2's (placement and colours; by letterbox that of 2017, by warp that of 2016), or
+    none."""
+    multi_scale: tuple[int, ...] = ()
+    """Smallest and largest side of the input, such as 320 608: every 10 updates have another multiple of 32,
+    the last 200 the network's own size; () trains at that alone. For networks that take any size: YOLOv2."""
     jpeg: bool = False
     """Encode and decode the image between the steps of "ssd", as the Caffe data layer always does; slow."""
     difficult: bool = True
@@ -283,6 +293,8 @@ def _conflicts(config: TrainConfig) -> Iterator[tuple[set[str], str]]:
         yield {"steps", "schedule"}, "steps belong to --schedule multistep; leave --steps or --schedule out"
     if config.start == "nothing" and config.weights is not None:
         yield {"start", "weights"}, "--start nothing takes no --weights; leave one of them out"
+    if config.warmup_power is not None and config.warmup == 0:
+        yield {"warmup_power", "warmup"}, "--warmup-power is of a warm-up; give --warmup too or leave it out"
     for key in ("val_share", "folds"):
         if config.val_split != "auto" and getattr(config, key):
             yield {"val_split", key}, f"give either --val-split or --{key.replace('_', '-')}, not both"

@@ -144,3 +144,12 @@ def test_a_row_starts_from_the_row_it_comes_after(scenes: Path, tmp_path: Path) 
     ssd, fssd = (load_model(out / name / "seed-0").network.backbone for name in ("ssd", "fssd"))
     weight = "_blocks.3._project_conv.weight"
     assert abs(ssd.state_dict()[weight] - fssd.state_dict()[weight]).max() < 1e-6
+
+
+def test_rows_with_priors_fitted_to_the_data(plan: Path, scenes: Path, tmp_path: Path) -> None:
+    out = tmp_path / "runs"
+    given = ["--data", str(scenes), "--out", str(out), "--set", "priors=fit", "--budget", "1it"]
+    assert main(["ablate", str(plan), *given]) == 0
+    ssd, fssd = (load_model(out / name / "seed-0").network for name in ("plain", "fused"))
+    assert isinstance(ssd.spec.options["priors"], dict)
+    assert ssd.heads.priors.equal(fssd.heads.priors)

@@ -16,14 +16,11 @@ from fssd.ablation.plan import AblationPlan, AblationRow
 from fssd.ablation.run import Run
 from fssd.atomic import atomic_write
 from fssd.bench.timing import take_turns
-from fssd.config import TrainConfig
 from fssd.figures.scatter import machine
-from fssd.model.build import build_model
 from fssd.model.cost import multiply_adds, parameters
 from fssd.model.network import Network, channels_last
 from fssd.plots import INK, QUIET, TEXT, colour, new_panels, save_plot, save_table
 from fssd.training.log import last_evaluation
-from fssd.training.start import network_options
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,12 +53,9 @@ class Line:
     cost: Cost
 
 
-def measure_costs(configs: Mapping[str, TrainConfig], classes: int, repeats: int = 7) -> dict[str, Cost]:
+def measure_costs(networks: Mapping[str, Network], repeats: int = 7) -> dict[str, Cost]:
     """Cost of each row's network. The rows are timed in turn, so that a busy moment affects all equally."""
-    networks = {
-        name: channels_last(build_model(config.model, classes, **network_options(config))).eval()
-        for name, config in configs.items()
-    }
+    networks = {name: channels_last(network).eval() for name, network in networks.items()}
     steps = {name: partial(_forward, network) for name, network in networks.items()}
     times = take_turns(steps, repeats, warm_up=1)  # one is enough: VGG16 is slow on a CPU
     return {

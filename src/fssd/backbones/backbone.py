@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fssd.errors import ConfigError
+from fssd.layers.blocks import xavier
 
 
 class MapShape(NamedTuple):
@@ -39,7 +40,8 @@ class Backbone(nn.Module):
     pretrained weights need not have; they keep their fresh weights. known_options: names that `build`
     understands. first_centre: pixels from the border of the image to the centre of what the first cell of
     every map sees, where all maps have the same. defaults: options that suit necks and heads on this
-    backbone, for those that know them.
+    backbone, for those that know them. more: names of maps that `forward` returns only if they are among
+    `tapped`, see `tap`.
     """
 
     mean: ClassVar[tuple[float, float, float]] = (0.0, 0.0, 0.0)
@@ -48,6 +50,8 @@ class Backbone(nn.Module):
     light: ClassVar[bool] = False
     recipe: ClassVar[Mapping[str, Any]] = {}
     may_lack: ClassVar[tuple[str, ...]] = ()
+    more: ClassVar[tuple[str, ...]] = ()
+    tapped: tuple[str, ...] = ()
     known_options: ClassVar[frozenset[str]] = frozenset()
     first_centre: ClassVar[float | None] = None
     defaults: ClassVar[Mapping[str, Any]] = {}
@@ -65,6 +69,10 @@ class Backbone(nn.Module):
         """The shape of each map of an input of so many pixels."""
         return probe_shapes(self, width, height)
 
+    def tap(self, names: Collection[str]) -> None:
+        """Also return those of the maps `more` that are named; the others are not kept, to save memory."""
+        self.tapped = tuple(name for name in self.more if name in names)
+
     def stages(self) -> list[list[nn.Module]]:
         """The modules of each stage, first to last, for `--freeze`."""
         return []
@@ -77,9 +85,21 @@ class Backbone(nn.Module):
         """
         return None
 
+    def read(self, file: Path) -> Mapping[str, Tensor] | None:  # noqa: ARG002
+        """The tensors, under the names of this module, of pretrained weights in a format of their own.
+
+        None for any other file: that is read as safetensors or PyTorch's, and its tensors go to `adapt`.
+        Raises CheckpointError.
+        """
+        return None
+
     def adapt(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """The tensors of a file of pretrained weights under the names of this module."""
         return tensors
+
+    def initialise(self) -> None:
+        """Draw fresh weights, by Caffe's Xavier rule unless the network has one of its own."""
+        xavier(self)
 
     def fold(self, std: Tensor) -> Tensor:
         """Put fixed norms, and the division by `std` (3, 1, 1), into convolutions, in place.

@@ -12,13 +12,15 @@ from fssd.backbones.backbone import Backbone, MapShape
 from fssd.backbones.vgg_weights import VGG_MEAN, vgg16_layers
 
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+LAST_OF_STAGE = tuple(f"conv{stage}_{len(widths)}" for stage, widths in enumerate(STAGES, start=1))
 
 
 class VGG16Reduced(Backbone):
     """Images to conv3_3, conv4_3 and fc7, each after its ReLU.
 
     At 300 x 300: conv3_3 (B, 256, 75, 75), conv4_3 (B, 512, 38, 38), fc7 (B, 1024, 19, 19).
-    At 512 x 512: 128, 64 and 32 cells a side.
+    At 512 x 512: 128, 64 and 32 cells a side. If tapped also conv1_2 (B, 64, 300, 300), conv2_2
+    (B, 128, 150, 150) and conv5_3 (B, 512, 19, 19).
     """
 
     mean = VGG_MEAN
@@ -33,6 +35,7 @@ class VGG16Reduced(Backbone):
         "clip_norm": 0.0,
     }
     may_lack = ("fc6", "fc7")
+    more = ("conv1_2", "conv2_2", "conv5_3")
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,24 +49,28 @@ class VGG16Reduced(Backbone):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """(B, 3, H, W) float RGB minus mean, to named feature maps."""
-        x = self._stage(1, images)
-        x = self._stage(2, self._pool(x))
-        conv3_3 = self._stage(3, self._pool(x))
-        conv4_3 = self._stage(4, self._pool(conv3_3))
-        x = self._stage(5, self._pool(conv4_3))
+        x, maps = images, {}
+        for stage, name in enumerate(LAST_OF_STAGE, start=1):
+            x = self._stage(stage, x if stage == 1 else self._pool(x))
+            if name in self._returned():
+                maps[name] = x
         x = F.max_pool2d(x, 3, stride=1, padding=1)
         x = F.relu(self.fc6(x), inplace=True)
-        fc7 = F.relu(self.fc7(x), inplace=True)
-        return {"conv3_3": conv3_3, "conv4_3": conv4_3, "fc7": fc7}
+        return maps | {"fc7": F.relu(self.fc7(x), inplace=True)}
 
     def shapes(self, width: int, height: int) -> dict[str, MapShape]:
         """See `Backbone`. Every pooling halves and rounds up."""
-        rows, columns = _halved(_halved(height)), _halved(_halved(width))
-        shapes = {"conv3_3": MapShape(256, rows, columns)}
-        rows, columns = _halved(rows), _halved(columns)
-        shapes["conv4_3"] = MapShape(512, rows, columns)
-        shapes["fc7"] = MapShape(1024, _halved(rows), _halved(columns))
-        return shapes
+        shapes = {}
+        rows, columns = height, width
+        for stage, name in enumerate(LAST_OF_STAGE):
+            if stage:
+                rows, columns = _halved(rows), _halved(columns)
+            if name in self._returned():
+                shapes[name] = MapShape(STAGES[stage][-1], rows, columns)
+        return shapes | {"fc7": MapShape(1024, rows, columns)}
+
+    def _returned(self) -> tuple[str, ...]:
+        return ("conv3_3", "conv4_3", *self.tapped)
 
     def adapt(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """See `vgg16_layers`."""

@@ -39,7 +39,7 @@ def run(arguments: list[str]) -> int:
     from fssd.cli.train import parse_options
     from fssd.plots import require_matplotlib
     from fssd.training.splits import open_splits
-    from fssd.training.start import require_objects
+    from fssd.training.start import fresh_network, require_objects
 
     require_matplotlib()
     plan = read_plan(find_config(command.file, ["ablations"]))
@@ -48,10 +48,13 @@ def run(arguments: list[str]) -> int:
     changes = parse_options(command.set)
     runs = plan_runs(plan, out, seeds=command.seeds, data=command.data, budget=budget, changes=changes)
     configs = {run.row.name: run.config for run in runs}
-    for config in configs.values():
-        splits = open_splits(config, quiet=True)
-        require_objects(config, splits.train)
-    costs = measure_costs(configs, len(splits.train.classes))  # also checks every network
+    networks = {}
+    for name, config in configs.items():
+        images = open_splits(config, quiet=True).train
+        require_objects(config, images)
+        networks[name] = fresh_network(config, images, None, quiet=True)
+    costs = measure_costs(networks)
+    networks.clear()
     finished = []
     for one in train_runs(runs, command.minutes):
         finished.append(one)

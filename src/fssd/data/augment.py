@@ -18,8 +18,9 @@ import cv2
 import numpy as np
 
 from fssd.data.crop import MIN_IOUS, Crop, sample_crop
-from fssd.data.distort import COLUMN_BLOCK, Distort, apply_distort, sample_distort
-from fssd.data.geometry import MEAN, Geometry
+from fssd.data.distort import COLUMN_BLOCK, Distort, Shade, apply_distort, sample_distort, sample_shade
+from fssd.data.geometry import MEAN, Geometry, Warp
+from fssd.data.jitter import sample_window
 from fssd.data.sample import Boxes, Flags, Image, Sample
 from fssd.errors import ConfigError
 
@@ -36,7 +37,8 @@ class Recipe:
 
     distort_prob: of each of brightness, contrast, saturation and hue. expand_prob: of putting the image on a
     canvas up to max_expand times as wide and high. min_ious: the threshold of each crop sampler, () for no
-    crops. interpolations: of cv2.resize, one is sampled uniformly.
+    crops. interpolations: of cv2.resize, one is sampled uniformly. jitter: YOLOv2's window and colours (see
+    `sample_window`, `Shade`) instead of all these but mirroring.
     """
 
     distort_prob: float = 0.5
@@ -45,6 +47,7 @@ class Recipe:
     min_ious: tuple[float, ...] = MIN_IOUS
     interpolations: tuple[int, ...] = INTERPOLATIONS
     mirror_prob: float = 0.5
+    jitter: bool = False
 
     def __post_init__(self) -> None:
         for name in ("distort_prob", "expand_prob", "mirror_prob"):
@@ -60,7 +63,8 @@ SSD = Recipe()
 # For short runs: zooming out up to four times turns half of the objects into small ones.
 MILD = Recipe(expand_prob=0.25, max_expand=2.0)
 MIRROR = Recipe(distort_prob=0.0, expand_prob=0.0, min_ious=(), interpolations=(cv2.INTER_LINEAR,))
-RECIPES = {"ssd": SSD, "mild": MILD, "mirror": MIRROR}  # the names that a configuration may use
+YOLO = Recipe(interpolations=(cv2.INTER_LINEAR,), jitter=True)
+RECIPES = {"ssd": SSD, "mild": MILD, "mirror": MIRROR, "yolo": YOLO}  # the names that a configuration may use
 
 
 @dataclass(frozen=True)
@@ -68,15 +72,17 @@ class Augmentation:
     """Everything random about one augmented sample.
 
     canvas: (width, height) in pixels after expanding. offset: (left, top) of the image on it.
-    crop: xyxy on the canvas. interpolation: of cv2.resize. distort: None to keep the colours.
+    crop: xyxy on the canvas. interpolation: of cv2.resize. distort: None to keep the colours. partial: keep
+    objects of which anything lies in the crop, not only those whose centre does.
     """
 
-    distort: Distort | None
+    distort: Distort | Shade | None
     canvas: tuple[int, int]
     offset: tuple[int, int]
     crop: Crop
     interpolation: int
     mirror: bool
+    partial: bool = False
 
 
 def sample_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
@@ -92,7 +98,11 @@ def augment(
     jpeg: encode and decode the image after distorting, expanding and cropping, as the Caffe data layer does
     silently; several times slower.
     """
-    return apply_augmentation(sample, sample_augmentation(sample, rng, recipe), geometry, jpeg=jpeg)
+    if recipe.jitter:  # its window has the aspect ratio of the input, or is meant to be stretched
+        steps, geometry = _sample_jitter(sample, geometry, rng, recipe), Warp(geometry.size)
+    else:
+        steps = sample_augmentation(sample, rng, recipe)
+    return apply_augmentation(sample, steps, geometry, jpeg=jpeg)
 
 
 def resize(sample: Sample, geometry: Geometry) -> Sample:
@@ -114,6 +124,19 @@ def sample_augmentation(sample: Sample, rng: np.random.Generator, recipe: Recipe
     return Augmentation(distort, canvas, offset, crop, interpolation, mirror)
 
 
+def _sample_jitter(
+    sample: Sample, geometry: Geometry, rng: np.random.Generator, recipe: Recipe
+) -> Augmentation:
+    """The random choices of YOLOv2: a canvas that holds the image and the window, cropped to the window."""
+    height, width = sample.image.shape[:2]
+    left, top, right, bottom = sample_window((width, height), geometry, rng)
+    x, y = max(0, -left), max(0, -top)
+    canvas = x + max(width, right), y + max(height, bottom)
+    crop = left + x, top + y, right + x, bottom + y
+    shade, mirror = sample_shade(rng), bool(rng.random() < recipe.mirror_prob)
+    return Augmentation(shade, canvas, (x, y), crop, recipe.interpolations[0], mirror, partial=True)
+
+
 def apply_augmentation(
     sample: Sample, steps: Augmentation, geometry: Geometry, *, jpeg: bool = False
 ) -> Sample:
@@ -129,15 +152,15 @@ def apply_augmentation(
 def move_boxes(boxes: Boxes, steps: Augmentation, geometry: Geometry) -> tuple[Boxes, Flags]:
     """Boxes (N, 4) in pixels of the original image to (N, 4) in pixels of the result, and (N,) which to keep.
 
-    An object is kept if its centre lies in the crop, edges included, and its clipped box has an area, however
-    small.
+    An object is kept if its centre lies in the crop, edges included (any part of it if `steps.partial`), and
+    its clipped box has an area, however small.
     """
     x1, y1, x2, y2 = steps.crop
     corner = (np.array(steps.offset) - (x1, y1)).astype(np.float64)  # of the image, in crop coordinates
     extent = np.array([x2 - x1, y2 - y1])
     corners = boxes.reshape(-1, 2, 2).astype(np.float64) + corner  # (N, 2 corners, xy)
     centre = corners.mean(axis=1)  # (N, 2)
-    keep = ((centre >= 0) & (centre <= extent)).all(axis=1)
+    keep = ((centre >= 0) & (centre <= extent)).all(axis=1) | steps.partial
     scale, shift = geometry.scale_and_shift((x2 - x1, y2 - y1))
     moved = np.clip(corners, 0, extent) * scale + shift
     if steps.mirror:
@@ -176,7 +199,7 @@ def _cut_out(image: Image, steps: Augmentation, geometry: Geometry) -> Image:
     return np.asarray(cv2.copyMakeBorder(region, *borders, cv2.BORDER_CONSTANT, value=MEAN), dtype=np.uint8)
 
 
-def _distorted_region(image: Image, region: Crop, distort: Distort | None) -> Image:
+def _distorted_region(image: Image, region: Crop, distort: Distort | Shade | None) -> Image:
     """The part `region` of the distorted image, cut at multiples of COLUMN_BLOCK (see there) and trimmed."""
     x1, y1, x2, y2 = region
     if distort is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import chain
 from typing import Any
@@ -20,6 +20,7 @@ from fssd.data.batch import Batch, Example, MakeTargets, collate
 from fssd.data.decode import read_image
 from fssd.data.geometry import Geometry
 from fssd.data.sample import DataSet, Image, Record, Sample
+from fssd.data.scales import Scales
 from fssd.errors import DataError, ImageError
 
 TIME_TO_END = 30  # seconds that a worker has left after SIGTERM, as many as torchrun gives
@@ -37,7 +38,7 @@ class Views(Dataset[Any]):
     a pass later, or the first one after it that can be read.
 
     replaces: whether to do so; without it such an image is an error. absent: indices of records that are kept
-    for the order alone and always replaced.
+    for the order alone and always replaced. scales: sizes of the views, where they differ.
     """
 
     dataset: DataSet
@@ -49,6 +50,7 @@ class Views(Dataset[Any]):
     crowds: bool = False
     replaces: bool = False
     absent: frozenset[int] = frozenset()
+    scales: Scales | None = None
 
     def __getitem__(self, position: int) -> Sample | DataError:
         """The view, or the error of an image that cannot be read."""
@@ -79,14 +81,21 @@ class Views(Dataset[Any]):
                 if not self.replaces:
                     raise
                 continue
-            return self._augmented(loaded, epoch, int(order[rank])), broken
+            return self._augmented(loaded, self.geometry_at(position), epoch, int(order[rank])), broken
         raise next(iter(broken.values()), DataError("none of the images of the run is there any more"))
 
-    def _augmented(self, sample: Sample, epoch: int, index: int) -> Sample:
+    def geometry_at(self, position: int) -> Geometry:
+        """How the view at a position becomes the input."""
+        if self.scales is None:
+            return self.geometry
+        side = self.scales.side(position)
+        return replace(self.geometry, size=(side, side))
+
+    def _augmented(self, sample: Sample, geometry: Geometry, epoch: int, index: int) -> Sample:
         if self.recipe == "none":
-            return resize(sample, self.geometry)
+            return resize(sample, geometry)
         rng = sample_rng(self.seed, epoch, index)
-        return augment(sample, self.geometry, rng, recipe=RECIPES[self.recipe], jpeg=self.jpeg)
+        return augment(sample, geometry, rng, recipe=RECIPES[self.recipe], jpeg=self.jpeg)
 
 
 def load_sample(record: Record, difficult: bool = True, crowds: bool = False) -> Sample:
@@ -136,7 +145,10 @@ class BatchPositions(Sampler[list[int]]):
 
 @dataclass(frozen=True)
 class Examples(Dataset[Any]):
-    """Views with what a head is trained on."""
+    """Views with what a head is trained on.
+
+    make_targets gets boxes in pixels of the network's own input, whatever the size of the view.
+    """
 
     views: Views
     make_targets: MakeTargets
@@ -144,7 +156,10 @@ class Examples(Dataset[Any]):
     def __getitem__(self, position: int) -> Example:
         sample, broken = self.views.sample_and_broken(position)
         image = torch.from_numpy(np.ascontiguousarray(sample.image)).permute(2, 0, 1)
-        return Example(image, self.make_targets(sample.boxes, sample.labels), sample.name, broken)
+        boxes, own = sample.boxes, self.views.geometry.size[0]
+        if (side := sample.image.shape[1]) != own:
+            boxes = (boxes * np.float32(own / side)).astype(np.float32)
+        return Example(image, self.make_targets(boxes, sample.labels), sample.name, broken)
 
 
 @dataclass(frozen=True)

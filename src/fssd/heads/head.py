@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from fssd.config import Count, Share, check_bounds
 from fssd.data.batch import MakeTargets, Targets
 from fssd.errors import ConfigError, nearest
+from fssd.layers.blocks import xavier
 from fssd.layers.folding import fold_sequences
 from fssd.necks.neck import Cells
 
@@ -107,9 +108,19 @@ class Head(nn.Module):
     known_options: names that `build` understands. outputs: a name for each tensor that `forward` returns.
     targets: makes what one image is trained on from boxes (N, 4) float32 xyxy pixels of the input and labels
     (N,) int64, 0-based. It runs in the loader's processes, so it holds nothing that lies on a GPU.
+    thresholds: of the authors' evaluation, where none are given. before_classes: outputs of a class layer
+    before those of the classes; multibox has one, the background. any_size: whether `loss` takes predictions
+    for an input of another size, as multi-scale training makes them, with targets of the network's own size.
+    matching, unmatched: how objects find their priors, and what becomes of those that no prior overlaps by
+    0.5, for people.
     """
 
     known_options: ClassVar[frozenset[str]] = frozenset()
+    thresholds: ClassVar[Thresholds] = DEFAULTS
+    before_classes: ClassVar[int] = 1
+    any_size: ClassVar[bool] = False
+    matching: ClassVar[str] = "Training matches every object to the priors that overlap it."
+    unmatched: ClassVar[str] = "the others are learned with more difficulty"
     outputs: tuple[str, ...]
     targets: MakeTargets
 
@@ -122,6 +133,10 @@ class Head(nn.Module):
         """Level maps (B, C, rows, columns), finest first, to predictions."""
         raise NotImplementedError
 
+    def initialise(self) -> None:
+        """Draw fresh weights, by Caffe's Xavier rule unless the network has one of its own."""
+        xavier(self)
+
     def loss(self, raw: Raw, targets: Targets) -> dict[str, Tensor]:
         """Named scalars of a batch: "loss" is minimised, all of them are logged.
 
@@ -129,6 +144,9 @@ class Head(nn.Module):
         indexing by a mask.
         """
         raise NotImplementedError
+
+    def count_images(self, images: int) -> None:
+        """Called after each update of the weights. images: those it was made from, of all processes."""
 
     def detect(self, raw: Raw, thresholds: Thresholds) -> list[Found]:
         """Detections of each image of a batch."""
@@ -153,7 +171,7 @@ class Head(nn.Module):
         return {}
 
     def class_layers(self) -> list[str]:
-        """Names, from here, of the layers whose outputs are (something, classes with background first)."""
+        """Names, from here, of the layers whose outputs are (something, `before_classes` and the classes)."""
         return []
 
     def fitted(self, boxes: Floats) -> dict[str, Any]:  # noqa: ARG002 (for heads that have priors)
@@ -167,6 +185,10 @@ class Head(nn.Module):
     def prior_shapes(self) -> npt.NDArray[np.float64] | None:
         """(S, 2) width and height in pixels of each kind of prior; None for a head without priors."""
         return None
+
+    def summary(self) -> str:
+        """What it predicts from, in one line for people; "" for nothing to tell."""
+        return ""
 
     def fold(self) -> None:
         """Put fixed norms into convolutions, in place."""

@@ -129,12 +129,11 @@ class Detector:
         *,
         batch_size: int = 16,
         workers: int = 0,
-        score: float = 0.01,
         **settings: Any,
     ) -> Iterator[Detections]:
-        """Detections of every record of a data set, in order, at the score threshold of the papers."""
+        """Detections of every record of a data set, in order, at the thresholds of the model's paper."""
         for images, sizes in picture_batches(Pictures(dataset.records, self.geometry), batch_size, workers):
-            yield from self.finish(self.runner.predict(images), sizes, score=score, **settings)
+            yield from self.finish(self.runner.predict(images), sizes, **settings)
 
     # The stages of a detection, to time or batch them separately: finish(runner.predict(warp(images)), sizes)
 

@@ -17,6 +17,17 @@ class ConvReLU(nn.Sequential):
         super().__init__(nn.Conv2d(inputs, outputs, kernel, stride, padding), nn.ReLU(inplace=True))
 
 
+class ConvNormLeaky(nn.Sequential):
+    """Darknet's layer: a convolution that keeps the size of the map, batch norm, leaky ReLU of slope 0.1."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
+        super().__init__(
+            nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False),
+            nn.BatchNorm2d(outputs, eps=1e-5, momentum=0.01),
+            nn.LeakyReLU(0.1, inplace=True),
+        )
+
+
 class Bottleneck(nn.Sequential):
     """1x1 to half the output width + ReLU, then the simple block: paper, Fig. 3 (c), as SSD's own extras.
 
@@ -167,6 +178,29 @@ def resize_bilinear(x: Tensor, size: tuple[int, int], align_corners: bool = True
     align_corners: corner pixels stay in place, as in Caffe's Interp layer; PyTorch's default is False.
     """
     return F.interpolate(x, size=size, mode="bilinear", align_corners=align_corners)
+
+
+def he(module: nn.Module) -> None:
+    """Start every convolution in `module` by darknet's rule: N(0, sqrt(2 / fan_in)), biases 0."""
+    for conv in (m for m in module.modules() if isinstance(m, nn.Conv2d)):
+        nn.init.normal_(conv.weight, std=math.sqrt(2 / conv.weight[0].numel()))
+        if conv.bias is not None:
+            nn.init.zeros_(conv.bias)
+
+
+def resize_asymmetric(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, C, H, W) to (B, C, *size), size in (rows, columns), linearly, as TensorFlow 1 does by default.
+
+    The first pixel stays in place: source = target * in / out, and nothing lies beyond the last source pixel.
+    """
+    for dim, cells in zip((2, 3), size, strict=True):
+        last = x.shape[dim] - 1
+        place = torch.arange(cells, device=x.device) * (x.shape[dim] / cells)
+        low = place.floor().long().clamp(max=last)
+        share = (place - low).to(x.dtype).reshape([-1, 1] if dim == 2 else [-1])
+        following = (low + 1).clamp(max=last)
+        x = x.index_select(dim, low) * (1 - share) + x.index_select(dim, following) * share
+    return x
 
 
 def xavier(module: nn.Module) -> None:

@@ -8,28 +8,30 @@ from typing import Any
 from torch import nn
 
 from fssd.backbones import BACKBONES
-from fssd.backbones.backbone import feature_shapes
+from fssd.backbones.backbone import Backbone, feature_shapes
 from fssd.data.geometry import make_geometry
 from fssd.errors import ConfigError, nearest
 from fssd.heads.head import Head, HeadBlueprint
-from fssd.layers.blocks import xavier
 from fssd.model.designs import Design, backbone_class, find_design, head_class, neck_class
 from fssd.model.network import Network, Spec
 from fssd.necks.neck import Blueprint
 
-COMMON_OPTIONS = {"size", "geometry", "backbone", "neck", "head", "mean", "std"}
+COMMON_OPTIONS = {"size", "geometry", "backbone", "neck", "head", "light", "mean", "std"}
 
 
 def build_model(name: str, num_classes: int, **options: Any) -> Network:
-    """A network with fresh weights (Caffe's Xavier rule), in training mode.
+    """A network with fresh weights, in training mode.
 
     name: one of `DESIGNS`, or another of the same form, such as fssd416-lite: a neck, a side in pixels, a
-    backbone. num_classes: without background. Options of every model:
+    backbone; or one of `SYSTEMS` and a side: yolov2-416. num_classes: without background.
+
+    Options of every model:
         size: side of the input in pixels, or [width, height], 128 to 1,024. geometry: "warp" stretches images
-        to the input, "letterbox" keeps their aspect ratio.
+        to the input, "letterbox" keeps their aspect ratio (the default of YOLOv2).
         backbone, neck, head: a name, or "package.module:Class", instead of the model's own. backbone may also
         be a module that maps normalised images (B, 3, H, W) to a dict of feature maps, finest first; it keeps
         its weights. mean, std: RGB normalisation (else the backbone's, else 0 and 1).
+        light: whether neck and heads are separable and narrow, instead of what the name's backbone has.
     Options of the multibox head: priors, prior_rule, ratios, truncate, clip, shared_head, and those of DSSD's
     prediction modules and predictors; see `MultiboxHead.build`.
     Options of FSSD (paper, Tables 1 and 2):
@@ -45,7 +47,7 @@ def build_model(name: str, num_classes: int, **options: Any) -> Network:
         Options that are also given override those of the variant.
     Options of FPN: resize, relu; see `FPN.build`. Of R-SSD: concatenation, pool, deconvolution, relu; see
     `RSSD.build`. Of all these and SSD: extras; see `SSD.build`. Of DSSD: merge; see `DSSD.build`. Of ResNets:
-    bn_eps.
+    bn_eps. Of YOLOv2: generation, width, priors; see `YOLOv2.build`, `YOLOv2Head.build`.
 
     Raises ConfigError for an unknown name, option or value, or choices that do not fit together.
     """
@@ -57,12 +59,12 @@ def build_model(name: str, num_classes: int, **options: Any) -> Network:
     module = options.get("backbone")
     own = isinstance(module, nn.Module)
     filled = _with_defaults(name, design, own, options)
-    geometry = make_geometry(options.get("geometry", "warp"), design.size)
+    geometry = make_geometry(filled.get("geometry", "warp"), design.size)
     backbone = module if isinstance(module, nn.Module) else _fresh_backbone(design, filled)
     _check_multiple(backbone, design)
     neck, heads = _neck_and_head(name, design, backbone, num_classes, filled)
     mean, std = (
-        _three(key, options.get(key), backbone, default) for key, default in (("mean", 0), ("std", 1))
+        _three(key, filled.get(key), backbone, default) for key, default in (("mean", 0), ("std", 1))
     )
     plain = {key: value for key, value in options.items() if not isinstance(value, nn.Module)}
     return Network(backbone, neck, heads, geometry, mean, std, Spec(name, num_classes, plain, own))
@@ -93,6 +95,9 @@ def _neck_and_head(
     blueprint = Blueprint(name, design.size, shapes, design.light, dict(options), first_centre)
     neck_type = neck_class(design.neck)
     resolved = neck_type.resolve(blueprint)
+    if isinstance(backbone, Backbone) and backbone.more:
+        backbone.tap(neck_type.asks(resolved))
+        blueprint = blueprint._replace(shapes=feature_shapes(backbone, *design.size), more=backbone.more)
     neck = neck_type.build(blueprint._replace(options=resolved))
     heads = head_class(design.head).build(
         HeadBlueprint(
@@ -107,15 +112,15 @@ def _neck_and_head(
             neck.starts,
         )
     )
-    xavier(neck)
-    xavier(heads)
+    neck.initialise()
+    heads.initialise()
     return neck, heads
 
 
-def _fresh_backbone(design: Design, options: Mapping[str, Any]) -> nn.Module:
+def _fresh_backbone(design: Design, options: Mapping[str, Any]) -> Backbone:
     backbone = backbone_class(design.backbone).build(options)
     if design.backbone in BACKBONES:  # others keep the weights that they come with
-        xavier(backbone)
+        backbone.initialise()
     return backbone
 
 

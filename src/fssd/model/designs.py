@@ -41,6 +41,8 @@ DILATED = "resnet101-dilated"
 # the two finest levels, eight priors a cell.
 RESIDUAL = {"extras": "residual", "prediction": "c", "kernels": (5, 5), "prior_rule": "dssd"}
 
+BLITZNET_MEAN = (123.15, 115.9, 103.06)  # RGB
+
 DESIGNS = {
     "ssd300-vgg16": Design("ssd", (300, 300), "vgg16", "multibox", False, "voc"),
     "ssd512-vgg16": Design("ssd", (512, 512), "vgg16", "multibox", False, "voc"),
@@ -55,20 +57,40 @@ DESIGNS = {
     "ssd513-resnet101": Design("ssd", (513, 513), DILATED, "multibox", False, "voc", RESIDUAL),
     "dssd321-resnet101": Design("dssd", (321, 321), DILATED, "multibox", False, "voc", RESIDUAL),
     "dssd513-resnet101": Design("dssd", (513, 513), DILATED, "multibox", False, "voc", RESIDUAL),
+    "blitznet300-resnet50": Design(
+        "blitznet",
+        (300, 300),
+        "resnet50-caffe",
+        "multibox",
+        False,
+        "voc",
+        {"x4": True, "mean": BLITZNET_MEAN},
+    ),
+    "blitznet512-resnet50": Design(
+        "blitznet", (512, 512), "resnet50-caffe", "multibox", False, "voc", {"mean": BLITZNET_MEAN}
+    ),
+    "resskip300-vgg16": Design("resskip", (300, 300), "vgg16", "multibox", False, "voc"),
     # The light models are for users' own data with many small objects: they use the table from 21 px.
     "ssd300-lite": Design("ssd", (300, 300), "lite", "multibox", True, "coco"),
     "fssd300-lite": Design("fssd", (300, 300), "lite", "multibox", True, "coco"),
     "fpn300-lite": Design("fpn", (300, 300), "lite", "multibox", True, "coco"),
     "rssd300-lite": Design("rssd", (300, 300), "lite", "multibox", True, "coco"),
+    "resskip300-lite": Design("resskip", (300, 300), "lite", "multibox", True, "coco"),
     "dssd300-lite": Design("dssd", (300, 300), "lite", "multibox", True, "coco"),
 }
 """Networks that are published, packaged or compared with those. Other names follow from the tables."""
 
+SYSTEMS = {
+    "yolov2": Design("yolov2", (416, 416), "darknet19", "yolov2", False, "voc", {"geometry": "letterbox"}),
+}
+"""Networks that come in any size: yolov2-416, yolov2-608, ..."""
+
+SYSTEM_NAME = re.compile(r"(.+)-(\d+)")  # system, side
 NAME = re.compile(r"([a-z]+)(\d+)-(.+)")  # neck, side, backbone
 
 
 def find_design(name: str, options: Mapping[str, Any]) -> Design:
-    """The design of a name, with the options that replace a part of it: size, neck, backbone, head.
+    """The design of a name, with the options that replace a part of it: size, neck, backbone, head, light.
 
     Raises ConfigError for an unknown name or a size that no network here takes.
     """
@@ -79,15 +101,21 @@ def find_design(name: str, options: Mapping[str, Any]) -> Design:
     for key, value in parts.items():
         if not isinstance(value, str):
             raise ConfigError(f'{key} is {value!r}; it is a name, or "package.module:Class"')
-    if "size" in options:
-        parts["size"] = read_size(options["size"])
-    return design._replace(**parts)
+    light = options.get("light", design.light)
+    if not isinstance(light, bool):
+        raise ConfigError(f"light is {light!r}; it is true or false")
+    size = read_size(options["size"]) if "size" in options else design.size
+    return design._replace(**parts, size=size, light=light)
 
 
 def _composed(name: str) -> Design:
+    found = SYSTEM_NAME.fullmatch(name)
+    if found is not None and found[1] in SYSTEMS:
+        return SYSTEMS[found[1]]._replace(size=read_size(int(found[2])))
     found = NAME.fullmatch(name)
     if found is None or found[1] not in NECKS or found[3] not in BACKBONES:
-        raise ConfigError(f"there is no model {name!r}{nearest(name, DESIGNS)}")
+        systems = (f"{system}-{design.size[0]}" for system, design in SYSTEMS.items())
+        raise ConfigError(f"there is no model {name!r}{nearest(name, (*DESIGNS, *systems))}")
     light = backbone_class(found[3]).light
     return Design(found[1], read_size(int(found[2])), found[3], "multibox", light, "coco" if light else "voc")
 

@@ -23,7 +23,7 @@ def fold(network: Network) -> Network:
         parameter.requires_grad_(False)
         parameter.data = parameter.data.contiguous()  # not channels last, which exporters write as transposes
     for activation in network.modules():
-        if isinstance(activation, (nn.ReLU, nn.ReLU6)):
+        if isinstance(activation, (nn.ReLU, nn.ReLU6, nn.LeakyReLU)):
             activation.inplace = False  # torch's exporter takes most of a second for each that works in place
     if isinstance(network.backbone, Backbone):
         network.std = network.backbone.fold(network.std)

@@ -1,9 +1,10 @@
-"""The convolutions that SSD appends to VGG16; FSSD keeps the first four, conv6_2 at stride 1."""
+"""The convolutions that SSD appends; FSSD keeps the first four of VGG16's, conv6_2 at stride 1."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+from fssd.backbones.backbone import MapShape
 from fssd.layers.blocks import Chain, ConvReLU
 from fssd.necks.neck import Cells
 from fssd.necks.windows import HALVE, SAME, VALID, Window, windows_below
@@ -34,9 +35,14 @@ def ssd_extras(fc7: Cells) -> tuple[Extra, ...]:
     return _rows(FC7_CHANNELS, windows_below(fc7))
 
 
-def _rows(inputs: int, windows: list[Window]) -> tuple[Extra, ...]:
+def extras_below(last: MapShape) -> tuple[Extra, ...]:
+    """SSD's layers below a backbone's map of stride 32: conv7_1 reads it in place of VGG16's conv6_2."""
+    return _rows(last.channels, windows_below(last.cells), first=7)
+
+
+def _rows(inputs: int, windows: list[Window], first: int = 6) -> tuple[Extra, ...]:
     rows: list[Extra] = []
-    for number, window in enumerate(windows, start=6):
+    for number, window in enumerate(windows, start=first):
         outputs = 512 if number == 6 else 256
         rows.append(Extra(f"conv{number}_1", inputs, outputs // 2, ONE))
         rows.append(Extra(f"conv{number}_2", outputs // 2, outputs, window))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,20 +12,19 @@ from fssd.errors import ConfigError, nearest
 from fssd.layers.blocks import Bottleneck, Chain, ConvReLU, LiteBlock, LiteBottleneck
 from fssd.layers.folding import fold_sequences
 from fssd.necks.extras import fssd_extras, make_extras
-from fssd.necks.fusion import Fusion, Source
+from fssd.necks.fusion import Fusion
+from fssd.necks.fusion_forms import FORMS, OPTIONS, check_fusion, fused_cells, make_fusion, with_form
 from fssd.necks.neck import Blueprint, Neck, even_steps
 from fssd.necks.pyramid import LIGHT_WIDTHS, WIDTHS, Block, Pyramid, pyramid_rows
 from fssd.necks.windows import HALVE, SAME, VALID, levels_from, nominal_steps
 
 VGG_SOURCES = ("conv4_3", "fc7", "conv7_2")
-WIDTH = 256  # channels of each transformed source
-LIGHT_WIDTH = 96  # the same of the light form; keeps the fusion under a tenth of the backbone's work
 FRACTION = 0.999  # of the running statistics kept at each step, in the released network
 PORT_FRACTION = 0.9  # the same in the PyTorch port, which leaves PyTorch's default
 LIGHT_FRACTION = 0.97  # the same for short trainings; the paper's 0.999 needs tens of thousands of steps
 
 PYRAMID_FORMS = ("after", "with-fused", "bottleneck")  # Fig. 3 (b), (a), (c)
-VARIANTS = ("released", "pytorchssd")
+VARIANTS = ("released", "pytorchssd", *FORMS)
 PORT_RATIOS: dict[tuple[int, int], tuple[tuple[float, ...], ...]] = {
     (300, 300): ((2, 3), (2, 3), (2, 3), (2, 3), (2,), (2,)),
     (512, 512): ((2, 3), (2, 3), (2, 3), (2, 3), (2, 3), (2,), (2,)),
@@ -41,9 +40,7 @@ class FSSD(Neck):
     start: the map that `extras` reads; None where no source needs appended layers.
     """
 
-    known_options = frozenset(
-        {"sources", "merge", "norm", "pyramid", "reduce_all", "align_corners", "variant"}
-    )
+    known_options = OPTIONS | {"pyramid", "variant"}
     start: str
     extras: Chain | None
     fusion: Fusion
@@ -55,15 +52,24 @@ class FSSD(Neck):
         """See `Neck`."""
         options = dict(blueprint.options)
         released_512 = blueprint.image_size == (512, 512) and not blueprint.light
-        if options.get("variant") == "pytorchssd":
+        variant = options.get("variant")
+        if variant == "pytorchssd":
             if blueprint.image_size not in PORT_RATIOS:
                 raise ConfigError(
                     "the variant 'pytorchssd' has 300 or 512 px; leave out --size or the variant"
                 )
             return {**PORT_OPTIONS, "ratios": PORT_RATIOS[blueprint.image_size], **options}
+        if isinstance(variant, str) and variant in FORMS:
+            options = with_form(FORMS[variant], options)
         if released_512 and options.get("priors") == "coco":
             options["priors"] = "voc"  # the released FSSD512-COCO has 35.84 / 76.8 px at its first level
         return options
+
+    @classmethod
+    def asks(cls, options: Mapping[str, Any]) -> Collection[str]:
+        """See `Neck`: the sources."""
+        sources = options.get("sources", ())
+        return sources if isinstance(sources, (list, tuple)) else ()
 
     @classmethod
     def build(cls, blueprint: Blueprint) -> FSSD:
@@ -77,15 +83,7 @@ class FSSD(Neck):
         # The released network takes conv3_3 and conv7_2, which have 256 channels already, as they are.
         as_is = {"conv3_3", "conv7_2"} if of_vgg and not options.get("reduce_all", False) else set()
         fraction = LIGHT_FRACTION if light else PORT_FRACTION if ported else FRACTION
-        fusion = Fusion(
-            _sources(names, shapes, as_is, blueprint),
-            LIGHT_WIDTH if light else WIDTH,
-            blueprint.finest,
-            options.get("merge", "concat"),
-            options.get("norm", "batch"),
-            fraction,
-            options.get("align_corners", True),
-        )
+        fusion = make_fusion(blueprint, names, shapes, as_is, fraction)
         pyramid = _pyramid(blueprint, fusion.channels)
         cells = levels_from(blueprint.finest)
         steps = (nominal_steps if ported else even_steps)(blueprint.image_size, cells)
@@ -119,17 +117,13 @@ def _check(blueprint: Blueprint) -> None:
     form, variant = options.get("pyramid", "after"), options.get("variant", "released")
     if form not in PYRAMID_FORMS:
         raise ConfigError(f"there is no pyramid {form!r}{nearest(str(form), PYRAMID_FORMS)}")
-    for key in ("align_corners", "reduce_all"):
-        if not isinstance(options.get(key, True), bool):
-            raise ConfigError(f"{key} is {options[key]!r}; it is true or false")
-    if isinstance(options.get("sources"), str):
-        raise ConfigError(f"sources is the text {options['sources']!r}; it is a list such as [conv4_3, fc7]")
     if variant not in VARIANTS:
         raise ConfigError(f"there is no variant {variant!r}{nearest(str(variant), VARIANTS)}")
     if variant != "released" and (blueprint.light or "fc7" not in blueprint.shapes):
         raise ConfigError(
             f"the variant {variant!r} is one of VGG16's own layers; use fssd300-vgg16 without backbone="
         )
+    check_fusion(blueprint)
 
 
 def _with_extras(
@@ -149,23 +143,6 @@ def _pyramid(blueprint: Blueprint, inputs: int) -> Pyramid:
         block: Block = LiteBottleneck if form == "bottleneck" else LiteBlock
     else:
         block = Bottleneck if form == "bottleneck" else ConvReLU
-    rows = pyramid_rows(blueprint.finest, LIGHT_WIDTHS if blueprint.light else WIDTHS)
+    halved = fused_cells(blueprint) != blueprint.finest
+    rows = pyramid_rows(blueprint.finest, LIGHT_WIDTHS if blueprint.light else WIDTHS, halved)
     return Pyramid(inputs, rows, block, form == "with-fused")
-
-
-def _sources(
-    names: tuple[str, ...], shapes: Mapping[str, MapShape], as_is: set[str], blueprint: Blueprint
-) -> tuple[Source, ...]:
-    known = list(shapes)
-    if not names:
-        raise ConfigError(f"fusion needs at least one source; known: {', '.join(known)}")
-    rows, columns = blueprint.finest
-    for name in names:
-        if name not in shapes:
-            raise ConfigError(f"there is no feature map {name!r} to fuse{nearest(name, known)}")
-        if shapes[name].rows > 2 * rows or shapes[name].columns > 2 * columns:
-            raise ConfigError(
-                f"the map {name!r} has {shapes[name].rows} x {shapes[name].columns} cells, over twice the"
-                f" fused map's {rows} x {columns}; fuse maps of stride 4 or more"
-            )
-    return tuple(Source(name, shapes[name].channels, name not in as_is) for name in names)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
 from fssd.backbones.backbone import MapShape
+from fssd.layers.blocks import xavier
 from fssd.layers.folding import fold_sequences
 
 Cells = tuple[int, int]  # rows, columns of a map
@@ -19,7 +20,8 @@ class Blueprint(NamedTuple):
 
     model: its name, for messages. image_size: (width, height) of the input, pixels. shapes: of the backbone's
     maps, finest first. light: separable blocks at light width, not the paper's. options: the user's, and
-    those that they stand for. first_centre: see `Backbone`.
+    those that they stand for. first_centre: see `Backbone`. more: names of maps that the backbone gives if
+    `Neck.asks` for them.
     """
 
     model: str
@@ -28,6 +30,7 @@ class Blueprint(NamedTuple):
     light: bool
     options: Mapping[str, Any]
     first_centre: float | None = None
+    more: tuple[str, ...] = ()
 
     @property
     def finest(self) -> Cells:
@@ -67,9 +70,18 @@ class Neck(nn.Module):
         """The options of the whole network, with what some of them stand for (a variant) filled in."""
         return blueprint.options
 
+    @classmethod
+    def asks(cls, options: Mapping[str, Any]) -> Collection[str]:  # noqa: ARG003 (for necks that do)
+        """Names of maps that it takes by these resolved options, beside those that every backbone returns."""
+        return ()
+
     def forward(self, features: dict[str, Tensor]) -> list[Tensor]:
         """Named maps (B, C, rows, columns) to one map a level, finest first."""
         raise NotImplementedError
+
+    def initialise(self) -> None:
+        """Draw fresh weights, by Caffe's Xavier rule unless the network has one of its own."""
+        xavier(self)
 
     def fresh(self) -> Iterable[nn.Module]:
         """The modules that a trained SSD does not have; they learn at `--new-layers-lr`."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from fssd.necks.neck import Cells
-from fssd.necks.windows import SAME, Window, windows_below
+from fssd.necks.windows import HALVE, SAME, Window, windows_below
 
 Block = Callable[[int, int, int, int, int], nn.Module]  # (inputs, outputs, kernel, stride, padding)
 WIDTHS = (512, 512, 256)  # output channels of the first blocks; all further blocks have the last
@@ -23,9 +23,12 @@ class Row(NamedTuple):
     window: Window
 
 
-def pyramid_rows(fused: Cells, widths: tuple[int, ...] = WIDTHS) -> tuple[Row, ...]:
-    """ds_1, ds_2, ds_4, ... from a fused map of so many rows and columns down to one cell."""
-    windows = [SAME, *windows_below(fused)]
+def pyramid_rows(finest: Cells, widths: tuple[int, ...] = WIDTHS, halved: bool = False) -> tuple[Row, ...]:
+    """ds_1, ds_2, ds_4, ... from a first level of so many rows and columns down to one cell.
+
+    halved: the fused map has twice the rows and columns of the first level, else as many.
+    """
+    windows = [HALVE if halved else SAME, *windows_below(finest)]
     return tuple(
         Row(f"ds_{2**index}", widths[min(index, len(widths) - 1)], window)
         for index, window in enumerate(windows)

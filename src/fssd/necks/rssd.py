@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from fssd.errors import ConfigError, nearest
 from fssd.layers.blocks import CaffeBatchNorm, ConvReLU
-from fssd.necks.fssd import FRACTION, LIGHT_FRACTION, LIGHT_WIDTH
+from fssd.necks.fssd import FRACTION, LIGHT_FRACTION
+from fssd.necks.fusion_forms import LIGHT_WIDTH
 from fssd.necks.neck import Blueprint, Cells
 from fssd.necks.ssd import SSD, AnySSD
 

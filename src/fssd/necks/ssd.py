@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from fssd.errors import ConfigError, nearest
 from fssd.layers.blocks import Chain, L2Norm, LiteBlock
-from fssd.necks.extras import make_extras, ssd_extras
-from fssd.necks.neck import Blueprint, Neck, even_steps
+from fssd.necks.extras import extras_below, make_extras, ssd_extras
+from fssd.necks.neck import Blueprint, Cells, Neck, even_steps
 from fssd.necks.pyramid import LIGHT_WIDTHS
 from fssd.necks.residual_extras import residual_levels
 from fssd.necks.windows import levels_from, nominal_steps, windows_below
@@ -34,7 +34,7 @@ class SSD(Neck):
 
     @classmethod
     def build(cls: type[AnySSD], blueprint: Blueprint) -> AnySSD:
-        """VGG16's own layers and convolutions below fc7, or a light backbone's maps and separable blocks.
+        """VGG16's own layers and convolutions below fc7, or another backbone's maps and blocks below them.
 
         Option extras: "plain" is that; "residual" appends DSSD's residual blocks to the maps of a backbone of
         full width, see `residual_levels`.
@@ -44,7 +44,9 @@ class SSD(Neck):
             raise ConfigError(f"there are no extras {extras!r}{nearest(str(extras), EXTRAS)}")
         if extras == "residual":
             return _residual(cls, blueprint)
-        return _light(cls, blueprint) if blueprint.light else _vgg(cls, blueprint)
+        if not blueprint.light and {"conv4_3", "fc7"} <= set(blueprint.shapes):
+            return _vgg(cls, blueprint)
+        return _other(cls, blueprint)
 
     def forward(self, features: dict[str, Tensor]) -> list[Tensor]:
         """See `Neck`."""
@@ -60,10 +62,6 @@ class SSD(Neck):
 def _vgg(cls: type[AnySSD], blueprint: Blueprint) -> AnySSD:
     """conv4_3 through L2Norm, fc7, and the appended conv6_2, conv7_2, ..."""
     shapes = blueprint.shapes
-    if not {"conv4_3", "fc7"} <= set(shapes):
-        raise ConfigError(
-            f"{blueprint.model} predicts from VGG16's own layers; give a backbone to ssd300-lite instead"
-        )
     rows = ssd_extras(shapes["fc7"].cells)
     predicted = [row for row in rows if row.name.endswith("_2")]
     channels = [shapes["conv4_3"].channels, shapes["fc7"].channels, *(row.outputs for row in predicted)]
@@ -83,21 +81,45 @@ def _residual(cls: type[AnySSD], blueprint: Blueprint) -> AnySSD:
     return neck
 
 
-def _light(cls: type[AnySSD], blueprint: Blueprint) -> AnySSD:
-    """The backbone's maps as they are, then light blocks below them, with the steps of FSSD's light twin."""
-    shapes, cells = blueprint.shapes, levels_from(blueprint.finest)
-    taken = [name for name, shape in shapes.items() if shape.cells in cells]
-    if [shapes[name].cells for name in taken] != cells[: len(taken)] or not taken:
-        raise ConfigError(
-            f"SSD needs maps of {cells[:3]} rows and columns; the backbone has"
-            f" { ({name: shape.cells for name, shape in shapes.items()}) }"
-        )
+def _other(cls: type[AnySSD], blueprint: Blueprint) -> AnySSD:
+    """The backbone's maps as they are, then SSD's convolutions, or light blocks, below the last.
+
+    No scale on the first map: these backbones normalise. Steps are even, so that FSSD on the same backbone
+    has the same priors.
+    """
+    shapes, taken = blueprint.shapes, own_levels(blueprint)
+    last = shapes[taken[-1]]
+    cells = [*(shapes[name].cells for name in taken), *levels_from(last.cells)[1:]]
     channels = [shapes[name].channels for name in taken]
-    blocks: dict[str, nn.Module] = {}
-    for index, window in enumerate(windows_below(cells[len(taken) - 1]), start=len(taken)):
-        blocks[f"ds_{2**index}"] = LiteBlock(channels[-1], LIGHT_WIDTHS[-1], *window)
-        channels.append(LIGHT_WIDTHS[-1])
+    if blueprint.light:
+        blocks: dict[str, nn.Module] = {}
+        for index, window in enumerate(windows_below(last.cells), start=len(taken)):
+            blocks[f"ds_{2**index}"] = LiteBlock(channels[-1], LIGHT_WIDTHS[-1], *window)
+            channels.append(LIGHT_WIDTHS[-1])
+        extras, predicted = Chain(blocks), list(blocks)
+    else:
+        rows = extras_below(last)
+        extras, predicted = make_extras(rows), [row.name for row in rows if row.name.endswith("_2")]
+        channels += [row.outputs for row in rows if row.name in predicted]
     neck = cls(channels, cells, even_steps(blueprint.image_size, cells))
-    neck.taken, neck.start = [*taken, *blocks], taken[-1]
-    neck.extras, neck.scale = Chain(blocks), nn.Identity()
+    neck.taken, neck.start = [*taken, *predicted], taken[-1]
+    neck.extras, neck.scale = extras, nn.Identity()
     return neck
+
+
+def own_levels(blueprint: Blueprint) -> list[str]:
+    """The maps of a backbone that are levels of SSD, finest first: of each size the last one.
+
+    Their sizes may be a cell off those of `Blueprint.finest` and below (DenseNet rounds down). Raises
+    ConfigError if there is none at its stride.
+    """
+    last_of: dict[Cells, str] = {}
+    for name, shape in blueprint.shapes.items():
+        if all(cells <= most for cells, most in zip(shape.cells, blueprint.finest, strict=True)):
+            last_of[shape.cells] = name
+    finest = max(last_of, default=(0, 0))
+    if any(2 * cells <= most for cells, most in zip(finest, blueprint.finest, strict=True)):
+        sizes = {name: shape.cells for name, shape in blueprint.shapes.items()}
+        wanted = levels_from(blueprint.finest)[:3]
+        raise ConfigError(f"SSD needs maps of {wanted} rows and columns; the backbone has {sizes}")
+    return list(last_of.values())

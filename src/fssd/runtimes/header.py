@@ -10,8 +10,8 @@ from typing import Any
 
 from fssd.data.geometry import Geometry, make_geometry
 from fssd.errors import CheckpointError, FssdError
-from fssd.heads.head import Decode, Thresholds
-from fssd.model.designs import head_class, read_size
+from fssd.heads.head import DEFAULTS, Decode, Thresholds
+from fssd.model.designs import find_design, head_class, read_size
 from fssd.model.network import Network
 from fssd.weights import content
 
@@ -28,7 +28,7 @@ class Header:
 
     geometry: how an image becomes the input. decode: from raw predictions to detections; None for a file
     that does this itself, with `thresholds`. facts: the whole document. digest: of the content of the file,
-    "" in files of version 0.1.
+    "" in files of version 0.1. defaults: the thresholds of its head.
     """
 
     classes: tuple[str, ...]
@@ -37,6 +37,7 @@ class Header:
     thresholds: Thresholds | None
     facts: dict[str, Any]
     digest: str = ""
+    defaults: Thresholds = DEFAULTS
 
 
 def write_header(
@@ -57,7 +58,7 @@ def write_header(
         "geometry": network.geometry.name,
         "mean": network.mean.flatten().tolist(),
         "std": network.std.flatten().tolist(),
-        "head": network.spec.options.get("head", "multibox"),
+        "head": find_design(network.spec.name, network.spec.options).head,
         **network.heads.describe(),
         "nms": None if thresholds is None else asdict(thresholds),
         "precision": precision,
@@ -96,7 +97,7 @@ def read_header(
             return Header(classes, geometry, None, Thresholds(**document["nms"]), document, digest)
         head = head_class(document.get("head", "multibox"))
         _check_ends(file, "outputs", head.output_shapes(document) or dict.fromkeys(outputs), outputs)
-        return Header(classes, geometry, head.decoder(document), None, document, digest)
+        return Header(classes, geometry, head.decoder(document), None, document, digest, head.thresholds)
     except CheckpointError:
         raise
     except (ValueError, KeyError, TypeError, FssdError) as error:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fssd.data.geometry import Geometry
 from fssd.errors import CheckpointError, ConfigError
-from fssd.heads.head import DEFAULTS, Found, Raw, Thresholds
+from fssd.heads.head import Found, Raw, Thresholds
 from fssd.model.network import Network, channels_last
 from fssd.runtimes.header import Header
 
@@ -33,10 +33,11 @@ class Runner(Protocol):
     """A detector without class names, in two stages. geometry: how an image becomes its input.
 
     Any number of threads may call it at the same time, also in a process that was forked while none did; and
-    it can be pickled.
+    it can be pickled. defaults: the thresholds that `finish` takes where none are given.
     """
 
     geometry: Geometry
+    defaults: Thresholds
 
     def predict(self, images: Tensor) -> Any:
         """Run the network on (B, 3, H, W) uint8 RGB; only `finish` and `rows` can read the result."""
@@ -54,6 +55,7 @@ class NetworkRunner(Runner):
     def __init__(self, network: Network) -> None:
         self.network = channels_last(network).eval()
         self.geometry = network.geometry
+        self.defaults = network.heads.thresholds
 
     @torch.inference_mode()
     def predict(self, images: Tensor) -> Raw:
@@ -65,7 +67,7 @@ class NetworkRunner(Runner):
 
     @torch.inference_mode()
     def finish(self, predicted: Raw, **settings: Any) -> list[Found]:
-        return self.network.heads.detect(predicted, DEFAULTS.replaced(settings))
+        return self.network.heads.detect(predicted, self.defaults.replaced(settings))
 
 
 class FileRunner(Runner):
@@ -83,6 +85,7 @@ class FileRunner(Runner):
         self.thresholds = header.thresholds
         self.geometry = header.geometry
         self.decode = header.decode
+        self.defaults = header.thresholds or header.defaults
 
     def predict(self, images: Tensor) -> Arrays:
         return self.session(np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy()))
@@ -94,7 +97,7 @@ class FileRunner(Runner):
     def finish(self, predicted: Arrays, **settings: Any) -> list[Found]:
         """Raises ConfigError for settings that a file with NMS inside cannot follow."""
         if self.decode is not None:
-            return self.decode(predicted, DEFAULTS.replaced(settings))
+            return self.decode(predicted, self.defaults.replaced(settings))
         assert self.thresholds is not None  # exactly one of the two is set, see `read_header`
         wanted = _within(self.thresholds, settings)
         return [_cut(wanted, *row) for row in zip(*predicted, strict=True)]

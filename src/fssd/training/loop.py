@@ -22,6 +22,7 @@ from fssd.config import CONFIG_FILE, TrainConfig
 from fssd.data.batch import Batch
 from fssd.data.loader import BatchPositions, Examples, Views, training_batches
 from fssd.data.sample import DataSet
+from fssd.data.scales import Scales
 from fssd.errors import DataError, Stopped, TrainingError
 from fssd.evaluation.evaluate import Report, check_measurable, evaluate_detections
 from fssd.inference.detector import Detector, pick_device
@@ -38,6 +39,7 @@ from fssd.training.same_data import Resumed, content_of, same_data
 from fssd.training.splits import TrainingSplits, open_splits
 from fssd.training.start import (
     check_batch,
+    check_scales,
     check_start,
     complete,
     fresh_network,
@@ -155,6 +157,7 @@ class _Run:
         network = fresh_network(config, self.train_set, backbone, options, quiet=not self.process.is_first)
         self.network = channels_last(network.to(self.device))
         check_batch(config, self.network)
+        check_scales(config, self.network)
         freeze(self.network, config)
         self.updater = updater = Updater(self.network, config, self.device, self.process)
         if saved is None:
@@ -252,6 +255,7 @@ class _Run:
             schedule=config.schedule or "constant",
             steps=config.steps,
             warmup=min(config.warmup or 0, self.total // 5),
+            warmup_power=config.warmup_power,
         )
         # All are loaded first: an image that ends the run must find the state as the last update left it.
         parts = [next(batches) for _ in range(config.accumulate)]
@@ -304,6 +308,7 @@ class _Run:
             config.crowds,
             replaces=True,
             absent=self.absent,
+            scales=self._scales(),
         )
         if self.process.is_first:
             draw_batches(self.folder.path, views)
@@ -316,6 +321,13 @@ class _Run:
         )
         examples = Examples(views, self.network.heads.targets)
         return training_batches(examples, positions, config.workers, pin=self.device.type == "cuda")
+
+    def _scales(self) -> Scales | None:
+        if not self.config.multi_scale:
+            return None
+        smallest, largest = self.config.multi_scale
+        own = self.network.image_size[0]
+        return Scales(smallest, largest, own, self.config.seed, self.images_per_update, self.total)
 
     def _evaluate(self, done: int, log: RunLog | None) -> None:
         """Measure on the validation split and keep the model if it is the best so far.

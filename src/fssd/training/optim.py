@@ -1,4 +1,4 @@
-"""SGD with Caffe SSD's parameter groups, and the learning rate of each iteration."""
+"""SGD or Adam over Caffe SSD's parameter groups, and the learning rate of each iteration."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import nn
 
 from fssd.model.network import Network
 
+ADAM_BETA_2 = 0.999
 NORMS = (nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)
 
 
@@ -21,13 +22,14 @@ def make_optimizer(
     new_layers_lr: float = 1.0,
     backbone_lr: float = 1.0,
     fused: bool = False,
-) -> torch.optim.SGD:
-    """SGD over groups that each have an `lr_scale` and a decay; `set_lr` sets the rates.
+    kind: str = "sgd",
+) -> torch.optim.Optimizer:
+    """An optimizer over groups that each have an `lr_scale` and a decay; `set_lr` sets the rates.
 
     Weights decay; biases learn `bias_lr` times as fast without decay; scales and shifts of
     normalisation do not decay. The heads, and what the neck calls fresh (see `Neck.fresh`), learn
     `new_layers_lr` times as fast, the backbone `backbone_lr` times. fused: one kernel for all parameters, on
-    a GPU.
+    a GPU. kind: "sgd", or "adam", whose first beta is `momentum` and whose decay is part of the gradient.
     """
     faster = {
         id(p): new_layers_lr for module in (network.heads, *network.neck.fresh()) for p in module.parameters()
@@ -46,6 +48,8 @@ def make_optimizer(
         {"params": parameters, "lr_scale": scale, "weight_decay": decay}
         for (scale, decay), parameters in sorted(groups.items(), key=lambda item: item[0])
     ]
+    if kind == "adam":
+        return torch.optim.Adam(rows, lr=0.0, betas=(momentum, ADAM_BETA_2), fused=fused)
     return torch.optim.SGD(rows, lr=0.0, momentum=momentum, fused=fused)
 
 
@@ -56,14 +60,24 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 def learning_rate(
-    iteration: int, *, base: float, total: int, schedule: str, steps: tuple[int, ...] = (), warmup: int = 0
+    iteration: int,
+    *,
+    base: float,
+    total: int,
+    schedule: str,
+    steps: tuple[int, ...] = (),
+    warmup: int = 0,
+    warmup_power: float | None = None,
 ) -> float:
     """The base learning rate of iteration 0, 1, ..., total - 1.
 
     schedule: "multistep" divides by ten at each of `steps` (given () at 2/3 and 5/6 of the run, the
     proportions of SSD's 80k and 100k of 120k), "cosine" falls to zero, "constant" stays. During the
-    first `warmup` iterations the rate rises linearly from base / 100.
+    first `warmup` iterations the rate rises linearly from base / 100, or as a power of their number, as in
+    darknet, whose power is 4.
     """
+    if iteration < warmup and warmup_power is not None:
+        return float(base * ((iteration + 1) / warmup) ** warmup_power)
     if iteration < warmup:
         return base * (0.01 + 0.99 * iteration / warmup)
     if schedule == "constant":

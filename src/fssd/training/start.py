@@ -12,12 +12,13 @@ from fssd.backbones import BACKBONES
 from fssd.config import TrainConfig, resolve
 from fssd.data.input_boxes import input_boxes
 from fssd.data.sample import DataSet
+from fssd.data.scales import STEP
 from fssd.errors import CheckpointError, ConfigError, DataError
 from fssd.evaluation.coco_ap import require_hotcoco
 from fssd.importers.caffe import read_caffe_backbone
 from fssd.model.build import build_model
 from fssd.model.coverage import coverage_advice
-from fssd.model.designs import backbone_class, find_design
+from fssd.model.designs import backbone_class, find_design, read_size
 from fssd.model.network import Network
 from fssd.training.folder import check_folder
 from fssd.training.state import STATE_FILE
@@ -125,6 +126,29 @@ def check_batch(config: TrainConfig, network: Network) -> None:
         raise ConfigError(
             f"batch_size is 1; {config.model} normalises its last level, a single cell, over the batch and"
             " needs 2 or more"
+        )
+
+
+def check_scales(config: TrainConfig, network: Network) -> None:
+    """Whether the network can be trained at the sides of `multi_scale`. Raises ConfigError."""
+    sides, (width, height) = config.multi_scale, network.image_size
+    if not sides:
+        return
+    if len(sides) != 2 or sides[0] > sides[1] or any(s % STEP or not s for s in sides):
+        raise ConfigError(
+            f"multi_scale is {list(sides)}; it is the smallest and the largest side, multiples of {STEP}:"
+            " 320 608"
+        )
+    for side in sides:
+        read_size(side)
+    if not network.heads.any_size:
+        raise ConfigError(
+            f"multi_scale does not go with {config.model}, whose priors are made for one size; leave it out"
+            " or take yolov2-416"
+        )
+    if width != height or width % STEP:
+        raise ConfigError(
+            f"multi_scale needs a square input of a multiple of {STEP} px, not {width} x {height}"
         )
 
 

@@ -18,6 +18,13 @@ from fssd.training.same_data import Content
 from fssd.weights.checkpoint import below, fill, read_tensors, write_tensors
 
 STATE_FILE = "last.safetensors"
+# What SGD and Adam keep of every parameter, and the prefix of its names in a file.
+OPTIMIZER_STATE = {
+    "momentum_buffer": "momentum",
+    "exp_avg": "adam-mean",
+    "exp_avg_sq": "adam-square",
+    "step": "adam-step",
+}
 
 
 class Progress(NamedTuple):
@@ -42,16 +49,17 @@ def save_state(
     content: Content,
     document: dict[str, Any],
 ) -> None:
-    """Write network, momentum, average, counters and what the run is trained on to `path` in one step.
+    """Write network, optimizer, average, counters and what the run is trained on to `path` in one step.
 
     No clock and no random state goes in: random choices are keyed by (seed, epoch, image), so equal
     runs write equal bytes.
     """
     tensors: dict[str, Tensor] = {f"model/{name}": t for name, t in network.state_dict().items()}
     for name, parameter in network.named_parameters():
-        buffer = optimizer.state[parameter].get("momentum_buffer") if parameter in optimizer.state else None
-        if buffer is not None:
-            tensors[f"momentum/{name}"] = buffer
+        kept = optimizer.state.get(parameter, {})
+        for key, prefix in OPTIMIZER_STATE.items():
+            if isinstance(kept.get(key), Tensor):
+                tensors[f"{prefix}/{name}"] = kept[key]
     if average is not None:
         tensors |= {f"average/{name}": t for name, t in average.tensors.items()}
     tensors |= content.tensors()
@@ -85,17 +93,20 @@ def load_state(
 ) -> Progress:
     """Restore a state that `read_state` read from `path`. Raises CheckpointError if it does not fit."""
     fill(network, below(tensors, "model/"), path)
-    momentum = below(tensors, "momentum/")
-    for name, parameter in network.named_parameters():
-        if name in momentum:
-            optimizer.state[parameter]["momentum_buffer"] = _like(momentum[name], parameter)
+    for key, prefix in OPTIMIZER_STATE.items():
+        kept = below(tensors, f"{prefix}/")
+        for name, parameter in network.named_parameters():
+            if name in kept:
+                optimizer.state[parameter][key] = _restored(kept[name], parameter, optimizer)
     if average is not None:
         average.restore(below(tensors, "average/"), document["average_updates"])
     waited, due = document.get("waited", 0), document.get("evaluation_due", False)
     return Progress(document["iteration"], document["best"], waited, due)
 
 
-def _like(saved: Tensor, parameter: Tensor) -> Tensor:
+def _restored(saved: Tensor, parameter: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
+    if saved.ndim == 0 and parameter.ndim > 0:  # Adam counts its steps; on a CPU unless it is fused
+        return saved.to(parameter.device) if optimizer.defaults["fused"] else saved.clone()
     # The memory layout must be the parameter's own, or sums would run in another order than before.
     return torch.empty_like(parameter, memory_format=torch.preserve_format).copy_(saved)
 

@@ -39,7 +39,10 @@ class LossModule(nn.Module):
 
 
 class Updater:
-    """An update in parts, with its optimizer and scaler. watch: has the flags of all losses and gradients."""
+    """An update in parts, with its optimizer and scaler.
+
+    watch: has the flags of all losses and gradients. images: those of an update, of all processes.
+    """
 
     def __init__(self, network: Network, config: TrainConfig, device: torch.device, process: Process) -> None:
         self.network, self.config, self.device = network, config, device
@@ -50,12 +53,14 @@ class Updater:
             bias_lr=config.bias_lr,
             new_layers_lr=config.new_layers_lr,
             backbone_lr=config.backbone_lr,
+            kind=config.optimizer,
             fused=device.type == "cuda",  # else a scaler waits for the GPU before each step
         )
         self.average = Average(network, config.ema) if config.ema else None
         self.scaler = torch.amp.GradScaler(
             device.type, enabled=config.amp == "fp16" and device.type == "cuda"
         )
+        self.images = config.batch_size * config.accumulate * process.world
         self.watch = FiniteWatch(device)
         self.model = _parallel(LossModule(network, config.amp), network, device, process)
 
@@ -85,6 +90,7 @@ class Updater:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
+        self.network.heads.count_images(self.images)
         if self.average is not None:
             self.average.update(self.network)
 
@@ -96,11 +102,12 @@ class Updater:
 def _parallel(module: LossModule, network: Network, device: torch.device, process: Process) -> nn.Module:
     if process.world == 1:
         return module
+    options = network.spec.options
     # Statistics stay per process, as in Caffe; the first process's are the ones saved.
     return DistributedDataParallel(
         module,
         device_ids=[device.index] if device.type == "cuda" else None,
         broadcast_buffers=False,
         # Layers after the last fused map get no gradient; without this every process would wait for it.
-        find_unused_parameters=network.spec.own_backbone or "sources" in network.spec.options,
+        find_unused_parameters=network.spec.own_backbone or not {"sources", "variant"}.isdisjoint(options),
     )

@@ -31,9 +31,10 @@ READABLE |= {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
 def load_backbone(network: Network, file: Path | None, read: Mapping[str, Tensor] | None = None) -> int:
     """Fill the backbone with pretrained weights and return the number of tensors copied.
 
-    file: safetensors or PyTorch, with names that `Backbone.adapt` knows. Layers that the file may lack
-    (fc6 and fc7) keep their fresh weights. None takes the weights of an installed package, if there are any.
-    read: the tensors of the file, if it was read already.
+    file: safetensors or PyTorch, with names that `Backbone.adapt` knows, or what `Backbone.read` reads.
+    Layers that the file may lack (fc6 and fc7) keep their fresh weights. None takes the weights of an
+    installed package, if there are any. read: the tensors of the file, if it was read already, under names
+    that `Backbone.adapt` knows.
     Raises ConfigError if no weights are found, CheckpointError if they do not fit.
     """
     backbone = network.backbone
@@ -45,10 +46,12 @@ def load_backbone(network: Network, file: Path | None, read: Mapping[str, Tensor
             f"{network.spec.name} has no ImageNet weights in a package; name a file with --weights, or use"
             " --start nothing"
         )
-    tensors = read_state_dict(file) if read is None else read
     if known is None:
-        return _fill_known(backbone, tensors, file)
-    return _fill_known(backbone, known.adapt(tensors), file, known.may_lack)
+        return _fill_known(backbone, read_state_dict(file) if read is None else read, file)
+    tensors = known.read(file) if read is None else None
+    if tensors is None:
+        tensors = known.adapt(read_state_dict(file) if read is None else read)
+    return _fill_known(backbone, tensors, file, known.may_lack)
 
 
 def load_ssd(network: Network, file: Path) -> int:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from fssd.atomic import make_folder
 from fssd.errors import ConfigError, nearest
 from fssd.model.network import Network
 from fssd.weights.checkpoint import holds_run, load_model, model_file, write_tensors
-from fssd.weights.transfer import by_prior
+from fssd.weights.transfer import by_prior, rows_of
 
 # Classes that VOC and COCO spell differently.
 VOC_TO_COCO = {
@@ -68,13 +67,15 @@ def find_classes(classes: Sequence[str], wanted: Sequence[str]) -> list[int]:
 def take_classes(network: Network, indices: Sequence[int]) -> dict[str, Tensor]:
     """The state dict of the same network with only the classes `indices` (without background), in that order.
 
-    Output i * (C' + 1) + v of a class predictor, for prior i and new class v, is the old output
-    i * (C + 1) + c of class c. Background stays first. The logits of the kept classes do not change.
+    Output i * (C' + 1) + v of a class predictor of multibox, for prior i and new class v, is the old output
+    i * (C + 1) + c of class c. Background, or what else stands before the classes, stays first. The logits of
+    the kept classes do not change.
     """
-    rows = torch.tensor([0, *(1 + index for index in indices)])
+    before = network.heads.before_classes
+    rows = rows_of(indices, before)
     tensors = dict(network.state_dict())
     for name in network.heads.class_layers():
         for key in (f"heads.{name}.weight", f"heads.{name}.bias"):
-            rows_by_prior = by_prior(tensors[key], network.spec.num_classes)
+            rows_by_prior = by_prior(tensors[key], before + network.spec.num_classes)
             tensors[key] = rows_by_prior[:, rows.to(rows_by_prior.device)].flatten(0, 1)
     return tensors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 
@@ -17,8 +18,9 @@ from fssd.weights.checkpoint import check_shape, load_model
 def load_detector(network: Network, classes: tuple[str, ...], file: Path) -> tuple[str, ...]:
     """Fill `network`, whose classes are `classes`, from a model file; return the classes that both have.
 
-    Every layer is copied whole except the last ones of the class predictors. Of those, the rows of the
-    background and of the common classes are copied; the other classes keep their fresh rows.
+    Every layer is copied whole except the last ones of the class predictors. Of those, the rows of the common
+    classes and what stands before all classes (the background) are copied; the other classes keep their fresh
+    rows.
     Raises CheckpointError if the file holds another network.
     """
     loaded = load_model(file, deepcopy(network.backbone) if network.spec.own_backbone else None)
@@ -31,9 +33,9 @@ def load_detector(network: Network, classes: tuple[str, ...], file: Path) -> tup
     if extra:
         raise CheckpointError(f"{file}: has {extra[0]!r}, which the network lacks; give the same options")
     common = [name for name in classes if name in loaded.classes]
-    # Row 0 is the background.
-    rows = torch.tensor([0, *(1 + classes.index(name) for name in common)])
-    file_rows = torch.tensor([0, *(1 + loaded.classes.index(name) for name in common)])
+    before = network.heads.before_classes
+    rows = rows_of([classes.index(name) for name in common], before)
+    file_rows = rows_of([loaded.classes.index(name) for name in common], before)
     last = {f"heads.{name}" for name in network.heads.class_layers()}
     for key, own in network.state_dict().items():
         if key not in given:
@@ -42,13 +44,19 @@ def load_detector(network: Network, classes: tuple[str, ...], file: Path) -> tup
             check_shape(file, key, given[key], own)
             own.copy_(given[key])
             continue
-        to, source = by_prior(own, len(classes)), by_prior(given[key], len(loaded.classes))
+        to = by_prior(own, before + len(classes))
+        source = by_prior(given[key], before + len(loaded.classes))
         if len(to) != len(source) or to.shape[2:] != source.shape[2:]:
             raise CheckpointError(f"{file}: {key!r} is for {len(source)} priors per cell, not {len(to)}")
         to[:, rows] = source[:, file_rows]
     return tuple(common)
 
 
-def by_prior(tensor: Tensor, num_classes: int) -> Tensor:
-    """A class predictor's weight or bias as a view (priors a cell, background and classes, ...)."""
-    return tensor.view(-1, num_classes + 1, *tensor.shape[1:])
+def rows_of(classes: Sequence[int], before: int) -> Tensor:
+    """The outputs of classes (0-based) and those before all classes, see `Head.before_classes`."""
+    return torch.tensor([*range(before), *(before + index for index in classes)])
+
+
+def by_prior(tensor: Tensor, outputs: int) -> Tensor:
+    """A class predictor's weight or bias as a view (priors a cell, outputs of each, ...)."""
+    return tensor.view(-1, outputs, *tensor.shape[1:])

@@ -1,8 +1,4 @@
-"""From raw predictions to detections: softmax, decoding, per-class NMS (Caffe's DetectionOutput).
-
-Images are processed one by one in numpy. Torch has four times the overhead in each of these many small steps,
-and splits large ones among threads, which then busy-wait on cores that the network needs.
-"""
+"""From raw predictions to detections: softmax, decoding, per-class NMS (Caffe's DetectionOutput)."""
 
 from __future__ import annotations
 
@@ -13,12 +9,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fssd.boxes import decode, suppress
+from fssd.boxes import decode
 from fssd.heads.head import Found
 from fssd.heads.multibox.raw import Raw
+from fssd.heads.selection import Places, select
 
 Floats = npt.NDArray[np.float32]
-Places = npt.NDArray[np.intp]
 
 
 def detect(
@@ -66,39 +62,14 @@ def _detect_one(
 ) -> Found:
     """`detect` of one image: (P, 4), (P, C + 1), (P, 4)."""
     scores, prior = _class_scores(logits, least)
-    active = np.flatnonzero(scores.max(axis=1, initial=0) > least)
-    columns = [_best_first(scores[label], least, top_k) for label in active]
-    label = np.repeat(active, np.array([len(column) for column in columns], dtype=np.intp))
-    column = np.concatenate([np.empty(0, np.intp), *columns])
-    best = scores[label, column]
-    # A box is suppressed only by better ones, and only the best `keep` survivors are needed. Three times as
-    # many candidates nearly always leave enough, even in a crowd.
-    for most in (3 * keep, len(best)):
-        chosen = _best_first(best, least, most)
-        place = prior[column[chosen]]
-        # take, here and below, copies whole rows; indexing with brackets copies number by number
+
+    def boxes_of(column: Places) -> Floats:
+        place = prior[column]
+        # take copies whole rows; indexing with brackets copies number by number
         own_offsets, own_priors = (torch.from_numpy(part.take(place, axis=0)) for part in (offsets, priors))
-        boxes = decode(own_offsets, own_priors).numpy()
-        kept = np.flatnonzero(_suppress_within(label[chosen], boxes, nms))[:keep]
-        if len(kept) == keep or len(chosen) == len(best):
-            break
-    found = chosen[kept]
-    return Found(*(torch.from_numpy(part) for part in (boxes[kept], best[found], label[found])))
+        return decode(own_offsets, own_priors).numpy()
 
-
-def _suppress_within(labels: Places, boxes: Floats, nms: float) -> npt.NDArray[np.bool_]:
-    """Which boxes, best first, NMS within their classes keeps: (N,), (N, 4) to (N,)."""
-    by_class = np.argsort(labels, kind="stable")
-    counts = np.bincount(labels)
-    counts = counts[counts > 0]
-    row = np.repeat(np.arange(len(counts)), counts)
-    rank = np.arange(len(labels)) - np.repeat(counts.cumsum() - counts, counts)
-    # Rows beyond the boxes of a class stay boxes without area, which overlap nothing.
-    stacked = np.zeros((len(counts), counts.max(initial=0), 4), np.float32)
-    stacked[row, rank] = boxes.take(by_class, axis=0)
-    kept = np.empty(len(labels), dtype=bool)
-    kept[by_class] = suppress(torch.from_numpy(stacked), nms).numpy()[row, rank]
-    return kept
+    return select(scores, boxes_of, least=least, nms=nms, top_k=top_k, keep=keep)
 
 
 def _class_scores(logits: Floats, least: float) -> tuple[Floats, Places]:
@@ -113,13 +84,3 @@ def _class_scores(logits: Floats, least: float) -> tuple[Floats, Places]:
     np.exp(powers, out=powers)
     powers /= powers.sum(axis=0)
     return powers[1:], prior
-
-
-def _best_first(scores: Floats, least: float, most: int) -> Places:
-    """Indices of the best scores above `least`, at most `most`, descending; equal scores keep their order."""
-    candidate = scores > least
-    if np.count_nonzero(candidate) > most:
-        candidate = scores >= np.partition(scores, -most)[-most]
-    places = np.flatnonzero(candidate)
-    order = np.argsort(-scores[places], kind="stable")
-    return places[order[:most]]

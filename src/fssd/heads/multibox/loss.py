@@ -13,16 +13,23 @@ from fssd.data.batch import Targets
 from fssd.heads.multibox.raw import Raw
 
 BACKGROUND = 0
+MININGS = ("image", "batch")
 
 
 def multibox_loss(
-    raw: Raw, targets: Targets, *, negatives: float = 3.0, localisation_weight: float = 1.0
+    raw: Raw,
+    targets: Targets,
+    *,
+    negatives: float = 3.0,
+    localisation_weight: float = 1.0,
+    mining: str = "image",
 ) -> dict[str, Tensor]:
     """The training objective of SSD and FSSD for one batch.
 
     raw: offsets (B, P, 4), logits (B, P, C + 1). targets: "classes" (B, P) and "offsets" (B, P, 4), see
     `MultiboxTargets`. negatives: background priors mined per positive, those with the largest background
-    loss. Returns "loss", its parts "loss_loc" and "loss_conf", and "positives", the number of matched priors.
+    loss. mining: whether among those of the same "image", or, as in BlitzNet, of the "batch". Returns
+    "loss", its parts "loss_loc" and "loss_conf", and "positives", the number of matched priors.
 
     Sums run over positives and mined negatives and are divided by the number of positives in the batch, as in
     Caffe: images with objects have exactly the released loss. Views without an object, which Caffe ignores,
@@ -35,7 +42,12 @@ def multibox_loss(
     count = positive.sum(dim=1)  # (B,)
     entropy = -F.log_softmax(logits.float(), dim=-1)  # (B, P, C + 1)
     quota = count.clamp(min=1) * negatives
-    mined = mine_negatives(entropy[..., BACKGROUND].detach(), positive, quota)
+    difficulty = entropy[..., BACKGROUND].detach()
+    if mining == "batch":
+        together = mine_negatives(difficulty.reshape(1, -1), positive.reshape(1, -1), quota.sum()[None])
+        mined = together.reshape(positive.shape)
+    else:
+        mined = mine_negatives(difficulty, positive, quota)
     own = entropy.gather(-1, classes[..., None])[..., 0]  # (B, P)
     confidence = torch.where(positive | mined, own, 0.0).sum()
     distance = F.smooth_l1_loss(offsets.float(), targets["offsets"], reduction="none").sum(dim=-1)

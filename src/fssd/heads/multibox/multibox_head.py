@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from fssd import boxes as box_maths
 from fssd.data.batch import Targets
-from fssd.errors import ConfigError
+from fssd.errors import ConfigError, nearest
 from fssd.heads.head import Candidates, Decode, Found, Head, HeadBlueprint, Thresholds, as_tensors
 from fssd.heads.head import Raw as Predictions
 from fssd.heads.multibox.detect import detect
 from fssd.heads.multibox.fit import best_overlaps, fit_priors
-from fssd.heads.multibox.loss import multibox_loss
+from fssd.heads.multibox.loss import MININGS, multibox_loss
 from fssd.heads.multibox.prediction import OPTIONS, Predictor, prediction_modules, predictors
 from fssd.heads.multibox.priors import (
     RULES,
@@ -47,10 +47,17 @@ class MultiboxHead(Head):
     disagree.
     """
 
-    known_options = OPTIONS | {"priors", "prior_rule", "ratios", "truncate", "clip", "shared_head"}
+    known_options = OPTIONS | {"priors", "prior_rule", "ratios", "truncate", "clip", "shared_head", "mining"}
     outputs = Raw._fields
+    matching = (
+        "Training matches every object to the prior that overlaps it most and to all priors that overlap it"
+        " by 0.50; an object without such priors is learned from one prior only. Apart from size and aspect"
+        " ratio its position matters, because priors lie on a grid."
+    )
+    unmatched = "the others are learned from one prior each"
     priors: Tensor
     joined: nn.ModuleList | None
+    mining: str
 
     def __init__(
         self,
@@ -66,6 +73,7 @@ class MultiboxHead(Head):
         self.levels = levels
         self.classes = classes
         self.shared = shared
+        self.mining = MININGS[0]
         self.prediction = prediction
         rows = list(zip(makers, channels, levels, strict=True))[: 1 if shared else None]
         self.loc = nn.ModuleList(make(width, level.anchors * 4) for make, width, level in rows)
@@ -83,7 +91,8 @@ class MultiboxHead(Head):
         level instead of the standard ones. truncate: whole-pixel prior sizes as in Caffe (True). clip:
         "none", "sides" (no prior longer than the image) or "all" (nor centred beyond it), see `make_levels`.
         shared_head: one classifier for all levels, as R-SSD's paper compares it (False); each cell then has
-        six priors by default, and ratios [[2]] for every level makes it four.
+        six priors by default, and ratios [[2]] for every level makes it four. mining: "image" takes three
+        negatives for each positive of an image, "batch" those of all images together, as in BlitzNet.
 
         prediction: DSSD's module before the predictors: "a" for none, "b" a residual block, "c" one with a
         1x1 on the skip, "d" two of those. prediction_kernel: of its middle convolution, 3 or 1.
@@ -95,7 +104,9 @@ class MultiboxHead(Head):
         prediction, channels = prediction_modules(blueprint)
         shared = _shared(blueprint, channels, levels)
         size, makers = blueprint.image_size, predictors(blueprint)
-        return cls(channels, levels, size, classes, makers, prediction, shared)
+        head = cls(channels, levels, size, classes, makers, prediction, shared)
+        head.mining = _mining(blueprint.options)
+        return head
 
     def forward(self, levels: list[Tensor]) -> Raw:
         """Level maps to offsets (B, P, 4) and logits (B, P, classes), in the order of the priors."""
@@ -109,7 +120,7 @@ class MultiboxHead(Head):
 
     def loss(self, raw: Predictions, targets: Targets) -> dict[str, Tensor]:
         """See `multibox_loss`."""
-        return multibox_loss(Raw(*raw), targets)
+        return multibox_loss(Raw(*raw), targets, mining=self.mining)
 
     def detect(self, raw: Predictions, thresholds: Thresholds) -> list[Found]:
         """See `fssd.heads.multibox.detect.detect`."""
@@ -171,6 +182,11 @@ class MultiboxHead(Head):
     def prior_shapes(self) -> npt.NDArray[np.float64]:
         """See `Head`: level by level."""
         return np.array([shape for level in self.levels for shape in level.shapes], np.float64)
+
+    def summary(self) -> str:
+        """See `Head`."""
+        anchors = " ".join(str(level.anchors) for level in self.levels)
+        return f"priors: {len(self.priors):,}, per cell of each level {anchors}"
 
     def nms_graph(self, thresholds: Thresholds, opset: int, ir_version: int) -> onnx.ModelProto:
         """See `Head`."""
@@ -247,6 +263,13 @@ def _shared(blueprint: HeadBlueprint, channels: Sequence[int], levels: tuple[Lev
     if shared and len(anchors := {level.anchors for level in levels}) > 1:
         raise ConfigError(f"shared_head needs one number of priors a cell, but levels have {sorted(anchors)}")
     return bool(shared)
+
+
+def _mining(options: Mapping[str, Any]) -> str:
+    mining = str(options.get("mining", MININGS[0]))
+    if mining not in MININGS:
+        raise ConfigError(f"there is no mining {mining!r}{nearest(mining, MININGS)}")
+    return mining
 
 
 def _ratios(rows: Sequence[Sequence[float]] | None) -> Ratios | None:

@@ -1,0 +1,168 @@
+"""YOLOv2's head: a 1x1 convolution, the region loss, and a softmax over the classes (YOLO9000, 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from fssd.data.batch import Targets
+from fssd.errors import ConfigError
+from fssd.heads.head import Candidates, Decode, Found, Head, HeadBlueprint, Raw, Thresholds
+from fssd.heads.yolov2.anchors import Anchors, cluster_anchors, read_anchors, shape_overlaps
+from fssd.heads.yolov2.region_decode import (
+    BOX,
+    Grid,
+    detect_regions,
+    read_anchor_rows,
+    region_candidates,
+    region_graph,
+)
+from fssd.heads.yolov2.region_loss import region_loss
+from fssd.heads.yolov2.region_targets import RegionTargets
+from fssd.layers.blocks import he
+from fssd.necks.yolov2 import generation_of
+
+if TYPE_CHECKING:
+    import onnx
+
+WARM_IMAGES = 12_800  # images of training during which empty predictions are pulled towards their anchors
+
+
+class YOLOv2Head(Head):
+    """grid: anchors, cells and input of the network's own size. by_size: see `region_loss`.
+
+    seen: images that it was trained on, by all processes; part of the weights, as in darknet's files.
+    """
+
+    known_options = frozenset({"priors", "generation"})
+    outputs = ("predictions",)
+    # darknet's evaluation: no limit on candidates and detections
+    thresholds = Thresholds(score=0.005, nms=0.45, top_k=100_000, keep=100_000)
+    before_classes = BOX
+    any_size = True
+    matching = (
+        "Training gives every object to the prior of the most similar shape in the cell of its centre;"
+        " overlaps are those of the shapes, since a prediction moves within its cell."
+    )
+    unmatched = "the others are learned from a prior of another shape"
+    anchors: Tensor
+    seen: Tensor
+
+    def __init__(self, channels: int, grid: Grid, by_size: bool = True) -> None:
+        super().__init__()
+        self.grid, self.by_size = grid, by_size
+        self.last = nn.Conv2d(channels, grid.channels, 1)
+        self.targets = RegionTargets(grid.image_size)
+        self.register_buffer("anchors", torch.tensor(grid.anchors), persistent=False)
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+
+    @classmethod
+    def build(cls, blueprint: HeadBlueprint) -> YOLOv2Head:
+        """See `Head`. Options:
+
+        priors: the anchors of "voc" or "coco", or fitted ones as `fitted` returns them. generation: 2017, or
+        2016 (see `YOLOv2`): its anchors, and boxes of all sizes weighted alike.
+        """
+        if len(blueprint.channels) != 1:
+            raise ConfigError(
+                f"YOLOv2's head predicts from one map, but this neck gives {len(blueprint.channels)};"
+                " use its own neck"
+            )
+        generation = generation_of(blueprint.options)
+        anchors = read_anchors(blueprint.options["priors"], generation)
+        (rows, columns) = blueprint.cells[0]
+        grid = Grid(anchors, rows, columns, blueprint.image_size, blueprint.num_classes)
+        return cls(blueprint.channels[0], grid, by_size=generation > 2016)
+
+    def forward(self, levels: list[Tensor]) -> Raw:
+        """One map to predictions (B, A * (5 + C), rows, columns), anchor by anchor; see `region_loss`."""
+        (x,) = levels
+        return (self.last(x),)
+
+    def initialise(self) -> None:
+        """See `Head`: by darknet's rule."""
+        he(self)
+
+    def loss(self, raw: Raw, targets: Targets) -> dict[str, Tensor]:
+        """See `region_loss`."""
+        warm = self.seen < WARM_IMAGES
+        return region_loss(raw[0], targets, self.anchors, warm=warm, by_size=self.by_size)
+
+    def count_images(self, images: int) -> None:
+        """See `Head`."""
+        self.seen += images
+
+    def detect(self, raw: Raw, thresholds: Thresholds) -> list[Found]:
+        """See `Head`: softmax times objectness, then NMS in each class."""
+        return detect_regions(raw[0], self.grid, thresholds)
+
+    def candidates(self, raw: Raw) -> list[Candidates]:
+        """See `Head`: every anchor in every cell."""
+        return region_candidates(raw[0], self.grid)
+
+    def describe(self) -> dict[str, Any]:
+        """The anchors and the cells."""
+        grid = self.grid
+        return {"anchors": [list(shape) for shape in grid.anchors], "cells": [grid.rows, grid.columns]}
+
+    @classmethod
+    def decoder(cls, document: Mapping[str, Any]) -> Decode:
+        """See `Head`."""
+        grid = _grid(document)
+
+        def decode(outputs: Sequence[npt.NDArray[Any]], thresholds: Thresholds) -> list[Found]:
+            return detect_regions(torch.from_numpy(outputs[0]), grid, thresholds)
+
+        return decode
+
+    @classmethod
+    def output_shapes(cls, document: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+        """See `Head`."""
+        grid = _grid(document)
+        return {"predictions": (grid.channels, grid.rows, grid.columns)}
+
+    def class_layers(self) -> list[str]:
+        """See `Head`."""
+        return ["last"]
+
+    def fitted(self, boxes: npt.NDArray[np.float32]) -> dict[str, Any]:
+        """See `Head`: as many anchors as now, by k-means."""
+        shapes = self._in_cells(boxes)
+        anchors: Anchors = cluster_anchors(shapes, len(self.grid.anchors)) or self.grid.anchors
+        return {"priors": {"anchors": [list(shape) for shape in anchors]}}
+
+    def best_overlaps(self, boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """See `Head`: of shapes at one centre, since a prediction moves within its cell."""
+        overlaps = shape_overlaps(self._in_cells(boxes), np.array(self.grid.anchors))
+        return np.asarray(overlaps.max(axis=1))
+
+    def prior_shapes(self) -> npt.NDArray[np.float64]:
+        """See `Head`."""
+        return np.asarray(np.array(self.grid.anchors) * self.grid.cell)
+
+    def summary(self) -> str:
+        """See `Head`."""
+        grid = self.grid
+        total = len(grid.anchors) * grid.rows * grid.columns
+        return f"priors: {total:,}, {len(grid.anchors)} anchors in each of {grid.columns} x {grid.rows} cells"
+
+    def nms_graph(self, thresholds: Thresholds, opset: int, ir_version: int) -> onnx.ModelProto:
+        """See `Head`."""
+        return region_graph(self.grid, thresholds, opset, ir_version)
+
+    def _in_cells(self, boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        sides = boxes[:, 2:].astype(np.float64) - boxes[:, :2]
+        return np.asarray(sides / self.grid.cell)
+
+
+def _grid(document: Mapping[str, Any]) -> Grid:
+    """Raises KeyError, TypeError or ValueError."""
+    rows, columns = (int(count) for count in document["cells"])
+    side = document["image_size"]
+    size = (side, side) if isinstance(side, int) else (int(side[0]), int(side[1]))
+    return Grid(read_anchor_rows(document["anchors"]), rows, columns, size, len(document["classes"]))
