@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from fssd.ablation.plan import read_plan
 from fssd.config import TrainConfig, load_config, to_values
 from fssd.data.source import list_splits
 from fssd.model.build import build_model
 from fssd.model.cost import parameters
-from fssd.training.start import complete
+from fssd.training.start import complete, network_options
 from fssd.weights.checkpoint import read_tensors
 from fssd.zoo.models import packaged_model
 
@@ -39,20 +40,21 @@ def test_every_file_is_a_training_that_can_be_built(path: Path) -> None:
     usual = {"ssd": 5e-4, "model": 1e-4}.get(config.start, 1e-3 if config.optimizer == "sgd" else 1e-4)
     assert config.lr == usual or "coco" in path.stem
     with torch.device("meta"):
-        network = build_model(config.model, 80 if config.metric == "coco" else 20, **config.options)
+        network = build_model(config.model, 80 if config.metric == "coco" else 20, **network_options(config))
     assert parameters(network) > 20_000_000
 
 
 @pytest.mark.parametrize("path", COMMON, ids=lambda path: path.stem)
-def test_the_common_recipe_replaces_the_model_alone(path: Path) -> None:
-    """And the file that its backbone starts from."""
-    config = complete(replace(load_config(path), out=Path("run")))
-    with torch.device("meta"):
-        side = build_model(config.model, 20, **config.options).image_size[0]
-    base = load(f"ssd{300 if side < 400 else 512}-voc0712")
-    own = {"model": config.model, "options": config.options, "weights": config.weights}
-    assert config == replace(base, **own)
+def test_common_recipes_replace_the_network_alone(path: Path) -> None:
+    """What of the file is not the model is SSD's recipe at 300 or 512 px."""
+    config = load_config(path)
+    base = load_config(path.parent / yaml.safe_load(path.read_text())["base"])
+    assert base == load_config(CONFIGS / f"ssd{512 if '512' in config.model else 300}-voc0712.yaml")
+    own = {key: getattr(config, key) for key in ("model", "geometry", "weights", "options")}
+    assert config == replace(base, **own) and config.model != base.model
     assert path.stem.removesuffix("-voc0712") in (config.model, config.model.removesuffix("-resnet50"))
+    with torch.device("meta"):
+        build_model(config.model, 20, **network_options(config))
 
 
 @pytest.mark.parametrize(
@@ -108,6 +110,32 @@ def test_schedule_of_r_ssd_is_its_papers(name: str, batch: int) -> None:
     assert (config.start, config.lr, config.iterations) == ("backbone", 1e-3, 140_000)
     assert config.steps == (80_000, 100_000, 120_000)
     assert (config.momentum, config.weight_decay) == (0.9, 5e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "iterations", "steps", "warmup", "power", "geometry"),
+    [
+        ("yolov2-voc0712", 608, 80_200, (40, 60), 1000, 4, None),
+        ("yolov2-2016-voc0712", 544, 45_000, (25, 35), 100, None, "warp"),
+        ("yolov2-coco", 608, 500_200, (400, 450), 1000, 4, None),
+    ],
+)
+def test_schedules_of_yolov2_are_darknets(
+    name: str,
+    side: int,
+    iterations: int,
+    steps: tuple[int, ...],
+    warmup: int,
+    power: float | None,
+    geometry: str | None,
+) -> None:
+    config = load(name)
+    assert (config.model, config.iterations, config.geometry) == (f"yolov2-{side}", iterations, geometry)
+    assert config.steps == tuple(1000 * step for step in steps)
+    assert (config.lr, config.warmup, config.warmup_power) == (1e-3, warmup, power)
+    assert (config.batch_size * config.accumulate, config.momentum, config.weight_decay) == (64, 0.9, 5e-4)
+    assert (config.bias_lr, config.ema, config.clip_norm) == (1, 0, 0)
+    assert (config.multi_scale, config.augment, config.difficult) == ((320, 608), "yolo", False)
 
 
 def test_only_the_script_of_fssd512_on_coco_trains_on_crowds() -> None:

@@ -217,3 +217,24 @@ def test_cosine_of_a_run_no_longer_than_its_warmup() -> None:
 
 def test_constant_stays() -> None:
     assert {learning_rate(i, base=0.3, total=10, schedule="constant") for i in range(10)} == {0.3}
+
+
+def test_burn_in_is_darknets_power() -> None:
+    """lr * (b / 1000)^4 for update b = 1, 2, ...; then the steps."""
+    rate = {
+        b: learning_rate(
+            b - 1,
+            base=1e-3,
+            total=80_200,
+            schedule="multistep",
+            steps=(40_000, 60_000),
+            warmup=1000,
+            warmup_power=4.0,
+        )
+        for b in (1, 10, 500, 1000, 1001, 40_001)
+    }
+    assert rate[1] == pytest.approx(1e-15)
+    assert rate[10] == pytest.approx(1e-11)
+    assert rate[500] == pytest.approx(6.25e-5)
+    assert rate[1000] == pytest.approx(1e-3) == rate[1001]
+    assert rate[40_001] == pytest.approx(1e-4)

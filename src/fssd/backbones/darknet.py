@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fssd.backbones.backbone import Backbone, MapShape
-from fssd.backbones.darknet_weights import SUFFIX, count, cut, darknet_order, read_darknet
+from fssd.backbones.darknet_weights import count, cut, darknet_order, is_darknet, read_darknet
 from fssd.errors import CheckpointError
 from fssd.layers.blocks import ConvNormLeaky, he
 from fssd.layers.folding import fold_sequences
@@ -92,7 +92,7 @@ class Darknet19(Backbone):
 
         Raises CheckpointError for a file of another length.
         """
-        if not (file.suffix == SUFFIX or ".conv." in file.name):
+        if not is_darknet(file):
             return None
         shapes = darknet_order(self, (name for name, _ in self.named_children()))
         found = read_darknet(file)

@@ -53,6 +53,12 @@ def _counts_in_64_bits(version: tuple[int, int, int]) -> bool:
     return major * 10 + minor >= 2 and major < 1000 and minor < 1000
 
 
+def is_darknet(file: Path) -> bool:
+    """Whether the name is that of darknet's weights, or of their first layers: darknet19_448.conv.23. The
+    content does not tell."""
+    return file.suffix == SUFFIX or ".conv." in file.name
+
+
 def read_darknet(file: Path) -> DarknetFile:
     """The content of a `.weights` file. Raises CheckpointError if it is none."""
     try:

@@ -1,4 +1,4 @@
-"""fssd export MODEL --to onnx|openvino|safetensors [--nms] [--int8 --calibrate DATA] --out FILE"""
+"""fssd export MODEL --to onnx|openvino|safetensors|darknet [--nms] [--int8 --calibrate DATA] --out FILE"""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from fssd.export.trial import Trial
     from fssd.inference.detector import Detector
 
+# Files of weights alone: suffix, and those of what is written beside.
+WEIGHTS = {"safetensors": (".safetensors",), "darknet": (".weights", ".cfg")}
+
 
 @dataclass(frozen=True)
 class Export:
@@ -25,11 +28,14 @@ class Export:
 
     model: Model
     out: Path
-    """File to write: .onnx, .xml for OpenVINO, which gets a .bin beside it, or .safetensors."""
+    """File to write: .onnx, .xml for OpenVINO, which gets a .bin beside it, .safetensors, or .weights for
+    darknet, which gets a .cfg beside it."""
     to: str = "onnx"
-    """Runtime of the file: onnx or openvino; or safetensors for PyTorch in half precision."""
+    """Runtime of the file: onnx or openvino; safetensors for PyTorch in half precision; or darknet, for a
+    YOLOv2."""
     raw: Flag = False
-    """End in offsets and logits of every prior (the default); thresholds are then chosen at run time."""
+    """End in the head's predictions, such as offsets and logits of every prior (the default); thresholds are
+    then chosen at run time."""
     nms: Flag = False
     """End in boxes, scores and labels, with the thresholds below built in."""
     score: Score = 0.01
@@ -66,18 +72,18 @@ def run(arguments: list[str]) -> int:
     from fssd.runtimes.packages import require_all
     from fssd.weights.checkpoint import model_file
 
-    runtime = None if command.to == "safetensors" else find_runtime(command.to)
-    check_suffix(command.out, ".safetensors" if runtime is None else runtime.suffix)
+    runtime = None if command.to in WEIGHTS else find_runtime(command.to)
+    suffix, *others = WEIGHTS[command.to] if runtime is None else (runtime.suffix, *runtime.beside)
+    check_suffix(command.out, suffix)
     if runtime is not None:
         require_all(runtime.needs(command.int8))
     detector = Detector.load(command.model, device="cpu")
     _ = detector.network  # an exported file cannot be exported again
-    beside = () if runtime is None else runtime.beside
-    files = [command.out, *(command.out.with_suffix(suffix) for suffix in beside)]
+    files = [command.out, *(command.out.with_suffix(other) for other in others)]
     spare_inputs([model_file(command.model), *map(Path, command.images)], files)
     require_writable(*files)
     if runtime is None:
-        return _export_half(command, detector)
+        return _export_weights(command, detector)
     trial = _trial(command, detector.geometry, detector.classes)
     if trial is not None:
         print(trial.summary(detector.classes), flush=True)
@@ -100,18 +106,24 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def _export_half(command: Export, detector: Detector) -> int:
+def _export_weights(command: Export, detector: Detector) -> int:
+    from fssd.export.darknet_files import export_darknet
     from fssd.export.half import export_half
 
-    print(export_half(detector, command.out, _pictures(command, detector.geometry)))
+    if command.to == "darknet":
+        print(f"{export_darknet(detector, command.out):,} numbers read back as they were written")
+    else:
+        print(export_half(detector, command.out, _pictures(command, detector.geometry)))
     print(f"exported: {command.out}")
     return 0
 
 
 def _check(command: Export) -> None:
     """Raise ConfigError for choices that do not fit together."""
-    if command.to == "safetensors" and (command.raw or command.nms or command.int8):
-        raise ConfigError("--to safetensors writes weights only; --raw, --nms and --int8 are for a runtime")
+    if command.to in WEIGHTS and (command.raw or command.nms or command.int8):
+        raise ConfigError(f"--to {command.to} writes weights only; --raw, --nms and --int8 are for a runtime")
+    if command.to == "darknet" and command.images:
+        raise ConfigError("--to darknet compares numbers, not detections; leave --images out")
     if command.to != "onnx" and command.opset != Export.opset:
         raise ConfigError(f"--opset is for --to onnx, not {command.to}; leave it out")
     if command.raw and command.nms:

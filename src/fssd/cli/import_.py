@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Import:
-    """Turn published weights of Caffe or PyTorch into a model file of this package."""
+    """Turn published weights of Caffe, PyTorch or darknet into a model file of this package."""
 
     file: Annotated[Path, tyro.conf.Positional]
-    """A .caffemodel, .pth or .safetensors file; its content tells which."""
+    """A .caffemodel, .pth or .safetensors file, told by its content, or a .weights file."""
     model: str
-    """The model it holds, such as fssd300-vgg16; or vgg16 for the backbone alone."""
+    """The model it holds, such as fssd300-vgg16; or vgg16, darknet19 for the backbone alone."""
     out: Path
     """Folder to write final.safetensors (or backbone.safetensors) into."""
     classes: str | None = None
@@ -37,14 +37,22 @@ class Import:
 
 def run(arguments: list[str]) -> int:
     command = parse(Import, arguments)
-    from fssd.importers.foreign import BACKBONE
+    from fssd.backbones import BACKBONES
 
-    if command.model == BACKBONE and (command.classes or command.priors):
-        raise ConfigError(f"{BACKBONE} is a backbone without classes and priors; leave those options out")
+    if command.model in BACKBONES and (command.classes or command.priors):
+        raise ConfigError(
+            f"{command.model} is a backbone without classes and priors; leave those options out"
+        )
     form = file_format(command.file)
     if form == "caffemodel" and command.align_corners is not None:
         raise ConfigError("Caffe always aligns corners; leave --align-corners out")
-    if form == "caffemodel":
+    if form == "darknet" and (command.align_corners is not None or command.colours):
+        raise ConfigError("darknet reads RGB and resizes no maps; leave --colours and --align-corners out")
+    if form == "darknet":
+        from fssd.importers.yolov2_weights import import_darknet
+
+        found = import_darknet(command.file, command.model, command.priors)
+    elif form == "caffemodel":
         from fssd.importers.caffe import import_caffe
 
         colours = command.colours or "bgr"
@@ -62,8 +70,12 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def file_format(file: Path) -> Literal["caffemodel", "pth", "safetensors"]:
-    """The format of a file of weights, by its first bytes. Raises CheckpointError if it cannot be read."""
+def file_format(file: Path) -> Literal["caffemodel", "darknet", "pth", "safetensors"]:
+    """The format of a file of weights, by its first bytes; darknet's by its name.
+
+    Raises CheckpointError if it cannot be read.
+    """
+    from fssd.backbones.darknet_weights import is_darknet
     from fssd.weights.pretrained import is_safetensors
 
     try:
@@ -75,6 +87,8 @@ def file_format(file: Path) -> Literal["caffemodel", "pth", "safetensors"]:
         raise CheckpointError(f"{file}: there is no such file; check the path") from error
     except OSError as error:
         raise CheckpointError(f"{file}: cannot be read ({error.strerror or error})") from error
+    if is_darknet(file):
+        return "darknet"
     if head.startswith((b"PK\x03\x04", b"\x80")):  # torch's archive, and the bare pickle before it
         return "pth"
     return "caffemodel"
@@ -115,5 +129,6 @@ def _write_backbone(command: Import, found: Imported) -> None:
     plain = {name: tensor.contiguous() for name, tensor in found.tensors.items()}
     atomic_write(target, safetensors.torch.save(plain))
     print(f"backbone: {command.model}, {len(plain)} tensors taken; start a training from it with")
-    print(f"  fssd train --model fssd300-vgg16 --weights {target} ...")
+    model = "yolov2-416" if command.model == "darknet19" else f"fssd300-{command.model}"
+    print(f"  fssd train --model {model} --weights {target} ...")
     print(f"written: {target}")

@@ -111,12 +111,16 @@ class Head(nn.Module):
     thresholds: of the authors' evaluation, where none are given. before_classes: outputs of a class layer
     before those of the classes; multibox has one, the background. any_size: whether `loss` takes predictions
     for an input of another size, as multi-scale training makes them, with targets of the network's own size.
+    matching, unmatched: how objects find their priors, and what becomes of those that no prior overlaps by
+    0.5, for people.
     """
 
     known_options: ClassVar[frozenset[str]] = frozenset()
     thresholds: ClassVar[Thresholds] = DEFAULTS
     before_classes: ClassVar[int] = 1
     any_size: ClassVar[bool] = False
+    matching: ClassVar[str] = "Training matches every object to the priors that overlap it."
+    unmatched: ClassVar[str] = "the others are learned with more difficulty"
     outputs: tuple[str, ...]
     targets: MakeTargets
 

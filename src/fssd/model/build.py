@@ -63,7 +63,7 @@ def build_model(name: str, num_classes: int, **options: Any) -> Network:
     module = options.get("backbone")
     own = isinstance(module, nn.Module)
     filled = _with_defaults(name, design, own, options)
-    geometry = make_geometry(options.get("geometry", design.geometry), design.size)
+    geometry = make_geometry(filled.get("geometry", "warp"), design.size)
     backbone = module if isinstance(module, nn.Module) else _fresh_backbone(design, filled)
     _check_multiple(backbone, design)
     neck, heads = _neck_and_head(name, design, backbone, num_classes, filled)

@@ -37,8 +37,8 @@ def coverage_advice(network: Network, boxes: npt.NDArray[np.float32], fitted: bo
     if share is not None and share < ENOUGH:
         help_by = larger if fitted else f"--priors fit, or {larger}"
         advice.append(
-            f"{share:.0%} of the boxes have a prior with IoU {MATCHED} or more, the others are learned from"
-            f" one prior each; {help_by}, would help"
+            f"{share:.0%} of the boxes have a prior with IoU {MATCHED} or more,"
+            f" {network.heads.unmatched}; {help_by}, would help"
         )
     sides = np.sqrt((boxes[:, 2:] - boxes[:, :2]).clip(0).prod(axis=1))
     tiny = float((sides < TINY).mean())

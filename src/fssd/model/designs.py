@@ -25,7 +25,6 @@ class Design(NamedTuple):
 
     light: whether neck and head are separable. priors: table of prior sizes, for heads that have one.
     options: those of the parts that make this network; a part that another replaces takes its own with it.
-    geometry: how images become the input, unless an option says so.
     """
 
     neck: str
@@ -35,7 +34,6 @@ class Design(NamedTuple):
     light: bool
     priors: str
     options: Mapping[str, Any] = {}
-    geometry: str = "warp"
 
 
 DILATED = "resnet101-dilated"
@@ -83,7 +81,7 @@ DESIGNS = {
 """Networks that are published, packaged or compared with those. Other names follow from the tables."""
 
 SYSTEMS = {
-    "yolov2": Design("yolov2", (416, 416), "darknet19", "yolov2", False, "voc", geometry="letterbox"),
+    "yolov2": Design("yolov2", (416, 416), "darknet19", "yolov2", False, "voc", {"geometry": "letterbox"}),
 }
 """Networks that come in any size: yolov2-416, yolov2-608, ..."""
 

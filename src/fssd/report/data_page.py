@@ -192,9 +192,7 @@ def _shapes(boxes: _Boxes, overlap: Floats, classes: Sequence[str], network: Net
     width, height = network.image_size
     intro = layout.lead(
         f"In pixels of the input of {network.spec.name}, {width} {layout.TIMES} {height}, to which"
-        f" images are brought by {network.geometry.name}. Training matches every object to the prior that"
-        f" overlaps it most and to all priors that overlap it by {MATCHED:.2f}; an object without such priors"
-        f" is learned from one prior only.{sampled}"
+        f" images are brought by {network.geometry.name}. {network.heads.matching}{sampled}"
     )
     sizes = _share_table("side, px of the input", band_names(), bands(boxes.warped), overlap)
     named = _share_table("class", classes, boxes.label, overlap)
@@ -222,8 +220,7 @@ def _shape_plots(boxes: _Boxes, overlap: Floats, network: Network) -> list[Html]
         ),
         layout.caption(
             charts.scatter(extent[some], overlap[some], shapes, 512, MATCHED),
-            f"Orange boxes overlap no prior by {MATCHED:.2f}; crosses are the priors. Apart from size and"
-            " aspect ratio the position of a box matters, because priors lie on a grid.",
+            f"Orange boxes overlap no prior by {MATCHED:.2f}; crosses are the priors.",
         ),
     ]
 

@@ -49,6 +49,12 @@ class MultiboxHead(Head):
 
     known_options = OPTIONS | {"priors", "prior_rule", "ratios", "truncate", "clip", "shared_head", "mining"}
     outputs = Raw._fields
+    matching = (
+        "Training matches every object to the prior that overlaps it most and to all priors that overlap it"
+        " by 0.50; an object without such priors is learned from one prior only. Apart from size and aspect"
+        " ratio its position matters, because priors lie on a grid."
+    )
+    unmatched = "the others are learned from one prior each"
     priors: Tensor
     joined: nn.ModuleList | None
     mining: str

@@ -105,7 +105,8 @@ def _detect_one(predictions: Floats, grid: Grid, arrays: dict[str, Floats], thre
     def boxes_of(column: Places) -> Floats:
         places, kinds, numbers = cell[column], anchor[column], rows[:4, column]
         centre = (_sigmoid(numbers[:2]) + arrays["corners"][0, 0][:, places]) * arrays["cell_size"][0, 0]
-        half = np.exp(numbers[2:]) * arrays["anchor_sizes"][0, kinds, :, 0].T / 2
+        with np.errstate(over="ignore"):  # untrained networks predict boxes of any size
+            half = np.exp(numbers[2:]) * arrays["anchor_sizes"][0, kinds, :, 0].T / 2
         return np.ascontiguousarray(np.concatenate((centre - half, centre + half)).T)
 
     chosen = {"nms": thresholds.nms, "top_k": thresholds.top_k, "keep": thresholds.keep}

@@ -45,6 +45,11 @@ class YOLOv2Head(Head):
     thresholds = Thresholds(score=0.005, nms=0.45, top_k=100_000, keep=100_000)
     before_classes = BOX
     any_size = True
+    matching = (
+        "Training gives every object to the prior of the most similar shape in the cell of its centre;"
+        " overlaps are those of the shapes, since a prediction moves within its cell."
+    )
+    unmatched = "the others are learned from a prior of another shape"
     anchors: Tensor
     seen: Tensor
 
