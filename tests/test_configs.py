@@ -20,6 +20,7 @@ from fssd.zoo.models import packaged_model
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 TABLES = sorted(path for path in (CONFIGS / "ablations").glob("*.yaml") if "title:" in path.read_text())
+RECIPE = ("lr", "schedule", "steps", "warmup", "warmup_power", "ema", "clip_norm", "epochs", "iterations")
 COMMON = sorted((CONFIGS / "common").glob("*.yaml"))
 ROWS = sorted(
     path for path in [*CONFIGS.glob("*.yaml"), *(CONFIGS / "ablations").glob("*.yaml")] if path not in TABLES
@@ -52,7 +53,10 @@ def test_common_recipes_replace_the_network_alone(path: Path) -> None:
     assert base == load_config(CONFIGS / f"ssd{512 if '512' in config.model else 300}-voc0712.yaml")
     own = {key: getattr(config, key) for key in ("model", "geometry", "weights", "options")}
     assert config == replace(base, **own) and config.model != base.model
-    assert path.stem.removesuffix("-voc0712") in (config.model, config.model.removesuffix("-resnet50"))
+    assert config.model.startswith(path.stem.partition("-")[0])
+    # Whatever recipe the backbone has, nothing of it is left to fill in.
+    whole = {key: getattr(complete(replace(base, out=Path("run"))), key) for key in RECIPE}
+    assert whole == {key: getattr(complete(replace(config, out=Path("run"))), key) for key in RECIPE}
     with torch.device("meta"):
         build_model(config.model, 20, **network_options(config))
 

@@ -44,11 +44,8 @@ def build_model(name: str, num_classes: int, **options: Any) -> Network:
         weights fit no other: conv6_2 without padding (conv7_2 9 x 9, or 15 x 15), reduce_all, norm
         "batch-affine", SSD's prior steps and sizes, 6-6-6-6(-6)-4-4 priors a cell, clip "all", no truncation.
         Options that are also given override those of the variant.
-        transform, width: "1x1", "3x3", "5x5" or "none" on each source, and its channels. source_norm: of each
-        source before the merge, "none", "l2" or "lrn"; source_scale: where the learned scale of l2 starts.
-        project: channels of a 1x1 after the merge. upsample: "bilinear" or "deconvolution". fused_stride: 8
-        or 4 pixels to a cell of the fused map. sources also has "global", the mean of the backbone's last
-        map. variant also "parsenet", "hypernet" or "ion", see `fssd.necks.fusion_forms.FORMS`.
+        Options of the forms of fusion, and the variants "parsenet", "hypernet" and "ion": see
+        `fssd.necks.fusion_forms`.
     Options of FPN: resize, relu; see `FPN.build`. Of R-SSD: concatenation, pool, deconvolution, relu; see
     `RSSD.build`. Of YOLOv2: generation, width, priors; see `YOLOv2.build`, `YOLOv2Head.build`.
     Of ResSkip and BlitzNet: resize, x4; see `ResSkip` and `BlitzNet`.
