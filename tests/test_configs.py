@@ -20,6 +20,7 @@ from fssd.zoo.models import packaged_model
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 TABLES = sorted(path for path in (CONFIGS / "ablations").glob("*.yaml") if "title:" in path.read_text())
+RECIPE = ("lr", "schedule", "steps", "warmup", "warmup_power", "ema", "clip_norm", "epochs", "iterations")
 COMMON = sorted((CONFIGS / "common").glob("*.yaml"))
 ROWS = sorted(
     path for path in [*CONFIGS.glob("*.yaml"), *(CONFIGS / "ablations").glob("*.yaml")] if path not in TABLES
@@ -57,6 +58,9 @@ def test_common_recipes_replace_the_network_alone(path: Path) -> None:
     assert config == replace(base, **own) and config.model != base.model
     short = [config.model.removesuffix(backbone) for backbone in ("", "-resnet50", "-resnet101")]
     assert path.stem.removesuffix("-voc0712") in short
+    # Whatever recipe the backbone has, nothing of it is left to fill in.
+    whole = {key: getattr(complete(replace(base, out=Path("run"))), key) for key in RECIPE}
+    assert whole == {key: getattr(complete(replace(config, out=Path("run"))), key) for key in RECIPE}
 
 
 @pytest.mark.parametrize(

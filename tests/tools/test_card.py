@@ -21,6 +21,7 @@ LATER |= {
     "split_seed",
     "seen_images",
     "patience",
+    "optimizer",
     "multi_scale",
     "warmup_power",
 }  # settings that came after this training
