@@ -24,9 +24,7 @@ def build_model(name: str, num_classes: int, **options: Any) -> Network:
     """A network with fresh weights, in training mode.
 
     name: one of `DESIGNS`, or another of the same form, such as fssd416-lite: a neck, a side in pixels, a
-    backbone; or one of `SYSTEMS` and a side: yolov2-416. num_classes: without background.
-
-    Options of every model:
+    backbone; or one of `SYSTEMS` and a side: yolov2-416. num_classes: without background. Options of all:
         size: side of the input in pixels, or [width, height], 128 to 1,024. geometry: "warp" stretches images
         to the input, "letterbox" keeps their aspect ratio (the default of YOLOv2).
         backbone, neck, head: a name, or "package.module:Class", instead of the model's own. backbone may also

@@ -25,6 +25,7 @@ from fssd.heads.yolov2.region_decode import (
 from fssd.heads.yolov2.region_loss import region_loss
 from fssd.heads.yolov2.region_targets import RegionTargets
 from fssd.layers.blocks import he
+from fssd.necks.neck import Cells
 from fssd.necks.yolov2 import generation_of
 
 if TYPE_CHECKING:
@@ -144,6 +145,17 @@ class YOLOv2Head(Head):
     def prior_shapes(self) -> npt.NDArray[np.float64]:
         """See `Head`."""
         return np.asarray(np.array(self.grid.anchors) * self.grid.cell)
+
+    def change_size(
+        self,
+        image_size: tuple[int, int],
+        cells: Sequence[Cells],
+        steps: Sequence[tuple[float, float]],  # noqa: ARG002 (they follow from the others)
+    ) -> None:
+        """See `Head`. Anchors keep their sizes in cells, and so in pixels."""
+        ((rows, columns),) = cells
+        self.grid = self.grid._replace(rows=rows, columns=columns, image_size=image_size)
+        self.targets = RegionTargets(image_size)
 
     def summary(self) -> str:
         """See `Head`."""
