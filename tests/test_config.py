@@ -162,7 +162,7 @@ KNOWN = {
     "start": {"backbone", "ssd", "model", "nothing"},
     "amp": {"auto", "off", "bf16", "fp16"},
     "metric": {"voc07", "voc12", "coco"},
-    "augment": {"ssd", "mild", "mirror", "none"},
+    "augment": {"ssd", "mild", "mirror", "yolo", "none"},
     "geometry": {"warp", "letterbox"},
 }
 

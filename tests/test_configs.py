@@ -20,6 +20,7 @@ from fssd.zoo.models import packaged_model
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 TABLES = sorted(path for path in (CONFIGS / "ablations").glob("*.yaml") if "title:" in path.read_text())
+RECIPE = ("lr", "schedule", "steps", "warmup", "warmup_power", "ema", "clip_norm", "epochs", "iterations")
 COMMON = sorted((CONFIGS / "common").glob("*.yaml"))
 ROWS = sorted(
     path for path in [*CONFIGS.glob("*.yaml"), *(CONFIGS / "ablations").glob("*.yaml")] if path not in TABLES
@@ -37,7 +38,8 @@ def test_every_file_is_a_training_that_can_be_built(path: Path) -> None:
     config = complete(replace(load_config(path), out=Path("run")))
     assert config.iterations is not None and config.steps and config.schedule == "multistep"
     assert config.steps[-1] <= config.iterations
-    usual = {"ssd": 5e-4, "model": 1e-4}.get(config.start, 1e-3 if config.optimizer == "sgd" else 1e-4)
+    from_ssd = 1e-3 if config.train_only == "new" else 5e-4
+    usual = {"ssd": from_ssd, "model": 1e-4}.get(config.start, 1e-3 if config.optimizer == "sgd" else 1e-4)
     assert config.lr == usual or "coco" in path.stem
     with torch.device("meta"):
         network = build_model(config.model, 80 if config.metric == "coco" else 20, **network_options(config))
@@ -49,12 +51,16 @@ def test_common_recipes_replace_the_network_alone(path: Path) -> None:
     """What of the file is not the model is SSD's recipe at 300 or 512 px."""
     config = load_config(path)
     base = load_config(path.parent / yaml.safe_load(path.read_text())["base"])
-    assert base == load_config(CONFIGS / f"ssd{512 if '512' in config.model else 300}-voc0712.yaml")
+    with torch.device("meta"):
+        network = build_model(config.model, 20, **network_options(config))
+    assert base == load_config(CONFIGS / f"ssd{512 if network.image_size[0] > 400 else 300}-voc0712.yaml")
     own = {key: getattr(config, key) for key in ("model", "geometry", "weights", "options")}
     assert config == replace(base, **own) and config.model != base.model
-    assert path.stem.removesuffix("-voc0712") in (config.model, config.model.removesuffix("-resnet50"))
-    with torch.device("meta"):
-        build_model(config.model, 20, **network_options(config))
+    short = [config.model.removesuffix(backbone) for backbone in ("", "-resnet50", "-resnet101")]
+    assert path.stem.removesuffix("-voc0712") in short
+    # Whatever recipe the backbone has, nothing of it is left to fill in.
+    whole = {key: getattr(complete(replace(base, out=Path("run"))), key) for key in RECIPE}
+    assert whole == {key: getattr(complete(replace(config, out=Path("run"))), key) for key in RECIPE}
 
 
 @pytest.mark.parametrize(
@@ -112,6 +118,31 @@ def test_schedule_of_r_ssd_is_its_papers(name: str, batch: int) -> None:
     assert (config.momentum, config.weight_decay) == (0.9, 5e-4)
 
 
+# start, batch, accumulated batches, rate, steps and length in thousands: the scripts; for 513 px the paper.
+@pytest.mark.parametrize(
+    ("name", "start", "batch", "lr", "steps", "length"),
+    [
+        ("ssd321", "backbone", (32, 1), 1e-3, (40, 60), 80),
+        ("ssd513", "backbone", (20, 1), 1e-3, (40, 60), 70),
+        ("dssd321", "ssd", (16, 2), 1e-3, (20,), 30),
+        ("dssd321-stage2", "model", (16, 2), 1e-4, (20,), 40),
+        ("dssd513", "ssd", (16, 2), 1e-3, (20,), 30),
+        ("dssd513-stage2", "model", (16, 2), 1e-4, (20,), 40),
+    ],
+)
+def test_stages_of_dssd(
+    name: str, start: str, batch: tuple[int, int], lr: float, steps: tuple[int, ...], length: int
+) -> None:
+    config = load(f"{name}-voc0712")
+    family, _, second = name.partition("-")
+    assert (config.model, config.start, config.lr) == (f"{family}-resnet101", start, lr)
+    assert (config.batch_size, config.accumulate) == batch
+    assert config.steps == tuple(1000 * step for step in steps)
+    assert config.iterations == 1000 * length
+    assert config.train_only == ("new" if start == "ssd" else "all")
+    assert config.freeze_all_norms == bool(second)
+
+
 @pytest.mark.parametrize(
     ("name", "side", "iterations", "steps", "warmup", "power", "geometry"),
     [
@@ -156,6 +187,8 @@ def test_only_the_script_of_fssd512_on_coco_trains_on_crowds() -> None:
         ("../fpn300-voc0712", 28_935_598),
         ("../rssd300-voc0712", 54_705_070),
         ("../rssd512-voc0712", 59_444_676),
+        ("../ssd321-voc0712", 116_526_320),
+        ("../dssd513-stage2-voc0712", 175_286_712),
         ("../fssd512-coco", 41_590_964),
         ("../ssd512-voc0712", 27_188_676),
         ("../fssd300-coco", 39_366_582),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -101,7 +101,7 @@ def _picture(command: Compare, models: list[Path]) -> int:
     rows = []
     for model, name in zip(models, model_names(models), strict=True):
         detector = Detector.load(model, device=command.device)
-        stream = detector.stream(files, **asdict(command.selection))
+        stream = detector.stream(files, **command.selection.given())
         # Scaled down at once, because photographs of full size would fill the memory.
         rows.append([fit(found, command.cell) for found in stream])
         print(f"{name}: {sum(map(len, rows[-1]))} objects in {len(files)} images")
@@ -156,7 +156,8 @@ def _detections(command: Compare, side: Detector | FileDetections, dataset: Data
 
     if not isinstance(side, Detector):
         return side.detections
-    return list(side.evaluate_on(dataset, **asdict(command.loading), nms=command.selection.nms))
+    nms: dict[str, Any] = {} if command.selection.nms is None else {"nms": command.selection.nms}
+    return list(side.evaluate_on(dataset, **asdict(command.loading), **nms))
 
 
 def _notes(sides: Sequence[Detector | FileDetections]) -> tuple[str, ...]:

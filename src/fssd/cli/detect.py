@@ -7,7 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -122,7 +122,7 @@ class _Work:
         return f"{self.done} of {self.total} inputs done, results in {self.command.out}"
 
     def stream(self, images: Iterable[Image]) -> Iterator[Detections]:
-        thresholds = asdict(self.command.thresholds)
+        thresholds = self.command.thresholds.given()
         batch_size, scales = self.command.batch_size, self.command.scales or None
         return self.detector.stream(images, **thresholds, batch_size=batch_size, scales=scales)
 

@@ -70,7 +70,7 @@ def run(arguments: list[str]) -> int:
     refuse_names(command.measuring, [detector])
     settings: dict[str, Any] = {}
     if detector is not None:
-        settings = {**asdict(command.thresholds), "scales": list(command.scales) or None}
+        settings = {**command.thresholds.given(), "scales": list(command.scales) or None}
         detector.sized(settings["scales"])  # before the data are read
     models = {} if detector is None else {command.model: detector}
     dataset = command.measuring.open(command.data, list(models), list(models.values()), command.iou)

@@ -43,7 +43,9 @@ Measured = Annotated[
 ]
 Device = Annotated[str, tyro.conf.arg(help="cpu, cuda, or auto.")]
 BatchSize = Annotated[Count, tyro.conf.arg(help="Images per batch.")]
-Score = Annotated[Share, tyro.conf.arg(help="Keep detections that score more than this.")]
+Score = Annotated[
+    Share, tyro.conf.arg(help="Keep detections that score more than this (SSD evaluates at 0.01).")
+]
 _SCALES = (
     "Input sizes in pixels (of the longer side) instead of the model's own; the results are merged by NMS."
 )
@@ -56,21 +58,25 @@ BadShare = Annotated[BelowOne, tyro.conf.arg(help=_BAD_SHARE)]
 
 @dataclass(frozen=True)
 class Selection:
-    """Which detections are kept."""
+    """Which detections are kept; None takes what the network's authors evaluate with."""
 
-    score: Score = 0.01
-    nms: Share = 0.45
-    """IoU above which the less confident of two detections of one class is dropped."""
+    score: Score | None = None
+    nms: Share | None = None
+    """IoU above which the less confident of two detections of one class is dropped (SSD: 0.45)."""
+
+    def given(self) -> dict[str, Any]:
+        """The thresholds that are not None."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
 class CountFlags:
-    """How many detections are kept."""
+    """How many detections are kept; None takes what the network's authors evaluate with."""
 
-    top_k: Count = 400
-    """Candidates in each class before NMS."""
-    keep: Count = 200
-    """Detections in an image after NMS."""
+    top_k: Count | None = None
+    """Candidates in each class before NMS (SSD: 400)."""
+    keep: Count | None = None
+    """Detections in an image after NMS (SSD: 200)."""
 
 
 @dataclass(frozen=True)
