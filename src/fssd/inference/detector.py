@@ -22,7 +22,6 @@ from fssd.data.geometry import Geometry
 from fssd.data.loader import Pictures, picture_batches
 from fssd.data.sample import DataSet, Image
 from fssd.errors import ConfigError
-from fssd.heads.head import DEFAULTS
 from fssd.inference.detections import Detections
 from fssd.inference.image_pyramid import merge
 from fssd.inference.picture import Picture, as_array, is_one
