@@ -162,7 +162,7 @@ KNOWN = {
     "start": {"backbone", "ssd", "model", "nothing"},
     "amp": {"auto", "off", "bf16", "fp16"},
     "metric": {"voc07", "voc12", "coco"},
-    "augment": {"ssd", "mild", "mirror", "none"},
+    "augment": {"ssd", "mild", "mirror", "yolo", "none"},
     "geometry": {"warp", "letterbox"},
 }
 
@@ -202,6 +202,7 @@ def test_every_choice_is_checked(key: str) -> None:
         ("threads", [-1], [0]),
         ("weight_decay", [-1e-9], [0.0]),
         ("clip_norm", [-1.0], [0.0]),
+        ("norm_decay", [-1.0], [0.0, 1.0]),
         ("warmup", [-1], [0]),
         ("seed", [-1], [0]),
         ("momentum", [-0.1, 1.0], [0.0, 0.99]),

@@ -20,6 +20,7 @@ from fssd.zoo.models import packaged_model
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 TABLES = sorted(path for path in (CONFIGS / "ablations").glob("*.yaml") if "title:" in path.read_text())
+RECIPE = ("lr", "schedule", "steps", "warmup", "warmup_power", "ema", "clip_norm", "epochs", "iterations")
 COMMON = sorted((CONFIGS / "common").glob("*.yaml"))
 ROWS = sorted(
     path for path in [*CONFIGS.glob("*.yaml"), *(CONFIGS / "ablations").glob("*.yaml")] if path not in TABLES
@@ -39,10 +40,11 @@ def test_every_file_is_a_training_that_can_be_built(path: Path) -> None:
     assert config.steps[-1] <= config.iterations
     from_ssd = 1e-3 if config.train_only == "new" else 5e-4
     usual = {"ssd": from_ssd, "model": 1e-4}.get(config.start, 1e-3 if config.optimizer == "sgd" else 1e-4)
+    usual = 0.1 if path.stem.startswith("dsod") else usual
     assert config.lr == usual or "coco" in path.stem
     with torch.device("meta"):
         network = build_model(config.model, 80 if config.metric == "coco" else 20, **network_options(config))
-    assert parameters(network) > 20_000_000
+    assert parameters(network) > (5_000_000 if path.stem.startswith("dsod") else 20_000_000)
 
 
 @pytest.mark.parametrize("path", COMMON, ids=lambda path: path.stem)
@@ -54,9 +56,14 @@ def test_common_recipes_replace_the_network_alone(path: Path) -> None:
         network = build_model(config.model, 20, **network_options(config))
     assert base == load_config(CONFIGS / f"ssd{512 if network.image_size[0] > 400 else 300}-voc0712.yaml")
     own = {key: getattr(config, key) for key in ("model", "geometry", "weights", "options")}
+    if config.weights is None:  # a backbone without pretrained weights
+        own["start"] = "nothing"
     assert config == replace(base, **own) and config.model != base.model
     short = [config.model.removesuffix(backbone) for backbone in ("", "-resnet50", "-resnet101")]
     assert path.stem.removesuffix("-voc0712") in short
+    # Whatever recipe the backbone has, nothing of it is left to fill in.
+    whole = {key: getattr(complete(replace(base, out=Path("run"))), key) for key in RECIPE}
+    assert whole == {key: getattr(complete(replace(config, out=Path("run"))), key) for key in RECIPE}
 
 
 @pytest.mark.parametrize(
@@ -70,6 +77,24 @@ def test_recipe_of_blitznet_is_its_authors(
     assert (config.optimizer, config.lr, config.weight_decay, config.bias_lr) == ("adam", 1e-4, 5e-5, 1)
     assert (config.batch_size, config.steps, config.iterations) == (batch, steps, length)
     assert (config.model, config.warmup) == (f"blitznet{side}-resnet50", 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "length"),
+    [
+        ("dsod300-voc0712", (20, 40, 60, 80, 100), 100),
+        ("dsod300-small-voc0712", (20, 40, 60, 80, 100), 100),
+        ("dsod300-voc07pp12", (20, 40, 60, 80, 100, 120), 120),
+        ("dsod300-coco", (80, 140, 200, 260, 320), 320),
+    ],
+)
+def test_recipe_of_dsod_is_its_authors(name: str, steps: tuple[int, ...], length: int) -> None:
+    config = load(name)
+    assert (config.start, config.weights, config.lr, config.warmup) == ("nothing", None, 0.1, 0)
+    assert config.steps == tuple(1000 * step for step in steps) and config.iterations == 1000 * length
+    assert (config.batch_size, config.accumulate) == (4, 32)
+    assert (config.momentum, config.weight_decay, config.norm_decay, config.bias_lr) == (0.9, 5e-4, 1, 1)
+    assert config.options.get("priors") == ("coco" if "coco" in name else None)
 
 
 def test_every_model_has_every_data_set() -> None:
@@ -186,6 +211,9 @@ def test_only_the_script_of_fssd512_on_coco_trains_on_crowds() -> None:
         ("../ssd321-voc0712", 116_526_320),
         ("../dssd513-stage2-voc0712", 175_286_712),
         ("../fssd512-coco", 41_590_964),
+        ("../dsod300-voc0712", 14_715_804),
+        ("../dsod300-small-voc0712", 5_833_372),
+        ("../dsod300-coco", 21_700_524),
         ("../ssd512-voc0712", 27_188_676),
         ("../fssd300-coco", 39_366_582),
     ],
@@ -211,24 +239,77 @@ PAPER = {
         "row7-sum": 76.3,
     },
     "table3": {
+        "faster-rcnn-vgg16": 73.2,
+        "faster-rcnn-resnet101": 76.4,
+        "rfcn-resnet50": 77.0,
+        "rfcn-resnet101": 79.5,
+        "yolov2-352": 73.7,
+        "ssd300-scratch": 69.6,
+        "ssd300-coco": 81.2,
         "ssd300": 77.2,
         "ssd512": 78.5,
+        "ssd512-coco": 83.2,
+        "dsod300": 77.7,
+        "dsod300-coco": 81.7,
+        "dssd321": 78.6,
+        "dssd513": 81.5,
+        "rssd300": 78.5,
+        "rssd512": 80.8,
         "fssd300-scratch": 72.7,
         "fssd300": 78.8,
-        "fssd512": 80.9,
-        "ssd300-coco": 81.2,
-        "ssd512-coco": 83.2,
         "fssd300-coco": 82.7,
+        "fssd512": 80.9,
         "fssd512-coco": 84.5,
     },
-    "table5": {"ssd300": 25.1, "ssd512": 28.8, "fssd300": 27.1, "fssd512": 31.8},
+    "table4": {
+        "faster-rcnn-resnet101": 83.8,
+        "faster-rcnn-vgg16": 75.9,
+        "yolov2": 81.5,
+        "blitznet512": 83.8,
+        "ssd300": 79.3,
+        "ssd512": 82.2,
+        "dsod300": 79.3,
+        "fssd300": 82.0,
+        "fssd512": 84.2,
+    },
+    "table5": {
+        "faster-rcnn-vgg16": 21.9,
+        "ion-vgg16": 23.6,
+        "rfcn-resnet101": 29.2,
+        "rfcn-multi-scale-resnet101": 29.9,
+        "yolov2": 21.6,
+        "ssd300": 25.1,
+        "ssd512": 28.8,
+        "dsod300": 29.3,
+        "dssd321": 28.0,
+        "dssd513": 33.2,
+        "fssd300": 27.1,
+        "fssd512": 31.8,
+    },
 }
 
 
 @pytest.mark.parametrize("name", PAPER)
 def test_tables_show_the_papers_figures(name: str) -> None:
     plan = read_plan(CONFIGS / "ablations" / f"{name}.yaml")
-    assert {row.name: row.paper for row in plan.rows} == PAPER[name]
+    printed = {row.name: row.paper for row in plan.rows} | {row.name: row.value for row in plan.published}
+    assert printed == PAPER[name]
+    assert list(plan.order) and set(plan.order) == set(PAPER[name])
+
+
+def test_published_rows_say_what_limits_them() -> None:
+    """And the first row that is trained is SSD300, over which the table states the gains."""
+    plan = read_plan(CONFIGS / "ablations" / "table3.yaml")
+    assert plan.rows[0].name == "ssd300"
+    assert all("FSSD, Table 3" in row.source for row in plan.published)
+    notes = {row.name: row.note for row in (*plan.rows, *plan.published)}
+    assert "79.8" in notes["ssd512"] and "513" in notes["dssd513"] and "K40" in notes["rfcn-resnet101"]
+    (refined,) = [
+        row
+        for row in read_plan(CONFIGS / "ablations" / "table4.yaml").published
+        if row.name == "faster-rcnn-resnet101"
+    ]
+    assert "multi-scale testing" in refined.note
 
 
 @pytest.mark.parametrize("path", TABLES, ids=lambda path: path.stem)
@@ -239,15 +320,23 @@ def test_rows_of_every_table_can_be_built(path: Path) -> None:
         assert row.after is None or row.config.start == "ssd"
 
 
-def test_rows_of_the_systems_differ_in_their_network_alone() -> None:
-    rows = read_plan(CONFIGS / "ablations" / "fusion-systems.yaml").rows
-    assert [row.name for row in rows] == ["ssd", "fpn", "rssd", "fssd-sum", "fssd-concat"]
+@pytest.mark.parametrize(
+    ("table", "recipe", "backbone"),
+    [("necks", "recipes/photographs", "lite"), ("necks-vgg", "ssd300-voc0712", "vgg16")],
+)
+def test_necks_differ_in_their_network_alone(table: str, recipe: str, backbone: str) -> None:
+    rows = read_plan(CONFIGS / "ablations" / f"{table}.yaml").rows
+    assert [row.name for row in rows] == ["ssd", "fpn", "rssd", "dssd", "fssd-sum", "fssd-concat"]
     first, *others = (replace(row.config, model="", options={}) for row in rows)
     assert all(other == first for other in others)
-    recipe = load_config(CONFIGS / "recipes" / "photographs.yaml")
-    assert first == replace(recipe, model="")
-    costs = [parameters(build_model(row.config.model, 20, **row.config.options)) for row in rows]
-    assert max(costs) < 1.15 * min(costs)
+    assert first == replace(load_config(CONFIGS / f"{recipe}.yaml"), model="")
+    with torch.device("meta"):
+        networks = [build_model(row.config.model, 20, **row.config.options) for row in rows]
+    assert {network.spec.name.partition("-")[2] for network in networks} == {backbone}
+    assert len({len(network.heads.priors) for network in networks}) == 1  # 8,732: one head
+    if backbone == "lite":
+        costs = [parameters(network) for network in networks]
+        assert max(costs) < 1.15 * min(costs)
 
 
 @pytest.mark.parametrize(("name", "splits"), [("voc0712", {"train", "val"}), ("voc07pp12", {"train"})])

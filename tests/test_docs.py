@@ -15,6 +15,7 @@ import torch
 import tyro
 
 import fssd
+from fssd.ablation.plan import read_plan
 from fssd.cli.main import COMMANDS, MODULES
 from fssd.cli.train import Train
 from fssd.config import TrainConfig, load_config
@@ -125,14 +126,28 @@ def test_options_in_paper_to_code_build() -> None:
             build_model("fssd300-vgg16", 20, **eval(f"dict({code})"))
 
 
-@pytest.mark.parametrize("name", DESIGNS)
+@pytest.mark.parametrize("name", [*DESIGNS, "yolov2-416"])
 def test_readme_lists_every_model_with_its_cost(name: str) -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     row = next(line for line in text.splitlines() if line.startswith(f"| `{name}` |"))
     with torch.device("meta"):
         network = build_model(name, 20)
     giga = f"{multiply_adds(network) / 1e9:.{2 if 'lite' in name else 1}f} G"
-    assert row.endswith(f"| {parameters(network):,} | {giga} | {len(network.heads.priors):,} |")
+    priors = re.search(r"priors: ([\d,]+\d)", network.heads.summary())
+    assert priors is not None
+    assert row.endswith(f"| {parameters(network):,} | {giga} | {priors[1]} |")
+
+
+@pytest.mark.parametrize(("table", "column"), [("necks", 1), ("necks-vgg", 3)])
+def test_costs_of_the_necks(table: str, column: int) -> None:
+    text = (ROOT / "docs" / "reproducing.md").read_text(encoding="utf-8")
+    for row in read_plan(ROOT / "configs" / "ablations" / f"{table}.yaml").rows:
+        (line,) = [line for line in text.splitlines() if line.startswith(f"| `{row.name}`")]
+        cells = [cell.strip() for cell in line.split("|")[1:-1]]
+        with torch.device("meta"):
+            network = build_model(row.config.model, 20, **row.config.options)
+        giga = f"{multiply_adds(network) / 1e9:.2f} G"
+        assert cells[column : column + 2] == [f"{parameters(network):,}", giga], row.name
 
 
 def test_no_placeholder_is_left() -> None:

@@ -27,6 +27,7 @@ from fssd.errors import (
 if TYPE_CHECKING:
     from fssd.config import TrainConfig
     from fssd.data.source import open_data
+    from fssd.evaluation.detection_files import read_detections
     from fssd.evaluation.evaluate import evaluate_detections as evaluate
     from fssd.export.write import export_model
     from fssd.inference.detections import Detections
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CheckpointError", "ConfigError", "DataError", "Detections", "Detector", "FssdError", "ImageError",
     "LabelError", "TrainConfig", "TrainingError", "build_model", "evaluate", "export_model", "open_data",
-    "train",
+    "read_detections", "train",
 ]  # fmt: skip
 try:
     __version__ = version("fssd")
@@ -52,6 +53,7 @@ _SOURCES = {
     "evaluate": "fssd.evaluation.evaluate:evaluate_detections",
     "export_model": "fssd.export.write:export_model",
     "open_data": "fssd.data.source:open_data",
+    "read_detections": "fssd.evaluation.detection_files:read_detections",
     "train": "fssd.training.loop:train",
 }
 

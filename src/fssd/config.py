@@ -136,6 +136,8 @@ class TrainConfig:
     """SGD momentum (paper); Adam's first beta."""
     weight_decay: NotNegative = 5e-4
     """L2 penalty on convolution weights; none on biases and normalisation (paper)."""
+    norm_decay: NotNegative = 0.0
+    """Multiple of that penalty for scales and shifts of batch norms outside the heads (DSOD: 1)."""
     bias_lr: NotNegative = 2.0
     """Learning rate multiple of biases (Caffe's param multiplier)."""
     schedule: Schedule | None = None

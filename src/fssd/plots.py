@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,10 +103,10 @@ def save_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[objec
     atomic_write(path, text.getvalue())
 
 
-def check_suffix(path: Path, suffixes: Sequence[str] = PLOT_SUFFIXES) -> None:
+def check_suffix(path: Path, suffixes: Sequence[str] = PLOT_SUFFIXES, flag: str = "--out") -> None:
     """Raise ConfigError unless the name of a picture ends in one of `suffixes` (lower case)."""
     if path.suffix.lower() not in suffixes:
-        raise ConfigError(f"{path}: is not a name of a picture; let --out end in {' or '.join(suffixes)}")
+        raise ConfigError(f"{path}: is not a name of a picture; let {flag} end in {' or '.join(suffixes)}")
 
 
 def metric_label(metric: str, iou: float | None) -> str:
@@ -145,6 +146,16 @@ def without_seed(run: Path) -> Path:
         return run
     head = head.rstrip("-_.")
     return run.with_name(head) if head else run.parent
+
+
+def split_number(text: str) -> tuple[str, float | None]:
+    """`name=77.2` as name and number; without a number the text itself, which may be a path with `=`."""
+    name, mark, number = text.rpartition("=")
+    try:
+        value = float(number)
+    except ValueError:
+        return text, None
+    return (name, value) if mark and name and math.isfinite(value) else (text, None)
 
 
 def limit_percent(axes: Axes) -> None:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fssd.ablation.output import Cost, csv_rows, make_lines, markdown, mean_spread
-from fssd.ablation.plan import AblationRow
+from fssd.ablation.output import Cost, csv_rows, draw_table, in_order, make_lines, markdown, mean_spread
+from fssd.ablation.plan import AblationRow, PublishedRow
 from fssd.config import TrainConfig
 
 ROWS = (AblationRow("plain", TrainConfig(), None, 77.2), AblationRow("fused", TrainConfig(), None, None))
@@ -67,3 +69,49 @@ def test_rows_without_a_result_are_left_out() -> None:
     assert [line.row.name for line in make_lines(ROWS, {"plain": RESULTS["plain"]}, UPDATES, COSTS)] == [
         "plain"
     ]
+
+
+THEIRS = PublishedRow("theirs", 73.2, "Table 3", "On another GPU")
+OTHERS = PublishedRow("others", 83.8, "Table 4", "")
+
+
+def test_published_rows_stand_where_the_file_has_them() -> None:
+    measured = make_lines(ROWS, RESULTS, UPDATES, COSTS)
+    lines = in_order(measured, [THEIRS, OTHERS], ["theirs", "plain", "fused", "others", "not finished"])
+    assert lines == [THEIRS, *measured, OTHERS]
+
+
+def test_published_rows_have_a_value_and_a_source_and_nothing_measured() -> None:
+    noted = (replace(ROWS[0], note="79.8 in the text"), ROWS[1])
+    plain, fused = make_lines(noted, RESULTS, UPDATES, COSTS)
+    lines = markdown("T", [], [THEIRS, plain, OTHERS, fused]).splitlines()
+    assert lines[5] == "| theirs | published |  |  |  |  |  |  |  |  |  | 73.2 (1) |"
+    assert lines[6].startswith("| plain | 3 |") and lines[6].endswith(
+        "|  | 1,000 | 2.00 G | 10.0 | 77.2 (2) |"
+    )
+    assert lines[7] == "| others | published |  |  |  |  |  |  |  |  |  | 83.8 (3) |"
+    assert "| +2.0 ± 1.4 |" in lines[8]  # still over the first measured row
+    assert lines[9:] == [
+        "",
+        "1. theirs: published, not measured here. Table 3. On another GPU",
+        "2. plain: 79.8 in the text",
+        "3. others: published, not measured here. Table 4",
+    ]
+    columns, rows = csv_rows([THEIRS, plain])
+    row = dict(zip(columns, rows[0], strict=True))
+    assert (row["row"], row["seed"], row["mAP"], row["milliseconds"]) == ("theirs", "published", "", "")
+    assert (row["paper"], row["remark"]) == (73.2, lines[10][3:])
+    assert [dict(zip(columns, row, strict=True))["remark"] for row in rows[1:]] == [
+        "plain: 79.8 in the text"
+    ] * 3
+
+
+def test_plot_shows_published_rows_as_crosses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
+    drawn: list[Any] = []
+    monkeypatch.setattr("fssd.ablation.output.save_plot", lambda _, axes: drawn.append(axes))
+    draw_table(tmp_path / "t.png", [THEIRS, *make_lines(ROWS, RESULTS, UPDATES, COSTS)])
+    (panel,) = drawn
+    crosses = [line for line in panel.get_lines() if line.get_marker() == "x"]
+    assert [(list(x.get_xdata()), list(x.get_ydata())) for x in crosses] == [([73.2], [0]), ([77.2], [1])]
+    assert [label.get_text() for label in panel.get_yticklabels()] == ["theirs", "plain", "fused"]

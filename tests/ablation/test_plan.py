@@ -47,12 +47,47 @@ def test_rows_take_their_file_then_the_common_settings_then_their_own(tmp_path: 
         ("rows: [{name: a, set: {epoch: 3}}]", "row 1: there is no setting 'epoch'"),
         ("rows: [{name: a, set: 3}]", "set must map"),
         ("settings: 3\nrows: [{name: a}]", "settings must map"),
+        ("rows: [{name: a, published: {value: 1, source: x}, set: {ema: 0}}]", "is not run and has no set"),
+        ("rows: [{name: a, published: 73}]", "published is 73; it is {value: 73.2, source: where"),
+        (
+            "rows: [{name: a, published: {valeu: 1}}]",
+            "published: there is no key 'valeu'; did you mean 'value'",
+        ),
+        (
+            "rows: [{name: a, published: {value: 173, source: x}}]",
+            "published value is 173; it must be a number",
+        ),
+        ("rows: [{name: a, published: {value: 73}}]", "published source is None; say where"),
+        ("rows: [{name: a, published: {value: 73, source: x, note: 3}}]", "published note is 3"),
+        ("rows: [{name: a, published: {value: 73, source: x}}]", "every row is published"),
+        ("rows: [{name: a, note: x}]", "note is 'x'; it is a text about the value of `paper`"),
+        ("server: voc2013\nrows: [{name: a}]", "there is no server 'voc2013'; did you mean 'voc2012'"),
         ("rows: [{name: a, config: none.yaml}]", "none.yaml: cannot be read"),
     ],
 )
 def test_invalid_entries_are_named(tmp_path: Path, text: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says.replace("?", "\\?").replace("../", r"\.\./")):
         read_plan(write(tmp_path, text))
+
+
+def test_published_rows_are_no_rows_to_train(tmp_path: Path) -> None:
+    plan = read_plan(
+        write(
+            tmp_path,
+            "server: voc2012\n"
+            "rows:\n"
+            "  - {name: theirs, published: {value: 83.8, source: Table 4, note: at several scales}}\n"
+            "  - {name: ours, paper: 77, note: once}\n"
+            "  - {name: more, published: {value: 81, source: Table 4}}\n",
+        )
+    )
+    assert [row.name for row in plan.rows] == ["ours"]
+    assert plan.rows[0].note == "once"
+    assert [tuple(vars(row).values()) for row in plan.published] == [
+        ("theirs", 83.8, "Table 4", "at several scales"),
+        ("more", 81.0, "Table 4", ""),
+    ]
+    assert (plan.order, plan.server) == (("theirs", "ours", "more"), "voc2012")
 
 
 @pytest.mark.parametrize(

@@ -153,3 +153,47 @@ def test_rows_with_priors_fitted_to_the_data(plan: Path, scenes: Path, tmp_path:
     ssd, fssd = (load_model(out / name / "seed-0").network for name in ("plain", "fused"))
     assert isinstance(ssd.spec.options["priors"], dict)
     assert ssd.heads.priors.equal(fssd.heads.priors)
+
+
+def test_published_rows_are_printed_and_not_run(
+    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(
+        "settings: {iterations: 1, batch_size: 2, start: nothing, augment: none, ema: 0, lr: 0.001}\n"
+        "rows:\n"
+        "  - {name: theirs, published: {value: 73.2, source: Table 3}}\n"
+        "  - {name: plain, set: {model: ssd300-lite}}\n"
+    )
+    out = tmp_path / "runs"
+    arguments = ["ablate", str(plan), "--data", str(scenes), "--out", str(out)]
+    for state in ("training", "already finished"):
+        assert main(arguments) == 0
+        text = capsys.readouterr().out
+        assert f"plain, seed 0: {state}" in text and "theirs, seed" not in text
+        assert "| theirs | published |" in text and "1. theirs: published, not measured here. Table 3" in text
+        assert [(row["row"], row["paper"]) for row in table(out)] == [("theirs", "73.2"), ("plain", "")]
+    assert sorted(path.name for path in out.iterdir() if path.is_dir()) == ["plain"]
+
+
+def test_rows_that_a_server_measures(
+    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = tmp_path / "plan.yaml"
+    text = (
+        "server: voc2012\n"
+        "settings: {iterations: 1, batch_size: 2, start: nothing, augment: none, ema: 0, lr: 0.001}\n"
+        "rows: [{name: plain, paper: 79.3, set: {model: ssd300-lite, val_split: none}}]\n"
+    )
+    plan.write_text(text)
+    out = tmp_path / "runs"
+    arguments = ["ablate", str(plan), "--data", str(scenes), "--out", str(out)]
+    for state in ("training", "already finished"):
+        assert main(arguments) == 0
+        said = capsys.readouterr().out
+        assert f"plain, seed 0: {state}" in said
+        assert "| plain | 1 | 1 x 2 | - | - | - | - |  |" in said
+        assert f"`fssd submit {out / 'plain' / 'seed-0'} --data DATA --to voc2012" in said
+    plan.write_text(text.replace("val_split: none", "val_split: val"))
+    assert main(arguments) == 2
+    assert "is measured by the server of voc2012; set its val_split to none" in capsys.readouterr().err

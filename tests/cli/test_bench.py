@@ -75,6 +75,15 @@ def test_threads_reach_the_report(tmp_path: Path, model_file: Path, monkeypatch:
         (["fssd300-lite", "--precision", "int8"], "int8 is for --runtime onnx or openvino"),
         (["fssd300-lite", "--images", "nothing"], "no such file"),
         (["fssd300-lite", "--device", "abacus"], "device 'abacus' cannot be used here"),
+        ([], "name one model, or several with --compare"),
+        (["fssd300-lite", "--compare", "ssd300-lite"], "name one model, or several with --compare"),
+        (["--compare", "ssd300-lite"], "a comparison needs two models or more"),
+        (
+            ["--compare", "ssd300-lite", "fssd300-lite", "--mode", "throughput"],
+            "give --batch instead of --mode",
+        ),
+        (["fssd300-lite", "--plot", "a.png"], "--plot is for --compare"),
+        (["--compare", "ssd300-lite", "fssd300-lite", "--plot", "a.txt"], "let --plot end in .png"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -99,3 +108,18 @@ def test_a_failure_leaves_the_older_file(tmp_path: Path) -> None:
     out.write_text("before")
     assert ask("nothing.safetensors", "--json", out) == BAD_INPUT
     assert out.read_text() == "before"
+
+
+def test_several_models(tmp_path: Path, model_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib", reason='plots need matplotlib: pip install "fssd[plot]"')
+    out = tmp_path / "new"
+    files = ("--json", out / "a.json", "--markdown", out / "a.md", "--plot", out / "a.png")
+    models = ("--compare", "ssd300-lite=70", f"{model_file}=72.5")
+    assert ask(*models, "--repeats", 1, "--warm-up", 0, "--device", "cpu", *files) == 0
+    text = capsys.readouterr().out
+    assert "models in turn" in text and "3,387,982" in text and "72.5" in text
+    document = json.loads((out / "a.json").read_text(encoding="utf-8"))
+    assert [model["accuracy"] for model in document["models"]] == [70, 72.5]
+    assert document["machine"]["cores"] >= 1
+    assert f"| {model_file} | torch | 300 x 300 |" in (out / "a.md").read_text(encoding="utf-8")
+    assert (out / "a.png").read_bytes().startswith(b"\x89PNG")

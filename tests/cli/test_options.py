@@ -29,7 +29,8 @@ class Look:
 
 def test_flags_do_not_name_their_group() -> None:
     look = parse(Look, ["--nms", "0.6", "--top-k", "9", "--batch-size", "2", "--split", "none"])
-    assert look.thresholds == ThresholdFlags(score=0.3, nms=0.6, top_k=9, keep=200)
+    assert look.thresholds == ThresholdFlags(score=0.3, nms=0.6, top_k=9, keep=None)
+    assert look.thresholds.given() == {"score": 0.3, "nms": 0.6, "top_k": 9}
     assert (look.loading, look.measuring.split) == (Loading(batch_size=2), "none")
 
 

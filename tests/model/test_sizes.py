@@ -16,7 +16,10 @@ from fssd.model.build import build_model
 from fssd.model.fold import fold
 from fssd.weights.checkpoint import save_model
 
-NAMES = [f"{neck}300-{width}" for neck in ("fssd", "ssd", "fpn", "rssd") for width in ("lite", "vgg16")]
+NAMES = [
+    f"{neck}300-{width}" for neck in ("fssd", "ssd", "fpn", "rssd", "single") for width in ("lite", "vgg16")
+]
+NAMES += ["dsod300-small", "dsod300-vgg16"]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -336,6 +336,21 @@ def test_settings_that_do_not_fit(
         train(config_for(scenes, tmp_path / "run", **changes), backbone=backbone)
 
 
+def test_one_set_of_weights_at_several_sizes() -> None:
+    """As the paper evaluates it: the network of another name with the same weights."""
+    torch.manual_seed(0)
+    network = build_model("yolov2-128", 2, backbone="lite", width=16)
+    larger = build_model("yolov2-192", 2, backbone="lite", width=16)
+    larger.load_state_dict(network.state_dict())
+    image = np.random.default_rng(0).integers(0, 256, (150, 200, 3)).astype(np.uint8)
+    ours = Detector(network, ("a", "b"))(image, score=0.005, scales=[192])
+    theirs = Detector(larger, ("a", "b"))(image, score=0.005)
+    assert len(ours) == len(theirs) > 0
+    np.testing.assert_allclose(ours.boxes, theirs.boxes, atol=1e-2)
+    with pytest.raises(ConfigError, match="170"):
+        Detector(network, ("a", "b"))(image, scales=[170])  # 11 and 6 cells
+
+
 # ---------------------------------------------------------------- classes
 
 

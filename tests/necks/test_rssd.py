@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fssd.config import TrainConfig
 from fssd.errors import ConfigError
 from fssd.inference.detector import Detector
 from fssd.model.build import build_model
@@ -19,6 +20,7 @@ from fssd.model.cost import multiply_adds, parameters
 from fssd.model.fold import fold
 from fssd.model.network import Network
 from fssd.training.optim import make_optimizer
+from fssd.training.start import check_batch
 from fssd.weights.checkpoint import save_model
 from fssd.weights.pretrained import load_ssd
 
@@ -293,11 +295,11 @@ def test_every_layer_of_the_neck_learns(name: str, options: dict[str, Any]) -> N
 
 
 def test_a_batch_of_one_is_refused_only_where_it_is_normalised() -> None:
-    neck = build_model("rssd300-vgg16", 1, **DEPTHWISE).neck
+    network = build_model("rssd300-vgg16", 1, **DEPTHWISE)
+    with pytest.raises(ConfigError, match=r"batch_size is 1, but neck\.norms\.5\.0 of rssd300-vgg16"):
+        check_batch(TrainConfig(batch_size=1, model="rssd300-vgg16"), network)
     one = {name: x[:1] for name, x in maps(300).items()}
-    with pytest.raises(ConfigError, match="batch_size is 1; R-SSD normalises its last level"):
-        neck(one)
-    assert [x.shape[0] for x in neck.eval()(one)] == [1] * 6
+    assert [x.shape[0] for x in network.neck.eval()(one)] == [1] * 6
 
 
 def test_new_layers_are_those_that_an_ssd_lacks(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def page(make_set: Any, tmp_path: Path, read_page: Any) -> Any:
     of_b = [[(0, 0.9, A)], [], [(0, 0.95, A)], [(0, 0.7, A)]]
     dataset, first = make_set(list(zip(rows, of_a, strict=True)), paths=files)
     _, second = make_set(list(zip(rows, of_b, strict=True)), paths=files)
-    subject = ReportSubject(Path("unused"), Path("cats"), None)
+    subject = ReportSubject("unused", Path("cats"), None)
     file, difference = write_compare_page(
         tmp_path / "page", subject, NAMES, dataset, (first, second), "voc12", resamples=200
     )
@@ -149,7 +149,7 @@ def test_models_are_compared_on_the_classes_that_both_know(
         )
         for found in first
     ]
-    subject = ReportSubject(Path("unused"), Path("cats"), None)
+    subject = ReportSubject("unused", Path("cats"), None)
     written, difference = write_compare_page(
         tmp_path / "page", subject, NAMES, dataset, (first, lacking), "voc12", resamples=20
     )

@@ -17,7 +17,14 @@ from fssd.zoo.models import FOLDER, MODELS
 
 CARD, REPORTS = FOLDER / "animals.md", FOLDER / "animals.json"
 LATER = {"size", "geometry", "priors", "backbone", "neck", "crowds", "val_share", "folds", "fold"}
-LATER |= {"split_seed", "seen_images", "patience"}  # settings that came after this training
+LATER |= {
+    "split_seed",
+    "seen_images",
+    "patience",
+    "optimizer",
+    "multi_scale",
+    "warmup_power",
+}  # settings that came after this training
 
 
 def report(cat: float, cow: float | None, small: float | None, mean: float) -> dict[str, Any]:

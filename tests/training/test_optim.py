@@ -87,6 +87,20 @@ def test_normalisation_does_not_decay(name: str) -> None:
         assert decay == (0 if key.endswith("bias") or key in norms else DECAY), key
 
 
+def test_norms_of_the_body_decay_where_asked_and_those_of_the_heads_never() -> None:
+    """DSOD's solver: the body's Scale layers have Caffe's defaults, rate 1 and decay 1; those of heads 0."""
+    net = network("dsod300-small")
+    found = settings_of(net, bias_lr=1.0, norm_decay=1.0)
+    for key, value in found.items():
+        assert value == (1, 0 if key.startswith("heads.") and is_norm(net, key) else DECAY), key
+    assert sum(is_norm(net, key) for key in found) == 2 * (80 + 12)
+    half = settings_of(net, norm_decay=0.5)
+    assert half["neck.learned.0.0.weight"] == (1, DECAY / 2) and half["neck.learned.0.0.bias"] == (
+        2,
+        DECAY / 2,
+    )
+
+
 def test_affine_fusion_norm_is_new_and_does_not_decay() -> None:
     found = settings_of(network("fssd300-vgg16", "batch-affine"), new_layers_lr=2.0)
     assert found["neck.fusion.norm.weight"] == (2, 0)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from fssd.ablation.plan import AblationPlan, AblationRow
+from fssd.ablation.plan import AblationPlan, AblationRow, PublishedRow
 from fssd.ablation.run import Run
 from fssd.atomic import atomic_write
 from fssd.bench.timing import take_turns
@@ -20,12 +20,16 @@ from fssd.figures.scatter import machine
 from fssd.model.cost import multiply_adds, parameters
 from fssd.model.network import Network, channels_last
 from fssd.plots import INK, QUIET, TEXT, colour, new_panels, save_plot, save_table
-from fssd.training.log import last_evaluation
+from fssd.training.log import LOG_FILE, LastEvaluation, last_evaluation, read_log
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MEASURES = ("mAP", "small", "medium", "large")
+_COLUMNS = (
+    "Updates x images in each; ms: network alone, one image, fp32, median ({}). The last column is the"
+    " paper's value."
+)
 
 
 @dataclass(frozen=True)
@@ -100,20 +104,49 @@ def _percent(evaluation: Mapping[str, Any], measure: str) -> float:
     return math.nan if value is None else 100 * float(value)
 
 
-def markdown(title: str, notes: Sequence[str], lines: Sequence[Line]) -> str:
-    """The table as Markdown: mean ± standard deviation over the seeds, percent."""
+def in_order(
+    lines: Sequence[Line], published: Sequence[PublishedRow], order: Sequence[str]
+) -> list[Line | PublishedRow]:
+    """Measured lines and published rows as the file of the ablation lists them. order: the names of all."""
+    by_name: dict[str, Line | PublishedRow] = {line.row.name: line for line in lines}
+    by_name |= {row.name: row for row in published}
+    return [by_name[name] for name in order if name in by_name]
+
+
+def markdown(title: str, notes: Sequence[str], lines: Sequence[Line | PublishedRow]) -> str:
+    """The table as Markdown: mean ± standard deviation over the seeds, percent.
+
+    A published row has its value in the last column alone; sources and notes are numbered below the table.
+    """
     head = ["row", "seeds", "updates", *MEASURES, "over the first row"]
     head += ["parameters", "multiply-adds", "ms", "paper"]
     text = [f"# {title}", "", *notes, "", _cells(head), _cells(["---", *["---:"] * (len(head) - 1)])]
+    remarks: list[str] = []
+    first = next((line for line in lines if isinstance(line, Line)), None)
     for line in lines:
+        remark = _remark(line)
+        remarks += [remark] * bool(remark)
+        mark = f" ({len(remarks)})" if remark else ""
+        if isinstance(line, PublishedRow):
+            text.append(_cells([line.name, "published", *[""] * (len(head) - 3), f"{line.value:.1f}{mark}"]))
+            continue
         cost = line.cost
         cells = [line.row.name, str(len(line.seeds)), "{:,} x {}".format(*line.updates)]
         cells += [mean_spread(line.values[measure]) for measure in MEASURES]
-        cells.append("" if line is lines[0] else mean_spread(line.gain, signed=True))
+        cells.append("" if line is first else mean_spread(line.gain, signed=True))
         cells += [f"{cost.parameters:,}", f"{cost.multiply_adds / 1e9:.2f} G", f"{cost.milliseconds:.1f}"]
-        cells.append("" if line.row.paper is None else f"{line.row.paper:.1f}")
+        cells.append("" if line.row.paper is None else f"{line.row.paper:.1f}{mark}")
         text.append(_cells(cells))
-    return "\n".join(text) + "\n"
+    numbered = [f"{number}. {remark}" for number, remark in enumerate(remarks, start=1)]
+    return "\n".join([*text, *([""] if numbered else []), *numbered]) + "\n"
+
+
+def _remark(line: Line | PublishedRow) -> str:
+    """The sentence below the table about a row's printed value; "" for none."""
+    if isinstance(line, PublishedRow):
+        note = f". {line.note}" if line.note else ""
+        return f"{line.name}: published, not measured here. {line.source}{note}"
+    return f"{line.row.name}: {line.row.note}" if line.row.note else ""
 
 
 def _cells(cells: Sequence[str]) -> str:
@@ -129,18 +162,22 @@ def mean_spread(values: Sequence[float], signed: bool = False) -> str:
     return mean if len(known) == 1 else f"{mean} ± {statistics.stdev(known):.1f}"
 
 
-def csv_rows(lines: Sequence[Line]) -> tuple[list[str], list[list[object]]]:
-    """Column names, and one row for each run, not averaged."""
+def csv_rows(lines: Sequence[Line | PublishedRow]) -> tuple[list[str], list[list[object]]]:
+    """Column names, and one row for each run, not averaged, and for each published row, with its source."""
     columns = ["row", "seed", "updates", "images_per_update", *MEASURES]
-    columns += ["parameters", "multiply_adds", "milliseconds", "paper"]
+    columns += ["parameters", "multiply_adds", "milliseconds", "paper", "remark"]
     rows: list[list[object]] = []
     for line in lines:
+        remark = _remark(line)
+        if isinstance(line, PublishedRow):
+            rows.append([line.name, "published", *[""] * (len(columns) - 4), line.value, remark])
+            continue
         for index, seed in enumerate(line.seeds):
             values = [line.values[measure][index] for measure in MEASURES]
             measured = ["" if math.isnan(value) else round(value, 3) for value in values]
             cost = [line.cost.parameters, line.cost.multiply_adds, round(line.cost.milliseconds, 2)]
             paper = "" if line.row.paper is None else line.row.paper
-            rows.append([line.row.name, seed, *line.updates, *measured, *cost, paper])
+            rows.append([line.row.name, seed, *line.updates, *measured, *cost, paper, remark])
     return columns, rows
 
 
@@ -149,17 +186,26 @@ def write_report(out: Path, plan: AblationPlan, finished: Sequence[Run], costs: 
     results: dict[str, dict[int, dict[str, Any]]] = {}
     updates: dict[str, tuple[int, int]] = {}
     for run in finished:
-        last = last_evaluation(run.folder)
+        last = last_evaluation(run.folder) or _unmeasured(run)
         if last is not None:
             results.setdefault(run.row.name, {})[run.seed] = last.report
             updates[run.row.name] = (last.iteration, run.config.batch_size * run.config.accumulate)
-    lines = make_lines(plan.rows, results, updates, costs)
-    if not lines:
+    measured = make_lines(plan.rows, results, updates, costs)
+    if not measured:
         return
-    report = next(iter(results[lines[0].row.name].values()))
-    atomic_write(out / "table.md", markdown(plan.title, _notes(report, finished[0]), lines))
+    report = next(iter(results[measured[0].row.name].values()))
+    lines = in_order(measured, plan.published, plan.order)
+    notes = _notes(report, finished[0]) if plan.server is None else _server_notes(plan.server, finished[0])
+    atomic_write(out / "table.md", markdown(plan.title, notes, lines))
     save_table(out / "table.csv", *csv_rows(lines))
     draw_table(out / "table.png", lines)
+
+
+def _unmeasured(run: Run) -> LastEvaluation | None:
+    """What stands for the evaluation of a finished run whose images have no public labels."""
+    if run.config.val_split is not None:
+        return None
+    return LastEvaluation(read_log(run.folder / LOG_FILE)[-1]["iteration"], {"map": None, "sizes": {}})
 
 
 def _notes(report: dict[str, Any], run: Run) -> list[str]:
@@ -167,25 +213,40 @@ def _notes(report: dict[str, Any], run: Run) -> list[str]:
     return [
         f"AP in percent ({report.get('metric')}, IoU {iou}) on {report.get('images')} images of split"
         f" {run.config.val_split} after the last update; mean ± standard deviation over the seeds.",
-        "Updates x images in each; ms: network alone, one image, fp32, median"
-        f" ({machine(torch.device('cpu'))}). The last column is the paper's value.",
+        _COLUMNS.format(machine(torch.device("cpu"))),
     ]
 
 
-def draw_table(path: Path, lines: Sequence[Line]) -> None:
+def _server_notes(server: str, run: Run) -> list[str]:
+    return [
+        f"The labels of {server} are not public, so nothing is measured here; for the server:"
+        f" `fssd submit {run.folder} --data DATA --to {server} --out results`.",
+        _COLUMNS.format(machine(torch.device("cpu"))),
+    ]
+
+
+def draw_table(path: Path, lines: Sequence[Line | PublishedRow]) -> None:
     """A panel for each measure: a dot for each seed, a bar for the mean, a cross for the paper's value."""
-    shown = [m for m in MEASURES if any(not math.isnan(v) for line in lines for v in line.values[m])]
+    measured = {index: line for index, line in enumerate(lines) if isinstance(line, Line)}
+    values = {m: [v for line in measured.values() for v in line.values[m]] for m in MEASURES}
+    shown = [m for m in MEASURES if not all(map(math.isnan, values[m]))] or ["mAP"]
+    paper = {
+        index: line.value if isinstance(line, PublishedRow) else line.row.paper
+        for index, line in enumerate(lines)
+    }
     panels = new_panels(1350, 190 + 60 * len(lines), len(shown))
     for panel, measure in zip(panels, shown, strict=True):
-        for index, line in enumerate(lines):
+        for index, line in measured.items():
             _draw_values(panel, index, [v for v in line.values[measure] if not math.isnan(v)])
-            if measure == "mAP" and line.row.paper is not None:
-                panel.plot([line.row.paper], [index], "x", color=QUIET, markersize=6)
+        for index, value in paper.items():
+            if measure == "mAP" and value is not None:
+                panel.plot([value], [index], "x", color=QUIET, markersize=6)
         panel.set_xlabel("mAP %" if measure == "mAP" else f"AP %, {measure}")
         panel.set_ylim(len(lines) - 0.5, -0.7)
-        panel.set_yticks(range(len(lines)), [line.row.name for line in lines])
+        names = [line.name if isinstance(line, PublishedRow) else line.row.name for line in lines]
+        panel.set_yticks(range(len(lines)), names)
         _widen(panel)
-    if any(line.row.paper is not None for line in lines):
+    if any(value is not None for value in paper.values()):
         panels[0].set_xlabel("mAP %  (\u00d7 the paper's)")
     save_plot(path, panels[0])
 

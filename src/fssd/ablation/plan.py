@@ -8,6 +8,13 @@
 
 A row with `after` starts from the trained weights of that row. Paths of configurations are relative to the
 file, paths of data and weights to the working directory.
+
+A row of a result that is only published is not run; it is printed with its source:
+
+      - {name: Faster R-CNN, published: {value: 73.2, source: "FSSD, Table 3", note: "6000 anchors"}}
+
+`server: voc2012` says that the labels to measure on are not public: rows are trained without a validation
+split, and their detections are for `fssd submit`.
 """
 
 import math
@@ -15,13 +22,15 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from fssd.config import TrainConfig, load_config, read_mapping, with_values
 from fssd.errors import ConfigError, nearest
+from fssd.evaluation.submit import Server
 
-ROW_KEYS = ("name", "config", "set", "after", "paper")
-FILE_KEYS = ("title", "settings", "rows")
+ROW_KEYS = ("name", "config", "set", "after", "paper", "note", "published")
+PUBLISHED_KEYS = ("value", "source", "note")
+FILE_KEYS = ("title", "settings", "server", "rows")
 
 
 @dataclass(frozen=True)
@@ -29,21 +38,39 @@ class AblationRow:
     """One row of a table.
 
     name: also of its folder. config: settings without data, folder and seed. after: the row whose weights
-    it starts from. paper: the paper's value, percent.
+    it starts from. paper: the paper's value, percent. note: a sentence about that value.
     """
 
     name: str
     config: TrainConfig
     after: str | None
     paper: float | None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class PublishedRow:
+    """A result of others that is printed and not run. value: percent. note: what makes it less comparable."""
+
+    name: str
+    value: float
+    source: str
+    note: str
 
 
 @dataclass(frozen=True)
 class AblationPlan:
-    """An ablation: its title, and its rows in the order of training."""
+    """An ablation.
+
+    rows: those to train, in this order. published: the others. order: the names of all, as the file lists
+    them. server: where the rows are measured, if not here.
+    """
 
     title: str
     rows: tuple[AblationRow, ...]
+    published: tuple[PublishedRow, ...] = ()
+    order: tuple[str, ...] = ()
+    server: Server | None = None
 
 
 class Budget(NamedTuple):
@@ -61,10 +88,24 @@ def read_plan(file: Path) -> AblationPlan:
     if not isinstance(listed, list) or not listed:
         raise ConfigError(f"{file}: rows must list at least one row, such as {{name: a, config: a.yaml}}")
     settings = _settings(values, "settings", str(file))
+    server = values.get("server")
+    if server is not None and server not in get_args(Server):
+        raise ConfigError(f"{file}: there is no server {server!r}{nearest(str(server), get_args(Server))}")
     rows: list[AblationRow] = []
+    published: list[PublishedRow] = []
+    order: list[str] = []
     for number, entry in enumerate(listed, start=1):
-        rows.append(_row(file, number, entry, settings, [row.name for row in rows]))
-    return AblationPlan(str(values.get("title") or file.stem), tuple(rows))
+        where = f"{file}: row {number}"
+        name = _name(where, entry, order)
+        order.append(name)
+        if "published" in entry:
+            published.append(_published(where, name, entry))
+        else:
+            rows.append(_row(file, where, name, entry, settings, [row.name for row in rows]))
+    if not rows:
+        raise ConfigError(f"{file}: every row is published; list at least one to train")
+    title = str(values.get("title") or file.stem)
+    return AblationPlan(title, tuple(rows), tuple(published), tuple(order), server)
 
 
 def _check_keys(values: Mapping[Any, Any], known: Sequence[str], where: str) -> None:
@@ -80,10 +121,8 @@ def _settings(values: Mapping[str, Any], key: str, where: str) -> Mapping[str, A
     return settings
 
 
-def _row(
-    file: Path, number: int, entry: Any, settings: Mapping[str, Any], before: Sequence[str]
-) -> AblationRow:
-    where = f"{file}: row {number}"
+def _name(where: str, entry: Any, before: Sequence[str]) -> str:
+    """The name of a row, after its keys are checked. Of a row to train it is also that of a folder."""
     if not isinstance(entry, Mapping):
         raise ConfigError(f"{where} is {entry!r}; a row is a mapping such as {{name: a, config: a.yaml}}")
     _check_keys(entry, ROW_KEYS, where)
@@ -92,6 +131,39 @@ def _row(
         raise ConfigError(f"{where}: name is {name!r}; it must be letters, digits, - + . and _")
     if name in before:
         raise ConfigError(f"{where}: the name {name!r} occurs twice; rename one of the rows")
+    return name
+
+
+def _published(where: str, name: str, entry: Mapping[str, Any]) -> PublishedRow:
+    others = [key for key in entry if key not in ("name", "published")]
+    if others:
+        raise ConfigError(
+            f"{where}: a published row is not run and has no {others[0]}; leave one of the two out"
+        )
+    values = entry["published"]
+    if not isinstance(values, Mapping):
+        raise ConfigError(
+            f"{where}: published is {values!r}; it is {{value: 73.2, source: where it is printed}}"
+        )
+    _check_keys(values, PUBLISHED_KEYS, f"{where}: published")
+    value, source, note = (values.get(key) for key in PUBLISHED_KEYS)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 100:
+        raise ConfigError(f"{where}: published value is {value!r}; it must be a number, percent")
+    if not isinstance(source, str) or not source.strip():
+        raise ConfigError(f"{where}: published source is {source!r}; say where the value is printed")
+    if note is not None and not isinstance(note, str):
+        raise ConfigError(f"{where}: published note is {note!r}; it must be a text")
+    return PublishedRow(name, float(value), source.strip(), (note or "").strip())
+
+
+def _row(
+    file: Path,
+    where: str,
+    name: str,
+    entry: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    before: Sequence[str],
+) -> AblationRow:
     after = entry.get("after")
     if after is not None and after not in before:
         near = nearest(str(after), before)
@@ -102,7 +174,10 @@ def _row(
     named = entry.get("config")
     config = TrainConfig() if named is None else load_config(file.parent / str(named))
     config = with_values(config, {**settings, **_settings(entry, "set", where)}, where=f"{where}: ")
-    return AblationRow(name, config, after, None if paper is None else float(paper))
+    note = entry.get("note") or ""
+    if not isinstance(note, str) or (note and paper is None):
+        raise ConfigError(f"{where}: note is {note!r}; it is a text about the value of `paper`")
+    return AblationRow(name, config, after, None if paper is None else float(paper), note.strip())
 
 
 def parse_budget(text: str) -> Budget:

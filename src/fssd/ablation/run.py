@@ -61,7 +61,7 @@ def plan_runs(
             if budget is not None:
                 config = shorten(config, budget, _training_images(config, counted))
             runs.append(Run(row, seed, config))
-    _check(runs)
+    _check(runs, plan.server)
     return runs
 
 
@@ -73,14 +73,18 @@ def _training_images(config: TrainConfig, known: dict[tuple[Any, ...], int]) -> 
     return known[key]
 
 
-def _check(runs: Sequence[Run]) -> None:
+def _check(runs: Sequence[Run], server: str | None) -> None:
     """Raise ConfigError for what would fail, or make rows incomparable, only after hours of training."""
     first = runs[0]
     for run in runs:
         row, config = run.row, run.config
         where = f"row {row.name}:"
-        if config.val_split is None:
+        if config.val_split is None and server is None:
             raise ConfigError(f"{where} an ablation needs a split to evaluate on; give it a val_split")
+        if config.val_split is not None and server is not None:
+            raise ConfigError(
+                f"{where} the table is measured by the server of {server}; set its val_split to none"
+            )
         if row.after is not None and config.start not in ("ssd", "model"):
             what = f"comes after {row.after} but starts from {config.start!r}"
             raise ConfigError(f"{where} {what}; set start to ssd or model")
@@ -146,4 +150,4 @@ def is_finished(run: Run) -> bool:
         may_change |= {"amp"}  # resolved when the run was started
     before = yaml.safe_load(file.read_text(encoding="utf-8"))
     require_same(before, to_values(run.config), run.folder, may_change)
-    return last_evaluation(run.folder) is not None
+    return run.config.val_split is None or last_evaluation(run.folder) is not None

@@ -3,6 +3,8 @@
 BACKBONES = {
     "vgg16": "fssd.backbones.vgg:VGG16Reduced",
     "lite": "fssd.backbones.efficientnet_lite:EfficientNetLite0",
+    "ds": "fssd.backbones.ds:DS",
+    "ds-small": "fssd.backbones.ds:DSSmall",
     "resnet50": "fssd.backbones.resnet:ResNet50",
     "resnet101": "fssd.backbones.resnet:ResNet101",
     "resnet50-caffe": "fssd.backbones.resnet:ResNet50Caffe",

@@ -45,6 +45,14 @@ def network_step(subject: Subject, pictures: Photographs, batch: int) -> Step:
     return batches.network
 
 
+def whole_steps(subject: Subject, pictures: Photographs, batch: int, score: float) -> dict[str, Step]:
+    """The network alone, and the whole from decoded images, both on the same batch in every turn."""
+    batches = _Batches(subject, pictures, batch, score)
+    batches.decode()
+    batches.preprocess()
+    return {"network": batches.network, "arrays": batches.arrays}
+
+
 class _Batches:
     """The current batch of images. Each stage stores what the next one needs."""
 

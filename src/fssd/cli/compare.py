@@ -1,14 +1,36 @@
 """fssd compare MODEL_A MODEL_B IMAGES... [--out compare.png], or MODEL_A MODEL_B --data DATA --report DIR"""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from fssd.cli.options import FLAT, Device, Iou, Loading, Measuring, Selection, parse, spare_inputs
+from fssd.cli.options import (
+    FLAT,
+    Device,
+    Iou,
+    Loading,
+    Measuring,
+    Selection,
+    open_models,
+    parse,
+    refuse_names,
+    spare_inputs,
+)
 from fssd.config import Bound, Count
 from fssd.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from fssd.data.sample import DataSet
+    from fssd.evaluation.detection_files import FileDetections
+    from fssd.inference.detections import Detections
+    from fssd.inference.detector import Detector
+
+PICTURE_SCORE = 0.5
 
 
 @dataclass(frozen=True)
@@ -19,14 +41,15 @@ class Compare:
     """
 
     model_a: Annotated[Path, tyro.conf.Positional]
-    """Model file, the folder of a run, or a packaged model, of the upper row."""
+    """Model file, the folder of a run, or a packaged model, of the upper row; for a page also detections in a
+    file, as `fssd eval` takes them."""
     model_b: Annotated[Path, tyro.conf.Positional]
     """The same for the lower row; it may know other classes."""
     images: Annotated[tuple[str, ...], tyro.conf.Positional]
     """Image files, folders, or patterns such as "shots/**/*.jpg"."""
     out: Path = Path("compare.png")
     """Picture, .png or .jpg."""
-    selection: Annotated[Selection, FLAT] = Selection(score=0.5)
+    selection: Annotated[Selection, FLAT] = Selection(score=PICTURE_SCORE)
     columns: Count = 4
     """Images side by side; more of them make further pairs of rows."""
     cell: Annotated[int, Bound("32 or more", lambda value: value >= 32)] = 320
@@ -47,11 +70,15 @@ def run(arguments: list[str]) -> int:
     command = parse(Compare, arguments)
     if (command.data is None) != (command.report is None):
         raise ConfigError("a page needs both: give --data DATA and --report DIR")
+    from fssd.evaluation.detection_files import is_detection_file
     from fssd.weights.checkpoint import model_file
 
-    models = [model_file(model).resolve() for model in (command.model_a, command.model_b)]
+    named = (command.model_a, command.model_b)
+    models = [(path if is_detection_file(path) else model_file(path)).resolve() for path in named]
     if models[0] == models[1]:
         raise ConfigError(f"{command.model_a}: is named twice; name two different models")
+    for path in filter(is_detection_file, () if command.report else models):
+        raise ConfigError(f"{path}: holds detections; to compare them give --data and --report")
     return _picture(command, models) if command.report is None else _page(command, models)
 
 
@@ -74,7 +101,7 @@ def _picture(command: Compare, models: list[Path]) -> int:
     rows = []
     for model, name in zip(models, model_names(models), strict=True):
         detector = Detector.load(model, device=command.device)
-        stream = detector.stream(files, **asdict(command.selection))
+        stream = detector.stream(files, **command.selection.given())
         # Scaled down at once, because photographs of full size would fill the memory.
         rows.append([fit(found, command.cell) for found in stream])
         print(f"{name}: {sum(map(len, rows[-1]))} objects in {len(files)} images")
@@ -89,7 +116,6 @@ def _page(command: Compare, models: list[Path]) -> int:
         raise ConfigError("--data names the images of the page; leave out the others")
     from fssd.atomic import require_writable
     from fssd.evaluation.known_classes import known_to_both
-    from fssd.inference.detector import Detector
     from fssd.plots import model_names, require_matplotlib
     from fssd.report.compare_page import verdict, write_compare_page
     from fssd.report.eval_page import ReportSubject
@@ -97,14 +123,20 @@ def _page(command: Compare, models: list[Path]) -> int:
 
     require_matplotlib()
     require_writable(command.report / PAGE_FILE)
-    detectors = [Detector.load(model, device=command.device) for model in models]
-    dataset = command.measuring.open(command.data, models, detectors, command.iou)
-    _, note = known_to_both(dataset, *(detector.classes for detector in detectors))
-    settings = {**asdict(command.loading), "nms": command.selection.nms}
-    first, second = (list(detector.evaluate_on(dataset, **settings)) for detector in detectors)
-    a, b = model_names(models)
+    groups = {command.loading: Loading(), command.selection: Selection(score=PICTURE_SCORE)}
+    detectors = open_models(models, command.device, groups)
     measuring = command.measuring
-    subject = ReportSubject(models[1], command.data, dataset.facts["split"])
+    refuse_names(measuring, detectors)
+    opened = {path: one for path, one in zip(models, detectors, strict=True) if one is not None}
+    dataset = measuring.open(command.data, list(opened), list(opened.values()), command.iou)
+    sides = [
+        measuring.read(path, dataset, command.iou) if detector is None else detector
+        for path, detector in zip(models, detectors, strict=True)
+    ]
+    _, note = known_to_both(dataset, *(side.classes for side in sides))
+    first, second = (_detections(command, side, dataset) for side in sides)
+    a, b = model_names(models)
+    subject = ReportSubject(b, command.data, dataset.facts["split"], _notes(sides))
     found = (first, second)
     page, difference = write_compare_page(
         command.report, subject, (a, b), dataset, found, measuring.metric, command.iou, command.draws
@@ -117,3 +149,18 @@ def _page(command: Compare, models: list[Path]) -> int:
     print(f"B minus A: {value:+.1f} points of mAP, {interval}; {verdict(difference)}")
     print(f"report in {page}")
     return 0
+
+
+def _detections(command: Compare, side: Detector | FileDetections, dataset: DataSet) -> list[Detections]:
+    from fssd.inference.detector import Detector
+
+    if not isinstance(side, Detector):
+        return side.detections
+    nms: dict[str, Any] = {} if command.selection.nms is None else {"nms": command.selection.nms}
+    return list(side.evaluate_on(dataset, **asdict(command.loading), **nms))
+
+
+def _notes(sides: Sequence[Detector | FileDetections]) -> tuple[str, ...]:
+    """What is told of detections from files, after the letter of the side."""
+    pairs = zip("AB", sides, strict=True)
+    return tuple(f"{letter}: {note}" for letter, side in pairs for note in getattr(side, "notes", ()))

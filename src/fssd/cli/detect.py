@@ -7,7 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -20,6 +20,7 @@ from fssd.cli.options import (
     Device,
     Flag,
     Model,
+    Scales,
     ThresholdFlags,
     parse,
     spare_inputs,
@@ -54,6 +55,7 @@ class Detect:
     """Write a COCO result json too; image ids are the stems, category ids count from 1."""
     pictures: bool = True
     """Write the drawn pictures."""
+    scales: Scales = ()
     batch_size: BatchSize = 8
     device: Device = "auto"
 
@@ -74,6 +76,7 @@ def run(arguments: list[str]) -> int:
     pictures, drawn_films = output_names(stills, ".jpg"), output_names(films, ".mp4")
     work = _Work(command, Detector.load(command.model, device=command.device), len(files))
     drawn = [*pictures, *drawn_films, *(f"{name}.json" for name in drawn_films)]
+    work.detector.sized(command.scales or None)  # refuses sizes before the first image
     _check_outputs(work, files, drawn, output_names(stills, ""))
     try:
         with ending_signals():
@@ -119,8 +122,9 @@ class _Work:
         return f"{self.done} of {self.total} inputs done, results in {self.command.out}"
 
     def stream(self, images: Iterable[Image]) -> Iterator[Detections]:
-        thresholds = asdict(self.command.thresholds)
-        return self.detector.stream(images, **thresholds, batch_size=self.command.batch_size)
+        thresholds = self.command.thresholds.given()
+        batch_size, scales = self.command.batch_size, self.command.scales or None
+        return self.detector.stream(images, **thresholds, batch_size=batch_size, scales=scales)
 
     def attempt(self, file: Path, step: Callable[[], Result]) -> Result | None:
         """What a step of an input returns, or None after printing its error; raises that of a full disk."""

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from fssd.cli.options import (
     FLAT,
     Device,
     Iou,
     Loading,
+    Measured,
     Measuring,
-    Model,
+    Scales,
     ThresholdFlags,
     detect_all,
+    open_models,
     parse,
+    refuse_names,
     spare_inputs,
     write_each,
 )
@@ -32,15 +35,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Eval:
-    """Measure a model on a data set."""
+    """Measure a model, or detections that another program wrote, on a data set."""
 
-    model: Model
+    model: Measured
     data: Path
     """Data set, in any form that `fssd train` takes."""
     measuring: Annotated[Measuring, FLAT] = Measuring()
     iou: Iou = 0.5
     thresholds: Annotated[ThresholdFlags, FLAT] = ThresholdFlags()
     loading: Annotated[Loading, FLAT] = Loading()
+    scales: Scales = ()
     device: Device = "auto"
     report: Path | None = None
     """Write a page with curves, mistakes and pictures into this folder; needs the extra plot."""
@@ -58,19 +62,42 @@ def run(arguments: list[str]) -> int:
 
     from fssd.evaluation.evaluate import evaluate_detections
     from fssd.evaluation.known_classes import unknown_note
-    from fssd.inference.detector import Detector
 
-    detector = Detector.load(command.model, device=command.device)
-    dataset = command.measuring.open(command.data, [command.model], [detector], command.iou)
+    groups = {command.thresholds: ThresholdFlags(), command.loading: Loading()}
+    (detector,) = open_models([command.model], command.device, groups)
+    if detector is None and command.scales:
+        raise ConfigError(f"--scales is for models; {command.model} holds detections that are made already")
+    refuse_names(command.measuring, [detector])
+    settings: dict[str, Any] = {}
+    if detector is not None:
+        settings = {**command.thresholds.given(), "scales": list(command.scales) or None}
+        detector.sized(settings["scales"])  # before the data are read
+    models = {} if detector is None else {command.model: detector}
+    dataset = command.measuring.open(command.data, list(models), list(models.values()), command.iou)
     _check_outputs(command, dataset)
-    if note := unknown_note(dataset, detector.classes):
-        print(f"note: {note}", file=sys.stderr)
     console = Console()
-    found = detect_all(detector, dataset, console, **asdict(command.loading), **asdict(command.thresholds))
+    notes: tuple[str, ...] = ()
+    if detector is None:
+        read = command.measuring.read(command.model, dataset, command.iou)
+        found, classes, notes = read.detections, read.classes, read.notes
+    else:
+        classes = detector.classes
+    if note := unknown_note(dataset, classes):
+        print(f"note: {note}", file=sys.stderr)
+    if detector is not None:
+        found = detect_all(detector, dataset, console, **asdict(command.loading), **settings)
     report = evaluate_detections(dataset, found, command.measuring.metric, command.iou)
     console.print(report.table())
-    _write(command, dataset, found, report)
+    _write(command, dataset, Outcome(found, report, notes, settings))
     return 0
+
+
+def _input(command: Eval) -> Path:
+    """The file that is measured: of the model, or of the detections."""
+    from fssd.evaluation.detection_files import is_detection_file
+    from fssd.weights.checkpoint import model_file
+
+    return command.model if is_detection_file(command.model) else model_file(command.model)
 
 
 def _check_outputs(command: Eval, dataset: DataSet) -> None:
@@ -79,7 +106,6 @@ def _check_outputs(command: Eval, dataset: DataSet) -> None:
     from fssd.evaluation.results import voc_files
     from fssd.plots import require_matplotlib
     from fssd.report.html import PAGE_FILE
-    from fssd.weights.checkpoint import model_file
 
     files = [file for file in (command.json, command.coco_results) if file is not None]
     if command.report is not None:
@@ -88,22 +114,35 @@ def _check_outputs(command: Eval, dataset: DataSet) -> None:
     if command.voc_results is not None:
         ids = [record.image_id for record in dataset.records]
         files += voc_files(command.voc_results, ids, dataset.classes, split=dataset.facts["split"] or "test")
-    spare_inputs([model_file(command.model), *(record.source for record in dataset.records)], files)
+    own = _input(command)
+    inputs = list(own.rglob("*.txt")) if own.is_dir() else [own]
+    spare_inputs([*inputs, *(record.source for record in dataset.records)], files)
     if len({file.resolve() for file in files}) < len(files):
         raise ConfigError("two results have the same file; give each a name of its own")
     require_writable(*files)
 
 
-def _write(command: Eval, dataset: DataSet, found: list[Detections], report: Report) -> None:
+class Outcome(NamedTuple):
+    """What was found and how good it is. notes: on a file of detections. settings: of a detector, or none."""
+
+    found: list[Detections]
+    report: Report
+    notes: tuple[str, ...]
+    settings: Mapping[str, Any]
+
+
+def _write(command: Eval, dataset: DataSet, outcome: Outcome) -> None:
     """Write every result that was asked for, also if another one fails."""
     from fssd.atomic import atomic_write
     from fssd.evaluation.results import write_coco_results, write_voc_results
+    from fssd.plots import model_names
     from fssd.report.eval_page import ReportSubject, write_eval_page
 
+    found, report, notes, settings = outcome
     steps: list[Callable[[], object]] = []
     split = dataset.facts["split"]
     if command.json is not None:
-        steps.append(partial(atomic_write, command.json, report.to_json()))
+        steps.append(partial(atomic_write, command.json, report.to_json(settings or None)))
     if command.coco_results is not None:
         steps.append(partial(write_coco_results, command.coco_results, dataset, found))
     if command.voc_results is not None:
@@ -111,7 +150,8 @@ def _write(command: Eval, dataset: DataSet, found: list[Detections], report: Rep
         arguments = (command.voc_results, ids, found, dataset.classes)
         steps.append(partial(write_voc_results, *arguments, split=split or "test"))
     if command.report is not None:
-        subject = ReportSubject(command.model, command.data, split)
+        (name,) = model_names([_input(command)])
+        subject = ReportSubject(name, command.data, split, notes)
         page = partial(write_eval_page, command.report, subject, dataset, found, report)
         steps.append(lambda: print(f"report in {page()}"))
     write_each(*steps)

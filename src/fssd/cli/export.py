@@ -41,7 +41,7 @@ class Export:
     score: Score = 0.01
     overlap: Share = 0.45
     """IoU above which the less confident of two detections of one class is dropped."""
-    limits: Annotated[CountFlags, FLAT] = CountFlags()
+    limits: Annotated[CountFlags, FLAT] = CountFlags(top_k=400, keep=200)
     int8: Flag = False
     """Eight-bit integers; needs --calibrate."""
     calibrate: Path | None = None
@@ -66,7 +66,7 @@ def run(arguments: list[str]) -> int:
     _check(command)
     from fssd.atomic import require_writable
     from fssd.export.write import check_suffix, export_model
-    from fssd.heads.head import Thresholds
+    from fssd.heads.head import DEFAULTS, Thresholds
     from fssd.inference.detector import Detector
     from fssd.runtimes.choose import find_runtime
     from fssd.runtimes.packages import require_all
@@ -87,7 +87,8 @@ def run(arguments: list[str]) -> int:
     trial = _trial(command, detector.geometry, detector.classes)
     if trial is not None:
         print(trial.summary(detector.classes), flush=True)
-    thresholds = Thresholds(command.score, command.overlap, command.limits.top_k, command.limits.keep)
+    top_k, keep = command.limits.top_k or DEFAULTS.top_k, command.limits.keep or DEFAULTS.keep
+    thresholds = Thresholds(command.score, command.overlap, top_k, keep)
     done = export_model(
         detector,
         command.out,

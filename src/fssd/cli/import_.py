@@ -22,7 +22,7 @@ class Import:
     file: Annotated[Path, tyro.conf.Positional]
     """A .caffemodel, .pth or .safetensors file, told by its content, or a .weights file."""
     model: str
-    """The model it holds, such as fssd300-vgg16; or a backbone alone: vgg16, resnet50-caffe, ..."""
+    """The model it holds, such as fssd300-vgg16; or a backbone alone: vgg16, resnet50-caffe, darknet19."""
     out: Path
     """Folder to write final.safetensors (or backbone.safetensors) into."""
     classes: str | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -53,7 +53,7 @@ def run(arguments: list[str]) -> int:
         upright=command.upright,
         track=show_progress,
         batch_size=command.batch_size,
-        **asdict(command.thresholds),
+        **command.thresholds.given(),
     )
     images = list(made.content.images)
     for note in made.notes:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from fssd.data.sample import DataSet
+    from fssd.evaluation.detection_files import FileDetections
     from fssd.inference.detections import Detections
     from fssd.inference.detector import Detector
 
@@ -32,9 +33,23 @@ Model = Annotated[
     tyro.conf.Positional,
     tyro.conf.arg(help="Model file, the folder of a run, or a packaged model: animals."),
 ]
+Measured = Annotated[
+    Path,
+    tyro.conf.Positional,
+    tyro.conf.arg(
+        help="Model file, the folder of a run, a packaged model, or detections of any detector: comp4 files,"
+        " COCO's result json, YOLO txt with scores, the json of `fssd detect`."
+    ),
+]
 Device = Annotated[str, tyro.conf.arg(help="cpu, cuda, or auto.")]
 BatchSize = Annotated[Count, tyro.conf.arg(help="Images per batch.")]
-Score = Annotated[Share, tyro.conf.arg(help="Keep detections that score more than this.")]
+Score = Annotated[
+    Share, tyro.conf.arg(help="Keep detections that score more than this (SSD evaluates at 0.01).")
+]
+_SCALES = (
+    "Input sizes in pixels (of the longer side) instead of the model's own; the results are merged by NMS."
+)
+Scales = Annotated[tuple[int, ...], tyro.conf.arg(help=_SCALES)]
 Iou = Annotated[Share, tyro.conf.arg(help="Least IoU of a correct detection, for the VOC metrics.")]
 _IMAGES = "Folder of the pictures, where they do not lie beside their labels."
 _BAD_SHARE = "Share of images with errors (0..1) that may be left out with a warning; above it, nothing runs."
@@ -43,21 +58,25 @@ BadShare = Annotated[BelowOne, tyro.conf.arg(help=_BAD_SHARE)]
 
 @dataclass(frozen=True)
 class Selection:
-    """Which detections are kept."""
+    """Which detections are kept; None takes what the network's authors evaluate with."""
 
-    score: Score = 0.01
-    nms: Share = 0.45
-    """IoU above which the less confident of two detections of one class is dropped."""
+    score: Score | None = None
+    nms: Share | None = None
+    """IoU above which the less confident of two detections of one class is dropped (SSD: 0.45)."""
+
+    def given(self) -> dict[str, Any]:
+        """The thresholds that are not None."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
 class CountFlags:
-    """How many detections are kept."""
+    """How many detections are kept; None takes what the network's authors evaluate with."""
 
-    top_k: Count = 400
-    """Candidates in each class before NMS."""
-    keep: Count = 200
-    """Detections in an image after NMS."""
+    top_k: Count | None = None
+    """Candidates in each class before NMS (SSD: 400)."""
+    keep: Count | None = None
+    """Detections in an image after NMS (SSD: 200)."""
 
 
 @dataclass(frozen=True)
@@ -87,13 +106,16 @@ class Measuring:
     metric: Metric = "voc12"
     """11-point AP, integral AP, or COCO's twelve numbers."""
     bad_share: BadShare = 0.02
+    names: str | None = None
+    """Class names of a detection file that holds numbers: voc, coco, or a text file with one name a line."""
 
     def open(
         self, data: Path, models: Sequence[Path], detectors: Sequence[Detector], iou: float = 0.5
     ) -> DataSet:
         """The images to measure `detectors` on, whose files are `models`; facts["split"] names their split.
 
-        Prints what was found and what is left out. Raises ConfigError, DataError.
+        Detection files belong to neither: they were not trained. Prints what was found and what is left out.
+        Raises ConfigError, DataError.
         """
         from fssd.data.source import describe, other_formats, print_left_out
         from fssd.evaluation.evaluate import check_measurable
@@ -111,6 +133,50 @@ class Measuring:
         for detector in detectors:
             check_measurable(dataset, detector.classes, self.metric, iou)
         return dataset
+
+    def read(self, file: Path, dataset: DataSet, iou: float = 0.5) -> FileDetections:
+        """The detections of a file, after its notes are printed. Raises ConfigError, DataError."""
+        from fssd.data.class_names import read_names
+        from fssd.evaluation.detection_files import read_detections
+        from fssd.evaluation.evaluate import check_measurable
+
+        names = None if self.names is None else read_names(self.names)
+        found = read_detections(file, dataset, names)
+        for note in found.notes:
+            print(note, file=sys.stderr)
+        check_measurable(dataset, found.classes, self.metric, iou)
+        return found
+
+
+def open_models(paths: Sequence[Path], device: str, flags: Mapping[Any, Any]) -> list[Detector | None]:
+    """The detector of each model; None for a file of detections.
+
+    flags: groups of flags that only a model can follow, each with its default; they are refused if no path
+    is a model.
+    """
+    from fssd.evaluation.detection_files import is_detection_file
+    from fssd.inference.detector import Detector
+
+    if all(is_detection_file(path) for path in paths):
+        given = [name for group, default in flags.items() for name in _changed(group, default)] + [
+            "device"
+        ] * (device != "auto")
+        if given:
+            flag = given[0].replace("_", "-")
+            raise ConfigError(f"--{flag} is for models; {paths[0]} holds detections that are made already")
+    return [None if is_detection_file(path) else Detector.load(path, device=device) for path in paths]
+
+
+def refuse_names(measuring: Measuring, detectors: Sequence[Detector | None]) -> None:
+    """Raise ConfigError for --names where every detector is a model, which knows its classes."""
+    if measuring.names is not None and None not in detectors:
+        raise ConfigError("--names is for detection files with class numbers; a model knows its classes")
+
+
+def _changed(group: Any, default: Any) -> list[str]:
+    """The flags of a group whose values differ from another group."""
+    names = [field.name for field in fields(group)]
+    return [name for name in names if getattr(group, name) != getattr(default, name)]
 
 
 def open_usable(data: Path, split: str | None, bad_share: float) -> DataSet:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from fssd.cli.options import FLAT, Device, Flag, Loading, Measuring, parse
+from fssd.cli.options import FLAT, Device, Flag, Loading, Measuring, open_models, parse, refuse_names
 from fssd.config import Count
 from fssd.errors import ConfigError
 
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
 class Scatter:
     """Plot speed on this machine against accuracy, as the paper's Fig. 5."""
 
-    models: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Model files, folders of runs, or packaged models."""
+    models: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """Model files, folders of runs, or packaged models; with --data also detections in files, as `fssd eval`
+    takes them, each with the speed that you measured: other.json=41.5 (images a second)."""
     data: Path | None = None
     """Data set to measure accuracy on; by default the accuracy that each file stores."""
     measuring: Annotated[Measuring, FLAT] = Measuring()
@@ -46,23 +48,26 @@ def run(arguments: list[str]) -> int:
     if not command.models:
         raise ConfigError("there is nothing to plot; name model files or the folders of runs")
     require_matplotlib()
-    from fssd.data.decode import read_image
     from fssd.figures import scatter
-    from fssd.inference.detector import Detector
     from fssd.plots import model_names
-    from fssd.weights.checkpoint import model_file
 
-    files = list(dict.fromkeys(model_file(model).resolve() for model in command.models))
-    image = None if command.image is None else read_image(command.image)
-    detectors = [Detector.load(file, device=command.device) for file in files]
+    stated = _files(command)
+    files = list(stated)
+    detectors = open_models(files, command.device, {command.loading: Loading()})
+    refuse_names(command.measuring, detectors)
     accuracies = _accuracies(command, files, detectors)
     scatter.require_one_metric(files, accuracies)
-    speeds = scatter.detection_speeds(detectors, image, command.repeats)
-    measured = zip(model_names(files), speeds, accuracies, strict=True)
-    points = [scatter.Point(name, speed, accuracy.ap) for name, speed, accuracy in measured]
+    speeds = _speeds(command, stated, detectors)
+    points = [
+        scatter.Point(name, speed, accuracy.ap, detector is not None)
+        for name, speed, accuracy, detector in zip(
+            model_names(files), speeds, accuracies, detectors, strict=True
+        )
+    ]
     for point in points:
-        print(f"{point.name}: {point.speed:.1f} images/s, mAP {100 * point.ap:.1f} %")
-    machine = scatter.machine(detectors[0].network.device)
+        how = "" if point.measured else " (stated)"
+        print(f"{point.name}: {point.speed:.1f} images/s{how}, mAP {100 * point.ap:.1f} %")
+    machine = _machine(detectors)
     table = command.out.with_suffix(".csv")
     scatter.write_csv(table, points, accuracies[0], machine, command.paper)
     save_plot(command.out, scatter.draw_scatter(points, accuracies[0], machine, command.paper))
@@ -70,16 +75,68 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def _accuracies(command: Scatter, files: list[Path], detectors: list[Detector]) -> list[Accuracy]:
+def _files(command: Scatter) -> dict[Path, float | None]:
+    """The files to plot, each once, and the speeds that the user states for files of detections."""
+    from fssd.evaluation.detection_files import is_detection_file
+    from fssd.plots import split_number
+    from fssd.weights.checkpoint import model_file
+
+    files: dict[Path, float | None] = {}
+    for text in command.models:
+        name, speed = split_number(text)
+        path = Path(name)
+        if is_detection_file(path):
+            if command.data is None:
+                raise ConfigError(f"{path}: holds detections, whose accuracy is to be measured; give --data")
+            if speed is None or speed <= 0:
+                raise ConfigError(
+                    f"{path}: holds detections, and no speed; write {path}=IMAGES_A_SECOND as it was measured"
+                )
+        elif speed is not None:
+            raise ConfigError(f"{path}: is a model, whose speed is measured here; leave out ={speed:g}")
+        else:
+            path = model_file(path)
+        files.setdefault(path.resolve(), speed)
+    return files
+
+
+def _speeds(
+    command: Scatter, stated: dict[Path, float | None], detectors: Sequence[Detector | None]
+) -> list[float]:
+    """Images a second: measured of models, in turns, and as stated of files of detections."""
+    from fssd.data.decode import read_image
+    from fssd.figures.scatter import detection_speeds
+
+    image = None if command.image is None else read_image(command.image)
+    models = [detector for detector in detectors if detector is not None]
+    measured = iter(detection_speeds(models, image, command.repeats) if models else ())
+    return [next(measured) if speed is None else speed for speed in stated.values()]
+
+
+def _machine(detectors: Sequence[Detector | None]) -> str:
+    from fssd.figures.scatter import machine
+
+    models = [detector for detector in detectors if detector is not None]
+    return machine(models[0].network.device) if models else "as stated"
+
+
+def _accuracies(
+    command: Scatter, files: Sequence[Path], detectors: Sequence[Detector | None]
+) -> list[Accuracy]:
     from fssd.evaluation.evaluate import evaluate_detections
     from fssd.figures.scatter import Accuracy, stored_accuracy
 
+    pairs = list(zip(files, detectors, strict=True))
+    models = {file: detector for file, detector in pairs if detector is not None}
     if command.data is None:
-        return [stored_accuracy(detector, file) for detector, file in zip(detectors, files, strict=True)]
-    dataset = command.measuring.open(command.data, files, detectors)
+        return [stored_accuracy(detector, file) for file, detector in models.items()]
+    dataset = command.measuring.open(command.data, list(models), list(models.values()))
     accuracies = []
-    for detector in detectors:
-        found = list(detector.evaluate_on(dataset, **asdict(command.loading)))
+    for file, detector in pairs:
+        if detector is None:
+            found = command.measuring.read(file, dataset).detections
+        else:
+            found = list(detector.evaluate_on(dataset, **asdict(command.loading)))
         report = evaluate_detections(dataset, found, command.measuring.metric)
         accuracies.append(Accuracy(report.map, report.metric, report.iou))
     return accuracies

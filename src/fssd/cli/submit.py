@@ -45,7 +45,7 @@ def run(arguments: list[str]) -> int:
     submit.require_classes(detector.classes, split.dataset.classes, command.to)
     spare_inputs([model_file(command.model), command.data], [file])
     require_writable(file)
-    settings = {**asdict(command.loading), **asdict(command.thresholds)}
+    settings = {**asdict(command.loading), **command.thresholds.given()}
     found = detect_all(detector, split.dataset, Console(stderr=True), **settings)
     if command.to == "coco":
         submit.write_coco_archive(file, split, found, command.name)

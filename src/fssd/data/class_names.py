@@ -37,13 +37,18 @@ def names_for(count: int, wanted: str | None = None) -> tuple[str, ...]:
     if wanted is None:
         known = {len(VOC): VOC, len(COCO): COCO}
         return known.get(count, tuple(f"class_{number}" for number in range(1, count + 1)))
-    names = {"voc": VOC, "coco": COCO}.get(wanted) or _read_names(Path(wanted))
+    names = read_names(wanted)
     if len(names) != count:
         raise ConfigError(f"{wanted}: has {len(names)} class names, but the model has {count} classes")
     return names
 
 
-def _read_names(file: Path) -> tuple[str, ...]:
+def read_names(wanted: str) -> tuple[str, ...]:
+    """The names that "voc", "coco", or a text file with one name a line stands for. Raises ConfigError."""
+    packaged = {"voc": VOC, "coco": COCO}.get(wanted)
+    if packaged is not None:
+        return packaged
+    file = Path(wanted)
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, get_args
 
@@ -59,9 +59,13 @@ class Report:
         count = sum(not math.isnan(ap) for ap in self.classes.values()) - len(self.unknown_classes)
         return f"{count} class{'' if count == 1 else 'es'} that the model knows"
 
-    def to_json(self) -> str:
-        """The report as JSON text, one key per field; nan becomes null."""
-        return json.dumps(_without_nan(asdict(self)), indent=2, ensure_ascii=False, allow_nan=False)
+    def to_json(self, settings: Mapping[str, Any] | None = None) -> str:
+        """The report as JSON text, one key per field; nan becomes null.
+
+        settings: those of the detector, under a key of their own.
+        """
+        values = asdict(self) | ({} if settings is None else {"settings": dict(settings)})
+        return json.dumps(_without_nan(values), indent=2, ensure_ascii=False, allow_nan=False)
 
     def table(self) -> Table:
         """A table for the terminal: classes, then sizes or COCO's numbers, then the mean."""

@@ -25,11 +25,12 @@ WIDE = 4  # the axis of speeds is logarithmic if their ratio is at least this
 
 
 class Point(NamedTuple):
-    """A model: speed in images per second, accuracy as AP in 0..1."""
+    """A model: speed in images per second, accuracy as AP in 0..1. measured: here, or stated by the user."""
 
     name: str
     speed: float
     ap: float
+    measured: bool = True
 
 
 class Accuracy(NamedTuple):
@@ -116,8 +117,12 @@ def machine(device: torch.device) -> str:
 
 
 def write_csv(path: Path, points: Sequence[Point], accuracy: Accuracy, device: str, paper: bool) -> None:
-    """Write the points, AP in 0..1: name, images_per_second, map, metric, machine, from (here or paper)."""
-    rows = [(*point, accuracy.metric, device, "here") for point in points]
+    """Write the points, AP in 0..1: name, images_per_second, map, metric, machine, from (here, stated or
+    paper).
+    """
+    rows: list[tuple[object, ...]] = []
+    for name, speed, ap, measured in points:
+        rows.append((name, speed, ap, accuracy.metric, *((device, "here") if measured else ("", "stated"))))
     if paper:
         rows += [(name, fps, ap / 100, "voc07", gpu, "paper") for name, fps, gpu, ap in PAPER_TABLE_3]
     plots.save_table(path, ("name", "images_per_second", "map", "metric", "machine", "from"), rows)
@@ -133,17 +138,19 @@ def draw_scatter(points: Sequence[Point], accuracy: Accuracy, device: str, paper
     own = [(point.speed, 100 * point.ap) for point in points]
     printed = [(float(speed), ap) for _, speed, _, ap in PAPER_TABLE_3] if paper else []
     for index, (speed, ap) in enumerate(own):
-        axes.plot(speed, ap, "o", color=plots.colour(index), markersize=9, zorder=3)
+        fill = "full" if points[index].measured else "none"
+        axes.plot(speed, ap, "o", color=plots.colour(index), markersize=9, fillstyle=fill, zorder=3)
     if printed:
         axes.plot(*zip(*printed, strict=True), "o", color=plots.QUIET, markersize=4, zorder=2)
     axes.margins(0.1)
     plots.limit_percent(axes)
-    _scale(axes, [speed for speed, _ in (*own, *printed)])
+    scale_by_ratio(axes, [speed for speed, _ in (*own, *printed)])
     axes.set_xlabel("speed (images/s)")
     axes.set_ylabel("mAP (%)")
     note = f"{plots.metric_label(accuracy.metric, accuracy.iou)}; network + detection, batch 1, {device}"
     grey = "\ngrey: Table 3 of the paper, VOC 2007 test, on its GPUs (* with COCO, S from scratch)"
-    axes.set_title(note + grey * paper, loc="left", fontsize=plots.TEXT, color=plots.QUIET)
+    hollow = "\nhollow: speed as stated, not measured here" * any(not point.measured for point in points)
+    axes.set_title(note + hollow + grey * paper, loc="left", fontsize=plots.TEXT, color=plots.QUIET)
     plots.label_points(
         axes,
         own + printed,
@@ -170,9 +177,10 @@ def _step(detector: Detector, picture: Image) -> Callable[[], None]:
     return step
 
 
-def _scale(axes: Axes, speeds: Sequence[float]) -> None:
-    if max(speeds) < WIDE * min(speeds):
-        axes.set_xlim(0, 1.15 * max(speeds))  # from zero, so that a small difference looks small
+def scale_by_ratio(axes: Axes, values: Sequence[float]) -> None:
+    """A logarithmic x axis if these values differ widely, else one from zero."""
+    if max(values) < WIDE * min(values):
+        axes.set_xlim(0, 1.15 * max(values))  # from zero, so that a small difference looks small
         return
     from matplotlib.ticker import LogLocator, NullLocator
 

@@ -29,7 +29,7 @@ Raw = tuple[Tensor, ...]  # what a head predicts, in the order of `Head.outputs`
 Decode = Callable[[Sequence[npt.NDArray[Any]], "Thresholds"], "list[Found]"]
 
 
-OF_CALLS = ("batch_size", "keep_image")  # what a call of a detector takes besides thresholds
+OF_CALLS = ("batch_size", "keep_image", "scales")  # what a call of a detector takes besides thresholds
 # What other detectors call the same thresholds.
 OTHER_NAMES = {"conf": "score", "confidence": "score", "threshold": "score", "conf_thres": "score"}
 OTHER_NAMES |= {"iou": "nms", "overlap": "nms", "iou_thres": "nms", "max_det": "keep", "max": "keep"}
@@ -87,8 +87,8 @@ class HeadBlueprint(NamedTuple):
     """What a head is built from.
 
     model: its name, for messages. image_size: (width, height) of the input, pixels. channels, cells, steps,
-    starts: of each level, see `Neck`. num_classes: without background. light: separable convolutions.
-    options: the user's, with `priors` from the design.
+    prior_scales, starts: of each level, see `Neck`. num_classes: without background. light: separable
+    convolutions. options: the user's, with `priors` from the design.
     """
 
     model: str
@@ -96,6 +96,7 @@ class HeadBlueprint(NamedTuple):
     channels: Sequence[int]
     cells: Sequence[Cells]
     steps: Sequence[tuple[float, float]]
+    prior_scales: Sequence[int]
     num_classes: int
     light: bool
     options: Mapping[str, Any]
@@ -171,7 +172,10 @@ class Head(nn.Module):
         return {}
 
     def class_layers(self) -> list[str]:
-        """Names, from here, of the layers whose outputs are (something, `before_classes` and the classes)."""
+        """Names, from here, of the layers whose outputs are (something, `before_classes` and the classes).
+
+        All their tensors but scalars have these outputs as their first axis.
+        """
         return []
 
     def fitted(self, boxes: Floats) -> dict[str, Any]:  # noqa: ARG002 (for heads that have priors)
@@ -189,6 +193,19 @@ class Head(nn.Module):
     def summary(self) -> str:
         """What it predicts from, in one line for people; "" for nothing to tell."""
         return ""
+
+    def change_size(
+        self,
+        image_size: tuple[int, int],  # noqa: ARG002 (for heads that can)
+        cells: Sequence[Cells],  # noqa: ARG002
+        steps: Sequence[tuple[float, float]],  # noqa: ARG002
+    ) -> None:
+        """Predict from levels of another size by the same layers, in place.
+
+        steps: (x, y) pixels between the centres of what neighbouring cells of each level see.
+        Raises ConfigError for a head that cannot.
+        """
+        raise ConfigError("this head has one input size; leave out --scales")
 
     def fold(self) -> None:
         """Put fixed norms into convolutions, in place."""

@@ -17,12 +17,14 @@ from fssd.backbones.decimate import decimate_fc6, decimate_fc7
 from fssd.backbones.vgg import VGG16Reduced
 from fssd.errors import CheckpointError
 from fssd.heads.multibox.priors import standard_ratios
-from fssd.importers.caffe_layers import CaffeLayers, statistics
+from fssd.importers.caffe_dsod import DSOD_NAMES, holds_dsod, take_dsod
+from fssd.importers.caffe_layers import CaffeLayers
 from fssd.importers.caffe_resnet import import_resnet, import_resnet_detector
 from fssd.importers.caffemodel import read_caffemodel
 from fssd.importers.foreign import (
     BACKBONE,
     BACKBONES,
+    NAMES,
     RESNET_DETECTORS,
     RESNETS,
     Imported,
@@ -49,7 +51,7 @@ SOURCES = {  # by the width of the concatenation, in its order
 
 
 def import_caffe(file: Path, name: str, *, colours: str = "bgr", priors: str | None = None) -> Imported:
-    """Read a .caffemodel as the network `name`, one of `NAMES`.
+    """Read a .caffemodel as the network `name`, one of `NAMES` or `DSOD_NAMES`.
 
     "vgg16" is the backbone alone, of any file that has one; the fully connected layers of the original
     classifier are decimated. `RESNETS` are backbones alone too. colours: order of the images that the file
@@ -58,7 +60,7 @@ def import_caffe(file: Path, name: str, *, colours: str = "bgr", priors: str | N
     file that is damaged, of another network, or has numbers that are not finite.
     """
     wanted = Wanted(name, colours, priors)
-    wanted.check()
+    wanted.check((*NAMES, *DSOD_NAMES))
     layers = CaffeLayers(file, read_caffemodel(file), colours)
     if name in RESNETS:
         return import_resnet(layers, name)
@@ -70,6 +72,8 @@ def import_caffe(file: Path, name: str, *, colours: str = "bgr", priors: str | N
         _decimate(layers)
         tensors = _take_convolutions(layers, backbone, {name: name for name in _convolutions(backbone)})
         return Imported({}, 0, tensors, layers.unused())
+    if name in DSOD_NAMES:
+        return take_dsod(layers, wanted)
     design = DESIGNS[name]
     _check_kind(layers, name)
     heads = _head_sources(design)
@@ -101,6 +105,10 @@ def _check_kind(layers: CaffeLayers, name: str) -> None:
         raise layers.error(
             f"has no layers that predict boxes, so it is no {name}; import it as {BACKBONE} if you"
             " want the backbone"
+        )
+    if holds_dsod(layers):
+        raise layers.error(
+            f"holds a DSOD by its layers, not a {name}; import it as {' or '.join(DSOD_NAMES)}"
         )
     is_fused = any(layer.startswith("fea_concat") for layer in layers.blobs)
     if not is_fused and L2NORM not in layers.blobs:
@@ -202,13 +210,8 @@ def _take_normalisation(layers: CaffeLayers, network: Network) -> dict[str, Tens
     norm = network.get_submodule(prefix)
     if not isinstance(norm, CaffeBatchNorm):
         return {}
-    channels = norm.num_features
-    mean, variance, counter = layers.take(FUSED, (channels,), (channels,), (1,))
-    tensors = {f"{prefix}.{key}": value for key, value in statistics(mean, variance, counter, norm).items()}
-    if norm.affine:
-        layer = next(name for name in SCALES if name in layers.blobs)
-        tensors[f"{prefix}.weight"], tensors[f"{prefix}.bias"] = layers.take(layer, (channels,), (channels,))
-    return tensors
+    scale = next((name for name in SCALES if name in layers.blobs), None) if norm.affine else None
+    return {f"{prefix}.{key}": tensor for key, tensor in layers.take_norm(norm, FUSED, scale).items()}
 
 
 def _decimate(layers: CaffeLayers) -> None:

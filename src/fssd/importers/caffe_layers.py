@@ -1,4 +1,4 @@
-"""The layers of a .caffemodel as every importer of one takes them."""
+"""The layers of a .caffemodel, taken one by one: shapes are checked, and what was not taken is known."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ class CaffeLayers:
         self.expected: set[str] = set()
 
     def error(self, reason: str) -> CheckpointError:
+        """An error about this file."""
         return CheckpointError(f"{self.file}: {reason}")
 
     def take(self, layer: str, *shapes: tuple[int, ...]) -> list[Tensor]:
@@ -46,6 +47,18 @@ class CaffeLayers:
         self.taken.add(layer)
         return blobs
 
+    def take_norm(self, norm: CaffeBatchNorm, sums: str, scale: str | None) -> dict[str, Tensor]:
+        """The tensors of a batch norm by the names of its state dict. sums, scale: its layers in the file.
+
+        Raises CheckpointError.
+        """
+        channels = norm.num_features
+        mean, variance, counter = self.take(sums, (channels,), (channels,), (1,))
+        tensors = statistics(mean, variance, counter, norm)
+        if scale is not None:
+            tensors["weight"], tensors["bias"] = self.take(scale, (channels,), (channels,))
+        return tensors
+
     def outputs(self, layer: str) -> int:
         """Output channels of a convolution. Raises CheckpointError if there is no such layer."""
         if layer not in self.blobs:
@@ -54,6 +67,7 @@ class CaffeLayers:
         return int(shape[0]) if shape else 0
 
     def unused(self) -> tuple[str, ...]:
+        """The layers that were not taken, in the file's order."""
         return tuple(layer for layer in self.blobs if layer not in self.taken)
 
     def _missing(self, layer: str, what: str) -> CheckpointError:

@@ -1,6 +1,6 @@
 """What all importers share: the user's choices, the result, and state dicts under foreign names."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,10 +51,10 @@ class Wanted(NamedTuple):
     priors: str | None
     align_corners: bool | None = None
 
-    def check(self) -> None:
-        """Raise ConfigError for an unknown name, colour order or table."""
-        if self.name not in NAMES:
-            raise ConfigError(f"there is no network {self.name!r} to import{nearest(self.name, NAMES)}")
+    def check(self, names: Sequence[str] = NAMES) -> None:
+        """Raise ConfigError for a name that is not among `names`, an unknown colour order or table."""
+        if self.name not in names:
+            raise ConfigError(f"there is no network {self.name!r} to import{nearest(self.name, names)}")
         if self.colours not in (None, "rgb", "bgr"):
             raise ConfigError(f"there is no colour order {self.colours!r}; known: bgr, rgb")
         if self.priors not in (None, *TABLES):

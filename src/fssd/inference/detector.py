@@ -22,10 +22,12 @@ from fssd.data.geometry import Geometry
 from fssd.data.loader import Pictures, picture_batches
 from fssd.data.sample import DataSet, Image
 from fssd.errors import ConfigError
-from fssd.heads.head import DEFAULTS
 from fssd.inference.detections import Detections
+from fssd.inference.image_pyramid import merge
 from fssd.inference.picture import Picture, as_array, is_one
+from fssd.model.designs import read_size
 from fssd.model.network import Network
+from fssd.model.resize import resized, scaled_size
 from fssd.runtimes.choose import runtime_of
 from fssd.runtimes.runner import NetworkRunner, Runner
 from fssd.weights.checkpoint import load_model
@@ -47,6 +49,7 @@ class Detector:
         self.runner: Runner = NetworkRunner(model) if isinstance(model, Network) else model
         self.classes = tuple(classes)
         self.facts = facts or {}
+        self._sized: dict[tuple[int, int], Detector] = {}
 
     @classmethod
     def load(
@@ -102,7 +105,7 @@ class Detector:
 
         images: a path, a PIL image, an (H, W, 3) uint8 RGB array, or a list of these.
         settings: score (0.5), nms (0.45), top_k (400), keep (200), see `Thresholds`;
-        batch_size (8); keep_image (True), which `Detections.draw` needs.
+        batch_size (8); keep_image (True), which `Detections.draw` needs; scales (None), see `sized`.
         Raises ImageError for anything that is not such an image, ConfigError for a setting out of range,
         TypeError for an unknown one.
         """
@@ -111,16 +114,25 @@ class Detector:
         return list(self.stream(images, **settings))  # type: ignore[arg-type]
 
     def stream(
-        self, images: Iterable[Picture], *, batch_size: int = 8, keep_image: bool = True, **settings: Any
+        self,
+        images: Iterable[Picture],
+        *,
+        batch_size: int = 8,
+        keep_image: bool = True,
+        scales: Sequence[int] | None = None,
+        **settings: Any,
     ) -> Iterator[Detections]:
         """Detections of one image after another; holds at most `batch_size` images at a time."""
         check_number("batch_size", batch_size, Count)
-        DEFAULTS.replaced(settings)  # before an image is read
+        thresholds = self.runner.defaults.replaced(settings)  # before an image is read
+        detectors = self.sized(scales)
+        settings = {"score": 0.5, **settings}
         remaining = iter(images)
         while batch := [as_array(image) for image in islice(remaining, batch_size)]:
             sizes = [(image.shape[1], image.shape[0]) for image in batch]
-            found = self.finish(self.runner.predict(self.warp(batch)), sizes, **{"score": 0.5, **settings})
-            for image, one in zip(batch, found, strict=True):
+            found = [one.finish(one.runner.predict(one.warp(batch)), sizes, **settings) for one in detectors]
+            for image, *parts in zip(batch, *found, strict=True):
+                one = merge(parts, thresholds)
                 yield replace(one, image=image) if keep_image else one
 
     def evaluate_on(
@@ -129,11 +141,44 @@ class Detector:
         *,
         batch_size: int = 16,
         workers: int = 0,
+        scales: Sequence[int] | None = None,
         **settings: Any,
     ) -> Iterator[Detections]:
-        """Detections of every record of a data set, in order, at the thresholds of the model's paper."""
+        """Detections of every record of a data set, in order, at the thresholds of the model's paper.
+
+        scales: see `sized`; each decodes the images in `workers` processes of its own.
+        """
+        if scales is not None:
+            thresholds = self.runner.defaults.replaced(settings)
+            same = {"batch_size": batch_size, "workers": workers, **settings}
+            streams = [one.evaluate_on(dataset, **same) for one in self.sized(scales)]
+            yield from (merge(parts, thresholds) for parts in zip(*streams, strict=True))
+            return
         for images, sizes in picture_batches(Pictures(dataset.records, self.geometry), batch_size, workers):
             yield from self.finish(self.runner.predict(images), sizes, **settings)
+
+    def sized(self, scales: Sequence[int] | None) -> list[Detector]:
+        """A detector for each size of an image pyramid, with this one's weights; itself for None.
+
+        scales: the longer side of each input in pixels, 128 to 1,024; see `resized` for what changes. Raises
+        ConfigError for sizes at which the network does not work, and for an exported file, which has one.
+        """
+        if scales is None:
+            return [self]
+        if not scales or len(set(scales)) < len(scales):
+            raise ConfigError(f"scales are {list(scales)}; give one or more sizes, each once")
+        if not isinstance(self.runner, NetworkRunner):
+            raise ConfigError(
+                "an exported file has one input size; leave out scales, or load the model it is made from"
+            )
+        return [self._of_size(scaled_size(self.image_size, read_size(side)[0])) for side in scales]
+
+    def _of_size(self, size: tuple[int, int]) -> Detector:
+        if size == self.image_size:
+            return self
+        if size not in self._sized:
+            self._sized[size] = Detector(resized(self.network, size), self.classes, self.facts)
+        return self._sized[size]
 
     # The stages of a detection, to time or batch them separately: finish(runner.predict(warp(images)), sizes)
 

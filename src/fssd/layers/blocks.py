@@ -117,6 +117,25 @@ class SeparablePredictor(nn.Sequential):
         )
 
 
+class GaussianConv2d(nn.Conv2d):
+    """A convolution without bias that starts from N(0, 0.01^2), which `xavier` leaves alone."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int = 0) -> None:
+        super().__init__(inputs, outputs, kernel, stride, padding, bias=False)
+
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.weight, std=0.01)
+
+
+class NormedPredictor(nn.Sequential):
+    """DSOD's head: a 3x3 convolution without bias, then batch norm with scale and shift, no activation."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(
+            GaussianConv2d(inputs, outputs, 3, padding=1), CaffeBatchNorm(outputs, affine=True, eps=1e-3)
+        )
+
+
 class Chain(nn.ModuleDict):
     """Named layers, each reading the one before; gives every layer's output by name."""
 
@@ -210,6 +229,8 @@ def xavier(module: nn.Module) -> None:
     `ConvNorm` start with a Gaussian of standard deviation 0.01, as in the code of DSSD.
     """
     for conv in (m for m in module.modules() if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d))):
+        if isinstance(conv, GaussianConv2d):
+            continue
         bound = math.sqrt(3 / (conv.weight[0].numel()))
         nn.init.uniform_(conv.weight, -bound, bound)
         if conv.bias is not None:

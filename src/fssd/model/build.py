@@ -12,28 +12,28 @@ from fssd.backbones.backbone import Backbone, feature_shapes
 from fssd.data.geometry import make_geometry
 from fssd.errors import ConfigError, nearest
 from fssd.heads.head import Head, HeadBlueprint
+from fssd.layers.blocks import CaffeBatchNorm
 from fssd.model.designs import Design, backbone_class, find_design, head_class, neck_class
 from fssd.model.network import Network, Spec
 from fssd.necks.neck import Blueprint
 
-COMMON_OPTIONS = {"size", "geometry", "backbone", "neck", "head", "light", "mean", "std"}
+COMMON_OPTIONS = {"size", "geometry", "backbone", "neck", "head", "light", "mean", "std", "norm_fraction"}
 
 
 def build_model(name: str, num_classes: int, **options: Any) -> Network:
     """A network with fresh weights, in training mode.
 
     name: one of `DESIGNS`, or another of the same form, such as fssd416-lite: a neck, a side in pixels, a
-    backbone; or one of `SYSTEMS` and a side: yolov2-416. num_classes: without background.
-
-    Options of every model:
+    backbone; or one of `SYSTEMS` and a side: yolov2-416. num_classes: without background. Options of all:
         size: side of the input in pixels, or [width, height], 128 to 1,024. geometry: "warp" stretches images
         to the input, "letterbox" keeps their aspect ratio (the default of YOLOv2).
         backbone, neck, head: a name, or "package.module:Class", instead of the model's own. backbone may also
         be a module that maps normalised images (B, 3, H, W) to a dict of feature maps, finest first; it keeps
         its weights. mean, std: RGB normalisation (else the backbone's, else 0 and 1).
         light: whether neck and heads are separable and narrow, instead of what the name's backbone has.
-    Options of the multibox head: priors, prior_rule, ratios, truncate, clip, shared_head, and those of DSSD's
-    prediction modules and predictors; see `MultiboxHead.build`.
+        norm_fraction: how much of their running statistics Caffe's batch norms keep at each step. The papers'
+        0.999 needs thousands of updates; 0.97 suits short trainings.
+    Options of the multibox head, such as priors, ratios, shared_head, mining: see `MultiboxHead.build`.
     Options of FSSD (paper, Tables 1 and 2):
         sources: names of the maps to fuse; VGG16 has conv3_3, conv4_3, fc7, conv7_2.
         merge: "concat" or "sum". norm: "batch", "batch-affine" or "none".
@@ -45,9 +45,9 @@ def build_model(name: str, num_classes: int, **options: Any) -> Network:
         weights fit no other: conv6_2 without padding (conv7_2 9 x 9, or 15 x 15), reduce_all, norm
         "batch-affine", SSD's prior steps and sizes, 6-6-6-6(-6)-4-4 priors a cell, clip "all", no truncation.
         Options that are also given override those of the variant.
-    Options of FPN: resize, relu; see `FPN.build`. Of R-SSD: concatenation, pool, deconvolution, relu; see
-    `RSSD.build`. Of all these and SSD: extras; see `SSD.build`. Of DSSD: merge; see `DSSD.build`. Of ResNets:
-    bn_eps. Of YOLOv2: generation, width, priors; see `YOLOv2.build`, `YOLOv2Head.build`.
+        Options of the forms of fusion, and the variants "parsenet", "hypernet" and "ion": see
+        `fssd.necks.fusion_forms`.
+    Options of the other necks and heads: see their `build`, such as `FPN.build` and `YOLOv2Head.build`.
 
     Raises ConfigError for an unknown name, option or value, or choices that do not fit together.
     """
@@ -67,7 +67,10 @@ def build_model(name: str, num_classes: int, **options: Any) -> Network:
         _three(key, filled.get(key), backbone, default) for key, default in (("mean", 0), ("std", 1))
     )
     plain = {key: value for key, value in options.items() if not isinstance(value, nn.Module)}
-    return Network(backbone, neck, heads, geometry, mean, std, Spec(name, num_classes, plain, own))
+    network = Network(backbone, neck, heads, geometry, mean, std, Spec(name, num_classes, plain, own))
+    if "norm_fraction" in options:
+        _set_fraction(network, options["norm_fraction"])
+    return network
 
 
 def _with_defaults(name: str, design: Design, own: bool, options: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -106,6 +109,7 @@ def _neck_and_head(
             neck.channels,
             neck.cells,
             neck.steps,
+            neck.prior_scales,
             num_classes,
             design.light,
             {"priors": design.priors, **resolved},
@@ -122,6 +126,16 @@ def _fresh_backbone(design: Design, options: Mapping[str, Any]) -> Backbone:
     if design.backbone in BACKBONES:  # others keep the weights that they come with
         backbone.initialise()
     return backbone
+
+
+def _set_fraction(network: Network, fraction: Any) -> None:
+    if not isinstance(fraction, (int, float)) or isinstance(fraction, bool) or not 0 < fraction < 1:
+        raise ConfigError(f"norm_fraction is {fraction!r}; it is a number above 0 and below 1")
+    norms = [module for module in network.modules() if isinstance(module, CaffeBatchNorm)]
+    if not norms:
+        raise ConfigError(f"{network.spec.name} has no batch norm of Caffe's kind; leave out norm_fraction")
+    for norm in norms:
+        norm.fraction = float(fraction)
 
 
 def _check_multiple(backbone: nn.Module, design: Design) -> None:

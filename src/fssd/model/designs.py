@@ -51,6 +51,9 @@ DESIGNS = {
     "fpn300-vgg16": Design("fpn", (300, 300), "vgg16", "multibox", False, "voc"),
     "rssd300-vgg16": Design("rssd", (300, 300), "vgg16", "multibox", False, "voc"),
     "rssd512-vgg16": Design("rssd", (512, 512), "vgg16", "multibox", False, "voc"),
+    "single300-vgg16": Design("single", (300, 300), "vgg16", "multibox", False, "voc"),
+    "dsod300": Design("dsod", (300, 300), "ds", "multibox", False, "voc"),
+    "dsod300-small": Design("dsod", (300, 300), "ds-small", "multibox", False, "voc"),
     "dssd300-vgg16": Design("dssd", (300, 300), "vgg16", "multibox", False, "voc"),
     "dssd512-vgg16": Design("dssd", (512, 512), "vgg16", "multibox", False, "voc"),
     "ssd321-resnet101": Design("ssd", (321, 321), DILATED, "multibox", False, "voc", RESIDUAL),
@@ -76,6 +79,7 @@ DESIGNS = {
     "fpn300-lite": Design("fpn", (300, 300), "lite", "multibox", True, "coco"),
     "rssd300-lite": Design("rssd", (300, 300), "lite", "multibox", True, "coco"),
     "resskip300-lite": Design("resskip", (300, 300), "lite", "multibox", True, "coco"),
+    "single300-lite": Design("single", (300, 300), "lite", "multibox", True, "coco"),
     "dssd300-lite": Design("dssd", (300, 300), "lite", "multibox", True, "coco"),
 }
 """Networks that are published, packaged or compared with those. Other names follow from the tables."""

@@ -7,6 +7,8 @@ NECKS = {
     "rssd": "fssd.necks.rssd:RSSD",
     "resskip": "fssd.necks.resskip:ResSkip",
     "blitznet": "fssd.necks.resskip:BlitzNet",
+    "single": "fssd.necks.single:Single",
+    "dsod": "fssd.necks.dsod:DSOD",
     "dssd": "fssd.necks.dssd:DSSD",
     "yolov2": "fssd.necks.yolov2:YOLOv2",
 }

@@ -14,7 +14,7 @@ from fssd.layers.folding import fold_sequences
 from fssd.necks.extras import fssd_extras, make_extras
 from fssd.necks.fusion import Fusion
 from fssd.necks.fusion_forms import FORMS, OPTIONS, check_fusion, fused_cells, make_fusion, with_form
-from fssd.necks.neck import Blueprint, Neck, even_steps
+from fssd.necks.neck import Blueprint, Neck, even_steps, finest_cells
 from fssd.necks.pyramid import LIGHT_WIDTHS, WIDTHS, Block, Pyramid, pyramid_rows
 from fssd.necks.windows import HALVE, SAME, VALID, levels_from, nominal_steps
 
@@ -104,6 +104,10 @@ class FSSD(Neck):
         yield from (self.fusion, self.pyramid)
         if self.extras is not None and self.image_size == (300, 300):
             yield self.extras["conv7_2"]
+
+    def change_size(self, image_size: tuple[int, int]) -> None:
+        """See `Neck`: the sources are fused at the finest size."""
+        self.fusion.size = finest_cells(image_size)
 
     def fold(self) -> None:
         """See `Neck`."""

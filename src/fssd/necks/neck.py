@@ -15,6 +15,12 @@ Cells = tuple[int, int]  # rows, columns of a map
 FINEST_STRIDE = 8  # input pixels per cell of the first level, in every network here
 
 
+def finest_cells(image_size: tuple[int, int]) -> Cells:
+    """Rows and columns of the first level of an input of (width, height) pixels."""
+    width, height = image_size
+    return -(-height // FINEST_STRIDE), -(-width // FINEST_STRIDE)
+
+
 class Blueprint(NamedTuple):
     """What a neck is built from.
 
@@ -35,8 +41,7 @@ class Blueprint(NamedTuple):
     @property
     def finest(self) -> Cells:
         """Rows and columns of the first level, `FINEST_STRIDE` pixels to a cell."""
-        width, height = self.image_size
-        return -(-height // FINEST_STRIDE), -(-width // FINEST_STRIDE)
+        return finest_cells(self.image_size)
 
 
 class Neck(nn.Module):
@@ -44,6 +49,7 @@ class Neck(nn.Module):
 
     known_options: names that `build` understands. channels, cells: width and (rows, columns) of each level,
     finest first. steps: (x, y) pixels of the input between the centres of neighbouring cells of each level.
+    prior_scales: how many sizes of a table of priors each level takes: one, or more in necks of few levels.
     starts: (x, y) pixels of the centre of each level's first cell; None for half a step.
     """
 
@@ -58,6 +64,7 @@ class Neck(nn.Module):
     ) -> None:
         super().__init__()
         self.channels, self.cells, self.steps = list(channels), list(cells), list(steps)
+        self.prior_scales = [1] * len(self.channels)
         self.starts = None if starts is None else list(starts)
 
     @classmethod
@@ -86,6 +93,13 @@ class Neck(nn.Module):
     def fresh(self) -> Iterable[nn.Module]:
         """The modules that a trained SSD does not have; they learn at `--new-layers-lr`."""
         return self.children()
+
+    def change_size(self, image_size: tuple[int, int]) -> None:
+        """Prepare the same layers for maps of an input of (width, height) pixels, in place.
+
+        For necks that keep sizes: cells and steps are set by the caller, and layers that read the sizes of
+        their inputs need nothing.
+        """
 
     def shared_levels(self) -> Iterable[int]:
         """Indices of the levels that a trained SSD has too, as they are here.

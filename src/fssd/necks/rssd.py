@@ -71,17 +71,12 @@ class RSSD(SSD):
         return neck
 
     def forward(self, features: dict[str, Tensor]) -> list[Tensor]:
-        """See `Neck`. Raises ConfigError in training for a batch of one, whose last level is one number."""
+        """See `Neck`. In training it takes two images or more, as its last level is a single cell."""
         sources = [reduce(x) for reduce, x in zip(self.reduce, super().forward(features), strict=True)]
         parts: list[list[Tensor]] = [[] for _ in sources]
         for index, x in enumerate(sources):
             for level, copy in self._copies(index, x):
                 parts[level].append(copy)
-        if self.training and parts[-1][0][:, 0].numel() == 1:
-            raise ConfigError(
-                "batch_size is 1; R-SSD normalises its last level, a single cell, over the batch and needs 2"
-                " or more"
-            )
         return [norm(torch.cat(maps, dim=1)) for norm, maps in zip(self.norms, parts, strict=True)]
 
     def _copies(self, index: int, x: Tensor) -> Iterator[tuple[int, Tensor]]:

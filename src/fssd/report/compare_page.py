@@ -62,8 +62,8 @@ def write_compare_page(
 ) -> tuple[Path, Difference]:
     """Write the page of models A and B, with one Detections per record each. Returns the file and B minus A.
 
-    subject: data and split; its model is not used. resamples: of the bootstrap. Classes of the data set that
-    one of the models does not know are left out.
+    subject: data, split and notes; its name is not used. resamples: of the bootstrap. Classes of the data
+    set that one of the models does not know are left out.
     Raises ConfigError without matplotlib or if no class is left, ImageError for a missing image.
     """
     require_matplotlib()

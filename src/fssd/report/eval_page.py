@@ -10,13 +10,12 @@ from typing import NamedTuple
 from fssd.data.sample import DataSet
 from fssd.evaluation.evaluate import Report
 from fssd.inference.detections import Detections
-from fssd.plots import metric_label, model_names, require_matplotlib
+from fssd.plots import metric_label, require_matplotlib
 from fssd.report.analysis import Analysis, Tally, analyse
 from fssd.report.eval_tables import class_table, confusion_table, curves, error_table
 from fssd.report.galleries import LEGEND, Album, false_positives, missed_objects, worst_images
 from fssd.report.html import Html, join, write_page
 from fssd.report.layout import Card, Section, document, gallery, key, lead, plural, share
-from fssd.weights.checkpoint import model_file
 
 _WORST = (
     "The images with the lowest F1 at the best thresholds. Only boxes that disagree with the labels have a"
@@ -27,16 +26,15 @@ _WRONG = "Wrong detections at the best thresholds, most confident first, at most
 
 
 class ReportSubject(NamedTuple):
-    """The model and data that a page is about, as the user named them. split: "none" or None: all images."""
+    """What a page is about. name: of the model. data: as the user named it. split: None or "none" is all.
 
-    model: Path
+    notes: sentences about detections that were read from a file.
+    """
+
+    name: str
     data: Path
     split: str | None
-
-    @property
-    def name(self) -> str:
-        """A short name of the model."""
-        return model_names([model_file(self.model)])[0]
+    notes: tuple[str, ...] = ()
 
     @property
     def images(self) -> str:
@@ -56,7 +54,7 @@ def write_eval_page(
 
 
 def facts(subject: ReportSubject, report: Report) -> list[str]:
-    """The lines below the title: data, metric, and classes that the model does not know."""
+    """The lines below the title: data, metric, classes that the model does not know, and notes."""
     unknown = [f"not known to the model, AP 0: {', '.join(report.unknown_classes)}"] * bool(
         report.unknown_classes
     )
@@ -64,6 +62,7 @@ def facts(subject: ReportSubject, report: Report) -> list[str]:
         f"{subject.images}: {plural(report.images, 'image')}, {plural(report.objects, 'object')}",
         f"AP in percent: {metric_label(report.metric, report.iou)}",
         *unknown,
+        *subject.notes,
     ]
 
 

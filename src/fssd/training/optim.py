@@ -21,28 +21,30 @@ def make_optimizer(
     bias_lr: float = 2.0,
     new_layers_lr: float = 1.0,
     backbone_lr: float = 1.0,
+    norm_decay: float = 0.0,
     fused: bool = False,
     kind: str = "sgd",
 ) -> torch.optim.Optimizer:
     """An optimizer over groups that each have an `lr_scale` and a decay; `set_lr` sets the rates.
 
-    Weights decay; biases learn `bias_lr` times as fast without decay; scales and shifts of
-    normalisation do not decay. The heads, and what the neck calls fresh (see `Neck.fresh`), learn
-    `new_layers_lr` times as fast, the backbone `backbone_lr` times. fused: one kernel for all parameters, on
-    a GPU. kind: "sgd", or "adam", whose first beta is `momentum` and whose decay is part of the gradient.
+    Weights decay; biases learn `bias_lr` times as fast without decay; scales and shifts of normalisation
+    do not decay, but for `norm_decay` times the penalty outside the heads. The heads, and what the neck calls
+    fresh (see `Neck.fresh`), learn `new_layers_lr` times as fast, the backbone `backbone_lr` times. fused:
+    one kernel for all parameters, on a GPU. kind: "sgd", or "adam", whose first beta is `momentum` and whose
+    decay is part of the gradient.
     """
     faster = {
         id(p): new_layers_lr for module in (network.heads, *network.neck.fresh()) for p in module.parameters()
     }
     faster |= {id(p): backbone_lr for p in network.backbone.parameters()}
-    undecayed = {
-        id(p) for m in network.modules() if isinstance(m, NORMS) for p in m.parameters(recurse=False)
-    }
+    of_norms = dict.fromkeys(_norm_parameters(network), 0.0)
+    for body in (network.backbone, network.neck):
+        of_norms |= dict.fromkeys(_norm_parameters(body), norm_decay * weight_decay)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         is_bias = name.endswith("bias")
         scale = (bias_lr if is_bias else 1.0) * faster.get(id(parameter), 1.0)
-        decay = 0.0 if is_bias or id(parameter) in undecayed else weight_decay
+        decay = of_norms.get(id(parameter), 0.0 if is_bias else weight_decay)
         groups.setdefault((scale, decay), []).append(parameter)
     rows = [
         {"params": parameters, "lr_scale": scale, "weight_decay": decay}
@@ -51,6 +53,11 @@ def make_optimizer(
     if kind == "adam":
         return torch.optim.Adam(rows, lr=0.0, betas=(momentum, ADAM_BETA_2), fused=fused)
     return torch.optim.SGD(rows, lr=0.0, momentum=momentum, fused=fused)
+
+
+def _norm_parameters(module: nn.Module) -> list[int]:
+    """The identities of the scales and shifts of normalisation."""
+    return [id(p) for m in module.modules() if isinstance(m, NORMS) for p in m.parameters(recurse=False)]
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

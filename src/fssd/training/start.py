@@ -20,7 +20,9 @@ from fssd.model.build import build_model
 from fssd.model.coverage import coverage_advice
 from fssd.model.designs import backbone_class, find_design, read_size
 from fssd.model.network import Network
+from fssd.model.probe import lone_norms
 from fssd.training.folder import check_folder
+from fssd.training.freeze import training_mode
 from fssd.training.state import STATE_FILE
 from fssd.weights.checkpoint import model_file
 from fssd.weights.pretrained import load_backbone, load_ssd
@@ -121,12 +123,22 @@ def require_objects(config: TrainConfig, dataset: DataSet) -> None:
 
 
 def check_batch(config: TrainConfig, network: Network) -> None:
-    """Batch normalisation of a single cell needs another image. Raises ConfigError."""
-    if config.batch_size == 1 and any(isinstance(m, torch.nn.BatchNorm2d) for m in network.heads.modules()):
-        raise ConfigError(
-            f"batch_size is 1; {config.model} normalises its last level, a single cell, over the batch and"
-            " needs 2 or more"
-        )
+    """Batch normalisation of a single cell needs another image. Raises ConfigError.
+
+    Batches are of equal size: the last images of an epoch share theirs with the first of the next.
+    """
+    if config.batch_size > 1:
+        return
+    training_mode(network, config)
+    names = lone_norms(network)
+    if not names:
+        return
+    others = f" and {len(names) - 1} more layers" if len(names) > 1 else ""
+    out = ", or --freeze-norm" if all(name.startswith("backbone.") for name in names) else ""
+    raise ConfigError(
+        f"batch_size is 1, but {names[0]}{others} of {config.model} would normalise a single value per"
+        f" channel, which leaves nothing of it; use 2 or more, with a smaller --size if memory is short{out}"
+    )
 
 
 def check_scales(config: TrainConfig, network: Network) -> None:

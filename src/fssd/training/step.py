@@ -54,6 +54,7 @@ class Updater:
             new_layers_lr=config.new_layers_lr,
             backbone_lr=config.backbone_lr,
             kind=config.optimizer,
+            norm_decay=config.norm_decay,
             fused=device.type == "cuda",  # else a scaler waits for the GPU before each step
         )
         self.average = Average(network, config.ema) if config.ema else None

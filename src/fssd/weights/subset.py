@@ -75,7 +75,9 @@ def take_classes(network: Network, indices: Sequence[int]) -> dict[str, Tensor]:
     rows = rows_of(indices, before)
     tensors = dict(network.state_dict())
     for name in network.heads.class_layers():
-        for key in (f"heads.{name}.weight", f"heads.{name}.bias"):
+        for key in [
+            key for key in tensors if key.rpartition(".")[0] == f"heads.{name}" and tensors[key].ndim
+        ]:
             rows_by_prior = by_prior(tensors[key], before + network.spec.num_classes)
             tensors[key] = rows_by_prior[:, rows.to(rows_by_prior.device)].flatten(0, 1)
     return tensors

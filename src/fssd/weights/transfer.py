@@ -40,7 +40,7 @@ def load_detector(network: Network, classes: tuple[str, ...], file: Path) -> tup
     for key, own in network.state_dict().items():
         if key not in given:
             raise CheckpointError(f"{file}: has no {key!r}; it was made with other model options")
-        if key.rpartition(".")[0] not in last:
+        if key.rpartition(".")[0] not in last or not own.ndim:
             check_shape(file, key, given[key], own)
             own.copy_(given[key])
             continue
@@ -58,5 +58,5 @@ def rows_of(classes: Sequence[int], before: int) -> Tensor:
 
 
 def by_prior(tensor: Tensor, outputs: int) -> Tensor:
-    """A class predictor's weight or bias as a view (priors a cell, outputs of each, ...)."""
+    """A tensor of a class predictor's last layers as a view (priors a cell, outputs of each, ...)."""
     return tensor.view(-1, outputs, *tensor.shape[1:])

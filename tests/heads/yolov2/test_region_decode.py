@@ -8,10 +8,10 @@ import torch
 from plain_region import plain_detections, predicted_box
 
 from fssd.heads.head import Thresholds
-from fssd.heads.yolov2.region_decode import Grid, detect_regions, region_candidates, region_graph
+from fssd.heads.yolov2.region_decode import RegionGrid, detect_regions, region_candidates, region_graph
 
 ANCHORS = ((0.6, 0.8), (1.5, 1.2), (2.5, 3.0))
-GRID = Grid(ANCHORS, rows=3, columns=5, image_size=(160, 96), classes=4)
+GRID = RegionGrid(ANCHORS, rows=3, columns=5, image_size=(160, 96), classes=4)
 NO_LIMIT = 100_000
 
 

@@ -28,10 +28,13 @@ from fssd.heads.multibox.priors import (
     make_levels,
     make_priors,
     read_level,
+    spread_level,
 )
 from fssd.heads.multibox.raw import Raw
 from fssd.heads.multibox.targets import MultiboxTargets
+from fssd.layers.blocks import NormedPredictor
 from fssd.layers.folding import fold_sequences, set_fixed
+from fssd.necks.neck import Cells
 
 if TYPE_CHECKING:
     import onnx
@@ -98,7 +101,8 @@ class MultiboxHead(Head):
         1x1 on the skip, "d" two of those. prediction_kernel: of its middle convolution, 3 or 1.
         prediction_widths: its inner channels level by level, 256 on further levels; c and d put out four
         times as many. kernels: of the predictors level by level, 3 on further levels. inter: channels of a
-        3x3 with batch norm and ReLU before each predictor.
+        3x3 with batch norm and ReLU before each predictor. head_norm: 3x3 predictors without bias, each
+        followed by batch norm, as DSOD's are (False).
         """
         levels, classes = _levels(blueprint), blueprint.num_classes + 1
         prediction, channels = prediction_modules(blueprint)
@@ -155,11 +159,16 @@ class MultiboxHead(Head):
         return {"offsets": (priors, 4), "logits": (priors, len(document["classes"]) + 1)}
 
     def class_layers(self) -> list[str]:
-        """See `Head`: the last convolution of each class predictor."""
-        return [
-            [name for name, m in predictor.named_modules(prefix=f"conf.{i}") if isinstance(m, nn.Conv2d)][-1]
-            for i, predictor in enumerate(self.conf)
-        ]
+        """See `Head`: the last convolution of each class predictor, and the norm that may follow it."""
+        names = []
+        for i, predictor in enumerate(self.conf):
+            layers = dict(predictor.named_modules(prefix=f"conf.{i}"))
+            last = [name for name, m in layers.items() if isinstance(m, nn.Conv2d)][-1]
+            order = list(layers)
+            names += [
+                name for name in order[order.index(last) :] if not isinstance(layers[name], nn.Identity)
+            ]
+        return names
 
     def fitted(self, boxes: npt.NDArray[np.float32]) -> dict[str, Any]:
         """See `Head`: as many priors a cell as now, of the shapes and centres that cover most boxes."""
@@ -194,13 +203,22 @@ class MultiboxHead(Head):
 
         return nms_graph(self.priors.cpu(), self.classes, thresholds, opset, ir_version)
 
+    def change_size(
+        self, image_size: tuple[int, int], cells: Sequence[Cells], steps: Sequence[tuple[float, float]]
+    ) -> None:
+        """See `Head`. Priors keep their sizes in pixels."""
+        rows = zip(self.levels, cells, steps, strict=True)
+        self.levels = tuple(spread_level(level, size, step, image_size) for level, size, step in rows)
+        self.targets = MultiboxTargets.of_levels(self.levels, image_size)
+        self.priors = make_priors(self.levels).to(self.priors.device)
+
     def fold(self) -> None:
         """See `Head`. The two convolutions of a level become one.
 
         Separable predictors stay two: joined, their 1x1 would multiply as many zeros as numbers.
         """
         fold_sequences(self)
-        pairs = list(zip(self.loc, self.conf, strict=True))
+        pairs = [(_alone(loc), _alone(conf)) for loc, conf in zip(self.loc, self.conf, strict=True)]
         if all(isinstance(part, nn.Conv2d) for pair in pairs for part in pair):
             self.joined = nn.ModuleList(
                 _join(cast("nn.Conv2d", loc), cast("nn.Conv2d", conf)) for loc, conf in pairs
@@ -233,29 +251,40 @@ def _levels(blueprint: HeadBlueprint) -> tuple[Level, ...]:
     if not isinstance(options.get("truncate", True), bool):
         raise ConfigError(f"truncate is {options['truncate']!r}; it is true or false")
     ratios = _ratios(options.get("ratios"))
+    # A level that takes several sizes of the table is as many levels there, which are joined afterwards.
+    index = [level for level, count in enumerate(blueprint.prior_scales) for _ in range(count)]
     if ratios is None and options.get("shared_head"):
-        ratios = ((2.0, 3.0),) * len(blueprint.cells)
-    return make_levels(
-        blueprint.cells,
-        blueprint.steps,
+        ratios = ((2.0, 3.0),) * len(index)
+    rows = make_levels(
+        [blueprint.cells[level] for level in index],
+        [blueprint.steps[level] for level in index],
         blueprint.image_size,
         priors,
         ratios=ratios,
         truncate=options.get("truncate", True),
         clip=options.get("clip", "none"),
         rule=options.get("prior_rule", RULES[0]),
-        starts=blueprint.starts,
+        starts=None if blueprint.starts is None else [blueprint.starts[level] for level in index],
     )
+    joined: dict[int, Level] = {}
+    for level, row in zip(index, rows, strict=True):
+        before = joined.get(level, row._replace(shapes=(), centres=row.centres and ()))
+        centres = None if row.centres is None else (before.centres or ()) + row.centres
+        joined[level] = row._replace(shapes=before.shapes + row.shapes, centres=centres)
+    return tuple(joined.values())
 
 
 def _shared(blueprint: HeadBlueprint, channels: Sequence[int], levels: tuple[Level, ...]) -> bool:
     shared = blueprint.options.get("shared_head", False)
     if not isinstance(shared, bool):
         raise ConfigError(f"shared_head is {shared!r}; it is true or false")
-    if shared and blueprint.light:
+    if shared and (blueprint.light or blueprint.options.get("head_norm")):
         raise ConfigError(
-            "shared_head needs heads without batch norm, which fits one level; use VGG16's models"
+            "shared_head needs heads without batch norm, which fits one level; use VGG16's models, without"
+            " head_norm"
         )
+    if shared and len(levels) == 1:
+        raise ConfigError("shared_head needs several levels to share; this network has one, so leave it out")
     if shared and (set(blueprint.options.get("kernels", ())) - {3} or "inter" in blueprint.options):
         raise ConfigError("shared_head is one 3x3 for all levels; give kernels [] and leave inter out")
     if shared and len(widths := set(channels)) > 1:
@@ -284,6 +313,11 @@ def _ratios(rows: Sequence[Sequence[float]] | None) -> Ratios | None:
 def _flatten(x: Tensor, last: int) -> Tensor:
     # (B, A * last, H, W) -> (B, H * W * A, last): cell by cell, then anchor, as the priors are listed.
     return x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, last)
+
+
+def _alone(predictor: nn.Module) -> nn.Module:
+    """The convolution of a predictor whose norm has been folded into it; any other as it is."""
+    return predictor[0] if isinstance(predictor, NormedPredictor) else predictor
 
 
 def _join(loc: nn.Conv2d, conf: nn.Conv2d) -> nn.Conv2d:

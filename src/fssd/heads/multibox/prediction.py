@@ -14,7 +14,7 @@ from torch import nn
 from fssd.config import Count, check_number
 from fssd.errors import ConfigError, nearest
 from fssd.heads.head import HeadBlueprint
-from fssd.layers.blocks import ConvNorm, SeparablePredictor
+from fssd.layers.blocks import ConvNorm, NormedPredictor, SeparablePredictor
 from fssd.layers.residual_block import ResidualBlock
 
 Predictor = Callable[[int, int], nn.Module]  # (inputs, outputs)
@@ -23,7 +23,7 @@ MODULES = ("a", "b", "c", "d")
 WIDTH, EXPANSION = 256, 4  # inner channels of a prediction module, and its output channels by them
 KERNELS = (1, 3, 5, 7)  # of predictors
 MIDDLES = (3, 1)  # of the middle convolution: the authors' code, their figure
-OPTIONS = frozenset({"prediction", "prediction_kernel", "prediction_widths", "kernels", "inter"})
+OPTIONS = frozenset({"prediction", "prediction_kernel", "prediction_widths", "kernels", "inter", "head_norm"})
 WITH_MODULES = ("prediction_kernel", "prediction_widths")
 
 
@@ -64,6 +64,8 @@ def prediction_modules(blueprint: HeadBlueprint) -> tuple[nn.ModuleList, list[in
 def predictors(blueprint: HeadBlueprint) -> list[Predictor]:
     """What makes the two predictors of each level. Raises ConfigError for options that do not fit."""
     options, levels = blueprint.options, len(blueprint.channels)
+    if _has_norm(blueprint):
+        return [NormedPredictor] * levels
     if blueprint.light:
         for key in ("kernels", "inter"):
             if key in options:
@@ -78,6 +80,19 @@ def predictors(blueprint: HeadBlueprint) -> list[Predictor]:
         return [partial(conv_predictor, kernel=kernel) for kernel in kernels]
     check_number("inter", inter, Count)
     return [partial(_inter_predictor, kernel=kernel, inter=inter) for kernel in kernels]
+
+
+def _has_norm(blueprint: HeadBlueprint) -> bool:
+    """The option head_norm. Raises ConfigError where it does not fit."""
+    norm = blueprint.options.get("head_norm", False)
+    if not isinstance(norm, bool):
+        raise ConfigError(f"head_norm is {norm!r}; it is true or false")
+    if norm and blueprint.light:
+        raise ConfigError("the separable heads have batch norm already; leave out head_norm")
+    for key in ("kernels", "inter"):
+        if norm and key in blueprint.options:
+            raise ConfigError(f"heads with batch norm are one 3x3 convolution; leave out head_norm or {key}")
+    return norm
 
 
 def conv_predictor(inputs: int, outputs: int, kernel: int = 3) -> nn.Module:

@@ -197,6 +197,35 @@ def cell_shapes(
     return tuple((min(float(width), longest[0]), min(float(height), longest[1])) for width, height in shapes)
 
 
+def spread_level(level: Level, cells: tuple[int, int], step: Pair, image_size: tuple[int, int]) -> Level:
+    """The priors of a level on more or fewer cells of the same layers.
+
+    cells: (rows, columns). step: (x, y) pixels between what neighbouring cells see. Shapes stay. The mean
+    centre of the old cells is kept: the layers have learned where objects are relative to priors, on average.
+    """
+    centres = tuple(
+        (
+            _moved_share(level.step[0], x, step[0], level.columns),
+            _moved_share(level.step[1], y, step[1], level.rows),
+        )
+        for x, y in level.centres or ((0.5, 0.5),) * level.anchors
+    )
+    limit = float(image_size[0]), float(image_size[1])
+    return level._replace(
+        rows=cells[0],
+        columns=cells[1],
+        step=step,
+        centres=centres,
+        furthest=None if level.furthest is None else limit,
+    )
+
+
+def _moved_share(old: float, share: float, new: float, count: int) -> float:
+    """Where in a cell of step `new` a prior lies whose mean over `count` cells of step `old` is to stay."""
+    middle = (count - 1) / 2
+    return (old * (middle + share)) / new - middle
+
+
 def make_priors(levels: tuple[Level, ...]) -> Tensor:
     """All priors, (P, 4) float32 xyxy in pixels of the network input, which they may leave.
 

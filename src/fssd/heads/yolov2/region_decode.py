@@ -50,7 +50,7 @@ NODES = """
 """
 
 
-class Grid(NamedTuple):
+class RegionGrid(NamedTuple):
     """What is predicted where: anchors in cells, rows and columns of the map, (width, height) pixels of the
     input, classes.
 
@@ -85,7 +85,7 @@ class Grid(NamedTuple):
         }
 
 
-def detect_regions(predictions: Tensor, grid: Grid, thresholds: Thresholds) -> list[Found]:
+def detect_regions(predictions: Tensor, grid: RegionGrid, thresholds: Thresholds) -> list[Found]:
     """Detections of each image of a batch. predictions: (B, A * (5 + C), H, W)."""
     arrays = grid.arrays()
     return [
@@ -93,7 +93,9 @@ def detect_regions(predictions: Tensor, grid: Grid, thresholds: Thresholds) -> l
     ]
 
 
-def _detect_one(predictions: Floats, grid: Grid, arrays: dict[str, Floats], thresholds: Thresholds) -> Found:
+def _detect_one(
+    predictions: Floats, grid: RegionGrid, arrays: dict[str, Floats], thresholds: Thresholds
+) -> Found:
     by_anchor = predictions.reshape(len(grid.anchors), BOX + grid.classes, -1)  # (A, 5 + C, H * W)
     # A class scores no more than its box's objectness.
     object_ = _sigmoid(by_anchor[:, BOX - 1])
@@ -118,7 +120,7 @@ def _sigmoid(x: Floats) -> Floats:
         return np.asarray(1 / (1 + np.exp(-x)), np.float32)
 
 
-def region_candidates(predictions: Tensor, grid: Grid) -> list[Candidates]:
+def region_candidates(predictions: Tensor, grid: RegionGrid) -> list[Candidates]:
     """The box and the scores of every prediction of each image."""
     arrays = {name: torch.from_numpy(array).to(predictions.device) for name, array in grid.arrays().items()}
     shaped = predictions.float().reshape(len(predictions), len(grid.anchors), BOX + grid.classes, -1)
@@ -130,7 +132,7 @@ def region_candidates(predictions: Tensor, grid: Grid) -> list[Candidates]:
     return [Candidates(*one) for one in zip(boxes, scores, strict=True)]
 
 
-def region_graph(grid: Grid, thresholds: Thresholds, opset: int, ir_version: int) -> onnx.ModelProto:
+def region_graph(grid: RegionGrid, thresholds: Thresholds, opset: int, ir_version: int) -> onnx.ModelProto:
     """From predictions (B, A * (5 + C), H, W) to detections; see `selection_graph`."""
     anchors, cells = len(grid.anchors), grid.rows * grid.columns
     sizes = {"channels": grid.channels, "rows": grid.rows, "columns": grid.columns, "anchors": anchors}

@@ -16,7 +16,7 @@ from fssd.heads.head import Candidates, Decode, Found, Head, HeadBlueprint, Raw,
 from fssd.heads.yolov2.anchors import Anchors, cluster_anchors, read_anchors, shape_overlaps
 from fssd.heads.yolov2.region_decode import (
     BOX,
-    Grid,
+    RegionGrid,
     detect_regions,
     read_anchor_rows,
     region_candidates,
@@ -25,6 +25,7 @@ from fssd.heads.yolov2.region_decode import (
 from fssd.heads.yolov2.region_loss import region_loss
 from fssd.heads.yolov2.region_targets import RegionTargets
 from fssd.layers.blocks import he
+from fssd.necks.neck import Cells
 from fssd.necks.yolov2 import generation_of
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class YOLOv2Head(Head):
     anchors: Tensor
     seen: Tensor
 
-    def __init__(self, channels: int, grid: Grid, by_size: bool = True) -> None:
+    def __init__(self, channels: int, grid: RegionGrid, by_size: bool = True) -> None:
         super().__init__()
         self.grid, self.by_size = grid, by_size
         self.last = nn.Conv2d(channels, grid.channels, 1)
@@ -76,7 +77,7 @@ class YOLOv2Head(Head):
         generation = generation_of(blueprint.options)
         anchors = read_anchors(blueprint.options["priors"], generation)
         (rows, columns) = blueprint.cells[0]
-        grid = Grid(anchors, rows, columns, blueprint.image_size, blueprint.num_classes)
+        grid = RegionGrid(anchors, rows, columns, blueprint.image_size, blueprint.num_classes)
         return cls(blueprint.channels[0], grid, by_size=generation > 2016)
 
     def forward(self, levels: list[Tensor]) -> Raw:
@@ -145,6 +146,17 @@ class YOLOv2Head(Head):
         """See `Head`."""
         return np.asarray(np.array(self.grid.anchors) * self.grid.cell)
 
+    def change_size(
+        self,
+        image_size: tuple[int, int],
+        cells: Sequence[Cells],
+        steps: Sequence[tuple[float, float]],  # noqa: ARG002 (they follow from the others)
+    ) -> None:
+        """See `Head`. Anchors keep their sizes in cells, and so in pixels."""
+        ((rows, columns),) = cells
+        self.grid = self.grid._replace(rows=rows, columns=columns, image_size=image_size)
+        self.targets = RegionTargets(image_size)
+
     def summary(self) -> str:
         """See `Head`."""
         grid = self.grid
@@ -160,9 +172,9 @@ class YOLOv2Head(Head):
         return np.asarray(sides / self.grid.cell)
 
 
-def _grid(document: Mapping[str, Any]) -> Grid:
+def _grid(document: Mapping[str, Any]) -> RegionGrid:
     """Raises KeyError, TypeError or ValueError."""
     rows, columns = (int(count) for count in document["cells"])
     side = document["image_size"]
     size = (side, side) if isinstance(side, int) else (int(side[0]), int(side[1]))
-    return Grid(read_anchor_rows(document["anchors"]), rows, columns, size, len(document["classes"]))
+    return RegionGrid(read_anchor_rows(document["anchors"]), rows, columns, size, len(document["classes"]))
