@@ -25,6 +25,7 @@ from fssd.heads.yolov2.region_decode import (
 from fssd.heads.yolov2.region_loss import region_loss
 from fssd.heads.yolov2.region_targets import RegionTargets
 from fssd.layers.blocks import he
+from fssd.necks.neck import Cells
 from fssd.necks.yolov2 import generation_of
 
 if TYPE_CHECKING:
@@ -83,6 +84,17 @@ class YOLOv2Head(Head):
         """One map to predictions (B, A * (5 + C), rows, columns), anchor by anchor; see `region_loss`."""
         (x,) = levels
         return (self.last(x),)
+
+    def change_size(
+        self,
+        image_size: tuple[int, int],
+        cells: Sequence[Cells],
+        steps: Sequence[tuple[float, float]],  # noqa: ARG002 (those of the cells)
+    ) -> None:
+        """See `Head`."""
+        ((rows, columns),) = cells
+        self.grid = self.grid._replace(rows=rows, columns=columns, image_size=image_size)
+        self.targets = RegionTargets(image_size)
 
     def initialise(self) -> None:
         """See `Head`: by darknet's rule."""
