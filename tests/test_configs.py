@@ -40,10 +40,11 @@ def test_every_file_is_a_training_that_can_be_built(path: Path) -> None:
     assert config.steps[-1] <= config.iterations
     from_ssd = 1e-3 if config.train_only == "new" else 5e-4
     usual = {"ssd": from_ssd, "model": 1e-4}.get(config.start, 1e-3 if config.optimizer == "sgd" else 1e-4)
+    usual = 0.1 if path.stem.startswith("dsod") else usual
     assert config.lr == usual or "coco" in path.stem
     with torch.device("meta"):
         network = build_model(config.model, 80 if config.metric == "coco" else 20, **network_options(config))
-    assert parameters(network) > 20_000_000
+    assert parameters(network) > (5_000_000 if path.stem.startswith("dsod") else 20_000_000)
 
 
 @pytest.mark.parametrize("path", COMMON, ids=lambda path: path.stem)
@@ -55,6 +56,8 @@ def test_common_recipes_replace_the_network_alone(path: Path) -> None:
         network = build_model(config.model, 20, **network_options(config))
     assert base == load_config(CONFIGS / f"ssd{512 if network.image_size[0] > 400 else 300}-voc0712.yaml")
     own = {key: getattr(config, key) for key in ("model", "geometry", "weights", "options")}
+    if config.weights is None:  # a backbone without pretrained weights
+        own["start"] = "nothing"
     assert config == replace(base, **own) and config.model != base.model
     short = [config.model.removesuffix(backbone) for backbone in ("", "-resnet50", "-resnet101")]
     assert path.stem.removesuffix("-voc0712") in short
@@ -74,6 +77,24 @@ def test_recipe_of_blitznet_is_its_authors(
     assert (config.optimizer, config.lr, config.weight_decay, config.bias_lr) == ("adam", 1e-4, 5e-5, 1)
     assert (config.batch_size, config.steps, config.iterations) == (batch, steps, length)
     assert (config.model, config.warmup) == (f"blitznet{side}-resnet50", 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "length"),
+    [
+        ("dsod300-voc0712", (20, 40, 60, 80, 100), 100),
+        ("dsod300-small-voc0712", (20, 40, 60, 80, 100), 100),
+        ("dsod300-voc07pp12", (20, 40, 60, 80, 100, 120), 120),
+        ("dsod300-coco", (80, 140, 200, 260, 320), 320),
+    ],
+)
+def test_recipe_of_dsod_is_its_authors(name: str, steps: tuple[int, ...], length: int) -> None:
+    config = load(name)
+    assert (config.start, config.weights, config.lr, config.warmup) == ("nothing", None, 0.1, 0)
+    assert config.steps == tuple(1000 * step for step in steps) and config.iterations == 1000 * length
+    assert (config.batch_size, config.accumulate) == (4, 32)
+    assert (config.momentum, config.weight_decay, config.norm_decay, config.bias_lr) == (0.9, 5e-4, 1, 1)
+    assert config.options.get("priors") == ("coco" if "coco" in name else None)
 
 
 def test_every_model_has_every_data_set() -> None:
@@ -190,6 +211,9 @@ def test_only_the_script_of_fssd512_on_coco_trains_on_crowds() -> None:
         ("../ssd321-voc0712", 116_526_320),
         ("../dssd513-stage2-voc0712", 175_286_712),
         ("../fssd512-coco", 41_590_964),
+        ("../dsod300-voc0712", 14_715_804),
+        ("../dsod300-small-voc0712", 5_833_372),
+        ("../dsod300-coco", 21_700_524),
         ("../ssd512-voc0712", 27_188_676),
         ("../fssd300-coco", 39_366_582),
     ],
