@@ -251,7 +251,10 @@ PAPER = {
         "ssd512-coco": 83.2,
         "dsod300": 77.7,
         "dsod300-coco": 81.7,
+        "ssd321": None,
         "dssd321": 78.6,
+        "ssd513": None,
+        "dssd513-stage1": None,
         "dssd513": 81.5,
         "rssd300": 78.5,
         "rssd512": 80.8,
@@ -317,7 +320,19 @@ def test_rows_of_every_table_can_be_built(path: Path) -> None:
     for row in read_plan(path).rows:
         with torch.device("meta"):
             build_model(row.config.model, 3, **row.config.options)
-        assert row.after is None or row.config.start == "ssd"
+        assert row.after is None or row.config.start in ("ssd", "model")
+
+
+def test_systems_share_their_recipe() -> None:
+    rows = read_plan(CONFIGS / "ablations" / "systems.yaml").rows
+    names = {row.name.rstrip("0123456789").rstrip("-") for row in rows}
+    assert names == {"ssd", "fssd", "rssd", "dsod", "blitznet", "yolov2", "dssd"}
+    network = {"model": "", "geometry": "warp", "weights": None, "start": "auto", "options": {}}
+    recipes = [replace(row.config, **network) for row in rows]
+    assert all(recipe == recipes[0] for recipe in recipes)
+    assert [row.name for row in rows if row.config.start == "nothing"] == [
+        "dsod300"
+    ]  # it has no backbone weights
 
 
 @pytest.mark.parametrize(
