@@ -116,25 +116,25 @@ class Session:
             print(f"{name}: {'done before' if name in self.done else 'no time is left'}", flush=True)
             return
         start = time.monotonic()
-        ok, output = _run(command, limit)
+        ok, output, errors = _run(command, limit)
         figures = {"seconds": round(time.monotonic() - start, 1)}
         try:
             figures |= read(output)
         except (OSError, ValueError, KeyError, IndexError) as error:
             ok, figures = False, {**figures, "error": f"{type(error).__name__}: {error}"}
-        self.write(name, ok, figures if ok else {**figures, "output": output[-3000:]})
+        self.write(name, ok, figures if ok else {**figures, "output": (output + errors)[-3000:]})
 
 
-def _run(command: Sequence[str | Path], limit: float) -> tuple[bool, str]:
-    """Whether it ended well within so many seconds, and its output."""
+def _run(command: Sequence[str | Path], limit: float) -> tuple[bool, str, str]:
+    """Whether it ended well within so many seconds, its output, and what it wrote to stderr."""
     print("$ " + " ".join(map(str, command)), flush=True)
     try:
         done = subprocess.run(
             command, timeout=limit, capture_output=True, text=True, errors="replace", check=False
         )
     except subprocess.TimeoutExpired as error:
-        return False, f"{_text(error.stdout)}{_text(error.stderr)}\nstopped after {limit:.0f} s"
-    return done.returncode == 0, done.stdout + done.stderr
+        return False, _text(error.stdout), f"{_text(error.stderr)}\nstopped after {limit:.0f} s"
+    return done.returncode == 0, done.stdout, done.stderr
 
 
 def _text(output: str | bytes | None) -> str:
