@@ -24,6 +24,9 @@ LATER |= {
     "optimizer",
     "multi_scale",
     "warmup_power",
+    "freeze_all_norms",
+    "norm_decay",
+    "train_only",
 }  # settings that came after this training
 
 

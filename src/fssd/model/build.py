@@ -45,8 +45,7 @@ def build_model(name: str, num_classes: int, **options: Any) -> Network:
         weights fit no other: conv6_2 without padding (conv7_2 9 x 9, or 15 x 15), reduce_all, norm
         "batch-affine", SSD's prior steps and sizes, 6-6-6-6(-6)-4-4 priors a cell, clip "all", no truncation.
         Options that are also given override those of the variant.
-        Options of the forms of fusion, and the variants "parsenet", "hypernet" and "ion": see
-        `fssd.necks.fusion_forms`.
+        Forms of fusion and the variants "parsenet", "hypernet", "ion": see `fssd.necks.fusion_forms`.
     Options of the other necks and heads: see their `build`, such as `FPN.build` and `YOLOv2Head.build`.
 
     Raises ConfigError for an unknown name, option or value, or choices that do not fit together.

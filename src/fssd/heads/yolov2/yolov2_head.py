@@ -85,17 +85,6 @@ class YOLOv2Head(Head):
         (x,) = levels
         return (self.last(x),)
 
-    def change_size(
-        self,
-        image_size: tuple[int, int],
-        cells: Sequence[Cells],
-        steps: Sequence[tuple[float, float]],  # noqa: ARG002 (those of the cells)
-    ) -> None:
-        """See `Head`."""
-        ((rows, columns),) = cells
-        self.grid = self.grid._replace(rows=rows, columns=columns, image_size=image_size)
-        self.targets = RegionTargets(image_size)
-
     def initialise(self) -> None:
         """See `Head`: by darknet's rule."""
         he(self)
