@@ -31,6 +31,13 @@ for _variable, _folder in (("FSSD_TEST_DATA", "data"), ("FSSD_TEST_WEIGHTS", "we
         os.environ[_variable] = str(_beside)
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs a GPU where there is none; FSSD_TEST_DEVICE=cpu tries these tests on a CPU."""
+    wanted = os.environ.get("FSSD_TEST_DEVICE", "cuda")
+    if item.get_closest_marker("cuda") and wanted == "cuda" and not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device")
+
+
 class TinyBackbone(nn.Module):
     """Three maps of 8 channels, 38, 19 and 10 cells a side; the same weights every time."""
 

@@ -20,6 +20,7 @@ from fssd.zoo.models import packaged_model
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 TABLES = sorted(path for path in (CONFIGS / "ablations").glob("*.yaml") if "title:" in path.read_text())
+RECIPE = ("lr", "schedule", "steps", "warmup", "warmup_power", "ema", "clip_norm", "epochs", "iterations")
 COMMON = sorted((CONFIGS / "common").glob("*.yaml"))
 ROWS = sorted(
     path for path in [*CONFIGS.glob("*.yaml"), *(CONFIGS / "ablations").glob("*.yaml")] if path not in TABLES
@@ -37,11 +38,13 @@ def test_every_file_is_a_training_that_can_be_built(path: Path) -> None:
     config = complete(replace(load_config(path), out=Path("run")))
     assert config.iterations is not None and config.steps and config.schedule == "multistep"
     assert config.steps[-1] <= config.iterations
-    usual = {"ssd": 5e-4, "model": 1e-4}.get(config.start, 1e-3 if config.optimizer == "sgd" else 1e-4)
+    from_ssd = 1e-3 if config.train_only == "new" else 5e-4
+    usual = {"ssd": from_ssd, "model": 1e-4}.get(config.start, 1e-3 if config.optimizer == "sgd" else 1e-4)
+    usual = 0.1 if path.stem.startswith("dsod") else usual
     assert config.lr == usual or "coco" in path.stem
     with torch.device("meta"):
         network = build_model(config.model, 80 if config.metric == "coco" else 20, **network_options(config))
-    assert parameters(network) > 20_000_000
+    assert parameters(network) > (5_000_000 if path.stem.startswith("dsod") else 20_000_000)
 
 
 @pytest.mark.parametrize("path", COMMON, ids=lambda path: path.stem)
@@ -49,12 +52,18 @@ def test_common_recipes_replace_the_network_alone(path: Path) -> None:
     """What of the file is not the model is SSD's recipe at 300 or 512 px."""
     config = load_config(path)
     base = load_config(path.parent / yaml.safe_load(path.read_text())["base"])
-    assert base == load_config(CONFIGS / f"ssd{512 if '512' in config.model else 300}-voc0712.yaml")
-    own = {key: getattr(config, key) for key in ("model", "geometry", "weights", "options")}
-    assert config == replace(base, **own) and config.model != base.model
-    assert path.stem.removesuffix("-voc0712") in (config.model, config.model.removesuffix("-resnet50"))
     with torch.device("meta"):
-        build_model(config.model, 20, **network_options(config))
+        network = build_model(config.model, 20, **network_options(config))
+    assert base == load_config(CONFIGS / f"ssd{512 if network.image_size[0] > 400 else 300}-voc0712.yaml")
+    own = {key: getattr(config, key) for key in ("model", "geometry", "weights", "options")}
+    if config.weights is None:  # a backbone without pretrained weights
+        own["start"] = "nothing"
+    assert config == replace(base, **own) and config.model != base.model
+    short = [config.model.removesuffix(backbone) for backbone in ("", "-resnet50", "-resnet101")]
+    assert path.stem.removesuffix("-voc0712") in short
+    # Whatever recipe the backbone has, nothing of it is left to fill in.
+    whole = {key: getattr(complete(replace(base, out=Path("run"))), key) for key in RECIPE}
+    assert whole == {key: getattr(complete(replace(config, out=Path("run"))), key) for key in RECIPE}
 
 
 @pytest.mark.parametrize(
@@ -68,6 +77,24 @@ def test_recipe_of_blitznet_is_its_authors(
     assert (config.optimizer, config.lr, config.weight_decay, config.bias_lr) == ("adam", 1e-4, 5e-5, 1)
     assert (config.batch_size, config.steps, config.iterations) == (batch, steps, length)
     assert (config.model, config.warmup) == (f"blitznet{side}-resnet50", 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "length"),
+    [
+        ("dsod300-voc0712", (20, 40, 60, 80, 100), 100),
+        ("dsod300-small-voc0712", (20, 40, 60, 80, 100), 100),
+        ("dsod300-voc07pp12", (20, 40, 60, 80, 100, 120), 120),
+        ("dsod300-coco", (80, 140, 200, 260, 320), 320),
+    ],
+)
+def test_recipe_of_dsod_is_its_authors(name: str, steps: tuple[int, ...], length: int) -> None:
+    config = load(name)
+    assert (config.start, config.weights, config.lr, config.warmup) == ("nothing", None, 0.1, 0)
+    assert config.steps == tuple(1000 * step for step in steps) and config.iterations == 1000 * length
+    assert (config.batch_size, config.accumulate) == (4, 32)
+    assert (config.momentum, config.weight_decay, config.norm_decay, config.bias_lr) == (0.9, 5e-4, 1, 1)
+    assert config.options.get("priors") == ("coco" if "coco" in name else None)
 
 
 def test_every_model_has_every_data_set() -> None:
@@ -110,6 +137,31 @@ def test_schedule_of_r_ssd_is_its_papers(name: str, batch: int) -> None:
     assert (config.start, config.lr, config.iterations) == ("backbone", 1e-3, 140_000)
     assert config.steps == (80_000, 100_000, 120_000)
     assert (config.momentum, config.weight_decay) == (0.9, 5e-4)
+
+
+# start, batch, accumulated batches, rate, steps and length in thousands: the scripts; for 513 px the paper.
+@pytest.mark.parametrize(
+    ("name", "start", "batch", "lr", "steps", "length"),
+    [
+        ("ssd321", "backbone", (32, 1), 1e-3, (40, 60), 80),
+        ("ssd513", "backbone", (20, 1), 1e-3, (40, 60), 70),
+        ("dssd321", "ssd", (16, 2), 1e-3, (20,), 30),
+        ("dssd321-stage2", "model", (16, 2), 1e-4, (20,), 40),
+        ("dssd513", "ssd", (16, 2), 1e-3, (20,), 30),
+        ("dssd513-stage2", "model", (16, 2), 1e-4, (20,), 40),
+    ],
+)
+def test_stages_of_dssd(
+    name: str, start: str, batch: tuple[int, int], lr: float, steps: tuple[int, ...], length: int
+) -> None:
+    config = load(f"{name}-voc0712")
+    family, _, second = name.partition("-")
+    assert (config.model, config.start, config.lr) == (f"{family}-resnet101", start, lr)
+    assert (config.batch_size, config.accumulate) == batch
+    assert config.steps == tuple(1000 * step for step in steps)
+    assert config.iterations == 1000 * length
+    assert config.train_only == ("new" if start == "ssd" else "all")
+    assert config.freeze_all_norms == bool(second)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +208,12 @@ def test_only_the_script_of_fssd512_on_coco_trains_on_crowds() -> None:
         ("../fpn300-voc0712", 28_935_598),
         ("../rssd300-voc0712", 54_705_070),
         ("../rssd512-voc0712", 59_444_676),
+        ("../ssd321-voc0712", 116_526_320),
+        ("../dssd513-stage2-voc0712", 175_286_712),
         ("../fssd512-coco", 41_590_964),
+        ("../dsod300-voc0712", 14_715_804),
+        ("../dsod300-small-voc0712", 5_833_372),
+        ("../dsod300-coco", 21_700_524),
         ("../ssd512-voc0712", 27_188_676),
         ("../fssd300-coco", 39_366_582),
     ],
@@ -194,7 +251,10 @@ PAPER = {
         "ssd512-coco": 83.2,
         "dsod300": 77.7,
         "dsod300-coco": 81.7,
+        "ssd321": None,
         "dssd321": 78.6,
+        "ssd513": None,
+        "dssd513-stage1": None,
         "dssd513": 81.5,
         "rssd300": 78.5,
         "rssd512": 80.8,
@@ -260,7 +320,19 @@ def test_rows_of_every_table_can_be_built(path: Path) -> None:
     for row in read_plan(path).rows:
         with torch.device("meta"):
             build_model(row.config.model, 3, **row.config.options)
-        assert row.after is None or row.config.start == "ssd"
+        assert row.after is None or row.config.start in ("ssd", "model")
+
+
+def test_systems_share_their_recipe() -> None:
+    rows = read_plan(CONFIGS / "ablations" / "systems.yaml").rows
+    names = {row.name.rstrip("0123456789").rstrip("-") for row in rows}
+    assert names == {"ssd", "fssd", "rssd", "dsod", "blitznet", "yolov2", "dssd"}
+    network = {"model": "", "geometry": "warp", "weights": None, "start": "auto", "options": {}}
+    recipes = [replace(row.config, **network) for row in rows]
+    assert all(recipe == recipes[0] for recipe in recipes)
+    assert [row.name for row in rows if row.config.start == "nothing"] == [
+        "dsod300"
+    ]  # it has no backbone weights
 
 
 @pytest.mark.parametrize(
@@ -269,7 +341,7 @@ def test_rows_of_every_table_can_be_built(path: Path) -> None:
 )
 def test_necks_differ_in_their_network_alone(table: str, recipe: str, backbone: str) -> None:
     rows = read_plan(CONFIGS / "ablations" / f"{table}.yaml").rows
-    assert [row.name for row in rows] == ["ssd", "fpn", "rssd", "dssd", "fssd-sum", "fssd-concat"]
+    assert [row.name for row in rows] == ["ssd", "fpn", "rssd", "dssd", "resskip", "fssd-sum", "fssd-concat"]
     first, *others = (replace(row.config, model="", options={}) for row in rows)
     assert all(other == first for other in others)
     assert first == replace(load_config(CONFIGS / f"{recipe}.yaml"), model="")

@@ -27,12 +27,19 @@ from trace_maps import Arrow, Map, Structure, trace
 
 # Picture -> the name and the options of its network, 20 classes.
 SYSTEMS: dict[str, tuple[str, dict[str, Any]]] = {
+    "single": ("ssd300-vgg16", {"neck": "single"}),
     "ssd": ("ssd300-vgg16", {}),
     "fpn": ("fpn300-vgg16", {}),
     "rssd": ("rssd300-vgg16", {}),
     "dssd": ("dssd321-resnet101", {}),
+    "resskip": ("blitznet300-resnet50", {}),
     "fssd-concat": ("fssd300-vgg16", {}),
     "fssd-sum": ("fssd300-vgg16", {"merge": "sum"}),
+    "parsenet": ("fssd300-vgg16", {"variant": "parsenet"}),
+    "hypernet": ("fssd300-vgg16", {"variant": "hypernet"}),
+    "ion": ("fssd300-vgg16", {"variant": "ion"}),
+    "dsod": ("dsod300", {}),
+    "yolov2": ("yolov2-416", {}),
 }
 KEY = "Description"  # of the text in a picture
 

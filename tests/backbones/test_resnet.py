@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from fssd.errors import ConfigError
 from fssd.model.build import build_model
 from fssd.model.cost import parameters
 from fssd.training.freeze import freeze_stages, training_mode
+from fssd.weights.pretrained import load_backbone
 
 KINDS = (ResNet50, ResNet101, ResNet50Caffe, ResNet101Caffe, ResNet101Dilated)
 
@@ -205,6 +207,48 @@ def test_a_file_of_torchvision_reads_its_images_in_every_layout() -> None:
         torch.testing.assert_close(other[:, :, 2:-2, 2:-2], first, rtol=1e-3, atol=1e-3)
     own = dict(theirs.state_dict())
     assert SmallCaffe().adapt(own) is own  # without a classifier it is taken as it is
+
+
+def torchvision_file() -> dict[str, Tensor]:
+    """The names and shapes of resnet50-0676ba61.pth, by its table: 3, 4, 6 and 3 bottlenecks, and fc."""
+    tensors: dict[str, Tensor] = {}
+
+    def conv_bn(conv: str, bn: str, outputs: int, inputs: int, kernel: int) -> None:
+        tensors[f"{conv}.weight"] = torch.randn(outputs, inputs, kernel, kernel) / (inputs * kernel**2) ** 0.5
+        tensors[f"{bn}.running_mean"] = torch.randn(outputs) / 10
+        tensors[f"{bn}.running_var"] = 0.5 + torch.rand(outputs)
+        tensors[f"{bn}.weight"] = 0.5 + torch.rand(outputs)
+        tensors[f"{bn}.bias"] = torch.randn(outputs) / 10
+        tensors[f"{bn}.num_batches_tracked"] = torch.tensor(1000)
+
+    conv_bn("conv1", "bn1", 64, 3, 7)
+    inputs = 64
+    for layer, (blocks, width) in enumerate(zip((3, 4, 6, 3), (64, 128, 256, 512), strict=True), start=1):
+        for block in range(blocks):
+            name = f"layer{layer}.{block}"
+            if block == 0:
+                conv_bn(f"{name}.downsample.0", f"{name}.downsample.1", 4 * width, inputs, 1)
+            conv_bn(f"{name}.conv1", f"{name}.bn1", width, inputs, 1)
+            conv_bn(f"{name}.conv2", f"{name}.bn2", width, width, 3)
+            conv_bn(f"{name}.conv3", f"{name}.bn3", 4 * width, width, 1)
+            inputs = 4 * width
+    return tensors | {"fc.weight": torch.randn(1000, 2048), "fc.bias": torch.randn(1000)}
+
+
+def test_a_training_starts_from_a_file_of_torchvision(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    tensors = torchvision_file()
+    file = tmp_path / "resnet50-0676ba61.pth"
+    torch.save(tensors, file)
+    network = build_model("fssd128-resnet50", 1).eval()
+    assert load_backbone(network, file) == 5 * 53  # weight, scale, shift, mean and variance of each layer
+    pixels = torch.randint(0, 256, (2, 3, 64, 64)).float()
+    mean, std = (255 * torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    with torch.no_grad():
+        found = network.backbone((pixels - network.mean) / network.std)
+        expected = reference(tensors, (pixels - mean) / std, caffe=False, dilated=False, eps=1e-5)
+    for name, x in expected.items():
+        assert float((found[name] - x).abs().max()) < 1e-4 * float(x.abs().max()), name
 
 
 @pytest.mark.parametrize("kind", [Small, SmallDilated])

@@ -97,7 +97,9 @@ def known_detections(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def measured(subject: Path, devkit: Path, folder: Path, *more: object) -> dict[str, Any]:
     file = folder / "numbers.json"
     assert run("eval", subject, "--data", devkit, "--split", "test", "--json", file, *more) == 0
-    return dict(json.loads(file.read_text()))
+    report = dict(json.loads(file.read_text()))
+    assert ("settings" in report) == (subject.suffix == ".safetensors")  # those of a detector
+    return {key: value for key, value in report.items() if key != "settings"}
 
 
 def without_names(report: dict[str, Any]) -> dict[str, Any]:

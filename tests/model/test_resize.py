@@ -136,8 +136,9 @@ def test_a_size_at_which_maps_vanish_is_refused_with_those_that_work() -> None:
     resized(meta("fssd300-vgg16"), (257, 257))
 
 
-def test_deconvolutions_fit_their_own_size_alone() -> None:
-    with pytest.raises(ConfigError, match="it works at its own size alone"):
+def test_deconvolutions_fit_few_sizes() -> None:
+    """Their kernels are for 38, 19, 10, 5, 3 and 1 cells, which are those of 297 to 304 px."""
+    with pytest.raises(ConfigError, match="it works with sides of 297 to 304 px"):
         resized(meta("rssd300-vgg16"), (400, 400))
 
 
@@ -147,8 +148,20 @@ def test_a_backbone_with_multiples() -> None:
 
     network = build_model("single300-vgg16", 1, size=256, backbone=Steps())
     assert resized(network, (320, 320)).neck.cells == [(20, 20)]
-    with pytest.raises(ConfigError, match=r"300 x 300 px.* with sides of 128 to 1024 px, in multiples of 32"):
+    with pytest.raises(ConfigError, match=r"300 x 300 px.* with sides of 128 to 1024 px, in steps of 32"):
         resized(network, (300, 300))
+
+
+def test_yolov2_takes_every_32nd_size() -> None:
+    """Its cells have 32 px at any size, which it is trained at."""
+    network = build_model("yolov2-416", 2, width=8)
+    other = resized(network, (480, 480))
+    assert other.heads.grid == network.heads.grid._replace(rows=15, columns=15, image_size=(480, 480))
+    with torch.no_grad():
+        (raw,) = other(torch.rand(1, 3, 480, 480) * 255)
+    assert raw.shape[2:] == (15, 15)
+    with pytest.raises(ConfigError, match="with sides of 128 to 1024 px, in steps of 32"):
+        resized(network, (400, 400))
 
 
 def test_a_module_that_looks_at_values(tiny_backbone: Callable[[], nn.Module]) -> None:

@@ -14,8 +14,6 @@ from fssd.model.build import build_model
 from fssd.model.network import Network
 from fssd.runtimes.cuda import CudaRunner, Folded
 
-GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
-
 
 @pytest.fixture(scope="module")
 def network(tiny_backbone: Callable[[], nn.Module]) -> Network:
@@ -48,8 +46,10 @@ def test_a_network_that_is_not_on_a_gpu(network: Network) -> None:
         CudaRunner(network)
 
 
-@GPU
+@pytest.mark.cuda
 def test_graphs_give_what_the_network_gives(network: Network) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("a CUDA graph needs CUDA")
     images = make_pictures(4, (300, 300))
     on_gpu = network.to("cuda")
     runner = CudaRunner(on_gpu, torch.float32)

@@ -21,8 +21,12 @@ LATER |= {
     "split_seed",
     "seen_images",
     "patience",
+    "optimizer",
     "multi_scale",
     "warmup_power",
+    "freeze_all_norms",
+    "norm_decay",
+    "train_only",
 }  # settings that came after this training
 
 

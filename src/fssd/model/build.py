@@ -33,8 +33,7 @@ def build_model(name: str, num_classes: int, **options: Any) -> Network:
         light: whether neck and heads are separable and narrow, instead of what the name's backbone has.
         norm_fraction: how much of their running statistics Caffe's batch norms keep at each step. The papers'
         0.999 needs thousands of updates; 0.97 suits short trainings.
-    Options of the multibox head: priors, ratios, truncate, clip, shared_head, head_norm; see
-    `MultiboxHead.build`.
+    Options of the multibox head, such as priors, ratios, shared_head, mining: see `MultiboxHead.build`.
     Options of FSSD (paper, Tables 1 and 2):
         sources: names of the maps to fuse; VGG16 has conv3_3, conv4_3, fc7, conv7_2.
         merge: "concat" or "sum". norm: "batch", "batch-affine" or "none".
@@ -46,6 +45,7 @@ def build_model(name: str, num_classes: int, **options: Any) -> Network:
         weights fit no other: conv6_2 without padding (conv7_2 9 x 9, or 15 x 15), reduce_all, norm
         "batch-affine", SSD's prior steps and sizes, 6-6-6-6(-6)-4-4 priors a cell, clip "all", no truncation.
         Options that are also given override those of the variant.
+        Forms of fusion and the variants "parsenet", "hypernet", "ion": see `fssd.necks.fusion_forms`.
     Options of the other necks and heads: see their `build`, such as `FPN.build` and `YOLOv2Head.build`.
 
     Raises ConfigError for an unknown name, option or value, or choices that do not fit together.

@@ -16,6 +16,7 @@ from fssd.model.probe import without_memory
 from fssd.necks.neck import Cells
 
 PERIOD = 1024  # pixels: a multiple of the stride of any level
+STEPS = (1, 2, 4, 8, 16, 32, 64)  # pixels: of sides, where an error says which ones work
 
 
 def resized(network: Network, size: tuple[int, int]) -> Network:
@@ -95,26 +96,33 @@ def _strides(before: Cells, far: Cells, cells: Cells, size: tuple[int, int]) -> 
 
 
 def _refusal(network: Network, probe: Network, size: tuple[int, int]) -> ConfigError:
-    own, step = network.image_size, int(getattr(network.backbone, "multiple", 1))
-    refused, works = (LEAST_SIDE - 1) // step, max(own) // step  # in steps
-    if _run(probe, scaled_size(own, LARGEST_SIDE // step * step)) is None:
-        return _cannot(network, size, "it works at its own size alone")
-    while works - refused > 1:  # what works at a size works at all larger ones, as maps only grow
-        middle = (refused + works) // 2
-        if _run(probe, scaled_size(own, middle * step)) is None:
+    own = network.image_size
+    step = next((s for s in STEPS if _run(probe, scaled_size(own, max(own) + s)) is not None), None)
+    if step is None:
+        works = "it works at its own size alone"
+    else:
+        least, most = _last(probe, own, -step), _last(probe, own, step)
+        works = f"it works with sides of {least} to {most} px" + f", in steps of {step}" * (step > 1)
+    return ConfigError(
+        f"{network.spec.name} of {own[0]} x {own[1]} px cannot run on {size[0]} x {size[1]} px, where its"
+        f" maps vanish or do not fit each other; {works}"
+    )
+
+
+def _last(probe: Network, own: tuple[int, int], step: int) -> int:
+    """The last side that works on the way from a network's own to the least or largest that there is."""
+    side = max(own)
+    count = ((LARGEST_SIDE if step > 0 else LEAST_SIDE) - side) // step
+    if _run(probe, scaled_size(own, side + count * step)) is not None:
+        return side + count * step
+    works, refused = 0, count
+    while refused - works > 1:
+        middle = (works + refused) // 2
+        if _run(probe, scaled_size(own, side + middle * step)) is None:
             refused = middle
         else:
             works = middle
-    of = "" if step == 1 else f", in multiples of {step}"
-    return _cannot(network, size, f"it works with sides of {works * step} to {LARGEST_SIDE} px{of}")
-
-
-def _cannot(network: Network, size: tuple[int, int], what_works: str) -> ConfigError:
-    own = network.image_size
-    return ConfigError(
-        f"{network.spec.name} of {own[0]} x {own[1]} px cannot run on {size[0]} x {size[1]} px, where its"
-        f" maps vanish or do not fit each other; {what_works}"
-    )
+    return side + works * step
 
 
 @torch.no_grad()

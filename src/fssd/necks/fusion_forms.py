@@ -2,6 +2,10 @@
 
 ParseNet: Liu et al. 2015, arXiv 1506.04579. HyperNet: Kong et al. 2016, 1604.00600. ION: Bell et al. 2016,
 1512.04143. All three feed other kinds of detector; here each feeds FSSD's pyramid and heads.
+
+Options besides those of FSSD's own tables, see `Fusion`: transform ("1x1", "3x3", "5x5" or "none") on each
+source, and width, its channels; source_norm and source_scale; project; upsample; fused_stride, 8 or 4 pixels
+to a cell of the fused map. sources may hold "global", the mean of the backbone's last map.
 """
 
 from __future__ import annotations

@@ -1,0 +1,211 @@
+"""Training and detection on a GPU against the CPU. Where there is no GPU these are skipped.
+
+With FSSD_TEST_DEVICE=cpu they run on a CPU, which tries the tests themselves.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from fssd.config import Amp, TrainConfig
+from fssd.data.batch import Batch
+from fssd.data.scenes import make_scenes
+from fssd.export.images import make_pictures
+from fssd.heads.head import Thresholds
+from fssd.inference.detector import Detector
+from fssd.model.build import build_model
+from fssd.model.network import Network, channels_last
+from fssd.runtimes.cuda import CudaRunner
+from fssd.training.distributed import Process
+from fssd.training.loop import train
+from fssd.training.step import Updater
+from fssd.weights.checkpoint import read_tensors
+
+pytestmark = pytest.mark.cuda
+MakeBackbone = Callable[[], nn.Module]
+ALONE = Process(0, 1, 0)
+
+
+@pytest.fixture(scope="module")
+def device() -> torch.device:
+    return torch.device(os.environ.get("FSSD_TEST_DEVICE", "cuda"))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("sklearn", reason="the scenes need scikit-learn")
+    pytest.importorskip("skimage", reason="the scenes need scikit-image")
+    return make_scenes(tmp_path_factory.mktemp("gpu") / "scenes", train=12, val=4)
+
+
+@contextmanager
+def deterministic() -> Iterator[None]:
+    """Full float32 products, and kernels that add in a fixed order where there are any."""
+    before = os.environ.get("CUBLAS_WORKSPACE_CONFIG")
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+            yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+        if before is None:
+            del os.environ["CUBLAS_WORKSPACE_CONFIG"]
+
+
+def network_of(name: str, backbone: nn.Module | None = None) -> Network:
+    options = {} if backbone is None else {"backbone": backbone}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        return channels_last(build_model(name, 3, **options))
+
+
+def batch_of(network: Network, count: int) -> Batch:
+    boxes = np.array([[20.0, 30, 120, 140], [200, 50, 240, 90]], np.float32)
+    one = network.heads.targets(boxes, np.array([0, 2]))
+    targets = {key: torch.stack([value] * count) for key, value in one.items()}
+    return Batch(make_pictures(count, network.image_size), targets, ["noise"] * count)
+
+
+def first_losses(name: str, amp: Amp, device: torch.device, updates: int) -> list[float]:
+    """The loss before each of so many updates."""
+    network = network_of(name).to(device)
+    config = TrainConfig(amp=amp, clip_norm=10.0, ema=0.0)
+    updater, batch = Updater(network.train(), config, device, ALONE), batch_of(network, 4)
+    losses = []
+    for index in range(updates):
+        terms = updater.backward(batch, index, last=True)
+        updater.clip(batch, terms, index)
+        updater.step(1e-4)
+        losses.append(float(terms["loss"]))
+    return losses
+
+
+@pytest.mark.parametrize("name", ["fssd300-lite", "fssd300-vgg16"])
+@pytest.mark.parametrize(("amp", "tolerance"), [("off", 1e-3), ("bf16", 1e-2), ("fp16", 2e-3)])
+def test_a_step_has_the_loss_of_the_cpu(device: torch.device, name: str, amp: Amp, tolerance: float) -> None:
+    """In float32 to 1e-3; bf16 has 8 bits of fraction (4e-3), fp16 11 (5e-4).
+
+    The second loss depends on the gradients of the first.
+    """
+    if amp == "fp16" and device.type == "cpu":
+        pytest.skip("no fp16 training on a CPU")
+    with deterministic():
+        reference = first_losses(name, "off", torch.device("cpu"), 2)
+        found = first_losses(name, amp, device, 2)
+    assert found == pytest.approx(reference, rel=tolerance)
+    assert reference[0] != reference[1]
+
+
+@pytest.mark.parametrize("amp", ["off", "bf16"])
+def test_a_resumed_run_ends_as_one_that_was_not_stopped(
+    device: torch.device, data: Path, tmp_path: Path, tiny_backbone: MakeBackbone, amp: Amp
+) -> None:
+    out = tmp_path / "run"
+    config = TrainConfig(
+        model="fssd300-lite",
+        data=data,
+        out=out,
+        start="nothing",
+        iterations=4,
+        batch_size=4,
+        warmup=0,
+        ema=0.9,
+        save_every=1,
+        val_split="none",
+        augment="mild",
+        amp=amp,
+        device=str(device),
+    )
+    with deterministic():
+        train(config, backbone=tiny_backbone())
+        out.rename(tmp_path / "whole")
+        while not train(config, resume=True, minutes=1e-9, backbone=tiny_backbone()).finished:
+            pass
+    for name in ("last.safetensors", "final.safetensors"):
+        whole, again = (read_tensors(tmp_path / folder / name)[0] for folder in ("whole", "run"))
+        assert whole.keys() == again.keys()
+        different = [key for key in whole if not torch.equal(whole[key], again[key])]
+        assert not different, f"{name}: {len(different)} of {len(whole)} tensors differ: {different[:5]}"
+
+
+def test_detections_are_those_of_the_cpu(device: torch.device, tiny_backbone: MakeBackbone) -> None:
+    """Network, decoding and NMS in float32: the same objects, to a hundredth of a pixel."""
+    network = network_of("fssd300-lite", tiny_backbone()).eval()
+    pictures = [image.permute(1, 2, 0).numpy() for image in make_pictures(3, (300, 300))]
+    with deterministic():
+        expected = [Detector(network, ("a", "b", "c"))(image, score=0.3) for image in pictures]
+        moved = network.to(device)
+        found = [Detector(moved, ("a", "b", "c"))(image, score=0.3) for image in pictures]
+    network.to("cpu")
+    assert sum(len(one.scores) for one in expected) > 0
+    for one, other in zip(expected, found, strict=True):
+        assert one.labels.tolist() == other.labels.tolist()
+        np.testing.assert_allclose(one.boxes, other.boxes, atol=1e-2)
+        np.testing.assert_allclose(one.scores, other.scores, atol=1e-4)
+
+
+def test_nms_is_that_of_the_cpu(device: torch.device) -> None:
+    """On the same predictions, crowded: every prior is above the threshold."""
+    network = network_of("ssd300-lite").eval()
+    generator = torch.Generator().manual_seed(0)
+    count = len(network.heads.priors)
+    raw = (
+        torch.randn(2, count, 4, generator=generator),
+        2 * torch.randn(2, count, 4, generator=generator),
+    )
+    expected = network.heads.detect(raw, Thresholds())
+    on_device = network.heads.to(device).detect(tuple(x.to(device) for x in raw), Thresholds())
+    for one, other in zip(expected, on_device, strict=True):
+        assert len(one.scores) == 200
+        assert one.labels.tolist() == other.labels.tolist()
+        torch.testing.assert_close(other.boxes.cpu(), one.boxes, atol=1e-3, rtol=1e-5)
+
+
+def test_a_graph_of_the_runner_detects_what_the_detector_does(
+    device: torch.device, tiny_backbone: MakeBackbone
+) -> None:
+    if device.type != "cuda":
+        pytest.skip("a CUDA graph needs CUDA")
+    network = network_of("fssd300-lite", tiny_backbone()).eval().to(device)
+    image = make_pictures(1, (300, 300))[0].permute(1, 2, 0).numpy()
+    with deterministic():
+        expected = Detector(network, ("a", "b", "c"))(image, score=0.3)
+        found = Detector(CudaRunner(network, torch.float32), ("a", "b", "c"))(image, score=0.3)
+    assert len(expected.scores) > 0
+    assert expected.labels.tolist() == found.labels.tolist()
+    np.testing.assert_allclose(found.boxes, expected.boxes, atol=0.05)
+
+
+def test_a_group_of_one_process(device: torch.device, tmp_path: Path) -> None:
+    """NCCL (gloo on a CPU) starts, and the step through DistributedDataParallel is the plain one."""
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    plain = first_losses("fssd300-lite", "off", device, 2)
+    dist.init_process_group(backend, init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    try:
+        total = torch.ones(3, device=device)
+        dist.all_reduce(total)
+        assert total.tolist() == [1, 1, 1]
+        network = network_of("fssd300-lite").to(device).train()
+        config = TrainConfig(amp="off", clip_norm=10.0, ema=0.0)
+        updater = Updater(network, config, device, ALONE)
+        updater.model = nn.parallel.DistributedDataParallel(updater.model, broadcast_buffers=False)
+        batch = batch_of(network, 4)
+        losses = []
+        for index in range(2):
+            terms = updater.backward(batch, index, last=True)
+            updater.clip(batch, terms, index)
+            updater.step(1e-4)
+            losses.append(float(terms["loss"]))
+    finally:
+        dist.destroy_process_group()
+    assert losses == pytest.approx(plain, rel=1e-3)
