@@ -323,6 +323,13 @@ def test_rows_of_every_table_can_be_built(path: Path) -> None:
         assert row.after is None or row.config.start in ("ssd", "model")
 
 
+@pytest.mark.parametrize("path", TABLES, ids=lambda path: path.stem)
+def test_rows_of_a_table_are_measured_on_the_same_images(path: Path) -> None:
+    plan = read_plan(path)
+    assert len({(row.config.data, row.config.val_split, row.config.metric) for row in plan.rows}) == 1
+    assert (plan.server is not None) == (plan.rows[0].config.val_split == "none")
+
+
 def test_systems_share_their_recipe() -> None:
     rows = read_plan(CONFIGS / "ablations" / "systems.yaml").rows
     names = {row.name.rstrip("0123456789").rstrip("-") for row in rows}
