@@ -86,6 +86,8 @@ def run(arguments: list[str]) -> int:
         print(f"note: {note}", file=sys.stderr)
     if detector is not None:
         found = detect_all(detector, dataset, console, **asdict(command.loading), **settings)
+        used = detector.runner.defaults.replaced(command.thresholds.given())
+        settings |= vars(used)
     report = evaluate_detections(dataset, found, command.measuring.metric, command.iou)
     console.print(report.table())
     _write(command, dataset, Outcome(found, report, notes, settings))
