@@ -12,11 +12,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fssd.boxes import areas
 from fssd.data.geometry import Geometry, Size
 from fssd.data.sample import Sample
 
 CUT = (0.25, 0.75)  # where the four images meet, as a share of width and height
 SCALE = 0.5  # the least size at which an image is shown in a mosaic, as a share of the input's
+LEAST_SEEN = 0.25  # share of an object's box that a mosaic must show, if it does not show its centre
 LEAST_SIDE = 2.0  # pixels of the input: less is left of an object, and it is not learned
 
 Show = Callable[[Sample, Geometry, np.random.Generator], Sample]
@@ -95,8 +97,8 @@ def _sample_part(size: Size, place: tuple[int, int, int, int], rng: np.random.Ge
 def make_mosaic(shown: Sequence[Sample], parts: Sequence[Part], size: Size) -> Sample:
     """The mosaic of views of the sizes of `parts`; size: (width, height) pixels of the result.
 
-    An object is kept if its centre is seen, as in SSD's crops, and at least `LEAST_SIDE` of its width and
-    height. Its box is clipped to what is seen.
+    An object is kept if its centre is seen, as in SSD's crops, or a quarter of its box, and at least
+    `LEAST_SIDE` of its width and height. Its box is clipped to what is seen.
     """
     image = np.empty((size[1], size[0], 3), np.uint8)
     samples = []
@@ -104,9 +106,10 @@ def make_mosaic(shown: Sequence[Sample], parts: Sequence[Part], size: Size) -> S
         (left, top), (x1, y1, x2, y2) = part.corner, part.place
         image[y1:y2, x1:x2] = view.image[top : top + y2 - y1, left : left + x2 - x1]
         boxes = view.boxes + np.array([x1 - left, y1 - top] * 2, np.float32)
-        centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+        centre, whole = (boxes[:, :2] + boxes[:, 2:]) / 2, areas(boxes)
         keep = ((centre >= (x1, y1)) & (centre <= (x2, y2))).all(axis=1)
         boxes = boxes.clip(np.array([x1, y1] * 2, np.float32), np.array([x2, y2] * 2, np.float32))
+        keep |= areas(boxes) >= LEAST_SEEN * whole
         keep &= (boxes[:, 2:] - boxes[:, :2] >= LEAST_SIDE).all(axis=1)
         samples.append(
             replace(view, boxes=boxes[keep], labels=view.labels[keep], difficult=view.difficult[keep])
