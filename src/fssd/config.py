@@ -75,7 +75,7 @@ class TrainConfig:
     out: Path | None = None
     """Folder for checkpoints, logs and the resolved configuration."""
     options: tyro.conf.Suppress[Mapping[str, Any]] = field(default_factory=dict)
-    """Model options, such as merge: sum or priors: voc (see `fssd.build_model`); flag --set."""
+    """Model options, such as merge: sum or loc_loss: giou (see `fssd.build_model`); flag --set."""
     images: Path | None = None
     """Folder of the pictures, where they do not lie beside their labels."""
     train_split: str | None = "auto"
