@@ -151,6 +151,19 @@ def test_any_offsets_give_a_finite_loss(name: str, dtype: torch.dtype, size: flo
     assert terms["loss_loc"].item() == 0, "without an object there is no box to learn"
 
 
+@pytest.mark.parametrize("name", ["giou", "ciou"])
+def test_what_background_predicts_does_not_matter(name: str) -> None:
+    raw, targets = case(torch.float32)
+    losses = []
+    for size in (1.0, 1e30):
+        offsets = torch.where(CLASSES[..., None] > 0, raw.offsets.detach(), size).requires_grad_()
+        terms = multibox_loss(Raw(offsets, raw.logits), targets, PRIORS.float(), Objective(localisation=name))
+        terms["loss"].backward()
+        assert offsets.grad is not None and offsets.grad.isfinite().all()
+        losses.append(terms["loss"].item())
+    assert losses[0] == losses[1]
+
+
 def test_it_is_an_option_of_the_head() -> None:
     with torch.device("meta"):
         assert build_model("ssd300-lite", 1).heads.objective == ("smooth_l1", 1.0, "softmax", "image")

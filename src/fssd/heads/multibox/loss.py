@@ -78,7 +78,7 @@ def multibox_loss(
 
 def _boxes(offsets: Tensor, targets: Targets, priors: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
     """Predicted and true boxes of all priors (B, P, 4), xyxy pixels; for background both are the prior."""
-    # Masked before the exponential: what is infinite there would have the gradient nan after it.
+    # Masked before decoding: masked after it, boxes that overflow would still have the gradient nan.
     own = torch.where(positive[..., None], offsets, 0.0)
     most = MOST_GROWTH / VARIANCES[2]
     own = torch.cat((own[..., :2], own[..., 2:].clamp(-most, most)), dim=-1)
