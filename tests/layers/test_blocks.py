@@ -201,14 +201,14 @@ def kinds(module: nn.Module) -> list[str]:
 def test_layers_of_the_blocks() -> None:
     assert kinds(ConvReLU(4, 8, 3)) == ["Conv2d", "ReLU"]
     assert kinds(Bottleneck(4, 8, 3)) == ["Conv2d", "ReLU"] * 2
-    separable = ["Conv2d", "BatchNorm2d", "ReLU6", "Conv2d", "BatchNorm2d"]
+    separable = ["DepthwiseConv2d", "BatchNorm2d", "ReLU6", "Conv2d", "BatchNorm2d"]
     assert kinds(LiteBlock(8, 8, 3, 1, 1).separable) == separable
     assert kinds(LiteBlock(8, 8, 3, 1, 1).shortcut) == ["Sequential"], "nothing in it: the input itself"
     assert kinds(LiteBlock(4, 8, 3, 1, 1).shortcut) == ["Conv2d", "BatchNorm2d"]
     assert kinds(LiteBlock(8, 8, 3, 2, 1).shortcut) == ["AvgPool2d"]
     assert kinds(LiteBlock(4, 8, 3, 1, 0).shortcut) == ["AvgPool2d", "Conv2d", "BatchNorm2d"]
     assert kinds(LiteBottleneck(4, 8, 3))[:7] == ["Conv2d", "ReLU", *separable]
-    assert kinds(SeparablePredictor(4, 8)) == ["Conv2d", "BatchNorm2d", "ReLU6", "Conv2d"]
+    assert kinds(SeparablePredictor(4, 8)) == ["DepthwiseConv2d", "BatchNorm2d", "ReLU6", "Conv2d"]
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from fssd.backbones.backbone import Backbone, MapShape
 from fssd.errors import ConfigError
+from fssd.layers.depthwise import depthwise
 from fssd.layers.folding import normalised
 
 BN_EPS = 1e-3
@@ -71,9 +72,12 @@ class SameConv2d(nn.Conv2d):
         kernel, stride = self.kernel_size[0], self.stride[0]
         top, bottom = same_padding(x.shape[-2], kernel, stride)
         left, right = same_padding(x.shape[-1], kernel, stride)
-        if top == bottom and left == right:
-            return F.conv2d(x, weight, bias, self.stride, (top, left), 1, self.groups)
-        return F.conv2d(F.pad(x, (left, right, top, bottom)), weight, bias, self.stride, 0, 1, self.groups)
+        padding = (top, left)
+        if top != bottom or left != right:
+            x, padding = F.pad(x, (left, right, top, bottom)), (0, 0)
+        if self.groups > 1:
+            return depthwise(x, weight, bias, (stride, stride), padding)
+        return F.conv2d(x, weight, bias, stride, padding)
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from fssd.backbones.backbone import Backbone, MapShape
 from fssd.backbones.densenet import IMAGENET_MEAN, IMAGENET_STD
+from fssd.layers.depthwise import DepthwiseConv2d
 from fssd.layers.folding import fold_sequences
 
 # (name, stride, output channels) of the separable layers of V1.
@@ -38,10 +39,15 @@ V2_ROWS = (
 V2_TAPS = {6: ("C3", 8, 32), 13: ("C4", 16, 96), 17: ("C5", 32, 320)}  # by index of torchvision's features
 
 
-def conv_norm(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:
+def conv_norm(inputs: int, outputs: int, kernel: int, stride: int = 1) -> list[nn.Module]:
     """Convolution that keeps the size but for its stride, without bias, and batch norm."""
-    conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
+    conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
     return [conv, nn.BatchNorm2d(outputs)]
+
+
+def depthwise_norm(channels: int, stride: int) -> list[nn.Module]:
+    """The same, 3x3 and of each channel by itself."""
+    return [DepthwiseConv2d(channels, 3, stride, padding=1), nn.BatchNorm2d(channels)]
 
 
 class _MobileNet(Backbone):
@@ -66,7 +72,7 @@ class Separable(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
-        self.dw = nn.Sequential(*conv_norm(inputs, inputs, 3, stride, groups=inputs), nn.ReLU(inplace=True))
+        self.dw = nn.Sequential(*depthwise_norm(inputs, stride), nn.ReLU(inplace=True))
         self.sep = nn.Sequential(*conv_norm(inputs, outputs, 1), nn.ReLU(inplace=True))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -140,7 +146,7 @@ class LinearBottleneck(nn.Module):
         layers: list[nn.Module] = []
         if expansion != 1:
             layers.append(nn.Sequential(*conv_norm(inputs, hidden, 1), nn.ReLU6(inplace=True)))
-        depthwise = conv_norm(hidden, hidden, 3, stride, groups=hidden)
+        depthwise = depthwise_norm(hidden, stride)
         layers.append(nn.Sequential(*depthwise, nn.ReLU6(inplace=True)))
         self.conv = nn.Sequential(*layers, *conv_norm(hidden, outputs, 1))
         self.has_shortcut = stride == 1 and inputs == outputs

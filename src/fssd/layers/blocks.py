@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fssd.layers.depthwise import DepthwiseConv2d
+
 
 class ConvReLU(nn.Sequential):
     """Convolution with bias, then ReLU: the paper's "simple block" where it down-samples."""
@@ -79,7 +81,7 @@ class LiteBlock(nn.Module):
         last = nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.03)
         nn.init.zeros_(last.weight)
         self.separable = nn.Sequential(
-            nn.Conv2d(inputs, inputs, kernel, stride, padding, groups=inputs, bias=False),
+            DepthwiseConv2d(inputs, kernel, stride, padding),
             nn.BatchNorm2d(inputs, eps=1e-3, momentum=0.03),
             nn.ReLU6(inplace=True),
             nn.Conv2d(inputs, outputs, 1, bias=False),
@@ -110,7 +112,7 @@ class SeparablePredictor(nn.Sequential):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(
-            nn.Conv2d(inputs, inputs, 3, 1, 1, groups=inputs, bias=False),
+            DepthwiseConv2d(inputs, 3, padding=1),
             nn.BatchNorm2d(inputs, eps=1e-3, momentum=0.03),
             nn.ReLU6(inplace=True),
             nn.Conv2d(inputs, outputs, 1),

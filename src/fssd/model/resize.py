@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fssd.data.geometry import make_geometry
 from fssd.errors import ConfigError
+from fssd.layers.depthwise import DepthwiseConv2d
 from fssd.model.designs import LARGEST_SIDE, LEAST_SIDE
 from fssd.model.network import Network
 from fssd.model.probe import without_memory
@@ -145,7 +146,9 @@ def _live_taps(probe: Network) -> dict[str, Tensor]:
         return note
 
     for name, module in copied.named_modules():
-        plain = isinstance(module, nn.Conv2d) and type(module).forward is nn.Conv2d.forward
+        if not isinstance(module, nn.Conv2d):
+            continue
+        plain = type(module).forward in (nn.Conv2d.forward, DepthwiseConv2d.forward)
         if plain and not isinstance(module.padding, str):
             module.register_forward_hook(watch(name))
     width, height = copied.image_size

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fssd.errors import ConfigError, nearest
 from fssd.layers.blocks import ConvNorm
+from fssd.layers.depthwise import DepthwiseConv2d
 from fssd.necks.neck import Blueprint, Cells
 from fssd.necks.pyramid import LIGHT_WIDTHS
 from fssd.necks.ssd import SSD, AnySSD
@@ -116,7 +117,7 @@ def _light(coarse: int, fine: int, width: int, sizes: tuple[Cells, Cells], merge
         nn.ConvTranspose2d(coarse, coarse, *_windows(*sizes), groups=coarse),
         nn.Sequential(nn.Conv2d(coarse, width, 1, bias=False), _light_norm(width)),
         nn.Sequential(
-            nn.Conv2d(fine, fine, 3, 1, 1, groups=fine, bias=False),
+            DepthwiseConv2d(fine, 3, padding=1),
             _light_norm(fine),
             nn.ReLU6(inplace=True),
             nn.Conv2d(fine, width, 1, bias=False),

@@ -31,6 +31,7 @@ from fssd.training.distributed import Process, any_process, highest, of_all, pro
 from fssd.training.drawings import draw_batches
 from fssd.training.folder import RunFolder
 from fssd.training.freeze import freeze, training_mode
+from fssd.training.heap import keep_freed_memory
 from fssd.training.left_out import LeftOut
 from fssd.training.log import Means, RunLog
 from fssd.training.optim import learning_rate
@@ -95,6 +96,8 @@ def train(
     torch.set_num_threads(config.threads or _ALL_THREADS)
     check_start(config, resume)
     device = pick_device(config.device)
+    if device.type == "cpu":
+        keep_freed_memory()
     splits = open_splits(config, resume)
     config = splits.config
     assert config.out is not None
