@@ -127,15 +127,25 @@ def test_options_in_paper_to_code_build() -> None:
 
 
 @pytest.mark.parametrize("name", [*DESIGNS, "yolov2-416"])
-def test_readme_lists_every_model_with_its_cost(name: str) -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    row = next(line for line in text.splitlines() if line.startswith(f"| `{name}` |"))
+def test_every_model_is_listed_with_its_cost(name: str) -> None:
+    (row,) = rows_of_models("docs/systems.md", name)
     with torch.device("meta"):
         network = build_model(name, 20)
     giga = f"{multiply_adds(network) / 1e9:.{2 if 'lite' in name else 1}f} G"
     priors = re.search(r"priors: ([\d,]+\d)", network.heads.summary())
     assert priors is not None
     assert row.endswith(f"| {parameters(network):,} | {giga} | {priors[1]} |")
+
+
+def rows_of_models(page: str, name: str) -> list[str]:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return [line for line in text.splitlines() if line.startswith(f"| `{name}` |")]
+
+
+def test_readme_has_ssd_and_fssd_as_the_page_of_all_systems_has_them() -> None:
+    for side, backbone in ((300, "lite"), (300, "vgg16"), (512, "vgg16")):
+        for name in (f"ssd{side}-{backbone}", f"fssd{side}-{backbone}"):
+            assert rows_of_models("README.md", name) == rows_of_models("docs/systems.md", name) != []
 
 
 @pytest.mark.parametrize(("table", "column"), [("necks", 1), ("necks-vgg", 3)])
