@@ -64,7 +64,7 @@ def overfit(model: str, data: Path, out: Path, args: argparse.Namespace) -> dict
         eval_every=args.every * args.batch / IMAGES,
         iterations=args.updates,
     )
-    config = with_values(config, parse_options(args.set))
+    config = with_values(config, {**parse_options(args.set), "options": parse_options(args.options)})
     start = time.monotonic()
     result = train(config)
     return {
@@ -89,6 +89,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--every", type=int, default=50, help="updates between two evaluations")
     parser.add_argument("--enough", type=float, default=0.99, help="mAP that all have to reach")
     parser.add_argument("--set", nargs="*", default=[], help="settings of the training, KEY=VALUE")
+    parser.add_argument("--options", nargs="*", default=[], help="options of the model, KEY=VALUE")
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
 

@@ -211,6 +211,11 @@ def test_only_the_script_of_fssd512_on_coco_trains_on_crowds() -> None:
         ("../ssd321-voc0712", 116_526_320),
         ("../dssd513-stage2-voc0712", 175_286_712),
         ("../fssd512-coco", 41_590_964),
+        ("../ssd321-coco", 158_799_920),
+        ("../dssd321-coco", 214_654_512),
+        ("../ssd513-coco", 173_145_304),  # as its authors' script: 128 and 512 inner channels
+        ("../dssd513-coco", 254_983_896),  # with the layer before each predictor
+        ("../blitznet512-coco", 79_834_674),
         ("../dsod300-voc0712", 14_715_804),
         ("../dsod300-small-voc0712", 5_833_372),
         ("../dsod300-coco", 21_700_524),
@@ -284,7 +289,9 @@ PAPER = {
         "ssd300": 25.1,
         "ssd512": 28.8,
         "dsod300": 29.3,
+        "ssd321": None,
         "dssd321": 28.0,
+        "ssd513": None,
         "dssd513": 33.2,
         "fssd300": 27.1,
         "fssd512": 31.8,

@@ -75,7 +75,7 @@ class TrainConfig:
     out: Path | None = None
     """Folder for checkpoints, logs and the resolved configuration."""
     options: tyro.conf.Suppress[Mapping[str, Any]] = field(default_factory=dict)
-    """Model options, such as merge: sum or priors: voc (see `fssd.build_model`); flag --set."""
+    """Model options, such as merge: sum or loc_loss: giou (see `fssd.build_model`); flag --set."""
     images: Path | None = None
     """Folder of the pictures, where they do not lie beside their labels."""
     train_split: str | None = "auto"
@@ -158,6 +158,14 @@ class TrainConfig:
     """Full SSD augmentation, the same with rarer and smaller zooms out (for runs of tens of epochs),
     mirroring only, YOLOv2's (placement and colours; by letterbox that of 2017, by warp that of 2016), or
     none."""
+    mosaic: Share = 0.0
+    """Share of the training views made of parts of four images around one point (YOLOv4); each costs the
+    reading of four images."""
+    mixup: Share = 0.0
+    """Share of the training views that are the mean of two, with the objects of both (YOLOX); also of
+    mosaics."""
+    plain_epochs: NotNegative | None = None
+    """Last epochs without mosaic and mixup; by default a tenth of the run."""
     multi_scale: tuple[int, ...] = ()
     """Smallest and largest side of the input, such as 320 608: every 10 updates have another multiple of 32,
     the last 200 the network's own size; () trains at that alone. For networks that take any size: YOLOv2."""
@@ -401,6 +409,8 @@ def _check(config: TrainConfig) -> None:
         if value not in known and not (value is None and key == "geometry"):
             raise ConfigError(f"there is no {key} {value!r}{nearest(str(value), known)}")
     check_bounds(config)
+    if config.plain_epochs is not None and not config.mosaic and not config.mixup:
+        raise ConfigError("--plain-epochs ends mosaic and mixup; give --mosaic or --mixup, or leave it out")
     if config.fold > config.folds:
         raise ConfigError(f"there is no fold {config.fold} of {config.folds}; give --folds and one of them")
 

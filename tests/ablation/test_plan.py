@@ -115,6 +115,13 @@ def test_steps_move_in_proportion_in_a_shorter_run() -> None:
     assert half.steps == (50,)
 
 
+def test_the_plain_epochs_at_the_end_move_in_proportion() -> None:
+    config = TrainConfig(epochs=40, mosaic=0.5, plain_epochs=8)
+    assert shorten(config, Budget(10, "epochs"), images=640).plain_epochs == 2
+    assert shorten(config, Budget(200, "iterations"), images=640).plain_epochs == 2  # of 800 updates
+    assert shorten(TrainConfig(epochs=40, mosaic=0.5), Budget(10, "epochs"), images=640).plain_epochs is None
+
+
 def test_a_file_may_build_on_another(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("lr: 0.5\nbatch_size: 7\n")
     (tmp_path / "deep").mkdir()

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fssd.backbones.densenet import DenseNet121
+from fssd.config import TrainConfig
 from fssd.errors import ConfigError
 from fssd.inference.detector import Detector
 from fssd.model.build import build_model
@@ -162,7 +163,7 @@ def test_an_own_backbone_below_stride_8_is_no_ssd() -> None:
 def test_frozen_norms_keep_their_statistics_and_the_loss_falls(name: str) -> None:
     torch.manual_seed(0)
     network = build_model(name, 2, size=128)
-    training_mode(network, 0, norms=True)
+    training_mode(network, TrainConfig(freeze_norm=True))
     norms = [m for m in network.backbone.modules() if isinstance(m, nn.BatchNorm2d)]
     before = [norm.running_mean.clone() for norm in norms]
     images = torch.rand(2, 3, 128, 128) * 255

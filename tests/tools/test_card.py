@@ -27,6 +27,9 @@ LATER |= {
     "freeze_all_norms",
     "norm_decay",
     "train_only",
+    "mosaic",
+    "mixup",
+    "plain_epochs",
 }  # settings that came after this training
 
 

@@ -249,6 +249,21 @@ def test_resuming_with_other_workers(
     assert train(moved, resume=True, backbone=tiny_backbone()).model.exists()
 
 
+def test_the_recipe_of_today_is_resumed_exactly(
+    scenes: Path, tiny_backbone: MakeBackbone, tmp_path: Path
+) -> None:
+    """Mosaic, mixup and the losses that came after SSD: stopped after two updates and taken up again."""
+    options = {"loc_loss": "ciou", "conf_loss": "quality_focal", "matching": "atss"}
+    mixing = {"mosaic": 0.6, "mixup": 0.5, "plain_epochs": 0.2}
+    config = config_for(scenes, tmp_path / "run", options=options, workers=1, **mixing)
+    train(config, backbone=tiny_backbone())
+    reference = (tmp_path / "run").rename(tmp_path / "reference")
+    for minutes in (0, 0, None):
+        result = train(config, resume=True, minutes=minutes, backbone=tiny_backbone())
+        assert result.finished == (minutes is None)
+    assert_same_run(tmp_path / "run", reference)
+
+
 # ---- what is refused
 
 

@@ -63,9 +63,19 @@ def update(updater: Updater, batch: Batch, iteration: int) -> None:
     updater.step(1e-3)
 
 
-@pytest.mark.parametrize("norm", ["batch", "none"])
-def test_an_update_reads_nothing_back(tiny_backbone: MakeBackbone, norm: str) -> None:
-    network = channels_last(build_model("fssd300-lite", 2, backbone=tiny_backbone(), norm=norm))
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"norm": "none"},
+        {"loc_loss": "giou", "conf_loss": "focal"},
+        {"loc_loss": "ciou"},
+        {"conf_loss": "quality_focal", "matching": "atss"},
+    ],
+    ids=str,
+)
+def test_an_update_reads_nothing_back(tiny_backbone: MakeBackbone, options: dict[str, str]) -> None:
+    network = channels_last(build_model("fssd300-lite", 2, backbone=tiny_backbone(), **options))
     config = TrainConfig(clip_norm=10.0, ema=0.9, amp="off")
     updater = Updater(network, config, torch.device("cpu"), Process(0, 1, 0))
     batch = batch_for(network)

@@ -120,37 +120,38 @@ def markdown(title: str, notes: Sequence[str], lines: Sequence[Line | PublishedR
     """
     head = ["row", "seeds", "updates", *MEASURES, "over the first row"]
     head += ["parameters", "multiply-adds", "ms", "paper"]
-    text = [f"# {title}", "", *notes, "", _cells(head), _cells(["---", *["---:"] * (len(head) - 1)])]
+    text = [f"# {title}", "", *notes, "", cells(head), cells(["---", *["---:"] * (len(head) - 1)])]
     remarks: list[str] = []
     first = next((line for line in lines if isinstance(line, Line)), None)
     for line in lines:
-        remark = _remark(line)
-        remarks += [remark] * bool(remark)
-        mark = f" ({len(remarks)})" if remark else ""
+        note = remark(line if isinstance(line, PublishedRow) else line.row)
+        remarks += [note] * bool(note)
+        mark = f" ({len(remarks)})" if note else ""
         if isinstance(line, PublishedRow):
-            text.append(_cells([line.name, "published", *[""] * (len(head) - 3), f"{line.value:.1f}{mark}"]))
+            text.append(cells([line.name, "published", *[""] * (len(head) - 3), f"{line.value:.1f}{mark}"]))
             continue
         cost = line.cost
-        cells = [line.row.name, str(len(line.seeds)), "{:,} x {}".format(*line.updates)]
-        cells += [mean_spread(line.values[measure]) for measure in MEASURES]
-        cells.append("" if line is first else mean_spread(line.gain, signed=True))
-        cells += [f"{cost.parameters:,}", f"{cost.multiply_adds / 1e9:.2f} G", f"{cost.milliseconds:.1f}"]
-        cells.append("" if line.row.paper is None else f"{line.row.paper:.1f}{mark}")
-        text.append(_cells(cells))
-    numbered = [f"{number}. {remark}" for number, remark in enumerate(remarks, start=1)]
+        texts = [line.row.name, str(len(line.seeds)), "{:,} x {}".format(*line.updates)]
+        texts += [mean_spread(line.values[measure]) for measure in MEASURES]
+        texts.append("" if line is first else mean_spread(line.gain, signed=True))
+        texts += [f"{cost.parameters:,}", f"{cost.multiply_adds / 1e9:.2f} G", f"{cost.milliseconds:.1f}"]
+        texts.append("" if line.row.paper is None else f"{line.row.paper:.1f}{mark}")
+        text.append(cells(texts))
+    numbered = [f"{number}. {note}" for number, note in enumerate(remarks, start=1)]
     return "\n".join([*text, *([""] if numbered else []), *numbered]) + "\n"
 
 
-def _remark(line: Line | PublishedRow) -> str:
+def remark(row: AblationRow | PublishedRow) -> str:
     """The sentence below the table about a row's printed value; "" for none."""
-    if isinstance(line, PublishedRow):
-        note = f". {line.note}" if line.note else ""
-        return f"{line.name}: published, not measured here. {line.source}{note}"
-    return f"{line.row.name}: {line.row.note}" if line.row.note else ""
+    if isinstance(row, PublishedRow):
+        note = f". {row.note}" if row.note else ""
+        return f"{row.name}: published, not measured here. {row.source}{note}"
+    return f"{row.name}: {row.note}" if row.note else ""
 
 
-def _cells(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+def cells(texts: Sequence[str]) -> str:
+    """A row of a Markdown table."""
+    return "| " + " | ".join(texts) + " |"
 
 
 def mean_spread(values: Sequence[float], signed: bool = False) -> str:
@@ -168,16 +169,16 @@ def csv_rows(lines: Sequence[Line | PublishedRow]) -> tuple[list[str], list[list
     columns += ["parameters", "multiply_adds", "milliseconds", "paper", "remark"]
     rows: list[list[object]] = []
     for line in lines:
-        remark = _remark(line)
+        note = remark(line if isinstance(line, PublishedRow) else line.row)
         if isinstance(line, PublishedRow):
-            rows.append([line.name, "published", *[""] * (len(columns) - 4), line.value, remark])
+            rows.append([line.name, "published", *[""] * (len(columns) - 4), line.value, note])
             continue
         for index, seed in enumerate(line.seeds):
             values = [line.values[measure][index] for measure in MEASURES]
             measured = ["" if math.isnan(value) else round(value, 3) for value in values]
             cost = [line.cost.parameters, line.cost.multiply_adds, round(line.cost.milliseconds, 2)]
             paper = "" if line.row.paper is None else line.row.paper
-            rows.append([line.row.name, seed, *line.updates, *measured, *cost, paper, remark])
+            rows.append([line.row.name, seed, *line.updates, *measured, *cost, paper, note])
     return columns, rows
 
 

@@ -189,7 +189,7 @@ def parse_budget(text: str) -> Budget:
 
 
 def shorten(config: TrainConfig, budget: Budget, images: int) -> TrainConfig:
-    """`config` with the length of `budget`; the learning-rate steps are moved in proportion.
+    """`config` with the length of `budget`; learning-rate steps and plain epochs change in proportion.
 
     images: of the training split. config: a resolved one.
     """
@@ -201,4 +201,6 @@ def shorten(config: TrainConfig, budget: Budget, images: int) -> TrainConfig:
     else:
         total = budget.amount
         config = replace(config, epochs=None, iterations=int(total))
-    return replace(config, steps=tuple(max(1, round(step * total / before)) for step in config.steps))
+    plain = None if config.plain_epochs is None else config.plain_epochs * total / before
+    steps = tuple(max(1, round(step * total / before)) for step in config.steps)
+    return replace(config, steps=steps, plain_epochs=plain)

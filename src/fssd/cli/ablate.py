@@ -28,6 +28,8 @@ class Ablate:
     """Save and stop after this many minutes; the same command resumes."""
     set: tuple[str, ...] = ()
     """Training settings of every row as KEY=VALUE, for example: --set batch_size=16 amp=bf16."""
+    show: bool = False
+    """Print the rows with the costs of their networks and what is published of them, and train nothing."""
 
 
 def run(arguments: list[str]) -> int:
@@ -35,14 +37,18 @@ def run(arguments: list[str]) -> int:
     command = parse(Ablate, arguments)
     from fssd.ablation.output import measure_costs, write_report
     from fssd.ablation.plan import parse_budget, read_plan
+    from fssd.ablation.preview import preview
     from fssd.ablation.run import plan_runs, train_runs
     from fssd.cli.train import parse_options
     from fssd.plots import require_matplotlib
     from fssd.training.splits import open_splits
     from fssd.training.start import fresh_network, require_objects
 
-    require_matplotlib()
     plan = read_plan(find_config(command.file, ["ablations"]))
+    if command.show:
+        print(preview(plan), end="")
+        return 0
+    require_matplotlib()
     out = command.out or Path("runs") / command.file.stem
     budget = None if command.budget is None else parse_budget(command.budget)
     changes = parse_options(command.set)

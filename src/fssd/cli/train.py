@@ -20,7 +20,7 @@ class Train:
     config: Path | None = None
     """YAML file of settings, or the name of a packaged one, such as photographs; flags override it."""
     set: tuple[str, ...] = ()
-    """Model options as KEY=VALUE, for example: --set merge=sum priors=voc."""
+    """Model options as KEY=VALUE, for example: --set merge=sum loc_loss=giou; see docs/recipe.md."""
     resume: Flag = False
     """Resume the run in --out, or start it if it has not started."""
     minutes: Positive | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import chain
@@ -19,6 +19,7 @@ from fssd.data.augment import RECIPES, augment, resize, sample_rng
 from fssd.data.batch import Batch, Example, MakeTargets, collate
 from fssd.data.decode import read_image
 from fssd.data.geometry import Geometry
+from fssd.data.mixing import Mixing
 from fssd.data.sample import DataSet, Image, Record, Sample
 from fssd.data.scales import Scales
 from fssd.errors import DataError, ImageError
@@ -35,10 +36,12 @@ class Views(Dataset[Any]):
 
     A view depends on the seed, its position and the files alone, not on the process that makes it or on
     earlier views. That holds for broken images too: in place of one that cannot be read comes the image half
-    a pass later, or the first one after it that can be read.
+    a pass later, or the first one after it that can be read. In place of one that was drawn for a mosaic or
+    mixup comes the next record.
 
     replaces: whether to do so; without it such an image is an error. absent: indices of records that are kept
-    for the order alone and always replaced. scales: sizes of the views, where they differ.
+    for the order alone and always replaced. scales: sizes of the views, where they differ. mixing: which
+    views are made of several images.
     """
 
     dataset: DataSet
@@ -51,6 +54,7 @@ class Views(Dataset[Any]):
     replaces: bool = False
     absent: frozenset[int] = frozenset()
     scales: Scales | None = None
+    mixing: Mixing | None = None
 
     def __getitem__(self, position: int) -> Sample | DataError:
         """The view, or the error of an image that cannot be read."""
@@ -70,18 +74,32 @@ class Views(Dataset[Any]):
         order = _order(self.seed, epoch, count)
         broken: dict[str, DataError] = {}
         later = (order[(rank + count // 2 + step) % count] for step in range(count))
-        for index in chain((order[rank],), later):
+        loaded = self._first_readable(chain((order[rank],), later), broken)
+        geometry, index = self.geometry_at(position), int(order[rank])
+        own = sample_rng(self.seed, epoch, index)
+        if self.mixing is None or position >= self.mixing.until:
+            return self._augmented(loaded, geometry, own), broken
+
+        def draw(rng: np.random.Generator) -> Sample:
+            first = int(rng.integers(count))
+            return self._first_readable(((first + step) % count for step in range(count)), broken)
+
+        # The leading 3 keeps this stream apart from those of the order and of `sample_rng`.
+        rng = np.random.default_rng((3, self.seed, epoch, index))
+        return self.mixing.view(loaded, geometry, own, rng, self._augmented, draw), broken
+
+    def _first_readable(self, indices: Iterable[int], broken: dict[str, DataError]) -> Sample:
+        """The image of the first record that can be read. Adds the errors of those before it to `broken`."""
+        for index in indices:
             record = self.dataset.records[index]
             if index in self.absent or record.image_id in broken:
                 continue
             try:
-                loaded = load_sample(record, self.difficult, self.crowds)
+                return load_sample(record, self.difficult, self.crowds)
             except DataError as error:
                 broken[record.image_id] = error
                 if not self.replaces:
                     raise
-                continue
-            return self._augmented(loaded, self.geometry_at(position), epoch, int(order[rank])), broken
         raise next(iter(broken.values()), DataError("none of the images of the run is there any more"))
 
     def geometry_at(self, position: int) -> Geometry:
@@ -91,10 +109,9 @@ class Views(Dataset[Any]):
         side = self.scales.side(position)
         return replace(self.geometry, size=(side, side))
 
-    def _augmented(self, sample: Sample, geometry: Geometry, epoch: int, index: int) -> Sample:
+    def _augmented(self, sample: Sample, geometry: Geometry, rng: np.random.Generator) -> Sample:
         if self.recipe == "none":
             return resize(sample, geometry)
-        rng = sample_rng(self.seed, epoch, index)
         return augment(sample, geometry, rng, recipe=RECIPES[self.recipe], jpeg=self.jpeg)
 
 

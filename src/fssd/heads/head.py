@@ -118,10 +118,10 @@ class Head(nn.Module):
 
     known_options: ClassVar[frozenset[str]] = frozenset()
     thresholds: ClassVar[Thresholds] = DEFAULTS
-    before_classes: ClassVar[int] = 1
+    before_classes: int = 1
     any_size: ClassVar[bool] = False
-    matching: ClassVar[str] = "Training matches every object to the priors that overlap it."
-    unmatched: ClassVar[str] = "the others are learned with more difficulty"
+    matching: str = "Training matches every object to the priors that overlap it."
+    unmatched: str = "the others are learned with more difficulty"
     outputs: tuple[str, ...]
     targets: MakeTargets
 

@@ -33,7 +33,7 @@ def build_model(name: str, num_classes: int, **options: Any) -> Network:
         light: whether neck and heads are separable and narrow, instead of what the name's backbone has.
         norm_fraction: how much of their running statistics Caffe's batch norms keep at each step. The papers'
         0.999 needs thousands of updates; 0.97 suits short trainings.
-    Options of the multibox head, such as priors, ratios, shared_head, mining: see `MultiboxHead.build`.
+    Options of the multibox head, such as priors, ratios, loc_loss, conf_loss: see `MultiboxHead.build`.
     Options of FSSD (paper, Tables 1 and 2):
         sources: names of the maps to fuse; VGG16 has conv3_3, conv4_3, fc7, conv7_2.
         merge: "concat" or "sum". norm: "batch", "batch-affine" or "none".

@@ -44,6 +44,7 @@ from fssd.training.start import (
     check_start,
     complete,
     fresh_network,
+    mixing_of,
     require_objects,
     start_weights,
 )
@@ -136,6 +137,7 @@ class _Run:
         else:
             assert config.epochs is not None
             self.total = max(1, math.ceil(config.epochs * self.updates_per_epoch))
+        self.mixing = mixing_of(config, self.total * self.images_per_update, len(self.train_set))
         self.eval_every = max(1, round(config.eval_every * self.updates_per_epoch))
 
     def _take_data(self, train_set: DataSet, val_set: DataSet | None) -> None:
@@ -312,6 +314,7 @@ class _Run:
             replaces=True,
             absent=self.absent,
             scales=self._scales(),
+            mixing=self.mixing,
         )
         if self.process.is_first:
             draw_batches(self.folder.path, views)

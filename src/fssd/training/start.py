@@ -11,6 +11,7 @@ import torch
 from fssd.backbones import BACKBONES
 from fssd.config import TrainConfig, resolve
 from fssd.data.input_boxes import input_boxes
+from fssd.data.mixing import Mixing
 from fssd.data.sample import DataSet
 from fssd.data.scales import STEP
 from fssd.errors import CheckpointError, ConfigError, DataError
@@ -29,6 +30,7 @@ from fssd.weights.pretrained import load_backbone, load_ssd
 from fssd.weights.transfer import load_detector
 
 FIT = "fit"
+PLAIN_SHARE = 0.1  # of a run's views, the last ones, that mosaic and mixup leave alone by default
 
 
 def network_options(config: TrainConfig) -> dict[str, Any]:
@@ -162,6 +164,23 @@ def check_scales(config: TrainConfig, network: Network) -> None:
         raise ConfigError(
             f"multi_scale needs a square input of a multiple of {STEP} px, not {width} x {height}"
         )
+
+
+def mixing_of(config: TrainConfig, views: int, images: int) -> Mixing | None:
+    """The mosaic and mixup of a run; None for a run without. views: of the whole run. images: of a pass.
+
+    Raises ConfigError if `plain_epochs` leaves nothing of it.
+    """
+    if not config.mosaic and not config.mixup:
+        return None
+    plain = PLAIN_SHARE * views if config.plain_epochs is None else config.plain_epochs * images
+    until = round(views - plain)
+    if until <= 0:
+        raise ConfigError(
+            f"plain_epochs is {config.plain_epochs:g}, but the run has {views / images:g} epochs, so no view"
+            " would be a mosaic or mixup; lower it, or leave mosaic and mixup out"
+        )
+    return Mixing(config.mosaic, config.mixup, until)
 
 
 def start_weights(network: Network, classes: tuple[str, ...], config: TrainConfig) -> None:

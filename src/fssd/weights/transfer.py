@@ -34,6 +34,11 @@ def load_detector(network: Network, classes: tuple[str, ...], file: Path) -> tup
         raise CheckpointError(f"{file}: has {extra[0]!r}, which the network lacks; give the same options")
     common = [name for name in classes if name in loaded.classes]
     before = network.heads.before_classes
+    if loaded.network.heads.before_classes != before:
+        raise CheckpointError(
+            f"{file}: its scores are made in another way (a softmax with background, or a sigmoid a class);"
+            " give the conf_loss that it was trained with"
+        )
     rows = rows_of([classes.index(name) for name in common], before)
     file_rows = rows_of([loaded.classes.index(name) for name in common], before)
     last = {f"heads.{name}" for name in network.heads.class_layers()}
@@ -54,7 +59,7 @@ def load_detector(network: Network, classes: tuple[str, ...], file: Path) -> tup
 
 def rows_of(classes: Sequence[int], before: int) -> Tensor:
     """The outputs of classes (0-based) and those before all classes, see `Head.before_classes`."""
-    return torch.tensor([*range(before), *(before + index for index in classes)])
+    return torch.tensor([*range(before), *(before + index for index in classes)], dtype=torch.int64)
 
 
 def by_prior(tensor: Tensor, outputs: int) -> Tensor:

@@ -11,6 +11,7 @@ from plain import plain_iou
 from torch import Tensor
 
 from fssd.heads.multibox.loss import mine_negatives, multibox_loss
+from fssd.heads.multibox.objective import Objective
 from fssd.heads.multibox.raw import Raw
 from fssd.heads.multibox.targets import MultiboxTargets
 
@@ -30,14 +31,19 @@ class Losses(NamedTuple):
 
 
 def losses_of(
-    raw: Raw, priors: Tensor, targets: list[Target], threshold: float = 0.5, **settings: float
+    raw: Raw,
+    priors: Tensor,
+    targets: list[Target],
+    threshold: float = 0.5,
+    weight: float = 1.0,
+    negatives: float = 3.0,
 ) -> Losses:
     """The loss of targets as the loader makes them."""
     side = 128  # pixels; a power of two, so that shares of it round as pixels do
     make = MultiboxTargets(priors.numpy(), (priors / side).numpy(), (side, side), threshold)
     made = [make(target.boxes.numpy(), target.labels.numpy()) for target in targets]
     stacked = {key: torch.stack([one[key] for one in made]) for key in made[0]}
-    terms = multibox_loss(raw, stacked, **settings)
+    terms = multibox_loss(raw, stacked, priors, Objective(localisation_weight=weight), negatives=negatives)
     return Losses(*(terms[name] for name in ("loss", "loss_loc", "loss_conf", "positives")))
 
 
@@ -163,7 +169,7 @@ def test_equals_plain_loop(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(6))
 def test_other_settings_equal_plain_loop(seed: int) -> None:
     case = random_case(seed)
-    losses = losses_of(*case, threshold=0.35, negatives=2, localisation_weight=2.5)
+    losses = losses_of(*case, threshold=0.35, negatives=2, weight=2.5)
     localisation, confidence, positives = plain_loss(*plain_case(case), 2.5, 0.35, 2)
     assert losses.localisation.item() == pytest.approx(localisation, rel=1e-4, abs=1e-5)
     assert losses.confidence.item() == pytest.approx(confidence, rel=1e-4)

@@ -9,6 +9,7 @@ import torch
 
 from fssd.errors import ConfigError
 from fssd.heads.multibox.loss import multibox_loss
+from fssd.heads.multibox.objective import Objective
 from fssd.heads.multibox.raw import Raw
 from fssd.model.build import build_model
 
@@ -33,7 +34,9 @@ def test_negatives_by_hand(mining: str, mined: list[float]) -> None:
     classes = torch.zeros(2, 6, dtype=torch.int32)
     classes[0, 0] = 1
     targets = {"classes": classes, "offsets": torch.zeros(2, 6, 4)}
-    terms = multibox_loss(Raw(torch.zeros(2, 6, 4), logits), targets, mining=mining)
+    terms = multibox_loss(
+        Raw(torch.zeros(2, 6, 4), logits), targets, torch.zeros(6, 4), Objective(mining=mining)
+    )
     positive = math.log(1 + math.exp(-3.0))
     assert float(terms["loss_conf"]) == pytest.approx(positive + sum(map(entropy, mined)), rel=1e-5)
     assert float(terms["positives"]) == 1
@@ -41,8 +44,8 @@ def test_negatives_by_hand(mining: str, mined: list[float]) -> None:
 
 def test_it_is_an_option_of_the_head() -> None:
     with torch.device("meta"):
-        assert build_model("ssd300-lite", 1).heads.mining == "image"
-        assert build_model("ssd300-lite", 1, mining="batch").heads.mining == "batch"
+        assert build_model("ssd300-lite", 1).heads.objective.mining == "image"
+        assert build_model("ssd300-lite", 1, mining="batch").heads.objective.mining == "batch"
         with pytest.raises(ConfigError, match="there is no mining 'batches'; did you mean 'batch'"):
             build_model("ssd300-lite", 1, mining="batches")
 

@@ -1,8 +1,9 @@
-"""From raw predictions to detections: softmax, decoding, per-class NMS (Caffe's DetectionOutput)."""
+"""From raw predictions to detections: scores, decoding, per-class NMS (Caffe's DetectionOutput)."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -18,30 +19,42 @@ Floats = npt.NDArray[np.float32]
 
 
 def detect(
-    raw: Raw, priors: Tensor, *, score: float = 0.01, nms: float = 0.45, top_k: int = 400, keep: int = 200
+    raw: Raw,
+    priors: Tensor,
+    *,
+    sigmoid: bool = False,
+    score: float = 0.01,
+    nms: float = 0.45,
+    top_k: int = 400,
+    keep: int = 200,
 ) -> list[Found]:
     """Detections of each image of a batch.
 
-    raw: offsets (B, P, 4), logits (B, P, C + 1). priors: (P, 4) xyxy pixels. score: candidates score
-    more than this. nms: IoU above which the lower score of one class is dropped. top_k: candidates kept
-    in each class before NMS. keep: detections kept in an image over all classes. Of equal scores the earlier
-    class comes first, then the earlier prior.
+    raw: offsets (B, P, 4), logits (B, P, C + 1). priors: (P, 4) xyxy pixels. sigmoid: whether each class has
+    a score of its own, without a background: logits (B, P, C). score: candidates score more than this. nms:
+    IoU above which the lower score of one class is dropped. top_k: candidates kept in each class before NMS.
+    keep: detections kept in an image over all classes. Of equal scores the earlier class comes first, then
+    the earlier prior.
     """
     if raw.logits.device.type == "cpu":
         rows = [(offsets, logits, priors) for offsets, logits in zip(*raw, strict=True)]
     else:
-        rows = fetch(raw, priors, score)
+        rows = fetch(raw, priors, score, sigmoid)
     arrays = [[part.detach().float().numpy() for part in row] for row in rows]
-    return [_detect_one(*row, least=score, nms=nms, top_k=top_k, keep=keep) for row in arrays]
+    scores_of = _sigmoid_scores if sigmoid else _softmax_scores
+    return [_detect_one(scores_of, *row, least=score, nms=nms, top_k=top_k, keep=keep) for row in arrays]
 
 
-def fetch(raw: Raw, priors: Tensor, score: float) -> list[tuple[Tensor, Tensor, Tensor]]:
+def fetch(
+    raw: Raw, priors: Tensor, score: float, sigmoid: bool = False
+) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Offsets, logits and priors of each image on the CPU, without most of the priors that have no candidate.
 
     This waits for a GPU per batch, not per image, and copies only a small part of the predictions.
     """
     logits = raw.logits.detach().float()
-    image, prior = (logits[..., 1:].amax(dim=-1) - logits[..., 0] > least_lead(score)).nonzero(as_tuple=True)
+    lead = logits.amax(dim=-1) if sigmoid else logits[..., 1:].amax(dim=-1) - logits[..., 0]
+    image, prior = (lead > least_lead(score)).nonzero(as_tuple=True)
     counts = image.bincount(minlength=len(logits)).cpu().tolist()
     parts = (raw.offsets[image, prior], logits[image, prior], priors[prior])
     return list(zip(*(torch.split(part.cpu(), counts) for part in parts), strict=True))
@@ -50,7 +63,8 @@ def fetch(raw: Raw, priors: Tensor, score: float) -> list[tuple[Tensor, Tensor, 
 def least_lead(score: float) -> float:
     """The least lead of a class's logit over the background's if the class scores more than `score`.
 
-    Softmax over these two alone gives no less than over all classes. A margin is left for rounding.
+    Softmax over these two alone gives no less than over all classes; the sigmoid is a softmax beside a logit
+    of 0. A margin is left for rounding.
     """
     if score <= 0:
         return -math.inf
@@ -58,10 +72,18 @@ def least_lead(score: float) -> float:
 
 
 def _detect_one(
-    offsets: Floats, logits: Floats, priors: Floats, *, least: float, nms: float, top_k: int, keep: int
+    scores_of: Callable[[Floats, float], tuple[Floats, Places]],
+    offsets: Floats,
+    logits: Floats,
+    priors: Floats,
+    *,
+    least: float,
+    nms: float,
+    top_k: int,
+    keep: int,
 ) -> Found:
-    """`detect` of one image: (P, 4), (P, C + 1), (P, 4)."""
-    scores, prior = _class_scores(logits, least)
+    """`detect` of one image: (P, 4), (P, C + 1) or (P, C), (P, 4)."""
+    scores, prior = scores_of(logits, least)
 
     def boxes_of(column: Places) -> Floats:
         place = prior[column]
@@ -72,7 +94,7 @@ def _detect_one(
     return select(scores, boxes_of, least=least, nms=nms, top_k=top_k, keep=keep)
 
 
-def _class_scores(logits: Floats, least: float) -> tuple[Floats, Places]:
+def _softmax_scores(logits: Floats, least: float) -> tuple[Floats, Places]:
     """Scores (C, R) of all classes at the R priors where one may exceed `least`, and those priors, (R,).
 
     One row per class, because numpy reduces over the first axis fastest.
@@ -84,3 +106,14 @@ def _class_scores(logits: Floats, least: float) -> tuple[Floats, Places]:
     np.exp(powers, out=powers)
     powers /= powers.sum(axis=0)
     return powers[1:], prior
+
+
+def _sigmoid_scores(logits: Floats, least: float) -> tuple[Floats, Places]:
+    """`_softmax_scores` of logits (P, C) without background."""
+    by_class = np.ascontiguousarray(logits.T)  # (C, P)
+    prior = np.flatnonzero(by_class.max(axis=0) > least_lead(least))
+    powers = by_class.take(prior, axis=1)
+    with np.errstate(over="ignore"):  # then the score is 0
+        np.exp(np.negative(powers, out=powers), out=powers)
+    powers += 1
+    return np.reciprocal(powers, out=powers), prior

@@ -1,57 +1,70 @@
-"""The multibox loss: smooth L1 on offsets, cross entropy with hard negative mining on classes (SSD 2.2).
+"""The multibox loss: of boxes and of classes (SSD 2.2), with the losses that later work puts in their place.
 
 Dense and masked, so that nothing in it waits for the device: no size depends on how many priors are positive.
 """
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fssd.boxes import VARIANCES, decode
 from fssd.data.batch import Targets
+from fssd.heads.multibox.box_losses import ciou_loss, compare_pairs, giou_loss
+from fssd.heads.multibox.focal import class_targets, focal_loss, quality_focal_loss
+from fssd.heads.multibox.objective import SSD_OBJECTIVE, Objective
 from fssd.heads.multibox.raw import Raw
 
 BACKGROUND = 0
-MININGS = ("image", "batch")
+# The most that a predicted side is longer or shorter than its prior's, as Faster R-CNN's code has it: exp of
+# more would overflow in a bad start.
+MOST_GROWTH = math.log(1000 / 16)
 
 
 def multibox_loss(
     raw: Raw,
     targets: Targets,
+    priors: Tensor,
+    objective: Objective = SSD_OBJECTIVE,
     *,
     negatives: float = 3.0,
-    localisation_weight: float = 1.0,
-    mining: str = "image",
 ) -> dict[str, Tensor]:
-    """The training objective of SSD and FSSD for one batch.
+    """The training objective for one batch.
 
-    raw: offsets (B, P, 4), logits (B, P, C + 1). targets: "classes" (B, P) and "offsets" (B, P, 4), see
-    `MultiboxTargets`. negatives: background priors mined per positive, those with the largest background
-    loss. mining: whether among those of the same "image", or, as in BlitzNet, of the "batch". Returns
-    "loss", its parts "loss_loc" and "loss_conf", and "positives", the number of matched priors.
+    raw: offsets (B, P, 4), logits (B, P, C + 1), or (B, P, C) for a sigmoid of each class. targets: "classes"
+    (B, P) and "offsets" (B, P, 4), see `MultiboxTargets`. priors: (P, 4) xyxy pixels. negatives: background
+    priors that the softmax mines per positive, those with the largest background loss. Returns "loss", its
+    parts "loss_loc" and "loss_conf", and "positives", the number of matched priors.
 
-    Sums run over positives and mined negatives and are divided by the number of positives in the batch, as in
-    Caffe: images with objects have exactly the released loss. Views without an object, which Caffe ignores,
-    add the loss of their `negatives` hardest priors to the same sum; a batch of such views alone is divided
-    by the number of its images.
+    Sums run over positives, for boxes, and for classes over positives and mined negatives, or over all priors
+    where nothing is mined. They are divided by the number of positives in the batch, as in Caffe: images with
+    objects have exactly the released loss. Views without an object, which Caffe ignores, add the loss of
+    their `negatives` hardest priors to the same sum; a batch of such views alone is divided by the number of
+    its images.
     """
-    offsets, logits = raw
+    exact = torch.promote_types(raw.offsets.dtype, torch.float32)
+    offsets, logits = raw.offsets.to(exact), raw.logits.to(exact)
     classes = targets["classes"].long()
     positive = classes != BACKGROUND
     count = positive.sum(dim=1)  # (B,)
-    entropy = -F.log_softmax(logits.float(), dim=-1)  # (B, P, C + 1)
-    quota = count.clamp(min=1) * negatives
-    difficulty = entropy[..., BACKGROUND].detach()
-    if mining == "batch":
-        together = mine_negatives(difficulty.reshape(1, -1), positive.reshape(1, -1), quota.sum()[None])
-        mined = together.reshape(positive.shape)
+    if objective.by_overlap:
+        boxes = _boxes(offsets, targets, priors, positive)
+    if objective.localisation == "smooth_l1":
+        distance = F.smooth_l1_loss(offsets, targets["offsets"], reduction="none").sum(dim=-1)
     else:
-        mined = mine_negatives(difficulty, positive, quota)
-    own = entropy.gather(-1, classes[..., None])[..., 0]  # (B, P)
-    confidence = torch.where(positive | mined, own, 0.0).sum()
-    distance = F.smooth_l1_loss(offsets.float(), targets["offsets"], reduction="none").sum(dim=-1)
-    localisation = torch.where(positive, distance, 0.0).sum() * localisation_weight
+        distance = (giou_loss if objective.localisation == "giou" else ciou_loss)(*boxes)
+    localisation = torch.where(positive, distance, 0.0).sum() * objective.localisation_weight
+    if objective.confidence == "softmax":
+        confidence = _softmax_loss(logits, classes, count, negatives, objective.mining)
+    elif objective.confidence == "focal":
+        truth = class_targets(classes, logits.shape[-1], positive.to(exact))
+        confidence = focal_loss(logits, truth).sum()
+    else:
+        truth = class_targets(classes, logits.shape[-1], _quality(*boxes, positive))
+        confidence = quality_focal_loss(logits, truth).sum()
     positives = count.sum()
     divisor = torch.where(positives > 0, positives, len(count))
     localisation, confidence = localisation / divisor, confidence / divisor
@@ -61,6 +74,37 @@ def multibox_loss(
         "loss_conf": confidence,
         "positives": positives,
     }
+
+
+def _boxes(offsets: Tensor, targets: Targets, priors: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
+    """Predicted and true boxes of all priors (B, P, 4), xyxy pixels; for background both are the prior."""
+    # Masked before decoding: masked after it, boxes that overflow would still have the gradient nan.
+    own = torch.where(positive[..., None], offsets, 0.0)
+    most = MOST_GROWTH / VARIANCES[2]
+    own = torch.cat((own[..., :2], own[..., 2:].clamp(-most, most)), dim=-1)
+    priors = priors.to(own.dtype)
+    return decode(own, priors), decode(targets["offsets"].to(own.dtype), priors)
+
+
+def _quality(predicted: Tensor, truth: Tensor, positive: Tensor) -> Tensor:
+    """(B, P) IoU of the predicted boxes with the true ones, 0 for background; a constant for the gradient."""
+    with torch.no_grad():
+        return torch.where(positive, compare_pairs(predicted, truth).overlap, 0.0)
+
+
+def _softmax_loss(logits: Tensor, classes: Tensor, count: Tensor, negatives: float, mining: str) -> Tensor:
+    """The cross entropy of positives and mined negatives. count: (B,) positives of each image."""
+    positive = classes != BACKGROUND
+    entropy = -F.log_softmax(logits, dim=-1)  # (B, P, C + 1)
+    quota = count.clamp(min=1) * negatives
+    difficulty = entropy[..., BACKGROUND].detach()
+    if mining == "batch":
+        together = mine_negatives(difficulty.reshape(1, -1), positive.reshape(1, -1), quota.sum()[None])
+        mined = together.reshape(positive.shape)
+    else:
+        mined = mine_negatives(difficulty, positive, quota)
+    own = entropy.gather(-1, classes[..., None])[..., 0]  # (B, P)
+    return torch.where(positive | mined, own, 0.0).sum()
 
 
 def mine_negatives(background_loss: Tensor, positive: Tensor, count: Tensor) -> Tensor:

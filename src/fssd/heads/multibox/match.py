@@ -28,7 +28,7 @@ def match(boxes: Floats, priors: Floats, threshold: float = 0.5) -> Owners:
     owner = overlaps.argmax(axis=0)
     best = overlaps[owner, np.arange(len(priors))]
     matches = np.where(best >= np.float32(threshold), owner, -1)
-    for g, p in _bipartite(overlaps):
+    for g, p in bipartite_pairs(overlaps):
         matches[p] = g
     return matches
 
@@ -45,7 +45,7 @@ def overlap(boxes: Floats, priors: Floats) -> Floats:
     return shares
 
 
-def _bipartite(overlaps: Floats) -> list[tuple[int, int]]:
+def bipartite_pairs(overlaps: Floats) -> list[tuple[int, int]]:
     """One-to-one (object, prior) pairs by repeatedly taking the largest remaining overlap of (G, P)."""
     free = overlaps.copy()
     prior = free.argmax(axis=1)  # per object; only rows whose prior is taken need a second look

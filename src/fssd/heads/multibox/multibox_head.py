@@ -13,12 +13,14 @@ from torch import Tensor, nn
 
 from fssd import boxes as box_maths
 from fssd.data.batch import Targets
-from fssd.errors import ConfigError, nearest
+from fssd.errors import ConfigError
 from fssd.heads.head import Candidates, Decode, Found, Head, HeadBlueprint, Thresholds, as_tensors
 from fssd.heads.head import Raw as Predictions
 from fssd.heads.multibox.detect import detect
 from fssd.heads.multibox.fit import best_overlaps, fit_priors
-from fssd.heads.multibox.loss import MININGS, multibox_loss
+from fssd.heads.multibox.focal import START
+from fssd.heads.multibox.loss import multibox_loss
+from fssd.heads.multibox.objective import OBJECTIVE_OPTIONS, SSD_OBJECTIVE, Objective, one_of, read_objective
 from fssd.heads.multibox.prediction import OPTIONS, Predictor, prediction_modules, predictors
 from fssd.heads.multibox.priors import (
     RULES,
@@ -31,7 +33,7 @@ from fssd.heads.multibox.priors import (
     spread_level,
 )
 from fssd.heads.multibox.raw import Raw
-from fssd.heads.multibox.targets import MultiboxTargets
+from fssd.heads.multibox.targets import MATCHINGS, MultiboxTargets
 from fssd.layers.blocks import NormedPredictor
 from fssd.layers.folding import fold_sequences, set_fixed
 from fssd.necks.neck import Cells
@@ -40,17 +42,30 @@ if TYPE_CHECKING:
     import onnx
 
 
+SIGMOID = "sigmoid"  # in exported files
+ATSS_MATCHING = (
+    "Training matches every object to the priors near its centre that overlap it more than others do, by a"
+    " threshold of its own; an object without such priors is learned from one prior only."
+)
+ATSS_UNMATCHED = "the others are learned from priors that overlap them less"
+
+
 class MultiboxHead(Head):
     """channels: of what each level is predicted from. levels: the table of priors. image_size: (width,
     height), pixels.
 
-    classes: with background. makers: make the predictors of each level. prediction: for each level what goes
-    before them, or nothing. shared: one pair of predictors for all levels. priors: (P, 4) float32 xyxy in
-    pixels of the input, not persistent: they follow from the model's name and options, so no file can
-    disagree.
+    num_classes: without background. makers: make the predictors of each level. prediction: for each level
+    what goes before them, or nothing. shared: one pair of predictors for all levels. objective: the losses;
+    they say whether background has a score. assignment: how objects find their priors, "ssd" or "atss".
+    priors: (P, 4) float32 xyxy in pixels of the input, not persistent: they follow from the model's name and
+    options, so no file can disagree.
     """
 
-    known_options = OPTIONS | {"priors", "prior_rule", "ratios", "truncate", "clip", "shared_head", "mining"}
+    known_options = (
+        OPTIONS
+        | OBJECTIVE_OPTIONS
+        | {"priors", "prior_rule", "ratios", "truncate", "clip", "shared_head", "matching"}
+    )
     outputs = Raw._fields
     matching = (
         "Training matches every object to the prior that overlaps it most and to all priors that overlap it"
@@ -60,29 +75,34 @@ class MultiboxHead(Head):
     unmatched = "the others are learned from one prior each"
     priors: Tensor
     joined: nn.ModuleList | None
-    mining: str
 
     def __init__(
         self,
         channels: Sequence[int],
         levels: tuple[Level, ...],
         image_size: tuple[int, int],
-        classes: int,
+        num_classes: int,
         makers: Sequence[Predictor],
         prediction: nn.ModuleList,
+        *,
         shared: bool = False,
+        objective: Objective = SSD_OBJECTIVE,
+        assignment: str = MATCHINGS[0],
     ) -> None:
         super().__init__()
         self.levels = levels
-        self.classes = classes
+        self.objective, self.assignment = objective, assignment
+        self.before_classes = 0 if objective.sigmoid else 1
+        self.columns = columns = self.before_classes + num_classes  # of the logits
         self.shared = shared
-        self.mining = MININGS[0]
+        if assignment == "atss":
+            self.matching, self.unmatched = ATSS_MATCHING, ATSS_UNMATCHED
         self.prediction = prediction
         rows = list(zip(makers, channels, levels, strict=True))[: 1 if shared else None]
         self.loc = nn.ModuleList(make(width, level.anchors * 4) for make, width, level in rows)
-        self.conf = nn.ModuleList(make(width, level.anchors * classes) for make, width, level in rows)
+        self.conf = nn.ModuleList(make(width, level.anchors * columns) for make, width, level in rows)
         self.joined = None
-        self.targets = MultiboxTargets.of_levels(levels, image_size)
+        self.targets = MultiboxTargets.of_levels(levels, image_size, assignment)
         self.register_buffer("priors", make_priors(levels), persistent=False)
 
     @classmethod
@@ -94,8 +114,13 @@ class MultiboxHead(Head):
         level instead of the standard ones. truncate: whole-pixel prior sizes as in Caffe (True). clip:
         "none", "sides" (no prior longer than the image) or "all" (nor centred beyond it), see `make_levels`.
         shared_head: one classifier for all levels, as R-SSD's paper compares it (False); each cell then has
-        six priors by default, and ratios [[2]] for every level makes it four. mining: "image" takes three
-        negatives for each positive of an image, "batch" those of all images together, as in BlitzNet.
+        six priors by default, and ratios [[2]] for every level makes it four.
+
+        loc_loss: of boxes, "smooth_l1" on offsets as in SSD, "giou" or "ciou" on decoded boxes. loc_weight:
+        its multiple (1). conf_loss: of classes, "softmax" with mined negatives as in SSD, or one sigmoid a
+        class and all priors: "focal", or "quality_focal", which learns the IoU of the box. mining: of the
+        softmax; "image" takes three negatives for each positive of an image, "batch" those of all images
+        together, as in BlitzNet. matching: which priors learn an object, "ssd", or "atss", see `match_atss`.
 
         prediction: DSSD's module before the predictors: "a" for none, "b" a residual block, "c" one with a
         1x1 on the skip, "d" two of those. prediction_kernel: of its middle convolution, 3 or 1.
@@ -104,50 +129,73 @@ class MultiboxHead(Head):
         3x3 with batch norm and ReLU before each predictor. head_norm: 3x3 predictors without bias, each
         followed by batch norm, as DSOD's are (False).
         """
-        levels, classes = _levels(blueprint), blueprint.num_classes + 1
+        options, levels = blueprint.options, _levels(blueprint)
         prediction, channels = prediction_modules(blueprint)
         shared = _shared(blueprint, channels, levels)
-        size, makers = blueprint.image_size, predictors(blueprint)
-        head = cls(channels, levels, size, classes, makers, prediction, shared)
-        head.mining = _mining(blueprint.options)
-        return head
+        return cls(
+            channels,
+            levels,
+            blueprint.image_size,
+            blueprint.num_classes,
+            predictors(blueprint),
+            prediction,
+            shared=shared,
+            objective=read_objective(options),
+            assignment=one_of("matching", options, MATCHINGS),
+        )
+
+    @torch.no_grad()
+    def initialise(self) -> None:
+        """See `Head`. Sigmoids start low: else the many priors without an object would swamp the loss."""
+        super().initialise()
+        if not self.objective.sigmoid:
+            return
+        layers = dict(self.named_modules())
+        for bias in (layers[name].bias for name in self.class_layers()):
+            if isinstance(bias, Tensor):
+                bias.fill_(START)
 
     def forward(self, levels: list[Tensor]) -> Raw:
-        """Level maps to offsets (B, P, 4) and logits (B, P, classes), in the order of the priors."""
+        """Level maps to offsets (B, P, 4) and logits (B, P, columns), in the order of the priors."""
         if self.prediction:
             levels = [module(x) for module, x in zip(self.prediction, levels, strict=True)]
         if self.joined is not None:
             return self._forward_joined(self.joined, levels)
         offsets = [_flatten(head(x), 4) for head, x in self._pairs(self.loc, levels)]
-        logits = [_flatten(head(x), self.classes) for head, x in self._pairs(self.conf, levels)]
+        logits = [_flatten(head(x), self.columns) for head, x in self._pairs(self.conf, levels)]
         return Raw(torch.cat(offsets, dim=1), torch.cat(logits, dim=1))
 
     def loss(self, raw: Predictions, targets: Targets) -> dict[str, Tensor]:
         """See `multibox_loss`."""
-        return multibox_loss(Raw(*raw), targets, mining=self.mining)
+        return multibox_loss(Raw(*raw), targets, self.priors, self.objective)
 
     def detect(self, raw: Predictions, thresholds: Thresholds) -> list[Found]:
         """See `fssd.heads.multibox.detect.detect`."""
-        return detect(Raw(*raw), self.priors, **vars(thresholds))
+        return detect(Raw(*raw), self.priors, sigmoid=self.objective.sigmoid, **vars(thresholds))
 
     def candidates(self, raw: Predictions) -> list[Candidates]:
-        """The box and the class probabilities of every prior."""
+        """The box and the class scores of every prior."""
         offsets, logits = raw
-        scores = logits.softmax(dim=-1)[..., 1:]
+        scores = logits.sigmoid() if self.objective.sigmoid else logits.softmax(dim=-1)[..., 1:]
         boxes = box_maths.decode(offsets, self.priors)
         return [Candidates(*row) for row in zip(boxes, scores, strict=True)]
 
     def describe(self) -> dict[str, Any]:
-        """The levels, from which the priors follow, and the coder's variances."""
-        return {"levels": [level._asdict() for level in self.levels], "variances": list(box_maths.VARIANCES)}
+        """The levels, from which the priors follow, the coder's variances, and where the scores come from."""
+        return {
+            "levels": [level._asdict() for level in self.levels],
+            "variances": list(box_maths.VARIANCES),
+            **({"scores": SIGMOID} if self.objective.sigmoid else {}),
+        }
 
     @classmethod
     def decoder(cls, document: Mapping[str, Any]) -> Decode:
         """See `Head`."""
         priors = make_priors(tuple(read_level(row) for row in document["levels"]))
+        sigmoid = _has_sigmoid(document)
 
         def decode(outputs: Sequence[npt.NDArray[Any]], thresholds: Thresholds) -> list[Found]:
-            return detect(Raw(*as_tensors(outputs)), priors, **vars(thresholds))
+            return detect(Raw(*as_tensors(outputs)), priors, sigmoid=sigmoid, **vars(thresholds))
 
         return decode
 
@@ -156,7 +204,8 @@ class MultiboxHead(Head):
         """See `Head`: those of the priors and classes."""
         levels = [read_level(row) for row in document["levels"]]
         priors = sum(level.rows * level.columns * level.anchors for level in levels)
-        return {"offsets": (priors, 4), "logits": (priors, len(document["classes"]) + 1)}
+        columns = len(document["classes"]) + (0 if _has_sigmoid(document) else 1)
+        return {"offsets": (priors, 4), "logits": (priors, columns)}
 
     def class_layers(self) -> list[str]:
         """See `Head`: the last convolution of each class predictor, and the norm that may follow it."""
@@ -201,7 +250,9 @@ class MultiboxHead(Head):
         """See `Head`."""
         from fssd.heads.multibox.nms_graph import nms_graph
 
-        return nms_graph(self.priors.cpu(), self.classes, thresholds, opset, ir_version)
+        return nms_graph(
+            self.priors.cpu(), self.columns, self.objective.sigmoid, thresholds, opset, ir_version
+        )
 
     def change_size(
         self, image_size: tuple[int, int], cells: Sequence[Cells], steps: Sequence[tuple[float, float]]
@@ -209,7 +260,7 @@ class MultiboxHead(Head):
         """See `Head`. Priors keep their sizes in pixels."""
         rows = zip(self.levels, cells, steps, strict=True)
         self.levels = tuple(spread_level(level, size, step, image_size) for level, size, step in rows)
-        self.targets = MultiboxTargets.of_levels(self.levels, image_size)
+        self.targets = MultiboxTargets.of_levels(self.levels, image_size, self.assignment)
         self.priors = make_priors(self.levels).to(self.priors.device)
 
     def fold(self) -> None:
@@ -231,12 +282,12 @@ class MultiboxHead(Head):
     def _forward_joined(self, joined: nn.ModuleList, levels: list[Tensor]) -> Raw:
         offsets, logits = [], []
         for (head, x), level in zip(self._pairs(joined, levels), self.levels, strict=True):
-            widths = (level.anchors * 4, level.anchors * self.classes)
+            widths = (level.anchors * 4, level.anchors * self.columns)
             loc, conf = (
                 head(x).permute(0, 2, 3, 1).split(widths, dim=-1)
             )  # (B, H, W, A * 4), (B, H, W, A * C)
             offsets.append(loc.reshape(x.shape[0], -1, 4))
-            logits.append(conf.reshape(x.shape[0], -1, self.classes))
+            logits.append(conf.reshape(x.shape[0], -1, self.columns))
         return Raw(torch.cat(offsets, dim=1), torch.cat(logits, dim=1))
 
 
@@ -294,11 +345,12 @@ def _shared(blueprint: HeadBlueprint, channels: Sequence[int], levels: tuple[Lev
     return bool(shared)
 
 
-def _mining(options: Mapping[str, Any]) -> str:
-    mining = str(options.get("mining", MININGS[0]))
-    if mining not in MININGS:
-        raise ConfigError(f"there is no mining {mining!r}{nearest(mining, MININGS)}")
-    return mining
+def _has_sigmoid(document: Mapping[str, Any]) -> bool:
+    """Whether the scores of an exported file are sigmoids; files without the word have a softmax."""
+    scores = document.get("scores", "softmax")
+    if scores not in ("softmax", SIGMOID):
+        raise ValueError(f"scores are {scores!r}")
+    return bool(scores == SIGMOID)
 
 
 def _ratios(rows: Sequence[Sequence[float]] | None) -> Ratios | None:
