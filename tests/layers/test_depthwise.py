@@ -7,11 +7,12 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from fssd.backbones.efficientnet_lite import SameConv2d
 from fssd.layers import depthwise as layer
 from fssd.layers.depthwise import DepthwiseConv2d, depthwise
+from fssd.layers.folding import fold_sequences
 
 Gradients = tuple[Tensor, Tensor, Tensor]
 
@@ -121,3 +122,14 @@ def _counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
 
     monkeypatch.setattr(layer._Depthwise, "apply", counted)
     return used
+
+
+def test_a_norm_folds_into_it() -> None:
+    norm = nn.BatchNorm2d(8)
+    nn.init.uniform_(norm.bias, 1, 2)
+    block = nn.Sequential(DepthwiseConv2d(8, 3, padding=1), norm).eval()
+    x = torch.randn(1, 8, 6, 6)
+    with torch.no_grad():
+        wanted = block(x)
+        fold_sequences(block)
+        assert torch.allclose(block(x), wanted, atol=1e-5)

@@ -20,7 +20,7 @@ Pair = tuple[int, int]  # vertical, horizontal
 
 
 class DepthwiseConv2d(nn.Conv2d):
-    """A convolution of each channel by its own kernel, without bias."""
+    """A convolution of each channel by its own kernel; it has a bias only once a norm was folded into it."""
 
     def __init__(self, channels: int, kernel: int, stride: int = 1, padding: int = 0) -> None:
         super().__init__(channels, channels, kernel, stride, padding, groups=channels, bias=False)
@@ -28,7 +28,7 @@ class DepthwiseConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         assert not isinstance(self.padding, str)
         padding = self.padding[0], self.padding[1]
-        return depthwise(x, self.weight, None, (self.stride[0], self.stride[1]), padding)
+        return depthwise(x, self.weight, self.bias, (self.stride[0], self.stride[1]), padding)
 
 
 def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair) -> Tensor:
