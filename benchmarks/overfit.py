@@ -34,7 +34,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         data = args.data or make_scenes(Path(name) / "scenes", train=IMAGES, val=1)
         for model in args.models:
-            rows.append(overfit(model, data, Path(name) / f"{len(rows)}-{model}", args))
+            out = (args.out or Path(name)) / f"{len(rows)}-{model}"
+            rows.append(overfit(model, data, out, args))
             print(json.dumps(rows[-1]), flush=True)
             if args.json is not None:
                 atomic_write(args.json, json.dumps(rows, indent=2) + "\n")
@@ -90,6 +91,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--enough", type=float, default=0.99, help="mAP that all have to reach")
     parser.add_argument("--set", nargs="*", default=[], help="settings of the training, KEY=VALUE")
     parser.add_argument("--options", nargs="*", default=[], help="options of the model, KEY=VALUE")
+    parser.add_argument("--out", type=Path, help="folder to keep the runs in")
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
 
