@@ -281,3 +281,10 @@ def test_mistakes(
 
     assert run(*filled(words).split()) == BAD_INPUT
     assert filled(message) in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_an_image_pyramid_is_for_models(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = tmp_path / "found.json"
+    found.write_text('[{"image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5], "score": 0.5}]')
+    assert main(["eval", str(found), "--data", str(tmp_path), "--scales", "300", "400"]) == 2
+    assert "--scales is for models" in capsys.readouterr().err

@@ -76,11 +76,15 @@ def batch_of(network: Network, count: int) -> Batch:
     return Batch(make_pictures(count, network.image_size), targets, ["noise"] * count)
 
 
-def first_losses(name: str, amp: Amp, device: torch.device, updates: int) -> list[float]:
-    """The loss before each of so many updates."""
+def first_losses(
+    name: str, amp: Amp, device: torch.device, updates: int, distributed: bool = False
+) -> list[float]:
+    """The loss before each of so many updates. distributed: through DistributedDataParallel."""
     network = network_of(name).to(device)
     config = TrainConfig(amp=amp, clip_norm=10.0, ema=0.0)
     updater, batch = Updater(network.train(), config, device, ALONE), batch_of(network, 4)
+    if distributed:
+        updater.model = nn.parallel.DistributedDataParallel(updater.model, broadcast_buffers=False)
     losses = []
     for index in range(updates):
         terms = updater.backward(batch, index, last=True)
@@ -195,17 +199,7 @@ def test_a_group_of_one_process(device: torch.device, tmp_path: Path) -> None:
         total = torch.ones(3, device=device)
         dist.all_reduce(total)
         assert total.tolist() == [1, 1, 1]
-        network = network_of("fssd300-lite").to(device).train()
-        config = TrainConfig(amp="off", clip_norm=10.0, ema=0.0)
-        updater = Updater(network, config, device, ALONE)
-        updater.model = nn.parallel.DistributedDataParallel(updater.model, broadcast_buffers=False)
-        batch = batch_of(network, 4)
-        losses = []
-        for index in range(2):
-            terms = updater.backward(batch, index, last=True)
-            updater.clip(batch, terms, index)
-            updater.step(1e-4)
-            losses.append(float(terms["loss"]))
+        losses = first_losses("fssd300-lite", "off", device, 2, distributed=True)
     finally:
         dist.destroy_process_group()
     assert losses == pytest.approx(plain, rel=1e-3)

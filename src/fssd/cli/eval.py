@@ -64,9 +64,7 @@ def run(arguments: list[str]) -> int:
     from fssd.evaluation.known_classes import unknown_note
 
     groups = {command.thresholds: ThresholdFlags(), command.loading: Loading()}
-    (detector,) = open_models([command.model], command.device, groups)
-    if detector is None and command.scales:
-        raise ConfigError(f"--scales is for models; {command.model} holds detections that are made already")
+    (detector,) = open_models([command.model], command.device, groups, command.scales)
     refuse_names(command.measuring, [detector])
     settings: dict[str, Any] = {}
     if detector is not None:

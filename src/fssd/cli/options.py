@@ -148,19 +148,20 @@ class Measuring:
         return found
 
 
-def open_models(paths: Sequence[Path], device: str, flags: Mapping[Any, Any]) -> list[Detector | None]:
+def open_models(
+    paths: Sequence[Path], device: str, flags: Mapping[Any, Any], scales: Sequence[int] = ()
+) -> list[Detector | None]:
     """The detector of each model; None for a file of detections.
 
-    flags: groups of flags that only a model can follow, each with its default; they are refused if no path
-    is a model.
+    flags: groups of flags that only a model can follow, each with its default. They, the device and scales
+    are refused if no path is a model.
     """
     from fssd.evaluation.detection_files import is_detection_file
     from fssd.inference.detector import Detector
 
     if all(is_detection_file(path) for path in paths):
-        given = [name for group, default in flags.items() for name in _changed(group, default)] + [
-            "device"
-        ] * (device != "auto")
+        given = [name for group, default in flags.items() for name in _changed(group, default)]
+        given += ["device"] * (device != "auto") + ["scales"] * bool(scales)
         if given:
             flag = given[0].replace("_", "-")
             raise ConfigError(f"--{flag} is for models; {paths[0]} holds detections that are made already")
