@@ -100,7 +100,7 @@ def test_fp16_needs_a_gpu() -> None:
 
 @pytest.mark.parametrize(
     ("flag", "said"),
-    [(True, "bf16 (cpu, where it is faster"), (False, "off (cpu, where it is slower or has no")],
+    [(True, "bf16 (cpu, where bf16 is faster"), (False, "off (cpu, where bf16 is slower or has no")],
 )
 def test_the_choice_is_printed_once(
     flag: bool, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -17,7 +17,7 @@ WORTH_IT = 0.95  # time in bf16 over that in float32 below which the lower preci
 
 
 def choose_amp(amp: Amp, device: torch.device) -> Amp:
-    """`amp`, where "auto" becomes bf16 if the device has instructions for it and is faster with them, else off.
+    """`amp`, where "auto" becomes bf16 if the device has instructions for it that are faster, else off.
 
     On a CPU without these instructions bf16 is several times slower than fp32, and nothing is measured; with
     them a short measurement decides. A run keeps its choice when it is resumed. Raises ConfigError for fp16
@@ -49,7 +49,6 @@ def agree_amp(amp: Amp, device: torch.device, process: Process, started: Path | 
     off = any_process(choose_amp(amp, device) == "off", process, device)
     chosen: Amp = "off" if off else "bf16"
     if process.is_first:
-        print(
-            f"amp auto: {chosen} ({device.type}, where it is {'slower or has no instructions' if off else 'faster'})"
-        )
+        reason = "is slower or has no instructions" if off else "is faster"
+        print(f"amp auto: {chosen} ({device.type}, where bf16 {reason})")
     return chosen
