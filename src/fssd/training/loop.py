@@ -32,10 +32,12 @@ from fssd.training.drawings import draw_batches
 from fssd.training.folder import RunFolder
 from fssd.training.freeze import freeze, training_mode
 from fssd.training.heap import keep_freed_memory
+from fssd.training.kernels import kernel_choice
 from fssd.training.left_out import LeftOut
 from fssd.training.log import Means, RunLog
 from fssd.training.optim import learning_rate
 from fssd.training.precision import agree_amp
+from fssd.training.prefetch import on_device
 from fssd.training.same_data import Resumed, content_of, same_data
 from fssd.training.splits import TrainingSplits, open_splits
 from fssd.training.start import (
@@ -104,7 +106,7 @@ def train(
     require_objects(config, splits.train)
     if splits.val is not None:
         check_measurable(splits.val, splits.train.classes, config.metric)
-    with process_group(device.type == "cuda") as process:
+    with kernel_choice(config.kernels, device), process_group(device.type == "cuda") as process:
         if device.type == "cuda" and process.world > 1:
             device = torch.device("cuda", process.local)
         started = config.out / CONFIG_FILE if resume else None
@@ -326,7 +328,8 @@ class _Run:
             self.process.world,
         )
         examples = Examples(views, self.network.heads.targets)
-        return training_batches(examples, positions, config.workers, pin=self.device.type == "cuda")
+        pin = self.device.type == "cuda"
+        return on_device(training_batches(examples, positions, config.workers, pin), self.device)
 
     def _scales(self) -> Scales | None:
         if not self.config.multi_scale:
