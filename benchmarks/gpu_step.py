@@ -3,8 +3,8 @@
     python benchmarks/gpu_step.py --model fssd300-vgg16 --batch 32 --amp bf16
 
 The batch is in memory; once warm, a step that waits for the device is an error. The work of a step is three
-times that of the forward pass: the gradients by the inputs and by the weights cost as much each. Prints a JSON
-object as its last line.
+times that of the forward pass: the gradients by the inputs and by the weights cost as much each. Prints a
+JSON object as its last line.
 """
 
 from __future__ import annotations
