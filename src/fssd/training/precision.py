@@ -9,7 +9,7 @@ import torch
 
 from fssd.config import Amp, load_config
 from fssd.errors import ConfigError
-from fssd.training.distributed import Process, any_process
+from fssd.training.distributed import Process, any_process, each, together
 
 BF16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16")
 
@@ -38,8 +38,8 @@ def agree_amp(amp: Amp, device: torch.device, process: Process, started: Path | 
     started: the configuration file of the run that is resumed, if any. It keeps the precision that it was
     started with, whatever this machine would choose.
     """
-    if amp == "auto" and started is not None and started.is_file():
-        amp = load_config(started).amp
+    if amp == "auto" and started is not None:
+        amp = each(together(process, lambda: _amp_of(started)), process)[0]
     if amp != "auto":
         return choose_amp(amp, device)
     off = any_process(choose_amp(amp, device) == "off", process, device)
@@ -47,3 +47,7 @@ def agree_amp(amp: Amp, device: torch.device, process: Process, started: Path | 
     if process.is_first:
         print(f"amp auto: {chosen} ({device.type} with{'out' if off else ''} bf16 instructions)")
     return chosen
+
+
+def _amp_of(started: Path) -> Amp:
+    return load_config(started).amp if started.is_file() else "auto"
