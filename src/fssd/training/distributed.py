@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, NamedTuple, TypeVar
@@ -19,6 +19,7 @@ TIMEOUT = 10.0  # minutes; as long as NCCL waits by default
 SLURM_PORT = "29500"  # of the first process, where MASTER_PORT is not given; torchrun's default too
 # What mpirun tells each of its processes: how many there are.
 MPI_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
+Key = TypeVar("Key")
 Result = TypeVar("Result")
 
 
@@ -172,7 +173,15 @@ def each(value: Result, process: Process) -> list[Result]:
     return values
 
 
-def of_all(value: dict[str, Any], process: Process) -> dict[str, Any]:
+def of_first(tensors: Mapping[str, torch.Tensor], process: Process) -> dict[str, torch.Tensor]:
+    """The first process's tensors, in copies; all processes have tensors of the same names and shapes."""
+    copies = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+    for tensor in copies.values() if process.world > 1 else ():
+        dist.broadcast(tensor, src=0)
+    return copies
+
+
+def of_all(value: dict[Key, Result], process: Process) -> dict[Key, Result]:
     """The dictionaries of all processes as one; of equal keys the first process's counts."""
     return {key: one[key] for one in reversed(each(value, process)) for key in one}
 

@@ -24,7 +24,8 @@ from fssd.data.loader import BatchPositions, Examples, Views, training_batches
 from fssd.data.sample import DataSet
 from fssd.data.scales import Scales
 from fssd.errors import ConfigError, DataError, Stopped, TrainingError
-from fssd.evaluation.evaluate import Report, check_measurable, evaluate_detections
+from fssd.evaluation.evaluate import check_measurable, evaluate_detections
+from fssd.inference.detections import Detections
 from fssd.inference.detector import Detector
 from fssd.model.network import channels_last
 from fssd.training.agreement import agreed_state, require_same_inputs, require_shared
@@ -64,7 +65,7 @@ from fssd.training.start import (
 from fssd.training.state import Progress, load_state
 from fssd.training.step import Updater
 from fssd.training.stop import READER_GONE, StopRequest, stop_requests
-from fssd.training.validate import detect_readable
+from fssd.training.validate import detect_readable, shown_weights
 
 _ALL_THREADS = torch.get_num_threads()  # the default, read before a run changes it
 
@@ -381,9 +382,11 @@ class _Run:
         A request to stop ends this early; it is then still due, and made when the run is resumed.
         """
         report, error = None, None
-        if self.process.is_first and self.val_set is not None:
+        assert self.val_set is not None
+        measured = self._detect(self.val_set)
+        if self.process.is_first and measured is not None:
             try:
-                report = self._measure(self.val_set)
+                report = evaluate_detections(*measured, self.config.metric)
             except DataError as caught:
                 error = caught
         left = self.process.is_first and report is None
@@ -404,15 +407,15 @@ class _Run:
         if log is not None:
             log.evaluation(done, json.loads(report.to_json()), better)
 
-    def _measure(self, dataset: DataSet) -> Report | None:
-        """The report on a data set; None if a stop was requested meanwhile. Raises DataError."""
-        config, average = self.config, self.updater.average
-        with average.shown_by(self.network) if average is not None else contextlib.nullcontext():
+    def _detect(self, dataset: DataSet) -> tuple[DataSet, list[Detections]] | None:
+        """See `detect_readable`."""
+        config, process = self.config, self.process
+        with shown_weights(self.network, self.updater.average, process):
             detector = Detector(self.network, self.train_set.classes)
-            batches = config.batch_size, config.workers
-            measured = detect_readable(detector, dataset, self.val_left_out, self.stop, *batches)
+            loading = config.batch_size, config.workers
+            found = detect_readable(detector, dataset, self.val_left_out, self.stop, *loading, process)
         self._training_mode()
-        return measured and evaluate_detections(*measured, config.metric)
+        return found
 
     def _save(self) -> None:
         if self.process.is_first:
