@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from fssd.data.columns import take
 from fssd.data.sample import DataSet
 from fssd.errors import ImageError
 from fssd.inference.detections import Detections
@@ -19,10 +20,10 @@ def detect_readable(
 
     left_out: gets the broken images. Raises ImageError if they are more than it allows.
     """
-    records = list(dataset.records)
+    records = dataset.records
     found: list[Detections] = []
     while len(found) < len(records):
-        rest = replace(dataset, records=tuple(records[len(found) :]))
+        rest = replace(dataset, records=records[len(found) :])
         try:
             for one in detector.evaluate_on(rest, batch_size=batch_size, workers=workers):
                 if stop.number:
@@ -30,6 +31,7 @@ def detect_readable(
                 found.append(one)
         except ImageError as error:
             index = next(i for i, record in enumerate(records) if record.path == error.file)
-            left_out.add({records.pop(index).image_id: error})
+            left_out.add({records[index].image_id: error})
+            records = take(records, [*range(index), *range(index + 1, len(records))])
             left_out.require_few()
-    return replace(dataset, records=tuple(records)), found
+    return replace(dataset, records=records), found
