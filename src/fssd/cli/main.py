@@ -17,6 +17,7 @@ COMMANDS = {
     "detect": "find objects in images, folders and videos; write pictures and JSON",
     "check": "report every problem of a data set with file, place and reason",
     "convert": "write a data set in the format of another tool: VOC, YOLO, COCO, LabelMe, CVAT, ...",
+    "shard": "write a data set as tar files and an index, on a disk or in S3",
     "label": "draft labels with a model, for a person to correct in an annotation tool",
     "pick": "choose the images that are most worth labelling next",
     "scenes": "write a small data set of handwritten digits in photographs",
