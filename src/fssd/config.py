@@ -66,6 +66,8 @@ class TrainConfig:
     """How images become the input: "warp" stretches them, as SSD does; "letterbox" keeps the aspect ratio."""
     priors: str | None = None
     """Prior boxes: "voc" or "coco" table, or "fit" to choose them from the boxes of the training split."""
+    prior_coverage: Share | None = None
+    """With priors "fit": share of the training boxes that must have a prior at IoU 0.5; as many are made."""
     backbone: str | None = None
     """Backbone instead of the model's own: a name, or "package.module:Class" (see docs/backbones.md)."""
     neck: str | None = None

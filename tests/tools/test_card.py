@@ -18,6 +18,7 @@ from fssd.zoo.models import FOLDER, MODELS
 CARD, REPORTS = FOLDER / "animals.md", FOLDER / "animals.json"
 LATER = {"size", "geometry", "priors", "backbone", "neck", "crowds", "val_share", "folds", "fold"}
 LATER |= {
+    "prior_coverage",
     "split_seed",
     "seen_images",
     "patience",

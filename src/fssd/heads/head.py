@@ -178,8 +178,16 @@ class Head(nn.Module):
         """
         return []
 
-    def fitted(self, boxes: Floats) -> dict[str, Any]:  # noqa: ARG002 (for heads that have priors)
-        """Options that fit this head to boxes (N, 4) xyxy pixels of the input, for `--priors fit`."""
+    def fitted(
+        self,
+        boxes: Floats,  # noqa: ARG002 (for heads that have priors)
+        coverage: float | None = None,  # noqa: ARG002
+    ) -> dict[str, Any]:
+        """Options that fit this head to boxes (N, 4) xyxy pixels of the input, for `--priors fit`.
+
+        coverage: share of the boxes that must have a prior at IoU 0.5, with as many priors as that needs;
+        None keeps their number. Raises ConfigError if that is out of reach.
+        """
         raise ConfigError("this head has no priors to fit; leave out --priors fit")
 
     def best_overlaps(self, boxes: Floats) -> npt.NDArray[np.float64] | None:  # noqa: ARG002

@@ -86,6 +86,8 @@ def fresh_network(
     if backbone is not None:
         options["backbone"] = backbone
     fits = options.get("priors") == FIT
+    if config.prior_coverage is not None and saved_options is None and not fits:
+        raise ConfigError("--prior-coverage is of fitted priors; give --priors fit too, or leave it out")
     if fits:
         del options["priors"]
     network = _build(config, len(dataset.classes), options)
@@ -93,7 +95,8 @@ def fresh_network(
         return network
     boxes = input_boxes(dataset, network.geometry)
     if fits:
-        options |= network.heads.fitted(boxes)
+        wanted = {} if config.prior_coverage is None else {"coverage": config.prior_coverage}
+        options |= network.heads.fitted(boxes, **wanted)
         network = _build(config, len(dataset.classes), options)
     for line in () if quiet else coverage_advice(network, boxes, fitted=fits):
         print(f"note: {line}", file=sys.stderr)

@@ -14,7 +14,7 @@ import torch
 
 from fssd.data.source import open_data
 from fssd.errors import ConfigError
-from fssd.heads.multibox.fit import best_overlaps, fit_priors
+from fssd.heads.multibox.fit import best_overlaps, fit_priors, fit_to_coverage
 from fssd.heads.multibox.priors import Level
 from fssd.model.build import build_model
 
@@ -157,3 +157,31 @@ def test_a_network_is_built_with_fitted_priors() -> None:
         build_model("fssd300-lite", 2, size=512, **options)
     with pytest.raises(ConfigError, match="ratios belongs to a table"):
         build_model("fssd300-lite", 2, ratios=[[2]] * 6, **options)
+
+
+def test_as_many_priors_as_the_coverage_needs() -> None:
+    # The squares of `test_two_copies_of_a_shape_share_a_cell`, which one prior a cell of 10 px cannot cover.
+    one = Level(20, 30, (10.0, 10.0), ((50.0, 50.0),))
+    boxes, others = (scatter(16, 16, 2000, (300, 200), seed) for seed in (0, 1))
+    (fitted,) = fit_to_coverage(boxes, [one], 0.95)
+    assert fitted.anchors == 3  # two are added at a time
+    assert coverage(others, [fitted]) >= 0.95
+    assert fit_to_coverage(boxes, [one], 0.5) == fit_priors(boxes, [one])
+
+
+def test_priors_are_added_on_the_level_that_needs_them() -> None:
+    fine, coarse = (Level(n, n, (300 / n, 300 / n), ((50.0, 50.0),)) for n in (40, 10))
+    boxes = scatter(9, 9, 2000)  # of steps of 7.5 and 30 px, whose priors have sides of 22.5 px and more
+    fitted = fit_to_coverage(boxes, [fine, coarse], 0.95)
+    assert fitted[0].anchors > 1
+    assert fitted[1].anchors == 1
+
+
+def test_coverage_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fssd.heads.multibox.fit.MOST_ANCHORS", 4)
+    coarse = Level(3, 3, (100.0, 100.0), ((50.0, 50.0),))
+    mixed = np.concatenate([scatter(120, 120, 100), scatter(2, 2, 400)])
+    with pytest.raises(
+        ConfigError, match=r"prior_coverage 0\.95 is out of reach: 3 priors a cell cover 0\."
+    ):
+        fit_to_coverage(mixed, [coarse], 0.95)

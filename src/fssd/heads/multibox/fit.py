@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from fssd.boxes import Floats, iou, to_center_size
-from fssd.heads.multibox.priors import Level
+from fssd.errors import ConfigError
+from fssd.heads.multibox.priors import Level, make_priors
 
 # Range of a prior's side (square root of its area) in cell steps; the finest level starts at FINEST.
 SMALLEST, LARGEST, FINEST = 0.75, 6.0, 0.25
@@ -28,6 +29,9 @@ LEAST_SHARE = 0.01  # a level with fewer boxes in its range keeps its default pr
 UPDATES, BATCH, RATE = 800, 900, 0.03
 SOFTNESS = (0.1, 0.02)  # width of the smooth threshold in IoU, at the first and the last update
 SIZE_NOISE = 0.05  # standard deviation of the log of a box side
+MATCHED = 0.5  # IoU from which training takes a prior for an object (SSD 2.2)
+MORE, MOST_ANCHORS = 2, 24  # priors a cell that a level gets at a time, and at most
+LOOKED_AT = 5000  # boxes of which the coverage is taken
 
 
 class _Slots(NamedTuple):
@@ -63,6 +67,50 @@ def fit_priors(boxes: Floats, levels: Sequence[Level], seed: int = 0) -> tuple[L
         shapes, centres = _optimise(middles, torch.cat(starts), _slots(levels, counts), spans, generator)
     parts = zip(levels, torch.split(shapes, counts), torch.split(centres, counts), strict=True)
     return tuple(_fitted(*part) if len(part[1]) else part[0] for part in parts)
+
+
+def fit_to_coverage(boxes: Floats, levels: Sequence[Level], share: float) -> tuple[Level, ...]:
+    """Fitted levels that give at least `share` (0..1) of the boxes a prior at IoU 0.5.
+
+    As `fit_priors`, but the level on which most of the uncovered boxes belong by their size gets two more
+    priors a cell, and all are fitted again, until the share is reached. Raises ConfigError if it is not
+    reached with 24 a cell.
+    """
+    kept = np.random.default_rng(0).permutation(len(boxes))[:LOOKED_AT]
+    looked_at = np.asarray(boxes, dtype=np.float32)[np.sort(kept)]
+    looked_at = looked_at[(looked_at[:, 2:] > looked_at[:, :2]).all(axis=1)]
+    levels = tuple(levels)
+    while True:
+        fitted = fit_priors(boxes, levels)
+        covered = best_overlaps(looked_at, make_priors(fitted)) >= MATCHED
+        if not len(covered) or covered.mean() >= share:
+            return fitted
+        level = _neediest(looked_at[~covered], levels)
+        if levels[level].anchors + MORE > MOST_ANCHORS:
+            raise ConfigError(
+                f"prior_coverage {share:g} is out of reach: {levels[level].anchors} priors a cell cover"
+                f" {covered.mean():.3f} of the boxes; ask for less, or take a larger --size"
+            )
+        levels = tuple(_enlarged(row) if index == level else row for index, row in enumerate(levels))
+
+
+def _neediest(boxes: Floats, levels: Sequence[Level]) -> int:
+    """The index of the level in the middle of whose range of sides most of the boxes lie."""
+    steps = [math.prod(level.step) for level in levels]
+    ranges = np.array(
+        [_side_range(level, step == min(steps)) for level, step in zip(levels, steps, strict=True)]
+    )
+    middles = np.log(ranges).mean(axis=1)
+    sides = np.log((boxes[:, 2:] - boxes[:, :2]).prod(axis=1)) / 2
+    nearest_levels = np.abs(sides[:, None] - middles).argmin(axis=1)
+    return int(np.bincount(nearest_levels, minlength=len(levels)).argmax())
+
+
+def _enlarged(level: Level) -> Level:
+    """With more priors a cell; which shapes they have is up to the fit."""
+    added = level.shapes[-1:] * MORE
+    centres = None if level.centres is None else level.centres + level.centres[-1:] * MORE
+    return level._replace(shapes=level.shapes + added, centres=centres)
 
 
 def best_overlaps(boxes: Floats, priors: Tensor) -> npt.NDArray[np.float64]:

@@ -17,7 +17,7 @@ from fssd.errors import ConfigError
 from fssd.heads.head import Candidates, Decode, Found, Head, HeadBlueprint, Thresholds, as_tensors
 from fssd.heads.head import Raw as Predictions
 from fssd.heads.multibox.detect import detect
-from fssd.heads.multibox.fit import best_overlaps, fit_priors
+from fssd.heads.multibox.fit import best_overlaps, fit_priors, fit_to_coverage
 from fssd.heads.multibox.focal import START
 from fssd.heads.multibox.loss import multibox_loss
 from fssd.heads.multibox.objective import OBJECTIVE_OPTIONS, SSD_OBJECTIVE, Objective, one_of, read_objective
@@ -219,9 +219,12 @@ class MultiboxHead(Head):
             ]
         return names
 
-    def fitted(self, boxes: npt.NDArray[np.float32]) -> dict[str, Any]:
-        """See `Head`: as many priors a cell as now, of the shapes and centres that cover most boxes."""
-        levels = fit_priors(boxes, self.levels)
+    def fitted(self, boxes: npt.NDArray[np.float32], coverage: float | None = None) -> dict[str, Any]:
+        """See `Head`: shapes and centres that cover most boxes, as many a cell as now or as are needed."""
+        if coverage is None:
+            levels = fit_priors(boxes, self.levels)
+        else:
+            levels = fit_to_coverage(boxes, self.levels, coverage)
         middle = (0.5, 0.5)
         return {
             "priors": {

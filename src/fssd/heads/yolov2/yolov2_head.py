@@ -131,8 +131,10 @@ class YOLOv2Head(Head):
         """See `Head`."""
         return ["last"]
 
-    def fitted(self, boxes: npt.NDArray[np.float32]) -> dict[str, Any]:
+    def fitted(self, boxes: npt.NDArray[np.float32], coverage: float | None = None) -> dict[str, Any]:
         """See `Head`: as many anchors as now, by k-means."""
+        if coverage is not None:
+            raise ConfigError("YOLOv2's anchors are as many as they are; leave out --prior-coverage")
         shapes = self._in_cells(boxes)
         anchors: Anchors = cluster_anchors(shapes, len(self.grid.anchors)) or self.grid.anchors
         return {"priors": {"anchors": [list(shape) for shape in anchors]}}
