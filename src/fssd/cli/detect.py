@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import tyro
 
@@ -27,6 +27,7 @@ from fssd.cli.options import (
     write_each,
 )
 from fssd.cli.signals import Ended, ending_signals
+from fssd.config import Count
 from fssd.errors import ConfigError, DataError, FssdError, Stopped
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from fssd.inference.video import Film, FilmWriter
 
 Result = TypeVar("Result")
+Engine = Literal["local", "ray"]
 FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -46,8 +48,8 @@ class Detect:
     model: Model
     images: Annotated[tuple[str, ...], tyro.conf.Positional]
     """Image and video files, folders, or patterns such as "shots/**/*.jpg"."""
-    out: Path = Path("found")
-    """Folder for the results."""
+    out: str = "found"
+    """Folder for the results; with --engine also one in S3, s3://BUCKET/FOLDER."""
     thresholds: Annotated[ThresholdFlags, FLAT] = ThresholdFlags(score=0.5)
     voc: Flag = False
     """Write VOC result files too, with the image's stem as id (numbered where two share it)."""
@@ -58,11 +60,25 @@ class Detect:
     scales: Scales = ()
     batch_size: BatchSize = 8
     device: Device = "auto"
+    engine: Engine | None = None
+    """For very many images: write parquet parts that any kill leaves whole, here or on a Ray cluster."""
+    part: Count | None = None
+    """Images in a part, with --engine (1,000): the most that is computed twice."""
+    actors: Count | None = None
+    """Processes that detect, with --engine ray; as many as the cluster has CPUs."""
+
+    @property
+    def folder(self) -> Path:
+        """`out` as a path on a disk."""
+        return Path(self.out)
 
 
 def run(arguments: list[str]) -> int:
     """Detect in every input; one that cannot be read, drawn or written is reported, and the others go on."""
     command = parse(Detect, arguments)
+    _check_engine(command)
+    if command.engine is not None:
+        return _detect_parts(command, command.engine)
     from fssd.inference.detector import Detector
     from fssd.inference.inputs import find_inputs, is_video, output_names
 
@@ -94,13 +110,56 @@ def run(arguments: list[str]) -> int:
     return 1 if work.done < len(files) else 0
 
 
+def _check_engine(command: Detect) -> None:
+    """Raise ConfigError for flags that have no effect together."""
+    from fssd.storage.folders import is_remote
+
+    if command.engine is None:
+        needy = [name for name in ("part", "actors") if getattr(command, name) is not None]
+        if needy:
+            raise ConfigError(f"--{needy[0]} is for --engine local or ray; add that, or leave it out")
+        if is_remote(command.out):
+            raise ConfigError(f"--out {command.out}: only --engine local or ray writes there; add that")
+        return
+    if command.voc or command.coco:
+        raise ConfigError(
+            "--voc and --coco are not written with --engine; leave them out, `fssd eval` reads parts"
+        )
+    if command.engine != "ray" and command.actors is not None:
+        raise ConfigError("--actors is for --engine ray; leave it out, or choose that engine")
+
+
+def _detect_parts(command: Detect, engine: Engine) -> int:
+    from fssd.parts.run_parts import detect_parts
+
+    settings = {**command.thresholds.given(), "scales": command.scales or None}
+    try:
+        with ending_signals():
+            counts = detect_parts(
+                command.model,
+                command.images,
+                command.out,
+                engine,
+                settings=settings,
+                part=command.part or 1000,
+                actors=command.actors,
+                batch_size=command.batch_size,
+                device=command.device,
+            )
+    except Ended as ended:
+        raise Stopped(ended.number, "stopped", "the same command goes on") from None
+    errors = f", {counts.errors:,} with an error (column `error`)" if counts.errors else ""
+    print(f"{counts.rows:,} rows{errors}, results in {command.out}")
+    return 1 if counts.errors else 0
+
+
 def _check_outputs(work: _Work, inputs: list[Path], drawn: list[str], stems: list[str]) -> None:
     """Raise what would keep all results from being written, before the time is spent."""
     from fssd.atomic import require_writable
     from fssd.evaluation.results import voc_files
     from fssd.weights.checkpoint import model_file
 
-    command, out = work.command, work.command.out
+    command, out = work.command, work.command.folder
     files = [out / "detections.json"] + [out / "coco.json"] * command.coco
     if command.voc:
         files += voc_files(out, stems, work.detector.classes)
@@ -153,7 +212,7 @@ def _detect_stills(work: _Work, files: list[Path], names: list[str]) -> None:
     readable: list[int] = []
     sizes: list[tuple[int, int]] = []
     kept: list[Detections] = []
-    out, drawing = work.command.out, work.command.pictures
+    out, drawing = work.command.folder, work.command.pictures
     is_kept = work.command.voc or work.command.coco
     try:
         with DetectionsFile(out / "detections.json") as results:
@@ -181,7 +240,7 @@ def _write_results(work: _Work, files: list[Path], found: list[Detections]) -> N
     from fssd.evaluation.results import write_coco_results, write_voc_results
     from fssd.inference.inputs import output_names
 
-    ids, out, classes = output_names(files, ""), work.command.out, work.detector.classes
+    ids, out, classes = output_names(files, ""), work.command.folder, work.detector.classes
     steps: list[Callable[[], object]] = []
     if work.command.voc:
         steps.append(partial(write_voc_results, out, ids, found, classes))
@@ -215,7 +274,7 @@ def _detect_frames(work: _Work, film: Film, name: str, counts: Counter[str]) -> 
     from fssd.evaluation.results import DetectionsFile
     from fssd.inference.video import FilmWriter
 
-    out, picture, last = work.command.out, name if work.command.pictures else None, -1
+    out, picture, last = work.command.folder, name if work.command.pictures else None, -1
     with DetectionsFile(out / f"{name}.json") as results, FilmWriter(out / name, film.rate) as writer:
         for index, found in enumerate(work.stream(film.frames())):
             assert found.image is not None

@@ -19,6 +19,12 @@ class LocalFolder(Folder):
     def exists(self, name: str) -> bool:
         return self._file(name).is_file()
 
+    def size(self, name: str) -> int:
+        try:
+            return self._file(name).stat().st_size
+        except OSError as error:
+            raise _refused(self.path(name), error) from error
+
     def list(self, below: str = "") -> Iterator[Entry]:
         try:
             entries = os.scandir(self._file(below))
