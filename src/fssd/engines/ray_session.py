@@ -18,6 +18,8 @@ from fssd.errors import ConfigError
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is reported to anybody
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_DATA_LOG_LEVEL": "ERROR",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # what it survives, such as a lost machine, is no error to its user
     "RAY_enable_worker_prestart": "0",  # or it starts a Python process for each core before there is work
     "RAY_prestart_worker_first_driver": "0",
 }

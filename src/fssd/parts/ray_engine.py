@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import os
 import traceback
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
-from fssd.engines.ray_session import connect
+from fssd.engines.ray_session import connect, require_ray
 from fssd.errors import FssdError
 from fssd.parts.local_engine import Report
 from fssd.parts.part_detector import PartDetector, PartJob
-from fssd.parts.part_rows import FoundRow, finished_parts, write_part
+from fssd.parts.part_rows import FoundRow, write_part
 from fssd.parts.plan_rows import PlanRow
 
 ATTEMPTS = 3  # of a part, and then of an image, before it is taken to kill the process that reads it
@@ -25,25 +25,41 @@ ATTEMPTS = 3  # of a part, and then of an image, before it is taken to kill the 
 _STORE = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
 
 
-class PartActor:
-    """Runs in a process of Ray's. Errors are results; only a process that dies is one to Ray."""
+class Attempts:
+    """Counts how often a part was begun. Ray Data itself begins a part for ever whose process dies."""
 
-    def __init__(self, job: PartJob, environment: Mapping[str, str]) -> None:
+    def __init__(self) -> None:
+        self._begun: Counter[int] = Counter()
+
+    def begin(self, part: int) -> bool:
+        """Whether the part may be begun once more."""
+        self._begun[part] += 1
+        return self._begun[part] <= ATTEMPTS
+
+
+class PartActor:
+    """Runs in a process of Ray's. Errors are results; only a process that dies is one to Ray.
+
+    environment: variables to set first. attempts: a handle of `Attempts`, which `row` does not need.
+    """
+
+    def __init__(self, job: PartJob, environment: Mapping[str, str], attempts: Any = None) -> None:
         os.environ.update(environment)
-        self._job = job
+        self._job, self._attempts = job, attempts
         self._parts: PartDetector | None = None
 
     def __call__(self, batch: Any) -> dict[str, list[Any]]:
-        """Compute one part. batch: `part` with its number."""
+        """Compute one part. batch: `part` with its number. Gives up one that was begun too often."""
         index = int(batch["part"][0])
         errors, fault = 0, ""
+        given_up = not require_ray().get(self._attempts.begin.remote(index))
         try:
-            errors = self._open().write(index)
+            errors = 0 if given_up else self._open().write(index)
         except FssdError as error:
             fault = str(error)
         except Exception:
             fault = traceback.format_exc()
-        return {"part": [index], "errors": [errors], "fault": [fault]}
+        return {"part": [index], "errors": [errors], "given_up": [given_up], "fault": [fault]}
 
     def row(self, planned: PlanRow) -> FoundRow:
         """Compute one row."""
@@ -62,42 +78,45 @@ class PartError(RuntimeError):
 def run_on_ray(job: PartJob, missing: Sequence[int], report: Report, actors: int | None) -> None:
     """Compute and write the missing parts. actors: the most at a time, as many as there are CPUs if None.
 
-    A part whose processes died `ATTEMPTS` times is computed image by image; an image that kills its process
-    becomes a row with that error. Raises the errors of `PartDetector`.
+    A part that was begun `ATTEMPTS` times in vain is computed image by image; an image whose process dies as
+    often becomes a row with that error. Raises the errors of `PartDetector`.
     """
     with connect(actors) as ray:
         resources = ray.cluster_resources()
         count = max(1, min(actors or int(resources.get("CPU", 1)), len(missing)))
         needs = {"num_cpus": 1, "num_gpus": int(job.device != "cpu" and resources.get("GPU", 0) >= 1)}
-        _map_parts(ray, job, missing, report, count, needs)
-        for index in sorted(set(missing) - finished_parts(job.plan.folder)):
+        given_up = []
+        for row in _map_parts(ray, job, missing, count, needs):
+            if row["fault"]:
+                raise _fault(row["fault"])
+            if row["given_up"]:
+                given_up.append(row["part"])
+            else:
+                report(row["part"], row["errors"])
+        for index in given_up:
             rows = _one_by_one(ray, job, job.plan.part(index), needs)
             write_part(job.plan.folder, index, rows)
             report(index, sum(row.error is not None for row in rows))
 
 
 def _map_parts(
-    ray: Any, job: PartJob, missing: Sequence[int], report: Report, count: int, needs: Mapping[str, int]
-) -> None:
+    ray: Any, job: PartJob, missing: Sequence[int], count: int, needs: Mapping[str, int]
+) -> Iterator[Mapping[str, Any]]:
+    """The results of `PartActor`, as they come."""
     import pyarrow as pa
     from ray.data import ActorPoolStrategy
 
-    with _lenient(ray):
-        # One block for each part, or Ray would join them: nothing is finished before a block is.
-        parts = ray.data.from_arrow([pa.table({"part": [index]}) for index in missing])
-        done = parts.map_batches(
-            PartActor,
-            fn_constructor_args=(job, _environment()),
-            batch_size=1,
-            compute=ActorPoolStrategy(min_size=1, max_size=count, max_tasks_in_flight_per_actor=1),
-            max_restarts=-1,
-            max_task_retries=ATTEMPTS - 1,  # -1, Ray's default, is for ever
-            **needs,
-        )
-        for row in done.iter_rows():
-            if row["fault"]:
-                raise _fault(row["fault"])
-            report(row["part"], row["errors"])
+    attempts = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Attempts).remote()
+    # One block for each part, or Ray would join them, and nothing is finished before its block is.
+    parts = ray.data.from_arrow([pa.table({"part": [index]}) for index in missing])
+    done = parts.map_batches(
+        PartActor,
+        fn_constructor_args=(job, _environment(), attempts),
+        batch_size=1,
+        compute=ActorPoolStrategy(size=count),
+        **needs,
+    )
+    yield from done.iter_rows()
 
 
 def _fault(text: str) -> Exception:
@@ -130,18 +149,6 @@ def _killed(row: PlanRow) -> str:
         f"{row.image}: the process that read it died {ATTEMPTS} times, for lack of memory or by a fault in a"
         " library; convert the file or leave it out"
     )
-
-
-@contextmanager
-def _lenient(ray: Any) -> Iterator[None]:
-    """Let Ray Data go on with the other blocks after one whose processes died too often."""
-    context = ray.data.DataContext.get_current()
-    before = context.max_errored_blocks, context.log_internal_stack_trace_to_stdout
-    context.max_errored_blocks = -1
-    try:
-        yield
-    finally:
-        context.max_errored_blocks = before[0]
 
 
 def _environment() -> dict[str, str]:
