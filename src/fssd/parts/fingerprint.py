@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fssd.runtimes.choose import runtime_of
+from fssd.storage.folders import is_remote
 from fssd.weights.checkpoint import model_file
 
 _CHUNK = 1 << 20
@@ -60,3 +61,11 @@ def model_digest(model: Path) -> str:
                 while chunk := stream.read(_CHUNK):
                     digest.update(chunk)
     return digest.hexdigest()
+
+
+def absolute_source(source: str) -> str:
+    """The source as it is called from any folder."""
+    if is_remote(source):
+        return source
+    mark, name = ("@", source[1:]) if source.startswith("@") else ("", source)
+    return f"{mark}{Path(name).absolute()}"

@@ -105,8 +105,11 @@ def _map_parts(
     """The results of `PartActor`, as they come."""
     import pyarrow as pa
     from ray.data import ActorPoolStrategy
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    attempts = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Attempts).remote()
+    node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    lasting = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": node}
+    attempts = ray.remote(**lasting)(Attempts).remote()  # beside the driver: one machine less to lose
     # One block for each part, or Ray would join them, and nothing is finished before its block is.
     parts = ray.data.from_arrow([pa.table({"part": [index]}) for index in missing])
     done = parts.map_batches(

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from fssd.errors import DataError
 from fssd.inference.detector import Detector
 from fssd.inference.inputs import counts_by_suffix
-from fssd.parts.fingerprint import Fingerprint, model_digest
+from fssd.parts.fingerprint import Fingerprint, absolute_source, model_digest
 from fssd.parts.local_engine import run_here
 from fssd.parts.part_detector import PartJob
 from fssd.parts.part_plan import PartPlan, check_same, read_plan_of, write_plan
@@ -18,7 +18,7 @@ from fssd.parts.part_rows import Counts, finished_parts, read_success, write_suc
 from fssd.parts.ray_engine import run_on_ray
 from fssd.parts.sources import Sources
 from fssd.parts.unique_names import unique_names
-from fssd.storage.folders import Folder, is_remote
+from fssd.storage.folders import Folder
 from fssd.storage.open_folder import open_folder
 from fssd.storage.s3_folder import require_arrow
 
@@ -84,16 +84,8 @@ def _fingerprint(model: Path, sources: Sequence[str], settings: Mapping[str, Any
     from fssd import __version__
 
     plain = {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
-    absolute = tuple(_absolute(source) for source in sources)
+    absolute = tuple(map(absolute_source, sources))
     return Fingerprint(model_digest(model), plain, __version__, absolute, part)
-
-
-def _absolute(source: str) -> str:
-    """The source as it is called from any folder."""
-    if is_remote(source):
-        return source
-    mark, name = ("@", source[1:]) if source.startswith("@") else ("", source)
-    return f"{mark}{Path(name).absolute()}"
 
 
 def _new_plan(folder: Folder, fingerprint: Fingerprint, given: Sequence[str]) -> PartPlan:

@@ -181,7 +181,5 @@ def test_coverage_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fssd.heads.multibox.fit.MOST_ANCHORS", 4)
     coarse = Level(3, 3, (100.0, 100.0), ((50.0, 50.0),))
     mixed = np.concatenate([scatter(120, 120, 100), scatter(2, 2, 400)])
-    with pytest.raises(
-        ConfigError, match=r"prior_coverage 0\.95 is out of reach: 3 priors a cell cover 0\."
-    ):
+    with pytest.raises(ConfigError, match=r"prior_coverage 0\.95 is out of reach: 3 priors a cell cover 0\."):
         fit_to_coverage(mixed, [coarse], 0.95)
