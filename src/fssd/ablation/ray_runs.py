@@ -19,7 +19,7 @@ POLL = 1.0  # seconds between two looks for a request to stop
 PATIENCE = 300.0  # seconds in which runs that are asked to stop save their state
 
 
-class Outcome(NamedTuple):
+class RunOutcome(NamedTuple):
     """What became of a run. failed: why it has no model and gets none, or "". host: that it ended on."""
 
     finished: bool
@@ -27,7 +27,7 @@ class Outcome(NamedTuple):
     host: str
 
 
-def train_run(run: Run, folder: str, until: float, before: Outcome | None) -> Outcome:
+def train_run(run: Run, folder: str, until: float, before: RunOutcome | None) -> RunOutcome:
     """Train one run, from its saved state if there is one, in a process of Ray's.
 
     folder: that relative paths start from. until: when to save and stop, seconds of `time.time`. before: of
@@ -38,10 +38,10 @@ def train_run(run: Run, folder: str, until: float, before: Outcome | None) -> Ou
     host = os.uname().nodename
     if before is not None and not before.finished:
         reason = f"not started: {run.row.after} failed" if before.failed else ""
-        return Outcome(False, reason, host)
+        return RunOutcome(False, reason, host)
     minutes = None if math.isinf(until) else (until - time.time()) / 60
     if minutes is not None and minutes <= 0:
-        return Outcome(False, "", host)
+        return RunOutcome(False, "", host)
     try:
         os.chdir(folder)
     except OSError as error:
@@ -51,10 +51,10 @@ def train_run(run: Run, folder: str, until: float, before: Outcome | None) -> Ou
     try:
         result = train(run.config, resume=True, minutes=minutes)
     except TrainingError as error:
-        return Outcome(False, f"failed: {error}", host)
+        return RunOutcome(False, f"failed: {error}", host)
     except Stopped:  # its state is saved; Ray stops a task that is cancelled, or a machine that it gives up
-        return Outcome(False, "", host)
-    return Outcome(result.finished, "", host)
+        return RunOutcome(False, "", host)
+    return RunOutcome(result.finished, "", host)
 
 
 def train_runs_on_ray(runs: Sequence[Run], minutes: float | None, cpus: int | None) -> Iterator[Run]:
@@ -113,10 +113,10 @@ def _collect(ray: Any, pending: dict[Any, Run], stop: StopRequest) -> Iterator[R
                 run.say(outcome.failed or "stopped: the time is over")
 
 
-def _outcome(ray: Any, ref: Any) -> Outcome:
+def _outcome(ray: Any, ref: Any) -> RunOutcome:
     """Raises the package's errors of the run."""
     try:
-        outcome: Outcome = ray.get(ref)
+        outcome: RunOutcome = ray.get(ref)
         return outcome
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, FssdError):
@@ -125,7 +125,7 @@ def _outcome(ray: Any, ref: Any) -> Outcome:
     except ray.exceptions.RayError as error:
         # Not the time, nor the run itself: its process or machine died again and again.
         reason = str(error).splitlines()[0]
-        return Outcome(False, f"failed: its process died {RETRIES + 1} times ({reason})", "")
+        return RunOutcome(False, f"failed: its process died {RETRIES + 1} times ({reason})", "")
 
 
 def _require_shared(run: Run, host: str) -> None:
