@@ -20,7 +20,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "fssd"
 
 # From the ground up. A room imports from floors below its own; on the ground, from those before it.
 FLOORS = (
-    ("errors", "atomic", "config", "boxes", "plots", "zoo"),
+    ("errors", "atomic", "storage", "config", "boxes", "plots", "zoo"),
     ("data", "layers"),
     ("backbones", "fetch"),
     ("necks",),
@@ -41,7 +41,7 @@ COLOURS = {
     "data": (("data", "fetch"), "#dff0df"),
     "use": (("runtimes", "inference", "export", "serve", "demo", "zoo"), "#f6ead2"),
     "study": (("training", "evaluation", "report", "figures", "ablation", "bench"), "#f3dfe6"),
-    "ground": (("errors", "atomic", "config", "boxes", "plots", "cli"), "#ececec"),
+    "ground": (("errors", "atomic", "storage", "config", "boxes", "plots", "cli"), "#ececec"),
 }
 
 
