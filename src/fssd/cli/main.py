@@ -32,6 +32,7 @@ COMMANDS = {
     "serve": "detect over HTTP, with a page to try the model on",
     "export": "write a model for ONNX Runtime or OpenVINO, checked against PyTorch",
     "bench": "time a model stage by stage, against the machine's measured peak",
+    "completion": "print the completion of verbs and flags for bash, zsh or fish",
     "demo": "try the packaged model, then train fssd300-lite on digit scenes for minutes",
 }
 
@@ -115,7 +116,8 @@ def _advice(message: str) -> str:
 
 def _overview() -> str:
     lines = ["usage: fssd VERB ...", "", "SSD and FSSD object detectors.", ""]
-    lines += [f"  {verb:<8} {meaning}" for verb, meaning in COMMANDS.items()]
+    width = max(map(len, COMMANDS))
+    lines += [f"  {verb:<{width}} {meaning}" for verb, meaning in COMMANDS.items()]
     lines += ["", "`fssd VERB --help` explains a verb; `fssd --version` prints the version."]
     return "\n".join(lines)
 

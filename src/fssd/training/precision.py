@@ -9,7 +9,7 @@ import torch
 
 from fssd.config import Amp, load_config
 from fssd.errors import ConfigError
-from fssd.training.distributed import Process, any_process
+from fssd.training.distributed import Process, any_process, each, together
 from fssd.training.speed_probe import bf16_ratio
 
 BF16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16")
@@ -42,8 +42,8 @@ def agree_amp(amp: Amp, device: torch.device, process: Process, started: Path | 
     started: the configuration file of the run that is resumed, if any. It keeps the precision that it was
     started with, whatever this machine would choose.
     """
-    if amp == "auto" and started is not None and started.is_file():
-        amp = load_config(started).amp
+    if amp == "auto" and started is not None:
+        amp = each(together(process, lambda: _amp_of(started)), process)[0]
     if amp != "auto":
         return choose_amp(amp, device)
     off = any_process(choose_amp(amp, device) == "off", process, device)
@@ -52,3 +52,7 @@ def agree_amp(amp: Amp, device: torch.device, process: Process, started: Path | 
         reason = "is slower or has no instructions" if off else "is faster"
         print(f"amp auto: {chosen} ({device.type}, where bf16 {reason})")
     return chosen
+
+
+def _amp_of(started: Path) -> Amp:
+    return load_config(started).amp if started.is_file() else "auto"
