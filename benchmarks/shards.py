@@ -99,10 +99,9 @@ class Reading:
 def memory(count: int, folder: Path) -> dict[str, Any]:
     """Megabytes that a forked process has alone, by the kind of records; bytes and time of the index."""
     records = made_up(count)
-    figures: dict[str, Any] = {"tuple of records, MB": private_memory(records)}
-    print(
-        f"tuple of records: a forked process has {figures['tuple of records, MB']:.1f} MB alone", flush=True
-    )
+    alone = private_memory(records)
+    figures: dict[str, Any] = {"tuple of records, MB": alone}
+    print(f"tuple of records: a forked process has {alone:.1f} MB alone", flush=True)
     table = compact(records)
     del records  # as `open_data` does
     size = write_made_up(table, folder)
