@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
+import socket
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -182,6 +186,54 @@ def make_set() -> MakeSet:
         return DataSet(classes, records), [detections(found, classes) for _, found in images]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """The URL of an S3 server of this session, in a process of its own."""
+    pytest.importorskip("pyarrow", reason='needs pyarrow: pip install "fssd[s3]"')
+    pytest.importorskip("moto.server", reason='needs moto: pip install "moto[s3,server]"')
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(600):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            assert server.poll() is None, "the S3 server ended"
+            time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+S3_SETTINGS = {
+    "AWS_ACCESS_KEY_ID": "key",
+    "AWS_SECRET_ACCESS_KEY": "secret",
+    "AWS_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+
+
+@pytest.fixture
+def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty bucket, such as `s3://test-1a2b`; the environment leads children to it too."""
+    from pyarrow.fs import S3FileSystem
+
+    for name, value in {**S3_SETTINGS, "AWS_ENDPOINT_URL": s3_server}.items():
+        monkeypatch.setenv(name, value)
+    bucket = f"test-{secrets.token_hex(6)}"
+    options = {
+        "scheme": "http",
+        "endpoint_override": s3_server.removeprefix("http://"),
+        "region": "us-east-1",
+    }
+    S3FileSystem(allow_bucket_creation=True, **options).create_dir(bucket)
+    return f"s3://{bucket}"
 
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")

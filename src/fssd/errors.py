@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,7 @@ class DataError(FssdError):
         self.reason = reason
         self.file = None if file is None else Path(file)
         self.place = place
-        where = "" if file is None else f"{file}{f' ({place})' if place else ''}: "
+        where = "" if file is None else f"{shown(file)}{f' ({place})' if place else ''}: "
         super().__init__(f"{where}{reason}")
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -70,6 +71,12 @@ class FetchError(FssdError):
 
 class ExportError(FssdError):
     """An exported model whose results differ from the PyTorch model's; nothing was written."""
+
+
+def shown(file: Path | str) -> str:
+    """The name of a file for messages: a Path keeps only one of the slashes of `s3://bucket/key`."""
+    text = file.as_posix() if isinstance(file, Path) and file.parts[:1] == ("s3:",) else str(file)
+    return re.sub("^s3:/+", "s3://", text)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
