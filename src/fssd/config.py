@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, ge
 import tyro
 import yaml
 
-from fssd.errors import ConfigError, nearest
+from fssd.errors import ConfigError, nearest, shown
 
 CONFIG_FILE = "config.yaml"  # of a run, with its complete configuration
 
@@ -376,7 +376,7 @@ _READERS: dict[Any, tuple[str, tuple[Any, ...], Callable[[Any], Any]]] = {
 def to_values(config: TrainConfig) -> dict[str, Any]:
     """The configuration as plain JSON values."""
     values = dataclasses.asdict(config)
-    return {key: str(value) if isinstance(value, Path) else value for key, value in values.items()}
+    return {key: shown(value) if isinstance(value, Path) else value for key, value in values.items()}
 
 
 def resolve(config: TrainConfig, recipe: Mapping[str, Any]) -> TrainConfig:

@@ -19,7 +19,6 @@ from fssd.data.geometry import Warp
 from fssd.data.loader import BatchPositions, Examples, Views, training_batches
 from fssd.data.source import open_data
 from fssd.model.build import build_model
-from fssd.training.distributed import Process, any_process, process_group
 from fssd.weights.checkpoint import load_model, read_tensors
 
 pytestmark = pytest.mark.skipif(not dist.is_available(), reason="this torch has no torch.distributed")
@@ -155,16 +154,3 @@ def test_both_processes_stop_when_one_loss_is_not_finite(scenes: Path, tmp_path:
     document = read_tensors(out / "nonfinite-1.safetensors")[1]
     assert len(document["names"]) == 1
     assert document["names"][0] in done.stderr
-
-
-def test_alone_without_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("WORLD_SIZE", raising=False)
-    with process_group(use_cuda=False) as process:
-        assert process == Process(0, 1, 0)
-        assert process.is_first
-        assert not dist.is_initialized()
-        assert any_process(True, process, torch.device("cpu"))
-        assert not any_process(False, process, torch.device("cpu"))
-    monkeypatch.setenv("WORLD_SIZE", "1")
-    with process_group(use_cuda=False) as process:
-        assert not dist.is_initialized()

@@ -8,6 +8,7 @@ import tyro
 
 from fssd.cli.options import parse
 from fssd.config import Bound, Positive, find_config
+from fssd.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,15 @@ def run(arguments: list[str]) -> int:
     from fssd.ablation.run import plan_runs, train_runs
     from fssd.cli.train import parse_options
     from fssd.plots import require_matplotlib
+    from fssd.training.distributed import this_process
     from fssd.training.splits import open_splits
     from fssd.training.start import fresh_network, require_objects
 
+    if (world := this_process().world) > 1:
+        raise ConfigError(
+            f"fssd ablate was started as {world} processes, but trains one run after another in one; start it"
+            " without torchrun, or train its rows one by one with fssd train"
+        )
     plan = read_plan(find_config(command.file, ["ablations"]))
     if command.show:
         print(preview(plan), end="")

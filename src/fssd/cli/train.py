@@ -25,17 +25,28 @@ class Train:
     """Resume the run in --out, or start it if it has not started."""
     minutes: Positive | None = None
     """Save and stop after this many minutes; --resume continues."""
+    timeout: Positive | None = None
+    """Minutes that one of several processes waits for another before it fails (10); see docs/scale.md."""
 
 
 def run(arguments: list[str]) -> int:
     command = parse(Train, arguments, default=Train(settings=_defaults(arguments)))
     settings = without_replaced(command.settings, _given(arguments))
     settings = with_values(settings, {"options": parse_options(command.set)})
+    from fssd.training.distributed import this_process
     from fssd.training.folds import fold_scores, train_folds
     from fssd.training.loop import train
 
+    limits: dict[str, Any] = {
+        "resume": command.resume,
+        "minutes": command.minutes,
+        "timeout": command.timeout,
+    }
+    is_first = this_process().is_first
     if settings.folds and not settings.fold:
-        done = list(train_folds(settings, resume=command.resume, minutes=command.minutes))
+        done = list(train_folds(settings, **limits))
+        if not is_first:
+            return 0
         if done[-1].finished:
             scores = fold_scores(settings)
             each = ", ".join(f"{value:.4f}" for value in scores.folds)
@@ -44,7 +55,9 @@ def run(arguments: list[str]) -> int:
             how = f"fssd train --out {settings.out} --folds {settings.folds} --resume"
             print(f"stopped in {done[-1].out}; continue with the same command and --resume")
         return 0
-    result = train(settings, resume=command.resume, minutes=command.minutes)
+    result = train(settings, **limits)
+    if not is_first:
+        return 0
     if result.best is not None:
         print(f"best mAP ({settings.metric}): {result.best:.4f}")
     if result.model is not None:

@@ -207,7 +207,7 @@ def _numbered(folder: Path, dataset: DataSet, names: tuple[str, ...] | None) -> 
     """The names of YOLO's class numbers. Raises ConfigError if nothing says what they mean."""
     if names is not None:
         return names
-    if dataset.facts.get("format") == "yolo" or dataset.classes in (VOC, COCO):
+    if "yolo" in (dataset.facts.get("format"), dataset.facts.get("labels")) or dataset.classes in (VOC, COCO):
         return dataset.classes
     raise ConfigError(
         f"{folder}: has class numbers, and the data set does not number its classes; give --names voc, coco"

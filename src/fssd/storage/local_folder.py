@@ -25,6 +25,13 @@ class LocalFolder(Folder):
         except OSError as error:
             raise _refused(self.path(name), error) from error
 
+    def stamp(self, name: str) -> str:
+        try:
+            facts = self._file(name).stat()
+        except OSError as error:
+            raise _refused(self.path(name), error) from error
+        return f"{facts.st_size}-{facts.st_mtime_ns}"
+
     def list(self, below: str = "") -> Iterator[Entry]:
         try:
             entries = os.scandir(self._file(below))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -31,16 +30,6 @@ class Average:
                 average.lerp_(tensor, 1 - decay)
             else:
                 average.copy_(tensor)
-
-    @contextmanager
-    def shown_by(self, module: nn.Module) -> Iterator[None]:
-        """Lend the averaged weights to `module` for the length of a with block."""
-        own = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
-        module.load_state_dict(self.tensors)
-        try:
-            yield
-        finally:
-            module.load_state_dict(own)
 
     def restore(self, tensors: Mapping[str, Tensor], updates: int) -> None:
         """Take up a saved average."""

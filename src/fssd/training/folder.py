@@ -52,6 +52,12 @@ def check_folder(path: Path, resume: bool) -> None:
     require_writable_folder(path)
 
 
+def read_saved(out: Path) -> Saved | None:
+    """The state in the folder of a run; None where there is none. Raises CheckpointError."""
+    state = out / STATE_FILE
+    return Saved(*read_state(state)) if state.exists() else None
+
+
 class RunFolder:
     """The folder `out` of a complete configuration."""
 
@@ -62,15 +68,11 @@ class RunFolder:
         self.division = splits.division
         self.state, self.best, self.final = (self.path / name for name in (STATE_FILE, BEST_FILE, FINAL_FILE))
 
-    def saved(self) -> Saved | None:
-        """The state to resume from; None for a new run. Raises CheckpointError, ConfigError."""
-        if not self.state.exists():
-            return None
-        tensors, document = read_state(self.state)
+    def check(self, saved: Saved) -> None:
+        """Whether a state of this folder is one of this run. Raises ConfigError."""
         # Checked first: with other settings the tensors may not fit, and the error must name the setting.
-        check_same_settings(document, to_values(self.config), self.process.world, self.state)
-        check_same_classes(document, self.classes, self.state)
-        return Saved(tensors, document)
+        check_same_settings(saved.document, to_values(self.config), self.process.world, self.state)
+        check_same_classes(saved.document, self.classes, self.state)
 
     def make(self) -> None:
         """Make the folder and note the settings in it. For the first process."""
@@ -92,7 +94,7 @@ class RunFolder:
         save_model(self.final, weights, network, self.classes, facts)
 
     def save_state(self, updater: Updater, progress: Progress, content: Content, left_out: LeftOut) -> None:
-        """Everything that the next update depends on, and the plots of the log."""
+        """Everything that the next update depends on."""
         document = {
             **describe(updater.network, self.classes),
             **self._facts(),
@@ -111,6 +113,9 @@ class RunFolder:
             content,
             document,
         )
+
+    def draw(self) -> None:
+        """The plots of the log."""
         draw_progress(self.path)
 
     def stop_not_finite(self, bad: Watched | None) -> None:

@@ -28,11 +28,12 @@ class FoldScores(NamedTuple):
 
 
 def train_folds(
-    config: TrainConfig, *, resume: bool = False, minutes: float | None = None
+    config: TrainConfig, *, resume: bool = False, minutes: float | None = None, timeout: float | None = None
 ) -> Iterator[Result]:
     """Train one run for each of `config.folds`, in OUT/fold-N; stops after a run that is not finished.
 
-    resume, minutes: as for `train`; the minutes are of all runs together. Raises what `train` raises.
+    resume, minutes, timeout: as for `train`; the minutes are of all runs together.
+    Raises what `train` raises.
     """
     if config.folds < 2 or config.out is None:
         raise ConfigError("cross-validation needs --folds, 2 or more, and a folder --out")
@@ -41,7 +42,7 @@ def train_folds(
         left = None if stop_at is None else max((stop_at - time.monotonic()) / 60, 1e-3)
         one = replace(config, fold=fold, out=config.out / f"fold-{fold}")
         try:
-            result = train(one, resume=resume, minutes=left)
+            result = train(one, resume=resume, minutes=left, timeout=timeout)
         except Stopped as stopped:
             progress = stopped.progress and f"fold {fold}: {stopped.progress}"
             raise Stopped(stopped.number, progress, "go on with the same command and --resume") from None

@@ -39,6 +39,11 @@ class LeftOut:
     def are_too_many(self) -> bool:
         return bool(self.errors) and self.bad > self.bad_share * self.total
 
+    def would_be_too_many(self, errors: Mapping[str, DataError]) -> bool:
+        """Whether these errors, by image id, would be more than `bad_share` allows."""
+        new = [key for key in errors if key not in self.errors]
+        return bool(errors) and self.bad + len(new) > self.bad_share * self.total
+
     def add(self, errors: Mapping[str, DataError], loud: bool = True) -> None:
         """Leave images out. errors: by image id; each is printed once, unless it is one too many."""
         new = [error for key, error in errors.items() if key not in self.ids]

@@ -18,18 +18,32 @@ from typing import NamedTuple
 
 import torch
 
-from fssd.config import CONFIG_FILE, TrainConfig
+from fssd.config import CONFIG_FILE, Positive, TrainConfig, check_number
 from fssd.data.batch import Batch
 from fssd.data.loader import BatchPositions, Examples, Views, training_batches
 from fssd.data.sample import DataSet
 from fssd.data.scales import Scales
-from fssd.errors import DataError, Stopped, TrainingError
-from fssd.evaluation.evaluate import Report, check_measurable, evaluate_detections
-from fssd.inference.detector import Detector, pick_device
+from fssd.errors import ConfigError, DataError, Stopped, TrainingError
+from fssd.evaluation.evaluate import check_measurable, evaluate_detections
+from fssd.inference.detections import Detections
+from fssd.inference.detector import Detector
 from fssd.model.network import channels_last
-from fssd.training.distributed import Process, any_process, highest, of_all, process_group, wait_for_all
+from fssd.training.agreement import agreed_state, require_same_inputs, require_shared
+from fssd.training.distributed import (
+    TIMEOUT,
+    Process,
+    any_process,
+    highest,
+    is_launched,
+    of_all,
+    own_device,
+    process_group,
+    this_process,
+    together,
+    wait_for_all,
+)
 from fssd.training.drawings import draw_batches
-from fssd.training.folder import RunFolder
+from fssd.training.folder import RunFolder, Saved
 from fssd.training.freeze import freeze, training_mode
 from fssd.training.heap import keep_freed_memory
 from fssd.training.left_out import LeftOut
@@ -51,7 +65,7 @@ from fssd.training.start import (
 from fssd.training.state import Progress, load_state
 from fssd.training.step import Updater
 from fssd.training.stop import READER_GONE, StopRequest, stop_requests
-from fssd.training.validate import detect_readable
+from fssd.training.validate import detect_readable, shown_weights
 
 _ALL_THREADS = torch.get_num_threads()  # the default, read before a run changes it
 
@@ -74,13 +88,18 @@ def train(
     *,
     resume: bool = False,
     minutes: float | None = None,
+    timeout: float | None = None,
     backbone: torch.nn.Module | None = None,
 ) -> Result:
     """Train a detector.
 
     config: see `TrainConfig`. resume: go on from the state in `config.out` (a run that is interrupted
     and resumed ends in the same bytes as one that is not). minutes: save and stop after so many of them,
-    to be resumed; None runs to the end. backbone: a module of the user's own.
+    to be resumed; None runs to the end. timeout: minutes that one of several processes waits for another
+    before it fails; None is 10. backbone: a module of the user's own.
+
+    Several processes are those of a `torch.distributed` group that exists, or that torchrun or Slurm's srun
+    have started (see `this_process`). All must see the same state, data and folder, or all raise.
 
     On SIGINT, SIGTERM or SIGHUP the run ends after the update, saves its state, and raises Stopped; on a
     second one it ends at once. An image that breaks meanwhile is left out within `config.bad_share`; beyond
@@ -94,37 +113,58 @@ def train(
     config = complete(config)
     assert config.data is not None and config.out is not None
     torch.set_num_threads(config.threads or _ALL_THREADS)
-    check_start(config, resume)
-    device = pick_device(config.device)
+    process = this_process()
+    check_number("timeout", timeout, Positive | None)
+    if timeout is not None and not is_launched():
+        raise ConfigError("--timeout is of several processes; start them with torchrun, or leave it out")
+    device = own_device(config.device, process)
     if device.type == "cpu":
         keep_freed_memory()
-    splits = open_splits(config, resume)
-    config = splits.config
-    assert config.out is not None
-    require_objects(config, splits.train)
-    if splits.val is not None:
-        check_measurable(splits.val, splits.train.classes, config.metric)
-    with process_group(device.type == "cuda") as process:
-        if device.type == "cuda" and process.world > 1:
-            device = torch.device("cuda", process.local)
+    with process_group(process, device, timeout or TIMEOUT):
+        together(process, lambda: check_start(config, resume))
+        saved = agreed_state(config.out, process)
+        splits = together(process, lambda: _measurable_splits(config, resume, process))
         started = config.out / CONFIG_FILE if resume else None
-        config = replace(config, amp=agree_amp(config.amp, device, process, started))
-        run = _Run(replace(splits, config=config), device, process)
-        run.begin(backbone)
+        amp = agree_amp(config.amp, device, process, started)
+        splits = replace(splits, config=replace(splits.config, amp=amp))
+        require_same_inputs(splits, process)
+        run = together(process, lambda: _Run(splits, saved, device, process, backbone))
+        run.begin(saved)
+        saved = None  # frees its tensors
         return run.train(stop_at)
 
 
+def _measurable_splits(config: TrainConfig, resume: bool, process: Process) -> TrainingSplits:
+    splits = open_splits(config, resume, quiet=not process.is_first)
+    require_objects(splits.config, splits.train)
+    if splits.val is not None:
+        check_measurable(splits.val, splits.train.classes, config.metric)
+    return splits
+
+
 class _Run:
-    """One training run."""
+    """One training run.
+
+    saved: the state that it goes on from. Its constructor waits for no other process, so that an error in one
+    can be told to the others.
+    """
 
     updater: Updater
 
-    def __init__(self, splits: TrainingSplits, device: torch.device, process: Process) -> None:
+    def __init__(
+        self,
+        splits: TrainingSplits,
+        saved: Saved | None,
+        device: torch.device,
+        process: Process,
+        backbone: torch.nn.Module | None,
+    ) -> None:
         self.config = config = splits.config
         self.device, self.process = device, process
         self.folder = RunFolder(splits, process)
-        self.saved = self.folder.saved()
-        self._take_data(splits.train, splits.val)
+        if saved is not None:
+            self.folder.check(saved)
+        self._take_data(splits.train, splits.val, saved)
         self.progress = Progress(0, None)
         self.stop = StopRequest()
         # What the processes have agreed on, see `_exchange`; broken images wait there for the next time.
@@ -139,10 +179,11 @@ class _Run:
             self.total = max(1, math.ceil(config.epochs * self.updates_per_epoch))
         self.mixing = mixing_of(config, self.total * self.images_per_update, len(self.train_set))
         self.eval_every = max(1, round(config.eval_every * self.updates_per_epoch))
+        self._make_network(saved, backbone)
 
-    def _take_data(self, train_set: DataSet, val_set: DataSet | None) -> None:
+    def _take_data(self, train_set: DataSet, val_set: DataSet | None, saved: Saved | None) -> None:
         """The data sets, as the run was started with them. Raises ConfigError if they differ."""
-        bad_share, saved = self.config.bad_share, self.saved
+        bad_share = self.config.bad_share
         self.left_out = LeftOut(train_set, bad_share)
         if saved is None:
             same = Resumed(train_set, content_of(train_set), frozenset())
@@ -155,31 +196,30 @@ class _Run:
         self.val_set = val_set
         self.val_left_out = LeftOut(val_set or train_set, bad_share)
 
-    def begin(self, backbone: torch.nn.Module | None) -> None:
-        """Create or resume the run's folder, and build the network."""
-        config, saved = self.config, self.saved
+    def _make_network(self, saved: Saved | None, backbone: torch.nn.Module | None) -> None:
+        config = self.config
         options = None if saved is None else saved.document["options"]
         network = fresh_network(config, self.train_set, backbone, options, quiet=not self.process.is_first)
         self.network = channels_last(network.to(self.device))
         check_batch(config, self.network)
         check_scales(config, self.network)
         freeze(self.network, config)
-        self.updater = updater = Updater(self.network, config, self.device, self.process)
         if saved is None:
             start_weights(self.network, self.train_set.classes, config)
-            if updater.average is not None:
-                updater.average.restore(self.network.state_dict(), 0)
-        else:
+
+    def begin(self, saved: Saved | None) -> None:
+        """Create or resume the run's folder, and the optimizer."""
+        self.updater = updater = Updater(self.network, self.config, self.device, self.process)
+        if saved is not None:
             self.progress = load_state(
                 self.folder.state, *saved, self.network, updater.optimizer, updater.average
             )
             if saved.document["scaler"]:
                 updater.scaler.load_state_dict(saved.document["scaler"])
-        self.saved = None  # frees its tensors
         wait_for_all(self.process)  # a slower process must not find the folder that the first one makes
         if self.process.is_first:
             self.folder.make()
-        wait_for_all(self.process)
+        require_shared(self.folder, self.process)
 
     def train(self, stop_at: float = math.inf) -> Result:
         """stop_at: of the monotonic clock, seconds. Raises Stopped."""
@@ -199,8 +239,9 @@ class _Run:
             finished = ended and not self.progress.due
             if finished and self.process.is_first:
                 self.folder.save_final(self.network, self.updater.weights(), self.progress.iteration)
-            if self.asked:
-                wait_for_all(self.process)  # torchrun ends the others as soon as one has ended
+            if self.asked or finished:
+                # torchrun ends the others as soon as one has ended, and what follows may read the model.
+                wait_for_all(self.process)
             if number := self.asked or self.stop.number:
                 raise self._stopped(number, finished)
         best = self.folder.best if self.folder.best.exists() else None
@@ -341,9 +382,11 @@ class _Run:
         A request to stop ends this early; it is then still due, and made when the run is resumed.
         """
         report, error = None, None
-        if self.process.is_first and self.val_set is not None:
+        assert self.val_set is not None
+        measured = self._detect(self.val_set)
+        if self.process.is_first and measured is not None:
             try:
-                report = self._measure(self.val_set)
+                report = evaluate_detections(*measured, self.config.metric)
             except DataError as caught:
                 error = caught
         left = self.process.is_first and report is None
@@ -364,23 +407,26 @@ class _Run:
         if log is not None:
             log.evaluation(done, json.loads(report.to_json()), better)
 
-    def _measure(self, dataset: DataSet) -> Report | None:
-        """The report on a data set; None if a stop was requested meanwhile. Raises DataError."""
-        config, average = self.config, self.updater.average
-        with average.shown_by(self.network) if average is not None else contextlib.nullcontext():
+    def _detect(self, dataset: DataSet) -> tuple[DataSet, list[Detections]] | None:
+        """See `detect_readable`."""
+        config, process = self.config, self.process
+        with shown_weights(self.network, self.updater.average, process):
             detector = Detector(self.network, self.train_set.classes)
-            batches = config.batch_size, config.workers
-            measured = detect_readable(detector, dataset, self.val_left_out, self.stop, *batches)
+            loading = config.batch_size, config.workers
+            found = detect_readable(detector, dataset, self.val_left_out, self.stop, *loading, process)
         self._training_mode()
-        return measured and evaluate_detections(*measured, config.metric)
+        return found
 
     def _save(self) -> None:
         if self.process.is_first:
             self.folder.save_state(self.updater, self.progress, self.content, self.left_out)
         wait_for_all(self.process)
+        if self.process.is_first:
+            self.folder.draw()
 
     def _save_before_error(self) -> None:
         """Save the state of the last update, unless it is bad, without waiting for other processes."""
         if self.process.is_first and self.updater.watch.look() is None:
             self.folder.save_state(self.updater, self.progress, self.content, self.left_out)
+            self.folder.draw()
             print(f"saved at update {self.progress.iteration}, to go on with --resume", file=sys.stderr)

@@ -9,17 +9,19 @@ import torch
 
 from fssd.config import Amp, load_config
 from fssd.errors import ConfigError
-from fssd.training.distributed import Process, any_process
+from fssd.training.distributed import Process, any_process, each, together
+from fssd.training.speed_probe import bf16_ratio
 
 BF16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16")
+WORTH_IT = 0.95  # time in bf16 over that in float32 below which the lower precision pays
 
 
 def choose_amp(amp: Amp, device: torch.device) -> Amp:
-    """`amp`, where "auto" becomes bf16 if the device has instructions for it and off if not.
+    """`amp`, where "auto" becomes bf16 if the device has instructions for it that are faster, else off.
 
-    On a CPU the processor's flags decide, not a timing: without these instructions bf16 is several times
-    slower than fp32, with them faster, and a flag gives equal runs the same answer on a busy machine.
-    Raises ConfigError for fp16 on a CPU.
+    On a CPU without these instructions bf16 is several times slower than fp32, and nothing is measured; with
+    them a short measurement decides. A run keeps its choice when it is resumed. Raises ConfigError for fp16
+    on a CPU.
     """
     if amp == "fp16" and device.type == "cpu":
         raise ConfigError("amp fp16 needs a GPU; choose bf16, or off")
@@ -29,7 +31,9 @@ def choose_amp(amp: Amp, device: torch.device) -> Amp:
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "off"
     # torch 2.6 does not report the flags; there "off" is always safe.
     flags: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return "bf16" if any(flags.get(name) for name in BF16_INSTRUCTIONS) else "off"
+    if not any(flags.get(name) for name in BF16_INSTRUCTIONS):
+        return "off"
+    return "bf16" if bf16_ratio() < WORTH_IT else "off"
 
 
 def agree_amp(amp: Amp, device: torch.device, process: Process, started: Path | None) -> Amp:
@@ -38,12 +42,17 @@ def agree_amp(amp: Amp, device: torch.device, process: Process, started: Path | 
     started: the configuration file of the run that is resumed, if any. It keeps the precision that it was
     started with, whatever this machine would choose.
     """
-    if amp == "auto" and started is not None and started.is_file():
-        amp = load_config(started).amp
+    if amp == "auto" and started is not None:
+        amp = each(together(process, lambda: _amp_of(started)), process)[0]
     if amp != "auto":
         return choose_amp(amp, device)
     off = any_process(choose_amp(amp, device) == "off", process, device)
     chosen: Amp = "off" if off else "bf16"
     if process.is_first:
-        print(f"amp auto: {chosen} ({device.type} with{'out' if off else ''} bf16 instructions)")
+        reason = "is slower or has no instructions" if off else "is faster"
+        print(f"amp auto: {chosen} ({device.type}, where bf16 {reason})")
     return chosen
+
+
+def _amp_of(started: Path) -> Amp:
+    return load_config(started).amp if started.is_file() else "auto"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -51,7 +50,6 @@ def open_splits(config: TrainConfig, resume: bool = False, quiet: bool = False) 
     Raises DataError, and ConfigError where both have images in common unless `config.seen_images` allows it.
     """
     config = name_splits(config)
-    quiet = quiet or os.environ.get("RANK", "0") != "0"
     assert config.data is not None
     also = None if quiet else other_formats(config.data)
     train = _open(config, config.train_split, None, also)

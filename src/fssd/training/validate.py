@@ -1,35 +1,107 @@
-"""Detections on the validation split during a run, without broken images, until a stop is requested."""
+"""Evaluation during a run: all processes detect, the first one measures."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from typing import NamedTuple
 
+from fssd.data.columns import take
 from fssd.data.sample import DataSet
-from fssd.errors import ImageError
+from fssd.errors import DataError, ImageError
 from fssd.inference.detections import Detections
 from fssd.inference.detector import Detector
+from fssd.model.network import Network
+from fssd.training.distributed import Process, each, of_all, of_first
+from fssd.training.ema import Average
 from fssd.training.left_out import LeftOut
 from fssd.training.stop import StopRequest
 
+Batches = list[list[int]]  # indices of records
+
+
+@contextmanager
+def shown_weights(network: Network, average: Average | None, process: Process) -> Iterator[None]:
+    """Lend the weights that are saved to `network` for the length of a with block.
+
+    Those are the average, if there is one, and of several processes the first one's: each has its own
+    statistics of batch norms.
+    """
+    if average is None and process.world == 1:
+        yield
+        return
+    own = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+    network.load_state_dict(of_first(own if average is None else average.tensors, process))
+    try:
+        yield
+    finally:
+        network.load_state_dict(own)
+
 
 def detect_readable(
-    detector: Detector, dataset: DataSet, left_out: LeftOut, stop: StopRequest, batch_size: int, workers: int
+    detector: Detector,
+    dataset: DataSet,
+    left_out: LeftOut,
+    stop: StopRequest,
+    batch_size: int,
+    workers: int,
+    process: Process,
 ) -> tuple[DataSet, list[Detections]] | None:
     """The data set without broken images, and the detections on it; None if a stop was requested meanwhile.
 
-    left_out: gets the broken images. Raises ImageError if they are more than it allows.
+    Whole batches go to the processes in turn, so that every image is in the batch that it is in with one
+    process, which decides the last bits of its scores. All processes get the same result. left_out: gets the
+    broken images. Raises ImageError, in all processes, if they are more than it allows.
     """
-    records = list(dataset.records)
-    found: list[Detections] = []
-    while len(found) < len(records):
-        rest = replace(dataset, records=tuple(records[len(found) :]))
+    starts = range(0, len(dataset), batch_size)[process.rank :: process.world]
+    batches = [list(range(start, min(start + batch_size, len(dataset)))) for start in starts]
+    own = _detect_own(detector, dataset, batches, left_out, stop, batch_size, workers)
+    found, broken = of_all(own.found, process), of_all(own.broken, process)
+    left_out.add(broken, loud=process.is_first)
+    left_out.require_few()
+    if any(each(own.stopped, process)):
+        return None
+    kept = [index for index, record in enumerate(dataset.records) if record.image_id not in broken]
+    return replace(dataset, records=take(dataset.records, kept)), [found[index] for index in kept]
+
+
+class _Own(NamedTuple):
+    """What one process has found. found: by the record's index. broken: by image id. stopped: on request."""
+
+    found: dict[int, Detections]
+    broken: dict[str, DataError]
+    stopped: bool
+
+
+def _detect_own(
+    detector: Detector,
+    dataset: DataSet,
+    batches: Batches,
+    left_out: LeftOut,
+    stop: StopRequest,
+    batch_size: int,
+    workers: int,
+) -> _Own:
+    """A broken image leaves its batch, and no other batch changes. Ends early if too many are broken."""
+    found: dict[int, Detections] = {}
+    broken: dict[str, DataError] = {}
+    groups = [batches]  # in each only the last batch may be smaller than the others
+    while groups and not left_out.would_be_too_many(broken):
+        group = groups.pop(0)
+        indices = [index for batch in group for index in batch]
+        own = replace(dataset, records=take(dataset.records, indices))
+        stream = detector.evaluate_on(own, batch_size=batch_size, workers=workers)
         try:
-            for one in detector.evaluate_on(rest, batch_size=batch_size, workers=workers):
+            for index, one in zip(indices, stream, strict=True):
                 if stop.number:
-                    return None
-                found.append(one)
+                    return _Own(found, broken, True)
+                found[index] = one
         except ImageError as error:
-            index = next(i for i, record in enumerate(records) if record.path == error.file)
-            left_out.add({records.pop(index).image_id: error})
-            left_out.require_few()
-    return replace(dataset, records=tuple(records)), found
+            bad = next(i for i in indices if i not in found and dataset.records[i].path == error.file)
+            broken[dataset.records[bad].image_id] = error
+            rest = [batch for batch in group if batch[0] not in found]
+            damaged = [[index for index in batch if index != bad] for batch in rest if bad in batch]
+            others = [batch for batch in rest if bad not in batch]
+            groups[:0] = [part for part in (damaged, others) if any(part)]
+    return _Own(found, broken, False)

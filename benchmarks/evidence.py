@@ -1,0 +1,134 @@
+"""What fusion gains, over several data sets and seeds: the rows of finished ablations against the first one.
+
+    fssd ablate fusion-light --data circuit --out runs/circuit --seeds 3
+    python benchmarks/evidence.py runs/circuit runs/deeppcb --first ssd --markdown evidence.md
+
+Every run's final model is measured on the split that it was validated on. Intervals are of the gain in mAP,
+with images and seeds resampled (see `fssd.evaluation.seeds`); that of the mean over the sets resamples each
+set on its own. Measured runs are kept in OUT/ROW/seed-N/evidence.json, so that the command can be repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fssd.ablation.output import cells, mean_spread
+from fssd.atomic import atomic_write
+from fssd.config import CONFIG_FILE, load_config
+from fssd.data.source import open_data
+from fssd.evaluation.bootstrap import rank
+from fssd.evaluation.evaluate import evaluate_detections
+from fssd.evaluation.seeds import gain, image_weights, interval
+from fssd.inference.detector import Detector
+from fssd.training.folder import FINAL_FILE
+
+Floats = npt.NDArray[np.float64]
+Runs = dict[str, list[dict[str, Any]]]  # by row, what was measured of each seed
+MEASURES = ("mAP", "AP75", "small", "medium", "large")
+
+
+def main() -> None:
+    args = _arguments()
+    sets = {folder.name: measured_runs(folder, args.resamples) for folder in args.folders}
+    lines = [cells(["data", "row", "seeds", *MEASURES, f"over {args.first}", "95 % interval"])]
+    lines.append(cells(["---", "---", *["---:"] * (len(MEASURES) + 3)]))
+    gains: dict[str, list[Floats]] = {}
+    for name, runs in sets.items():
+        for row, own in runs.items():
+            texts = [name, row, str(len(own)), *(mean_spread(percent(own, key)) for key in MEASURES)]
+            if row != args.first and args.first in runs:
+                found = gain(
+                    *([np.array(run["resampled"]) for run in side] for side in (runs[args.first], own))
+                )
+                gains.setdefault(row, []).append(found)
+                texts += gain_cells(found)
+            lines.append(cells([*texts, *[""] * (len(MEASURES) + 5 - len(texts))]))
+    for row, found_in in gains.items():
+        small = [difference(runs, args.first, row, "small") for runs in sets.values() if row in runs]
+        known = [value for value in small if not math.isnan(value)]
+        texts = [
+            f"mean of {len(found_in)}",
+            row,
+            "",
+            "",
+            "",
+            f"{statistics.fmean(known):+.1f}" if known else "-",
+        ]
+        lines.append(cells([*texts, "", "", *gain_cells(np.mean(found_in, axis=0))]))
+    table = "\n".join(lines) + "\n"
+    print(table, end="")
+    if args.markdown is not None:
+        atomic_write(args.markdown, table)
+
+
+def percent(runs: Sequence[dict[str, Any]], measure: str) -> list[float]:
+    """A measure of each seed; nan where there is no object of that size."""
+    return [float("nan") if run[measure] is None else 100 * run[measure] for run in runs]
+
+
+def difference(runs: Runs, first: str, row: str, measure: str) -> float:
+    """Of the means over the seeds, in points."""
+    return statistics.fmean(percent(runs[row], measure)) - statistics.fmean(percent(runs[first], measure))
+
+
+def gain_cells(gains: Floats) -> list[str]:
+    """The gain in points of mAP, and its interval."""
+    value, low, high = (100 * number for number in interval(gains)[:3])
+    return [f"{value:+.1f}", f"{low:+.1f} to {high:+.1f}"]
+
+
+def measured_runs(folder: Path, resamples: int) -> Runs:
+    """The finished runs of an ablation's folder, by row, seeds in ascending order."""
+    runs: Runs = {}
+    for final in sorted(folder.glob(f"*/seed-*/{FINAL_FILE}")):
+        runs.setdefault(final.parent.parent.name, []).append(measured_run(final, resamples))
+    return runs
+
+
+def measured_run(final: Path, resamples: int) -> dict[str, Any]:
+    """Measures of a run's final model, AP in 0..1 or None, and its mAP for each resample of the images."""
+    kept = final.parent / "evidence.json"
+    if kept.is_file():
+        known: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
+        if known["resamples"] == resamples and known["bytes"] == final.stat().st_size:
+            return known
+    config = load_config(final.parent / CONFIG_FILE)
+    assert config.data is not None
+    detector = Detector.load(final)
+    dataset = open_data(config.data, config.val_split)
+    detections = list(detector.evaluate_on(dataset))
+    report = evaluate_detections(dataset, detections, config.metric)
+    strict = evaluate_detections(dataset, detections, config.metric, 0.75)
+    aps = rank(dataset, detections, config.metric).ap(image_weights(len(dataset), resamples))
+    measures = {"mAP": report.map, "AP75": strict.map, **report.sizes}
+    found = {
+        **{name: None if math.isnan(value) else value for name, value in measures.items()},
+        "resampled": np.nanmean(aps, axis=1).tolist(),
+        "resamples": resamples,
+        "bytes": final.stat().st_size,
+    }
+    atomic_write(kept, json.dumps(found, allow_nan=False) + "\n")
+    print(f"{final.parent}: mAP {100 * report.map:.1f}", flush=True)
+    return found
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("folders", nargs="+", type=Path, help="of `fssd ablate --out`, one for each data set")
+    parser.add_argument("--first", default="ssd", help="row that the others are compared with")
+    parser.add_argument("--resamples", type=int, default=1000, help="of the images")
+    parser.add_argument("--markdown", type=Path, help="write the table to this file")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""Training runs of several processes."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import runpy
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+CONFTEST = Path(__file__).parents[1] / "conftest.py"
+LIMIT = 240  # seconds; only ends what hangs
+
+SCRIPT = """
+import importlib.util, os, sys
+
+log = os.open(given["log"], os.O_WRONLY | os.O_CREAT)
+os.dup2(log, 1)
+os.dup2(log, 2)
+os.environ.update(given["variables"])
+
+import fssd
+from fssd.config import TrainConfig, with_values
+
+spec = importlib.util.spec_from_file_location("shared", given["conftest"])
+shared = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(shared)
+exec(given["script"])
+try:
+    config = with_values(TrainConfig(amp="off"), given["settings"])
+    fssd.train(config, backbone=shared.TinyBackbone(), **given["options"])
+except (fssd.errors.FssdError, fssd.errors.Stopped) as error:
+    print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+    sys.exit(2)
+"""
+
+
+class Ended(NamedTuple):
+    """A process that has ended. log: what it printed."""
+
+    code: int | None
+    log: str
+
+
+TrainTogether = Callable[..., list[Ended]]
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@pytest.fixture
+def train_together(tmp_path: Path) -> TrainTogether:
+    """Trains with the tiny backbone in as many processes as there are settings, and waits for all.
+
+    train_together([settings, ...], script=..., resume=True): script is more code, run before the training.
+    The processes are forks of one that has imported the package and done nothing else.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["fssd.training.loop", "fssd.model.build"])
+    file = tmp_path / "train.py"
+    file.write_text(SCRIPT, encoding="utf-8")
+
+    def run(settings: Sequence[Mapping[str, Any]], *, script: str = "", **options: Any) -> list[Ended]:
+        where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+        started = []
+        for rank, one in enumerate(settings):
+            variables = {
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "WORLD_SIZE": str(len(settings)),
+                **where,
+            }
+            given = {
+                "log": str(tmp_path / f"log-{free_port()}"),
+                "variables": variables,
+                "conftest": str(CONFTEST),
+                "script": script,
+                "settings": json.loads(json.dumps(one, default=str)),
+                "options": options,
+            }
+            process = context.Process(target=runpy.run_path, args=(str(file), {"given": given}))
+            process.start()
+            started.append((process, Path(given["log"])))
+        ended = []
+        for process, log in started:
+            process.join(LIMIT)
+            process.kill()
+            process.join()
+            ended.append(Ended(process.exitcode, log.read_text(encoding="utf-8")))
+        return ended
+
+    return run
