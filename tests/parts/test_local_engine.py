@@ -229,3 +229,25 @@ def test_a_part_that_is_damaged_is_named(
     assert f"{part}: is no whole parquet file" in capsys.readouterr().err
     part.unlink()
     assert detect(image, "--out", out, *LOCAL) == 0
+
+
+@pytest.mark.parametrize("in_store", [False, True])
+def test_shards(
+    detect: Detect,
+    scenes: Path,
+    read_parts: ReadParts,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    in_store: bool,
+) -> None:
+    """Images in shards, also of two splits, have the results of the files that they were made of."""
+    from fssd.cli.main import main
+
+    shards = f"{request.getfixturevalue('s3')}/shards" if in_store else str(tmp_path / "shards")
+    assert main(["shard", str(scenes), shards]) == 0
+    assert detect(shards, "--out", tmp_path / "out", *LOCAL) == 0
+    assert detect(scenes / "JPEGImages", "--out", tmp_path / "plain", *LOCAL) == 0
+    packed, plain = read_parts(tmp_path / "out"), read_parts(tmp_path / "plain")
+    assert len(packed) == 16 and all(row["image"].startswith(shards) for row in packed)
+    named = {Path(row.pop("image")).name: row for row in packed}
+    assert named == {Path(row.pop("image")).name: row for row in plain}
