@@ -40,12 +40,12 @@ class Folder(ABC):
         """Whether there is a file of this name."""
 
     @abstractmethod
-    def size(self, name: str) -> int:
-        """Bytes of a file."""
-
-    @abstractmethod
     def stamp(self, name: str) -> str:
         """A text that differs once a file has been written again: its size and time."""
+
+    @abstractmethod
+    def size(self, name: str) -> int:
+        """Bytes of a file."""
 
     @abstractmethod
     def list(self, below: str = "") -> Iterator[Entry]:

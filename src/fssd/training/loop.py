@@ -46,10 +46,12 @@ from fssd.training.drawings import draw_batches
 from fssd.training.folder import RunFolder, Saved
 from fssd.training.freeze import freeze, training_mode
 from fssd.training.heap import keep_freed_memory
+from fssd.training.kernels import kernel_choice
 from fssd.training.left_out import LeftOut
 from fssd.training.log import Means, RunLog
 from fssd.training.optim import learning_rate
 from fssd.training.precision import agree_amp
+from fssd.training.prefetch import on_device
 from fssd.training.same_data import Resumed, content_of, same_data
 from fssd.training.splits import TrainingSplits, open_splits
 from fssd.training.start import (
@@ -120,7 +122,8 @@ def train(
     device = own_device(config.device, process)
     if device.type == "cpu":
         keep_freed_memory()
-    with process_group(process, device, timeout or TIMEOUT):
+    choice = kernel_choice(config.kernels, device)
+    with choice, process_group(process, device, timeout or TIMEOUT):
         together(process, lambda: check_start(config, resume))
         saved = agreed_state(config.out, process)
         splits = together(process, lambda: _measurable_splits(config, resume, process))
@@ -367,7 +370,8 @@ class _Run:
             self.process.world,
         )
         examples = Examples(views, self.network.heads.targets)
-        return training_batches(examples, positions, config.workers, pin=self.device.type == "cuda")
+        pin = self.device.type == "cuda"
+        return on_device(training_batches(examples, positions, config.workers, pin), self.device)
 
     def _scales(self) -> Scales | None:
         if not self.config.multi_scale:
