@@ -3,9 +3,9 @@
     python benchmarks/parts.py --model animals --images PHOTOGRAPHS --rounds 3
 
 A round runs `fssd detect` plainly without pictures, with --engine local and with --engine ray, over a small
-and a large number of images, one after the other; each process counts its own CPU seconds and those of its
-children. The cost of an image is the difference between the two numbers, what is left is the fixed cost. Ray
-runs on a cluster of its own with as many actors as given.
+and a large number of images, one after the other. CPU seconds are those of all processes that a command has
+started, read from /proc ten times a second, so Linux only. The cost of an image is the difference between the
+two numbers of images; what is left is the fixed cost. Ray has a cluster of its own.
 """
 
 from __future__ import annotations
@@ -13,30 +13,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import secrets
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 ENGINES = ("plain", "local", "ray")
 
-# Counts what the command and all processes that it started have used. Those of Ray outlive their parents for a
-# moment: they become children of this process (Linux's PR_SET_CHILD_SUBREAPER, 36), which waits for them.
-COUNTED = """
-import ctypes, os, sys
-from fssd.cli.main import main
-ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
-code = main(sys.argv[2:])
-try:
-    while True:
-        os.wait()
-except ChildProcessError:
-    pass
-own = os.times()
-open(sys.argv[1], "w").write(str(own.user + own.system + own.children_user + own.children_system))
-sys.exit(code)
-"""
+MARK = "FSSD_BENCHMARK_RUN"
+TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:
@@ -72,16 +60,40 @@ def _figures(pairs: list[tuple[float, float]], few: int, many: int) -> dict[str,
 
 
 def _run(args: argparse.Namespace, engine: str, source: Path, out: Path) -> float:
-    """CPU seconds of one command."""
+    """CPU seconds of one command and all that it starts."""
     flags = ["--no-pictures"] if engine == "plain" else ["--engine", engine, "--part", str(args.part)]
     flags += ["--actors", str(args.actors)] if engine == "ray" else []
-    counted = out.with_suffix(".seconds")
-    command = [sys.executable, "-c", COUNTED, counted, "detect", args.model, source, "--out", out, *flags]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_ADDRESS": ""}
-    subprocess.run(
-        [*map(str, command), "--device", "cpu"], check=True, env=environment, stdout=subprocess.DEVNULL
-    )
-    return float(counted.read_text())
+    command = [sys.executable, "-m", "fssd", "detect", args.model, source, "--out", out, *flags]
+    mark = secrets.token_hex(8)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_ADDRESS": "", MARK: mark}
+    used: dict[str, float] = {}
+    with subprocess.Popen(
+        [*map(str, command), "--device", "cpu"], env=environment, stdout=subprocess.DEVNULL
+    ) as process:
+        while process.poll() is None:
+            _sample(f"{MARK}={mark}".encode(), used)
+            time.sleep(0.1)
+    if process.returncode:
+        raise SystemExit(f"the command ended with {process.returncode}")
+    while _sample(f"{MARK}={mark}".encode(), used):  # Ray's processes outlive the command for a moment
+        time.sleep(0.1)
+    return sum(used.values())
+
+
+def _sample(mark: bytes, used: dict[str, float]) -> int:
+    """Note the CPU seconds of each living process with the mark; returns their number."""
+    alive = 0
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            if used.get(place.name) is None and mark not in (place / "environ").read_bytes():
+                continue
+            words = (place / "stat").read_text().rpartition(")")[2].split()
+        except (OSError, ProcessLookupError):
+            continue
+        if words[0] != "Z":
+            alive += 1
+        used[place.name] = (int(words[11]) + int(words[12])) / TICKS
+    return alive
 
 
 def _linked(images: Path, folder: Path, count: int) -> Path:

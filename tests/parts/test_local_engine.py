@@ -251,3 +251,34 @@ def test_shards(
     assert len(packed) == 16 and all(row["image"].startswith(shards) for row in packed)
     named = {Path(row.pop("image")).name: row for row in packed}
     assert named == {Path(row.pop("image")).name: row for row in plain}
+
+
+def test_parts_are_measured_like_any_results(
+    detect: Detect, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What `eval` reads is what plain detect writes, but not rounded; an unreadable image is told."""
+    from fssd.data.source import open_data
+    from fssd.errors import DataError
+    from fssd.evaluation.detection_files import is_detection_file, read_detections
+
+    out, images = tmp_path / "out", tmp_path / "images"
+    images.mkdir()
+    for file in (scenes / "JPEGImages").iterdir():
+        (images / file.name).symlink_to(file)
+    (images / "other.jpg").write_bytes(b"no image")
+    dataset = open_data(scenes, "val")
+    assert detect(images, "--out", tmp_path / "plain", "--no-pictures") == 1
+    assert detect(images, "--out", out, *LOCAL) == 1
+    assert is_detection_file(out)
+    theirs = read_detections(out, dataset)
+    plain = read_detections(tmp_path / "plain" / "detections.json", dataset)
+    assert theirs.form == "the parts of `fssd detect`"
+    assert "left out: 1 images that could not be read, see the column `error`" in theirs.notes
+    assert sum(map(len, theirs.detections)) == 4 * 3
+    for one, other in zip(theirs.detections, plain.detections, strict=True):
+        assert one.names == other.names
+        np.testing.assert_allclose(one.boxes, other.boxes, atol=0.0051)
+        np.testing.assert_allclose(one.scores, other.scores, atol=0.0000051)
+    (out / "_SUCCESS").unlink()
+    with pytest.raises(DataError, match="is not finished; run `fssd detect` again"):
+        read_detections(out, dataset)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from fssd.errors import DataError
 from fssd.inference.detector import Detector
 from fssd.inference.inputs import counts_by_suffix
-from fssd.parts.fingerprint import Fingerprint, absolute_source, model_digest
+from fssd.parts.fingerprint import Fingerprint, absolute_source, installed_version, model_digest
 from fssd.parts.local_engine import run_here
 from fssd.parts.part_detector import PartJob
 from fssd.parts.part_plan import PartPlan, check_same, read_plan_of, write_plan
@@ -81,11 +81,9 @@ class _Progress:
 
 
 def _fingerprint(model: Path, sources: Sequence[str], settings: Mapping[str, Any], part: int) -> Fingerprint:
-    from fssd import __version__
-
     plain = {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
     absolute = tuple(map(absolute_source, sources))
-    return Fingerprint(model_digest(model), plain, __version__, absolute, part)
+    return Fingerprint(model_digest(model), plain, installed_version(), absolute, part)
 
 
 def _new_plan(folder: Folder, fingerprint: Fingerprint, given: Sequence[str]) -> PartPlan:
