@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, ge
 import tyro
 import yaml
 
-from fssd.errors import ConfigError, nearest
+from fssd.errors import ConfigError, nearest, shown
 
 CONFIG_FILE = "config.yaml"  # of a run, with its complete configuration
 
@@ -26,6 +26,7 @@ Schedule = Literal["multistep", "cosine", "constant"]
 Start = Literal["backbone", "ssd", "model", "nothing"]
 Optimizer = Literal["sgd", "adam"]
 Amp = Literal["auto", "off", "bf16", "fp16"]
+Kernels = Literal["default", "deterministic", "benchmark"]
 TrainOnly = Literal["all", "new"]
 Metric = Literal["voc07", "voc12", "coco"]
 Augment = Literal["ssd", "mild", "mirror", "yolo", "none"]
@@ -204,6 +205,10 @@ class TrainConfig:
     amp: Amp = "auto"
     """Mixed precision. "auto" is bf16 where the GPU or processor has instructions for it (AVX-512 BF16, AMX),
     where it is faster, and "off" elsewhere, where it is much slower. A CPU cannot train in fp16."""
+    kernels: Kernels = "default"
+    """On a GPU: "deterministic" kernels, with which equal runs have equal bytes, are slower; "benchmark" lets
+    cuDNN time its kernels for every input shape, which is faster after the first updates and not repeatable.
+    The docs say how to measure both."""
     threads: Natural = 0
     """CPU threads for the network; 0 for one per core. Equal runs need equal threads."""
 
@@ -227,8 +232,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 """The values of every setting that is one of a few words."""
 RESUME_MAY_CHANGE = {"out", "data", "images", "weights", "seen_images", "workers", "device"}
-RESUME_MAY_CHANGE |= {"save_every", "log_every", "bad_share"}
-"""Settings that a resumed run may change. Only the device affects the final weights."""
+RESUME_MAY_CHANGE |= {"save_every", "log_every", "bad_share", "kernels"}
+"""Settings that a resumed run may change. Only the device and its kernels affect the final weights."""
 
 
 def load_config(path: Path, base: TrainConfig | None = None, above: tuple[Path, ...] = ()) -> TrainConfig:
@@ -388,7 +393,7 @@ _READERS: dict[Any, tuple[str, tuple[Any, ...], Callable[[Any], Any]]] = {
 def to_values(config: TrainConfig) -> dict[str, Any]:
     """The configuration as plain JSON values."""
     values = dataclasses.asdict(config)
-    return {key: str(value) if isinstance(value, Path) else value for key, value in values.items()}
+    return {key: shown(value) if isinstance(value, Path) else value for key, value in values.items()}
 
 
 def resolve(config: TrainConfig, recipe: Mapping[str, Any]) -> TrainConfig:

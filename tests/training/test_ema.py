@@ -45,6 +45,24 @@ def test_equals_plain_loop(decay: float) -> None:
         assert tensor.flatten().tolist() == pytest.approx(plain[name], rel=1e-4, abs=1e-4), name
 
 
+def test_lists_of_tensors_have_the_bytes_of_one_after_the_other() -> None:
+    torch.manual_seed(2)
+    net = nn.Sequential(nn.Conv2d(3, 70, 3), nn.BatchNorm2d(70), nn.Linear(70, 9).double()).to(
+        memory_format=torch.channels_last
+    )
+    average = Average(net, 0.998)
+    single = {name: tensor.clone() for name, tensor in average.tensors.items()}
+    for t in range(1, 8):
+        wander(net, t)
+        average.update(net)
+        for name, tensor in net.state_dict().items():
+            if tensor.is_floating_point():
+                single[name].lerp_(tensor, 1 - (1 + t) / (10 + t))
+    for name, tensor in single.items():
+        if tensor.is_floating_point():
+            assert torch.equal(tensor, average.tensors[name]), name
+
+
 def test_first_update_by_hand() -> None:
     net = nn.Linear(1, 1, bias=False)
     with torch.no_grad():

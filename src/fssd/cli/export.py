@@ -174,5 +174,5 @@ def _trial(command: Export, geometry: Geometry, classes: tuple[str, ...]) -> Tri
     kept = {record.path for record in measured.records}
     others = [record for record in shown.records if record.path not in kept]
     chosen = evenly_spaced(others or shown.records)
-    images = read_pictures([record.path for record in chosen], geometry)
+    images = read_pictures([record.picture for record in chosen], geometry)
     return Trial(images, measured, sum(len(record.labels) for record in chosen), command.allow_few)

@@ -17,6 +17,7 @@ COMMANDS = {
     "detect": "find objects in images, folders and videos; write pictures and JSON",
     "check": "report every problem of a data set with file, place and reason",
     "convert": "write a data set in the format of another tool: VOC, YOLO, COCO, LabelMe, CVAT, ...",
+    "shard": "write a data set as tar files and an index, on a disk or in S3",
     "label": "draft labels with a model, for a person to correct in an annotation tool",
     "pick": "choose the images that are most worth labelling next",
     "scenes": "write a small data set of handwritten digits in photographs",
@@ -31,6 +32,7 @@ COMMANDS = {
     "serve": "detect over HTTP, with a page to try the model on",
     "export": "write a model for ONNX Runtime or OpenVINO, checked against PyTorch",
     "bench": "time a model stage by stage, against the machine's measured peak",
+    "completion": "print the completion of verbs and flags for bash, zsh or fish",
     "demo": "try the packaged model, then train fssd300-lite on digit scenes for minutes",
 }
 
@@ -114,7 +116,8 @@ def _advice(message: str) -> str:
 
 def _overview() -> str:
     lines = ["usage: fssd VERB ...", "", "SSD and FSSD object detectors.", ""]
-    lines += [f"  {verb:<8} {meaning}" for verb, meaning in COMMANDS.items()]
+    width = max(map(len, COMMANDS))
+    lines += [f"  {verb:<{width}} {meaning}" for verb, meaning in COMMANDS.items()]
     lines += ["", "`fssd VERB --help` explains a verb; `fssd --version` prints the version."]
     return "\n".join(lines)
 

@@ -231,13 +231,20 @@ def _read(record: Record, decode: bool) -> _Picture | ImageError:
     """The header, a key that equal images share, and the image if decoded; or what is wrong with it."""
     try:
         if not decode:
-            header, facts = read_header(record.path), record.path.stat()
-            return header, f"{facts.st_dev} {facts.st_ino}".encode(), None
-        data = read_bytes(record.path)
+            return read_header(record.picture), _place(record), None
+        data = read_bytes(record.picture)
         image = decode_image(data, record.path)
         return probe_image(data, record.path), hashlib.blake2b(data, digest_size=16).digest(), image
     except ImageError as error:
         return error
+
+
+def _place(record: Record) -> bytes:
+    """Equal for records of the same file."""
+    if record.stored is not None:
+        return f"{record.stored.shard} {record.stored.offset}".encode()
+    facts = record.path.stat()
+    return f"{facts.st_dev} {facts.st_ino}".encode()
 
 
 def _shared_problems(

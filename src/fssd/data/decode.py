@@ -23,7 +23,8 @@ from PIL import Image as Pillow
 from PIL import features
 
 from fssd.data.sample import Image
-from fssd.errors import ImageError, ImageSizeError
+from fssd.data.stored import PictureSource, StoredPicture, picture_name
+from fssd.errors import DataError, ImageError, ImageSizeError
 
 MAX_PIXELS = 100_000_000  # 300 MB decoded: more than any camera makes, less than a small machine has
 _JPEG = (".jpg", ".jpeg", ".jfif")
@@ -70,9 +71,9 @@ class ImageHeader:
         return self.orientation >= 5
 
 
-def read_image(path: Path | str, max_pixels: int = MAX_PIXELS) -> Image:
-    """`decode_image` of a file. Raises ImageError, also when the file is missing or a folder."""
-    return decode_image(read_bytes(path), path, max_pixels)
+def read_image(picture: PictureSource, max_pixels: int = MAX_PIXELS) -> Image:
+    """`decode_image` of a file or of a picture in a shard. Raises ImageError, also when it is missing."""
+    return decode_image(read_bytes(picture), picture_name(picture), max_pixels)
 
 
 def decode_image(data: bytes, name: Path | str, max_pixels: int = MAX_PIXELS) -> Image:
@@ -102,19 +103,21 @@ def convert_picture(picture: Pillow.Image) -> Image:
     return _upright(_decode_with_pillow(picture, name), _orientation(picture))
 
 
-def image_size(path: Path | str) -> tuple[int, int]:
+def image_size(picture: PictureSource) -> tuple[int, int]:
     """(width, height) in pixels as `read_image` returns them, from the header alone. Raises ImageError."""
-    header = read_header(path)
+    header = read_header(picture)
     return header.width, header.height
 
 
-def read_header(path: Path | str) -> ImageHeader:
-    """Format, mode, size and orientation of an image file, without decoding it. Raises ImageError."""
+def read_header(picture: PictureSource) -> ImageHeader:
+    """Format, mode, size and orientation of an image, without decoding it. Raises ImageError."""
+    if isinstance(picture, StoredPicture):
+        return probe_image(read_bytes(picture), picture.path)
     try:
-        with Path(path).open("rb") as file:
-            return _open(file, path)[1]
+        with Path(picture).open("rb") as file:
+            return _open(file, picture)[1]
     except (OSError, ValueError) as error:
-        raise _unreadable(path, error) from error
+        raise _unreadable(picture, error) from error
 
 
 def probe_image(data: bytes, name: Path | str) -> ImageHeader:
@@ -122,12 +125,20 @@ def probe_image(data: bytes, name: Path | str) -> ImageHeader:
     return _open(io.BytesIO(data), name)[1]
 
 
-def read_bytes(path: Path | str) -> bytes:
-    """The content of a file. Raises ImageError when it is missing, a folder or not readable."""
+def read_bytes(picture: PictureSource) -> bytes:
+    """The content of an image file. Raises ImageError when it is missing, a folder or not readable.
+
+    Raises ConfigError where a folder of shards cannot be reached.
+    """
+    if isinstance(picture, StoredPicture):
+        try:
+            return picture.read()
+        except DataError as error:
+            raise ImageError(f"cannot be read: {error}", file=picture.path) from error
     try:
-        return Path(path).read_bytes()
+        return Path(picture).read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
-        raise _unreadable(path, error) from error
+        raise _unreadable(picture, error) from error
 
 
 def _unreadable(path: Path | str, error: Exception) -> ImageError:

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from fssd.atomic import atomic_write
+from fssd.data.columns import take
 from fssd.data.groups import group_images
 from fssd.data.sample import DataSet
 from fssd.errors import DataError
@@ -36,8 +37,9 @@ class Division:
 
     def apply(self, dataset: DataSet) -> tuple[DataSet, DataSet]:
         """The two sides of a data set; an image in neither is left out. Problems stay with the first."""
+        ids = [record.image_id for record in dataset.records]
         train, val = (
-            tuple(record for record in dataset.records if record.image_id in side)
+            take(dataset.records, [index for index, key in enumerate(ids) if key in side])
             for side in (self.train, self.val)
         )
         facts = dict(dataset.facts)

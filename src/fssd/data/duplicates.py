@@ -7,9 +7,9 @@ parts of an image.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from itertools import combinations
-from pathlib import Path
 from typing import NamedTuple
 
 import cv2
@@ -18,6 +18,8 @@ import numpy.typing as npt
 from PIL import Image as Pillow
 
 from fssd.data.sample import Image
+from fssd.data.stored import PictureSource, StoredPicture
+from fssd.errors import ConfigError
 
 SIDE = 32  # pixels of a thumbnail
 LEAST_CORRELATION = 0.96  # different photographs of one kind reach 0.95
@@ -43,13 +45,19 @@ def thumbnail(image: Image) -> Thumbnail:
     return np.asarray(cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def read_thumbnail(path: Path) -> Thumbnail:
-    """The thumbnail of a file, from a reduced JPEG where it is one; blank if it cannot be read."""
+def read_thumbnail(picture: PictureSource) -> Thumbnail:
+    """The thumbnail of a picture, from a reduced JPEG where it is one; blank if it cannot be read.
+
+    Raises ConfigError where a folder of shards cannot be reached.
+    """
     try:
-        with Pillow.open(path) as picture:
-            picture.draft("L", (2 * SIDE, 2 * SIDE))
-            grey = np.asarray(picture.convert("L"))
+        source = io.BytesIO(picture.read()) if isinstance(picture, StoredPicture) else picture
+        with Pillow.open(source) as opened:
+            opened.draft("L", (2 * SIDE, 2 * SIDE))
+            grey = np.asarray(opened.convert("L"))
         return np.asarray(cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA), np.uint8)
+    except ConfigError:
+        raise
     except Exception:  # decoders raise any exception on damaged data; whoever uses the image reports it
         return np.zeros((SIDE, SIDE), np.uint8)
 

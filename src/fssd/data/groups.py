@@ -46,7 +46,7 @@ def group_images(records: Sequence[Record]) -> Groups:
         note = f"near-duplicates are not looked for among more than {MOST_COMPARED:,} images"
         return Groups(tuple(keys), (note,))
     with ThreadPoolExecutor() as pool:
-        thumbnails = list(pool.map(read_thumbnail, (record.path for record in records)))
+        thumbnails = list(pool.map(read_thumbnail, (record.picture for record in records)))
     named = _joined(keys, _same(keys))
     for least in STRICTER:
         joined = _joined(keys, [*_same(keys), *alike(thumbnails, least)])

@@ -18,5 +18,5 @@ def input_boxes(dataset: DataSet, geometry: Geometry) -> Boxes:
 
 def _size(record: Record) -> tuple[int, int]:
     if record.width is None or record.height is None:
-        return image_size(record.path)
+        return image_size(record.picture)
     return record.width, record.height

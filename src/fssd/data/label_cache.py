@@ -15,6 +15,7 @@ import time
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,20 +25,24 @@ import numpy.typing as npt
 
 from fssd.atomic import atomic_path
 from fssd.data.archive import cache_folder
+from fssd.data.columns import Columns, Paths, RecordTable, Texts, compact
 from fssd.data.formats.reader import Reader
-from fssd.data.sample import DataSet, Problem, Record
+from fssd.data.sample import DataSet, Problem
 
 LEAST_IMAGES = 2000  # fewer are read in less than a second
 MOST_BYTES = 1 << 30  # of the whole folder; the files used least recently are removed
 FILES_PER_IMAGE = 8  # a folder with more is not that of the data set alone, and slow to walk through
 _SETTLED = 2_000_000_000  # nanoseconds; a younger file may change again without another time stamp
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, IndexError, EOFError, zipfile.BadZipFile)
-_TEXT = ("utf-8", "surrogatepass")  # file names may hold bytes that are no text
+_ARRAYS = ("source", "width", "height", "ends", "boxes", "labels", "flags", "has_areas", "areas")
 _File = tuple[str, int, int, int]  # name, bytes, and the times of the last change of content and of the entry
 
 
 def read_labels(reader: Reader, root: Path, split: str | None, classes: Sequence[str] | None) -> DataSet:
-    """`reader.read`, or its result of an earlier time if nothing has changed. Raises the reader's errors."""
+    """`reader.read`, or its result of an earlier time if nothing has changed, with a table of records.
+
+    Raises the reader's errors.
+    """
     names = None if classes is None else list(classes)
     key = json.dumps([_code(), reader.name, str(root), str(root.absolute()), split, names])
     file = cache_folder() / "labels" / f"{hashlib.blake2b(key.encode(), digest_size=20).hexdigest()}.npz"
@@ -47,6 +52,7 @@ def read_labels(reader: Reader, root: Path, split: str | None, classes: Sequence
             return known
         start = time.time_ns()
         data = reader.read(root, split, classes, None)
+        data = replace(data, records=compact(data.records))
         # Not of joined sources: each of them is kept by itself.
         if len(data) >= LEAST_IMAGES and data.facts.get("format") == reader.name:
             _save(file, data, root, start)
@@ -108,8 +114,8 @@ def _base(root: Path, data: DataSet) -> Path | None:
     """The folder that holds the labels, the pictures and `root`, at most two above it; None if none does."""
     if root.suffix in {".yaml", ".yml"} and b".txt" in root.read_bytes():
         return None  # lists of images, which may lie anywhere
-    folders = {record.path.parent for record in data.records}
-    folders |= {source.parent for source in {record.source for record in data.records}}
+    table = compact(data.records).columns
+    folders = {*table.paths.folders, *table.sources.folders}
     folders |= {problem.file.parent for problem in data.problems if problem.file != root}
     start = _plain(root if root.is_dir() else root.parent)
     base = Path(os.path.commonpath([start, *map(_plain, folders)]))
@@ -170,82 +176,41 @@ def _prune(folder: Path) -> None:
 
 def _pack(data: DataSet, document: dict[str, Any]) -> dict[str, npt.NDArray[Any]]:
     """A data set as arrays. Raises ValueError for a value that would not come back equal."""
-    records = data.records
-    sizes = [(record.width or -1, record.height or -1) for record in records]
+    table = compact(data.records).columns
     document |= {
         "classes": data.classes,
         "problems": [[p.severity, str(p.file), p.place, p.reason] for p in data.problems],
         "facts": {key: [type(value).__name__, value] for key, value in data.facts.items()},
+        "folders": [str(folder) for folder in table.paths.folders],
+        "source_folders": [str(folder) for folder in table.sources.folders],
     }
     text = json.dumps(document, default=str)
     if _facts(json.loads(text)) != data.facts:
         raise ValueError("facts of a type that JSON does not have")
-    sources = {source: index for index, source in enumerate(dict.fromkeys(r.source for r in records))}
-    paths = [record.path for record in records]
-    areas = [r.areas for r in records if r.areas is not None]
+    texts = {"ids": table.ids, "names": table.paths.names, "source_names": table.sources.names}
     return {
         "document": np.frombuffer(text.encode(), np.uint8),
-        "ids": _join([record.image_id for record in records]),
-        **_pack_paths("path", paths),
-        **_pack_paths("source", list(sources)),
-        "source": np.array([sources[record.source] for record in records], np.int32),
-        "sizes": np.array(sizes, np.int64),
-        "counts": np.array([len(record.labels) for record in records], np.int64),
-        "has_areas": np.array([record.areas is not None for record in records], np.bool_),
-        "boxes": np.concatenate([record.boxes for record in records]),
-        "labels": np.concatenate([record.labels for record in records]),
-        "difficult": np.concatenate([record.difficult for record in records]),
-        "crowd": np.concatenate([record.crowd for record in records]),
-        "areas": np.concatenate([np.zeros(0), *areas]),
+        "folder": table.paths.folder,
+        "source_folder": table.sources.folder,
+        **{name: of.data for name, of in texts.items()},
+        **{f"{name}_ends": of.ends for name, of in texts.items()},
+        **{name: getattr(table, name) for name in _ARRAYS},
     }
 
 
 def _unpack(document: dict[str, Any], arrays: Any) -> DataSet:
-    sources = list(_unpack_paths("source", arrays))
-    columns = (arrays[name].tolist() for name in ("source", "sizes", "counts", "has_areas"))
-    boxes, labels, difficult, crowd, areas = (
-        arrays[name] for name in ("boxes", "labels", "difficult", "crowd", "areas")
+    ids, names, source_names = (
+        Texts(arrays[name], arrays[f"{name}_ends"]) for name in ("ids", "names", "source_names")
     )
-    records: list[Record] = []
-    start = area_start = 0
-    rows = zip(_split(arrays["ids"]), _unpack_paths("path", arrays), *columns, strict=True)
-    for name, path, source, (width, height), count, has_areas in rows:
-        end, area_end = start + count, area_start + count * has_areas
-        objects = (boxes[start:end], labels[start:end], difficult[start:end], crowd[start:end])
-        own = areas[area_start:area_end] if has_areas else None
-        size = (width, height) if width > 0 else (None, None)
-        records.append(Record(name, path, sources[source], size[0], size[1], *objects, own))
-        start, area_start = end, area_end
+    folders, source_folders = (tuple(map(Path, document[name])) for name in ("folders", "source_folders"))
+    paths = Paths(folders, arrays["folder"], names)
+    sources = Paths(source_folders, arrays["source_folder"], source_names)
+    columns = Columns(ids, paths, sources, *(arrays[name] for name in _ARRAYS))
     problems = tuple(Problem(row[0], Path(row[1]), *row[2:]) for row in document["problems"])
-    return DataSet(tuple(document["classes"]), tuple(records), problems, _facts(document))
-
-
-def _pack_paths(name: str, paths: Sequence[Path]) -> dict[str, npt.NDArray[Any]]:
-    folders = {folder: index for index, folder in enumerate(dict.fromkeys(path.parent for path in paths))}
-    return {
-        f"{name}_folders": _join([str(folder) for folder in folders]),
-        f"{name}_folder": np.array([folders[path.parent] for path in paths], np.int32),
-        f"{name}_names": _join([path.name for path in paths]),
-    }
-
-
-def _unpack_paths(name: str, arrays: Any) -> Iterator[Path]:
-    folders = [Path(text) for text in _split(arrays[f"{name}_folders"])]
-    pairs = zip(arrays[f"{name}_folder"].tolist(), _split(arrays[f"{name}_names"]), strict=True)
-    return (folders[index] / text for index, text in pairs)
+    return DataSet(tuple(document["classes"]), RecordTable(columns), problems, _facts(document))
 
 
 def _facts(document: dict[str, Any]) -> dict[str, Any]:
     kinds = {"tuple": tuple, "PosixPath": Path, "WindowsPath": Path}
     pairs = document["facts"].items()
     return {key: kinds[kind](value) if kind in kinds else value for key, (kind, value) in pairs}
-
-
-def _join(texts: Sequence[str]) -> npt.NDArray[np.uint8]:
-    if any("\0" in text for text in texts):
-        raise ValueError("a zero byte in an id")
-    return np.frombuffer("\0".join(texts).encode(*_TEXT), np.uint8)
-
-
-def _split(joined: npt.NDArray[np.uint8]) -> list[str]:
-    return bytes(joined).decode(*_TEXT).split("\0")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import chain
@@ -22,7 +23,7 @@ from fssd.data.geometry import Geometry
 from fssd.data.mixing import Mixing
 from fssd.data.sample import DataSet, Image, Record, Sample
 from fssd.data.scales import Scales
-from fssd.errors import DataError, ImageError
+from fssd.errors import DataError, FssdError, ImageError, shown
 
 TIME_TO_END = 30  # seconds that a worker has left after SIGTERM, as many as torchrun gives
 
@@ -119,12 +120,12 @@ def load_sample(record: Record, difficult: bool = True, crowds: bool = False) ->
     """Decode a record for training; difficult, crowds: keep objects with that flag. Raises ImageError."""
     keep = (~record.difficult | difficult) & (~record.crowd | crowds)
     image = read_fitting(record)
-    return Sample(image, record.boxes[keep], record.labels[keep], record.difficult[keep], str(record.path))
+    return Sample(image, record.boxes[keep], record.labels[keep], record.difficult[keep], shown(record.path))
 
 
 def read_fitting(record: Record) -> Image:
     """The decoded image of a record. Raises ImageError, also if its size is not what its labels state."""
-    image = read_image(record.path)
+    image = read_image(record.picture)
     height, width = image.shape[:2]
     if record.width is not None and (record.width, record.height) != (width, height):
         raise ImageError(
@@ -183,7 +184,7 @@ class Examples(Dataset[Any]):
 class Pictures(Dataset[Any]):
     """Images of a data set for evaluation, in order: ((3, H, W) uint8 RGB, stored (width, height))."""
 
-    records: tuple[Record, ...]
+    records: Sequence[Record]
     geometry: Geometry
 
     def __len__(self) -> int:
@@ -203,9 +204,14 @@ def training_batches(
     return _load(examples, collate, workers, batch_sampler=positions, pin_memory=pin, prefetch_factor=ahead)
 
 
-def picture_batches(pictures: Pictures, batch_size: int, workers: int) -> Iterator[PictureBatch]:
-    """Batches of evaluation images in order; the last one may be smaller. Raises ImageError."""
-    return _load(pictures, _stack_pictures, workers, batch_size=batch_size)
+def picture_batches(
+    pictures: Pictures, batch_size: int, workers: int, pin: bool = False
+) -> Iterator[PictureBatch]:
+    """Batches of evaluation images in order; the last one may be smaller. Raises ImageError.
+
+    pin: in memory that a GPU can copy from while the program goes on.
+    """
+    return _load(pictures, _stack_pictures, workers, batch_size=batch_size, pin_memory=pin)
 
 
 def _stack_pictures(rows: list[Picture]) -> PictureBatch:
@@ -224,13 +230,13 @@ class _Caught(Dataset[Any]):
     def __getitem__(self, index: int) -> Any:
         try:
             return self.dataset[index]
-        except DataError as error:
+        except FssdError as error:
             return error
 
 
 def _collate(stack: Callable[[list[Any]], Any], items: list[Any]) -> Any:
     """A batch of the items, or the first error among them."""
-    error = next((item for item in items if isinstance(item, DataError)), None)
+    error = next((item for item in items if isinstance(item, FssdError)), None)
     return stack(items) if error is None else error
 
 
@@ -248,7 +254,7 @@ def _load(
     batches = _started(loader)
     try:
         for batch in batches:
-            if isinstance(batch, DataError):
+            if isinstance(batch, FssdError):
                 raise batch
             yield batch
     finally:
@@ -257,6 +263,8 @@ def _load(
 
 
 def _start_worker(_: int) -> None:
+    # Startup objects live as long as the worker; to look at them again and again would copy their memory.
+    gc.freeze()
     # The workers are processes already; threads in each would compete with the others for the cores.
     cv2.setNumThreads(1)
     torch.set_num_threads(1)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+
+from fssd.data.stored import PictureSource, StoredPicture
 
 Boxes = npt.NDArray[np.float32]  # (N, 4) xyxy, absolute pixels
 Labels = npt.NDArray[np.int64]  # (N,) index into the class names, 0-based, without background
@@ -37,6 +40,7 @@ class Record:
 
     image_id: unique in its data set; the VOC stem, the COCO id, or the YOLO path under the images folder.
     path: the image file. source: the file that the labels came from.
+    stored: where a picture in a shard lies; its path is a name only.
     width, height: pixels, as the labels declare them; None where the format does not say.
     difficult: hard to see (Pascal VOC). crowd: one box for many objects (COCO iscrowd). A reader reports all
     objects, flagged or not. Evaluation ignores flagged ones; `load_sample` chooses which to train on.
@@ -53,17 +57,24 @@ class Record:
     difficult: Flags
     crowd: Flags
     areas: npt.NDArray[np.float64] | None = None
+    stored: StoredPicture | None = None
+
+    @property
+    def picture(self) -> PictureSource:
+        """What the image is read from."""
+        return self.stored or self.path
 
 
 @dataclass(frozen=True)
 class DataSet:
     """Class names and records of one split, and the problems that the reader found.
 
+    records: a tuple, or the table of `open_data`, which makes a record each time it is asked for one.
     An image with an error is not in `records`; its error is in `problems`.
     """
 
     classes: tuple[str, ...]
-    records: tuple[Record, ...]
+    records: Sequence[Record]
     problems: tuple[Problem, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)  # of the reader, e.g. COCO category ids
 

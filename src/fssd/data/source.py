@@ -23,6 +23,7 @@ from typing import Any
 
 from fssd.config import packaged
 from fssd.data.archive import is_archive, unpacked
+from fssd.data.columns import compact
 from fssd.data.decode import IMAGE_EXTENSIONS
 from fssd.data.formats.coco import COCO
 from fssd.data.formats.createml import CREATEML
@@ -31,6 +32,7 @@ from fssd.data.formats.cvat import CVAT
 from fssd.data.formats.label_studio import LABEL_STUDIO
 from fssd.data.formats.labelme import LABELME
 from fssd.data.formats.reader import Reader
+from fssd.data.formats.shards import SHARDS
 from fssd.data.formats.via import VIA
 from fssd.data.formats.voc import VOC
 from fssd.data.formats.yolo import YOLO
@@ -39,7 +41,8 @@ from fssd.data.join import join_classes, join_sets, match_classes, near_misses
 from fssd.data.label_cache import read_labels
 from fssd.data.sample import DataSet, Problem
 from fssd.data.unrecognised import unrecognised
-from fssd.errors import ConfigError, DataError, ImageError, LabelError, nearest
+from fssd.errors import ConfigError, DataError, ImageError, LabelError, nearest, shown
+from fssd.storage.folders import is_remote
 
 
 @dataclass(frozen=True)
@@ -76,10 +79,13 @@ def open_data(
     ConfigError for an unknown key in a YAML. Faults of single images are in `problems`: see require_usable.
     """
     reader, root = find_reader(Path(path))
-    if images is None:
+    if reader is SHARDS:
+        data = reader.read(root, split, classes, None if images is None else Path(images))
+    elif images is None:
         data = read_labels(reader, root, split, classes)
     elif Path(images).is_dir():
         data = reader.read(root, split, classes, Path(images))
+        data = replace(data, records=compact(data.records))
     else:
         raise DataError("is no folder; give the one that holds the images", file=images)
     return replace(data, problems=(*data.problems, *_similar_classes(data.classes, root)))
@@ -104,7 +110,7 @@ def find_reader(path: Path) -> tuple[Reader, Path]:
     Raises DataError, which says what was looked for and what the folder holds.
     """
     path = _existing(path)
-    for reader in READERS:
+    for reader in (SHARDS,) if is_remote(path) else READERS:
         root = reader.recognise(path)
         if root is not None:
             return reader, root
@@ -115,11 +121,18 @@ def other_formats(path: Path) -> tuple[str, ...]:
     """The names of the formats that a path holds labels of as well, and that are not read."""
     path = _existing(path)
     taken, _ = find_reader(path)
+    if taken is SHARDS:
+        return ()
     return tuple(reader.name for reader in READERS if reader is not taken and reader.recognise(path))
 
 
 def _existing(path: Path) -> Path:
-    """The path itself, that of a packaged name, or the folder that an archive is unpacked to."""
+    """The path itself, that of a packaged name, or the folder that an archive is unpacked to.
+
+    What lies in S3 is not looked for yet.
+    """
+    if is_remote(path):
+        return path
     path = path if path.exists() else packaged("data").get(str(path), path)
     if not path.exists():
         raise DataError("there is no such file or folder", file=path)
@@ -133,7 +146,7 @@ def describe(data: DataSet, path: Path, split: str | None, also: Sequence[str]) 
     """
     boxes = sum(len(record.labels) for record in data.records)
     of = f"split {split}: " if split else ""
-    words = f"{path} is {data.facts.get('format', 'data')}, {of}{_counted(len(data), 'image')}"
+    words = f"{shown(path)} is {data.facts.get('format', 'data')}, {of}{_counted(len(data), 'image')}"
     words += f", {_counted(boxes, 'box')}, {_counted(len(data.classes), 'class')}"
     lost = int(data.facts.get("images", len(data))) - len(data)
     notes = sum(problem.severity == "warning" for problem in data.problems)
@@ -206,6 +219,8 @@ def _read_part(entry: Any, place: str, file: Path) -> _Part:
 
 
 def _stated_path(name: str, file: Path, place: str) -> Path:
+    if is_remote(name):
+        return Path(name)
     paths = [folder / name for folder in (file.parent, Path())]
     path = next((path for path in paths if path.exists()), None)
     if path is None:
@@ -298,7 +313,9 @@ JOINED = Reader(
     read=_open_joined,
 )
 
-READERS: tuple[Reader, ...] = (VOC, COCO, JOINED, YOLO, CVAT, LABELME, VIA, LABEL_STUDIO, CREATEML, CSV)
+READERS: tuple[Reader, ...] = (
+    SHARDS, VOC, COCO, JOINED, YOLO, CVAT, LABELME, VIA, LABEL_STUDIO, CREATEML, CSV,
+)  # fmt: skip
 """Every label format; a path goes to the first that recognises it. YOLO takes whatever YAML JOINED leaves.
 
 Those after YOLO look into the files of all folders below, so they come last."""

@@ -78,7 +78,7 @@ def _in_pixels(rows: ResultRows, name: str, record: Record, path: Path) -> list[
     found = rows.images[name]
     if not rows.shares or not found:
         return found
-    width, height = image_size(record.path) if None in own else (int(own[0] or 0), int(own[1] or 0))
+    width, height = image_size(record.picture) if None in own else (int(own[0] or 0), int(own[1] or 0))
     return [row._replace(box=_scaled(row.box, width, height)) for row in found]
 
 

@@ -8,11 +8,13 @@ from functools import partial
 from pathlib import Path
 
 from fssd.config import CONFIG_FILE, load_config
+from fssd.data.columns import take
 from fssd.data.division import Division, read_division
 from fssd.data.sample import DataSet
 from fssd.data.source import list_splits, open_data, require_usable
 from fssd.data.split_names import training_split, validation_split
 from fssd.errors import ConfigError, DataError
+from fssd.storage.folders import is_remote, location
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,8 @@ def _kept_images(
         raise DataError(reason, file=data)
     dataset = opened(training_split(known))
     common = frozenset.intersection(*kept)
-    records = tuple(record for record in dataset.records if record.image_id in common)
+    inside = [index for index, record in enumerate(dataset.records) if record.image_id in common]
+    records = take(dataset.records, inside)
     if not records:
         raise DataError("holds none of the images that the run kept for evaluation; give --split", file=data)
     facts = {**dataset.facts, "images": len(records)}
@@ -89,8 +92,14 @@ def _open(data: Path, split: str | None, bad_share: float, images: Path | None) 
     return dataset
 
 
+def _are_same(one: Path, other: Path) -> bool:
+    if is_remote(one) or is_remote(other):
+        return location(one) == location(other)
+    return one.resolve() == other.resolve()
+
+
 def _refuse_trained(dataset: DataSet, data: Path, run: TrainedOn) -> None:
-    if run.data is None or not run.data.exists() or run.data.resolve() != data.resolve():
+    if run.data is None or not (run.data.exists() or is_remote(run.data)) or not _are_same(run.data, data):
         return
     trained = open_data(run.data, run.split, images=run.images)
     side = None if run.division is None else run.division.train

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TypeVar
 
 import cv2
@@ -14,6 +13,7 @@ from torch import Tensor
 from fssd.data.decode import read_image
 from fssd.data.geometry import Geometry
 from fssd.data.sample import Image
+from fssd.data.stored import PictureSource
 
 Item = TypeVar("Item")
 
@@ -28,7 +28,7 @@ def evenly_spaced(items: Sequence[Item], most: int = 300) -> Sequence[Item]:
     return items[:: max(1, -(-len(items) // most))]
 
 
-def read_pictures(files: Sequence[Path], geometry: Geometry, most: int = 300) -> Tensor:
+def read_pictures(files: Sequence[PictureSource], geometry: Geometry, most: int = 300) -> Tensor:
     """(N, 3, H, W) uint8 RGB of at most `most` evenly spaced files. Raises ImageError."""
     return _stack([geometry.apply(read_image(file)) for file in evenly_spaced(files, most)])
 

@@ -23,7 +23,7 @@ from fssd.report.analysis import Analysis, Tally, analyse
 from fssd.report.eval_page import ReportSubject, facts
 from fssd.report.galleries import LEGEND, Album, marks_of
 from fssd.report.html import Html, file_link, join, tag, write_page
-from fssd.report.thumbnails import picture, whole
+from fssd.report.thumbnails import linked, picture, whole
 
 PAIRS = 8  # pairs of pictures of images that improved, and as many of images that got worse
 PAIR_SIDE = 360  # pixels, the width of one picture of a pair
@@ -224,8 +224,11 @@ def _pair(album: Album, two: Two, image: int) -> Html:
         texts.append(f"{letter} {Tally.by_image(analysis.shown).words(image)}")
         view = whole(album.image(image), marks_of(analysis.shown, image), PAIR_SIDE)
         pictures.append(picture(view, f"{file.name}, {texts[-1]}"))
-    link = tag("a", *pictures, href=file_link(file, album.folder), class_="two")
-    return tag("figure", link, tag("figcaption", f"{file.name}: {'; '.join(texts)}"))
+    if album.record(image).stored is None:
+        both = tag("a", *pictures, href=file_link(file, album.folder), class_="two")
+    else:
+        both = tag("div", *pictures, class_="two")
+    return tag("figure", both, tag("figcaption", f"{file.name}: {'; '.join(texts)}"))
 
 
 def _images(album: Album, two: Two, change: Floats) -> Html:
@@ -238,8 +241,8 @@ def _images(album: Album, two: Two, change: Floats) -> Html:
     differs = order[(counts[order, ::2] != counts[order, 1::2]).any(axis=1)]
     rows: list[list[object]] = []
     for image in differs[:ROWS]:
-        file = album.record(int(image)).path
-        link = tag("a", file.name, href=file_link(file, album.folder))
+        record = album.record(int(image))
+        link = linked(record.path.name, record.picture, album.folder)
         rows.append([link, *counts[image], layout.signed_cell(float(change[image]))])
     intro = layout.lead(
         f"{layout.plural(len(differs), 'image')} on which the models differ, largest change first;"

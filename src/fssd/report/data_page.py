@@ -21,9 +21,9 @@ from fssd.model.coverage import MATCHED
 from fssd.model.network import Network
 from fssd.plots import require_matplotlib
 from fssd.report import charts, layout
-from fssd.report.html import Html, file_link, join, tag, write_page
+from fssd.report.html import Html, join, tag, write_page
 from fssd.report.shapes import band_names, bands, shares, sides
-from fssd.report.thumbnails import FALSE, Mark, around, figure, picture, whole
+from fssd.report.thumbnails import FALSE, Mark, around, figure, linked, picture, whole
 
 SAMPLES = 12  # images of each split
 MISFITS = 18  # boxes that no prior matches
@@ -243,7 +243,7 @@ def _misfits(folder: Path, survey: Survey, boxes: _Boxes, overlap: Floats, class
         used.add(image)
         record = survey.images[image].record
         try:
-            pixels = read_image(record.path)
+            pixels = read_image(record.picture)
         except ImageError:
             continue
         name = classes[boxes.label[row]]
@@ -251,7 +251,7 @@ def _misfits(folder: Path, survey: Survey, boxes: _Boxes, overlap: Floats, class
         size = f"{width:.0f} {layout.TIMES} {height:.0f} px of the input"
         text = f"{name}, {size}, best overlap {overlap[row]:.2f}"
         view = around(pixels, boxes.box[row], [Mark(boxes.box[row], name, FALSE)])
-        figures.append(figure(view, record.path, folder, text, text))
+        figures.append(figure(view, record.picture, folder, text, text))
     intro = layout.lead("The boxes with the least overlap, at most one per image.")
     return join([intro, layout.gallery(figures, "small")])
 
@@ -266,11 +266,11 @@ def _samples(folder: Path, survey: Survey, classes: Sequence[str]) -> Html:
             objects = zip(record.boxes.astype(np.float64), labels[image], strict=True)
             marks = [Mark(box, classes[label], class_colour(label)) for box, label in objects]
             try:
-                view = whole(read_image(record.path), marks, 400)
+                view = whole(read_image(record.picture), marks, 400)
             except ImageError:
                 continue
             text = f"{record.path.name}: {layout.plural(len(marks), 'object')}"
-            figures.append(figure(view, record.path, folder, text, text))
+            figures.append(figure(view, record.picture, folder, text, text))
         parts += [tag("h3", split), layout.gallery(figures)]
     return join(parts)
 
@@ -305,8 +305,8 @@ def _pair(folder: Path, survey: Survey, pair: Pair) -> Html:
     for seen in survey.of_pair(pair):
         path = seen.record.path
         texts.append(f"{seen.split}: {path.name}")
-        shown = picture(whole(read_image(path), [], 300), texts[-1])
-        links.append(tag("a", shown, href=file_link(path, folder)))
+        shown = picture(whole(read_image(seen.record.picture), [], 300), texts[-1])
+        links.append(linked(shown, seen.record.picture, folder))
     mirrored = ", mirrored" if pair.mirrored else ""
     text = f"{'; '.join(texts)}; correlation {pair.correlation:.3f}{mirrored}"
     return tag("figure", tag("div", *links, class_="two"), tag("figcaption", text))

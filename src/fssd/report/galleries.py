@@ -60,7 +60,7 @@ def worst_images(album: Album, analysis: Analysis) -> list[Html]:
         file = album.record(image).path
         text = f"{file.name}: {tally.words(image)}"
         view = whole(album.image(image), marks_of(analysis.shown, image))
-        figures.append(figure(view, file, album.folder, text, text))
+        figures.append(figure(view, album.record(image).picture, album.folder, text, text))
     return figures
 
 
@@ -76,7 +76,7 @@ def missed_objects(album: Album, analysis: Analysis) -> list[Html]:
         text = f"{name}, {box[2] - box[0]:.0f} {TIMES} {box[3] - box[1]:.0f} px"
         view = around(album.image(image), box, _near(analysis.shown, image, missed=row))
         caption = f"{text}: {_why_missed(analysis, row)}"
-        figures.append(figure(view, album.record(image).path, album.folder, f"{text}, missed", caption))
+        figures.append(figure(view, album.record(image).picture, album.folder, f"{text}, missed", caption))
     return figures
 
 
@@ -89,7 +89,7 @@ def false_positives(album: Album, analysis: Analysis) -> list[Html]:
         image = int(found.image[row])
         view = around(album.image(image), found.boxes[row], _near(analysis.shown, image, false_positive=row))
         caption = f"{_prediction(analysis.shown, row)}: {_why_false_positive(analysis, row)}"
-        figures.append(figure(view, album.record(image).path, album.folder, caption, caption))
+        figures.append(figure(view, album.record(image).picture, album.folder, caption, caption))
     return figures
 
 

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from fssd.data.sample import Image
+from fssd.data.stored import PictureSource, StoredPicture
 from fssd.evaluation.pairing import Floats
 from fssd.inference.draw import Colour, draw_boxes, encode_image
 from fssd.report.html import Html, file_link, tag
@@ -59,10 +60,16 @@ def around(image: Image, box: Floats, marks: Sequence[Mark], side: int = 250) ->
     return _view(image, marks, (left, top, right, bottom), scale, LARGE_TEXT)
 
 
-def figure(view: View, file: Path, folder: Path, alt: str, *caption: object) -> Html:
-    """A picture with a caption that links to its file, for a page in `folder`."""
-    link = tag("a", picture(view, alt), href=file_link(file, folder))
-    return tag("figure", link, tag("figcaption", *caption))
+def figure(view: View, source: PictureSource, folder: Path, alt: str, *caption: object) -> Html:
+    """A picture with a caption that links to its file if it has one, for a page in `folder`."""
+    return tag("figure", linked(picture(view, alt), source, folder), tag("figcaption", *caption))
+
+
+def linked(shown: object, source: PictureSource, folder: Path) -> Html:
+    """What is shown, as a link to the file it comes from; a picture in a shard has none."""
+    if isinstance(source, StoredPicture):
+        return tag("span", shown)
+    return tag("a", shown, href=file_link(Path(source), folder))
 
 
 def picture(view: View, alt: str) -> Html:

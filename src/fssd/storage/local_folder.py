@@ -19,6 +19,19 @@ class LocalFolder(Folder):
     def exists(self, name: str) -> bool:
         return self._file(name).is_file()
 
+    def stamp(self, name: str) -> str:
+        try:
+            facts = self._file(name).stat()
+        except OSError as error:
+            raise _refused(self.path(name), error) from error
+        return f"{facts.st_size}-{facts.st_mtime_ns}"
+
+    def size(self, name: str) -> int:
+        try:
+            return self._file(name).stat().st_size
+        except OSError as error:
+            raise _refused(self.path(name), error) from error
+
     def list(self, below: str = "") -> Iterator[Entry]:
         try:
             entries = os.scandir(self._file(below))

@@ -12,16 +12,19 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from pathlib import Path
+from shutil import copyfileobj
 from typing import Any
 from urllib.parse import urlsplit
 
 from fssd.errors import ConfigError, DataError, FssdError
+from fssd.storage.fetch_once import fetch_once
 from fssd.storage.folders import Entry, Folder
-from fssd.storage.local_folder import cut_short
+from fssd.storage.local_folder import LocalFolder, cut_short
 
 _DENIED = ("ACCESS_DENIED", "AccessDenied", "HTTP status 403", "INVALID_ACCESS_KEY")
+_CHUNK = 8 << 20  # bytes
 _OPEN_FILES = 256  # handles that a process keeps: opening one costs a request
 
 
@@ -36,7 +39,12 @@ def require_arrow() -> Any:
 
 @dataclass(frozen=True)
 class S3Folder(Folder):
-    """`s3://bucket/key`. An object appears with its last byte: a killed process leaves none behind."""
+    """`s3://bucket/key`. An object appears with its last byte: a killed process leaves none behind.
+
+    kept: a local folder where a file of which a range is read is kept whole, "" for none.
+    """
+
+    kept: str = ""
 
     def __post_init__(self) -> None:
         require_arrow()
@@ -48,6 +56,24 @@ class S3Folder(Folder):
 
         with self._told(name):
             return bool(self._client().get_file_info(self._key(name)).type == FileType.File)
+
+    def stamp(self, name: str) -> str:
+        from pyarrow.fs import FileType
+
+        with self._told(name):
+            facts = self._client().get_file_info(self._key(name))
+            if facts.type != FileType.File:
+                raise FileNotFoundError
+        return f"{facts.size}-{facts.mtime_ns}"
+
+    def size(self, name: str) -> int:
+        from pyarrow.fs import FileType
+
+        with self._told(name):
+            info = self._client().get_file_info(self._key(name))
+        if info.type != FileType.File:
+            raise DataError("there is no such object; check its name", file=self.path(name))
+        return int(info.size)
 
     def list(self, below: str = "") -> Iterator[Entry]:
         from pyarrow.fs import FileSelector, FileType
@@ -74,6 +100,9 @@ class S3Folder(Folder):
             return bytes(stream.read())
 
     def read_range(self, name: str, offset: int, size: int) -> bytes:
+        if self.kept:
+            fetch_once(Path(self.kept, name), partial(self._download, name))
+            return LocalFolder(self.kept).read_range(name, offset, size)
         with self._told(name):
             data = bytes(_handle(self._key(name), *_settings()).read_at(size, offset))
         if len(data) != size:
@@ -98,6 +127,12 @@ class S3Folder(Folder):
     def require_writable(self) -> None:
         self.write(".fssd-check", b"")
         self.remove(".fssd-check")
+
+    def _download(self, name: str, file: Path) -> None:
+        with file.open("wb") as target, self._told(name):
+            stream = self._client().open_input_stream(self._key(name))
+            with stream:
+                copyfileobj(stream, target, _CHUNK)
 
     def _key(self, name: str) -> str:
         return self.path(name).removeprefix("s3://")

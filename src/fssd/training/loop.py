@@ -42,6 +42,7 @@ from fssd.training.distributed import (
 from fssd.training.folder import Saved
 from fssd.training.freeze import training_mode
 from fssd.training.heap import keep_freed_memory
+from fssd.training.kernels import kernel_choice
 from fssd.training.log import Means, RunLog
 from fssd.training.optim import learning_rate
 from fssd.training.precision import agree_amp
@@ -110,7 +111,8 @@ def train(
     device = own_device(config.device, process)
     if device.type == "cpu":
         keep_freed_memory()
-    with process_group(process, device, timeout or TIMEOUT):
+    choice = kernel_choice(config.kernels, device)
+    with choice, process_group(process, device, timeout or TIMEOUT):
         together(process, lambda: check_start(config, resume))
         saved = agreed_state(config.out, process)
         splits = together(process, lambda: _measurable_splits(config, resume, process))

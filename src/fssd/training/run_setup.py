@@ -17,6 +17,7 @@ from fssd.training.drawings import draw_batches
 from fssd.training.folder import RunFolder, Saved
 from fssd.training.freeze import freeze
 from fssd.training.left_out import LeftOut
+from fssd.training.prefetch import on_device
 from fssd.training.same_data import Resumed, content_of, same_data
 from fssd.training.shares import share_of
 from fssd.training.splits import TrainingSplits
@@ -109,7 +110,8 @@ class RunSetup:
             draw_batches(self.folder.path, views)
         positions = self.share.positions(start, self.total)
         examples = Examples(views, self.network.heads.targets)
-        return training_batches(examples, positions, config.workers, pin=self.device.type == "cuda")
+        pin = self.device.type == "cuda"
+        return on_device(training_batches(examples, positions, config.workers, pin), self.device)
 
     def _scales(self) -> Scales | None:
         if not self.config.multi_scale:

@@ -147,6 +147,8 @@ def _parallel(
         module,
         device_ids=[device.index] if device.type == "cuda" else None,
         broadcast_buffers=False,
+        # Gradients lie in the buckets that are exchanged: no copy, and no other strides than the weights'.
+        gradient_as_bucket_view=True,
         # Layers after the last fused map get no gradient; without this every process would wait for it.
         find_unused_parameters=network.spec.own_backbone or not {"sources", "variant"}.isdisjoint(options),
     )

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import NamedTuple
 
+from fssd.data.columns import take
 from fssd.data.sample import DataSet
 from fssd.errors import DataError, ImageError
 from fssd.inference.detections import Detections
@@ -56,8 +57,7 @@ def detect_readable(
     if any(each(own.stopped, process)):
         return None
     kept = [index for index, record in enumerate(dataset.records) if record.image_id not in broken]
-    records = tuple(dataset.records[index] for index in kept)
-    return replace(dataset, records=records), [found[index] for index in kept]
+    return replace(dataset, records=take(dataset.records, kept)), [found[index] for index in kept]
 
 
 class _Own(NamedTuple):
@@ -84,10 +84,8 @@ def _detect_own(
     while groups and not left_out.would_be_too_many(broken):
         group = groups.pop(0)
         indices = [index for batch in group for index in batch]
-        records = tuple(dataset.records[index] for index in indices)
-        stream = detector.evaluate_on(
-            replace(dataset, records=records), batch_size=batch_size, workers=workers
-        )
+        own = replace(dataset, records=take(dataset.records, indices))
+        stream = detector.evaluate_on(own, batch_size=batch_size, workers=workers)
         try:
             for index, one in zip(indices, stream, strict=True):
                 if stop.number:

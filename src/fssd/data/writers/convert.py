@@ -88,6 +88,8 @@ def convert_data(
     sets, notes = _open(path, writer, splits, partial(open_data, path, images=images))
     measured = [_measure(data, bad_share, track) for data in sets.values()]
     headers = {record.path: header for pairs in measured for record, header in pairs}
+    if link and any(record.stored is not None for pairs in measured for record, _ in pairs):
+        raise ConfigError(f"{path}: holds its pictures in shards, which cannot be linked; leave out --link")
     notes += [*_warnings(path, sets.values()), *exif_notes(headers, upright)]
     names = PictureNames(writer, root if root.is_dir() else None).name(
         {split: [record for record, _ in pairs] for split, pairs in zip(sets, measured, strict=True)}
@@ -112,7 +114,7 @@ def write_set(
     with new_folder(out) as root:
         for image in track(list(content.images), "writing"):
             if not (root / image.file).exists():  # of another split
-                place_picture(image.record.path, root / image.file, link, upright)
+                place_picture(image.record.picture, root / image.file, link, upright)
         writer.write(root, content)
 
 
@@ -164,7 +166,7 @@ def _measure(data: DataSet, bad_share: float, track: Track) -> list[tuple[Record
     problems = list(data.problems)
     for record in track(data.records, "reading"):
         try:
-            header = read_header(record.path)
+            header = read_header(record.picture)
         except ImageError as error:
             problems.append(Problem("error", record.path, error.place, error.reason))
             continue

@@ -12,7 +12,8 @@ from pathlib import Path
 from PIL import Image as Pillow
 
 from fssd.atomic import make_folder
-from fssd.data.decode import read_header, read_image
+from fssd.data.decode import read_bytes, read_header, read_image
+from fssd.data.stored import PictureSource, StoredPicture
 from fssd.errors import ConfigError
 
 
@@ -45,18 +46,21 @@ def new_folder(folder: Path) -> Iterator[Path]:
         raise
 
 
-def place_picture(source: Path, target: Path, link: bool = False, upright: bool = False) -> None:
+def place_picture(source: PictureSource, target: Path, link: bool = False, upright: bool = False) -> None:
     """Copy a picture, or link it: a hard link where the file system can, else a symbolic one.
 
     upright: write a picture that EXIF turns as turned pixels, without EXIF. Raises ImageError for it.
+    A picture of a shard is copied, since there is no file to link to.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     if upright and (header := read_header(source)).orientation != 1:
         kind = "JPEG" if header.format == "MPO" else header.format
         settings = {"quality": 95, "subsampling": 0} if kind == "JPEG" else {"lossless": True}
         Pillow.fromarray(read_image(source)).save(target, kind, **settings)
+    elif isinstance(source, StoredPicture):
+        target.write_bytes(read_bytes(source))
     elif link:
-        _link(source.resolve(), target)
+        _link(Path(source).resolve(), target)
     else:
         shutil.copyfile(source, target)
 

@@ -54,7 +54,7 @@ class PictureNames:
         below = named_by_id(record) or record.path.absolute().relative_to(base)
         *folders, name = (_UNSAFE.sub("_", part).strip().lstrip(".") or "_" for part in below.parts)
         if PurePosixPath(name).suffix.lower() not in IMAGE_EXTENSIONS:
-            name += SUFFIXES[read_header(record.path).format][0]
+            name += SUFFIXES[read_header(record.picture).format][0]
         folders = [part for part in folders if not _is_layout(part, [split])]
         if "folders" in self.writer.holds:
             return PurePosixPath(*folders, name)

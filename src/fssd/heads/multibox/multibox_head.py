@@ -16,7 +16,7 @@ from fssd.data.batch import Targets
 from fssd.errors import ConfigError
 from fssd.heads.head import Candidates, Decode, Found, Head, HeadBlueprint, Thresholds, as_tensors
 from fssd.heads.head import Raw as Predictions
-from fssd.heads.multibox.detect import detect
+from fssd.heads.multibox.detect import class_scores, detect
 from fssd.heads.multibox.fit import best_overlaps, fit_priors, fit_to_coverage
 from fssd.heads.multibox.focal import START
 from fssd.heads.multibox.loss import count_positives, multibox_loss
@@ -183,9 +183,8 @@ class MultiboxHead(Head):
 
     def candidates(self, raw: Predictions) -> list[Candidates]:
         """The box and the class scores of every prior."""
-        offsets, logits = raw
-        scores = logits.sigmoid() if self.objective.sigmoid else logits.softmax(dim=-1)[..., 1:]
-        boxes = box_maths.decode(offsets, self.priors)
+        scores = class_scores(Raw(*raw), self.objective.sigmoid)
+        boxes = box_maths.decode(Raw(*raw).offsets.float(), self.priors)
         return [Candidates(*row) for row in zip(boxes, scores, strict=True)]
 
     def describe(self) -> dict[str, Any]:
