@@ -21,8 +21,8 @@ from fssd.weights.checkpoint import read_tensors
 pytestmark = pytest.mark.skipif(not dist.is_available(), reason="this torch has no torch.distributed")
 
 SETTINGS: dict[str, Any] = {
-    "model": "fssd300-vgg16",
-    "options": {"norm": "none", "sources": ["fine"]},  # no batch norm: its statistics are of each process
+    "model": "ssd300-vgg16",  # no batch norm: its statistics are of each process
+    "size": [128],
     "start": "nothing",
     "iterations": 4,
     "batch_size": 2,
@@ -86,7 +86,8 @@ def detected(*arguments):
 
 def measured(dataset, found, metric):
     (out / "images").write_text(" ".join(record.image_id for record in dataset.records))
-    parts = {f"{i}-{key}": getattr(one, key) for i, one in enumerate(found) for key in ("boxes", "scores", "labels")}
+    keys = "boxes", "scores", "labels"
+    parts = {f"{i}-{key}": getattr(one, key) for i, one in enumerate(found) for key in keys}
     np.savez(out / "found.npz", **parts)
     return measure(dataset, found, metric)
 
