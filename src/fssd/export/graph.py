@@ -102,6 +102,17 @@ def lowered(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
+def in_half(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A model whose weights and arithmetic are in half precision; its inputs and outputs are as before.
+
+    Raises ConfigError if the package onnxruntime is missing.
+    """
+    tools = require("onnxruntime.transformers.float16", "export")
+    with _quiet():
+        halved: onnx.ModelProto = tools.convert_float_to_float16(model, keep_io_types=True)
+    return halved
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Silences the exporter's messages about missing packages and about internals of torch."""
