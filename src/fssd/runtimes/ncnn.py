@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import threading
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,28 +34,41 @@ LIMIT = 1800.0  # seconds after which a conversion that hangs is ended
 
 
 class NcnnSession:
-    """A net of ncnn in float32. Images are computed one by one, since ncnn has no batches."""
+    """A net of ncnn in float32. Images are computed one by one, since ncnn has no batches.
 
-    def __init__(self, ncnn: Any, file: Path, threads: int) -> None:
-        self.ncnn = ncnn
+    graph, weights: content of the .param and of the .bin. Raises ValueError if ncnn cannot read them.
+    """
+
+    def __init__(self, ncnn: Any, graph: bytes, weights: bytes, threads: int) -> None:
+        self.ncnn, self.graph, self.weights = ncnn, graph, weights
+        self.turn = threading.Lock()
+        self.net = self._load(threads)
+        self.outputs = list(self.net.output_names())
+
+    def _load(self, threads: int) -> Any:
         self.process = os.getpid()
-        self.net = ncnn.Net()
-        options = self.net.opt
+        net = self.ncnn.Net()
+        options = net.opt
         options.num_threads = threads
         # By default ncnn rounds to 16 bits where the processor has them, which changes scores by up to 0.01.
         for name in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_storage"):
             setattr(options, name, False)
-        if self.net.load_param(str(file)) or self.net.load_model(str(file.with_suffix(".bin"))):
-            raise damaged(file, "a model of ncnn", "ncnn cannot read it")
-        self.outputs = list(self.net.output_names())
+        with tempfile.TemporaryDirectory() as folder:  # ncnn for Python reads weights from files only
+            param, model = Path(folder) / "model.param", Path(folder) / "model.bin"
+            param.write_bytes(self.graph)
+            model.write_bytes(self.weights)
+            if net.load_param(str(param)) or net.load_model(str(model)):
+                raise ValueError("ncnn cannot read it")
+        return net
 
     def __call__(self, images: Images) -> list[npt.NDArray[Any]]:
         rows = [self._run(image) for image in images]
         return [np.stack(parts) for parts in zip(*rows, strict=True)]
 
     def _run(self, image: npt.NDArray[np.uint8]) -> list[npt.NDArray[Any]]:
-        if os.getpid() != self.process:  # the threads of OpenMP do not survive a fork
-            self.net.opt.num_threads = 1
+        with self.turn:
+            if os.getpid() != self.process:  # the threads of OpenMP do not survive a fork
+                self.inherited, self.net = self.net, self._load(1)  # kept: its end would wait for its threads
         extractor = self.net.create_extractor()
         pixels = np.ascontiguousarray(image.transpose(2, 0, 1), np.float32)
         extractor.input("images", self.ncnn.Mat(pixels).clone())
@@ -87,7 +101,10 @@ class Ncnn(Runtime):
             width, height = read_size(document["image_size"])
         except (ValueError, KeyError, TypeError, FssdError) as error:
             raise damaged(paths[2], "the description of a model of ncnn", repr(error)) from error
-        session = NcnnSession(ncnn, file, threads or usable_cores())
+        try:
+            session = NcnnSession(ncnn, graph, weights, threads or usable_cores())
+        except ValueError as error:
+            raise damaged(file, "a model of ncnn", str(error)) from error
         found = session(np.zeros((1, height, width, 3), np.uint8))  # the file does not state shapes
         outputs = {name: (None, *one.shape[1:]) for name, one in zip(session.outputs, found, strict=True)}
         header = read_header(json.dumps(document), file, {"images": (None, height, width, 3)}, outputs)
