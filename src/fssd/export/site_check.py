@@ -129,7 +129,9 @@ def _check_page(page: Any, detector: Detector, nms: Thresholds, images: Tensor) 
     least = float(page.get_attribute("#threshold", "min")) / 100
     thresholds = Thresholds(max(nms.score, least), nms.nms, nms.top_k, nms.keep)
     network = detector.network
-    pictures = sorted(_pictures(images, network), key=lambda one: -len(_expected(network, one, nms)[0].scores))
+    pictures = sorted(
+        _pictures(images, network), key=lambda one: -len(_expected(network, one, nms)[0].scores)
+    )
     with tempfile.TemporaryDirectory() as folder:
         found = []
         for index, picture in enumerate(pictures[:PICTURES]):
