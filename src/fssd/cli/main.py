@@ -15,6 +15,7 @@ COMMANDS = {
     "train": "train a detector on your own images",
     "eval": "measure a model on a data set as the papers do (VOC 2007, VOC 2012, COCO)",
     "detect": "find objects in images, folders and videos; write pictures and JSON",
+    "why": "explain detections and missed objects: levels, priors, maps, thresholds",
     "check": "report every problem of a data set with file, place and reason",
     "convert": "write a data set in the format of another tool: VOC, YOLO, COCO, LabelMe, CVAT, ...",
     "shard": "write a data set as tar files and an index, on a disk or in S3",

@@ -102,7 +102,7 @@ class Neck(nn.Module):
         """
 
     def level_sources(self) -> list[tuple[str, ...]]:
-        """For each level, the maps that it is made of, by name: the backbone's, and those that a neck appends.
+        """For each level the names of the maps that it is made of, also of those that the neck appends.
 
         Empty for a neck that does not tell.
         """
