@@ -24,13 +24,13 @@ WEIGHTS = {"safetensors": (".safetensors",), "darknet": (".weights", ".cfg")}
 
 @dataclass(frozen=True)
 class Export:
-    """Write a model for another runtime, as a web page, or in half precision for PyTorch, if its results agree
-    with the model's own."""
+    """Write a model for another runtime, as a web page, or in half precision for PyTorch, if its results
+    agree with the model's own."""
 
     model: Model
     out: Path
-    """File to write: .onnx, .xml for OpenVINO, which gets a .bin beside it, .param for ncnn, which gets a .bin
-    and a .json, .engine for TensorRT, .safetensors, or .weights for darknet, which gets a .cfg. For web a
+    """File to write: .onnx, .xml for OpenVINO, which gets a .bin beside it, .param for ncnn, which gets a
+    .bin and a .json, .engine for TensorRT, .safetensors, or .weights for darknet, which gets a .cfg. For web a
     folder."""
     to: str = "onnx"
     """Runtime of the file: onnx, openvino, ncnn or tensorrt; web for a page that detects in the browser;

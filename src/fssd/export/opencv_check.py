@@ -38,8 +38,8 @@ class OpenCvSession:
                 lines = [line for line in done.stderr.splitlines() if "error" in line.lower()]
                 reason = lines[-1].strip() if lines else f"it ended with status {done.returncode}"
                 raise ExportError(
-                    f"OpenCV {cv2.__version__} cannot run this file ({reason}), so nothing was written; OpenCV 5 or"
-                    " newer may, or leave out --check opencv"
+                    f"OpenCV {cv2.__version__} cannot run this file ({reason}), so nothing was written;"
+                    " OpenCV 5 or newer may, or leave out --check opencv"
                 )
             with np.load(made) as arrays:
                 return [arrays[name] for name in arrays.files]

@@ -1,4 +1,4 @@
-"""Run as a program: what OpenCV's DNN module computes with an ONNX file. It imports nothing of fssd, to start fast.
+"""Run as a program: what OpenCV's DNN module computes with an ONNX file. It imports nothing of fssd.
 
     python opencv_worker.py MODEL.onnx images.npy outputs.npz NAME...
 

@@ -38,8 +38,8 @@ LOCAL = {field.name for field in dataclasses.fields(TrainConfig) if str(field.ty
 class Exported:
     """Results of the tests. One of parity and maps is set.
 
-    parity: with PyTorch, for fp32 and fp16. opencv: that of OpenCV with PyTorch, if asked for. maps: mAP (VOC 2012) of PyTorch and of the int8 file, over the classes
-    that the detector knows.
+    parity: with PyTorch, for fp32 and fp16. opencv: that of OpenCV with PyTorch, if asked for. maps: mAP (VOC
+    2012) of PyTorch and of the int8 file, over the classes that the detector knows.
     """
 
     parity: Parity | None = None
@@ -62,8 +62,8 @@ def export_model(
 ) -> Exported:
     """Write `out` (and the files beside it) if it gives the same detections in its runtime as PyTorch.
 
-    to: name of a runtime: "onnx", "openvino", "ncnn", "tensorrt". nms: include NMS with these thresholds; None ends the graph
-    in raw predictions. images: (N, 3, H, W) uint8 RGB to compare on; synthetic ones are added to a small
+    to: name of a runtime: "onnx", "openvino", "ncnn", "tensorrt". nms: include NMS with these thresholds; None
+    ends the graph in raw predictions. images: (N, 3, H, W) uint8 RGB to compare on; synthetic ones are added to a small
     number. trial: quantise to eight bits; then only mAP is compared. allow_drop: accept any loss of mAP.
     opset: of ONNX, 17 to 21. fp16: weights and arithmetic of the network in half precision, which may move
     boxes by 0.5 px of the input and scores by 0.01. opencv: of ONNX, let OpenCV agree as well.
@@ -73,6 +73,8 @@ def export_model(
     out = Path(out)
     runtime = find_runtime(to)
     check_suffix(out, runtime.suffix)
+    if opencv and (to != "onnx" or trial is not None):
+        raise ConfigError("OpenCV checks ONNX files in floating point alone; leave opencv out")
     runtime.refuse(nms=nms is not None, eight_bits=trial is not None, fp16=fp16)
     require_all(runtime.needs(eight_bits=trial is not None))
     if trial is not None:

@@ -138,7 +138,7 @@ class Ncnn(Runtime):
 
 
 def planar(graph: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy for one image that takes float32 (1, 3, H, W) RGB, 0 to 255, as ncnn's `from_pixels` makes it."""
+    """A copy for one image: float32 (1, 3, H, W) RGB, 0 to 255, as ncnn's `from_pixels` makes it."""
     tools = require("onnx", "export")
     model = type(graph)()
     model.CopyFrom(graph)
@@ -182,7 +182,9 @@ def renamed(text: str, names: dict[str, str]) -> str:
     for at, line in enumerate(lines[LINES:], LINES):
         kind, name, ins, outs, *others = line.split()
         if "." in kind:  # pnnx writes what it cannot translate under PyTorch's name
-            raise ExportError(f"ncnn has no layer for {kind}, which this network needs; export to onnx instead")
+            raise ExportError(
+                f"ncnn has no layer for {kind}, which this network needs; export to onnx instead"
+            )
         blobs = int(ins) + int(outs)
         changed = [names.get(blob, blob) for blob in others[:blobs]]
         new = names.get(name, name) if kind == "Input" else name

@@ -42,7 +42,9 @@ def describe(model: onnx.ModelProto, header: str) -> None:
         *(f"Gives {output}." for output in outputs),
     ]
     if thresholds is not None:
-        lines.append("NMS inside: " + ", ".join(f"{name} {value}" for name, value in thresholds.items()) + ".")
+        lines.append(
+            "NMS inside: " + ", ".join(f"{name} {value}" for name, value in thresholds.items()) + "."
+        )
     lines.append(f"Classes: {names}.")
     model.doc_string = "\n".join(lines)
     model.producer_name, model.producer_version = "fssd", fssd.__version__
@@ -54,7 +56,9 @@ def describe(model: onnx.ModelProto, header: str) -> None:
 def _images(document: Mapping[str, Any]) -> str:
     side = document["image_size"]
     width, height = (side, side) if isinstance(side, int) else side
-    return INPUT.format(width=width, height=height, fitting=FITTING.get(document["geometry"], "each image fitted"))
+    return INPUT.format(
+        width=width, height=height, fitting=FITTING.get(document["geometry"], "each image fitted")
+    )
 
 
 def _ends(document: Mapping[str, Any]) -> dict[str, str]:

@@ -1,8 +1,8 @@
 """TensorRT's engines, built from the ONNX graph for the GPU at hand.
 
-An engine runs only on the kind of GPU and the version of TensorRT that it was built with. The file starts with
-the document of `fssd.runtimes.header`, as Triton's and ultralytics' engines start with theirs: four bytes of its
-length, little endian, then the document; behind it lies what `trtexec --saveEngine` would write.
+An engine runs only on the kind of GPU and the version of TensorRT that it was built with. The file starts
+with the metadata of `fssd.runtimes.header`: four bytes of their length, little endian, then the document. Behind
+it lies what `trtexec --saveEngine` would write.
 """
 
 from __future__ import annotations
@@ -92,7 +92,9 @@ class TensorRt(Runtime):
             engine = tensorrt.Runtime(_logger(tensorrt)).deserialize_cuda_engine(plan)
         if engine is None:
             reason = "another GPU or another version of TensorRT than it was built with; export it here again"
-            raise CheckpointError(f"{file}: TensorRT {tensorrt.__version__} cannot read it: it may be for {reason}")
+            raise CheckpointError(
+                f"{file}: TensorRT {tensorrt.__version__} cannot read it: it may be for {reason}"
+            )
         session = TensorRtSession(engine, target)
         header = read_header(text, file, *session.shapes())
         return FileRunner(session, header, partial(self.open, file.absolute(), device, None))
@@ -159,5 +161,7 @@ def _logger(tensorrt: Any) -> Any:
 
 def _device(name: str) -> torch.device:
     if name == "cpu" or not torch.cuda.is_available():
-        raise ConfigError("TensorRT needs a CUDA device; choose another runtime, or run it where there is one")
+        raise ConfigError(
+            "TensorRT needs a CUDA device; choose another runtime, or run it where there is one"
+        )
     return torch.device("cuda" if name == "auto" else name)
