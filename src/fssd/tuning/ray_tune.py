@@ -74,7 +74,7 @@ def search_on_ray(
     """Train the trials, or go on with them; whether all have ended.
 
     configs: of each trial, with its folder in `out`, which all machines share. cpus: of a trial, 1 if None;
-    it gets a GPU if there is one. first: percent of a trial after which the first ones are stopped. factor: of
+    it gets a GPU if there is one. first: percent of a trial after which the first are stopped. factor: of
     so many trials one goes on to the next stage, which is as many times longer. Raises ConfigError.
     """
     os.environ.update(_SETTINGS)
