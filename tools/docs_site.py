@@ -1,7 +1,7 @@
-"""Hooks of mkdocs: the README is the first page, and source files that pages link to become pages of the site.
+"""Hooks of mkdocs: the README is the first page, and source files that pages link to become pages as well.
 
-In the repository pages link to each other and to the code by relative paths, which work where the repository is
-browsed. A built site has the folder `docs` alone; here the other targets are added below `source`.
+In the repository pages link to each other and to the code by relative paths, which work where the repository
+is browsed. A built site has the folder `docs` alone; here the other targets are added below `source`.
 """
 
 from __future__ import annotations

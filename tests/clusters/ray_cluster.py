@@ -29,6 +29,7 @@ class RayCluster:
         # must not be imported earlier.
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        os.environ.setdefault("RAY_health_check_period_ms", "1000")  # five in vain, and a node counts as lost
         require_ray()
         from ray.cluster_utils import Cluster
 

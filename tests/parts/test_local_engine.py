@@ -229,3 +229,56 @@ def test_a_part_that_is_damaged_is_named(
     assert f"{part}: is no whole parquet file" in capsys.readouterr().err
     part.unlink()
     assert detect(image, "--out", out, *LOCAL) == 0
+
+
+@pytest.mark.parametrize("in_store", [False, True])
+def test_shards(
+    detect: Detect,
+    scenes: Path,
+    read_parts: ReadParts,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    in_store: bool,
+) -> None:
+    """Images in shards, also of two splits, have the results of the files that they were made of."""
+    from fssd.cli.main import main
+
+    shards = f"{request.getfixturevalue('s3')}/shards" if in_store else str(tmp_path / "shards")
+    assert main(["shard", str(scenes), shards]) == 0
+    assert detect(shards, "--out", tmp_path / "out", *LOCAL) == 0
+    assert detect(scenes / "JPEGImages", "--out", tmp_path / "plain", *LOCAL) == 0
+    packed, plain = read_parts(tmp_path / "out"), read_parts(tmp_path / "plain")
+    assert len(packed) == 16 and all(row["image"].startswith(shards) for row in packed)
+    named = {Path(row.pop("image")).name: row for row in packed}
+    assert named == {Path(row.pop("image")).name: row for row in plain}
+
+
+def test_parts_are_measured_like_any_results(
+    detect: Detect, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What `eval` reads is what plain detect writes, but not rounded; an unreadable image is told."""
+    from fssd.data.source import open_data
+    from fssd.errors import DataError
+    from fssd.evaluation.detection_files import is_detection_file, read_detections
+
+    out, images = tmp_path / "out", tmp_path / "images"
+    images.mkdir()
+    for file in (scenes / "JPEGImages").iterdir():
+        (images / file.name).symlink_to(file)
+    (images / "other.jpg").write_bytes(b"no image")
+    dataset = open_data(scenes, "val")
+    assert detect(images, "--out", tmp_path / "plain", "--no-pictures") == 1
+    assert detect(images, "--out", out, *LOCAL) == 1
+    assert is_detection_file(out)
+    theirs = read_detections(out, dataset)
+    plain = read_detections(tmp_path / "plain" / "detections.json", dataset)
+    assert theirs.form == "the parts of `fssd detect`"
+    assert "left out: 1 images that could not be read, see the column `error`" in theirs.notes
+    assert sum(map(len, theirs.detections)) == 4 * 3
+    for one, other in zip(theirs.detections, plain.detections, strict=True):
+        assert one.names == other.names
+        np.testing.assert_allclose(one.boxes, other.boxes, atol=0.0051)
+        np.testing.assert_allclose(one.scores, other.scores, atol=0.0000051)
+    (out / "_SUCCESS").unlink()
+    with pytest.raises(DataError, match="is not finished; run `fssd detect` again"):
+        read_detections(out, dataset)

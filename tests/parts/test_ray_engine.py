@@ -20,7 +20,8 @@ from typing import Any
 import pytest
 from ray_cluster import RayCluster
 
-Detect = Callable[..., int]
+from fssd.cli.main import main
+
 Words = Callable[..., list[str]]
 ReadParts = Callable[[Path], list[dict[str, Any]]]
 AsJson = Callable[[dict[str, Any]], list[dict[str, Any]]]
@@ -238,11 +239,11 @@ def test_images_and_results_in_a_store(
 
 
 def test_a_fault_of_all_images_ends_the_work(
-    ray_cluster: RayCluster, detect: Detect, shots: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ray_cluster: RayCluster, words: Words, shots: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Here a device that the workers do not have: no part is written, and the reason is one sentence."""
     ray_cluster.require(2)
     out = tmp_path / "out"
-    assert detect(shots, "--out", out, *RAY, "--device", "cuda:7") == 2
+    assert main([*words(shots, "--out", out, *RAY), "--device", "cuda:7"]) == 2
     assert "device 'cuda:7' cannot be used here" in capsys.readouterr().err
     assert not parts(out)

@@ -35,6 +35,9 @@ class Tolerance(NamedTuple):
 
 
 ROUNDING = Tolerance(box=0.1, score=1e-4, overlap=1e-3, tie=1e-5)  # float32 on both sides
+# A halved weight keeps 11 bits, which moves a trained model's boxes by up to 0.3 px and its scores by 0.005.
+# Moving each side of a 21 px box, the smallest prior, by a third of a pixel changes an IoU by 0.03.
+HALVED = Tolerance(box=0.5, score=0.01, overlap=0.03, tie=0.01)
 
 
 @dataclass

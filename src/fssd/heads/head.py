@@ -83,6 +83,20 @@ class Candidates(NamedTuple):
     scores: Tensor
 
 
+class Origins(NamedTuple):
+    """Where each of the P candidates of an input is predicted, in the order of `Head.candidates`.
+
+    priors: (P, 4) float32 xyxy pixels of the input: the box that a prediction is relative to. level, row,
+    column: (P,) int64, of the map and its cell. shape: (P,) int64, which of the priors of the cell.
+    """
+
+    priors: Floats
+    level: npt.NDArray[np.int64]
+    row: npt.NDArray[np.int64]
+    column: npt.NDArray[np.int64]
+    shape: npt.NDArray[np.int64]
+
+
 class HeadBlueprint(NamedTuple):
     """What a head is built from.
 
@@ -164,6 +178,10 @@ class Head(nn.Module):
     def candidates(self, raw: Raw) -> list[Candidates]:
         """All candidates of each image of a batch, to compare an exported file with."""
         raise NotImplementedError
+
+    def origins(self) -> Origins:
+        """Where the candidates are predicted. Raises ConfigError for a head that does not tell."""
+        raise ConfigError("this head does not tell where its predictions come from; give it an `origins`")
 
     def describe(self) -> dict[str, Any]:
         """JSON values for `decoder`, stored in exported files."""

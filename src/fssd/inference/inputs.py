@@ -41,9 +41,9 @@ def find_inputs(arguments: Sequence[str]) -> list[Path]:
     return files
 
 
-def is_video(path: Path) -> bool:
+def is_video(path: Path | str) -> bool:
     """Whether a file is a film, by its suffix."""
-    return path.suffix.lower() in VIDEO_EXTENSIONS
+    return _suffix(path) in VIDEO_EXTENSIONS
 
 
 def find_stills(arguments: Sequence[str]) -> tuple[list[Path], int]:
@@ -162,6 +162,10 @@ def counts_by_suffix(passed_over: Counter[str]) -> str:
     return ", ".join(suffixes + [f"{links} broken link{'s' * (links > 1)}"] * (links > 0))
 
 
-def is_input(path: Path) -> bool:
+def is_input(path: Path | str) -> bool:
     """Whether a file is an image or a film, by its suffix."""
-    return path.suffix.lower() in IMAGE_EXTENSIONS or is_video(path)
+    return _suffix(path) in IMAGE_EXTENSIONS or is_video(path)
+
+
+def _suffix(path: Path | str) -> str:
+    return os.path.splitext(path)[1].lower()  # noqa: PTH122 (Path keeps the parts of each name it is given)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,14 @@ class Fingerprint:
         if self.source != other.source:
             found.append(f"the source {' '.join(self.source)}, not {' '.join(other.source)}")
         return found
+
+
+def installed_version() -> str:
+    """The version of fssd in this process, "unknown" for a checkout that is not installed."""
+    try:
+        return version("fssd")
+    except PackageNotFoundError:
+        return "unknown"
 
 
 def model_digest(model: Path) -> str:

@@ -13,7 +13,7 @@ from fssd.errors import ConfigError, DataError
 from fssd.inference.detections import Detections
 from fssd.inference.detector import Detector
 from fssd.parts.film_reader import FilmReader
-from fssd.parts.fingerprint import model_digest
+from fssd.parts.fingerprint import installed_version, model_digest
 from fssd.parts.image_reader import read_ahead
 from fssd.parts.part_plan import PartPlan
 from fssd.parts.part_rows import FoundRow, write_part
@@ -39,18 +39,21 @@ class PartDetector:
     """The model, opened once. Raises ConfigError if it is not the one that the plan was made for."""
 
     def __init__(self, job: PartJob, detector: Detector | None = None) -> None:
-        from fssd import __version__
-
         self.job = job
         self._base = Path(job.plan.base)
         self._films = FilmReader(self._base)
+        self._check_same()
+        self._detector = detector or Detector.load(job.model, device=job.device)
+
+    def _check_same(self) -> None:
+        job = self.job
         made = job.plan.fingerprint
-        if made.version != __version__:
-            raise ConfigError(f"this process has fssd {__version__}, the plan was made with {made.version}")
+        if made.version != installed_version():
+            own = installed_version()
+            raise ConfigError(f"fssd {own} is installed here, the plan was made with {made.version}")
         digest = model_digest(job.model)
         if digest != made.model:
             raise ConfigError(f"{job.model}: is not the model that the plan was made with; copy that one")
-        self._detector = detector or Detector.load(job.model, device=job.device)
 
     def write(self, index: int) -> int:
         """Compute a part and write it; returns how many of its rows have an error."""

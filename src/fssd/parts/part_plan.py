@@ -70,13 +70,13 @@ def read_plan_of(folder: Folder) -> PartPlan | None:
         raise DataError(reason, file=folder.path(SETTINGS)) from error
 
 
-def write_plan(folder: Folder, fingerprint: Fingerprint, names: Iterable[str], base: Path) -> PartPlan:
-    """Write the plan of these names and return it. Names of films are opened, to divide the films."""
+def write_plan(folder: Folder, fingerprint: Fingerprint, rows: Iterable[PlanRow], base: Path) -> PartPlan:
+    """Write the plan of these images and films and return it. Films are opened, to divide them."""
     with _temporary(folder) as file:
-        rows, parts = _write_rows(file, _plan_rows(names, base, fingerprint.part), fingerprint.part)
+        count, parts = _write_rows(file, _weighed(rows, base, fingerprint.part), fingerprint.part)
         folder.upload(file, PLAN)
-    plan = PartPlan(folder, fingerprint, str(base), rows, parts)
-    content = {"made with": asdict(fingerprint), "base": str(base), "rows": rows, "parts": parts}
+    plan = PartPlan(folder, fingerprint, str(base), count, parts)
+    content = {"made with": asdict(fingerprint), "base": str(base), "rows": count, "parts": parts}
     folder.write(SETTINGS, json.dumps(content, indent=1).encode("utf-8", "backslashreplace") + b"\n")
     return plan
 
@@ -119,12 +119,12 @@ def _write_rows(file: Path, rows: Iterable[Weighed], part: int) -> tuple[int, in
     return total, parts
 
 
-def _plan_rows(names: Iterable[str], base: Path, part: int) -> Iterator[Weighed]:
-    for name in names:
-        if is_video(Path(name)):
-            yield from _stretches(name, base, part)
+def _weighed(rows: Iterable[PlanRow], base: Path, part: int) -> Iterator[Weighed]:
+    for row in rows:
+        if row.kind == "image" and is_video(row.image):
+            yield from _stretches(row.image, base, part)
         else:
-            yield PlanRow(name), 1
+            yield row, 1
 
 
 def _stretches(name: str, base: Path, part: int) -> Iterator[Weighed]:

@@ -129,8 +129,11 @@ def _fault(text: str) -> Exception:
 def _one_by_one(
     ray: Any, job: PartJob, planned: Sequence[PlanRow], needs: Mapping[str, int]
 ) -> list[FoundRow]:
-    """The rows of a part, each by itself, so that the one that kills its process is known."""
-    actor_class = ray.remote(**needs, max_restarts=-1)(PartActor)
+    """The rows of a part, each by itself, so that the one that kills its process is known.
+
+    A process that died is replaced rather than restarted: calls to one that restarts fail without being run.
+    """
+    actor_class = ray.remote(**needs, max_restarts=0)(PartActor)
     actor = actor_class.remote(job, _environment())
     rows = []
     for row in planned:
@@ -141,6 +144,7 @@ def _one_by_one(
             except ray.exceptions.RayTaskError as error:
                 raise error.cause from None
             except ray.exceptions.RayActorError:
+                actor = actor_class.remote(job, _environment())
                 if attempt == ATTEMPTS:
                     rows.append(FoundRow(row.image, error=_killed(row)))
     ray.kill(actor)

@@ -10,14 +10,14 @@ from typing import Any, Literal
 from fssd.errors import DataError
 from fssd.inference.detector import Detector
 from fssd.inference.inputs import counts_by_suffix
-from fssd.parts.fingerprint import Fingerprint, absolute_source, model_digest
+from fssd.parts.fingerprint import Fingerprint, absolute_source, installed_version, model_digest
 from fssd.parts.local_engine import run_here
 from fssd.parts.part_detector import PartJob
 from fssd.parts.part_plan import PartPlan, check_same, read_plan_of, write_plan
 from fssd.parts.part_rows import Counts, finished_parts, read_success, write_success
 from fssd.parts.ray_engine import run_on_ray
 from fssd.parts.sources import Sources
-from fssd.parts.unique_names import unique_names
+from fssd.parts.unique_names import unique_rows
 from fssd.storage.folders import Folder
 from fssd.storage.open_folder import open_folder
 from fssd.storage.s3_folder import require_arrow
@@ -81,11 +81,9 @@ class _Progress:
 
 
 def _fingerprint(model: Path, sources: Sequence[str], settings: Mapping[str, Any], part: int) -> Fingerprint:
-    from fssd import __version__
-
     plain = {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
     absolute = tuple(map(absolute_source, sources))
-    return Fingerprint(model_digest(model), plain, __version__, absolute, part)
+    return Fingerprint(model_digest(model), plain, installed_version(), absolute, part)
 
 
 def _new_plan(folder: Folder, fingerprint: Fingerprint, given: Sequence[str]) -> PartPlan:
@@ -94,7 +92,7 @@ def _new_plan(folder: Folder, fingerprint: Fingerprint, given: Sequence[str]) ->
         raise DataError(f"{reason} another --out", file=folder.location)
     folder.require_writable()
     sources = Sources()
-    plan = write_plan(folder, fingerprint, unique_names(given, sources), Path.cwd())
+    plan = write_plan(folder, fingerprint, unique_rows(given, sources), Path.cwd())
     if sources.passed_over:
         print(f"passed over: {counts_by_suffix(sources.passed_over)}", file=sys.stderr)
     print(f"planned: {plan.rows:,} rows in {plan.parts:,} parts, {folder.path('plan.parquet')}")

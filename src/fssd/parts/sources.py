@@ -10,8 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fssd.data.formats.shards import UNFINISHED_FILE
+from fssd.data.shards.shard_index import INDEX_FILE, open_index
 from fssd.errors import ConfigError, DataError
 from fssd.inference.inputs import count_other, counts_by_suffix, files_below, is_input
+from fssd.parts.plan_rows import PlanRow
 from fssd.parts.ranged_file import open_parquet
 from fssd.storage.folders import is_remote
 from fssd.storage.open_folder import open_folder
@@ -23,45 +26,50 @@ _BATCH = 10_000  # names of a parquet file that are read at a time
 
 @dataclass
 class Sources:
-    """Names of images and films from files, folders, patterns, lists, parquet files and places in S3.
+    """Images and films from files, folders, patterns, lists, parquet files, shards and places in S3.
 
     passed_over: how many other files lie there, by suffix.
     """
 
     passed_over: Counter[str] = field(default_factory=Counter)
 
-    def names(self, source: str) -> Iterator[tuple[str, bool]]:
-        """Each name, and whether its place in the source is its order; else names are to be sorted.
+    def rows(self, source: str) -> Iterator[tuple[PlanRow, bool]]:
+        """A row for each name, and whether its place in the source is its order; else they are to be sorted.
 
-        A list or a parquet file names images in its order. Raises DataError for a source that names nothing.
+        A list, a parquet file and shards have an order. Raises DataError for a source that names nothing.
         """
         found = 0
-        ordered, names = self._open(source)
-        for name in names:
+        ordered, rows = self._open(source)
+        for row in rows:
             found += 1
-            yield name, ordered
+            yield row, ordered
         if not found:
             others = counts_by_suffix(self.passed_over)
-            raise DataError(
-                f"names no image or video{', but ' * bool(others)}{others}; check it", file=source
-            )
+            reason = f"names no image or video{', but ' * bool(others)}{others}; check it"
+            raise DataError(reason, file=source)
 
-    def _open(self, source: str) -> tuple[bool, Iterator[str]]:
+    def _open(self, source: str) -> tuple[bool, Iterator[PlanRow]]:
         path = Path(source.removeprefix("@"))
         if source.startswith("@") or (path.suffix.lower() in LISTS and path.is_file()):
-            return True, _listed(path)
+            return True, map(PlanRow, _listed(path))
         if source.lower().endswith(".parquet"):
-            return True, _in_parquet(source)
+            return True, map(PlanRow, _in_parquet(source))
+        if _holds_shards(source):
+            return True, _in_shards(source)
+        return False, map(PlanRow, self._files(source))
+
+    def _files(self, source: str) -> Iterator[str]:
+        path = Path(source)
         if is_remote(source):
-            return False, self._in_store(source)
+            return self._in_store(source)
         if path.is_dir():
-            return False, self._sifted(files_below(path))
+            return self._sifted(files_below(path))
         if path.exists() or path.is_symlink():
             if not is_input(path):
                 raise DataError("is no image, video, list (.txt) or .parquet of names", file=path)
-            return False, iter([source])
+            return iter([source])
         matches = glob.iglob(source, recursive=True)  # noqa: PTH207 (absolute patterns too)
-        return False, self._sifted(file for file in map(Path, matches) if not file.is_dir())
+        return self._sifted(file for file in map(Path, matches) if not file.is_dir())
 
     def _sifted(self, files: Iterator[Path]) -> Iterator[str]:
         for file in files:
@@ -74,11 +82,11 @@ class Sources:
         """The images and films below a prefix, or the one object of that name."""
         folder = open_folder(source)
         parent, _, name = folder.location.rpartition("/")
-        if is_input(Path(name)) and open_folder(parent).exists(name):
+        if is_input(name) and open_folder(parent).exists(name):
             yield folder.location
             return
         for entry in folder.list():
-            if is_input(Path(entry.name)):
+            if is_input(entry.name):
                 yield folder.path(entry.name)
             else:
                 self.passed_over[Path(entry.name).suffix.lower() or "without a suffix"] += 1
@@ -116,3 +124,20 @@ def _name_column(schema: Any, source: str) -> str:
             f"{source}: has the columns {shown}; name the one with the names {' or '.join(NAME_COLUMNS)}"
         )
     return known[0]
+
+
+def _holds_shards(source: str) -> bool:
+    folder = open_folder(source)
+    return any(map(folder.exists, (INDEX_FILE, UNFINISHED_FILE)))
+
+
+def _in_shards(source: str) -> Iterator[PlanRow]:
+    """The images of all splits; one that several splits have comes once, as its name does."""
+    columns = open_index(open_folder(source).location).columns
+    spans = columns.spans
+    assert spans is not None
+    for index in range(len(columns)):
+        folder, shard = spans.shards[int(spans.shard[index])]
+        start, file = int(spans.offset[index]), folder.path(shard)
+        name = f"{file}/{columns.paths.names[index]}"
+        yield PlanRow(name, "packed", file, start, start + int(spans.size[index]))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fssd.atomic import atomic_write
-from fssd.parts.fingerprint import Fingerprint, absolute_source, model_digest
+from fssd.parts.fingerprint import Fingerprint, absolute_source, installed_version, model_digest
 
 FILE = "unfinished.json"
 
@@ -24,11 +24,9 @@ class Unfinished:
     def __init__(
         self, folder: Path, model: Path, sources: Sequence[str], settings: Mapping[str, Any]
     ) -> None:
-        from fssd import __version__
-
         self._file = folder / FILE
         places = tuple(map(absolute_source, sources))
-        self._made = Fingerprint(model_digest(model), dict(settings), __version__, places, 0)
+        self._made = Fingerprint(model_digest(model), dict(settings), installed_version(), places, 0)
         before = _read(self._file)
         self.others = [] if before is None else before[0].differences(self._made)
         self.goes_on = before is not None and not self.others

@@ -16,7 +16,7 @@ from fssd.data.input_boxes import input_boxes
 from fssd.data.mixing import Mixing
 from fssd.data.sample import DataSet
 from fssd.data.scales import STEP
-from fssd.errors import CheckpointError, ConfigError, DataError
+from fssd.errors import ConfigError, DataError
 from fssd.evaluation.coco_ap import require_hotcoco
 from fssd.importers.caffe import read_caffe_backbone
 from fssd.model.build import build_model
@@ -30,6 +30,7 @@ from fssd.training.state import STATE_FILE
 from fssd.weights.checkpoint import model_file
 from fssd.weights.pretrained import load_backbone, load_ssd
 from fssd.weights.transfer import load_detector
+from fssd.zoo.published import weights_file
 
 FIT = "fit"
 PLAIN_SHARE = 0.1  # of a run's views, the last ones, that mosaic and mixup leave alone by default
@@ -63,12 +64,18 @@ def check_start(config: TrainConfig, resume: bool) -> None:
     check_folder(config.out, resume)
     if config.val_split is not None and config.metric == "coco":
         require_hotcoco()
-    if config.weights is None or (config.out / STATE_FILE).exists():
+    if not (config.out / STATE_FILE).exists():
+        require_weights(config)
+
+
+def require_weights(config: TrainConfig) -> None:
+    """Raise CheckpointError if the weights to start from are not there."""
+    if config.weights is None:
         return
     if config.start in ("ssd", "model"):
         model_file(config.weights)
-    elif not config.weights.is_file():
-        raise CheckpointError(f"{config.weights}: there is no such weights file; check the path")
+    else:
+        weights_file(config.weights)
 
 
 def fresh_network(
@@ -218,11 +225,12 @@ def start_weights(network: Network, classes: tuple[str, ...], config: TrainConfi
         return
     if config.weights is None and _brings_weights(network, config):
         return
-    if config.weights is not None and config.weights.suffix == ".caffemodel":
+    file = None if config.weights is None else weights_file(config.weights)
+    if file is not None and file.suffix == ".caffemodel":
         backbone = find_design(config.model, network.spec.options).backbone
-        load_backbone(network, config.weights, read_caffe_backbone(config.weights, backbone))
+        load_backbone(network, file, read_caffe_backbone(file, backbone))
         return
-    load_backbone(network, config.weights)
+    load_backbone(network, file)
 
 
 def _brings_weights(network: Network, config: TrainConfig) -> bool:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fssd import boxes as box_maths
 from fssd.data.batch import Targets
 from fssd.errors import ConfigError
-from fssd.heads.head import Candidates, Decode, Found, Head, HeadBlueprint, Thresholds, as_tensors
+from fssd.heads.head import Candidates, Decode, Found, Head, HeadBlueprint, Origins, Thresholds, as_tensors
 from fssd.heads.head import Raw as Predictions
 from fssd.heads.multibox.detect import class_scores, detect
 from fssd.heads.multibox.fit import best_overlaps, fit_priors, fit_to_coverage
@@ -186,6 +186,15 @@ class MultiboxHead(Head):
         scores = class_scores(Raw(*raw), self.objective.sigmoid)
         boxes = box_maths.decode(Raw(*raw).offsets.float(), self.priors)
         return [Candidates(*row) for row in zip(boxes, scores, strict=True)]
+
+    def origins(self) -> Origins:
+        """See `Head`: level by level, row by row, and the priors of each cell."""
+        grids = [
+            np.indices((level.rows, level.columns, level.anchors)).reshape(3, -1) for level in self.levels
+        ]
+        row, column, shape = np.concatenate(grids, axis=1).astype(np.int64)
+        number = np.repeat(np.arange(len(grids)), [grid.shape[1] for grid in grids])
+        return Origins(self.priors.cpu().numpy(), number, row, column, shape)
 
     def describe(self) -> dict[str, Any]:
         """The levels, from which the priors follow, the coder's variances, and where the scores come from."""

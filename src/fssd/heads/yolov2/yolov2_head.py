@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fssd.data.batch import Targets
 from fssd.errors import ConfigError
-from fssd.heads.head import Candidates, Decode, Found, Head, HeadBlueprint, Raw, Thresholds
+from fssd.heads.head import Candidates, Decode, Found, Head, HeadBlueprint, Origins, Raw, Thresholds
 from fssd.heads.yolov2.anchors import Anchors, cluster_anchors, read_anchors, shape_overlaps
 from fssd.heads.yolov2.region_decode import (
     BOX,
@@ -109,6 +109,15 @@ class YOLOv2Head(Head):
     def candidates(self, raw: Raw) -> list[Candidates]:
         """See `Head`: every anchor in every cell."""
         return region_candidates(raw[0], self.grid)
+
+    def origins(self) -> Origins:
+        """See `Head`: each anchor in the middle of its cell, anchor by anchor, then row by row."""
+        grid = self.grid
+        shape, row, column = np.indices((len(grid.anchors), grid.rows, grid.columns)).reshape(3, -1)
+        centre = (np.stack((column, row), axis=1) + 0.5) * grid.cell
+        half = np.array(grid.anchors)[shape] * grid.cell / 2
+        priors = np.concatenate((centre - half, centre + half), axis=1).astype(np.float32)
+        return Origins(priors, np.zeros_like(row), row, column, shape)
 
     def describe(self) -> dict[str, Any]:
         """The anchors and the cells."""
