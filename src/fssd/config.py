@@ -131,6 +131,11 @@ class TrainConfig:
     """Images per update and process (paper: 32)."""
     accumulate: Count = 1
     """Batches whose gradients are averaged into one update (Caffe's iter_size)."""
+    global_batch: Count | None = None
+    """Images per update of all processes together. Their order and the loss then do not depend on the number
+    of processes, and a run may go on with another; each computes at most --batch-size images at once."""
+    sync_norm: bool = False
+    """Batch norms take their statistics from the batches of all processes together, for small batches."""
     lr: Positive | None = None
     """Base learning rate."""
     optimizer: Optimizer = "sgd"
@@ -211,6 +216,10 @@ class TrainConfig:
         for key in ("data", "images", "out", "weights"):
             if isinstance(value := getattr(self, key), str):
                 object.__setattr__(self, key, Path(value))
+
+    def images_per_update(self, processes: int) -> int:
+        """Images of one update of the weights, in all processes together."""
+        return self.global_batch or self.batch_size * self.accumulate * processes
 
 
 KINDS: dict[str, Any] = get_type_hints(TrainConfig)
@@ -312,6 +321,9 @@ def _conflicts(config: TrainConfig) -> Iterator[tuple[set[str], str]]:
         yield {"start", "weights"}, "--start nothing takes no --weights; leave one of them out"
     if config.warmup_power is not None and config.warmup == 0:
         yield {"warmup_power", "warmup"}, "--warmup-power is of a warm-up; give --warmup too or leave it out"
+    if config.global_batch is not None and config.accumulate != 1:
+        message = "--global-batch is shared out in as many batches as are needed; leave --accumulate out"
+        yield {"global_batch", "accumulate"}, message
     for key in ("val_share", "folds"):
         if config.val_split != "auto" and getattr(config, key):
             yield {"val_split", key}, f"give either --val-split or --{key.replace('_', '-')}, not both"

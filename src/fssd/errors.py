@@ -75,8 +75,9 @@ class ExportError(FssdError):
 
 def shown(file: Path | str) -> str:
     """The name of a file for messages: a Path keeps only one of the slashes of `s3://bucket/key`."""
-    text = file.as_posix() if isinstance(file, Path) and file.parts[:1] == ("s3:",) else str(file)
-    return re.sub("^s3:/+", "s3://", text)
+    remote = isinstance(file, Path) and file.parts[:1] in (("s3:",), ("hf:",))
+    text = file.as_posix() if isinstance(file, Path) and remote else str(file)
+    return re.sub("^(s3|hf):/+", r"\1://", text)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

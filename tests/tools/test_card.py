@@ -32,6 +32,8 @@ LATER |= {
     "mosaic",
     "mixup",
     "plain_epochs",
+    "global_batch",
+    "sync_norm",
 }  # settings that came after this training
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from fssd.training.ema import Average
+from fssd.training.ema import Average, lent
 
 
 def module(seed: int = 0) -> nn.Module:
@@ -96,18 +96,18 @@ def test_the_average_is_a_copy() -> None:
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_shown_by_lends_and_gives_back(fails: bool) -> None:
+def test_weights_are_lent_and_given_back(fails: bool) -> None:
     net = module()
     average = Average(net, 0.5)
     wander(net, 1)
     average.update(net)
     own = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    lent = {name: tensor.clone() for name, tensor in average.tensors.items()}
+    kept = {name: tensor.clone() for name, tensor in average.tensors.items()}
     weight = net.get_parameter("0.weight")
     try:
-        with average.shown_by(net):
+        with lent(net, average.tensors):
             for name, tensor in net.state_dict().items():
-                assert torch.equal(tensor, lent[name])
+                assert torch.equal(tensor, kept[name])
             assert not torch.equal(weight, own["0.weight"])
             if fails:
                 raise KeyError("evaluation failed")
@@ -115,18 +115,18 @@ def test_shown_by_lends_and_gives_back(fails: bool) -> None:
         assert fails
     for name, tensor in net.state_dict().items():
         assert torch.equal(tensor, own[name])
-        assert torch.equal(average.tensors[name], lent[name])
+        assert torch.equal(average.tensors[name], kept[name])
     assert net.get_parameter("0.weight") is weight  # an optimiser still holds the right tensor
 
 
 def test_what_the_borrower_changes_does_not_reach_the_average() -> None:
     net = module()
     average = Average(net, 0.5)
-    lent = {name: tensor.clone() for name, tensor in average.tensors.items()}
-    with average.shown_by(net):
+    kept = {name: tensor.clone() for name, tensor in average.tensors.items()}
+    with lent(net, average.tensors):
         wander(net, 3)
     for name, tensor in average.tensors.items():
-        assert torch.equal(tensor, lent[name])
+        assert torch.equal(tensor, kept[name])
 
 
 def test_restored_average_goes_on_as_if_never_stopped() -> None:

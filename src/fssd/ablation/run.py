@@ -11,12 +11,14 @@ import yaml
 from fssd.ablation.plan import AblationPlan, AblationRow, Budget, shorten
 from fssd.config import CONFIG_FILE, RESUME_MAY_CHANGE, TrainConfig, to_values, with_values
 from fssd.errors import ConfigError, Stopped, TrainingError
+from fssd.training.distributed import this_process
 from fssd.training.folder import FINAL_FILE
 from fssd.training.log import last_evaluation
 from fssd.training.loop import train
 from fssd.training.splits import name_splits, open_splits
-from fssd.training.start import complete
+from fssd.training.start import complete, require_weights
 from fssd.training.state import require_same
+from fssd.zoo.models import is_published
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,8 @@ def plan_runs(
                 config = replace(config, weights=_folder(out, row.after, seed) / FINAL_FILE)
             config = name_splits(complete(config))
             if budget is not None:
-                config = shorten(config, budget, _training_images(config, counted))
+                images = _training_images(config, counted)
+                config = shorten(config, budget, images, this_process().world)
             runs.append(Run(row, seed, config))
     _check(runs, plan.server)
     return runs
@@ -89,7 +92,11 @@ def _check(runs: Sequence[Run], server: str | None) -> None:
             what = f"comes after {row.after} but starts from {config.start!r}"
             raise ConfigError(f"{where} {what}; set start to ssd or model")
         if row.after is None and config.weights is not None and not config.weights.exists():
-            raise ConfigError(f"{where} there are no weights {config.weights}; train or import them first")
+            if not is_published(config.weights):
+                raise ConfigError(
+                    f"{where} there are no weights {config.weights}; train or import them first"
+                )
+            require_weights(config)
         for key in ("data", "val_split", "metric"):
             one, other = getattr(first.config, key), getattr(config, key)
             if one != other:

@@ -20,7 +20,7 @@ from fssd.model.designs import DESIGNS, find_design
 from fssd.runtimes.choose import RUNTIMES, runtime_of
 from fssd.runtimes.cuda import CudaRunner
 from fssd.runtimes.packages import require_all
-from fssd.zoo.models import MODELS, find_model
+from fssd.zoo.models import MODELS, find_model, is_published
 
 Precision = Literal["fp32", "bf16", "int8"]
 
@@ -85,14 +85,14 @@ def open_subject(
 
 def _find(model: str) -> Path | None:
     """The file or folder of a model; None for the name of a network. Raises CheckpointError."""
-    if not Path(model).exists():
+    if not Path(model).exists() and not is_published(Path(model)):
         with suppress(ConfigError):
             find_design(model, {})
             return None
     try:
         return find_model(Path(model))
     except CheckpointError as error:
-        if model in MODELS:
+        if model in MODELS or is_published(Path(model)):
             raise
         raise CheckpointError(
             f"{model}: is no model file, packaged model or network{nearest(model, [*MODELS, *DESIGNS])}"

@@ -97,19 +97,17 @@ def file_format(file: Path) -> Literal["caffemodel", "darknet", "pth", "safetens
 def _write_model(command: Import, found: Imported, form: str) -> None:
     from fssd.atomic import make_folder
     from fssd.data.class_names import names_for
-    from fssd.model.build import build_model
-    from fssd.weights.checkpoint import fill, holds_run, save_model
+    from fssd.importers.imported_model import write_imported
+    from fssd.weights.checkpoint import holds_run
 
     classes = names_for(found.num_classes, command.classes)
     if holds_run(command.out):
         problem = "holds a training, whose models would be taken for the imported one or be replaced"
         raise ConfigError(f"{command.out}: {problem}; choose another folder")
-    network = build_model(command.model, found.num_classes, **found.options)
-    fill(network, found.tensors, command.file)
     make_folder(command.out)
     target = command.out / "final.safetensors"
-    facts = {"imported_from": command.file.name, "imported_format": form}
-    save_model(target, network.state_dict(), network, classes, facts)
+    facts = {"imported_format": form}
+    network = write_imported(target, command.model, found, classes, command.file, facts)
     parameters = sum(p.numel() for p in network.parameters())
     print(f"model: {command.model}, {parameters:,} parameters, {len(found.tensors)} tensors taken")
     print(f"options: {' '.join(f'{key}={value}' for key, value in found.options.items()) or 'none'}")

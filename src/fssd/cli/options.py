@@ -31,7 +31,9 @@ Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 Model = Annotated[
     Path,
     tyro.conf.Positional,
-    tyro.conf.arg(help="Model file, the folder of a run, or a packaged model: animals."),
+    tyro.conf.arg(
+        help="Model file, the folder of a run, or a name: animals, a fetched ssd300-coco, hf://user/name."
+    ),
 ]
 Measured = Annotated[
     Path,

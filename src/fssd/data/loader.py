@@ -197,7 +197,7 @@ class Pictures(Dataset[Any]):
 
 
 def training_batches(
-    examples: Examples, positions: BatchPositions, workers: int, pin: bool = False
+    examples: Examples, positions: Sampler[list[int]], workers: int, pin: bool = False
 ) -> Generator[Batch, None, None]:
     """The batches at `positions`, made by `workers` processes (0: by this one). Raises ImageError."""
     ahead = 4 if workers else None

@@ -71,8 +71,8 @@ def _is_intact(file: Path) -> bool:
 
 
 def _fetch(file: Path) -> None:
-    """Download the package from the registry that npm would ask: npm_config_registry, or npm's own."""
-    registry = os.environ.get("npm_config_registry", REGISTRY).rstrip("/")
+    """Download the package from the registry that npm would ask: NPM_CONFIG_REGISTRY, or npm's own."""
+    registry = os.environ.get("NPM_CONFIG_REGISTRY", REGISTRY).rstrip("/")
     url = f"{registry}/onnxruntime-web/-/{PACKAGE}"
     make_folder(file.parent)
     file.unlink(missing_ok=True)

@@ -44,8 +44,11 @@ RUN = """(text) => window.network.run(Uint8Array.from(atob(text), (letter) => le
 
 
 class SiteParity(NamedTuple):
-    """browser: name and version. threads: of WebAssembly. wasm, webgpu: the network's detections on the check
-    images; None where there is no WebGPU. page: those of pictures in the whole page."""
+    """How closely a page agrees with PyTorch.
+
+    browser: name and version. threads: of WebAssembly. wasm, webgpu: the network's detections on the check
+    images; None where there is no WebGPU. page: those of pictures in the whole page.
+    """
 
     browser: str
     threads: int
@@ -69,6 +72,9 @@ class _PageRunner(Runner):
     def predict(self, images: Tensor) -> list[Found]:
         pixels = np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy())
         return [as_found(self.page.evaluate(RUN, base64.b64encode(one).decode())) for one in pixels]
+
+    def rows(self, predicted: list[Found]) -> list[list[Found]]:
+        return [[found] for found in predicted]
 
     def finish(self, predicted: list[Found], **settings: Any) -> list[Found]:  # noqa: ARG002 (built in)
         return predicted
@@ -110,7 +116,7 @@ def _check(
         wasm = check(network, runner, nms, images, tolerance)
         webgpu = None
         if page.evaluate(OPEN, "webgpu"):
-            webgpu = check(network, runner, nms, images, max(tolerance, SCALED))
+            webgpu = check(network, runner, nms, images, HALVED)  # graphics processors round otherwise
         shown = _check_page(page, detector, nms, fill_up(images, network.image_size))
         if problems:
             raise ExportError(f"the page reports an error ({problems[0]}); nothing was written")
@@ -129,7 +135,9 @@ def _check_page(page: Any, detector: Detector, nms: Thresholds, images: Tensor) 
     least = float(page.get_attribute("#threshold", "min")) / 100
     thresholds = Thresholds(max(nms.score, least), nms.nms, nms.top_k, nms.keep)
     network = detector.network
-    pictures = sorted(_pictures(images, network), key=lambda one: -len(_expected(network, one, nms)[0].scores))
+    pictures = sorted(
+        _pictures(images, network), key=lambda one: -len(_expected(network, one, nms)[0].scores)
+    )
     with tempfile.TemporaryDirectory() as folder:
         found = []
         for index, picture in enumerate(pictures[:PICTURES]):
@@ -172,8 +180,9 @@ def _shown(page: Any, file: Path, detector: Detector) -> Found:
     """The objects of a picture that the page saves as JSON, with the slider at its lowest."""
     page.set_input_files("#pick", file)
     page.wait_for_function(
-        "(name) => document.querySelector('#problem:not([hidden])') || (document.querySelector('#app').dataset.state"
-        " === 'done' && document.querySelector('#file').textContent.startsWith(`${name}, `))",
+        "(name) => document.querySelector('#problem:not([hidden])')"
+        " || (document.querySelector('#app').dataset.state === 'done'"
+        " && document.querySelector('#file').textContent.startsWith(`${name}, `))",
         arg=file.name,
     )
     _until_ready(page, [])

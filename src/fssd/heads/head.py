@@ -83,6 +83,20 @@ class Candidates(NamedTuple):
     scores: Tensor
 
 
+class Origins(NamedTuple):
+    """Where each of the P candidates of an input is predicted, in the order of `Head.candidates`.
+
+    priors: (P, 4) float32 xyxy pixels of the input: the box that a prediction is relative to. level, row,
+    column: (P,) int64, of the map and its cell. shape: (P,) int64, which of the priors of the cell.
+    """
+
+    priors: Floats
+    level: npt.NDArray[np.int64]
+    row: npt.NDArray[np.int64]
+    column: npt.NDArray[np.int64]
+    shape: npt.NDArray[np.int64]
+
+
 class HeadBlueprint(NamedTuple):
     """What a head is built from.
 
@@ -138,13 +152,21 @@ class Head(nn.Module):
         """Draw fresh weights, by Caffe's Xavier rule unless the network has one of its own."""
         xavier(self)
 
-    def loss(self, raw: Raw, targets: Targets) -> dict[str, Tensor]:
+    def loss(self, raw: Raw, targets: Targets, counts: Tensor | None = None) -> dict[str, Tensor]:
         """Named scalars of a batch: "loss" is minimised, all of them are logged.
 
-        targets: those of the images, stacked. Nothing in it may wait for the device: no `.item()`, no
-        indexing by a mask.
+        targets: those of the images, stacked. counts: see `counts`, of all batches of the update together;
+        the loss is then their part of the whole batch's loss. Nothing in it may wait for the device: no
+        `.item()`, no indexing by a mask.
         """
         raise NotImplementedError
+
+    def counts(self, targets: Targets) -> Tensor:  # noqa: ARG002 (for heads that can)
+        """What the loss of a batch is divided by, as numbers that can be added over batches.
+
+        Raises ConfigError for a head whose loss is not such a sum over images.
+        """
+        raise ConfigError("the loss of this head cannot be shared out; leave out --global-batch")
 
     def count_images(self, images: int) -> None:
         """Called after each update of the weights. images: those it was made from, of all processes."""
@@ -156,6 +178,10 @@ class Head(nn.Module):
     def candidates(self, raw: Raw) -> list[Candidates]:
         """All candidates of each image of a batch, to compare an exported file with."""
         raise NotImplementedError
+
+    def origins(self) -> Origins:
+        """Where the candidates are predicted. Raises ConfigError for a head that does not tell."""
+        raise ConfigError("this head does not tell where its predictions come from; give it an `origins`")
 
     def describe(self) -> dict[str, Any]:
         """JSON values for `decoder`, stored in exported files."""

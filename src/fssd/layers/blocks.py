@@ -191,6 +191,10 @@ class CaffeBatchNorm(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         if self.training:
             self.momentum = (1 - self.fraction) / (1 - self.fraction ** self._next_step())
+        return self.normalise(x)
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """As `nn.BatchNorm2d` with the momentum of this step."""
         return super().forward(x)
 
     def _next_step(self) -> int:

@@ -83,6 +83,11 @@ class DSOD(Neck):
             levels.append(x)
         return [scale(level) for scale, level in zip(self.scales, levels, strict=True)]
 
+    def level_sources(self) -> list[tuple[str, ...]]:
+        """See `Neck`: from the second level on, the dense structure reuses the first."""
+        below = self.sources if self.reused else self.sources[1:]
+        return [self.sources[:1], *(below for _ in self.learned)]
+
 
 def _sources(blueprint: Blueprint) -> tuple[str, str]:
     """The last maps at stride 8 and 16. Raises ConfigError."""

@@ -69,6 +69,10 @@ class DSSD(SSD):
             merged.append(deconvolution(merged[-1], fine))
         return merged[::-1]
 
+    def level_sources(self) -> list[tuple[str, ...]]:
+        """See `Neck`: SSD's map of the level and all coarser ones."""
+        return [tuple(self.taken[level:]) for level, _ in enumerate(self.taken)]
+
     def fresh(self) -> Iterable[nn.Module]:
         """See `Neck`."""
         return (self.deconvolutions,)

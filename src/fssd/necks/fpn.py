@@ -68,6 +68,10 @@ class FPN(SSD):
             return resize_bilinear(x, size)
         return F.interpolate(x, size, mode="nearest")  # source = floor(target * in / out): 10 to 19 too
 
+    def level_sources(self) -> list[tuple[str, ...]]:
+        """See `Neck`: SSD's map of the level and all coarser ones."""
+        return [tuple(self.taken[level:]) for level, _ in enumerate(self.taken)]
+
     def fresh(self) -> Iterable[nn.Module]:
         """See `Neck`."""
         return (self.lateral, self.smooth)

@@ -99,6 +99,14 @@ class FSSD(Neck):
         fused = self.fusion(features)
         return self.pyramid(fused)  # type: ignore[no-any-return]
 
+    def level_sources(self) -> list[tuple[str, ...]]:
+        """See `Neck`: every level is made of the fused map."""
+        return [tuple(self.fusion.names) for _ in self.channels]
+
+    def merging(self) -> nn.Module:
+        """See `Neck`: the fusion, which reads the appended conv7_2 too."""
+        return self.fusion
+
     def fresh(self) -> Iterable[nn.Module]:
         """See `Neck`. At 300 px conv7_2 counts as new too, as in the released training from an SSD."""
         yield from (self.fusion, self.pyramid)

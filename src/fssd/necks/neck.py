@@ -101,6 +101,17 @@ class Neck(nn.Module):
         their inputs need nothing.
         """
 
+    def level_sources(self) -> list[tuple[str, ...]]:
+        """For each level the names of the maps that it is made of, also of those that the neck appends.
+
+        Empty for a neck that does not tell.
+        """
+        return []
+
+    def merging(self) -> nn.Module:
+        """The module that takes a dict of maps by name and merges them: the neck itself, or a part of it."""
+        return self
+
     def shared_levels(self) -> Iterable[int]:
         """Indices of the levels that a trained SSD has too, as they are here.
 

@@ -90,6 +90,10 @@ class ResSkip(SSD):
             levels.append(above)
         return levels[::-1]
 
+    def level_sources(self) -> list[tuple[str, ...]]:
+        """See `Neck`: SSD's map of the level and all coarser ones."""
+        return [tuple(self.taken[level:]) for level, _ in enumerate(self.taken)]
+
     def fresh(self) -> Iterable[nn.Module]:
         """See `Neck`."""
         return (self.rev,)

@@ -79,6 +79,18 @@ class RSSD(SSD):
                 parts[level].append(copy)
         return [norm(torch.cat(maps, dim=1)) for norm, maps in zip(self.norms, parts, strict=True)]
 
+    def level_sources(self) -> list[tuple[str, ...]]:
+        """See `Neck`: SSD's maps of all levels, where they are brought both up and down."""
+        up, down = any(len(cast("nn.ModuleList", steps)) for steps in self.up), len(self.down) > 0
+        return [
+            tuple(
+                name
+                for index, name in enumerate(self.taken)
+                if index == level or (up if index > level else down)
+            )
+            for level, _ in enumerate(self.taken)
+        ]
+
     def _copies(self, index: int, x: Tensor) -> Iterator[tuple[int, Tensor]]:
         """A source at every level that takes it, with the level's index."""
         yield index, x

@@ -51,6 +51,10 @@ class Single(Neck):
         """See `Neck`."""
         return [self.scale(features[self.source])]
 
+    def level_sources(self) -> list[tuple[str, ...]]:
+        """See `Neck`."""
+        return [(self.source,)]
+
     def fresh(self) -> Iterable[nn.Module]:
         """See `Neck`: nothing that an SSD lacks."""
         return ()

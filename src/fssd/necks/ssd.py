@@ -54,6 +54,10 @@ class SSD(Neck):
         first, *rest = (features[name] for name in self.taken)
         return [self.scale(first), *rest]
 
+    def level_sources(self) -> list[tuple[str, ...]]:
+        """See `Neck`: one map a level."""
+        return [(name,) for name in self.taken]
+
     def fresh(self) -> Iterable[nn.Module]:
         """See `Neck`: nothing, this is an SSD."""
         return ()

@@ -67,6 +67,10 @@ class YOLOv2(Neck):
         passed = reorganise(self.passthrough(features[self.source]))
         return [self.merged(torch.cat((passed, deep), dim=1))]
 
+    def level_sources(self) -> list[tuple[str, ...]]:
+        """See `Neck`: the reorganised map and the last."""
+        return [(self.source, self.last)]
+
     def initialise(self) -> None:
         """See `Neck`: by darknet's rule."""
         he(self)

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+
+
+@contextmanager
+def lent(module: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[None]:
+    """Let `module` have these weights and statistics for the length of a with block."""
+    own = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+    module.load_state_dict(tensors)
+    try:
+        yield
+    finally:
+        module.load_state_dict(own)
 
 
 class Average:

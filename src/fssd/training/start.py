@@ -6,7 +6,9 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
+from torch import nn
 
 from fssd.backbones import BACKBONES
 from fssd.config import TrainConfig, resolve
@@ -14,7 +16,7 @@ from fssd.data.input_boxes import input_boxes
 from fssd.data.mixing import Mixing
 from fssd.data.sample import DataSet
 from fssd.data.scales import STEP
-from fssd.errors import CheckpointError, ConfigError, DataError
+from fssd.errors import ConfigError, DataError
 from fssd.evaluation.coco_ap import require_hotcoco
 from fssd.importers.caffe import read_caffe_backbone
 from fssd.model.build import build_model
@@ -28,6 +30,7 @@ from fssd.training.state import STATE_FILE
 from fssd.weights.checkpoint import model_file
 from fssd.weights.pretrained import load_backbone, load_ssd
 from fssd.weights.transfer import load_detector
+from fssd.zoo.published import weights_file
 
 FIT = "fit"
 PLAIN_SHARE = 0.1  # of a run's views, the last ones, that mosaic and mixup leave alone by default
@@ -61,12 +64,18 @@ def check_start(config: TrainConfig, resume: bool) -> None:
     check_folder(config.out, resume)
     if config.val_split is not None and config.metric == "coco":
         require_hotcoco()
-    if config.weights is None or (config.out / STATE_FILE).exists():
+    if not (config.out / STATE_FILE).exists():
+        require_weights(config)
+
+
+def require_weights(config: TrainConfig) -> None:
+    """Raise CheckpointError if the weights to start from are not there."""
+    if config.weights is None:
         return
     if config.start in ("ssd", "model"):
         model_file(config.weights)
-    elif not config.weights.is_file():
-        raise CheckpointError(f"{config.weights}: there is no such weights file; check the path")
+    else:
+        weights_file(config.weights)
 
 
 def fresh_network(
@@ -127,12 +136,13 @@ def require_objects(config: TrainConfig, dataset: DataSet) -> None:
     raise DataError(reason, file=config.data)
 
 
-def check_batch(config: TrainConfig, network: Network) -> None:
+def check_batch(config: TrainConfig, network: Network, least: int) -> None:
     """Batch normalisation of a single cell needs another image. Raises ConfigError.
 
-    Batches are of equal size: the last images of an epoch share theirs with the first of the next.
+    least: images of the smallest batch that is normalised. No batch is smaller at the end of an epoch: its
+    last images share theirs with the first of the next.
     """
-    if config.batch_size > 1:
+    if least > 1:
         return
     training_mode(network, config)
     names = lone_norms(network)
@@ -141,9 +151,23 @@ def check_batch(config: TrainConfig, network: Network) -> None:
     others = f" and {len(names) - 1} more layers" if len(names) > 1 else ""
     out = ", or --freeze-norm" if all(name.startswith("backbone.") for name in names) else ""
     raise ConfigError(
-        f"batch_size is 1, but {names[0]}{others} of {config.model} would normalise a single value per"
-        f" channel, which leaves nothing of it; use 2 or more, with a smaller --size if memory is short{out}"
+        f"a batch has 1 image, but {names[0]}{others} of {config.model} would normalise a single value per"
+        f" channel, which leaves nothing of it; use a --batch-size of 2 or more, with a"
+        f" smaller --size if memory is short{out}"
     )
+
+
+def check_parallel(config: TrainConfig, network: Network) -> None:
+    """Whether the network's loss can be shared out, and its norms be joint. Raises ConfigError."""
+    if config.global_batch is not None:
+        nothing = network.heads.targets(np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
+        network.heads.counts({key: value[None] for key, value in nothing.items()})
+    if config.sync_norm:
+        training_mode(network, config)
+        if not any(isinstance(m, nn.BatchNorm2d) and m.training for m in network.modules()):
+            raise ConfigError(
+                f"{config.model} has no batch norm that takes statistics of the batch; leave --sync-norm out"
+            )
 
 
 def check_scales(config: TrainConfig, network: Network) -> None:
@@ -201,11 +225,12 @@ def start_weights(network: Network, classes: tuple[str, ...], config: TrainConfi
         return
     if config.weights is None and _brings_weights(network, config):
         return
-    if config.weights is not None and config.weights.suffix == ".caffemodel":
+    file = None if config.weights is None else weights_file(config.weights)
+    if file is not None and file.suffix == ".caffemodel":
         backbone = find_design(config.model, network.spec.options).backbone
-        load_backbone(network, config.weights, read_caffe_backbone(config.weights, backbone))
+        load_backbone(network, file, read_caffe_backbone(file, backbone))
         return
-    load_backbone(network, config.weights)
+    load_backbone(network, file)
 
 
 def _brings_weights(network: Network, config: TrainConfig) -> bool:

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from fssd import boxes as box_maths
 from fssd.data.batch import Targets
 from fssd.errors import ConfigError
-from fssd.heads.head import Candidates, Decode, Found, Head, HeadBlueprint, Thresholds, as_tensors
+from fssd.heads.head import Candidates, Decode, Found, Head, HeadBlueprint, Origins, Thresholds, as_tensors
 from fssd.heads.head import Raw as Predictions
 from fssd.heads.multibox.detect import class_scores, detect
 from fssd.heads.multibox.fit import best_overlaps, fit_priors, fit_to_coverage
 from fssd.heads.multibox.focal import START
-from fssd.heads.multibox.loss import multibox_loss
+from fssd.heads.multibox.loss import count_positives, multibox_loss
 from fssd.heads.multibox.objective import OBJECTIVE_OPTIONS, SSD_OBJECTIVE, Objective, one_of, read_objective
 from fssd.heads.multibox.prediction import OPTIONS, Predictor, prediction_modules, predictors
 from fssd.heads.multibox.priors import (
@@ -165,9 +165,17 @@ class MultiboxHead(Head):
         logits = [_flatten(head(x), self.columns) for head, x in self._pairs(self.conf, levels)]
         return Raw(torch.cat(offsets, dim=1), torch.cat(logits, dim=1))
 
-    def loss(self, raw: Predictions, targets: Targets) -> dict[str, Tensor]:
+    def loss(self, raw: Predictions, targets: Targets, counts: Tensor | None = None) -> dict[str, Tensor]:
         """See `multibox_loss`."""
-        return multibox_loss(Raw(*raw), targets, self.priors, self.objective)
+        return multibox_loss(Raw(*raw), targets, self.priors, self.objective, counts=counts)
+
+    def counts(self, targets: Targets) -> Tensor:
+        """See `Head`: (2,), positives and images."""
+        if self.objective.mining == "batch":
+            raise ConfigError(
+                "mining batch chooses negatives among the images of a batch; leave out --global-batch"
+            )
+        return count_positives(targets)
 
     def detect(self, raw: Predictions, thresholds: Thresholds) -> list[Found]:
         """See `fssd.heads.multibox.detect.detect`."""
@@ -178,6 +186,15 @@ class MultiboxHead(Head):
         scores = class_scores(Raw(*raw), self.objective.sigmoid)
         boxes = box_maths.decode(Raw(*raw).offsets.float(), self.priors)
         return [Candidates(*row) for row in zip(boxes, scores, strict=True)]
+
+    def origins(self) -> Origins:
+        """See `Head`: level by level, row by row, and the priors of each cell."""
+        grids = [
+            np.indices((level.rows, level.columns, level.anchors)).reshape(3, -1) for level in self.levels
+        ]
+        row, column, shape = np.concatenate(grids, axis=1).astype(np.int64)
+        number = np.repeat(np.arange(len(grids)), [grid.shape[1] for grid in grids])
+        return Origins(self.priors.cpu().numpy(), number, row, column, shape)
 
     def describe(self) -> dict[str, Any]:
         """The levels, from which the priors follow, the coder's variances, and where the scores come from."""

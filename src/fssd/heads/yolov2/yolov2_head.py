@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fssd.data.batch import Targets
 from fssd.errors import ConfigError
-from fssd.heads.head import Candidates, Decode, Found, Head, HeadBlueprint, Raw, Thresholds
+from fssd.heads.head import Candidates, Decode, Found, Head, HeadBlueprint, Origins, Raw, Thresholds
 from fssd.heads.yolov2.anchors import Anchors, cluster_anchors, read_anchors, shape_overlaps
 from fssd.heads.yolov2.region_decode import (
     BOX,
@@ -89,10 +89,14 @@ class YOLOv2Head(Head):
         """See `Head`: by darknet's rule."""
         he(self)
 
-    def loss(self, raw: Raw, targets: Targets) -> dict[str, Tensor]:
+    def loss(self, raw: Raw, targets: Targets, counts: Tensor | None = None) -> dict[str, Tensor]:
         """See `region_loss`."""
         warm = self.seen < WARM_IMAGES
-        return region_loss(raw[0], targets, self.anchors, warm=warm, by_size=self.by_size)
+        return region_loss(raw[0], targets, self.anchors, warm=warm, by_size=self.by_size, images=counts)
+
+    def counts(self, targets: Targets) -> Tensor:
+        """See `Head`: the number of images, a scalar."""
+        return torch.full((), len(targets["labels"]), device=targets["labels"].device)
 
     def count_images(self, images: int) -> None:
         """See `Head`."""
@@ -105,6 +109,15 @@ class YOLOv2Head(Head):
     def candidates(self, raw: Raw) -> list[Candidates]:
         """See `Head`: every anchor in every cell."""
         return region_candidates(raw[0], self.grid)
+
+    def origins(self) -> Origins:
+        """See `Head`: each anchor in the middle of its cell, anchor by anchor, then row by row."""
+        grid = self.grid
+        shape, row, column = np.indices((len(grid.anchors), grid.rows, grid.columns)).reshape(3, -1)
+        centre = (np.stack((column, row), axis=1) + 0.5) * grid.cell
+        half = np.array(grid.anchors)[shape] * grid.cell / 2
+        priors = np.concatenate((centre - half, centre + half), axis=1).astype(np.float32)
+        return Origins(priors, np.zeros_like(row), row, column, shape)
 
     def describe(self) -> dict[str, Any]:
         """The anchors and the cells."""

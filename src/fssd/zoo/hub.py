@@ -1,0 +1,129 @@
+"""Models on a Hugging Face hub, by address: hf://user/name, hf://user/name@revision, hf://user/name/FILE.
+
+HF_ENDPOINT, HF_TOKEN, HF_HOME and HF_HUB_OFFLINE mean what they mean everywhere; downloads are kept in that
+cache, which is also read where there is no network.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fssd.errors import ConfigError, FetchError, shown
+
+MODEL_FILES = ("best.safetensors", "final.safetensors")  # of a run's folder, in the order of preference
+_ADDRESS = re.compile(r"hf:/{1,2}([\w.-]+)/([\w.-]+)(?:@([\w./-]+?))?(?:/(?=[^@]*$)([^@]+))?")
+
+
+class HubAddress(NamedTuple):
+    """Of a repository, or of one file in it. revision: a branch, tag or commit, None for the main branch."""
+
+    repository: str
+    revision: str | None
+    file: str | None
+
+
+def is_hub_address(place: Path | str) -> bool:
+    """Whether this is meant as an address on a hub. A Path keeps only one of the slashes."""
+    return str(place).startswith("hf:/")
+
+
+def read_address(place: Path | str) -> HubAddress:
+    """The parts of an address. Raises ConfigError."""
+    found = _ADDRESS.fullmatch(str(place))
+    if found is None or ".." in str(place):
+        raise ConfigError(
+            f"{shown(place)}: is no address on a hub; write hf://user/name, hf://user/name@revision or"
+            " hf://user/name/FILE"
+        )
+    user, name, revision, file = found.groups()
+    return HubAddress(f"{user}/{name}", revision, file)
+
+
+@cache
+def hub_file(place: Path | str) -> Path:
+    """The local copy of a model on a hub: the file of the address, else the repository's best or final model.
+
+    Downloaded once for each process, so that a command sees one version. Raises ConfigError without
+    huggingface_hub, FetchError if the model cannot be had.
+    """
+    address = read_address(place)
+    hub = _import_hub()
+    files = list(MODEL_FILES) if address.file is None else _with_weights(address.file)
+    with _hub_errors(hub, place):
+        folder = Path(
+            hub.snapshot_download(address.repository, revision=address.revision, allow_patterns=files)
+        )
+    for name in files:
+        if (folder / name).is_file():
+            return folder / name
+    raise FetchError(f"{shown(place)}: holds no {' or '.join(files[:2])}; name a file that it holds")
+
+
+def upload_folder(folder: Path, place: str, *, private: bool = False) -> str:
+    """Write the files of a folder to a repository, which is made if need be; returns its web address.
+
+    Raises ConfigError for the address of a file or revision, FetchError if the hub refuses.
+    """
+    address = read_address(place)
+    if address.file or address.revision:
+        raise ConfigError(f"{place}: a model is written to a repository, hf://user/name; leave the rest out")
+    hub = _import_hub()
+    with _hub_errors(hub, place):
+        api = hub.HfApi()
+        url = api.create_repo(address.repository, private=private or None, exist_ok=True)
+        api.upload_folder(repo_id=address.repository, folder_path=folder, commit_message="Model of fssd")
+    return str(url)
+
+
+def _with_weights(name: str) -> list[str]:
+    """A file and what belongs to it: OpenVINO keeps the weights of NAME.xml in NAME.bin."""
+    return [name, f"{name.removesuffix('.xml')}.bin"] if name.endswith(".xml") else [name]
+
+
+def _import_hub() -> Any:
+    try:
+        return importlib.import_module("huggingface_hub")
+    except ImportError as error:
+        raise ConfigError('hf:// needs the package huggingface_hub; pip install "fssd[hub]"') from error
+
+
+@contextmanager
+def _hub_errors(hub: Any, place: Path | str) -> Iterator[None]:
+    """Name the address, and say in one sentence what went wrong."""
+    errors, where = hub.errors, shown(place)
+    try:
+        yield
+    except (errors.GatedRepoError, errors.LocalTokenNotFoundError) as error:
+        raise FetchError(
+            f"{where}: asks for an account; log in with `hf auth login` or set HF_TOKEN"
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        reason = "there is no such repository, or it is private"
+        raise FetchError(f"{where}: {reason}; check the address, or log in with `hf auth login`") from error
+    except errors.RevisionNotFoundError as error:
+        raise FetchError(f"{where}: has no such revision; check the branch, tag or commit") from error
+    except errors.LocalEntryNotFoundError as error:
+        reason = "the hub cannot be reached and the cache does not hold it"
+        raise FetchError(f"{where}: {reason}; connect, or give the path of a local model") from error
+    except errors.HFValidationError as error:
+        raise ConfigError(
+            f"{where}: is no name of a repository ({_first_line(error)}); correct it"
+        ) from error
+    except errors.HfHubHTTPError as error:
+        status = getattr(error.response, "status_code", None)
+        if status in (401, 403):
+            advice = "log in with `hf auth login`, or set HF_TOKEN to a token that may write there"
+            raise FetchError(f"{where}: the hub refuses ({status}); {advice}") from error
+        raise FetchError(f"{where}: the hub answers {_first_line(error)}; try again later") from error
+    except OSError as error:
+        raise FetchError(f"{where}: the hub cannot be reached ({_first_line(error)}); try again") from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
