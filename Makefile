@@ -5,12 +5,12 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint browser clean
+.PHONY: demo test lint programs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/fssd demo --out runs/demo
 
-test: lint browser
+test: lint programs
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 lint: $(VENV)/.dev
@@ -18,15 +18,18 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check src tests benchmarks tools
 	$(BIN)/mypy
 
-# Pages are tested in Debian's Chromium. Where it is missing and cannot be installed (no root, no apt-get, no
-# network), those tests are skipped and say so.
-browser:
-	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null \
-	|| command -v google-chrome >/dev/null || { \
+# Pages are tested in Debian's Chromium, deploy/nginx.conf with its nginx. Where they are missing and cannot be
+# installed (no root, no apt-get, no network), those tests are skipped and say so.
+programs:
+	@missing=""; \
+	command -v chromium >/dev/null || command -v chromium-browser >/dev/null \
+	|| command -v google-chrome >/dev/null || missing="$$missing chromium"; \
+	command -v nginx >/dev/null || test -x /usr/sbin/nginx || missing="$$missing nginx-light"; \
+	test -z "$$missing" || { \
 		test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
 		&& timeout 60 apt-get -qq -o Acquire::Retries=0 -o Acquire::http::Timeout=20 update \
-		&& DEBIAN_FRONTEND=noninteractive timeout 300 apt-get -qq -y --no-install-recommends install chromium; \
-	} >/dev/null 2>&1 || echo "no Chromium: the tests of pages will be skipped"
+		&& DEBIAN_FRONTEND=noninteractive timeout 300 apt-get -qq -y --no-install-recommends install $$missing; \
+	} >/dev/null 2>&1 || echo "not installed:$$missing; their tests will be skipped"
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

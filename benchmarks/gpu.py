@@ -256,6 +256,9 @@ def throughput(session: Session, sizes: Sizes, data: Path, work: Path) -> None:
     profile = [sys.executable, ROOT / "benchmarks" / "gpu_step.py", f"--model={sizes.train}"]
     profile += [f"--batch={sizes.batch}", f"--amp={sizes.amp}", f"--device={sizes.device}"]
     session.step("step", 90, profile, lambda output: json.loads(output.splitlines()[-1]))
+    for kernels in ("deterministic", "benchmark") if sizes.device == "cuda" else ():
+        chosen = [*profile, f"--kernels={kernels}"]
+        session.step(f"step, {kernels}", 90, chosen, lambda output: json.loads(output.splitlines()[-1]))
 
 
 def comparison(

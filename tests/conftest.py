@@ -10,12 +10,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from ray_cluster import RayCluster, undisturbed
 from torch import Tensor, nn
 
 from fssd.data.sample import DataSet, Record
@@ -186,6 +188,24 @@ def make_set() -> MakeSet:
         return DataSet(classes, records), [detections(found, classes) for _, found in images]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def _started_cluster() -> Iterator[RayCluster]:
+    if find_spec("ray") is None:
+        pytest.skip('needs Ray: pip install "fssd[ray]"')
+    with undisturbed():
+        cluster = RayCluster()
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture
+def ray_cluster(_started_cluster: RayCluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[RayCluster]:
+    """The Ray cluster of this session, for one test at a time; RAY_ADDRESS leads to it. See `RayCluster`."""
+    monkeypatch.setenv("RAY_ADDRESS", _started_cluster.address)
+    with undisturbed():
+        yield _started_cluster
 
 
 @pytest.fixture(scope="session")

@@ -166,6 +166,7 @@ KNOWN = {
     "geometry": {"warp", "letterbox"},
     "optimizer": {"sgd", "adam"},
     "train_only": {"all", "new"},
+    "kernels": {"default", "deterministic", "benchmark"},
 }
 
 

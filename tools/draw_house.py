@@ -20,7 +20,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "fssd"
 
 # From the ground up. A room imports from floors below its own; on the ground, from those before it.
 FLOORS = (
-    ("errors", "atomic", "config", "boxes", "plots", "zoo"),
+    ("errors", "atomic", "config", "boxes", "plots", "zoo", "storage", "engines"),
     ("data", "layers"),
     ("backbones", "fetch"),
     ("necks",),
@@ -29,6 +29,7 @@ FLOORS = (
     ("weights",),
     ("runtimes",),
     ("importers", "inference"),
+    ("parts",),
     ("evaluation",),
     ("export", "training", "report"),
     ("bench", "demo", "serve"),
@@ -39,9 +40,9 @@ FLOORS = (
 COLOURS = {
     "network": (("layers", "backbones", "necks", "heads", "model", "weights", "importers"), "#dbe7f6"),
     "data": (("data", "fetch"), "#dff0df"),
-    "use": (("runtimes", "inference", "export", "serve", "demo", "zoo"), "#f6ead2"),
+    "use": (("runtimes", "inference", "export", "serve", "demo", "zoo", "parts"), "#f6ead2"),
     "study": (("training", "evaluation", "report", "figures", "ablation", "bench"), "#f3dfe6"),
-    "ground": (("errors", "atomic", "config", "boxes", "plots", "cli"), "#ececec"),
+    "ground": (("errors", "atomic", "config", "boxes", "plots", "storage", "engines", "cli"), "#ececec"),
 }
 
 

@@ -90,10 +90,13 @@ def suppress(boxes: Tensor, threshold: float) -> Tensor:
 
     A box is dropped if an earlier *kept* box overlaps it by IoU > `threshold` (Caffe keeps equality).
     Leading dimensions (classes, images) are independent. Padding boxes of area 0 suppress nothing.
-    It always runs on the CPU; the result is on the device of the boxes.
+    It runs on the device of the boxes, in float32 or more, with the same result on each; sets of more than
+    2,048 boxes go to the CPU.
     """
     if not boxes.numel():
         return boxes.new_ones(boxes.shape[:-1], dtype=torch.bool)
+    if boxes.device.type != "cpu" and boxes.shape[-2] <= MOST_ON_DEVICE:
+        return suppress_together(boxes, threshold)
     single = boxes.detach().to("cpu", torch.promote_types(boxes.dtype, torch.float32)).numpy()
     sets = single.reshape(-1, *boxes.shape[-2:])
     space = torch.from_numpy(np.empty((4, max(PAIRS, sets.shape[1])), sets.dtype))
@@ -107,6 +110,43 @@ PAIRS = 32768
 would then spin on cores that the network needs."""
 FEW = 8192
 """Up to so many pairs numpy is faster than torch, because its calls have less overhead."""
+
+
+MOST_ON_DEVICE = 2048  # boxes of a set: all its pairs are in memory at once, 4 million
+DEVICE_PAIRS = 2**24  # pairs that a device compares at once, 64 MB for each of about five numbers
+ROUNDS = 4  # between two questions whether the result is final, each of which waits for the device
+
+
+def suppress_together(boxes: Tensor, threshold: float) -> Tensor:
+    """`suppress` in PyTorch, for a device on which many sets at once are faster than one after the other.
+
+    A box is kept if no kept box before it overlaps it. This is applied to all boxes at once until nothing
+    changes: after n rounds the first n boxes of a set are final, and usually all are after a few.
+    """
+    exact = boxes.detach().to(torch.promote_types(boxes.dtype, torch.float32))
+    sets = exact.reshape(-1, *boxes.shape[-2:])
+    parts = torch.split(sets, max(1, DEVICE_PAIRS // sets.shape[1] ** 2))
+    return torch.cat([_suppress_sets(part, threshold) for part in parts]).reshape(boxes.shape[:-1])
+
+
+def _suppress_sets(boxes: Tensor, threshold: float) -> Tensor:
+    """`suppress` of (N, K, 4) to (N, K)."""
+    x1, y1, x2, y2 = boxes.unbind(dim=-1)
+    # The formulas of `_few_overlaps`, step by step, so that both round equally. A box without area, or with
+    # an infinite one, overlaps nothing: the comparison below is then False.
+    size = (x2 - x1).clamp(min=0) * (y2 - y1).clamp(min=0)
+    width = torch.minimum(x2[:, :, None], x2[:, None]) - torch.maximum(x1[:, :, None], x1[:, None])
+    height = torch.minimum(y2[:, :, None], y2[:, None]) - torch.maximum(y1[:, :, None], y1[:, None])
+    shared = width * height.clamp_(min=0)
+    overlap = shared / (size[:, :, None] + size[:, None] - shared)
+    rivals = (overlap > threshold).triu_(1)  # row i: the later boxes that i suppresses if it is kept
+    keep = torch.ones_like(x1, dtype=torch.bool)
+    while True:
+        before = keep
+        for _ in range(ROUNDS):
+            before, keep = keep, ~(rivals & keep[:, :, None]).any(dim=1)
+        if torch.equal(before, keep):
+            return keep
 
 
 def _suppress_set(boxes: Floats, threshold: float, space: Tensor) -> npt.NDArray[np.bool_]:

@@ -26,6 +26,7 @@ Schedule = Literal["multistep", "cosine", "constant"]
 Start = Literal["backbone", "ssd", "model", "nothing"]
 Optimizer = Literal["sgd", "adam"]
 Amp = Literal["auto", "off", "bf16", "fp16"]
+Kernels = Literal["default", "deterministic", "benchmark"]
 TrainOnly = Literal["all", "new"]
 Metric = Literal["voc07", "voc12", "coco"]
 Augment = Literal["ssd", "mild", "mirror", "yolo", "none"]
@@ -130,6 +131,11 @@ class TrainConfig:
     """Images per update and process (paper: 32)."""
     accumulate: Count = 1
     """Batches whose gradients are averaged into one update (Caffe's iter_size)."""
+    global_batch: Count | None = None
+    """Images per update of all processes together. Their order and the loss then do not depend on the number
+    of processes, and a run may go on with another; each computes at most --batch-size images at once."""
+    sync_norm: bool = False
+    """Batch norms take their statistics from the batches of all processes together, for small batches."""
     lr: Positive | None = None
     """Base learning rate."""
     optimizer: Optimizer = "sgd"
@@ -199,6 +205,10 @@ class TrainConfig:
     amp: Amp = "auto"
     """Mixed precision. "auto" is bf16 where the GPU or processor has instructions for it (AVX-512 BF16, AMX),
     where it is faster, and "off" elsewhere, where it is much slower. A CPU cannot train in fp16."""
+    kernels: Kernels = "default"
+    """On a GPU: "deterministic" kernels, with which equal runs have equal bytes, are slower; "benchmark" lets
+    cuDNN time its kernels for every input shape, which is faster after the first updates and not repeatable.
+    The docs say how to measure both."""
     threads: Natural = 0
     """CPU threads for the network; 0 for one per core. Equal runs need equal threads."""
 
@@ -206,6 +216,10 @@ class TrainConfig:
         for key in ("data", "images", "out", "weights"):
             if isinstance(value := getattr(self, key), str):
                 object.__setattr__(self, key, Path(value))
+
+    def images_per_update(self, processes: int) -> int:
+        """Images of one update of the weights, in all processes together."""
+        return self.global_batch or self.batch_size * self.accumulate * processes
 
 
 KINDS: dict[str, Any] = get_type_hints(TrainConfig)
@@ -218,8 +232,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 """The values of every setting that is one of a few words."""
 RESUME_MAY_CHANGE = {"out", "data", "images", "weights", "seen_images", "workers", "device"}
-RESUME_MAY_CHANGE |= {"save_every", "log_every", "bad_share"}
-"""Settings that a resumed run may change. Only the device affects the final weights."""
+RESUME_MAY_CHANGE |= {"save_every", "log_every", "bad_share", "kernels"}
+"""Settings that a resumed run may change. Only the device and its kernels affect the final weights."""
 
 
 def load_config(path: Path, base: TrainConfig | None = None, above: tuple[Path, ...] = ()) -> TrainConfig:
@@ -307,6 +321,9 @@ def _conflicts(config: TrainConfig) -> Iterator[tuple[set[str], str]]:
         yield {"start", "weights"}, "--start nothing takes no --weights; leave one of them out"
     if config.warmup_power is not None and config.warmup == 0:
         yield {"warmup_power", "warmup"}, "--warmup-power is of a warm-up; give --warmup too or leave it out"
+    if config.global_batch is not None and config.accumulate != 1:
+        message = "--global-batch is shared out in as many batches as are needed; leave --accumulate out"
+        yield {"global_batch", "accumulate"}, message
     for key in ("val_share", "folds"):
         if config.val_split != "auto" and getattr(config, key):
             yield {"val_split", key}, f"give either --val-split or --{key.replace('_', '-')}, not both"

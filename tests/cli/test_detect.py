@@ -206,7 +206,7 @@ def test_a_signal_keeps_a_film_s_frames(model_file: Path, tmp_path: Path) -> Non
     assert done.stderr == f"stopped; 0 of 1 inputs done, results in {out}\n"
     assert [row["image"].rpartition("#")[2] for row in rows(out / "a.mp4.json")] == ["0", "1", "2"]
     assert cv2.VideoCapture(str(out / "a.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 3
-    assert {path.name for path in out.iterdir()} == {"a.mp4", "a.mp4.json"}
+    assert {path.name for path in out.iterdir()} == {"a.mp4", "a.mp4.json", "unfinished.json"}
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])

@@ -22,6 +22,7 @@ EXTRAS = {
     "openvino": ["openvino", "nncf"],
     "serve": ["fastapi", "uvicorn", "python_multipart", "prometheus_client"],
     "demo": ["sklearn", "skimage"],
+    "s3": ["pyarrow"],
 }
 SILENT = ["tensorboard"]  # training goes on without it
 NEEDED_BY_THEM = {"starlette": "fastapi", "pydantic": "fastapi"}  # packages of packages, and who needs them
@@ -63,6 +64,12 @@ REFUSED = {
     **{name: ["serve animals --port 0"] for name in [*EXTRAS["serve"], *NEEDED_BY_THEM]},
     "sklearn": ["scenes OUT/s", "demo --out OUT/demo"],
     "skimage": ["scenes OUT/s", "demo --out OUT/demo"],
+    "pyarrow": [
+        "shard DATA OUT/shards",
+        "shard DATA s3://bucket/shards",
+        "check s3://bucket/shards",
+        "train --data s3://bucket/shards --out OUT/run",
+    ],
 }
 WORK = [  # of the package without any extra
     "check DATA",

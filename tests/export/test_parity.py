@@ -41,6 +41,14 @@ def test_what_differs_by_rounding_agrees() -> None:
     assert parity.score == pytest.approx(5e-5, abs=1e-6)
 
 
+def test_a_box_beyond_any_input_may_differ_by_a_share_of_its_side() -> None:
+    huge = (-1e6, 10.0, 1048000.0, 50.0, 0.9, 0)  # 2,000 times 1,024 px wide, so 0.1 px are 200
+    parity = compare(found(huge), found((huge[0] - 190, *huge[1:])))
+    assert parity.box == pytest.approx(0.095, abs=1e-3)
+    with pytest.raises(ExportError, match="have no partner within"):
+        compare(found(huge), found((huge[0] - 210, *huge[1:])))
+
+
 def test_order_of_equal_scores_does_not_matter() -> None:
     twin = (*B[:4], 0.9, 1)
     assert compare(found(A, twin), found(twin, A)).detections == 2

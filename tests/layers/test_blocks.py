@@ -17,6 +17,7 @@ from fssd.layers.blocks import (
     L2Norm,
     LiteBlock,
     LiteBottleneck,
+    ResponseNorm,
     SeparablePredictor,
     resize_bilinear,
     xavier,
@@ -120,6 +121,28 @@ def test_l2norm_equals_loops() -> None:
                 for c in range(5):
                     expected = float(x[b, c, h, w]) / length * scale[c]
                     assert float(out[b, c, h, w]) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_l2norm_of_large_features_in_every_precision(dtype: torch.dtype) -> None:
+    """512 channels of 300: each is 1 / sqrt(512) of the length, times 20. In float16 300^2 is infinite."""
+    x = torch.full((1, 512, 2, 2), 300.0, dtype=dtype)
+    kept = L2Norm(512)(x)
+    whole = L2Norm(512).to(dtype)(x)
+    assert kept.dtype == torch.promote_types(dtype, torch.float32)  # the scale is float32
+    assert whole.dtype == dtype
+    for out in (kept, whole):
+        assert out.float().flatten().tolist() == pytest.approx([0.8839] * 2048, rel=5e-3)
+
+
+def test_response_norm_of_large_features_in_half_precision() -> None:
+    """AlexNet's formula, five channels of 300: 300 / (1 + 1e-4 / 5 * n * 300^2)^0.75, n of them inside."""
+    x = torch.full((1, 5, 1, 1), 300.0)
+    plain = [300 / (1 + 1e-4 / 5 * n * 90000) ** 0.75 for n in (3, 4, 5, 4, 3)]
+    for dtype in (torch.float16, torch.bfloat16, torch.float32):
+        out = ResponseNorm(5)(x.to(dtype))
+        assert out.dtype == dtype
+        assert out.float().flatten().tolist() == pytest.approx(plain, rel=5e-3)
 
 
 def test_l2norm_of_nothing_is_nothing_and_has_a_gradient() -> None:

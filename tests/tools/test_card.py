@@ -19,6 +19,7 @@ CARD, REPORTS = FOLDER / "animals.md", FOLDER / "animals.json"
 LATER = {"size", "geometry", "priors", "backbone", "neck", "crowds", "val_share", "folds", "fold"}
 LATER |= {
     "prior_coverage",
+    "kernels",
     "split_seed",
     "seen_images",
     "patience",
@@ -31,6 +32,8 @@ LATER |= {
     "mosaic",
     "mixup",
     "plain_epochs",
+    "global_batch",
+    "sync_norm",
 }  # settings that came after this training
 
 

@@ -13,6 +13,9 @@ from typing import Any, NamedTuple
 import pytest
 
 CONFTEST = Path(__file__).parents[1] / "conftest.py"
+# What a run imports: once for all processes, not in each.
+PRELOADED = ["fssd.training.loop", "fssd.model.build", "torch._dynamo", "matplotlib.pyplot"]
+PRELOADED += ["torch.utils.tensorboard", "fssd.evaluation.voc_ap"]
 LIMIT = 240  # seconds; only ends what hangs
 
 SCRIPT = """
@@ -63,7 +66,7 @@ def train_together(tmp_path: Path) -> TrainTogether:
     The processes are forks of one that has imported the package and done nothing else.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["fssd.training.loop", "fssd.model.build"])
+    context.set_forkserver_preload(PRELOADED)
     file = tmp_path / "train.py"
     file.write_text(SCRIPT, encoding="utf-8")
 
@@ -71,12 +74,8 @@ def train_together(tmp_path: Path) -> TrainTogether:
         where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
         started = []
         for rank, one in enumerate(settings):
-            variables = {
-                "RANK": str(rank),
-                "LOCAL_RANK": str(rank),
-                "WORLD_SIZE": str(len(settings)),
-                **where,
-            }
+            ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": len(settings)}
+            variables = {**{name: str(value) for name, value in ranks.items()}, **where}
             given = {
                 "log": str(tmp_path / f"log-{free_port()}"),
                 "variables": variables,

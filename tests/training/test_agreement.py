@@ -24,8 +24,8 @@ from fssd.weights.checkpoint import read_tensors, write_tensors
 pytestmark = pytest.mark.skipif(not dist.is_available(), reason="this torch has no torch.distributed")
 
 SETTINGS: dict[str, Any] = {
-    "model": "fssd300-vgg16",
-    "options": {"norm": "none", "sources": ["fine"]},
+    "model": "ssd300-vgg16",
+    "size": [128],
     "start": "nothing",
     "iterations": 2,
     "batch_size": 1,

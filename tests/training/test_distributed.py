@@ -49,19 +49,19 @@ import importlib.util, json, os, sys, time
 import fssd
 from fssd.config import TrainConfig, with_values
 from fssd.heads.multibox.multibox_head import MultiboxHead
-from fssd.training import loop
+from fssd.training import run_setup
 
 spec = importlib.util.spec_from_file_location("shared", sys.argv[1])
 shared = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(shared)
 if os.environ["RANK"] == "1":
-    make = loop.fresh_network
+    make = run_setup.fresh_network
 
     def slowly(*arguments, **named):
         time.sleep(2)  # a slower process must not stumble over what the first one has begun
         return make(*arguments, **named)
 
-    loop.fresh_network = slowly
+    run_setup.fresh_network = slowly
     if "bad" in sys.argv:
         real = MultiboxHead.loss
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from fssd.training.ema import Average
+from fssd.training.ema import Average, lent
 
 
 def module(seed: int = 0) -> nn.Module:
@@ -45,6 +45,24 @@ def test_equals_plain_loop(decay: float) -> None:
         assert tensor.flatten().tolist() == pytest.approx(plain[name], rel=1e-4, abs=1e-4), name
 
 
+def test_lists_of_tensors_have_the_bytes_of_one_after_the_other() -> None:
+    torch.manual_seed(2)
+    net = nn.Sequential(nn.Conv2d(3, 70, 3), nn.BatchNorm2d(70), nn.Linear(70, 9).double()).to(
+        memory_format=torch.channels_last
+    )
+    average = Average(net, 0.998)
+    single = {name: tensor.clone() for name, tensor in average.tensors.items()}
+    for t in range(1, 8):
+        wander(net, t)
+        average.update(net)
+        for name, tensor in net.state_dict().items():
+            if tensor.is_floating_point():
+                single[name].lerp_(tensor, 1 - (1 + t) / (10 + t))
+    for name, tensor in single.items():
+        if tensor.is_floating_point():
+            assert torch.equal(tensor, average.tensors[name]), name
+
+
 def test_first_update_by_hand() -> None:
     net = nn.Linear(1, 1, bias=False)
     with torch.no_grad():
@@ -78,18 +96,18 @@ def test_the_average_is_a_copy() -> None:
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_shown_by_lends_and_gives_back(fails: bool) -> None:
+def test_weights_are_lent_and_given_back(fails: bool) -> None:
     net = module()
     average = Average(net, 0.5)
     wander(net, 1)
     average.update(net)
     own = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    lent = {name: tensor.clone() for name, tensor in average.tensors.items()}
+    kept = {name: tensor.clone() for name, tensor in average.tensors.items()}
     weight = net.get_parameter("0.weight")
     try:
-        with average.shown_by(net):
+        with lent(net, average.tensors):
             for name, tensor in net.state_dict().items():
-                assert torch.equal(tensor, lent[name])
+                assert torch.equal(tensor, kept[name])
             assert not torch.equal(weight, own["0.weight"])
             if fails:
                 raise KeyError("evaluation failed")
@@ -97,18 +115,18 @@ def test_shown_by_lends_and_gives_back(fails: bool) -> None:
         assert fails
     for name, tensor in net.state_dict().items():
         assert torch.equal(tensor, own[name])
-        assert torch.equal(average.tensors[name], lent[name])
+        assert torch.equal(average.tensors[name], kept[name])
     assert net.get_parameter("0.weight") is weight  # an optimiser still holds the right tensor
 
 
 def test_what_the_borrower_changes_does_not_reach_the_average() -> None:
     net = module()
     average = Average(net, 0.5)
-    lent = {name: tensor.clone() for name, tensor in average.tensors.items()}
-    with average.shown_by(net):
+    kept = {name: tensor.clone() for name, tensor in average.tensors.items()}
+    with lent(net, average.tensors):
         wander(net, 3)
     for name, tensor in average.tensors.items():
-        assert torch.equal(tensor, lent[name])
+        assert torch.equal(tensor, kept[name])
 
 
 def test_restored_average_goes_on_as_if_never_stopped() -> None:

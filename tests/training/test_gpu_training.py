@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from fssd.config import Amp, TrainConfig
+from fssd.config import Amp, Kernels, TrainConfig
 from fssd.data.batch import Batch
 from fssd.data.scenes import make_scenes
 from fssd.export.images import make_pictures
@@ -26,7 +26,9 @@ from fssd.model.build import build_model
 from fssd.model.network import Network, channels_last
 from fssd.runtimes.cuda import CudaRunner
 from fssd.training.distributed import Process
+from fssd.training.ema import Average
 from fssd.training.loop import train
+from fssd.training.prefetch import on_device
 from fssd.training.step import Updater
 from fssd.weights.checkpoint import read_tensors
 
@@ -171,6 +173,7 @@ def test_nms_is_that_of_the_cpu(device: torch.device) -> None:
     on_device = network.heads.to(device).detect(tuple(x.to(device) for x in raw), Thresholds())
     for one, other in zip(expected, on_device, strict=True):
         assert len(one.scores) == 200
+        assert other.boxes.device.type == "cpu"
         assert one.labels.tolist() == other.labels.tolist()
         torch.testing.assert_close(other.boxes.cpu(), one.boxes, atol=1e-3, rtol=1e-5)
 
@@ -188,6 +191,86 @@ def test_a_graph_of_the_runner_detects_what_the_detector_does(
     assert len(expected.scores) > 0
     assert expected.labels.tolist() == found.labels.tolist()
     np.testing.assert_allclose(found.boxes, expected.boxes, atol=0.05)
+
+
+@pytest.mark.parametrize("amp", ["off", "bf16", "fp16"])
+def test_a_step_waits_for_nothing(device: torch.device, tiny_backbone: MakeBackbone, amp: Amp) -> None:
+    """With clipping, average and scaler: CUDA itself raises an error for a call that would wait."""
+    if device.type != "cuda":
+        pytest.skip("only CUDA reports what waits")
+    network = network_of("fssd300-lite", tiny_backbone()).to(device).train()
+    updater = Updater(network, TrainConfig(amp=amp, clip_norm=10.0, ema=0.9), device, ALONE)
+    batch = batch_of(network, 4)
+    batch = batch._replace(
+        images=batch.images.pin_memory(),
+        targets={key: value.pin_memory() for key, value in batch.targets.items()},
+    )
+    for index in range(4):
+        if index == 1:  # counters are read back once, in the first step
+            torch.cuda.set_sync_debug_mode("error")
+        try:
+            terms = updater.backward(batch, index, last=True)
+            updater.clip(batch, terms, index)
+            updater.step(1e-4)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert updater.watch.look() is None
+
+
+def test_batches_are_copied_beside_the_step_and_arrive_whole(device: torch.device) -> None:
+    def batches() -> Iterator[Batch]:
+        for number in range(12):
+            images = torch.full((8, 3, 300, 300), number, dtype=torch.uint8)
+            targets = {"classes": torch.full((8, 8732), number, dtype=torch.int16)}
+            if device.type == "cuda":
+                images, targets = images.pin_memory(), {key: one.pin_memory() for key, one in targets.items()}
+            yield Batch(images, targets, [str(number)] * 8)
+
+    sums = []
+    for batch in on_device(batches(), device):  # type: ignore[arg-type]
+        assert batch.images.device.type == batch.targets["classes"].device.type == device.type
+        work = torch.randn(1500, 1500, device=device) @ torch.randn(1500, 1500, device=device)
+        sums.append((batch.images.float().mean() + 0 * work.sum(), batch.targets["classes"].float().mean()))
+    assert [(float(a), float(b)) for a, b in sums] == [(number, number) for number in range(12)]
+
+
+def test_the_average_in_lists_is_that_of_the_cpu(device: torch.device, tiny_backbone: MakeBackbone) -> None:
+    network = network_of("fssd300-lite", tiny_backbone())
+    moved = network_of("fssd300-lite", tiny_backbone()).to(device)
+    moved.load_state_dict(network.state_dict())
+    averages = Average(network, 0.9), Average(moved, 0.9)
+    with torch.no_grad():
+        for one, average in zip((network, moved), averages, strict=True):
+            for _ in range(3):
+                for tensor in one.state_dict().values():
+                    tensor.mul_(2)
+                average.update(one)
+    for name, tensor in averages[0].tensors.items():
+        torch.testing.assert_close(averages[1].tensors[name].cpu(), tensor)
+
+
+@pytest.mark.parametrize("kernels", ["deterministic", "benchmark"])
+def test_kernels_of_each_choice_train(
+    device: torch.device, data: Path, tmp_path: Path, tiny_backbone: MakeBackbone, kernels: Kernels
+) -> None:
+    """Workers are forked while CUDA is in use. With deterministic ones two runs end in the same bytes."""
+    if device.type != "cuda":
+        pytest.skip("a CPU has no choice of kernels")
+    for name in ("one", "two"):
+        config = TrainConfig(
+            data=data,
+            out=tmp_path / name,
+            start="nothing",
+            iterations=3,
+            batch_size=4,
+            workers=2,
+            device=str(device),
+            kernels=kernels,
+        )
+        train(config, backbone=tiny_backbone())
+    one, two = (read_tensors(tmp_path / name / "final.safetensors")[0] for name in ("one", "two"))
+    if kernels == "deterministic":
+        assert all(torch.equal(one[key], two[key]) for key in one)
 
 
 def test_a_group_of_one_process(device: torch.device, tmp_path: Path) -> None:

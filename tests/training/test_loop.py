@@ -26,8 +26,8 @@ from fssd.evaluation.evaluate import Report
 from fssd.heads.multibox.multibox_head import MultiboxHead
 from fssd.heads.multibox.targets import MultiboxTargets
 from fssd.model.build import build_model
-from fssd.training import loop
-from fssd.training.ema import Average
+from fssd.training import loop, run_setup
+from fssd.training.ema import Average, lent
 from fssd.training.loop import Result, train
 from fssd.training.start import complete
 from fssd.weights.checkpoint import load_model, read_tensors
@@ -106,7 +106,7 @@ def test_the_configuration_chooses_the_objects_to_train_on(
         made.append(examples.views)
         raise InterruptedError
 
-    monkeypatch.setattr(loop, "training_batches", batches)
+    monkeypatch.setattr(run_setup, "training_batches", batches)
     for number, (difficult, crowds) in enumerate([(True, False), (False, True)]):
         with pytest.raises(InterruptedError):
             train(small(scenes, tmp_path / str(number), difficult=difficult, crowds=crowds))
@@ -195,7 +195,7 @@ def test_average_follows_its_formula() -> None:
         decay = min(0.3, (1 + number) / (10 + number))
         expected = decay * expected + (1 - decay) * value
         assert average.tensors["weight"].item() == pytest.approx(expected, rel=1e-6)
-    with average.shown_by(module):
+    with lent(module, average.tensors):
         assert module.weight.item() == pytest.approx(expected, rel=1e-6)
     assert module.weight.item() == 5.0
 

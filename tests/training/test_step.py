@@ -20,6 +20,8 @@ from fssd.model.network import Network, channels_last
 from fssd.training.distributed import Process
 from fssd.training.finite import LOOK_EVERY, FiniteWatch, Watched
 from fssd.training.loop import train
+from fssd.training.same_data import Content
+from fssd.training.state import Progress, read_state, save_state
 from fssd.training.step import Updater
 from fssd.weights.checkpoint import read_tensors
 
@@ -84,6 +86,90 @@ def test_an_update_reads_nothing_back(tiny_backbone: MakeBackbone, options: dict
         update(updater, batch, 1)
     assert watcher.waits == []
     assert updater.watch.look() is None
+
+
+class Launches(Watcher):
+    """Counts operators that start a kernel: those that return no view of an input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        aliases = [one.alias_info for one in func._schema.returns]
+        views = bool(aliases) and all(one is not None and not one.is_write for one in aliases)
+        allocates = func.name().startswith(("aten::empty", "aten::new_empty"))
+        self.count += not views and not allocates
+        return super().__torch_dispatch__(func, types, args, kwargs)
+
+
+def test_the_loss_of_fssd300_is_few_launches_and_no_wait() -> None:
+    """Of a batch of 32, with its gradient, whatever the number of objects; a launch is about 5 us."""
+    head = build_model("fssd300-lite", 20).heads
+    boxes = torch.tensor([[20.0, 30, 120, 140], [200, 50, 240, 90], [1, 1, 30, 300]])
+    one = head.targets(boxes.numpy(), torch.tensor([0, 1, 7]).numpy())
+    targets = {key: torch.stack([value] * 32) for key, value in one.items()}
+    priors = len(targets["classes"][0])
+    generator = torch.Generator().manual_seed(0)
+    raw = [torch.randn(32, priors, width, generator=generator).requires_grad_() for width in (4, 21)]
+    assert priors == 8732
+    with Launches() as launches:
+        head.loss(tuple(raw), targets)["loss"].backward()  # type: ignore[no-untyped-call]
+    assert launches.waits == []
+    assert 30 < launches.count < 150
+
+
+def test_an_update_that_a_scaler_skips_counts_and_changes_no_weight(tiny_backbone: MakeBackbone) -> None:
+    """Under fp16. The average of weights that stay is drawn to them; the scale is halved, as documented."""
+    network = channels_last(build_model("fssd300-lite", 2, backbone=tiny_backbone()))
+    updater = Updater(
+        network, TrainConfig(clip_norm=10.0, ema=0.5, amp="off"), torch.device("cpu"), Process(0, 1, 0)
+    )
+    updater.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    batch = batch_for(network)
+    update(updater, batch, 0)
+    assert updater.scaler.get_scale() == 2.0**10
+    before = {name: value.detach().clone() for name, value in network.named_parameters()}
+    assert updater.average is not None
+    average = {name: tensor.clone() for name, tensor in updater.average.tensors.items()}
+    terms = updater.backward(batch, 1, last=True)
+    next(network.parameters()).grad.fill_(float("inf"))  # type: ignore[union-attr]
+    updater.clip(batch, terms, 1)
+    updater.step(1e-3)
+    for name, value in network.named_parameters():
+        assert torch.equal(value, before[name]), name
+    assert updater.scaler.get_scale() == 2.0**9
+    assert updater.watch.look() is None, "an overflow of the gradient is no failure"
+    assert updater.average.updates == 2
+    name = max(before, key=lambda key: float((before[key] - average[key]).abs().max()))
+    share = 1 - 3 / 12  # the decay of the second update is (1 + 2) / (10 + 2), below 0.5
+    expected = average[name] + share * (before[name] - average[name])
+    torch.testing.assert_close(updater.average.tensors[name], expected)
+    update(updater, batch, 2)
+    assert any(not torch.equal(value, before[name]) for name, value in network.named_parameters())
+
+
+def test_a_scaler_goes_on_through_the_saved_state(tmp_path: Path, tiny_backbone: MakeBackbone) -> None:
+    """Scale and count of good steps: after 2 of 3 good steps it is saved, one more then doubles the scale."""
+    network = channels_last(build_model("fssd300-lite", 2, backbone=tiny_backbone()))
+    updater = Updater(network, TrainConfig(amp="off"), torch.device("cpu"), Process(0, 1, 0))
+    updater.scaler = torch.amp.GradScaler("cpu", init_scale=64.0, growth_interval=3)
+    batch = batch_for(network)
+    for iteration in range(2):
+        update(updater, batch, iteration)
+    path = tmp_path / "last.safetensors"
+    content = Content(("a",), torch.zeros(1, dtype=torch.int64))
+    scaler = updater.scaler.state_dict()
+    save_state(path, network, updater.optimizer, None, scaler, Progress(2, None), content, {"format": 1})
+    document = read_state(path)[1]
+    resumed = Updater(network, TrainConfig(amp="off"), torch.device("cpu"), Process(0, 1, 0))
+    resumed.scaler = torch.amp.GradScaler("cpu", growth_interval=100)
+    resumed.scaler.load_state_dict(document["scaler"])
+    assert resumed.scaler.get_scale() == 64.0
+    update(resumed, batch, 2)
+    assert resumed.scaler.get_scale() == 128.0
 
 
 def test_the_watcher_sees_what_waits() -> None:

@@ -190,7 +190,7 @@ def write_report(out: Path, plan: AblationPlan, finished: Sequence[Run], costs: 
         last = last_evaluation(run.folder) or _unmeasured(run)
         if last is not None:
             results.setdefault(run.row.name, {})[run.seed] = last.report
-            updates[run.row.name] = (last.iteration, run.config.batch_size * run.config.accumulate)
+            updates[run.row.name] = (last.iteration, run.config.images_per_update(1))
     measured = make_lines(plan.rows, results, updates, costs)
     if not measured:
         return

@@ -11,6 +11,7 @@ import yaml
 from fssd.ablation.plan import AblationPlan, AblationRow, Budget, shorten
 from fssd.config import CONFIG_FILE, RESUME_MAY_CHANGE, TrainConfig, to_values, with_values
 from fssd.errors import ConfigError, Stopped, TrainingError
+from fssd.training.distributed import this_process
 from fssd.training.folder import FINAL_FILE
 from fssd.training.log import last_evaluation
 from fssd.training.loop import train
@@ -60,7 +61,8 @@ def plan_runs(
                 config = replace(config, weights=_folder(out, row.after, seed) / FINAL_FILE)
             config = name_splits(complete(config))
             if budget is not None:
-                config = shorten(config, budget, _training_images(config, counted))
+                images = _training_images(config, counted)
+                config = shorten(config, budget, images, this_process().world)
             runs.append(Run(row, seed, config))
     _check(runs, plan.server)
     return runs

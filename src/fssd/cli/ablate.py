@@ -1,14 +1,21 @@
-"""fssd ablate FILE --data DATA [--seeds N] [--budget 20ep|5000it] [--minutes N]"""
+"""fssd ablate FILE --data DATA [--seeds N] [--budget 20ep|5000it] [--minutes N] [--engine ray]"""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from fssd.cli.options import parse
-from fssd.config import Bound, Positive, find_config
+from fssd.config import Bound, Count, Positive, find_config
 from fssd.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fssd.ablation.plan import AblationPlan
+    from fssd.ablation.run import Run
+    from fssd.model.network import Network
+
+Engine = Literal["local", "ray"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,11 @@ class Ablate:
     """Save and stop after this many minutes; the same command resumes."""
     set: tuple[str, ...] = ()
     """Training settings of every row as KEY=VALUE, for example: --set batch_size=16 amp=bf16."""
+    engine: Engine = "local"
+    """"local" trains one run after the other; "ray" side by side, as many as the cluster at RAY_ADDRESS has
+    CPUs or GPUs for, or this machine if none is named."""
+    cpus: Count | None = None
+    """CPUs of each run, with --engine ray (1); its threads, unless a setting says otherwise."""
     show: bool = False
     """Print the rows with the costs of their networks and what is published of them, and train nothing."""
 
@@ -36,10 +48,9 @@ class Ablate:
 def run(arguments: list[str]) -> int:
     """Train what is missing and write the table; 0 if it is complete, 1 if time ran out or a run failed."""
     command = parse(Ablate, arguments)
-    from fssd.ablation.output import measure_costs, write_report
     from fssd.ablation.plan import parse_budget, read_plan
     from fssd.ablation.preview import preview
-    from fssd.ablation.run import plan_runs, train_runs
+    from fssd.ablation.run import plan_runs
     from fssd.cli.train import parse_options
     from fssd.plots import require_matplotlib
     from fssd.training.distributed import this_process
@@ -51,6 +62,8 @@ def run(arguments: list[str]) -> int:
             f"fssd ablate was started as {world} processes, but trains one run after another in one; start it"
             " without torchrun, or train its rows one by one with fssd train"
         )
+    if command.cpus is not None and command.engine != "ray":
+        raise ConfigError("--cpus is for --engine ray; leave it out, or choose that engine")
     plan = read_plan(find_config(command.file, ["ablations"]))
     if command.show:
         print(preview(plan), end="")
@@ -66,12 +79,8 @@ def run(arguments: list[str]) -> int:
         images = open_splits(config, quiet=True).train
         require_objects(config, images)
         networks[name] = fresh_network(config, images, None, quiet=True)
-    costs = measure_costs(networks)
-    networks.clear()
-    finished = []
-    for one in train_runs(runs, command.minutes):
-        finished.append(one)
-        write_report(out, plan, finished, costs)
+    train = _train_on_ray if command.engine == "ray" else _train_here
+    finished = train(command, plan, runs, networks, out)
     if finished:
         print((out / "table.md").read_text(encoding="utf-8"))
         print(f"table: {out / 'table.md'}, {out / 'table.csv'}, {out / 'table.png'}")
@@ -79,3 +88,36 @@ def run(arguments: list[str]) -> int:
         return 0
     print(f"{len(finished)} of {len(runs)} runs are finished; the same command continues with the others")
     return 1
+
+
+def _train_here(
+    command: Ablate, plan: "AblationPlan", runs: "list[Run]", networks: "dict[str, Network]", out: Path
+) -> "list[Run]":
+    """Train one run after the other, with the table written after each; the finished ones."""
+    from fssd.ablation.output import measure_costs, write_report
+    from fssd.ablation.run import train_runs
+
+    costs = measure_costs(networks)
+    networks.clear()
+    finished = []
+    for one in train_runs(runs, command.minutes):
+        finished.append(one)
+        write_report(out, plan, finished, costs)
+    return finished
+
+
+def _train_on_ray(
+    command: Ablate, plan: "AblationPlan", runs: "list[Run]", networks: "dict[str, Network]", out: Path
+) -> "list[Run]":
+    """Train side by side, then write the table; the finished ones.
+
+    Costs are measured after the runs: those on this machine would slow down some networks more than others.
+    """
+    from fssd.ablation.output import measure_costs, write_report
+    from fssd.ablation.ray_runs import train_runs_on_ray
+
+    done = {one.folder for one in train_runs_on_ray(runs, command.minutes, command.cpus)}
+    finished = [one for one in runs if one.folder in done]
+    if finished:
+        write_report(out, plan, finished, measure_costs(networks))
+    return finished

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import errno
 import sys
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import tyro
 
@@ -27,16 +27,21 @@ from fssd.cli.options import (
     write_each,
 )
 from fssd.cli.signals import Ended, ending_signals
+from fssd.config import Count
 from fssd.errors import ConfigError, DataError, FssdError, Stopped
 
 if TYPE_CHECKING:
     from fssd.data.sample import Image
+    from fssd.evaluation.exact_rows import ExactRows
     from fssd.inference.detections import Detections
     from fssd.inference.detector import Detector
     from fssd.inference.video import Film, FilmWriter
+    from fssd.parts.unfinished import Unfinished
 
 Result = TypeVar("Result")
+Engine = Literal["local", "ray"]
 FULL = {errno.ENOSPC, errno.EDQUOT}
+EXACT = "unfinished.jsonl"  # what VOC's and COCO's files are made of
 
 
 @dataclass(frozen=True)
@@ -46,8 +51,8 @@ class Detect:
     model: Model
     images: Annotated[tuple[str, ...], tyro.conf.Positional]
     """Image and video files, folders, or patterns such as "shots/**/*.jpg"."""
-    out: Path = Path("found")
-    """Folder for the results."""
+    out: str = "found"
+    """Folder for the results; with --engine also one in S3, s3://BUCKET/FOLDER."""
     thresholds: Annotated[ThresholdFlags, FLAT] = ThresholdFlags(score=0.5)
     voc: Flag = False
     """Write VOC result files too, with the image's stem as id (numbered where two share it)."""
@@ -58,11 +63,25 @@ class Detect:
     scales: Scales = ()
     batch_size: BatchSize = 8
     device: Device = "auto"
+    engine: Engine | None = None
+    """For very many images: write parquet parts that any kill leaves whole, here or on a Ray cluster."""
+    part: Count | None = None
+    """Images in a part, with --engine (1,000): the most that is computed twice."""
+    actors: Count | None = None
+    """Processes that detect, with --engine ray; as many as the cluster has CPUs."""
+
+    @property
+    def folder(self) -> Path:
+        """`out` as a path on a disk."""
+        return Path(self.out)
 
 
 def run(arguments: list[str]) -> int:
     """Detect in every input; one that cannot be read, drawn or written is reported, and the others go on."""
     command = parse(Detect, arguments)
+    _check_engine(command)
+    if command.engine is not None:
+        return _detect_parts(command, command.engine)
     from fssd.inference.detector import Detector
     from fssd.inference.inputs import find_inputs, is_video, output_names
 
@@ -74,16 +93,23 @@ def run(arguments: list[str]) -> int:
     if not stills and (command.voc or command.coco):
         raise ConfigError("--voc and --coco are for images, and there are videos alone; leave them out")
     pictures, drawn_films = output_names(stills, ".jpg"), output_names(films, ".mp4")
-    work = _Work(command, Detector.load(command.model, device=command.device), len(files))
+    detector = Detector.load(command.model, device=command.device)
+    work = _Work(command, detector, len(files), _state(command))
     drawn = [*pictures, *drawn_films, *(f"{name}.json" for name in drawn_films)]
     work.detector.sized(command.scales or None)  # refuses sizes before the first image
     _check_outputs(work, files, drawn, output_names(stills, ""))
+    if stills and not work.unfinished.goes_on:
+        # Before the state says that there is something to go on with, nothing of an earlier call may be left.
+        (command.folder / "detections.jsonl").write_bytes(b"")
+    work.unfinished.begin()
     try:
         with ending_signals():
             if stills:
                 _detect_stills(work, stills, pictures)
             for file, name in zip(films, drawn_films, strict=True):
                 _detect_film(work, file, name)
+            work.unfinished.end()
+            (command.folder / EXACT).unlink(missing_ok=True)
     except Ended as ended:
         raise Stopped(ended.number, "stopped", work.summary()) from None
     except BaseException:
@@ -94,13 +120,71 @@ def run(arguments: list[str]) -> int:
     return 1 if work.done < len(files) else 0
 
 
+def _state(command: Detect) -> Unfinished:
+    """What an earlier call has left; prints what becomes of it."""
+    from fssd.parts.unfinished import Unfinished
+
+    flags = {name: getattr(command, name) for name in ("voc", "coco", "pictures")}
+    settings = {**command.thresholds.given(), "scales": list(command.scales), **flags}
+    state = Unfinished(command.folder, command.model, command.images, settings)
+    if state.goes_on:
+        print(f"going on with what is in {command.out}", file=sys.stderr)
+    if state.others:
+        before = f"an unfinished detection with {'; '.join(state.others)}"
+        print(f"{command.out}: {before} is written over", file=sys.stderr)
+    return state
+
+
+def _check_engine(command: Detect) -> None:
+    """Raise ConfigError for flags that have no effect together."""
+    from fssd.storage.folders import is_remote
+
+    if command.engine is None:
+        needy = [name for name in ("part", "actors") if getattr(command, name) is not None]
+        if needy:
+            raise ConfigError(f"--{needy[0]} is for --engine local or ray; add that, or leave it out")
+        if is_remote(command.out):
+            raise ConfigError(f"--out {command.out}: only --engine local or ray writes there; add that")
+        return
+    if command.voc or command.coco:
+        raise ConfigError(
+            "--voc and --coco are not written with --engine; leave them out, `fssd eval` reads parts"
+        )
+    if command.engine != "ray" and command.actors is not None:
+        raise ConfigError("--actors is for --engine ray; leave it out, or choose that engine")
+
+
+def _detect_parts(command: Detect, engine: Engine) -> int:
+    from fssd.parts.run_parts import detect_parts
+
+    settings = {**command.thresholds.given(), "scales": command.scales or None}
+    try:
+        with ending_signals():
+            counts = detect_parts(
+                command.model,
+                command.images,
+                command.out,
+                engine,
+                settings=settings,
+                part=command.part or 1000,
+                actors=command.actors,
+                batch_size=command.batch_size,
+                device=command.device,
+            )
+    except Ended as ended:
+        raise Stopped(ended.number, "stopped", "the same command goes on") from None
+    errors = f", {counts.errors:,} with an error (column `error`)" if counts.errors else ""
+    print(f"{counts.rows:,} rows{errors}, results in {command.out}")
+    return 1 if counts.errors else 0
+
+
 def _check_outputs(work: _Work, inputs: list[Path], drawn: list[str], stems: list[str]) -> None:
     """Raise what would keep all results from being written, before the time is spent."""
     from fssd.atomic import require_writable
     from fssd.evaluation.results import voc_files
     from fssd.weights.checkpoint import model_file
 
-    command, out = work.command, work.command.out
+    command, out = work.command, work.command.folder
     files = [out / "detections.json"] + [out / "coco.json"] * command.coco
     if command.voc:
         files += voc_files(out, stems, work.detector.classes)
@@ -115,6 +199,7 @@ class _Work:
     command: Detect
     detector: Detector
     total: int
+    unfinished: Unfinished
     done: int = 0
     faulty: set[Path] = field(default_factory=set)
 
@@ -147,26 +232,48 @@ class _Work:
 
 def _detect_stills(work: _Work, files: list[Path], names: list[str]) -> None:
     """Write the pictures and result files of the images, those that are done also after an exception."""
+    from fssd.evaluation.exact_rows import ExactRows
     from fssd.evaluation.results import DetectionsFile
-    from fssd.inference.inputs import read_images
 
-    readable: list[int] = []
-    sizes: list[tuple[int, int]] = []
-    kept: list[Detections] = []
-    out, drawing = work.command.out, work.command.pictures
+    out, drawing = work.command.folder, work.command.pictures
     is_kept = work.command.voc or work.command.coco
+    results = DetectionsFile(out / "detections.json", go_on=work.unfinished.goes_on, drawn=drawing)
+    exact = ExactRows(out / EXACT, results.done) if is_kept else None
+    if exact is not None:
+        results.done.intersection_update(exact.images())  # a kill may have come between the two
+    waiting: deque[tuple[Path, str, tuple[int, int]]] = deque()
     try:
-        with DetectionsFile(out / "detections.json") as results:
-            for number, found in enumerate(work.stream(read_images(files, readable, sizes))):
-                file, name = files[readable[number]], names[readable[number]]
+        with results:
+            for found in work.stream(_unread(work, files, names, results.done, waiting)):
+                file, name, size = waiting.popleft()
                 picture = work.attempt(file, partial(_draw, out, name, found)) if drawing else None
-                results.add(str(file), sizes[number], found, picture)
-                if is_kept:
-                    kept.append(found.without_image())
+                if exact is not None:
+                    exact.add(str(file), found)
+                results.add(str(file), size, found, picture)
                 work.finish(file, _summary(found))
     finally:
-        if is_kept:
-            _write_results(work, [files[index] for index in readable[: len(kept)]], kept)
+        if exact is not None:
+            _write_results(work, exact)
+
+
+def _unread(
+    work: _Work,
+    files: list[Path],
+    names: list[str],
+    done: set[str],
+    waiting: deque[tuple[Path, str, tuple[int, int]]],
+) -> Iterator[Image]:
+    """The images that are not done and can be read; for each, file, name and size are added to `waiting`."""
+    from fssd.inference.inputs import read_images
+
+    for file, name in zip(files, names, strict=True):
+        if str(file) in done:
+            work.done += 1
+            continue
+        sizes: list[tuple[int, int]] = []
+        for image in read_images([file], [], sizes):
+            waiting.append((file, name, sizes[0]))
+            yield image
 
 
 def _draw(folder: Path, name: str, found: Detections) -> str:
@@ -176,30 +283,36 @@ def _draw(folder: Path, name: str, found: Detections) -> str:
     return name
 
 
-def _write_results(work: _Work, files: list[Path], found: list[Detections]) -> None:
+def _write_results(work: _Work, exact: ExactRows) -> None:
     from fssd.data.sample import DataSet, background_record
     from fssd.evaluation.results import write_coco_results, write_voc_results
     from fssd.inference.inputs import output_names
 
-    ids, out, classes = output_names(files, ""), work.command.out, work.detector.classes
+    files, out, classes = [Path(name) for name in exact.images()], work.command.folder, work.detector.classes
+    ids = output_names(files, "")
     steps: list[Callable[[], object]] = []
     if work.command.voc:
-        steps.append(partial(write_voc_results, out, ids, found, classes))
+        steps.append(partial(write_voc_results, out, ids, exact.read(classes), classes))
     if work.command.coco:
         records = tuple(background_record(stem, file) for stem, file in zip(ids, files, strict=True))
         facts = {"category_ids": tuple(range(1, len(classes) + 1))}
         dataset = DataSet(classes, records, facts=facts)
-        steps.append(partial(write_coco_results, out / "coco.json", dataset, found))
+        steps.append(partial(write_coco_results, out / "coco.json", dataset, exact.read(classes)))
     write_each(*steps)
 
 
 def _detect_film(work: _Work, file: Path, name: str) -> None:
     """Write a drawn film and its detections frame by frame, those that are done also after an exception."""
+    if name in work.unfinished.films:
+        work.done += 1
+        return
     film = work.attempt(file, partial(_open_film, file))
     if film is None:
         return
     found: Counter[str] = Counter()
     work.attempt(file, partial(_detect_frames, work, film, name, found))
+    if file not in work.faulty:
+        work.unfinished.film_is_done(name)
     work.finish(file, f"{found.total()} objects in {len(film.decoded)} frames")
 
 
@@ -215,7 +328,7 @@ def _detect_frames(work: _Work, film: Film, name: str, counts: Counter[str]) -> 
     from fssd.evaluation.results import DetectionsFile
     from fssd.inference.video import FilmWriter
 
-    out, picture, last = work.command.out, name if work.command.pictures else None, -1
+    out, picture, last = work.command.folder, name if work.command.pictures else None, -1
     with DetectionsFile(out / f"{name}.json") as results, FilmWriter(out / name, film.rate) as writer:
         for index, found in enumerate(work.stream(film.frames())):
             assert found.image is not None

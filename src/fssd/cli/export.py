@@ -1,4 +1,4 @@
-"""fssd export MODEL --to onnx|openvino|safetensors|darknet [--nms] [--int8 --calibrate DATA] --out FILE"""
+"""fssd export MODEL --to onnx|openvino|ncnn|tensorrt|web|safetensors|darknet [--nms] --out FILE"""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from fssd.data.geometry import Geometry
     from fssd.export.trial import Trial
+    from fssd.heads.head import Thresholds
     from fssd.inference.detector import Detector
 
 # Files of weights alone: suffix, and those of what is written beside.
@@ -23,16 +24,17 @@ WEIGHTS = {"safetensors": (".safetensors",), "darknet": (".weights", ".cfg")}
 
 @dataclass(frozen=True)
 class Export:
-    """Write a model for ONNX Runtime or OpenVINO, or in half precision for PyTorch, if its results agree with
-    the model's own."""
+    """Write a model for another runtime, as a web page, or in half precision for PyTorch, if its results
+    agree with the model's own."""
 
     model: Model
     out: Path
-    """File to write: .onnx, .xml for OpenVINO, which gets a .bin beside it, .safetensors, or .weights for
-    darknet, which gets a .cfg beside it."""
+    """File to write: .onnx, .xml for OpenVINO, which gets a .bin beside it, .param for ncnn, which gets a
+    .bin and a .json, .engine for TensorRT, .safetensors, or .weights for darknet, which gets a .cfg. For web a
+    folder."""
     to: str = "onnx"
-    """Runtime of the file: onnx or openvino; safetensors for PyTorch in half precision; or darknet, for a
-    YOLOv2."""
+    """Runtime of the file: onnx, openvino, ncnn or tensorrt; web for a page that detects in the browser;
+    safetensors for PyTorch in half precision; or darknet, for a YOLOv2."""
     raw: Flag = False
     """End in the head's predictions, such as offsets and logits of every prior (the default); thresholds are
     then chosen at run time."""
@@ -44,6 +46,8 @@ class Export:
     limits: Annotated[CountFlags, FLAT] = CountFlags(top_k=400, keep=200)
     int8: Flag = False
     """Eight-bit integers; needs --calibrate."""
+    fp16: Flag = False
+    """Half precision, for onnx, tensorrt and web: half the bytes; boxes may move by 0.5 px of the input."""
     calibrate: Path | None = None
     """Data set for --int8: calibration on its training images, mAP on its validation images."""
     train_split: str | None = "auto"
@@ -57,6 +61,12 @@ class Export:
     """Calibrate and measure eight bits on fewer images than give a good file and a sound verdict."""
     opset: Opset = 18
     """Version of ONNX's operators, 17 to 21, for programs that do not read 18."""
+    check: str | None = None
+    """"opencv": of onnx, let OpenCV's DNN module read the file and agree as well."""
+    ort: Path | None = None
+    """Of web: folder of an unpacked onnxruntime-web; without it the package is downloaded from npm once."""
+    allow_unchecked: Flag = False
+    """Of web: write the page where there is no Chromium to check it in."""
     images: tuple[str, ...] = ()
     """Images or folders to compare the runtimes on, at most 300; below 33, generated ones are added."""
 
@@ -66,16 +76,18 @@ def run(arguments: list[str]) -> int:
     _check(command)
     from fssd.atomic import require_writable
     from fssd.export.write import check_suffix, export_model
-    from fssd.heads.head import DEFAULTS, Thresholds
     from fssd.inference.detector import Detector
     from fssd.runtimes.choose import find_runtime
     from fssd.runtimes.packages import require_all
     from fssd.weights.checkpoint import model_file
 
+    if command.to == "web":
+        return _export_page(command)
     runtime = None if command.to in WEIGHTS else find_runtime(command.to)
     suffix, *others = WEIGHTS[command.to] if runtime is None else (runtime.suffix, *runtime.beside)
     check_suffix(command.out, suffix)
     if runtime is not None:
+        runtime.refuse(nms=command.nms, eight_bits=command.int8, fp16=command.fp16)
         require_all(runtime.needs(command.int8))
     detector = Detector.load(command.model, device="cpu")
     _ = detector.network  # an exported file cannot be exported again
@@ -87,23 +99,57 @@ def run(arguments: list[str]) -> int:
     trial = _trial(command, detector.geometry, detector.classes)
     if trial is not None:
         print(trial.summary(detector.classes), flush=True)
-    top_k, keep = command.limits.top_k or DEFAULTS.top_k, command.limits.keep or DEFAULTS.keep
-    thresholds = Thresholds(command.score, command.overlap, top_k, keep)
     done = export_model(
         detector,
         command.out,
         command.to,
-        nms=thresholds if command.nms else None,
+        nms=_thresholds(command) if command.nms else None,
         images=_pictures(command, detector.geometry),
         trial=trial,
         allow_drop=command.allow_drop,
         opset=command.opset,
+        fp16=command.fp16,
+        opencv=command.check == "opencv",
     )
     if done.parity is not None:
         print(done.parity)
+    if done.opencv is not None:
+        print(f"OpenCV: {done.opencv}")
     if done.maps is not None:
         print("mAP (voc12): {:.1f} fp32 in PyTorch, {:.1f} int8".format(*(100 * m for m in done.maps)))
     print(f"exported: {command.out}")
+    return 0
+
+
+def _thresholds(command: Export) -> Thresholds:
+    from fssd.heads.head import DEFAULTS, Thresholds
+
+    top_k, keep = command.limits.top_k or DEFAULTS.top_k, command.limits.keep or DEFAULTS.keep
+    return Thresholds(command.score, command.overlap, top_k, keep)
+
+
+def _export_page(command: Export) -> int:
+    from fssd.export.site import export_site, require_own_folder
+    from fssd.inference.detector import Detector
+    from fssd.runtimes.choose import find_runtime
+    from fssd.runtimes.packages import require_all
+
+    require_own_folder(command.out)
+    needed = find_runtime("onnx").needs(eight_bits=False)
+    require_all(needed if command.allow_unchecked else {**needed, "web": ("playwright.sync_api",)})
+    detector = Detector.load(command.model, device="cpu")
+    _ = detector.network  # an exported file cannot be exported again
+    done = export_site(
+        detector,
+        command.out,
+        nms=_thresholds(command),
+        images=_pictures(command, detector.geometry),
+        ort=command.ort,
+        fp16=command.fp16,
+        unchecked=command.allow_unchecked,
+    )
+    print(done or "not checked in a browser, as asked")
+    print(f"exported: {command.out}; to try it: python3 -m http.server --directory {command.out}")
     return 0
 
 
@@ -121,8 +167,21 @@ def _export_weights(command: Export, detector: Detector) -> int:
 
 def _check(command: Export) -> None:
     """Raise ConfigError for choices that do not fit together."""
-    if command.to in WEIGHTS and (command.raw or command.nms or command.int8):
-        raise ConfigError(f"--to {command.to} writes weights only; --raw, --nms and --int8 are for a runtime")
+    if command.to in WEIGHTS and (command.raw or command.nms or command.int8 or command.fp16):
+        flags = "--raw, --nms, --int8 and --fp16"
+        raise ConfigError(f"--to {command.to} writes weights only; {flags} are for a runtime")
+    if command.to == "web" and (command.raw or command.int8):
+        raise ConfigError("--to web has NMS inside and is not quantised; leave out --raw and --int8")
+    if command.to != "web" and (command.ort is not None or command.allow_unchecked):
+        raise ConfigError("--ort and --allow-unchecked are for --to web; leave them out")
+    if command.allow_unchecked and command.images:
+        raise ConfigError("--images are for the check that --allow-unchecked leaves out; choose one")
+    if command.int8 and command.fp16:
+        raise ConfigError("--int8 and --fp16 exclude each other; choose one precision")
+    if command.check not in (None, "opencv"):
+        raise ConfigError(f"--check {command.check}: there is no such check; write --check opencv")
+    if command.check and (command.to != "onnx" or command.int8):
+        raise ConfigError("--check opencv is for --to onnx in floating point; leave it out")
     if command.to == "darknet" and command.images:
         raise ConfigError("--to darknet compares numbers, not detections; leave --images out")
     if command.to != "onnx" and command.opset != Export.opset:

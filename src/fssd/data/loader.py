@@ -197,16 +197,21 @@ class Pictures(Dataset[Any]):
 
 
 def training_batches(
-    examples: Examples, positions: BatchPositions, workers: int, pin: bool = False
+    examples: Examples, positions: Sampler[list[int]], workers: int, pin: bool = False
 ) -> Generator[Batch, None, None]:
     """The batches at `positions`, made by `workers` processes (0: by this one). Raises ImageError."""
     ahead = 4 if workers else None
     return _load(examples, collate, workers, batch_sampler=positions, pin_memory=pin, prefetch_factor=ahead)
 
 
-def picture_batches(pictures: Pictures, batch_size: int, workers: int) -> Iterator[PictureBatch]:
-    """Batches of evaluation images in order; the last one may be smaller. Raises ImageError."""
-    return _load(pictures, _stack_pictures, workers, batch_size=batch_size)
+def picture_batches(
+    pictures: Pictures, batch_size: int, workers: int, pin: bool = False
+) -> Iterator[PictureBatch]:
+    """Batches of evaluation images in order; the last one may be smaller. Raises ImageError.
+
+    pin: in memory that a GPU can copy from while the program goes on.
+    """
+    return _load(pictures, _stack_pictures, workers, batch_size=batch_size, pin_memory=pin)
 
 
 def _stack_pictures(rows: list[Picture]) -> PictureBatch:

@@ -15,6 +15,7 @@ from fssd.data.class_names import COCO, COCO_IDS, VOC, read_names
 from fssd.data.formats.json_values import read_json, show
 from fssd.data.sample import DataSet
 from fssd.errors import ConfigError, DataError
+from fssd.evaluation.part_reader import holds_parts, read_parts
 from fssd.evaluation.result_rows import ResultRows, checked, number
 
 _COMP = re.compile(r"(comp\d+_det)_(.+)\.txt")
@@ -23,8 +24,8 @@ _OWN_KEYS = ("image", "objects")
 NAMES_FILE = "classes.txt"  # class names that label tools write beside YOLO's txt
 _YOLO_ORDER = "class cx cy w h confidence"
 KNOWN_FORMS = (
-    "a folder of comp4_det_SPLIT_CLASS.txt, COCO's result json, a folder of YOLO txt with scores, or the"
-    " detections.json of `fssd detect`"
+    "a folder of comp4_det_SPLIT_CLASS.txt, COCO's result json, a folder of YOLO txt with scores, the"
+    " detections.json of `fssd detect`, or the folder that it writes with --engine"
 )
 
 
@@ -55,11 +56,14 @@ def read_rows(path: Path, dataset: DataSet, names: tuple[str, ...] | None) -> Re
 
 
 def holds_results(folder: Path) -> bool:
-    """Whether a folder looks like one of results: it holds txt files, and no model."""
-    return any(folder.rglob("*.txt"))
+    """Whether a folder looks like one of results: it holds txt files or parts, and no model."""
+    return holds_parts(folder) or any(folder.rglob("*.txt"))
 
 
 def _read_folder(folder: Path, dataset: DataSet, names: tuple[str, ...] | None) -> ResultRows:
+    if holds_parts(folder):
+        _refuse_names(folder, names)
+        return read_parts(folder, dataset.classes)
     files = sorted(file for file in folder.rglob("*.txt") if file.name[0] != ".")
     voc = [file for file in files if _COMP.fullmatch(file.name)]
     if voc:

@@ -23,6 +23,9 @@ SCORE_DECIMALS = 5
 class DetectionsFile:
     """Detections of one image after another: lines of JSON as they come, a JSON list at the end.
 
+    go_on: keep the images of an earlier file that was not finished; `done` has their names, and one whose
+    `picture` is null is left out if `drawn`, for it could not be written.
+
     A context manager. Until it ends, the images are in `path` with the suffix .jsonl, one a line, where they
     stay if the program is killed. Then, also after an exception, `path` is made of them, and that file is
     removed. Each image is `{"image", "width", "height", "objects": [{"name", "score", "box": [x1, y1, x2,
@@ -30,13 +33,16 @@ class DetectionsFile:
     name of the file, e.g. for a full disk, and ConfigError if `path` is a folder.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, *, go_on: bool = False, drawn: bool = False) -> None:
         self.path = Path(path)
         if self.path.is_dir():
             raise ConfigError(f"{self.path}: is a folder; move it or choose another")
         self.lines = self.path.with_suffix(".jsonl")
-        self._file = self.lines.open("wb", buffering=0)
-        self._size = 0  # bytes of whole lines
+        self.done: set[str] = set()
+        if go_on:
+            self._keep(drawn)
+        self._file = self.lines.open("r+b" if go_on else "wb", buffering=0)
+        self._size = self.lines.stat().st_size  # bytes of whole lines
 
     def add(self, image: str, size: tuple[int, int], found: Detections, picture: str | None) -> None:
         """Write an image down. image: its name. size: (width, height). picture: name of the drawn file."""
@@ -50,6 +56,20 @@ class DetectionsFile:
                 written += self._file.write(line[written:])
         self._size += len(line)
 
+    def _keep(self, drawn: bool) -> None:
+        """Write the lines that stay to `lines`, from that file after a kill, else from the list."""
+        source = self.lines if self.lines.is_file() else self.path
+        with atomic_path(self.lines) as temporary, temporary.open("wb") as kept:
+            if not source.is_file():
+                return
+            with source.open("rb") as file:
+                for line in file:
+                    row = _whole_row(line)
+                    if row is None or (drawn and row["picture"] is None) or row["image"] in self.done:
+                        continue
+                    self.done.add(row["image"])
+                    kept.write(line.rstrip(b",\n") + b"\n")
+
     def __enter__(self) -> DetectionsFile:
         return self
 
@@ -59,6 +79,15 @@ class DetectionsFile:
         with self.lines.open("rb") as lines:
             _write_json_list(self.path, (line.rstrip(b"\n") for line in lines))
         self.lines.unlink()
+
+
+def _whole_row(line: bytes) -> dict[str, Any] | None:
+    """The image of a line, None for one that was cut short and for the brackets of a list."""
+    try:
+        row = json.loads(line.rstrip(b",\n"))
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and {"image", "picture"} <= row.keys() else None
 
 
 def object_rows(found: Detections) -> list[dict[str, Any]]:
@@ -90,7 +119,7 @@ def voc_files(
 def write_voc_results(
     folder: Path | str,
     image_ids: Sequence[str],
-    detections: Sequence[Detections],
+    detections: Iterable[Detections],
     classes: Sequence[str],
     *,
     challenge: str = "comp4",
@@ -113,7 +142,7 @@ def write_voc_results(
     return files
 
 
-def write_coco_results(path: Path | str, dataset: DataSet, detections: Sequence[Detections]) -> None:
+def write_coco_results(path: Path | str, dataset: DataSet, detections: Iterable[Detections]) -> None:
     """Write the list that COCO's tools and server read, for one Detections per record.
 
     Each line is `{"image_id", "category_id", "bbox": [x, y, width, height], "score"}`; boxes are rounded to
@@ -164,7 +193,7 @@ def _json_line(row: dict[str, Any]) -> bytes:
 
 
 def _voc_lines(
-    image_ids: Sequence[str], detections: Sequence[Detections], classes: Sequence[str]
+    image_ids: Sequence[str], detections: Iterable[Detections], classes: Sequence[str]
 ) -> list[list[str]]:
     lines: list[list[str]] = [[] for _ in classes]
     for image_id, found in zip(image_ids, detections, strict=True):

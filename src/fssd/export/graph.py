@@ -102,6 +102,40 @@ def lowered(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
+def in_half(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A model whose weights and arithmetic are in half precision; its inputs and outputs are as before.
+
+    Raises ConfigError if the package onnxruntime is missing.
+    """
+    tools = require("onnxruntime.transformers.float16", "export")
+    with _quiet():
+        halved: onnx.ModelProto = tools.convert_float_to_float16(model, keep_io_types=True)
+    _sort(halved)
+    return halved
+
+
+def _sort(model: onnx.ModelProto) -> None:
+    """Put every node behind those that it reads from, as ONNX demands; the converter appends its casts."""
+    graph = model.graph
+    makers = {output: node for node in graph.node for output in node.output}
+    known = {value.name for value in (*graph.input, *graph.initializer)} | {""}
+    ordered: list[onnx.NodeProto] = []
+    waiting = list(reversed(graph.node))
+    while waiting:
+        node = waiting[-1]
+        missing = [makers[name] for name in node.input if name not in known]
+        if missing:
+            waiting += missing
+            continue
+        waiting.pop()
+        if node.output[0] not in known:
+            ordered.append(node)
+            known.update(node.output)
+    copies = [type(node).FromString(node.SerializeToString()) for node in ordered]
+    del graph.node[:]
+    graph.node.extend(copies)
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Silences the exporter's messages about missing packages and about internals of torch."""

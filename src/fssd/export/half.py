@@ -10,15 +10,11 @@ from torch import Tensor
 
 from fssd.atomic import atomic_path
 from fssd.errors import ExportError
-from fssd.export.parity import Parity, Tolerance, check
+from fssd.export.parity import HALVED, Parity, check
 from fssd.export.write import check_suffix, portable
 from fssd.inference.detector import Detector
 from fssd.runtimes.runner import NetworkRunner
 from fssd.weights.checkpoint import load_model, save_model
-
-# A halved weight keeps 11 bits, which moves a trained model's boxes by up to 0.3 px and its scores by 0.005.
-# Moving each side of a 21 px box, the smallest prior, by a third of a pixel changes an IoU by 0.03.
-HALVED = Tolerance(box=0.5, score=0.01, overlap=0.03, tie=0.01)
 
 
 def export_half(detector: Detector, out: Path, images: Tensor | None = None) -> Parity:

@@ -18,13 +18,14 @@ from fssd.config import Opset, TrainConfig, check_number
 from fssd.data.sample import DataSet
 from fssd.errors import ConfigError, ExportError
 from fssd.evaluation.evaluate import evaluate_detections
-from fssd.export.graph import OPSET, lowered, trace
-from fssd.export.parity import Parity, check
+from fssd.export.graph import OPSET, in_half, lowered, trace
+from fssd.export.opencv_check import OpenCvSession
+from fssd.export.parity import HALVED, ROUNDING, Parity, Tolerance, check
 from fssd.export.trial import Trial
 from fssd.heads.head import Thresholds
 from fssd.inference.detector import Detector
 from fssd.runtimes.choose import find_runtime
-from fssd.runtimes.header import write_header
+from fssd.runtimes.header import NMS_OUTPUTS, write_header
 from fssd.runtimes.packages import require_all
 from fssd.runtimes.runner import FileRunner
 from fssd.runtimes.runtime import Runtime
@@ -35,14 +36,15 @@ LOCAL = {field.name for field in dataclasses.fields(TrainConfig) if str(field.ty
 
 @dataclass(frozen=True)
 class Exported:
-    """Results of the tests. One of the two is set.
+    """Results of the tests. One of parity and maps is set.
 
-    parity: with PyTorch, for fp32. maps: mAP (VOC 2012) of PyTorch and of the int8 file, over the classes
-    that the detector knows.
+    parity: with PyTorch, for fp32 and fp16. opencv: that of OpenCV with PyTorch, if asked for. maps: mAP (VOC
+    2012) of PyTorch and of the int8 file, over the classes that the detector knows.
     """
 
     parity: Parity | None = None
     maps: tuple[float, float] | None = None
+    opencv: Parity | None = None
 
 
 def export_model(
@@ -55,30 +57,52 @@ def export_model(
     trial: Trial | None = None,
     allow_drop: bool = False,
     opset: int = OPSET,
+    fp16: bool = False,
+    opencv: bool = False,
 ) -> Exported:
     """Write `out` (and the files beside it) if it gives the same detections in its runtime as PyTorch.
 
-    to: name of a runtime, "onnx" or "openvino". nms: include NMS with these thresholds; None ends the graph
-    in raw predictions. images: (N, 3, H, W) uint8 RGB to compare on; synthetic ones are added to a small
+    to: name of a runtime: "onnx", "openvino", "ncnn", "tensorrt". nms: include NMS with these thresholds; None
+    ends the graph in raw predictions. images: (N, 3, H, W) uint8 RGB to compare on; synthetic ones are added to a small
     number. trial: quantise to eight bits; then only mAP is compared. allow_drop: accept any loss of mAP.
-    opset: of ONNX, 17 to 21.
+    opset: of ONNX, 17 to 21. fp16: weights and arithmetic of the network in half precision, which may move
+    boxes by 0.5 px of the input and scores by 0.01. opencv: of ONNX, let OpenCV agree as well.
     Raises ExportError if the file fails or the trial has too few images, ConfigError for a suffix or a
     missing package. `out` is then left as it was.
     """
     out = Path(out)
     runtime = find_runtime(to)
     check_suffix(out, runtime.suffix)
+    if opencv and (to != "onnx" or trial is not None):
+        raise ConfigError("OpenCV checks ONNX files in floating point alone; leave opencv out")
+    runtime.refuse(nms=nms is not None, eight_bits=trial is not None, fp16=fp16)
     require_all(runtime.needs(eight_bits=trial is not None))
     if trial is not None:
         trial.check(detector.classes)
     on_cpu = Detector(deepcopy(detector.network).to("cpu"), detector.classes, detector.facts)
     with _finished(out, runtime) as file:
         calibration = None if trial is None else trial.images
-        write_unchecked(on_cpu, file, runtime, nms=nms, calibration=calibration, opset=opset)
+        write_unchecked(on_cpu, file, runtime, nms=nms, calibration=calibration, opset=opset, fp16=fp16)
         runner = runtime.open(file, "cpu", None)
         if trial is None:
-            return Exported(parity=check(on_cpu.network, runner, nms, images))
+            tolerance = HALVED if fp16 else ROUNDING
+            parity = check(on_cpu.network, runner, nms, images, tolerance)
+            other = _in_opencv(file, on_cpu, runner, nms, images, tolerance) if opencv else None
+            return Exported(parity=parity, opencv=other)
         return Exported(maps=_measure(detector, runner, trial.measured, allow_drop))
+
+
+def _in_opencv(
+    file: Path,
+    detector: Detector,
+    runner: FileRunner,
+    nms: Thresholds | None,
+    images: Tensor | None,
+    tolerance: Tolerance,
+) -> Parity:
+    outputs = detector.network.heads.outputs if nms is None else tuple(NMS_OUTPUTS)
+    other = FileRunner(OpenCvSession(file, outputs), runner.header)
+    return check(detector.network, other, nms, images, tolerance)
 
 
 def write_unchecked(
@@ -89,6 +113,7 @@ def write_unchecked(
     nms: Thresholds | None = None,
     calibration: Tensor | None = None,
     opset: int = OPSET,
+    fp16: bool = False,
 ) -> None:
     """Write a file of a runtime without testing it. Raises ConfigError for a missing package or an opset.
 
@@ -97,10 +122,12 @@ def write_unchecked(
     network = detector.network
     check_number("opset", opset, Opset)
     graph = trace(network, max(opset, OPSET))
+    if fp16:
+        graph = in_half(graph)
     tail = None if nms is None else network.heads.nms_graph(nms, max(opset, OPSET), graph.ir_version)
     if opset < OPSET:
         graph, tail = lowered(graph), None if tail is None else lowered(tail)
-    precision = "fp32" if calibration is None else "int8"
+    precision = "int8" if calibration is not None else "fp16" if fp16 else "fp32"
     header = write_header(network, detector.classes, portable(detector.facts), nms, precision)
     runtime.write(graph, tail, header, file, calibration)
 

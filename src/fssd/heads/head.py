@@ -152,13 +152,21 @@ class Head(nn.Module):
         """Draw fresh weights, by Caffe's Xavier rule unless the network has one of its own."""
         xavier(self)
 
-    def loss(self, raw: Raw, targets: Targets) -> dict[str, Tensor]:
+    def loss(self, raw: Raw, targets: Targets, counts: Tensor | None = None) -> dict[str, Tensor]:
         """Named scalars of a batch: "loss" is minimised, all of them are logged.
 
-        targets: those of the images, stacked. Nothing in it may wait for the device: no `.item()`, no
-        indexing by a mask.
+        targets: those of the images, stacked. counts: see `counts`, of all batches of the update together;
+        the loss is then their part of the whole batch's loss. Nothing in it may wait for the device: no
+        `.item()`, no indexing by a mask.
         """
         raise NotImplementedError
+
+    def counts(self, targets: Targets) -> Tensor:  # noqa: ARG002 (for heads that can)
+        """What the loss of a batch is divided by, as numbers that can be added over batches.
+
+        Raises ConfigError for a head whose loss is not such a sum over images.
+        """
+        raise ConfigError("the loss of this head cannot be shared out; leave out --global-batch")
 
     def count_images(self, images: int) -> None:
         """Called after each update of the weights. images: those it was made from, of all processes."""

@@ -3,6 +3,9 @@
 Written in ONNX's own text form; export appends it to the graph of a network. NonMaxSuppression is run on
 each class of each image as if it were an image of its own, on its `top_k` best candidates, because the
 operator itself limits what is kept and not what goes in.
+
+The best candidate of each class is always chosen, and dropped afterwards if its score is too low: OpenCV 5
+stops the process when NonMaxSuppression chooses nothing. It suppresses only what has a lower score.
 """
 
 from __future__ import annotations
@@ -39,7 +42,8 @@ tail ({inputs}) =>
     candidates = GatherElements<axis = 1>(decoded, prior_index)
     stacked = Reshape(candidates, class_boxes)
     stacked_scores = Reshape(best, one_class)
-    chosen = NonMaxSuppression(stacked, stacked_scores, most, overlap, least)
+    raised_scores = Max(stacked_scores, raised)
+    chosen = NonMaxSuppression(stacked, raised_scores, most, overlap, least)
 
     chosen_scores = GatherND(stacked_scores, chosen)
     blank = Mul(stacked_scores, zero)
@@ -103,6 +107,8 @@ def selection_graph(
         keep=min(thresholds.keep, candidates),
     )
     graph: onnx.ModelProto = onnx.parser.parse_model(text)
-    for name, values in decoding.arrays.items():
+    raised = np.zeros((1, 1, top_k), np.float32)
+    raised[..., 0] = 2.0  # above any threshold; TopK has put the best candidate first
+    for name, values in {**decoding.arrays, "raised": raised}.items():
         graph.graph.initializer.append(onnx.numpy_helper.from_array(np.ascontiguousarray(values), name))
     return graph

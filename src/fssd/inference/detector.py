@@ -154,7 +154,9 @@ class Detector:
             streams = [one.evaluate_on(dataset, **same) for one in self.sized(scales)]
             yield from (merge(parts, thresholds) for parts in zip(*streams, strict=True))
             return
-        for images, sizes in picture_batches(Pictures(dataset.records, self.geometry), batch_size, workers):
+        pictures = Pictures(dataset.records, self.geometry)
+        pin = isinstance(self.runner, NetworkRunner) and self.runner.network.device.type == "cuda"
+        for images, sizes in picture_batches(pictures, batch_size, workers, pin):
             yield from self.finish(self.runner.predict(images), sizes, **settings)
 
     def sized(self, scales: Sequence[int] | None) -> list[Detector]:

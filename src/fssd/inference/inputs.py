@@ -37,13 +37,13 @@ def find_inputs(arguments: Sequence[str]) -> list[Path]:
     passed_over: Counter[str] = Counter()
     files = list(dict.fromkeys(file for argument in arguments for file in _expand(argument, passed_over)))
     if passed_over:
-        print(f"passed over: {_counts(passed_over)}", file=sys.stderr)
+        print(f"passed over: {counts_by_suffix(passed_over)}", file=sys.stderr)
     return files
 
 
-def is_video(path: Path) -> bool:
+def is_video(path: Path | str) -> bool:
     """Whether a file is a film, by its suffix."""
-    return path.suffix.lower() in VIDEO_EXTENSIONS
+    return _suffix(path) in VIDEO_EXTENSIONS
 
 
 def find_stills(arguments: Sequence[str]) -> tuple[list[Path], int]:
@@ -97,11 +97,11 @@ def _expand(argument: str, passed_over: Counter[str]) -> list[Path]:
     path = Path(argument)
     if path.is_dir():
         others: Counter[str] = Counter()
-        files = _sift(_files_below(path), others)
-        missing = f"this folder holds no image or video{', but ' * bool(others)}{_counts(others)}"
+        files = _sift(files_below(path), others)
+        missing = f"this folder holds no image or video{', but ' * bool(others)}{counts_by_suffix(others)}"
         passed_over.update(others)
     elif path.exists() or path.is_symlink():
-        files = [path] if _is_known(path) else []
+        files = [path] if is_input(path) else []
         missing = f"is neither an image ({', '.join(sorted(IMAGE_EXTENSIONS))}) nor a video"
         missing = _IS_NEITHER.get(path.suffix.lower(), missing)
     elif _URL.match(argument):
@@ -115,7 +115,7 @@ def _expand(argument: str, passed_over: Counter[str]) -> list[Path]:
     return files
 
 
-def _files_below(root: Path) -> Iterator[Path]:
+def files_below(root: Path) -> Iterator[Path]:
     """The visible files in a folder and below, broken links included; each folder once, links to it last."""
     folders, linked = [root], list[Path]()
     seen: set[tuple[int, int]] = set()
@@ -141,21 +141,31 @@ def _sift(paths: Iterable[Path], passed_over: Counter[str]) -> list[Path]:
     """The images and films among files, sorted; counts the others by their suffix, broken links as ""."""
     files = []
     for path in paths:
-        if _is_known(path):
+        if is_input(path):
             files.append(path)
-        elif path.is_symlink() and not path.exists():
-            passed_over[""] += 1
         else:
-            passed_over[path.suffix.lower() or "without a suffix"] += 1
+            count_other(path, passed_over)
     return sorted(files)
 
 
-def _counts(passed_over: Counter[str]) -> str:
+def count_other(path: Path, passed_over: Counter[str]) -> None:
+    """Count a file that is neither image nor film by its suffix, a broken link as ""."""
+    is_broken = path.is_symlink() and not path.exists()
+    passed_over["" if is_broken else path.suffix.lower() or "without a suffix"] += 1
+
+
+def counts_by_suffix(passed_over: Counter[str]) -> str:
+    """Such as `2 .heic, 1 .txt, 1 broken link`; "" is the suffix of those."""
     ranked = sorted(passed_over.items(), key=lambda row: (-row[1], row[0]))
     suffixes = [f"{count} {suffix}" for suffix, count in ranked if suffix]
     links = passed_over[""]
     return ", ".join(suffixes + [f"{links} broken link{'s' * (links > 1)}"] * (links > 0))
 
 
-def _is_known(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_EXTENSIONS or is_video(path)
+def is_input(path: Path | str) -> bool:
+    """Whether a file is an image or a film, by its suffix."""
+    return _suffix(path) in IMAGE_EXTENSIONS or is_video(path)
+
+
+def _suffix(path: Path | str) -> str:
+    return os.path.splitext(path)[1].lower()  # noqa: PTH122 (Path keeps the parts of each name it is given)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from fractions import Fraction
@@ -30,8 +32,9 @@ MOST_TICKS = 65535  # a second, of MPEG-4's time base
 class Film:
     """A film file, to be read once from start to end.
 
-    rate: frames per second, 25 if the file states none that is possible. decoded: the numbers, from 0, of the
-    frames that `frames` has given so far. lost: ranges of the numbers of those that could not be decoded.
+    rate: frames per second, 25 if the file states none that is possible. declared: how many frames the file
+    says it has, 0 if it does not. decoded: the numbers, from 0, of the frames that `frames` has given so far.
+    lost: ranges of the numbers of those that could not be decoded.
     Raises ImageError if it cannot be opened.
     """
 
@@ -42,39 +45,54 @@ class Film:
         with _opened(path) as capture:
             rate, count = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self.rate = rate if 0.01 <= rate <= 1000 else UNKNOWN_RATE
-        self._declared = int(count) if count > 0 else 0
+        self.declared = int(count) if count > 0 else 0
         shown = shown_seconds(path)  # frames before and after are in the file, but FFmpeg gives none of them
         if shown is not None:
-            self._declared = min(self._declared, round(shown * self.rate))
+            self.declared = min(self.declared, round(shown * self.rate))
 
-    def frames(self) -> Iterator[Image]:
-        """The frames, (H, W, 3) uint8 RGB, one at a time, also those behind frames that cannot be decoded."""
+    def frames(self, start: int = 0) -> Iterator[Image]:
+        """The frames, (H, W, 3) uint8 RGB, one at a time, also those behind frames that cannot be decoded.
+
+        start: the number of the first one to give; those before are decoded too, to count them.
+        """
         last, failures, seconds = -1, 0, 0.0  # seconds: at the start of the last frame
         with _opened(self.path) as capture:
-            while failures <= MOST_FAILURES and (last + failures + 1 < self._declared or not failures):
-                good, frame = capture.read()
+            while failures <= MOST_FAILURES and (last + failures + 1 < self.declared or not failures):
+                if last + failures + 1 < start:
+                    good = capture.grab()
+                else:
+                    good, frame = capture.read()
                 if not good:
                     failures += 1
                     continue
                 seconds = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
                 self._lose(last + 1, last + 1 + failures)
                 last, failures = last + 1 + failures, 0
+                if last < start:
+                    continue
                 self.decoded.append(last)
                 yield np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), np.uint8)
-        if self._ends_early(seconds):
-            self._lose(last + 1, self._declared)
+        if self._ends_early(last, seconds):
+            self._lose(last + 1, self.declared)
 
-    def require_whole(self) -> None:
-        """Raise ImageError with the numbers of frames that could not be decoded. For use after `frames`."""
-        if not self.decoded:
+    def require_whole(self, start: int = 0, stop: int | None = None) -> None:
+        """Raise ImageError with the numbers of frames that could not be decoded. For use after `frames`.
+
+        start, stop: the frames that it is about, from `start` to before `stop`.
+        """
+        end = sys.maxsize if stop is None else stop
+        first, behind = bisect_left(self.decoded, start), bisect_left(self.decoded, end)
+        if not self.decoded and not start:
             reason = "holds no frame that can be decoded; convert it, for example to mp4"
             raise ImageError(reason, file=self.path)
-        if not self.lost:
+        cut = (range(max(one.start, start), min(one.stop, end)) for one in self.lost)
+        lost = [one for one in cut if one]
+        if not lost:
             return
-        count = sum(map(len, self.lost))
-        names = [f"{one[0]} to {one[-1]}" if len(one) > 1 else f"{one[0]}" for one in self.lost]
+        count = sum(map(len, lost))
+        names = [f"{one[0]} to {one[-1]}" if len(one) > 1 else f"{one[0]}" for one in lost]
         shown = ", ".join(names[:5] + ["..."] * (len(names) > 5))
-        total = count + len(self.decoded)
+        total = count + behind - first
         reason = f"{count} of {total} frames cannot be decoded ({shown}); fetch the film again or convert it"
         raise ImageError(reason, file=self.path)
 
@@ -82,18 +100,18 @@ class Film:
         if start < end:
             self.lost.append(range(start, end))
 
-    def _ends_early(self, seconds: float) -> bool:
-        """Whether frames are missing at the end; seconds: the time of the last one.
+    def _ends_early(self, last: int, seconds: float) -> bool:
+        """Whether frames are missing at the end. last: the number of the last one, seconds: its time.
 
         Containers that hold no number of frames are judged leniently: theirs is estimated from the length,
         which is that of the sound where it goes on for longer.
         """
-        if not self.decoded:
+        if last < 0:
             return True
-        done = self.decoded[-1] + 1.0
+        done = last + 1.0
         if self.path.suffix.lower() in COUNTING:
-            return done < self._declared
-        return self._declared - max(done, seconds * self.rate + 1) > max(self.rate, 0.05 * self._declared)
+            return done < self.declared
+        return self.declared - max(done, seconds * self.rate + 1) > max(self.rate, 0.05 * self.declared)
 
 
 class FilmWriter:

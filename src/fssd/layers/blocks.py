@@ -149,7 +149,10 @@ class Chain(nn.ModuleDict):
 
 
 class L2Norm(nn.Module):
-    """Each pixel's channel vector to unit length, times a learned scale per channel (SSD conv4_3)."""
+    """Each pixel's channel vector to unit length, times a learned scale per channel (SSD conv4_3).
+
+    It computes in float32 or more, whatever comes in: in float16 the square of 256 is already infinite.
+    """
 
     def __init__(self, channels: int, scale: float = 20.0) -> None:
         super().__init__()
@@ -157,8 +160,17 @@ class L2Norm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         # The 1e-10 inside the root is Caffe's; it keeps the gradient finite on an all-zero pixel.
-        length = torch.sqrt(x.square().sum(dim=1, keepdim=True) + 1e-10)
-        return x / length * self.weight[:, None, None]
+        exact = x.to(torch.promote_types(x.dtype, torch.float32))
+        length = torch.sqrt(exact.square().sum(dim=1, keepdim=True) + 1e-10)
+        normed = exact / length * self.weight[:, None, None]
+        return normed.to(torch.promote_types(x.dtype, self.weight.dtype))
+
+
+class ResponseNorm(nn.LocalResponseNorm):
+    """AlexNet's local response norm, computed in float32 or more; the result has the type of the input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.to(torch.promote_types(x.dtype, torch.float32))).to(x.dtype)
 
 
 class CaffeBatchNorm(nn.BatchNorm2d):
@@ -179,6 +191,10 @@ class CaffeBatchNorm(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         if self.training:
             self.momentum = (1 - self.fraction) / (1 - self.fraction ** self._next_step())
+        return self.normalise(x)
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """As `nn.BatchNorm2d` with the momentum of this step."""
         return super().forward(x)
 
     def _next_step(self) -> int:

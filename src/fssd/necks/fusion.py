@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fssd.errors import ConfigError, nearest
-from fssd.layers.blocks import CaffeBatchNorm, ConvReLU, L2Norm, resize_bilinear
+from fssd.layers.blocks import CaffeBatchNorm, ConvReLU, L2Norm, ResponseNorm, resize_bilinear
 from fssd.layers.folding import Affine, Floor, rescaled, scale_and_shift, set_fixed
 from fssd.necks.neck import Cells
 
@@ -200,7 +200,7 @@ def _norm(norm: str, channels: int, fraction: float) -> nn.Module:
 def _source_norm(norm: str, channels: int, scale: float) -> nn.Module:
     if norm == "l2":
         return L2Norm(channels, scale)
-    return nn.LocalResponseNorm(LRN_CHANNELS)
+    return ResponseNorm(LRN_CHANNELS)
 
 
 def _ups(sources: tuple[Source, ...], channels: list[int], size: Cells) -> dict[str, nn.Module]:

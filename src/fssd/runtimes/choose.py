@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from fssd.errors import ConfigError, nearest
+from fssd.runtimes.ncnn import Ncnn
 from fssd.runtimes.onnx import OnnxRuntime
 from fssd.runtimes.openvino import OpenVino
 from fssd.runtimes.runtime import Runtime
+from fssd.runtimes.tensorrt import TensorRt
 
-RUNTIMES: dict[str, Runtime] = {runtime.name: runtime for runtime in (OnnxRuntime(), OpenVino())}
+KNOWN = (OnnxRuntime(), OpenVino(), Ncnn(), TensorRt())
+RUNTIMES: dict[str, Runtime] = {runtime.name: runtime for runtime in KNOWN}
 
 
 def runtime_of(file: Path) -> Runtime | None:

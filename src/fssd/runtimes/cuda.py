@@ -43,8 +43,36 @@ class Folded(nn.Module):
         return tuple(part.float() for part in predicted)
 
 
+class Graphs:
+    """Graphs of one module by batch size; the last two are kept.
+
+    A batch that is smaller than a graph's is filled up to it the first time that its size is seen: the last
+    batch of a data set is short once, and capturing a graph for it would take longer than it saves. A size
+    that comes again gets a graph of its own. capture: makes the graph for inputs like an example.
+    """
+
+    def __init__(self, capture: Callable[[Tensor], Callable[[Tensor], Raw]]) -> None:
+        self.capture = capture
+        self.by_size: dict[int, Callable[[Tensor], Raw]] = {}
+        self._filled: set[int] = set()
+
+    def __call__(self, images: Tensor) -> Raw:
+        """Images (B, 3, H, W) to the predictions of each."""
+        batch = len(images)
+        larger = [size for size in self.by_size if size > batch]
+        if batch not in self.by_size and larger and batch not in self._filled:
+            self._filled.add(batch)
+            missing = images.new_zeros(min(larger) - batch, *images.shape[1:])
+            return tuple(part[:batch] for part in self.by_size[min(larger)](torch.cat((images, missing))))
+        if batch not in self.by_size:
+            if len(self.by_size) == 2:
+                del self.by_size[next(iter(self.by_size))]
+            self.by_size[batch] = self.capture(images)
+        return self.by_size[batch](images)
+
+
 class CudaRunner(NetworkRunner):
-    """A network on a CUDA device, with one graph per batch size; the last two graphs are kept.
+    """A network on a CUDA device, with one graph per batch size, see `Graphs`.
 
     dtype: of the convolutions, torch.bfloat16 or torch.float32. Raises ConfigError for a network elsewhere.
     """
@@ -55,18 +83,13 @@ class CudaRunner(NetworkRunner):
             raise ConfigError(f"a CUDA graph cannot run on {device}; load the network with device='cuda'")
         super().__init__(network)
         self.folded = Folded(network, dtype).to(device)
-        self.graphs: dict[int, Callable[[Tensor], Raw]] = {}
+        self.graphs = Graphs(lambda images: capture(self.folded, images.to(network.device)))
         self.turn = threading.Lock()  # all calls of a graph use the same memory
 
     @torch.inference_mode()
     def predict(self, images: Tensor) -> Raw:
-        batch = len(images)
         with self.turn:
-            if batch not in self.graphs:
-                if len(self.graphs) == 2:
-                    del self.graphs[next(iter(self.graphs))]
-                self.graphs[batch] = capture(self.folded, images.to(self.network.device))
-            return self.graphs[batch](images)
+            return self.graphs(images)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return CudaRunner, (self.network, self.folded.dtype)
@@ -75,7 +98,8 @@ class CudaRunner(NetworkRunner):
 def capture(module: Callable[[Tensor], Raw], example: Tensor) -> Callable[[Tensor], Raw]:
     """`module` as a CUDA graph, for inputs of the shape of `example`.
 
-    Results are copies, because the next call overwrites the graph's memory.
+    Results are copies, because the next call overwrites the graph's memory. Other threads may use the GPU
+    meanwhile: those that pin memory, or serve another model.
     """
     inputs = example.clone()
     stream = torch.cuda.Stream(inputs.device)  # type: ignore[no-untyped-call]
@@ -87,7 +111,7 @@ def capture(module: Callable[[Tensor], Raw], example: Tensor) -> Callable[[Tenso
                 module(inputs)
         torch.cuda.current_stream(inputs.device).wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             outputs = module(inputs)
 
     def replay(images: Tensor) -> Raw:

@@ -15,6 +15,7 @@ from torch import Tensor
 from fssd.errors import CheckpointError, ConfigError
 from fssd.runtimes.cores import usable_cores
 from fssd.runtimes.header import KEY, Shape, read_header
+from fssd.runtimes.onnx_description import describe
 from fssd.runtimes.packages import require
 from fssd.runtimes.runner import FileRunner
 from fssd.runtimes.runtime import GRAPH_PACKAGES, Runtime, append_tail, single_images, total_products
@@ -32,6 +33,7 @@ class OnnxRuntime(Runtime):
 
     name = "onnx"
     suffix = ".onnx"
+    can = frozenset({"nms", "eight_bits", "fp16"})
 
     def open(self, file: Path, device: str, threads: int | None) -> FileRunner:
         runtime = require("onnxruntime", "export")
@@ -75,6 +77,7 @@ class OnnxRuntime(Runtime):
         del model.metadata_props[:], model.opset_import[:]
         model.opset_import.extend(tools.helper.make_opsetid(*item) for item in versions.items())
         tools.helper.set_model_props(model, {KEY: header})
+        describe(model, header)
         out.write_bytes(seal(model.SerializeToString()))
 
     def needs(self, eight_bits: bool) -> dict[str, tuple[str, ...]]:  # noqa: ARG002 (OpenVINO uses it)

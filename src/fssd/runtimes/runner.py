@@ -59,7 +59,8 @@ class NetworkRunner(Runner):
 
     @torch.inference_mode()
     def predict(self, images: Tensor) -> Raw:
-        inputs = images.to(self.network.device).float().contiguous(memory_format=torch.channels_last)
+        pixels = images.to(self.network.device, non_blocking=True).float()
+        inputs = pixels.contiguous(memory_format=torch.channels_last)
         return self.network(inputs)  # type: ignore[no-any-return]
 
     def rows(self, predicted: Raw) -> list[Raw]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from torch import Tensor
 
+from fssd.errors import ConfigError
 from fssd.runtimes.packages import require
 from fssd.runtimes.runner import FileRunner, Images
 
@@ -26,13 +27,15 @@ class Runtime:
     """One file holds everything about a runtime.
 
     name: for users. suffix: of its files. beside: suffixes of files that belong to one. side_by_side:
-    concurrent batches per core that gave the best throughput in the server.
+    concurrent batches per core that gave the best throughput in the server. can: what a file may have inside,
+    of "nms", "eight_bits" and "fp16".
     """
 
     name: ClassVar[str]
     suffix: ClassVar[str]
     beside: ClassVar[tuple[str, ...]] = ()
     side_by_side: ClassVar[int] = 1
+    can: ClassVar[frozenset[str]] = frozenset({"nms", "eight_bits"})
 
     def open(self, file: Path, device: str, threads: int | None) -> FileRunner:
         """Load a file.
@@ -58,6 +61,13 @@ class Runtime:
         them `graph` is quantised to eight bits with the ranges of these images.
         """
         raise NotImplementedError
+
+    def refuse(self, **wanted: bool) -> None:
+        """Raise ConfigError for what a file of this runtime cannot have. wanted: for each name of `can`."""
+        for name, value in wanted.items():
+            if value and name not in self.can:
+                flag = {"nms": "--nms", "eight_bits": "--int8", "fp16": "--fp16"}[name]
+                raise ConfigError(f"files of {self.name} are written without {flag}; leave it out")
 
     def needs(self, eight_bits: bool) -> dict[str, tuple[str, ...]]:  # noqa: ARG002 (other runtimes use it)
         """The packages that `write` and `open` import, by the extra that installs them."""

@@ -44,6 +44,10 @@ class Folder(ABC):
         """A text that differs once a file has been written again: its size and time."""
 
     @abstractmethod
+    def size(self, name: str) -> int:
+        """Bytes of a file."""
+
+    @abstractmethod
     def list(self, below: str = "") -> Iterator[Entry]:
         """All files below a folder of it, in no particular order; nothing if there is no such folder.
 

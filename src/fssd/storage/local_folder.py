@@ -26,6 +26,12 @@ class LocalFolder(Folder):
             raise _refused(self.path(name), error) from error
         return f"{facts.st_size}-{facts.st_mtime_ns}"
 
+    def size(self, name: str) -> int:
+        try:
+            return self._file(name).stat().st_size
+        except OSError as error:
+            raise _refused(self.path(name), error) from error
+
     def list(self, below: str = "") -> Iterator[Entry]:
         try:
             entries = os.scandir(self._file(below))

@@ -66,6 +66,15 @@ class S3Folder(Folder):
                 raise FileNotFoundError
         return f"{facts.size}-{facts.mtime_ns}"
 
+    def size(self, name: str) -> int:
+        from pyarrow.fs import FileType
+
+        with self._told(name):
+            info = self._client().get_file_info(self._key(name))
+        if info.type != FileType.File:
+            raise DataError("there is no such object; check its name", file=self.path(name))
+        return int(info.size)
+
     def list(self, below: str = "") -> Iterator[Entry]:
         from pyarrow.fs import FileSelector, FileType
 

@@ -11,7 +11,7 @@ import math
 import shlex
 import sys
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -20,14 +20,11 @@ import torch
 
 from fssd.config import CONFIG_FILE, Positive, TrainConfig, check_number
 from fssd.data.batch import Batch
-from fssd.data.loader import BatchPositions, Examples, Views, training_batches
 from fssd.data.sample import DataSet
-from fssd.data.scales import Scales
 from fssd.errors import ConfigError, DataError, Stopped, TrainingError
 from fssd.evaluation.evaluate import check_measurable, evaluate_detections
 from fssd.inference.detections import Detections
 from fssd.inference.detector import Detector
-from fssd.model.network import channels_last
 from fssd.training.agreement import agreed_state, require_same_inputs, require_shared
 from fssd.training.distributed import (
     TIMEOUT,
@@ -42,30 +39,24 @@ from fssd.training.distributed import (
     together,
     wait_for_all,
 )
-from fssd.training.drawings import draw_batches
-from fssd.training.folder import RunFolder, Saved
-from fssd.training.freeze import freeze, training_mode
+from fssd.training.folder import Saved
+from fssd.training.freeze import training_mode
 from fssd.training.heap import keep_freed_memory
-from fssd.training.left_out import LeftOut
+from fssd.training.kernels import kernel_choice
 from fssd.training.log import Means, RunLog
 from fssd.training.optim import learning_rate
 from fssd.training.precision import agree_amp
-from fssd.training.same_data import Resumed, content_of, same_data
+from fssd.training.run_setup import RunSetup
 from fssd.training.splits import TrainingSplits, open_splits
 from fssd.training.start import (
-    check_batch,
-    check_scales,
     check_start,
     complete,
-    fresh_network,
-    mixing_of,
     require_objects,
-    start_weights,
 )
 from fssd.training.state import Progress, load_state
 from fssd.training.step import Updater
 from fssd.training.stop import READER_GONE, StopRequest, stop_requests
-from fssd.training.validate import detect_readable, shown_weights
+from fssd.training.validate import detect_readable, saved_weights
 
 _ALL_THREADS = torch.get_num_threads()  # the default, read before a run changes it
 
@@ -120,7 +111,8 @@ def train(
     device = own_device(config.device, process)
     if device.type == "cpu":
         keep_freed_memory()
-    with process_group(process, device, timeout or TIMEOUT):
+    choice = kernel_choice(config.kernels, device)
+    with choice, process_group(process, device, timeout or TIMEOUT):
         together(process, lambda: check_start(config, resume))
         saved = agreed_state(config.out, process)
         splits = together(process, lambda: _measurable_splits(config, resume, process))
@@ -142,12 +134,8 @@ def _measurable_splits(config: TrainConfig, resume: bool, process: Process) -> T
     return splits
 
 
-class _Run:
-    """One training run.
-
-    saved: the state that it goes on from. Its constructor waits for no other process, so that an error in one
-    can be told to the others.
-    """
+class _Run(RunSetup):
+    """One training run."""
 
     updater: Updater
 
@@ -159,57 +147,19 @@ class _Run:
         process: Process,
         backbone: torch.nn.Module | None,
     ) -> None:
-        self.config = config = splits.config
-        self.device, self.process = device, process
-        self.folder = RunFolder(splits, process)
-        if saved is not None:
-            self.folder.check(saved)
-        self._take_data(splits.train, splits.val, saved)
+        super().__init__(splits, saved, device, process, backbone)
         self.progress = Progress(0, None)
         self.stop = StopRequest()
         # What the processes have agreed on, see `_exchange`; broken images wait there for the next time.
         self.asked, self.late = 0, False
         self.broken: dict[str, DataError] = {}
-        self.images_per_update = config.batch_size * config.accumulate * process.world
-        self.updates_per_epoch = len(self.train_set) / self.images_per_update
-        if config.iterations is not None:
-            self.total = config.iterations
-        else:
-            assert config.epochs is not None
-            self.total = max(1, math.ceil(config.epochs * self.updates_per_epoch))
-        self.mixing = mixing_of(config, self.total * self.images_per_update, len(self.train_set))
-        self.eval_every = max(1, round(config.eval_every * self.updates_per_epoch))
-        self._make_network(saved, backbone)
-
-    def _take_data(self, train_set: DataSet, val_set: DataSet | None, saved: Saved | None) -> None:
-        """The data sets, as the run was started with them. Raises ConfigError if they differ."""
-        bad_share = self.config.bad_share
-        self.left_out = LeftOut(train_set, bad_share)
-        if saved is None:
-            same = Resumed(train_set, content_of(train_set), frozenset())
-        else:
-            unusable, state = self.left_out.unusable, self.folder.state
-            same = same_data(saved.document, saved.tensors, train_set, unusable, state)
-            absent = {same.content.ids[index] for index in same.absent}
-            self.left_out.ids = absent.union(saved.document.get("left_out", ()))
-        self.train_set, self.content, self.absent = same
-        self.val_set = val_set
-        self.val_left_out = LeftOut(val_set or train_set, bad_share)
-
-    def _make_network(self, saved: Saved | None, backbone: torch.nn.Module | None) -> None:
-        config = self.config
-        options = None if saved is None else saved.document["options"]
-        network = fresh_network(config, self.train_set, backbone, options, quiet=not self.process.is_first)
-        self.network = channels_last(network.to(self.device))
-        check_batch(config, self.network)
-        check_scales(config, self.network)
-        freeze(self.network, config)
-        if saved is None:
-            start_weights(self.network, self.train_set.classes, config)
 
     def begin(self, saved: Saved | None) -> None:
         """Create or resume the run's folder, and the optimizer."""
-        self.updater = updater = Updater(self.network, self.config, self.device, self.process)
+        config = self.config
+        if self.process.is_first and (self.process.world > 1 or config.global_batch is not None):
+            print(f"{self.share}; the learning rate {config.lr:g} is not scaled with it", file=sys.stderr)
+        self.updater = updater = Updater(self.network, config, self.device, self.process)
         if saved is not None:
             self.progress = load_state(
                 self.folder.state, *saved, self.network, updater.optimizer, updater.average
@@ -226,7 +176,7 @@ class _Run:
         self.stop_at, log = stop_at, None
         with stop_requests() as self.stop:
             if self.process.is_first:
-                log = RunLog(self.folder.path, self.progress.iteration, self.total, self.images_per_update)
+                log = RunLog(self.folder.path, self.progress.iteration, self.total, self.share.images)
             try:
                 self._loop(log)
             except DataError:
@@ -259,7 +209,7 @@ class _Run:
             self._evaluate(start, log)
             self._save()
         # Closed at once: workers that are left to the garbage collector can outlive the run.
-        with contextlib.closing(self._batches(start)) as batches:
+        with contextlib.closing(self.batches(start)) as batches:
             self._updates(batches, log)
 
     def _updates(self, batches: Iterator[Batch], log: RunLog | None) -> None:
@@ -304,10 +254,11 @@ class _Run:
             warmup_power=config.warmup_power,
         )
         # All are loaded first: an image that ends the run must find the state as the last update left it.
-        parts = [next(batches) for _ in range(config.accumulate)]
+        parts = [next(batches) for _ in range(self.share.passes)]
         self._leave_out(parts)
+        counts = updater.counts(parts)
         for number, batch in enumerate(parts, start=1):
-            terms = updater.backward(batch, iteration, last=number == config.accumulate)
+            terms = updater.backward(batch, iteration, last=number == len(parts), counts=counts)
             means.add(terms)
         updater.clip(batch, terms, iteration)
         if updater.watch.is_due(iteration):
@@ -341,40 +292,6 @@ class _Run:
 
     def _training_mode(self) -> None:
         training_mode(self.network, self.config)
-
-    def _batches(self, start: int) -> Generator[Batch, None, None]:
-        config = self.config
-        views = Views(
-            self.train_set,
-            self.network.geometry,
-            config.seed,
-            config.augment,
-            config.difficult,
-            config.jpeg,
-            config.crowds,
-            replaces=True,
-            absent=self.absent,
-            scales=self._scales(),
-            mixing=self.mixing,
-        )
-        if self.process.is_first:
-            draw_batches(self.folder.path, views)
-        positions = BatchPositions(
-            start * config.accumulate,
-            self.total * config.accumulate,
-            config.batch_size,
-            self.process.rank,
-            self.process.world,
-        )
-        examples = Examples(views, self.network.heads.targets)
-        return training_batches(examples, positions, config.workers, pin=self.device.type == "cuda")
-
-    def _scales(self) -> Scales | None:
-        if not self.config.multi_scale:
-            return None
-        smallest, largest = self.config.multi_scale
-        own = self.network.image_size[0]
-        return Scales(smallest, largest, own, self.config.seed, self.images_per_update, self.total)
 
     def _evaluate(self, done: int, log: RunLog | None) -> None:
         """Measure on the validation split and keep the model if it is the best so far.
@@ -410,7 +327,7 @@ class _Run:
     def _detect(self, dataset: DataSet) -> tuple[DataSet, list[Detections]] | None:
         """See `detect_readable`."""
         config, process = self.config, self.process
-        with shown_weights(self.network, self.updater.average, process):
+        with saved_weights(self.network, self.updater.average, process):
             detector = Detector(self.network, self.train_set.classes)
             loading = config.batch_size, config.workers
             found = detect_readable(detector, dataset, self.val_left_out, self.stop, *loading, process)

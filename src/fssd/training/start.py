@@ -6,7 +6,9 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
+from torch import nn
 
 from fssd.backbones import BACKBONES
 from fssd.config import TrainConfig, resolve
@@ -134,12 +136,13 @@ def require_objects(config: TrainConfig, dataset: DataSet) -> None:
     raise DataError(reason, file=config.data)
 
 
-def check_batch(config: TrainConfig, network: Network) -> None:
+def check_batch(config: TrainConfig, network: Network, least: int) -> None:
     """Batch normalisation of a single cell needs another image. Raises ConfigError.
 
-    Batches are of equal size: the last images of an epoch share theirs with the first of the next.
+    least: images of the smallest batch that is normalised. No batch is smaller at the end of an epoch: its
+    last images share theirs with the first of the next.
     """
-    if config.batch_size > 1:
+    if least > 1:
         return
     training_mode(network, config)
     names = lone_norms(network)
@@ -148,9 +151,23 @@ def check_batch(config: TrainConfig, network: Network) -> None:
     others = f" and {len(names) - 1} more layers" if len(names) > 1 else ""
     out = ", or --freeze-norm" if all(name.startswith("backbone.") for name in names) else ""
     raise ConfigError(
-        f"batch_size is 1, but {names[0]}{others} of {config.model} would normalise a single value per"
-        f" channel, which leaves nothing of it; use 2 or more, with a smaller --size if memory is short{out}"
+        f"a batch has 1 image, but {names[0]}{others} of {config.model} would normalise a single value per"
+        f" channel, which leaves nothing of it; use a --batch-size of 2 or more, with a"
+        f" smaller --size if memory is short{out}"
     )
+
+
+def check_parallel(config: TrainConfig, network: Network) -> None:
+    """Whether the network's loss can be shared out, and its norms be joint. Raises ConfigError."""
+    if config.global_batch is not None:
+        nothing = network.heads.targets(np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
+        network.heads.counts({key: value[None] for key, value in nothing.items()})
+    if config.sync_norm:
+        training_mode(network, config)
+        if not any(isinstance(m, nn.BatchNorm2d) and m.training for m in network.modules()):
+            raise ConfigError(
+                f"{config.model} has no batch norm that takes statistics of the batch; leave --sync-norm out"
+            )
 
 
 def check_scales(config: TrainConfig, network: Network) -> None:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Sequence
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fssd.config import TrainConfig
 from fssd.data.batch import Batch, Targets
+from fssd.layers.joint_norm import join_norms
 from fssd.model.network import Network
 from fssd.training.distributed import Process
 from fssd.training.ema import Average
 from fssd.training.finite import FiniteWatch, Watched
 from fssd.training.optim import make_optimizer, set_lr
+from fssd.training.shares import share_of
 
 
 class LossModule(nn.Module):
@@ -29,23 +33,25 @@ class LossModule(nn.Module):
         self.network = network
         self.amp = amp
 
-    def forward(self, images: Tensor, targets: Targets) -> dict[str, Tensor]:
+    def forward(self, images: Tensor, targets: Targets, counts: Tensor | None = None) -> dict[str, Tensor]:
         """(B, 3, H, W) uint8 and the stacked targets to named scalars, see `Head.loss`."""
         pixels = images.float().contiguous(memory_format=torch.channels_last)
         dtype = torch.float16 if self.amp == "fp16" else torch.bfloat16
         with torch.autocast(images.device.type, dtype, enabled=self.amp != "off"):
             raw = self.network(pixels)
-        return self.network.heads.loss(raw, targets)
+        heads = self.network.heads
+        return heads.loss(raw, targets) if counts is None else heads.loss(raw, targets, counts)
 
 
 class Updater:
     """An update in parts, with its optimizer and scaler.
 
-    watch: has the flags of all losses and gradients. images: those of an update, of all processes.
+    watch: has the flags of all losses and gradients. share: of this process in an update.
     """
 
     def __init__(self, network: Network, config: TrainConfig, device: torch.device, process: Process) -> None:
         self.network, self.config, self.device = network, config, device
+        self.process, self.share = process, share_of(config, process)
         self.optimizer = make_optimizer(
             network,
             momentum=config.momentum,
@@ -61,19 +67,47 @@ class Updater:
         self.scaler = torch.amp.GradScaler(
             device.type, enabled=config.amp == "fp16" and device.type == "cuda"
         )
-        self.images = config.batch_size * config.accumulate * process.world
         self.watch = FiniteWatch(device)
-        self.model = _parallel(LossModule(network, config.amp), network, device, process)
+        module = LossModule(network, config.amp)
+        self.model = _parallel(module, network, device, process, joint_norms=config.sync_norm)
 
-    def backward(self, batch: Batch, iteration: int, last: bool) -> dict[str, Tensor]:
-        """Add the gradient of one batch. last: of this update's batches; then processes synchronise."""
-        images = batch.images.to(self.device, non_blocking=True)
-        targets = {key: value.to(self.device, non_blocking=True) for key, value in batch.targets.items()}
+    def counts(self, batches: Sequence[Batch]) -> Tensor | None:
+        """What the loss of an update is divided by, over its batches in all processes, see `Head.counts`.
+
+        None where each batch is divided by its own. One exchange, for which the host does not wait.
+        """
+        if self.config.global_batch is None:
+            return None
+        counts = torch.stack([self.network.heads.counts(self._targets(batch)) for batch in batches]).sum(
+            dim=0
+        )
+        if self.process.world > 1:
+            dist.all_reduce(counts)
+        return counts
+
+    def _targets(self, batch: Batch) -> Targets:
+        return {key: value.to(self.device, non_blocking=True) for key, value in batch.targets.items()}
+
+    def backward(
+        self, batch: Batch, iteration: int, last: bool, counts: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Add the gradient of one batch. last: of this update's batches; then processes synchronise.
+
+        counts: see `counts`. The terms are means over the batches of an update, with counts too.
+        """
+        images, targets = batch.images.to(self.device, non_blocking=True), self._targets(batch)
         parallel = isinstance(self.model, DistributedDataParallel)
         with contextlib.nullcontext() if last or not parallel else self.model.no_sync():  # type: ignore[operator]
-            terms: dict[str, Tensor] = self.model(images, targets)
-            self.scaler.scale(terms["loss"] / self.config.accumulate).backward()  # type: ignore[no-untyped-call]
+            terms: dict[str, Tensor] = self.model(images, targets, counts)
+            if counts is None:
+                loss = terms["loss"] / self.config.accumulate
+            else:
+                loss = terms["loss"] * self.process.world  # of which DistributedDataParallel takes the mean
+            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         terms = {name: term.detach() for name, term in terms.items()}  # without the graph behind them
+        if counts is not None:
+            whole = self.share.passes * self.share.images / self.share.own
+            terms = {name: term * (whole if name.startswith("loss") else 1) for name, term in terms.items()}
         self.watch.add(terms["loss"], Watched("loss", iteration, batch, terms))
         return terms
 
@@ -91,7 +125,7 @@ class Updater:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        self.network.heads.count_images(self.images)
+        self.network.heads.count_images(self.share.images)
         if self.average is not None:
             self.average.update(self.network)
 
@@ -100,15 +134,21 @@ class Updater:
         return self.average.tensors if self.average is not None else self.network.state_dict()
 
 
-def _parallel(module: LossModule, network: Network, device: torch.device, process: Process) -> nn.Module:
+def _parallel(
+    module: LossModule, network: Network, device: torch.device, process: Process, joint_norms: bool
+) -> nn.Module:
     if process.world == 1:
         return module
+    if joint_norms:
+        join_norms(network)
     options = network.spec.options
-    # Statistics stay per process, as in Caffe; the first process's are the ones saved.
+    # Statistics stay per process, as in Caffe, unless norms are joint; the first process's are saved.
     return DistributedDataParallel(
         module,
         device_ids=[device.index] if device.type == "cuda" else None,
         broadcast_buffers=False,
+        # Gradients lie in the buckets that are exchanged: no copy, and no other strides than the weights'.
+        gradient_as_bucket_view=True,
         # Layers after the last fused map get no gradient; without this every process would wait for it.
         find_unused_parameters=network.spec.own_backbone or not {"sources", "variant"}.isdisjoint(options),
     )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -14,29 +13,24 @@ from fssd.inference.detections import Detections
 from fssd.inference.detector import Detector
 from fssd.model.network import Network
 from fssd.training.distributed import Process, each, of_all, of_first
-from fssd.training.ema import Average
+from fssd.training.ema import Average, lent
 from fssd.training.left_out import LeftOut
 from fssd.training.stop import StopRequest
 
 Batches = list[list[int]]  # indices of records
 
 
-@contextmanager
-def shown_weights(network: Network, average: Average | None, process: Process) -> Iterator[None]:
-    """Lend the weights that are saved to `network` for the length of a with block.
+def saved_weights(
+    network: Network, average: Average | None, process: Process
+) -> AbstractContextManager[None]:
+    """Lets `network` have the weights that are saved.
 
     Those are the average, if there is one, and of several processes the first one's: each has its own
     statistics of batch norms.
     """
     if average is None and process.world == 1:
-        yield
-        return
-    own = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
-    network.load_state_dict(of_first(own if average is None else average.tensors, process))
-    try:
-        yield
-    finally:
-        network.load_state_dict(own)
+        return nullcontext()
+    return lent(network, of_first(network.state_dict() if average is None else average.tensors, process))
 
 
 def detect_readable(

@@ -11,7 +11,7 @@ from plain import plain_iou
 from torch import Tensor
 
 from fssd.boxes import decode, encode
-from fssd.heads.multibox.detect import detect, fetch, least_lead
+from fssd.heads.multibox.detect import detect, detect_together, least_lead
 from fssd.heads.multibox.raw import Raw
 from fssd.model.build import build_model
 
@@ -359,26 +359,14 @@ def test_the_least_lead_loses_no_candidate(score: float) -> None:
 
 
 @pytest.mark.parametrize("score", [0.0, 0.01, 0.2, 0.6, 1.0])
-def test_what_is_fetched_from_a_device_gives_the_same(score: float) -> None:
+def test_a_whole_batch_at_once_gives_the_same(score: float) -> None:
     raw = random_raw(5, images=4)
     raw.logits[2, :, 0] += 60  # an image without candidates between others
-    rows = list(fetch(raw, PRIORS, score))
-    assert len(rows) == 4
-    for i, (offsets, logits, priors) in enumerate(rows):
-        assert len(offsets) == len(logits) == len(priors)
-        one = detect(Raw(offsets[None], logits[None]), priors, score=score)[0]
-        whole = detect(Raw(raw.offsets[i : i + 1], raw.logits[i : i + 1]), PRIORS, score=score)[0]
-        for a, b in zip(one, whole, strict=True):
-            assert torch.equal(a, b)
-
-
-def test_little_is_fetched() -> None:
-    raw = random_raw(5, images=3)
-    raw.logits[..., 0] += 60
-    raw.logits[0, [4, 9], 2] += 70
-    raw.logits[2, 30, 1] += 70
-    counts = [[len(part) for part in row] for row in fetch(raw, PRIORS, 0.01)]
-    assert counts == [[2] * 3, [0] * 3, [1] * 3]
+    found = detect_together(raw, PRIORS, least=score, nms=0.45, top_k=400, keep=200)
+    for one, other in zip(found, detect(raw, PRIORS, score=score), strict=True):
+        assert one.labels.tolist() == other.labels.tolist()
+        torch.testing.assert_close(one.boxes, other.boxes)
+        torch.testing.assert_close(one.scores, other.scores)
 
 
 def test_numbers_that_are_none_are_not_found() -> None:

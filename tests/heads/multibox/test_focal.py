@@ -15,7 +15,7 @@ from torch import nn
 from fssd.boxes import decode, encode
 from fssd.errors import ConfigError
 from fssd.heads.head import Thresholds
-from fssd.heads.multibox.detect import detect, fetch
+from fssd.heads.multibox.detect import detect
 from fssd.heads.multibox.focal import focal_loss, quality_focal_loss
 from fssd.heads.multibox.loss import multibox_loss
 from fssd.heads.multibox.multibox_head import MultiboxHead
@@ -182,17 +182,6 @@ def test_detections_are_those_of_plain_code(seed: int) -> None:
         assert one.labels.tolist() == [row[1] for row in rows]
         assert one.scores.tolist() == pytest.approx([row[0] for row in rows], rel=1e-5)
         np.testing.assert_allclose(one.boxes, [row[2] for row in rows], rtol=1e-4, atol=1e-3)
-
-
-def test_what_is_fetched_from_a_gpu_holds_every_candidate() -> None:
-    priors, raw, _, _ = random_case(2)
-    thresholds = {"score": 0.4, "nms": 0.45, "top_k": 400, "keep": 200}
-    (offsets, logits, own), _ = fetch(raw, priors, 0.4, sigmoid=True)
-    assert 0 < len(own) < 30
-    some = detect(Raw(offsets[None], logits[None]), own, sigmoid=True, **thresholds)[0]  # type: ignore[arg-type]
-    every = detect(Raw(raw.offsets[:1], raw.logits[:1]), priors, sigmoid=True, **thresholds)[0]  # type: ignore[arg-type]
-    for one, other in zip(some, every, strict=True):
-        torch.testing.assert_close(one, other)
 
 
 def test_extreme_scores_are_read_without_a_warning() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ from fssd.boxes import decode
 from fssd.heads.head import Found
 from fssd.heads.multibox.raw import Raw
 from fssd.heads.selection import Places, select
+from fssd.heads.selection_together import select_together
 
 Floats = npt.NDArray[np.float32]
 
@@ -36,28 +38,24 @@ def detect(
     keep: detections kept in an image over all classes. Of equal scores the earlier class comes first, then
     the earlier prior.
     """
-    if raw.logits.device.type == "cpu":
-        rows = [(offsets, logits, priors) for offsets, logits in zip(*raw, strict=True)]
-    else:
-        rows = fetch(raw, priors, score, sigmoid)
+    if raw.logits.device.type != "cpu":
+        return detect_together(raw, priors, sigmoid, least=score, nms=nms, top_k=top_k, keep=keep)
+    rows = [(offsets, logits, priors) for offsets, logits in zip(*raw, strict=True)]
     arrays = [[part.detach().float().numpy() for part in row] for row in rows]
     scores_of = _sigmoid_scores if sigmoid else _softmax_scores
     return [_detect_one(scores_of, *row, least=score, nms=nms, top_k=top_k, keep=keep) for row in arrays]
 
 
-def fetch(
-    raw: Raw, priors: Tensor, score: float, sigmoid: bool = False
-) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Offsets, logits and priors of each image on the CPU, without most of the priors that have no candidate.
+def detect_together(raw: Raw, priors: Tensor, sigmoid: bool = False, **thresholds: Any) -> list[Found]:
+    """`detect` on the device of the predictions, all images at once. thresholds: see `select_together`."""
+    boxes = decode(raw.offsets.detach().float(), priors)
+    return select_together(class_scores(raw, sigmoid).mT, boxes, **thresholds)
 
-    This waits for a GPU per batch, not per image, and copies only a small part of the predictions.
-    """
+
+def class_scores(raw: Raw, sigmoid: bool) -> Tensor:
+    """(B, P, C) float32, without background."""
     logits = raw.logits.detach().float()
-    lead = logits.amax(dim=-1) if sigmoid else logits[..., 1:].amax(dim=-1) - logits[..., 0]
-    image, prior = (lead > least_lead(score)).nonzero(as_tuple=True)
-    counts = image.bincount(minlength=len(logits)).cpu().tolist()
-    parts = (raw.offsets[image, prior], logits[image, prior], priors[prior])
-    return list(zip(*(torch.split(part.cpu(), counts) for part in parts), strict=True))
+    return logits.sigmoid() if sigmoid else logits.softmax(dim=-1)[..., 1:]
 
 
 def least_lead(score: float) -> float:

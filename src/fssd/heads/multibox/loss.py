@@ -31,6 +31,7 @@ def multibox_loss(
     objective: Objective = SSD_OBJECTIVE,
     *,
     negatives: float = 3.0,
+    counts: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """The training objective for one batch.
 
@@ -43,7 +44,8 @@ def multibox_loss(
     where nothing is mined. They are divided by the number of positives in the batch, as in Caffe: images with
     objects have exactly the released loss. Views without an object, which Caffe ignores, add the loss of
     their `negatives` hardest priors to the same sum; a batch of such views alone is divided by the number of
-    its images.
+    its images. counts: (2,) positives and images of a larger batch that this one is a part of, and whose
+    numbers are to be divided by.
     """
     exact = torch.promote_types(raw.offsets.dtype, torch.float32)
     offsets, logits = raw.offsets.to(exact), raw.logits.to(exact)
@@ -66,7 +68,8 @@ def multibox_loss(
         truth = class_targets(classes, logits.shape[-1], _quality(*boxes, positive))
         confidence = quality_focal_loss(logits, truth).sum()
     positives = count.sum()
-    divisor = torch.where(positives > 0, positives, len(count))
+    matched, images = (positives, len(count)) if counts is None else counts
+    divisor = torch.where(matched > 0, matched, images)
     localisation, confidence = localisation / divisor, confidence / divisor
     return {
         "loss": localisation + confidence,
@@ -74,6 +77,13 @@ def multibox_loss(
         "loss_conf": confidence,
         "positives": positives,
     }
+
+
+def count_positives(targets: Targets) -> Tensor:
+    """(2,) int64 numbers of positives and of images in a batch."""
+    classes = targets["classes"]
+    images = torch.full((), len(classes), device=classes.device)
+    return torch.stack(((classes != BACKGROUND).sum(), images))
 
 
 def _boxes(offsets: Tensor, targets: Targets, priors: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:

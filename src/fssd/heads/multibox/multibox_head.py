@@ -16,10 +16,10 @@ from fssd.data.batch import Targets
 from fssd.errors import ConfigError
 from fssd.heads.head import Candidates, Decode, Found, Head, HeadBlueprint, Origins, Thresholds, as_tensors
 from fssd.heads.head import Raw as Predictions
-from fssd.heads.multibox.detect import detect
+from fssd.heads.multibox.detect import class_scores, detect
 from fssd.heads.multibox.fit import best_overlaps, fit_priors, fit_to_coverage
 from fssd.heads.multibox.focal import START
-from fssd.heads.multibox.loss import multibox_loss
+from fssd.heads.multibox.loss import count_positives, multibox_loss
 from fssd.heads.multibox.objective import OBJECTIVE_OPTIONS, SSD_OBJECTIVE, Objective, one_of, read_objective
 from fssd.heads.multibox.prediction import OPTIONS, Predictor, prediction_modules, predictors
 from fssd.heads.multibox.priors import (
@@ -165,9 +165,17 @@ class MultiboxHead(Head):
         logits = [_flatten(head(x), self.columns) for head, x in self._pairs(self.conf, levels)]
         return Raw(torch.cat(offsets, dim=1), torch.cat(logits, dim=1))
 
-    def loss(self, raw: Predictions, targets: Targets) -> dict[str, Tensor]:
+    def loss(self, raw: Predictions, targets: Targets, counts: Tensor | None = None) -> dict[str, Tensor]:
         """See `multibox_loss`."""
-        return multibox_loss(Raw(*raw), targets, self.priors, self.objective)
+        return multibox_loss(Raw(*raw), targets, self.priors, self.objective, counts=counts)
+
+    def counts(self, targets: Targets) -> Tensor:
+        """See `Head`: (2,), positives and images."""
+        if self.objective.mining == "batch":
+            raise ConfigError(
+                "mining batch chooses negatives among the images of a batch; leave out --global-batch"
+            )
+        return count_positives(targets)
 
     def detect(self, raw: Predictions, thresholds: Thresholds) -> list[Found]:
         """See `fssd.heads.multibox.detect.detect`."""
@@ -175,9 +183,8 @@ class MultiboxHead(Head):
 
     def candidates(self, raw: Predictions) -> list[Candidates]:
         """The box and the class scores of every prior."""
-        offsets, logits = raw
-        scores = logits.sigmoid() if self.objective.sigmoid else logits.softmax(dim=-1)[..., 1:]
-        boxes = box_maths.decode(offsets, self.priors)
+        scores = class_scores(Raw(*raw), self.objective.sigmoid)
+        boxes = box_maths.decode(Raw(*raw).offsets.float(), self.priors)
         return [Candidates(*row) for row in zip(boxes, scores, strict=True)]
 
     def origins(self) -> Origins:

@@ -13,6 +13,7 @@ from torch import Tensor
 from fssd.heads.head import Candidates, Found, Thresholds
 from fssd.heads.selection import Places, select
 from fssd.heads.selection_graph import Decoding, selection_graph
+from fssd.heads.selection_together import select_together
 from fssd.heads.yolov2.anchors import Anchors
 
 if TYPE_CHECKING:
@@ -87,6 +88,10 @@ class RegionGrid(NamedTuple):
 
 def detect_regions(predictions: Tensor, grid: RegionGrid, thresholds: Thresholds) -> list[Found]:
     """Detections of each image of a batch. predictions: (B, A * (5 + C), H, W)."""
+    chosen = {"nms": thresholds.nms, "top_k": thresholds.top_k, "keep": thresholds.keep}
+    if predictions.device.type != "cpu":
+        boxes, scores = zip(*region_candidates(predictions.detach(), grid), strict=True)
+        return select_together(torch.stack(scores).mT, torch.stack(boxes), least=thresholds.score, **chosen)  # type: ignore[arg-type]
     arrays = grid.arrays()
     return [
         _detect_one(image, grid, arrays, thresholds) for image in predictions.detach().float().cpu().numpy()

@@ -36,14 +36,21 @@ class Assigned(NamedTuple):
 
 
 def region_loss(
-    predictions: Tensor, targets: Targets, anchors: Tensor, *, warm: Tensor, by_size: bool = True
+    predictions: Tensor,
+    targets: Targets,
+    anchors: Tensor,
+    *,
+    warm: Tensor,
+    by_size: bool = True,
+    images: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """The training objective of one batch: sums over an image, mean over the batch.
 
     predictions: (B, A * (5 + C), H, W), of each anchor x, y, width, height, objectness, classes, before any
     function. targets: see `RegionTargets`. anchors: (A, 2), cells. warm: bool scalar, whether the network has
     seen few images: then predictions without an object are pulled towards their anchors. by_size: weight the
-    box of an object by 2 - its share of the image.
+    box of an object by 2 - its share of the image. images: of the larger batch that this one is a part of,
+    and over which the mean is taken.
 
     Returns "loss", its parts, "objects", the number that is learned, and "overlap", their mean IoU.
     """
@@ -68,7 +75,7 @@ def region_loss(
     weight = 2 - targets["boxes"][..., 2:].prod(dim=-1) if by_size else 1.0
     classes = F.cross_entropy(own[..., 5:].mT, targets["labels"].clamp(min=0), reduction="none")
     pull = (shift - 0.5).square().sum(dim=-1) + growth.square().sum(dim=-1)
-    batch = len(predictions)
+    batch = len(predictions) if images is None else images
 
     def mean(values: Tensor, where: Tensor) -> Tensor:
         return torch.where(where, values, 0.0).sum() / batch

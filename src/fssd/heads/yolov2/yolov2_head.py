@@ -89,10 +89,14 @@ class YOLOv2Head(Head):
         """See `Head`: by darknet's rule."""
         he(self)
 
-    def loss(self, raw: Raw, targets: Targets) -> dict[str, Tensor]:
+    def loss(self, raw: Raw, targets: Targets, counts: Tensor | None = None) -> dict[str, Tensor]:
         """See `region_loss`."""
         warm = self.seen < WARM_IMAGES
-        return region_loss(raw[0], targets, self.anchors, warm=warm, by_size=self.by_size)
+        return region_loss(raw[0], targets, self.anchors, warm=warm, by_size=self.by_size, images=counts)
+
+    def counts(self, targets: Targets) -> Tensor:
+        """See `Head`: the number of images, a scalar."""
+        return torch.full((), len(targets["labels"]), device=targets["labels"].device)
 
     def count_images(self, images: int) -> None:
         """See `Head`."""

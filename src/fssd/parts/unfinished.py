@@ -1,0 +1,55 @@
+"""DEST/unfinished.json: what plain `fssd detect` leaves while it is not done, so that it can go on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from fssd.atomic import atomic_write
+from fssd.parts.fingerprint import Fingerprint, absolute_source, installed_version, model_digest
+
+FILE = "unfinished.json"
+
+
+class Unfinished:
+    """The state of a detection in a folder.
+
+    goes_on: whether an earlier call of the same command was ended before it was done. others: what differs
+    from an earlier call of another command, whose results are written over. films: those that are done.
+    """
+
+    def __init__(
+        self, folder: Path, model: Path, sources: Sequence[str], settings: Mapping[str, Any]
+    ) -> None:
+        self._file = folder / FILE
+        places = tuple(map(absolute_source, sources))
+        self._made = Fingerprint(model_digest(model), dict(settings), installed_version(), places, 0)
+        before = _read(self._file)
+        self.others = [] if before is None else before[0].differences(self._made)
+        self.goes_on = before is not None and not self.others
+        self.films: set[str] = set(before[1]) if before is not None and self.goes_on else set()
+
+    def begin(self) -> None:
+        """Note that the work has begun; its folder exists."""
+        content = {"made with": asdict(self._made), "films": sorted(self.films)}
+        atomic_write(self._file, json.dumps(content) + "\n")
+
+    def film_is_done(self, name: str) -> None:
+        self.films.add(name)
+        self.begin()
+
+    def end(self) -> None:
+        """Note that all is done: the same command starts from the beginning."""
+        self._file.unlink(missing_ok=True)
+
+
+def _read(file: Path) -> tuple[Fingerprint, list[str]] | None:
+    """None also for a file of something else: it is no state of ours, and nothing is lost with it."""
+    try:
+        content = json.loads(file.read_bytes())
+        return Fingerprint.read(content["made with"]), list(content["films"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

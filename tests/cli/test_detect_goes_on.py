@@ -1,0 +1,118 @@
+"""`fssd detect` that was killed or stopped: the same command goes on, and ends with the same bytes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from fssd.cli.main import main
+
+# Ends itself when the picture of a number is drawn, so that no test depends on the clock.
+PROGRAM = """
+import os, sys
+from fssd.cli.main import main
+from fssd.inference.detections import Detections
+draw, drawn = Detections.draw, []
+def draw_and_end(found):
+    drawn.append(found)
+    if len(drawn) == int(sys.argv[2]):
+        os.kill(os.getpid(), int(sys.argv[1]))
+    return draw(found)
+Detections.draw = draw_and_end
+sys.exit(main(sys.argv[3:]))
+"""
+FLAGS = ("--device", "cpu", "--batch-size", "2", "--score", "0.09", "--keep", "4", "--coco", "--voc")
+
+
+@pytest.fixture
+def shots(tmp_path: Path) -> Path:
+    """Six noisy pictures, the third one no image, and a film of four frames."""
+    folder = tmp_path / "shots"
+    folder.mkdir()
+    noise = np.random.default_rng(0).integers(0, 255, (6, 60, 80, 3), np.uint8)
+    for number, image in enumerate(noise):
+        cv2.imwrite(str(folder / f"{number}.png"), image)
+    (folder / "2.png").write_bytes(b"no image")
+    writer = cv2.VideoWriter(str(folder / "f.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 25, (80, 60))
+    for image in noise[:4]:
+        writer.write(image)
+    writer.release()
+    return folder
+
+
+def words(model: Path, out: Path, *sources: Path, flags: tuple[str, ...] = FLAGS) -> list[str]:
+    return ["detect", *map(str, (model, *sources, "--out", out)), *flags]
+
+
+def end(number: int, picture: int, arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", PROGRAM, str(number), str(picture), *arguments]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    return {
+        path.name: path.read_bytes() for path in out.iterdir() if path.suffix in (".json", ".txt", ".jpg")
+    }
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_the_same_command_goes_on(
+    model_file: Path, shots: Path, tmp_path: Path, number: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ended at the fourth image and again within the film, then done: as if nothing had been."""
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    assert main(words(model_file, whole, shots)) == 1
+    assert not [path.name for path in whole.iterdir() if path.name.startswith("unfinished")]
+    arguments = words(model_file, out, shots)
+    code = -number if number == signal.SIGKILL else 128 + number
+    assert end(number, 4, arguments).returncode == code
+    again = end(number, 4, arguments)
+    assert again.returncode == code
+    assert f"going on with what is in {out}" in again.stderr
+    assert again.stdout.count(".png: ") == 2, "three images were done, and one cannot be read"
+    capsys.readouterr()
+    assert main(arguments) == 1
+    told = capsys.readouterr()
+    assert "6 of 7 inputs done" in told.out and ".png: " not in told.out
+    assert told.err.count("error: ") == 1
+    assert contents(out) == contents(whole)
+    names = {path.name for path in out.iterdir() if not path.name.startswith(".tmp-")}  # left by a kill
+    assert names == {path.name for path in whole.iterdir()}
+
+
+def test_a_film_that_is_done_is_not_done_again(
+    model_file: Path, shots: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, flags = tmp_path / "out", FLAGS[:-2]
+    other = tmp_path / "g.avi"
+    other.write_bytes((shots / "f.avi").read_bytes())
+    arguments = words(model_file, out, shots / "f.avi", other, flags=flags)
+    assert end(signal.SIGKILL, 6, arguments).returncode == -signal.SIGKILL
+    assert main(arguments) == 0
+    told = capsys.readouterr().out
+    assert "f.avi: " not in told and "g.avi: " in told and "2 of 2 inputs done" in told
+    assert len(json.loads((out / "g.mp4.json").read_text())) == 4
+
+
+def test_another_command_starts_from_the_beginning(
+    model_file: Path, shots: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing of two commands is mixed, also when a finished one lies in the folder."""
+    out, images = tmp_path / "out", [shots / f"{number}.png" for number in (0, 1, 3, 4)]
+    plain = ("--device", "cpu", "--batch-size", "2", "--no-pictures")
+    assert main(words(model_file, out, *images, flags=(*plain, "--score", "0.09"))) == 0
+    first = contents(out)["detections.json"]
+    arguments = words(model_file, out, *images, flags=(*plain[:-1], "--score", "0.3"))
+    assert end(signal.SIGKILL, 3, arguments).returncode == -signal.SIGKILL
+    assert main(words(model_file, out, *images, flags=(*plain, "--score", "0.09"))) == 0
+    assert "score 0.3, not 0.09; pictures True, not False is written over" in capsys.readouterr().err
+    assert contents(out)["detections.json"] == first

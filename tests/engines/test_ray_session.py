@@ -1,0 +1,38 @@
+"""The connection to Ray: which cluster is joined, and what is said where none can be."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+
+import pytest
+from ray_cluster import RayCluster
+
+from fssd.engines.ray_session import connect
+from fssd.errors import ConfigError
+
+
+def test_the_cluster_of_the_environment_is_joined(ray_cluster: RayCluster) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    ray_cluster.require(2)
+    with connect() as ray:
+        assert ray.cluster_resources()["CPU"] == 2
+        with connect() as again:
+            assert again.is_initialized()
+        assert ray.is_initialized(), "a session that was open stays open"
+        assert signal.getsignal(signal.SIGTERM) is before
+    assert not ray.is_initialized()
+
+
+def test_an_address_where_no_cluster_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray", reason='needs Ray: pip install "fssd[ray]"')
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(ConfigError, match=r"RAY_ADDRESS is '127.0.0.1:1'") as caught, connect():
+        pass
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_ray_is_named(refuse: Callable[[str], None]) -> None:
+    refuse("ray")
+    with pytest.raises(ConfigError, match=r'pip install "fssd\[ray\]"'), connect():
+        pass

@@ -1,0 +1,173 @@
+"""What SOURCE stands for with an engine, and that a million names take no memory."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fssd.errors import ConfigError, DataError
+from fssd.inference.detections import Detections
+from fssd.parts import part_detector
+from fssd.parts.fingerprint import Fingerprint
+from fssd.parts.local_engine import run_here
+from fssd.parts.part_detector import PartJob
+from fssd.parts.part_plan import read_plan_of, write_plan
+from fssd.parts.part_rows import Counts, write_success
+from fssd.parts.plan_rows import PlanRow
+from fssd.parts.sources import Sources
+from fssd.parts.unique_names import unique_rows
+from fssd.storage.open_folder import open_folder
+
+
+def names_of(*sources: object) -> Iterator[str]:
+    return (row.image for row in unique_rows([str(source) for source in sources], Sources()))
+
+
+def names(*sources: object) -> list[str]:
+    return list(names_of(*sources))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("b.jpg", "a.PNG", "notes.md", "deep/c.webp", "deep/film.mp4", ".hidden/d.jpg", "x[1].jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+def test_files_folders_and_patterns(folder: Path) -> None:
+    everything = [
+        str(folder / name) for name in ("a.PNG", "b.jpg", "deep/c.webp", "deep/film.mp4", "x[1].jpg")
+    ]
+    assert names(folder) == everything
+    assert names(folder / "x[1].jpg", folder) == [everything[4], *everything[:4]], (
+        "each once, at its first place"
+    )
+    assert names(folder / "**" / "*.webp") == [everything[2]]
+
+
+def test_a_list_keeps_its_order(folder: Path) -> None:
+    lines = [str(folder / "b.jpg"), "s3://bucket/far.jpg", str(folder / "gone.jpg"), str(folder / "a.PNG")]
+    (folder / "list.txt").write_text("\n".join([*lines, "", lines[0]]) + "\n")
+    assert names(folder / "list.txt") == lines
+    assert names(f"@{folder / 'list.txt'}") == lines
+
+
+@pytest.mark.parametrize("column", ["image", "path", "only"])
+def test_a_parquet_file_of_names(folder: Path, column: str) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason='needs pyarrow: pip install "fssd[s3]"')
+    import pyarrow as pa
+
+    values = ["z.jpg", "a.jpg", "m.jpg"]
+    more = {} if column == "only" else {"size": [1, 2, 3]}
+    parquet.write_table(pa.table({**more, column: values}), folder / "names.parquet")
+    assert names(folder / "names.parquet") == values
+    parquet.write_table(pa.table({"one": values, "two": values}), folder / "names.parquet")
+    with pytest.raises(ConfigError, match=r"has the columns one, two; name the one with the names image or"):
+        names(folder / "names.parquet")
+
+
+def test_a_place_in_a_store(s3: str) -> None:
+    store = open_folder(s3)
+    for name in ("in/b.jpg", "in/deep/a.jpg", "in/notes.txt", "other/c.jpg"):
+        store.write(name, b"")
+    assert names(f"{s3}/in") == [f"{s3}/in/b.jpg", f"{s3}/in/deep/a.jpg"]
+    assert names(f"{s3}/in/") == names(f"{s3}/in")
+    assert names(f"{s3}/in/b.jpg") == [f"{s3}/in/b.jpg"]
+    with pytest.raises(DataError, match="names no image or video"):
+        names(f"{s3}/nothing")
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("none.jpg", "names no image or video; check it"),
+        ("notes.md", "is no image, video, list"),
+        ("@none.txt", "this list cannot be read"),
+        ("none.parquet", "there is no such file"),
+        ("*.md", "names no image or video, but 1 .md; check it"),
+    ],
+)
+def test_what_names_nothing(folder: Path, source: str, reason: str) -> None:
+    pytest.importorskip("pyarrow", reason='needs pyarrow: pip install "fssd[s3]"')
+    mark, name = ("@", source[1:]) if source.startswith("@") else ("", source)
+    with pytest.raises(DataError, match=reason) as caught:
+        names(f"{mark}{folder / name}")
+    assert str(folder / name) in str(caught.value)
+
+
+class Stub:
+    """Finds one object in each image, at once."""
+
+    def stream(self, images: Iterator[Any], **_: Any) -> Iterator[Detections]:
+        one = Detections(np.ones((1, 4), np.float32), np.ones(1, np.float32), np.zeros(1, np.int64), ("cat",))
+        for _image in images:
+            yield one
+
+
+def test_memory_does_not_grow_with_the_number_of_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Planning, and 20 parts by a stub, at 5,000 names and at 60,000: the most memory is nearly the same.
+
+    Python keeps a path of this length in more than 100 bytes, so a list of these alone would be 5.5 MB more.
+    """
+    arrow = pytest.importorskip("pyarrow", reason='needs pyarrow: pip install "fssd[s3]"')
+    pixels = np.zeros((2, 3, 3), np.uint8)
+    monkeypatch.setattr(part_detector, "read_ahead", lambda rows, *_: (pixels for _row in rows))
+    monkeypatch.setattr(part_detector.PartDetector, "_check_same", lambda _: None)
+
+    def most(count: int) -> int:
+        given = (PlanRow(f"photographs/of/a/long/journey/{number:012}.jpg") for number in range(count))
+        out = open_folder(tmp_path / str(count))
+        out.require_writable()
+        before = arrow.total_allocated_bytes()
+        tracemalloc.start()
+        try:
+            plan = write_plan(out, Fingerprint("0" * 64, {}, "0", (), 200), given, tmp_path)
+            assert (plan.rows, plan.parts) == (count, count // 200)
+            assert sum(plan.part_rows(index) for index in range(plan.parts)) == count
+            run_here(PartJob(plan, Path("none")), range(20), lambda *_: None, Stub())  # type: ignore[arg-type]
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert read_plan_of(out) == plan
+        return peak + arrow.total_allocated_bytes() - before
+
+    most(5_000)  # what is imported and opened once
+    assert most(60_000) - most(5_000) < 1_000_000
+
+
+def test_names_are_sorted_on_disk(tmp_path: Path) -> None:
+    """20,000 names of a list, each twice: less than 1 MB of Python's memory."""
+    count = 20_000
+    lines = [f"photographs/of/a/long/journey/{number:012}.jpg" for number in range(count)]
+    (tmp_path / "list.txt").write_text("\n".join(lines * 2))
+    tracemalloc.start()
+    try:
+        unlike = sum(name != line for name, line in zip(names_of(tmp_path / "list.txt"), lines, strict=True))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert not unlike
+    assert peak < 1_000_000
+
+
+def test_the_count_is_checked_against_the_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pyarrow", reason='needs pyarrow: pip install "fssd[s3]"')
+    monkeypatch.setattr(part_detector, "read_ahead", lambda rows, *_: (DataError("gone") for _row in rows))
+    monkeypatch.setattr(part_detector.PartDetector, "_check_same", lambda _: None)
+    rows = [PlanRow(f"{number}.jpg") for number in range(5)]
+    plan = write_plan(open_folder(tmp_path), Fingerprint("0" * 64, {}, "0", (), 3), rows, tmp_path)
+    run_here(PartJob(plan, Path("none")), range(2), lambda *_: None, Stub())  # type: ignore[arg-type]
+    assert write_success(plan) == Counts(5, 5)
+    parts = tmp_path / "parts"
+    (parts / "part-000001.parquet").replace(parts / "part-000000.parquet")
+    (parts / "part-000001.parquet").write_bytes((parts / "part-000000.parquet").read_bytes())
+    with pytest.raises(DataError, match="has 2 rows where the plan has 3"):
+        write_success(plan)
