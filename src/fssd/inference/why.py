@@ -321,10 +321,10 @@ def verdict(found: ExplainedObject, hit: bool, thresholds: Thresholds) -> str:
         limit = f"does not score more than {thresholds.score:g}"
         return f"missed: its best prediction, {told}, {limit}; a lower --score shows it"
     if fate.outcome == "top_k":
-        limit = f"{thresholds.top_k} candidates of its class score more"
+        limit = _more(thresholds.top_k, "candidate", " of its class")
         return f"missed: its best prediction, {told}, is left out because {limit}; raise --top-k"
     if fate.outcome == "keep":
-        limit = f"{thresholds.keep} detections score more"
+        limit = _more(thresholds.keep, "detection")
         return f"missed: its best prediction, {told}, is left out because {limit}; raise --keep"
     assert found.by is not None and fate.iou is not None
     rival = f"{found.by.name} {found.by.score:.3f}"
@@ -332,6 +332,10 @@ def verdict(found: ExplainedObject, hit: bool, thresholds: Thresholds) -> str:
         f"missed: its best prediction, {told}, was suppressed by {rival}, which overlaps that by"
         f" {fate.iou:.2f}, more than {thresholds.nms:g}; a higher --nms keeps both"
     )
+
+
+def _more(count: int, noun: str, of: str = "") -> str:
+    return f"one {noun}{of} scores more" if count == 1 else f"{count} {noun}s{of} score more"
 
 
 def _box(row: Floats) -> Box:

@@ -23,8 +23,8 @@ LEAST_SIDE = 640  # pixels; smaller images are enlarged, so that lines and words
 def why_picture(why: Why, image: Image) -> Image:
     """(H, W, 3) uint8 RGB: the image with what was explained, and a legend and the verdicts below it.
 
-    Boxes of detections have their class's colour, their priors dashes of the same colour, and a dot marks the
-    centre of the prior. If objects were sought, these, their best priors and predictions are drawn instead.
+    Each detection has a colour of its own; its prior is dashed, with a dot in its centre. If objects were
+    sought, these, their best priors and predictions are drawn instead.
     """
     scale = max(1.0, LEAST_SIDE / max(image.shape[:2]))
     canvas = PillowImage.fromarray(image)
@@ -53,7 +53,7 @@ def _detections(why: Why) -> list[Row]:
     rows: list[Row] = []
     for number, one in reversed(list(enumerate(why.detections, 1))):
         made = one.prediction
-        colour = class_colour(why.classes.index(made.name))
+        colour = class_colour(number - 1)
         rows.append((made.prior, "", colour, True))
         rows.append((made.box, f"{number} {made.name} {100 * made.score:.0f}%", colour, False))
     return rows
@@ -90,7 +90,7 @@ def _caption(why: Why) -> list[tuple[str, Colour]]:
         return lines
     for number, one in enumerate(why.detections, 1):
         made = one.prediction
-        colour = class_colour(why.classes.index(made.name))
+        colour = class_colour(number - 1)
         lines.append((f"{number} {made.name} {made.score:.2f}: {_where(why, made)}", colour))
     return lines or [(f"no detection scores more than {why.thresholds.score:g}", INK)]
 
@@ -128,7 +128,7 @@ def _with_caption(image: Image, lines: list[tuple[str, Colour]]) -> Image:
     """The image with lines of text below it, each after a square of its colour."""
     height, width = image.shape[:2]
     size = max(12, round(0.011 * (width + height)))
-    across = max(20, int((width - 4 * size) / (0.55 * size)))
+    across = max(20, int((width - 4 * size) / (0.5 * size)))
     rows = [
         (part, colour if not index else None)
         for text, colour in lines
