@@ -110,9 +110,7 @@ def train(
     assert config.data is not None and config.out is not None
     torch.set_num_threads(config.threads or _ALL_THREADS)
     process = this_process()
-    check_number("timeout", timeout, Positive | None)
-    if timeout is not None and not is_launched():
-        raise ConfigError("--timeout is of several processes; start them with torchrun, or leave it out")
+    _check_timeout(timeout)
     device = own_device(config.device, process)
     if device.type == "cpu":
         keep_freed_memory()
@@ -130,6 +128,12 @@ def train(
         run.begin(saved)
         saved = None  # frees its tensors
         return run.train(stop_at)
+
+
+def _check_timeout(timeout: float | None) -> None:
+    check_number("timeout", timeout, Positive | None)
+    if timeout is not None and not is_launched():
+        raise ConfigError("--timeout is of several processes; start them with torchrun, or leave it out")
 
 
 def _measurable_splits(config: TrainConfig, resume: bool, process: Process) -> TrainingSplits:
