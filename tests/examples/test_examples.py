@@ -36,7 +36,7 @@ def given(
     folder = tmp_path_factory.mktemp("given")
     nms, runtime = Thresholds(score=0.3, keep=30), find_runtime("onnx")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(write, "trace", lambda network, opset: traced("tiny"))
+        patch.setattr(write, "trace", lambda *_: traced("tiny"))
         write.write_unchecked(detectors["tiny"], folder / "model.onnx", runtime, nms=nms)
     image = np.random.default_rng(2).integers(0, 256, (300, 300, 3), dtype=np.uint8)
     cv2.imwrite(str(folder / "photo.png"), image[..., ::-1])
@@ -77,7 +77,7 @@ def test_opencv(given: Path, detectors: dict[str, Detector]) -> None:
 @pytest.mark.skipif(shutil.which("node") is None, reason="needs Node")
 def test_javascript(given: Path, detectors: dict[str, Detector], tmp_path: Path) -> None:
     command = ["npm", "install", "--silent", "--no-audit", "--no-fund", f"onnxruntime-web@{VERSION}"]
-    if shutil.which("npm") is None or subprocess.run(command, cwd=tmp_path, timeout=600).returncode:
+    if shutil.which("npm") is None or subprocess.run(command, cwd=tmp_path, check=False).returncode:
         pytest.skip("needs npm and its registry")
     program = tmp_path / "onnxruntime_javascript.mjs"
     shutil.copy(EXAMPLES / program.name, program)

@@ -29,7 +29,7 @@ OPENCV_5 = int(cv2.__version__.partition(".")[0]) >= 5
 
 @pytest.fixture(autouse=True)
 def _one_trace(traced: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(write, "trace", lambda network, opset: traced("tiny"))
+    monkeypatch.setattr(write, "trace", lambda *_: traced("tiny"))
 
 
 def test_half_of_the_bytes_and_a_valid_graph(traced: Callable[[str], Any]) -> None:

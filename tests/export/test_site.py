@@ -84,7 +84,7 @@ def site(
 ) -> Path:
     out = tmp_path_factory.mktemp("web") / "site"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(write, "trace", lambda network, opset: traced("tiny"))
+        patch.setattr(write, "trace", lambda *_: traced("tiny"))
         done = export_site(detectors["tiny"], out, nms=NMS)
     assert done is not None
     assert (done.wasm.images, done.page.images) == (33, 3)
@@ -172,7 +172,7 @@ def test_an_earlier_site_is_replaced_and_nothing_else(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(write, "trace", lambda network, opset: traced("tiny"))
+    monkeypatch.setattr(write, "trace", lambda *_: traced("tiny"))
     out = tmp_path / "site"
     shutil.copytree(site, out)
     (out / "assets" / "old.js").write_text("")

@@ -38,7 +38,8 @@ spec.loader.exec_module(shared)
 exec(given["script"])
 try:
     config = with_values(TrainConfig(amp="off"), given["settings"])
-    fssd.train(config, backbone=shared.TinyBackbone(), **given["options"])
+    backbone = shared.TinyBackbone() if given["tiny"] else None
+    fssd.train(config, backbone=backbone, **given["options"])
 except (fssd.errors.FssdError, fssd.errors.Stopped) as error:
     print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
     sys.exit(2)
@@ -68,10 +69,14 @@ def _free_port() -> int:
 
 
 def _given(
-    settings: Mapping[str, Any], script: str, options: Mapping[str, Any], variables: Mapping[str, str]
+    settings: Mapping[str, Any],
+    script: str,
+    options: Mapping[str, Any],
+    variables: Mapping[str, str],
+    tiny: bool = True,
 ) -> dict[str, Any]:
     plain = json.loads(json.dumps(settings, default=str))
-    named = {"conftest": str(CONFTEST), "script": script, "settings": plain, "path": sys.path}
+    named = {"conftest": str(CONFTEST), "script": script, "settings": plain, "path": sys.path, "tiny": tiny}
     return {**named, "options": dict(options), "variables": dict(variables)}
 
 
@@ -93,6 +98,7 @@ def train_together(tmp_path: Path) -> TrainTogether:
     """Trains with the tiny backbone in as many processes as there are settings, and waits for all.
 
     train_together([settings, ...], script=..., resume=True): script is more code, run before the training.
+    tiny: False for the backbone that the settings name.
     The processes are forks of one that has imported the package and done nothing else.
     """
     context = multiprocessing.get_context("forkserver")
@@ -101,13 +107,17 @@ def train_together(tmp_path: Path) -> TrainTogether:
     file.write_text(SCRIPT, encoding="utf-8")
     logs: list[str] = []
 
-    def run(settings: Sequence[Mapping[str, Any]], *, script: str = "", **options: Any) -> list[Ended]:
+    def run(
+        settings: Sequence[Mapping[str, Any]], *, script: str = "", tiny: bool = True, **options: Any
+    ) -> list[Ended]:
         where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
         started = []
         for rank, one in enumerate(settings):
             ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": len(settings)}
             variables = {**{name: str(value) for name, value in ranks.items()}, **where}
-            given = _given(one, script, options, variables) | {"log": str(tmp_path / f"log-{len(logs)}")}
+            given = _given(one, script, options, variables, tiny) | {
+                "log": str(tmp_path / f"log-{len(logs)}")
+            }
             process = context.Process(target=runpy.run_path, args=(str(file), {"given": given}))
             process.start()
             started.append((process, Path(given["log"])))

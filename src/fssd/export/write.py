@@ -64,9 +64,9 @@ def export_model(
 
     to: name of a runtime: "onnx", "openvino", "ncnn", "tensorrt". nms: include NMS with these thresholds;
     None ends the graph in raw predictions. images: (N, 3, H, W) uint8 RGB to compare on; synthetic ones are
-    added to a small number. trial: quantise to eight bits; then only mAP is compared. allow_drop: accept any loss of mAP.
-    opset: of ONNX, 17 to 21. fp16: weights and arithmetic of the network in half precision, which may move
-    boxes by 0.5 px of the input and scores by 0.01. opencv: of ONNX, let OpenCV agree as well.
+    added to a small number. trial: quantise to eight bits; then only mAP is compared. allow_drop: accept any
+    loss of mAP. opset: of ONNX, 17 to 21. fp16: weights and arithmetic of the network in half precision,
+    which may move boxes by 0.5 px of the input and scores by 0.01. opencv: of ONNX, let OpenCV agree as well.
     Raises ExportError if the file fails or the trial has too few images, ConfigError for a suffix or a
     missing package. `out` is then left as it was.
     """
