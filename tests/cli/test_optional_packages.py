@@ -22,6 +22,7 @@ EXTRAS = {
     "openvino": ["openvino", "nncf"],
     "serve": ["fastapi", "uvicorn", "python_multipart", "prometheus_client"],
     "demo": ["sklearn", "skimage"],
+    "hub": ["huggingface_hub"],
     "s3": ["pyarrow"],
 }
 SILENT = ["tensorboard"]  # training goes on without it
@@ -64,6 +65,11 @@ REFUSED = {
     **{name: ["serve animals --port 0"] for name in [*EXTRAS["serve"], *NEEDED_BY_THEM]},
     "sklearn": ["scenes OUT/s", "demo --out OUT/demo"],
     "skimage": ["scenes OUT/s", "demo --out OUT/demo"],
+    "huggingface_hub": [
+        "detect hf://user/name DATA/JPEGImages --out OUT/d",
+        "push animals hf://user/name",
+        "fetch hf://user/name",
+    ],
     "pyarrow": [
         "shard DATA OUT/shards",
         "shard DATA s3://bucket/shards",
@@ -79,6 +85,7 @@ WORK = [  # of the package without any extra
     "compare animals OTHER DATA/JPEGImages/0.png --out OUT/c.png",
     "label animals DATA/JPEGImages --to voc --out OUT/l",
     "pick animals DATA/JPEGImages --count 1 --out OUT/p.txt",
+    "why animals DATA/JPEGImages/0.png --out OUT/why.jpg",
     "subset animals --classes cat --out OUT/cat.safetensors",
     "export animals --to safetensors --out OUT/half.safetensors",
     "bench animals --repeats 1 --warm-up 0",

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from fssd.errors import ConfigError, FetchError, shown
 
 MODEL_FILES = ("best.safetensors", "final.safetensors")  # of a run's folder, in the order of preference
+NETWORK = ("httpx", "httpx2", "requests")  # packages by which huggingface_hub speaks
 _ADDRESS = re.compile(r"hf:/{1,2}([\w.-]+)/([\w.-]+)(?:@([\w./-]+?))?(?:/(?=[^@]*$)([^@]+))?")
 
 
@@ -88,6 +89,7 @@ def _with_weights(name: str) -> list[str]:
 
 def _import_hub() -> Any:
     try:
+        importlib.import_module("huggingface_hub.errors")  # the package does not import it by itself
         return importlib.import_module("huggingface_hub")
     except ImportError as error:
         raise ConfigError('hf:// needs the package huggingface_hub; pip install "fssd[hub]"') from error
@@ -121,7 +123,9 @@ def _hub_errors(hub: Any, place: Path | str) -> Iterator[None]:
             advice = "log in with `hf auth login`, or set HF_TOKEN to a token that may write there"
             raise FetchError(f"{where}: the hub refuses ({status}); {advice}") from error
         raise FetchError(f"{where}: the hub answers {_first_line(error)}; try again later") from error
-    except OSError as error:
+    except Exception as error:  # of the network, which is another package's from version to version
+        if not isinstance(error, OSError) and type(error).__module__.split(".")[0] not in NETWORK:
+            raise
         raise FetchError(f"{where}: the hub cannot be reached ({_first_line(error)}); try again") from error
 
 
