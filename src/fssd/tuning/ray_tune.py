@@ -94,7 +94,7 @@ def search_on_ray(
         else:
             tuner = _new_tuner(trainable, space, out, first, factor)
         with own_signals():
-            results = tuner.fit()
+            results: Any = tuner.fit()
         return len(results) == len(configs) and all(map(_has_ended, configs, results))
 
 
