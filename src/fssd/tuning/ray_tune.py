@@ -95,7 +95,8 @@ def search_on_ray(
             tuner = _new_tuner(trainable, space, out, first, factor)
         with own_signals():
             results = tuner.fit()
-        return len(results) == len(configs) and all(map(_has_ended, configs, results))
+        found = [results[index] for index in range(len(results))]
+        return len(found) == len(configs) and all(map(_has_ended, configs, found))
 
 
 def _new_tuner(trainable: Any, space: dict[str, Any], out: Path, first: int, factor: int) -> Any:
