@@ -94,8 +94,9 @@ def search_on_ray(
         else:
             tuner = _new_tuner(trainable, space, out, first, factor)
         with own_signals():
-            results: Any = tuner.fit()
-        return len(results) == len(configs) and all(map(_has_ended, configs, results))
+            results = tuner.fit()
+        found = [results[index] for index in range(len(results))]
+        return len(found) == len(configs) and all(map(_has_ended, configs, found))
 
 
 def _new_tuner(trainable: Any, space: dict[str, Any], out: Path, first: int, factor: int) -> Any:
