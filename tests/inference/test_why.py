@@ -18,7 +18,7 @@ from fssd.cli.why import read_box
 from fssd.errors import ConfigError
 from fssd.heads.multibox.raw import Raw
 from fssd.inference.detector import Detector
-from fssd.inference.why import Sought, Why, explain
+from fssd.inference.why import Explanation, Sought, explain
 from fssd.inference.why_picture import why_picture
 from fssd.inference.why_text import why_json, why_text
 from fssd.model.build import build_model
@@ -212,7 +212,9 @@ def test_yolov2_by_hand() -> None:
 
 
 def test_text_json_and_picture(spoken: Callable[..., Detector]) -> None:
-    why: Why = explain(spoken({OWN: (0, 0.9)}), IMAGE, [Sought(OBJECT, "cat"), Sought((200, 100, 208, 104))])
+    why: Explanation = explain(
+        spoken({OWN: (0, 0.9)}), IMAGE, [Sought(OBJECT, "cat"), Sought((200, 100, 208, 104))]
+    )
     text = why_text(why, "a.jpg")
     assert text.startswith("a.jpg, 600 x 300: 1 detection of fssd300-lite\nscore above 0.5, nms 0.45")
     assert (

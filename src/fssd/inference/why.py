@@ -105,7 +105,7 @@ class ExplainedObject:
 
 
 @dataclass(frozen=True)
-class Why:
+class Explanation:
     """The explanation of an image. size, input_size: (width, height), pixels."""
 
     model: str
@@ -129,7 +129,7 @@ class Why:
 
 
 @torch.inference_mode()
-def explain(detector: Detector, image: Image, sought: Sequence[Sought] = (), **settings: Any) -> Why:
+def explain(detector: Detector, image: Image, sought: Sequence[Sought] = (), **settings: Any) -> Explanation:
     """Explain the detections in an image, and what became of the objects in it.
 
     image: (H, W, 3) uint8 RGB. settings: see `Thresholds`; score is 0.5 by default. Raises ConfigError for an
@@ -147,7 +147,7 @@ def explain(detector: Detector, image: Image, sought: Sequence[Sought] = (), **s
     trace = _Trace(detector.classes, detector.geometry, size, origins, candidates, without, thresholds)
     sources = network.neck.level_sources() or [()] * len(network.neck.cells)
     cells = [_cells_of(origins, level) for level, _ in enumerate(sources)]
-    return Why(
+    return Explanation(
         network.spec.name,
         size,
         detector.image_size,
