@@ -2,6 +2,8 @@
 
 A pytest process has one for all its tests, and one test at a time uses Ray, also with several processes: on
 two cores two would only make both slow. A lock is released by the system however its process ends.
+
+What uses Ray should be a process of its own: one that is connected to a node that is killed is aborted.
 """
 
 from __future__ import annotations

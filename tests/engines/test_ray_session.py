@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import signal
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -11,17 +12,24 @@ from ray_cluster import RayCluster
 from fssd.engines.ray_session import connect
 from fssd.errors import ConfigError
 
+JOIN = """
+import signal
+from fssd.engines.ray_session import connect
+before = signal.getsignal(signal.SIGTERM)
+with connect() as ray:
+    assert ray.cluster_resources()["CPU"] == 2
+    with connect() as again:
+        assert again.is_initialized()
+    assert ray.is_initialized(), "a session that was open stays open"
+    assert signal.getsignal(signal.SIGTERM) is before
+assert not ray.is_initialized()
+"""
+
 
 def test_the_cluster_of_the_environment_is_joined(ray_cluster: RayCluster) -> None:
-    before = signal.getsignal(signal.SIGTERM)
     ray_cluster.require(2)
-    with connect() as ray:
-        assert ray.cluster_resources()["CPU"] == 2
-        with connect() as again:
-            assert again.is_initialized()
-        assert ray.is_initialized(), "a session that was open stays open"
-        assert signal.getsignal(signal.SIGTERM) is before
-    assert not ray.is_initialized()
+    joined = subprocess.run([sys.executable, "-c", JOIN], capture_output=True, text=True, check=False)
+    assert joined.returncode == 0, joined.stderr
 
 
 def test_an_address_where_no_cluster_is(monkeypatch: pytest.MonkeyPatch) -> None:

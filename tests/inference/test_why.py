@@ -150,8 +150,9 @@ def test_an_object_that_no_prior_fits(spoken: Callable[..., Detector]) -> None:
     assert found.prior_overlap == pytest.approx(16 / 441, rel=1e-4)
     assert found.prior.level == 0
     assert found.verdict.startswith("missed: no prediction overlaps it by 0.50; the nearest, cat 0.000")
-    assert found.verdict.endswith("nor does a prior fit it (best overlap 0.04): try --priors fit or a larger"
-                                  " --size in training")  # fmt: skip
+    assert found.verdict.endswith(
+        "; no prior fits it by 0.50 (best overlap 0.04): try --priors fit or a larger --size in training"
+    )
 
 
 def test_the_maps_are_replaced_by_their_means(detectors: dict[str, Detector]) -> None:

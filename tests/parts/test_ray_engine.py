@@ -20,8 +20,6 @@ from typing import Any
 import pytest
 from ray_cluster import RayCluster
 
-from fssd.cli.main import main
-
 Words = Callable[..., list[str]]
 ReadParts = Callable[[Path], list[dict[str, Any]]]
 AsJson = Callable[[dict[str, Any]], list[dict[str, Any]]]
@@ -239,11 +237,12 @@ def test_images_and_results_in_a_store(
 
 
 def test_a_fault_of_all_images_ends_the_work(
-    ray_cluster: RayCluster, words: Words, shots: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ray_cluster: RayCluster, drive: Any, words: Words, shots: Path, tmp_path: Path
 ) -> None:
     """Here a device that the workers do not have: no part is written, and the reason is one sentence."""
     ray_cluster.require(2)
     out = tmp_path / "out"
-    assert main([*words(shots, "--out", out, *RAY), "--device", "cuda:7"]) == 2
-    assert "device 'cuda:7' cannot be used here" in capsys.readouterr().err
+    with drive("-", *words(shots, "--out", out, *RAY), "--device", "cuda:7") as driver:
+        assert driver.wait(300) == 2
+    assert "error: device 'cuda:7' cannot be used here; " in (tmp_path / "log").read_text()
     assert not parts(out)

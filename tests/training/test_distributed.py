@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 import subprocess
@@ -89,7 +90,8 @@ def torchrun(folder: Path, settings: dict[str, object], *more: str) -> subproces
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     command += ["--master-addr", "127.0.0.1", "--master-port", str(free_port()), str(script)]
     command += [str(shared), json.dumps(settings), *more]
-    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, env=environment)
 
 
 def by_hand(scenes: Path, backbone: nn.Module) -> dict[str, Tensor]:

@@ -30,8 +30,8 @@ class Export:
     model: Model
     out: Path
     """File to write: .onnx, .xml for OpenVINO, which gets a .bin beside it, .param for ncnn, which gets a
-    .bin and a .json, .engine for TensorRT, .safetensors, or .weights for darknet, which gets a .cfg. For web a
-    folder."""
+    .bin and a .json, .engine for TensorRT, .safetensors, or .weights for darknet, which gets a .cfg. For web
+    a folder."""
     to: str = "onnx"
     """Runtime of the file: onnx, openvino, ncnn or tensorrt; web for a page that detects in the browser;
     safetensors for PyTorch in half precision; or darknet, for a YOLOv2."""

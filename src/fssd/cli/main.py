@@ -27,6 +27,7 @@ COMMANDS = {
     "fetch": "download published weights by name, or VOC or COCO; checked and resumed",
     "push": "write a model and its card to a Hugging Face hub",
     "ablate": "train the rows of a table, measure them, write the table",
+    "tune": "search for good training settings, stopping the worse runs early",
     "curves": "plot accuracy against iterations (the paper's Fig. 4)",
     "scatter": "plot speed on this machine against accuracy (Fig. 5)",
     "compare": "draw what two models find in the same images (Fig. 6)",

@@ -3,13 +3,16 @@
 from argparse import ArgumentParser
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 
 from fssd.cli.options import FLAT, Flag, parse
-from fssd.config import CONFIG_FILE, Positive, TrainConfig, load_config, with_values, without_replaced
+from fssd.config import CONFIG_FILE, Count, Positive, TrainConfig, load_config, with_values, without_replaced
 from fssd.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fssd.training.loop import Result
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,11 @@ class Train:
     """Save and stop after this many minutes; --resume continues."""
     timeout: Positive | None = None
     """Minutes that one of several processes waits for another before it fails (10); see docs/scale.md."""
+    engine: Literal["local", "ray"] = "local"
+    """"local" trains in this process and those that torchrun or Slurm start beside it; "ray" in
+    --processes of the Ray cluster at RAY_ADDRESS, or of this machine, which start again when one is lost."""
+    processes: Count | None = None
+    """Processes that train, with --engine ray."""
 
 
 def run(arguments: list[str]) -> int:
@@ -34,29 +42,11 @@ def run(arguments: list[str]) -> int:
     settings = without_replaced(command.settings, _given(arguments))
     settings = with_values(settings, {"options": parse_options(command.set)})
     from fssd.training.distributed import this_process
-    from fssd.training.folds import fold_scores, train_folds
-    from fssd.training.loop import train
 
-    limits: dict[str, Any] = {
-        "resume": command.resume,
-        "minutes": command.minutes,
-        "timeout": command.timeout,
-    }
     is_first = this_process().is_first
-    if settings.folds and not settings.fold:
-        done = list(train_folds(settings, **limits))
-        if not is_first:
-            return 0
-        if done[-1].finished:
-            scores = fold_scores(settings)
-            each = ", ".join(f"{value:.4f}" for value in scores.folds)
-            print(f"mAP ({scores.metric}) of each fold: {each}; mean {scores.mean:.4f} ± {scores.spread:.4f}")
-        else:
-            how = f"fssd train --out {settings.out} --folds {settings.folds} --resume"
-            print(f"stopped in {done[-1].out}; continue with the same command and --resume")
-        return 0
-    result = train(settings, **limits)
-    if not is_first:
+    limits: dict[str, Any] = {key: getattr(command, key) for key in ("resume", "minutes", "timeout")}
+    result = _train(command, settings, limits)
+    if result is None or not is_first:
         return 0
     if result.best is not None:
         print(f"best mAP ({settings.metric}): {result.best:.4f}")
@@ -66,6 +56,39 @@ def run(arguments: list[str]) -> int:
         how = f"fssd train --out {result.out} --resume"
         print(f"stopped after {command.minutes:g} minutes; continue with: {how}")
     return 0
+
+
+def _train(command: Train, settings: TrainConfig, limits: dict[str, Any]) -> "Result | None":
+    """The result of the run; None of all folds, whose results are printed here."""
+    if command.engine == "ray":
+        if command.processes is None:
+            raise ConfigError("--engine ray needs to know how many --processes train")
+        from fssd.training.ray_train import train_on_ray
+
+        return train_on_ray(settings, command.processes, **limits)
+    if command.processes is not None:
+        raise ConfigError("--processes is for --engine ray; with torchrun give --nproc-per-node")
+    from fssd.training.loop import train
+
+    if not settings.folds or settings.fold:
+        return train(settings, **limits)
+    _train_folds(settings, limits)
+    return None
+
+
+def _train_folds(settings: TrainConfig, limits: dict[str, Any]) -> None:
+    from fssd.training.distributed import this_process
+    from fssd.training.folds import fold_scores, train_folds
+
+    done = list(train_folds(settings, **limits))
+    if not this_process().is_first:
+        return
+    if done[-1].finished:
+        scores = fold_scores(settings)
+        each = ", ".join(f"{value:.4f}" for value in scores.folds)
+        print(f"mAP ({scores.metric}) of each fold: {each}; mean {scores.mean:.4f} ± {scores.spread:.4f}")
+    else:
+        print(f"stopped in {done[-1].out}; continue with the same command and --resume")
 
 
 def parse_options(pairs: tuple[str, ...]) -> dict[str, Any]:

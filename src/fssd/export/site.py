@@ -15,7 +15,6 @@ from typing import Any
 
 from torch import Tensor
 
-import fssd
 from fssd.atomic import make_folder
 from fssd.data.geometry import MEAN
 from fssd.errors import ConfigError
@@ -93,7 +92,6 @@ def _document(detector: Detector, nms: Thresholds, webgpu: bool, precision: str)
         "score": max(SHOWN, nms.score),
         "webgpu": webgpu,
         "precision": precision,
-        "version": fssd.__version__,
     }
 
 

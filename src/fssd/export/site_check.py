@@ -1,4 +1,4 @@
-"""Whether an exported page finds in a browser what PyTorch finds: its network, and the page as people use it."""
+"""Whether an exported page finds in a browser what PyTorch finds: the network alone, and the whole page."""
 
 from __future__ import annotations
 

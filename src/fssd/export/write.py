@@ -62,11 +62,11 @@ def export_model(
 ) -> Exported:
     """Write `out` (and the files beside it) if it gives the same detections in its runtime as PyTorch.
 
-    to: name of a runtime: "onnx", "openvino", "ncnn", "tensorrt". nms: include NMS with these thresholds; None
-    ends the graph in raw predictions. images: (N, 3, H, W) uint8 RGB to compare on; synthetic ones are added to a small
-    number. trial: quantise to eight bits; then only mAP is compared. allow_drop: accept any loss of mAP.
-    opset: of ONNX, 17 to 21. fp16: weights and arithmetic of the network in half precision, which may move
-    boxes by 0.5 px of the input and scores by 0.01. opencv: of ONNX, let OpenCV agree as well.
+    to: name of a runtime: "onnx", "openvino", "ncnn", "tensorrt". nms: include NMS with these thresholds;
+    None ends the graph in raw predictions. images: (N, 3, H, W) uint8 RGB to compare on; synthetic ones are
+    added to a small number. trial: quantise to eight bits; then only mAP is compared. allow_drop: accept any
+    loss of mAP. opset: of ONNX, 17 to 21. fp16: weights and arithmetic of the network in half precision,
+    which may move boxes by 0.5 px of the input and scores by 0.01. opencv: of ONNX, let OpenCV agree as well.
     Raises ExportError if the file fails or the trial has too few images, ConfigError for a suffix or a
     missing package. `out` is then left as it was.
     """

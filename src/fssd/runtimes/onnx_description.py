@@ -6,8 +6,6 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import fssd
-
 if TYPE_CHECKING:
     import onnx
 
@@ -36,7 +34,7 @@ def describe(model: onnx.ModelProto, header: str) -> None:
     names = ", ".join(f"{index} {name}" for index, name in enumerate(classes))
     thresholds = document["nms"]
     lines = [
-        f"{document['model']}: a detector of {len(classes)} classes, exported by fssd {fssd.__version__}"
+        f"{document['model']}: a detector of {len(classes)} classes, exported by fssd"
         f" ({document['precision']}).",
         f"Takes {images}.",
         *(f"Gives {output}." for output in outputs),
@@ -47,7 +45,7 @@ def describe(model: onnx.ModelProto, header: str) -> None:
         )
     lines.append(f"Classes: {names}.")
     model.doc_string = "\n".join(lines)
-    model.producer_name, model.producer_version = "fssd", fssd.__version__
+    model.producer_name, model.producer_version = "fssd", ""
     model.graph.input[0].doc_string = images
     for output, text in zip(model.graph.output, outputs, strict=True):
         output.doc_string = text

@@ -1,8 +1,8 @@
 """TensorRT's engines, built from the ONNX graph for the GPU at hand.
 
 An engine runs only on the kind of GPU and the version of TensorRT that it was built with. The file starts
-with the metadata of `fssd.runtimes.header`: four bytes of their length, little endian, then the document. Behind
-it lies what `trtexec --saveEngine` would write.
+with the metadata of `fssd.runtimes.header`: four bytes of their length, little endian, then the document.
+Behind it lies what `trtexec --saveEngine` would write.
 """
 
 from __future__ import annotations

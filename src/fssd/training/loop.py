@@ -11,7 +11,7 @@ import math
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +22,7 @@ from fssd.config import CONFIG_FILE, Positive, TrainConfig, check_number
 from fssd.data.batch import Batch
 from fssd.data.sample import DataSet
 from fssd.errors import ConfigError, DataError, Stopped, TrainingError
-from fssd.evaluation.evaluate import check_measurable, evaluate_detections
+from fssd.evaluation.evaluate import Report, check_measurable, evaluate_detections
 from fssd.inference.detections import Detections
 from fssd.inference.detector import Detector
 from fssd.training.agreement import agreed_state, require_same_inputs, require_shared
@@ -61,6 +61,9 @@ from fssd.training.validate import detect_readable, saved_weights
 _ALL_THREADS = torch.get_num_threads()  # the default, read before a run changes it
 
 
+Evaluated = Callable[[int, int, Report], None]  # given the updates done, the updates of the run, the report
+
+
 class Result(NamedTuple):
     """The result of `train`.
 
@@ -81,13 +84,15 @@ def train(
     minutes: float | None = None,
     timeout: float | None = None,
     backbone: torch.nn.Module | None = None,
+    report: Evaluated | None = None,
 ) -> Result:
     """Train a detector.
 
     config: see `TrainConfig`. resume: go on from the state in `config.out` (a run that is interrupted
     and resumed ends in the same bytes as one that is not). minutes: save and stop after so many of them,
     to be resumed; None runs to the end. timeout: minutes that one of several processes waits for another
-    before it fails; None is 10. backbone: a module of the user's own.
+    before it fails; None is 10. backbone: a module of the user's own. report: is given every evaluation, in
+    the first process: the updates done, those of the whole run, and what was measured.
 
     Several processes are those of a `torch.distributed` group that exists, or that torchrun or Slurm's srun
     have started (see `this_process`). All must see the same state, data and folder, or all raise.
@@ -105,9 +110,7 @@ def train(
     assert config.data is not None and config.out is not None
     torch.set_num_threads(config.threads or _ALL_THREADS)
     process = this_process()
-    check_number("timeout", timeout, Positive | None)
-    if timeout is not None and not is_launched():
-        raise ConfigError("--timeout is of several processes; start them with torchrun, or leave it out")
+    _check_timeout(timeout)
     device = own_device(config.device, process)
     if device.type == "cpu":
         keep_freed_memory()
@@ -121,9 +124,16 @@ def train(
         splits = replace(splits, config=replace(splits.config, amp=amp))
         require_same_inputs(splits, process)
         run = together(process, lambda: _Run(splits, saved, device, process, backbone))
+        run.report = report
         run.begin(saved)
         saved = None  # frees its tensors
         return run.train(stop_at)
+
+
+def _check_timeout(timeout: float | None) -> None:
+    check_number("timeout", timeout, Positive | None)
+    if timeout is not None and not is_launched():
+        raise ConfigError("--timeout is of several processes; start them with torchrun, or leave it out")
 
 
 def _measurable_splits(config: TrainConfig, resume: bool, process: Process) -> TrainingSplits:
@@ -150,6 +160,7 @@ class _Run(RunSetup):
         super().__init__(splits, saved, device, process, backbone)
         self.progress = Progress(0, None)
         self.stop = StopRequest()
+        self.report: Evaluated | None = None
         # What the processes have agreed on, see `_exchange`; broken images wait there for the next time.
         self.asked, self.late = 0, False
         self.broken: dict[str, DataError] = {}
@@ -323,6 +334,8 @@ class _Run(RunSetup):
             self.folder.save_best(self.network, self.updater.weights(), report, done)
         if log is not None:
             log.evaluation(done, json.loads(report.to_json()), better)
+            if self.report is not None:
+                self.report(done, self.total, report)
 
     def _detect(self, dataset: DataSet) -> tuple[DataSet, list[Detections]] | None:
         """See `detect_readable`."""

@@ -1,0 +1,21 @@
+"""The package onnxruntime-web, for pages and examples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fssd.data.archive import cache_folder
+from fssd.errors import FetchError
+from fssd.export.onnxruntime_web import PACKAGE, runtime_files
+
+
+@pytest.fixture(scope="session")
+def onnxruntime_web() -> Path:
+    """The package's file in the cache of fssd, downloaded if it is missing; or a skip that says why."""
+    try:
+        runtime_files(None)
+    except FetchError as error:
+        pytest.skip(f"needs onnxruntime-web: {error}")
+    return cache_folder() / PACKAGE

@@ -1,0 +1,150 @@
+"""`fssd tune`: worse trials are stopped early, a killed search goes on, and a real training reports."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ray_cluster import RayCluster
+
+from fssd.cli.main import main
+from fssd.config import load_config
+from fssd.tuning.search import read_search
+
+HANG = 300  # seconds after which a test that hangs fails
+
+FILE = """
+settings: {model: ssd300-lite, size: 128, epochs: 1, start: nothing, augment: none, batch_size: 2, workers: 0,
+  ema: 0, amp: "off", threads: 1}
+search:
+  lr: {from: 1e-4, to: 0.01, log: true}
+"""
+
+# The driver, with trials that train nothing: their mAP is 10 times the learning rate from the first
+# evaluation on. Each notes every evaluation; at 50 percent it waits until PLACE/open exists.
+DRIVER = """
+import os, sys
+from fssd.engines.ray_session import own_signals, require_ray
+ray = require_ray()
+place, *words = sys.argv[1:]
+def hook():
+    import json, os, time
+    from types import SimpleNamespace
+    import fssd.training.loop as loop
+    def train(config, *, resume, report):
+        folder = config.out
+        folder.mkdir(parents=True, exist_ok=True)
+        value = 10 * config.lr
+        for done in range(10, 101, 10):
+            line = {"iteration": done, "evaluation": {"map": value, "sizes": {}}}
+            with (folder / "log.jsonl").open("a") as file:
+                file.write(json.dumps(line) + "\\n")
+            with open(os.path.join(place, "noted"), "a") as file:
+                file.write(f"{folder.name} {done}\\n")
+            while done == 50 and not os.path.exists(os.path.join(place, "open")):
+                time.sleep(0.05)
+            report(done, 100, SimpleNamespace(map=value))
+        (folder / "final.safetensors").touch()
+    loop.train = train
+with own_signals():
+    ray.init(
+        address=os.environ["RAY_ADDRESS"],
+        log_to_driver=False,
+        logging_level="ERROR",
+        runtime_env={"worker_process_setup_hook": hook},
+    )
+from fssd.cli.main import main
+sys.exit(main(words))
+"""
+
+
+def seed_where(file: Path, data: Path, holds: Callable[[dict[str, Any], dict[str, Any]], bool]) -> int:
+    """A seed with which `holds` is true of the values of the first two trials."""
+    search = read_search(file, data)
+    return next(seed for seed in range(99) if holds(search.values(0, seed), search.values(1, seed)))
+
+
+def worse_second(first: dict[str, Any], second: dict[str, Any]) -> bool:
+    return bool(second["lr"] < first["lr"])
+
+
+def another_merge(first: dict[str, Any], second: dict[str, Any]) -> bool:
+    return bool(first["options.merge"] != second["options.merge"])
+
+
+def table(out: Path) -> list[dict[str, str]]:
+    with (out / "table.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_killed_search_goes_on_and_worse_trials_are_stopped(
+    ray_cluster: RayCluster,
+    tmp_path: Path,
+    scenes: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ray_cluster.require(1)
+    place = tmp_path / "place"
+    place.mkdir()
+    (tmp_path / "search.yaml").write_text(FILE)
+    words = ["tune", "search.yaml", "--data", str(scenes), "--out", "tuned", "--trials", "3", "--first", "10"]
+    words += ["--seed", str(seed_where(tmp_path / "search.yaml", scenes, worse_second))]
+    command = [sys.executable, "-c", DRIVER, str(place), *words]
+    out = tmp_path / "tuned"
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL) as killed:
+        end = time.monotonic() + HANG
+        while not (place / "noted").exists() or " 50\n" not in (place / "noted").read_text():
+            assert killed.poll() is None and time.monotonic() < end
+            time.sleep(0.1)
+        killed.kill()
+    (place / "open").touch()
+    done = subprocess.run(command, cwd=tmp_path, timeout=HANG, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = table(out)
+    assert sorted(int(row["trial"]) for row in rows) == list(range(3))
+    values = [float(row["mAP"]) for row in rows]
+    assert values == sorted(values, reverse=True)
+    assert [float(row["lr"]) for row in rows] == pytest.approx([value / 10 for value in values], abs=1e-5)
+    # One machine of one CPU takes them in turn, and the second is worse than the first.
+    states = [row["state"] for row in rows]
+    assert (
+        states[0] == "finished" and "stopped early" in states and set(states) == {"finished", "stopped early"}
+    )
+    best = load_config(out / "best.yaml")
+    assert best.lr == float(rows[0]["lr"]) and best.data == scenes
+    monkeypatch.chdir(tmp_path)
+    assert main([*words, "--factor", "4"]) == 2
+    assert "was begun with another search, see" in capsys.readouterr().err
+
+
+def test_trials_train_and_their_best_settings_train_again(
+    ray_cluster: RayCluster, tmp_path: Path, scenes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ray_cluster.require(1)
+    entry = yaml.safe_load(FILE)
+    entry["settings"] |= {"iterations": 2}
+    del entry["settings"]["epochs"]
+    entry["search"] = {"options.merge": ["sum", "nothing"], "lr": [0.001, 0.002]}
+    entry["settings"]["model"] = "fssd300-lite"
+    (tmp_path / "search.yaml").write_text(yaml.safe_dump(entry))
+    out = tmp_path / "tuned"
+    # Each of the two trials draws another merge; there is no merge "nothing", so one of them fails.
+    words = ["tune", str(tmp_path / "search.yaml"), "--data", str(scenes), "--out", str(out), "--trials", "2"]
+    seed = seed_where(tmp_path / "search.yaml", scenes, another_merge)
+    assert main([*words, "--seed", str(seed)]) == 0
+    assert sorted(row["state"] for row in table(out)) == ["failed", "finished"]
+    failed = next(row for row in table(out) if row["state"] == "failed")
+    assert (
+        "there is no merge 'nothing'"
+        in (out / "trials" / f"{int(failed['trial']):04}" / "failed.txt").read_text()
+    )
+    assert "the best settings: fssd train --config" in capsys.readouterr().out
+    assert load_config(out / "best.yaml").options == {"merge": "sum"}

@@ -1,0 +1,93 @@
+"""What a search draws, and which files are refused. Nothing is trained here."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from fssd.cli.main import main
+from fssd.config import load_config
+from fssd.errors import ConfigError
+from fssd.tuning.search import portable, read_search
+
+FILE = """
+settings: {model: ssd300-lite, epochs: 5, data: photos, augment: mild, amp: "off", steps: [10, 20]}
+search:
+  lr: {from: 1e-4, to: 0.1, log: true}
+  batch_size: {from: 4, to: 8}
+  ema: [0, 0.9]
+  options.merge: [sum, concat]
+"""
+
+
+def write(folder: Path, text: str = FILE) -> Path:
+    (folder / "search.yaml").write_text(text)
+    return folder / "search.yaml"
+
+
+def test_values_are_spread_over_their_ranges_and_depend_on_number_and_seed(tmp_path: Path) -> None:
+    search = read_search(write(tmp_path))
+    drawn = [search.values(number, 0) for number in range(400)]
+    rates = np.array([one["lr"] for one in drawn])
+    assert 1e-4 <= rates.min() < 1.5e-4 and 0.07 < rates.max() <= 0.1
+    # The logarithm is uniform: a third of the trials in each of the three decades, +-3 standard deviations.
+    decades = np.bincount(np.floor(np.log10(rates) + 4 + 1e-9).astype(int).clip(max=2))
+    assert all(abs(count - 400 / 3) < 3 * math.sqrt(400 * 2 / 9) for count in decades)
+    assert {one["batch_size"] for one in drawn} == {4, 5, 6, 7, 8}
+    assert {one["ema"] for one in drawn} == {0, 0.9}
+    assert {one["options.merge"] for one in drawn} == {"sum", "concat"}
+    assert search.values(7, 0) == drawn[7] != search.values(7, 1)
+
+
+def test_the_best_settings_are_a_file_for_train(tmp_path: Path) -> None:
+    search = read_search(write(tmp_path))
+    config = search.config(3, 0)
+    (tmp_path / "best.yaml").write_text(yaml.safe_dump(portable(config)))
+    assert load_config(tmp_path / "best.yaml") == config
+    assert dict(config.options) == {"merge": search.values(3, 0)["options.merge"]}
+    assert (config.lr, config.model) == (search.values(3, 0)["lr"], "ssd300-lite")
+
+
+def test_a_file_may_build_on_a_configuration(tmp_path: Path) -> None:
+    search = read_search(
+        write(tmp_path, "base: photographs\nsettings: {epochs: 3, data: d}\nsearch: {lr: [0.1, 0.2]}\n")
+    )
+    base = load_config(Path("photographs"))
+    assert search.settings.epochs == 3 and search.settings.augment == base.augment
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("settings: {}\n", "nothing is searched for; add search:"),
+        ("serach: {lr: [1, 2]}\n", "there is no key 'serach'; did you mean 'search'"),
+        ("search: {lrr: [0.1, 0.2]}\n", "there is no setting 'lrr'; did you mean 'lr'"),
+        ("search: {options: [1, 2]}\n", "write options.NAME"),
+        ("search: {lr: [0.1]}\n", "a search needs two values or more"),
+        ("search: {lr: {from: 0.1}}\n", "takes a list of values, or {from"),
+        ("search: {lr: {from: 0.1, to: 0.01}}\n", "from must be below to, not 0.1 and 0.01"),
+        ("search: {lr: {from: 0, to: 0.1, log: true}}\n", "from must be above 0 and below to"),
+        ("search: {lr: {from: a, to: 0.1}}\n", "from and to are numbers"),
+        ("search: {lr: {from: 0.1, to: 0.2, log: 3}}\n", "log is true or false"),
+        ("search: {seed: [1, 2]}\n", "trials with different seed cannot be compared"),
+        ("search: {augment: [mild, wild]}\n", "'wild'"),
+        ("search: {batch_size: {from: 1.5, to: 8}}\n", "batch_size cannot be 1.5"),
+        ("search: {batch_size: {from: 0, to: 8}}\n", "batch_size is 0"),
+    ],
+)
+def test_refused_files(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says) as caught:
+        read_search(write(tmp_path, text), tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_ray_is_named_where_it_is_missing(
+    tmp_path: Path, refuse: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refuse("ray")  # type: ignore[operator]
+    assert main(["tune", str(write(tmp_path)), "--out", str(tmp_path / "out")]) == 2
+    assert 'pip install "fssd[ray]"' in capsys.readouterr().err
