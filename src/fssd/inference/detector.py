@@ -7,7 +7,7 @@ found.boxes, found.scores, found.labels, found.names, found.draw()
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -24,7 +24,7 @@ from fssd.data.sample import DataSet, Image
 from fssd.errors import ConfigError
 from fssd.inference.detections import Detections
 from fssd.inference.image_pyramid import merge
-from fssd.inference.picture import Picture, as_array, is_one
+from fssd.inference.picture import NamedImage, Picture, every_image, kind_of, single_images
 from fssd.model.designs import read_size
 from fssd.model.network import Network
 from fssd.model.resize import resized, scaled_size
@@ -95,45 +95,63 @@ class Detector:
         return self.geometry.size
 
     @overload
+    def __call__(self, images: str | Path | np.ndarray | Tensor, **settings: Any) -> Any: ...
+
+    @overload
     def __call__(self, images: Picture, **settings: Any) -> Detections: ...
 
     @overload
-    def __call__(self, images: Sequence[Picture], **settings: Any) -> list[Detections]: ...
+    def __call__(self, images: Iterable[Picture], **settings: Any) -> list[Detections]: ...
 
-    def __call__(self, images: Picture | Sequence[Picture], **settings: Any) -> Detections | list[Detections]:
-        """Detect objects in one image or a list of them.
+    def __call__(self, images: Any, **settings: Any) -> Detections | list[Detections] | Iterator[Detections]:
+        """Detect objects in one image (`Detections`), several (a list of them) or a film (a generator of them).
 
-        images: a path, a PIL image, an (H, W, 3) uint8 RGB array, or a list of these.
-        settings: score (0.5), nms (0.45), top_k (400), keep (200), see `Thresholds`;
-        batch_size (8); keep_image (True), which `Detections.draw` needs; scales (None), see `sized`.
+        images: a path, a PIL image, an array (H, W, 3), also grey, RGBA, 16 bit or floats in 0..1, a tensor
+        (3, H, W), the bytes of a file, or a file opened in binary mode. Several: a list of these, a folder, a
+        pattern such as "shots/*.jpg", an array (N, H, W, 3) or a tensor (B, 3, H, W). A film: its path.
+        settings: score (0.5), nms (0.45), top_k (400), keep (200), see `Thresholds`; the others see `stream`.
         Raises ImageError for anything that is not such an image, ConfigError for a setting out of range,
         TypeError for an unknown one.
         """
-        if is_one(images):
-            return next(self.stream([images], **settings))  # type: ignore[list-item]
-        return list(self.stream(images, **settings))  # type: ignore[arg-type]
+        kind = kind_of(images)
+        if kind == "film":
+            return self.stream(images, **settings)
+        found = self._detect(single_images, images, **settings)
+        return next(found) if kind == "one" else list(found)
 
-    def stream(
+    def stream(self, images: Any, **settings: Any) -> Iterator[Detections]:
+        """Detections of one image after another; holds at most `batch_size` images at a time.
+
+        images: what a call takes, or any iterable of that; of folders, patterns and films all images and frames.
+        settings: those of a call; batch_size (8); keep_image (True), which `Detections.draw` needs; scales
+        (None), see `sized`; allow_url (False), whether http addresses are fetched.
+        """
+        return self._detect(every_image, images, **settings)
+
+    def _detect(
         self,
-        images: Iterable[Picture],
+        read: Callable[[Any, bool], Iterator[NamedImage]],
+        images: Any,
         *,
         batch_size: int = 8,
         keep_image: bool = True,
         scales: Sequence[int] | None = None,
+        allow_url: bool = False,
         **settings: Any,
     ) -> Iterator[Detections]:
-        """Detections of one image after another; holds at most `batch_size` images at a time."""
+        """`stream` of the images that `read` finds in what is given."""
         check_number("batch_size", batch_size, Count)
         thresholds = self.runner.defaults.replaced(settings)  # before an image is read
         detectors = self.sized(scales)
         settings = {"score": 0.5, **settings}
-        remaining = iter(images)
-        while batch := [as_array(image) for image in islice(remaining, batch_size)]:
-            sizes = [(image.shape[1], image.shape[0]) for image in batch]
-            found = [one.finish(one.runner.predict(one.warp(batch)), sizes, **settings) for one in detectors]
-            for image, *parts in zip(batch, *found, strict=True):
-                one = merge(parts, thresholds)
-                yield replace(one, image=image) if keep_image else one
+        remaining = read(images, allow_url)
+        while batch := list(islice(remaining, batch_size)):
+            arrays = [one.image for one in batch]
+            sizes = [(image.shape[1], image.shape[0]) for image in arrays]
+            found = [one.finish(one.runner.predict(one.warp(arrays)), sizes, **settings) for one in detectors]
+            for (image, source), *parts in zip(batch, *found, strict=True):
+                merged = merge(parts, thresholds)
+                yield replace(merged, image=image if keep_image else None, source=source)
 
     def evaluate_on(
         self,
