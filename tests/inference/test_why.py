@@ -18,7 +18,7 @@ from fssd.cli.why import read_box
 from fssd.errors import ConfigError
 from fssd.heads.multibox.raw import Raw
 from fssd.inference.detector import Detector
-from fssd.inference.why import Sought, Why, explain
+from fssd.inference.why import Explanation, Sought, explain
 from fssd.inference.why_picture import why_picture
 from fssd.inference.why_text import why_json, why_text
 from fssd.model.build import build_model
@@ -150,8 +150,9 @@ def test_an_object_that_no_prior_fits(spoken: Callable[..., Detector]) -> None:
     assert found.prior_overlap == pytest.approx(16 / 441, rel=1e-4)
     assert found.prior.level == 0
     assert found.verdict.startswith("missed: no prediction overlaps it by 0.50; the nearest, cat 0.000")
-    assert found.verdict.endswith("nor does a prior fit it (best overlap 0.04): try --priors fit or a larger"
-                                  " --size in training")  # fmt: skip
+    assert found.verdict.endswith(
+        "; no prior fits it by 0.50 (best overlap 0.04): try --priors fit or a larger --size in training"
+    )
 
 
 def test_the_maps_are_replaced_by_their_means(detectors: dict[str, Detector]) -> None:
@@ -212,7 +213,9 @@ def test_yolov2_by_hand() -> None:
 
 
 def test_text_json_and_picture(spoken: Callable[..., Detector]) -> None:
-    why: Why = explain(spoken({OWN: (0, 0.9)}), IMAGE, [Sought(OBJECT, "cat"), Sought((200, 100, 208, 104))])
+    why: Explanation = explain(
+        spoken({OWN: (0, 0.9)}), IMAGE, [Sought(OBJECT, "cat"), Sought((200, 100, 208, 104))]
+    )
     text = why_text(why, "a.jpg")
     assert text.startswith("a.jpg, 600 x 300: 1 detection of fssd300-lite\nscore above 0.5, nms 0.45")
     assert (

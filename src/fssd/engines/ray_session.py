@@ -22,6 +22,7 @@ _SETTINGS = {
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # what it survives, such as a lost machine, is no error to its user
     "RAY_enable_worker_prestart": "0",  # or it starts a Python process for each core before there is work
     "RAY_prestart_worker_first_driver": "0",
+    "RAY_worker_niceness": "0",  # not Ray's 15, with which they starve beside anything else on the machine
 }
 _OBJECT_STORE = 100_000_000  # bytes: what is passed on are names and numbers, never images
 

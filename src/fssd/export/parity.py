@@ -24,8 +24,8 @@ class Tolerance(NamedTuple):
     """How much two runs may differ and still agree.
 
     box: difference of a coordinate, pixels of the network's input, see `box_distance`. score: difference of a
-    score. overlap: an IoU this near to the NMS threshold may be above it in one run and below in the other.
-    tie: scores that differ by less may be sorted differently.
+    score. overlap: an IoU this near to the NMS threshold may be above it in one run and below it in the
+    other. tie: scores that differ by less may be sorted differently.
     """
 
     box: float

@@ -105,7 +105,7 @@ class ExplainedObject:
 
 
 @dataclass(frozen=True)
-class Why:
+class Explanation:
     """The explanation of an image. size, input_size: (width, height), pixels."""
 
     model: str
@@ -129,7 +129,7 @@ class Why:
 
 
 @torch.inference_mode()
-def explain(detector: Detector, image: Image, sought: Sequence[Sought] = (), **settings: Any) -> Why:
+def explain(detector: Detector, image: Image, sought: Sequence[Sought] = (), **settings: Any) -> Explanation:
     """Explain the detections in an image, and what became of the objects in it.
 
     image: (H, W, 3) uint8 RGB. settings: see `Thresholds`; score is 0.5 by default. Raises ConfigError for an
@@ -147,7 +147,7 @@ def explain(detector: Detector, image: Image, sought: Sequence[Sought] = (), **s
     trace = _Trace(detector.classes, detector.geometry, size, origins, candidates, without, thresholds)
     sources = network.neck.level_sources() or [()] * len(network.neck.cells)
     cells = [_cells_of(origins, level) for level, _ in enumerate(sources)]
-    return Why(
+    return Explanation(
         network.spec.name,
         size,
         detector.image_size,
@@ -309,17 +309,14 @@ def verdict(found: ExplainedObject, hit: bool, thresholds: Thresholds) -> str:
     told = f"{best.name} {best.score:.3f}"
     if not hit:
         text = f"missed: no prediction overlaps it by {HIT:.2f}; the nearest, {told}, overlaps it by"
-        text = f"{text} {found.overlap:.2f}"
-        if found.prior_overlap < HIT:
-            lack = f"nor does a prior fit it (best overlap {found.prior_overlap:.2f})"
-            text = f"{text}, {lack}: try --priors fit or a larger --size in training"
-        return text
+        return f"{text} {found.overlap:.2f}{_lack(found.prior_overlap)}"
     if fate.outcome == "kept":
         assert fate.rank is not None
         return f"found: detection {fate.rank + 1}, {told}, overlaps it by {found.overlap:.2f}"
     if fate.outcome == "score":
         limit = f"does not score more than {thresholds.score:g}"
-        return f"missed: its best prediction, {told}, {limit}; a lower --score shows it"
+        text = f"missed: its best prediction, {told}, {limit}; a lower --score shows it"
+        return f"{text}{_lack(found.prior_overlap)}"
     if fate.outcome == "top_k":
         limit = _more(thresholds.top_k, "candidate", " of its class")
         return f"missed: its best prediction, {told}, is left out because {limit}; raise --top-k"
@@ -332,6 +329,14 @@ def verdict(found: ExplainedObject, hit: bool, thresholds: Thresholds) -> str:
         f"missed: its best prediction, {told}, was suppressed by {rival}, which overlaps that by"
         f" {fate.iou:.2f}, more than {thresholds.nms:g}; a higher --nms keeps both"
     )
+
+
+def _lack(prior_overlap: float) -> str:
+    """What to say of priors that do not fit an object."""
+    if prior_overlap >= HIT:
+        return ""
+    lack = f"no prior fits it by {HIT:.2f} (best overlap {prior_overlap:.2f})"
+    return f"; {lack}: try --priors fit or a larger --size in training"
 
 
 def _more(count: int, noun: str, of: str = "") -> str:

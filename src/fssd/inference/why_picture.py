@@ -10,7 +10,7 @@ from PIL import ImageDraw
 
 from fssd.data.sample import Image
 from fssd.inference.draw import Colour, class_colour, draw_boxes, fitting_text
-from fssd.inference.why import Box, Prediction, Why
+from fssd.inference.why import Box, Explanation, Prediction
 
 OBJECT: Colour = (255, 255, 255)
 PRIOR: Colour = (255, 0, 200)
@@ -20,7 +20,7 @@ PAPER, INK = (250, 250, 248), (25, 25, 25)
 LEAST_SIDE = 640  # pixels; smaller images are enlarged, so that lines and words do not cover them
 
 
-def why_picture(why: Why, image: Image) -> Image:
+def why_picture(why: Explanation, image: Image) -> Image:
     """(H, W, 3) uint8 RGB: the image with what was explained, and a legend and the verdicts below it.
 
     Each detection has a colour of its own; its prior is dashed, with a dot in its centre. If objects were
@@ -49,7 +49,7 @@ def why_picture(why: Why, image: Image) -> Image:
 Row = tuple[Box, str, Colour, bool]  # box, label, colour, whether dashed
 
 
-def _detections(why: Why) -> list[Row]:
+def _detections(why: Explanation) -> list[Row]:
     rows: list[Row] = []
     for number, one in reversed(list(enumerate(why.detections, 1))):
         made = one.prediction
@@ -59,7 +59,7 @@ def _detections(why: Why) -> list[Row]:
     return rows
 
 
-def _objects(why: Why) -> list[Row]:
+def _objects(why: Explanation) -> list[Row]:
     rows: list[Row] = []
     for number, found in enumerate(why.objects, 1):
         rows.append((found.prior.prior, "", PRIOR, True))
@@ -74,7 +74,7 @@ def _told(made: Prediction) -> str:
     return f"{made.name} {made.score:.2f}"
 
 
-def _caption(why: Why) -> list[tuple[str, Colour]]:
+def _caption(why: Explanation) -> list[tuple[str, Colour]]:
     """Lines below the picture, each with the colour of its mark."""
     lines: list[tuple[str, Colour]] = []
     for number, found in enumerate(why.objects, 1):
@@ -95,7 +95,7 @@ def _caption(why: Why) -> list[tuple[str, Colour]]:
     return lines or [(f"no detection scores more than {why.thresholds.score:g}", INK)]
 
 
-def _where(why: Why, made: Prediction) -> str:
+def _where(why: Explanation, made: Prediction) -> str:
     (rows, columns), sources = why.levels[made.level]
     width, height = made.prior_size
     text = f"level {made.level + 1} ({columns} x {rows}), prior {width:.0f} x {height:.0f}"

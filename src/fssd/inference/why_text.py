@@ -7,15 +7,15 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from fssd.inference.why import Box, ExplainedObject, Prediction, Why
+from fssd.inference.why import Box, ExplainedObject, Explanation, Prediction
 
 
-def why_text(why: Why, name: str) -> str:
+def why_text(why: Explanation, name: str) -> str:
     """Lines for a terminal. name: of the image."""
     return "\n".join(_lines(why, name))
 
 
-def why_json(why: Why, name: str) -> str:
+def why_json(why: Explanation, name: str) -> str:
     """The explanation as a JSON object; see docs/why.md for its keys. name: of the image."""
     document = {
         "image": name,
@@ -62,7 +62,7 @@ def _object_values(found: ExplainedObject) -> dict[str, Any]:
     }
 
 
-def _lines(why: Why, name: str) -> Iterator[str]:
+def _lines(why: Explanation, name: str) -> Iterator[str]:
     limits = why.thresholds
     count = len(why.detections)
     yield f"{name}, {why.size[0]} x {why.size[1]}: {count} detection{'s' * (count != 1)} of {why.model}"
@@ -86,7 +86,7 @@ def _lines(why: Why, name: str) -> Iterator[str]:
             yield from _indented(_prediction_lines(why, found.by))
 
 
-def _prediction_lines(why: Why, made: Prediction) -> Iterator[str]:
+def _prediction_lines(why: Explanation, made: Prediction) -> Iterator[str]:
     (rows, columns), sources = why.levels[made.level]
     width, height = made.prior_size
     where = f"level {made.level + 1} of {len(why.levels)} ({columns} x {rows} cells)"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import traceback
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -25,22 +24,10 @@ ATTEMPTS = 3  # of a part, and then of an image, before it is taken to kill the 
 _STORE = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
 
 
-class Attempts:
-    """Counts how often a part was begun. Ray Data itself begins a part for ever whose process dies."""
-
-    def __init__(self) -> None:
-        self._begun: Counter[int] = Counter()
-
-    def begin(self, part: int) -> bool:
-        """Whether the part may be begun once more."""
-        self._begun[part] += 1
-        return self._begun[part] <= ATTEMPTS
-
-
 class PartActor:
     """Runs in a process of Ray's. Errors are results; only a process that dies is one to Ray.
 
-    environment: variables to set first. attempts: a handle of `Attempts`, which `row` does not need.
+    environment: variables to set first. attempts: see `_attempts`; `row` does not need them.
     """
 
     def __init__(self, job: PartJob, environment: Mapping[str, str], attempts: Any = None) -> None:
@@ -105,21 +92,40 @@ def _map_parts(
     """The results of `PartActor`, as they come."""
     import pyarrow as pa
     from ray.data import ActorPoolStrategy
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    lasting = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": node}
-    attempts = ray.remote(**lasting)(Attempts).remote()  # beside the driver: one machine less to lose
     # One block for each part, or Ray would join them, and nothing is finished before its block is.
     parts = ray.data.from_arrow([pa.table({"part": [index]}) for index in missing])
     done = parts.map_batches(
         PartActor,
-        fn_constructor_args=(job, _environment(), attempts),
+        fn_constructor_args=(job, _environment(), _attempts(ray)),
         batch_size=1,
         compute=ActorPoolStrategy(size=count),
         **needs,
     )
     yield from done.iter_rows()
+
+
+def _attempts(ray: Any) -> Any:
+    """An actor that counts how often a part was begun; Ray Data begins one whose process dies for ever.
+
+    It runs on the driver's machine: one less to lose. Ray sends a class that lies in a function as it is, so
+    that its process need not import this package, and with it PyTorch.
+    """
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    class Attempts:
+        def __init__(self, most: int) -> None:
+            self.begun: dict[int, int] = {}
+            self.most = most
+
+        def begin(self, part: int) -> bool:
+            """Whether the part may be begun once more."""
+            self.begun[part] = self.begun.get(part, 0) + 1
+            return self.begun[part] <= self.most
+
+    node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    lasting = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": node}
+    return ray.remote(**lasting)(Attempts).remote(ATTEMPTS)
 
 
 def _fault(text: str) -> Exception:

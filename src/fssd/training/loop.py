@@ -61,7 +61,8 @@ from fssd.training.validate import detect_readable, saved_weights
 _ALL_THREADS = torch.get_num_threads()  # the default, read before a run changes it
 
 
-Evaluated = Callable[[int, int, Report], None]  # given the updates done, the updates of the run, the report
+Evaluated = Callable[[int, int, Report], None]
+"""Called after every evaluation, in the first process, with the updates done, those of the run, the report."""
 
 
 class Result(NamedTuple):
@@ -91,8 +92,7 @@ def train(
     config: see `TrainConfig`. resume: go on from the state in `config.out` (a run that is interrupted
     and resumed ends in the same bytes as one that is not). minutes: save and stop after so many of them,
     to be resumed; None runs to the end. timeout: minutes that one of several processes waits for another
-    before it fails; None is 10. backbone: a module of the user's own. report: is given every evaluation, in
-    the first process: the updates done, those of the whole run, and what was measured.
+    before it fails; None is 10. backbone: a module of the user's own. report: see `Evaluated`.
 
     Several processes are those of a `torch.distributed` group that exists, or that torchrun or Slurm's srun
     have started (see `this_process`). All must see the same state, data and folder, or all raise.
@@ -110,9 +110,7 @@ def train(
     assert config.data is not None and config.out is not None
     torch.set_num_threads(config.threads or _ALL_THREADS)
     process = this_process()
-    check_number("timeout", timeout, Positive | None)
-    if timeout is not None and not is_launched():
-        raise ConfigError("--timeout is of several processes; start them with torchrun, or leave it out")
+    _check_timeout(timeout)
     device = own_device(config.device, process)
     if device.type == "cpu":
         keep_freed_memory()
@@ -130,6 +128,12 @@ def train(
         run.begin(saved)
         saved = None  # frees its tensors
         return run.train(stop_at)
+
+
+def _check_timeout(timeout: float | None) -> None:
+    check_number("timeout", timeout, Positive | None)
+    if timeout is not None and not is_launched():
+        raise ConfigError("--timeout is of several processes; start them with torchrun, or leave it out")
 
 
 def _measurable_splits(config: TrainConfig, resume: bool, process: Process) -> TrainingSplits:

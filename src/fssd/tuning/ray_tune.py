@@ -81,43 +81,47 @@ def search_on_ray(
     with connect() as ray:
         from ray import tune
 
-        space = {
-            "config": tune.grid_search(configs),
-            "folder": str(Path.cwd()),
-        }
-        gpus = int(configs[0].device != "cpu" and ray.cluster_resources().get("GPU", 0) >= 1)
         wants = cpus or 1
-        if ray.cluster_resources().get("CPU", 0) < wants:
-            raise ConfigError(f"the cluster has no {wants} CPUs for a trial; give --cpus fewer")
+        if all(node["Resources"].get("CPU", 0) < wants for node in ray.nodes() if node["Alive"]):
+            raise ConfigError(f"no machine of the cluster has {wants} CPUs for a trial; give a lower --cpus")
+        gpus = int(configs[0].device != "cpu" and ray.cluster_resources().get("GPU", 0) >= 1)
         trainable = tune.with_resources(run_trial, {"cpu": wants, "gpu": gpus})
+        space = {"config": tune.grid_search(configs), "folder": str(Path.cwd())}
         state = str((out / STATE).resolve())
         if tune.Tuner.can_restore(state):
             say("going on with the trials of this folder")
             tuner = tune.Tuner.restore(state, trainable, param_space=space, resume_errored=True)
         else:
-            scheduler = tune.schedulers.ASHAScheduler(
+            tuner = _new_tuner(trainable, space, out, first, factor)
+        with own_signals():
+            results = tuner.fit()
+        found = [results[index] for index in range(len(results))]
+        return len(found) == len(configs) and all(map(_has_ended, configs, found))
+
+
+def _new_tuner(trainable: Any, space: dict[str, Any], out: Path, first: int, factor: int) -> Any:
+    from ray import tune
+
+    return tune.Tuner(
+        trainable,
+        param_space=space,
+        tune_config=tune.TuneConfig(
+            scheduler=tune.schedulers.ASHAScheduler(
                 time_attr="percent",
                 metric="map",
                 mode="max",
-                max_t=101,
+                max_t=101,  # a trial ends by itself at 100
                 grace_period=first,
                 reduction_factor=factor,
             )
-            run_config = tune.RunConfig(
-                name=STATE,
-                storage_path=str(out.resolve()),
-                failure_config=tune.FailureConfig(max_failures=RETRIES),
-                verbose=0,
-            )
-            tuner = tune.Tuner(
-                trainable,
-                param_space=space,
-                tune_config=tune.TuneConfig(scheduler=scheduler),
-                run_config=run_config,
-            )
-        with own_signals():
-            results = tuner.fit()
-        return all(_has_ended(one, results[index]) for index, one in enumerate(configs))
+        ),
+        run_config=tune.RunConfig(
+            name=STATE,
+            storage_path=str(out.resolve()),
+            failure_config=tune.FailureConfig(max_failures=RETRIES),
+            verbose=0,
+        ),
+    )
 
 
 def _has_ended(config: TrainConfig, result: Any) -> bool:

@@ -21,7 +21,7 @@ FAILED_FILE = "failed.txt"  # in the folder of a trial, why it ended
 TABLE, BEST = "table", "best.yaml"
 
 
-class Trial(NamedTuple):
+class SearchTrial(NamedTuple):
     """One trial. values: as drawn. state: "finished", "stopped early", "failed" or "not finished".
 
     updates: at its last evaluation. best: its highest mAP, nan if it has none.
@@ -38,13 +38,13 @@ def trial_folder(out: Path, number: int) -> Path:
     return out / "trials" / f"{number:04}"
 
 
-def read_trials(out: Path, search: Search, count: int, seed: int, over: bool) -> list[Trial]:
+def read_trials(out: Path, search: Search, count: int, seed: int, over: bool) -> list[SearchTrial]:
     """All trials, best first. over: whether the search has ended, so that the unfinished were stopped."""
     trials = [_read(out, search, number, seed, over) for number in range(count)]
     return sorted(trials, key=lambda one: (-one.best if one.best == one.best else math.inf, one.number))
 
 
-def _read(out: Path, search: Search, number: int, seed: int, over: bool) -> Trial:
+def _read(out: Path, search: Search, number: int, seed: int, over: bool) -> SearchTrial:
     folder = trial_folder(out, number)
     lines = read_log(folder / LOG_FILE) if (folder / LOG_FILE).is_file() else []
     rows = [(line["iteration"], line["evaluation"]["map"]) for line in lines if "evaluation" in line]
@@ -56,10 +56,10 @@ def _read(out: Path, search: Search, number: int, seed: int, over: bool) -> Tria
     else:
         state = "stopped early" if over and rows else "not finished"
     updates = rows[-1][0] if rows else 0
-    return Trial(number, search.values(number, seed), state, updates, max(values, default=math.nan))
+    return SearchTrial(number, search.values(number, seed), state, updates, max(values, default=math.nan))
 
 
-def write_results(out: Path, search: Search, trials: Sequence[Trial], seed: int) -> Path | None:
+def write_results(out: Path, search: Search, trials: Sequence[SearchTrial], seed: int) -> Path | None:
     """Write table.md, table.csv and best.yaml; the latter's path, None if no trial was evaluated."""
     names = list(search.ranges)
     head = ["trial", "state", "updates", "mAP", *names]
