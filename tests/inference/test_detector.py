@@ -65,10 +65,18 @@ def test_every_form_of_an_image(
     expected = detector(picture, **low)
     assert len(expected) > 0
     backwards = np.ascontiguousarray(picture[:, :, ::-1])[:, :, ::-1]  # a view, as BGR to RGB makes
-    forms = [file, str(file), PIL.Image.open(file), PIL.Image.fromarray(picture), picture, backwards]
+    forms: list[Any] = [
+        file,
+        str(file),
+        PIL.Image.open(file),
+        PIL.Image.fromarray(picture),
+        picture,
+        backwards,
+    ]
     for form in forms:
         found = detector(form, **low)
         assert_same(found, expected)
+        assert found.image is not None
         assert np.array_equal(found.image, picture)
     for found in detector(forms, batch_size=1, **low):
         assert_same(found, expected)
@@ -114,6 +122,7 @@ def test_exif_orientation(
     assert upright.shape == ((120, 90, 3) if orientation >= 5 else (90, 120, 3))
     for form in (file, PIL.Image.open(file)):
         found = detector(form, **low)
+        assert found.image is not None
         assert np.array_equal(found.image, upright)
         assert_same(found, detector(upright, **low))
 

@@ -147,9 +147,9 @@ def test_folders_patterns_and_films(tmp_path: Path) -> None:
     assert kind_of(film) == "film"
     assert [one.source for one in every_image(film)] == [f"{film}#{number}" for number in range(3)]
     assert len(list(every_image([tmp_path]))) == 6
-    for several in (tmp_path, [film]):
+    for mixed in ([film], tmp_path):
         with pytest.raises(ImageError, match=r"clip\.mp4: is a video among images"):
-            list(single_images(several))
+            list(single_images(mixed))
     film.write_bytes(film.read_bytes()[:200])
     with pytest.raises(ImageError, match=r"clip\.mp4"):
         list(every_image(film))
@@ -177,7 +177,7 @@ def test_addresses() -> None:
             (one,) = single_images(f"{host}/a.png", True)
             assert np.array_equal(one.image, SMALL)
             assert one.source == f"{host}/a.png"
-            with pytest.raises(ImageError, match="/none: cannot be fetched .*404"):
+            with pytest.raises(ImageError, match=r"/none: cannot be fetched .*404"):
                 as_array(f"{host}/none", True)
             with pytest.raises(ImageError, match="/page: is no image"):
                 as_array(f"{host}/page", True)

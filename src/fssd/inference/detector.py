@@ -104,7 +104,7 @@ class Detector:
     def __call__(self, images: Iterable[Picture], **settings: Any) -> list[Detections]: ...
 
     def __call__(self, images: Any, **settings: Any) -> Detections | list[Detections] | Iterator[Detections]:
-        """Detect objects in one image (`Detections`), several (a list of them) or a film (a generator of them).
+        """Detect objects in one image (`Detections`), several (a list) or a film (a generator of them).
 
         images: a path, a PIL image, an array (H, W, 3), also grey, RGBA, 16 bit or floats in 0..1, a tensor
         (3, H, W), the bytes of a file, or a file opened in binary mode. Several: a list of these, a folder, a
@@ -122,7 +122,7 @@ class Detector:
     def stream(self, images: Any, **settings: Any) -> Iterator[Detections]:
         """Detections of one image after another; holds at most `batch_size` images at a time.
 
-        images: what a call takes, or any iterable of that; of folders, patterns and films all images and frames.
+        images: what a call takes, or any iterable of that; of folders, patterns and films every image.
         settings: those of a call; batch_size (8); keep_image (True), which `Detections.draw` needs; scales
         (None), see `sized`; allow_url (False), whether http addresses are fetched.
         """

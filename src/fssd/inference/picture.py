@@ -147,7 +147,7 @@ def _from_file(file: io.IOBase) -> Image:
     """The image in the rest of an open file."""
     name = str(getattr(file, "name", type(file).__name__))
     try:
-        data = file.read()  # type: ignore[attr-defined]
+        data = file.read()
     except (OSError, ValueError) as error:
         raise ImageError(f"{name}: cannot be read ({error}); open it for reading in binary mode") from error
     if not isinstance(data, bytes):
