@@ -71,12 +71,8 @@ def multibox_loss(
     matched, images = (positives, len(count)) if counts is None else counts
     divisor = torch.where(matched > 0, matched, images)
     localisation, confidence = localisation / divisor, confidence / divisor
-    return {
-        "loss": localisation + confidence,
-        "loss_loc": localisation,
-        "loss_conf": confidence,
-        "positives": positives,
-    }
+    terms = {"loss_loc": localisation, "loss_conf": confidence, "positives": positives}
+    return {"loss": localisation + confidence, **terms}
 
 
 def count_positives(targets: Targets) -> Tensor:

@@ -63,14 +63,9 @@ def region_loss(
     assigned = _assign(truths, valid, anchors, (rows, columns))
     flat = raw.flatten(1, 3)  # (B, N, 5 + C)
     shift, growth, object_ = flat[..., :2].sigmoid(), flat[..., 2:4], flat[..., 4].sigmoid()
-    with torch.no_grad():
-        overlaps = iou(_corners(_boxes(raw, anchors).flatten(1, 3)), _corners(truths)) * valid[:, None]
-        own_overlap = overlaps.gather(1, assigned.cell[:, None])[:, 0]  # (B, T)
-        empty = (overlaps.amax(dim=-1) <= UNDECIDED) & ~assigned.own
-
+    own_overlap, empty = _overlaps(raw, anchors, truths, valid, assigned)
     own = flat.gather(1, assigned.cell[..., None].expand(-1, -1, flat.shape[-1]))  # (B, T, 5 + C)
-    sizes = anchors[assigned.anchor]  # (B, T, 2)
-    wanted = (truths[..., 2:].clamp(min=1e-9) / sizes).log()
+    wanted = (truths[..., 2:].clamp(min=1e-9) / anchors[assigned.anchor]).log()  # (B, T, 2)
     distance = (own[..., :2].sigmoid() - assigned.offset).square() + (own[..., 2:4] - wanted).square()
     weight = 2 - targets["boxes"][..., 2:].prod(dim=-1) if by_size else 1.0
     classes = F.cross_entropy(own[..., 5:].mT, targets["labels"].clamp(min=0), reduction="none")
@@ -90,6 +85,16 @@ def region_loss(
     objects = assigned.kept.sum()
     overlap = torch.where(assigned.kept, own_overlap, 0.0).sum() / objects.clamp(min=1)
     return {"loss": torch.stack(list(terms.values())).sum(), **terms, "objects": objects, "overlap": overlap}
+
+
+@torch.no_grad()
+def _overlaps(
+    raw: Tensor, anchors: Tensor, truths: Tensor, valid: Tensor, assigned: Assigned
+) -> tuple[Tensor, Tensor]:
+    """(B, T) the IoU of each object with its own prediction, (B, N) whether a prediction is to be empty."""
+    overlaps = iou(_corners(_boxes(raw, anchors).flatten(1, 3)), _corners(truths)) * valid[:, None]
+    own = overlaps.gather(1, assigned.cell[:, None])[:, 0]
+    return own, (overlaps.amax(dim=-1) <= UNDECIDED) & ~assigned.own
 
 
 def _assign(truths: Tensor, valid: Tensor, anchors: Tensor, grid: tuple[int, int]) -> Assigned:
