@@ -29,7 +29,8 @@ Raw = tuple[Tensor, ...]  # what a head predicts, in the order of `Head.outputs`
 Decode = Callable[[Sequence[npt.NDArray[Any]], "Thresholds"], "list[Found]"]
 
 
-OF_CALLS = ("batch_size", "keep_image", "scales")  # what a call of a detector takes besides thresholds
+# What a call of a detector takes besides thresholds.
+OF_CALLS = ("batch_size", "keep_image", "scales", "flip", "classes", "agnostic", "soft", "allow_url")
 # What other detectors call the same thresholds.
 OTHER_NAMES = {"conf": "score", "confidence": "score", "threshold": "score", "conf_thres": "score"}
 OTHER_NAMES |= {"iou": "nms", "overlap": "nms", "iou_thres": "nms", "max_det": "keep", "max": "keep"}

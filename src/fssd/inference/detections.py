@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
@@ -41,14 +41,16 @@ class Detections:
 
     boxes: (N, 4) float32 xyxy, pixels of the image as given. scores: (N,) float32 in 0..1.
     labels: (N,) int64, 0-based index into `classes`. classes: every class name the detector knows.
-    image: (H, W, 3) uint8 RGB, for `draw`, or None.
+    image: (H, W, 3) uint8 RGB, for `draw`, or None. source: the file it came from, "clip.mp4#12" for a frame
+    of a film, or None.
     """
 
     boxes: Boxes
     scores: npt.NDArray[np.float32]
     labels: Labels
     classes: tuple[str, ...]
-    image: Image | None = field(default=None)
+    image: Image | None = None
+    source: str | None = None
 
     def __len__(self) -> int:
         return len(self.scores)

@@ -7,7 +7,7 @@ found.boxes, found.scores, found.labels, found.names, found.draw()
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -23,13 +23,13 @@ from fssd.data.loader import Pictures, picture_batches
 from fssd.data.sample import DataSet, Image
 from fssd.errors import ConfigError
 from fssd.inference.detections import Detections
-from fssd.inference.image_pyramid import merge
-from fssd.inference.picture import Picture, as_array, is_one
+from fssd.inference.picture import NamedImage, Picture, every_image, kind_of, single_images
+from fssd.inference.rules import Rules, read_rules
 from fssd.model.designs import read_size
 from fssd.model.network import Network
 from fssd.model.resize import resized, scaled_size
 from fssd.runtimes.choose import runtime_of
-from fssd.runtimes.runner import NetworkRunner, Runner
+from fssd.runtimes.runner import FileRunner, NetworkRunner, Runner
 from fssd.weights.checkpoint import load_model
 from fssd.zoo.models import find_model
 
@@ -95,45 +95,65 @@ class Detector:
         return self.geometry.size
 
     @overload
+    def __call__(self, images: str | Path | np.ndarray | Tensor, **settings: Any) -> Any: ...
+
+    @overload
     def __call__(self, images: Picture, **settings: Any) -> Detections: ...
 
     @overload
-    def __call__(self, images: Sequence[Picture], **settings: Any) -> list[Detections]: ...
+    def __call__(self, images: Iterable[Picture], **settings: Any) -> list[Detections]: ...
 
-    def __call__(self, images: Picture | Sequence[Picture], **settings: Any) -> Detections | list[Detections]:
-        """Detect objects in one image or a list of them.
+    def __call__(self, images: Any, **settings: Any) -> Detections | list[Detections] | Iterator[Detections]:
+        """Detect objects in one image (`Detections`), several (a list) or a film (a generator of them).
 
-        images: a path, a PIL image, an (H, W, 3) uint8 RGB array, or a list of these.
-        settings: score (0.5), nms (0.45), top_k (400), keep (200), see `Thresholds`;
-        batch_size (8); keep_image (True), which `Detections.draw` needs; scales (None), see `sized`.
+        images: a path, a PIL image, an array (H, W, 3), also grey, RGBA, 16 bit or floats in 0..1, a tensor
+        (3, H, W), the bytes of a file, or a file opened in binary mode. Several: a list of these, a folder, a
+        pattern such as "shots/*.jpg", an array (N, H, W, 3) or a tensor (B, 3, H, W). A film: its path.
+        settings: score (0.5), nms (0.45), top_k (400), keep (200), see `Thresholds`; score may map names of
+        classes to numbers. classes: names to keep. agnostic: NMS over all classes together. soft: "linear" or
+        "gaussian", which lower scores (soft-NMS) instead of dropping boxes. The others: see `stream`.
         Raises ImageError for anything that is not such an image, ConfigError for a setting out of range,
         TypeError for an unknown one.
         """
-        if is_one(images):
-            return next(self.stream([images], **settings))  # type: ignore[list-item]
-        return list(self.stream(images, **settings))  # type: ignore[arg-type]
+        kind = kind_of(images)
+        if kind == "film":
+            return self.stream(images, **settings)
+        found = self._detect(single_images, images, **settings)
+        return next(found) if kind == "one" else list(found)
 
-    def stream(
+    def stream(self, images: Any, **settings: Any) -> Iterator[Detections]:
+        """Detections of one image after another; holds at most `batch_size` images at a time.
+
+        images: what a call takes, or any iterable of that; of folders, patterns and films every image.
+        settings: those of a call; batch_size (8); keep_image (True), which `Detections.draw` needs; scales
+        (None), see `sized`; flip (False), whether the mirror image is looked at too; allow_url (False),
+        whether http addresses are fetched.
+        """
+        return self._detect(every_image, images, **settings)
+
+    def _detect(
         self,
-        images: Iterable[Picture],
+        read: Callable[[Any, bool], Iterator[NamedImage]],
+        images: Any,
         *,
         batch_size: int = 8,
         keep_image: bool = True,
         scales: Sequence[int] | None = None,
+        flip: bool = False,
+        allow_url: bool = False,
         **settings: Any,
     ) -> Iterator[Detections]:
-        """Detections of one image after another; holds at most `batch_size` images at a time."""
+        """`stream` of the images that `read` finds in what is given."""
         check_number("batch_size", batch_size, Count)
-        thresholds = self.runner.defaults.replaced(settings)  # before an image is read
+        rules = self._rules(settings, 0.5)  # before an image is read
         detectors = self.sized(scales)
-        settings = {"score": 0.5, **settings}
-        remaining = iter(images)
-        while batch := [as_array(image) for image in islice(remaining, batch_size)]:
-            sizes = [(image.shape[1], image.shape[0]) for image in batch]
-            found = [one.finish(one.runner.predict(one.warp(batch)), sizes, **settings) for one in detectors]
-            for image, *parts in zip(batch, *found, strict=True):
-                one = merge(parts, thresholds)
-                yield replace(one, image=image) if keep_image else one
+        remaining = read(images, allow_url)
+        while batch := list(islice(remaining, batch_size)):
+            arrays = [one.image for one in batch]
+            sizes = [(image.shape[1], image.shape[0]) for image in arrays]
+            found = [part for one in detectors for part in one._views(one.warp(arrays), sizes, rules, flip)]
+            for (image, source), *parts in zip(batch, *found, strict=True):
+                yield replace(rules.choose(parts), image=image if keep_image else None, source=source)
 
     def evaluate_on(
         self,
@@ -142,22 +162,43 @@ class Detector:
         batch_size: int = 16,
         workers: int = 0,
         scales: Sequence[int] | None = None,
+        flip: bool = False,
         **settings: Any,
     ) -> Iterator[Detections]:
         """Detections of every record of a data set, in order, at the thresholds of the model's paper.
 
-        scales: see `sized`; each decodes the images in `workers` processes of its own.
+        scales: see `sized`; each decodes the images in `workers` processes of its own. flip: see `stream`.
         """
-        if scales is not None:
-            thresholds = self.runner.defaults.replaced(settings)
-            same = {"batch_size": batch_size, "workers": workers, **settings}
-            streams = [one.evaluate_on(dataset, **same) for one in self.sized(scales)]
-            yield from (merge(parts, thresholds) for parts in zip(*streams, strict=True))
-            return
+        rules = self._rules(settings, None)
+        streams = [one._views_on(dataset, batch_size, workers, rules, flip) for one in self.sized(scales)]
+        for views in zip(*streams, strict=True):
+            yield rules.choose([part for parts in views for part in parts])
+
+    def _rules(self, settings: Mapping[str, Any], score: float | None) -> Rules:
+        """The rules of the settings of a call. score: where none is given; None takes the model's paper's."""
+        defaults = self.runner.defaults if score is None else replace(self.runner.defaults, score=score)
+        inside = self.runner.thresholds if isinstance(self.runner, FileRunner) else None
+        return read_rules(settings, self.classes, defaults, inside)
+
+    def _views_on(
+        self, dataset: DataSet, batch_size: int, workers: int, rules: Rules, flip: bool
+    ) -> Iterator[tuple[Detections, ...]]:
+        """The detections in each view of each image of a data set, before `Rules.choose`."""
         pictures = Pictures(dataset.records, self.geometry)
         pin = isinstance(self.runner, NetworkRunner) and self.runner.network.device.type == "cuda"
         for images, sizes in picture_batches(pictures, batch_size, workers, pin):
-            yield from self.finish(self.runner.predict(images), sizes, **settings)
+            yield from zip(*self._views(images, sizes, rules, flip), strict=True)
+
+    def _views(
+        self, images: Tensor, sizes: Sequence[tuple[int, int]], rules: Rules, flip: bool
+    ) -> list[list[Detections]]:
+        """The detections in a batch of inputs, and with `flip` also those in its mirror image."""
+        if not isinstance(flip, bool):
+            raise ConfigError(f"flip is {flip!r}; it must be True or False")
+        views = [self._decoded(self.runner.predict(images), sizes, rules)]
+        if flip:
+            views.append(self._decoded(self.runner.predict(images.flip(-1)), sizes, rules, mirrored=True))
+        return views
 
     def sized(self, scales: Sequence[int] | None) -> list[Detector]:
         """A detector for each size of an image pyramid, with this one's weights; itself for None.
@@ -197,9 +238,19 @@ class Detector:
 
         Boxes are in pixels of the image, clipped to it. settings: see `Thresholds`.
         """
+        rules = self._rules(settings, None)
+        return [rules.choose([one]) for one in self._decoded(predicted, sizes, rules)]
+
+    def _decoded(
+        self, predicted: Any, sizes: Sequence[tuple[int, int]], rules: Rules, mirrored: bool = False
+    ) -> list[Detections]:
+        """The result of `runner.predict` as detections, before `Rules.choose`."""
         detections = []
-        for found, size in zip(self.runner.finish(predicted, **settings), sizes, strict=True):
+        for found, size in zip(self.runner.finish(predicted, **rules.asked), sizes, strict=True):
             boxes, scores, labels = (part.cpu().numpy() for part in found)
+            if mirrored:
+                width = np.float32(self.image_size[0])
+                boxes = np.stack((width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]), axis=1)
             detections.append(Detections(self.geometry.undo(boxes, size), scores, labels, self.classes))
         return detections
 

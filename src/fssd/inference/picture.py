@@ -1,60 +1,185 @@
-"""What a detector takes as an image, as an array; and what is wrong with anything else."""
+"""What a detector takes: one image, several or a film, in any form; and what is wrong with anything else."""
 
 from __future__ import annotations
 
 import glob
 import io
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from http.client import HTTPException
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
+from urllib.request import Request, urlopen
 
 import numpy as np
 import PIL.Image
+from torch import Tensor
 
-from fssd.data.decode import convert_picture, read_image
+from fssd.data.decode import convert_picture, decode_image, read_image
 from fssd.data.sample import Image
-from fssd.errors import ImageError
-from fssd.inference.inputs import is_video
+from fssd.errors import DataError, ImageError
+from fssd.inference.inputs import find_inputs, is_video
+from fssd.inference.pixels import from_array, from_tensor, images_of_batch, is_batch
+from fssd.inference.video import Film
 
-Picture = str | Path | PIL.Image.Image | np.ndarray
-_BYTES = (bytes, bytearray, memoryview, io.IOBase)
+Picture = str | Path | PIL.Image.Image | np.ndarray | Tensor | bytes | bytearray | memoryview | io.IOBase
+_BYTES = (bytes, bytearray, memoryview)
+_SINGLE = (PIL.Image.Image, *_BYTES, io.IOBase)
+LARGEST_DOWNLOAD = 100_000_000  # bytes
+PATIENCE = 30.0  # seconds without a byte from a server
 
 
-def is_one(images: Any) -> bool:
-    """Whether this is meant as one image, and not as several. Bytes and files can be iterated over too."""
-    single = (str, Path, PIL.Image.Image, np.ndarray, *_BYTES)
-    return isinstance(images, single) or not hasattr(images, "__iter__")
+class NamedImage(NamedTuple):
+    """(H, W, 3) uint8 RGB, and the file or address that it came from: "clip.mp4#12" for a frame, or None."""
+
+    image: Image
+    source: str | None
 
 
-def as_array(image: Picture) -> Image:
-    """A picture as (H, W, 3) uint8 RGB, rotated upright by its EXIF tag. Raises ImageError."""
+def kind_of(images: Any) -> Literal["one", "several", "film"]:
+    """What is meant: one image; a folder, a pattern, a batch or another iterable of images; or a film."""
+    if isinstance(images, (str, Path)):
+        return _kind_of_path(str(images))
+    if isinstance(images, (np.ndarray, Tensor)):
+        return "several" if is_batch(images) else "one"
+    # Bytes and open files can be iterated over too.
+    return "one" if isinstance(images, _SINGLE) or not hasattr(images, "__iter__") else "several"
+
+
+def as_array(image: Any, allow_url: bool = False) -> Image:
+    """One picture as (H, W, 3) uint8 RGB, files rotated upright by their EXIF tag. Raises ImageError.
+
+    allow_url: whether "http://" and "https://" addresses are fetched.
+    """
     if isinstance(image, (str, Path)):
+        if "://" in str(image):
+            return _from_address(str(image), allow_url)
         _check_path(str(image))
         return read_image(Path(image))
     if isinstance(image, PIL.Image.Image):
         return convert_picture(_eight_bits(image))
     if isinstance(image, _BYTES):
-        kind = type(image).__name__
-        advice = "give its path, or PIL.Image.open(io.BytesIO(data))"
-        raise ImageError(f"the content of an image file ({kind}) is not taken; {advice}")
-    if not isinstance(image, np.ndarray):
-        raise ImageError(f"an image is a path, a PIL image or an array, not a {type(image).__name__}")
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
-        raise ImageError(f"an image array is (H, W, 3) uint8 RGB; convert {image.shape} {image.dtype}")
-    return image
+        return decode_image(bytes(image), type(image).__name__)
+    if isinstance(image, io.IOBase):
+        return _from_file(image)
+    if is_batch(image):
+        shape = tuple(image.shape)
+        raise ImageError(f"a batch {shape} stands where one image is meant; give the batch by itself")
+    if isinstance(image, np.ndarray):
+        return from_array(image)
+    if isinstance(image, Tensor):
+        return from_tensor(image)
+    raise ImageError(f"an image is a path, a PIL image, an array, a tensor or bytes, not {_kind_name(image)}")
+
+
+def single_images(images: Any, allow_url: bool = False) -> Iterator[NamedImage]:
+    """One image for each item, so that results stand in the order of what was given; a folder, pattern or
+    batch gives several. Raises ImageError for a film, and for several images in a place of one."""
+    for item in _items(images):
+        if kind_of(item) == "film":
+            raise ImageError("is a video among images; give it alone, or use stream()", file=item)
+        if kind_of(item) == "several" and isinstance(item, (str, Path)):
+            raise ImageError("stands for several images in a list; give it alone, or use stream()", file=item)
+        yield NamedImage(as_array(item, allow_url), _source(item))
+
+
+def every_image(images: Any, allow_url: bool = False) -> Iterator[NamedImage]:
+    """All images of all items, one at a time: also of folders and patterns, and the frames of films.
+
+    Raises ImageError for what is none, and after its last frame for a film that is damaged.
+    """
+    for item in _items(images):
+        kind = kind_of(item)
+        if kind == "film":
+            film = Film(Path(item))
+            for image in film.frames():
+                yield NamedImage(image, f"{item}#{film.decoded[-1]}")
+            film.require_whole()
+        elif kind == "several" and (isinstance(item, (str, Path)) or is_batch(item)):
+            yield from every_image(item, allow_url)
+        else:
+            yield NamedImage(as_array(item, allow_url), _source(item))
+
+
+def _items(images: Any) -> Iterable[Any]:
+    """What is given, one after another; the files of a folder or a pattern, the images of a batch."""
+    if kind_of(images) != "several":
+        return [images]
+    if isinstance(images, (str, Path)):
+        try:
+            return find_inputs([str(images)])
+        except ImageError:
+            raise
+        except DataError as error:
+            raise ImageError(error.reason, file=error.file) from error
+    if is_batch(images):
+        return images_of_batch(images)
+    return images  # type: ignore[no-any-return]
+
+
+def _source(item: Any) -> str | None:
+    return str(item) if isinstance(item, (str, Path)) else None
+
+
+def _kind_of_path(name: str) -> Literal["one", "several", "film"]:
+    path = Path(name)
+    if "://" in name or "\0" in name or not name:
+        return "one"
+    if path.is_dir():
+        return "several"
+    if path.exists():
+        return "film" if is_video(path) else "one"
+    return "several" if glob.has_magic(name) else "one"
 
 
 def _check_path(name: str) -> None:
     """Raise ImageError for a path that cannot be an image file."""
-    if "://" in name:
-        raise ImageError(f"{name}: is an address; download the image and give its path")
     path = Path(name)
-    if is_video(path):
-        raise ImageError("is a video; use `fssd detect`, or fssd.inference.video.read_frames", file=path)
-    if "\0" in name or path.exists():
+    if "\0" in name or path.is_symlink():
         return
-    if glob.has_magic(name):
-        raise ImageError("is a pattern and no file; give a list of files, as of pathlib's glob", file=path)
-    raise ImageError("there is no such image file; check the path", file=path)
+    if not path.exists():
+        raise ImageError("there is no such image file; check the path", file=path)
+    if is_video(path):
+        raise ImageError("is a video, where one image is needed; name an image", file=path)
+
+
+def _from_file(file: io.IOBase) -> Image:
+    """The image in the rest of an open file."""
+    name = str(getattr(file, "name", type(file).__name__))
+    try:
+        data = file.read()
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{name}: cannot be read ({error}); open it for reading in binary mode") from error
+    if not isinstance(data, bytes):
+        raise ImageError(f"{name}: is open as text; open it in binary mode, open(path, 'rb')")
+    if not data and file.seekable() and file.tell():
+        raise ImageError(f"{name}: has been read to its end; call seek(0) first")
+    return decode_image(data, name)
+
+
+def _from_address(url: str, allow_url: bool) -> Image:
+    if not url.lower().startswith(("http://", "https://")):
+        raise ImageError(f"{url}: is an address of another kind than http; download the image, give its path")
+    if not allow_url:
+        raise ImageError(
+            f"{url}: is an address; download the image and give its path, or pass allow_url=True"
+        )
+    try:
+        request = Request(url, headers={"User-Agent": "fssd"})
+        with closing(urlopen(request, timeout=PATIENCE)) as answer:
+            data = answer.read(LARGEST_DOWNLOAD + 1)
+    except (OSError, ValueError, HTTPException) as error:
+        raise ImageError(f"{url}: cannot be fetched ({error}); check the address") from error
+    if len(data) > LARGEST_DOWNLOAD:
+        raise ImageError(f"{url}: is over {LARGEST_DOWNLOAD:,} bytes; download the file and give its path")
+    try:
+        return decode_image(data, "download")
+    except ImageError as error:
+        raise ImageError(f"{url}: {error.reason}") from error
+
+
+def _kind_name(value: Any) -> str:
+    return "None" if value is None else f"{type(value).__name__} {value!r:.40}"
 
 
 def _eight_bits(picture: PIL.Image.Image) -> PIL.Image.Image:

@@ -54,19 +54,19 @@ def region_loss(
 
     Returns "loss", its parts, "objects", the number that is learned, and "overlap", their mean IoU.
     """
-    exact = predictions.to(torch.promote_types(predictions.dtype, torch.float32))
-    raw = _by_anchor(exact, len(anchors))  # (B, A, H, W, 5 + C)
+    raw = _by_anchor(_exact(predictions), len(anchors))  # (B, A, H, W, 5 + C)
     rows, columns = raw.shape[2:4]
-    sides = (columns, rows, columns, rows)
-    truths = torch.stack([targets["boxes"][..., i] * side for i, side in enumerate(sides)], dim=-1)  # cells
+    truths = _in_cells(targets["boxes"], rows, columns)
     valid = targets["labels"] >= 0
     assigned = _assign(truths, valid, anchors, (rows, columns))
     flat = raw.flatten(1, 3)  # (B, N, 5 + C)
     shift, growth, object_ = flat[..., :2].sigmoid(), flat[..., 2:4], flat[..., 4].sigmoid()
-    own_overlap, empty = _overlaps(raw, anchors, truths, valid, assigned)
+    with torch.no_grad():
+        overlaps = iou(_corners(_boxes(raw, anchors).flatten(1, 3)), _corners(truths)) * valid[:, None]
+        own_overlap = overlaps.gather(1, assigned.cell[:, None])[:, 0]  # (B, T)
+        empty = (overlaps.amax(dim=-1) <= UNDECIDED) & ~assigned.own
     own = flat.gather(1, assigned.cell[..., None].expand(-1, -1, flat.shape[-1]))  # (B, T, 5 + C)
-    wanted = (truths[..., 2:].clamp(min=1e-9) / anchors[assigned.anchor]).log()  # (B, T, 2)
-    distance = (own[..., :2].sigmoid() - assigned.offset).square() + (own[..., 2:4] - wanted).square()
+    distance = _distance(own, truths, assigned.offset, anchors[assigned.anchor])
     weight = 2 - targets["boxes"][..., 2:].prod(dim=-1) if by_size else 1.0
     classes = F.cross_entropy(own[..., 5:].mT, targets["labels"].clamp(min=0), reduction="none")
     pull = (shift - 0.5).square().sum(dim=-1) + growth.square().sum(dim=-1)
@@ -76,7 +76,7 @@ def region_loss(
         return torch.where(where, values, 0.0).sum() / batch
 
     terms = {
-        "loss_box": mean(0.5 * weight * distance.sum(dim=-1), assigned.kept),
+        "loss_box": mean(0.5 * weight * distance, assigned.kept),
         "loss_object": mean(0.5 * OBJECT * (own[..., 4].sigmoid() - own_overlap).square(), assigned.kept),
         "loss_empty": mean(0.5 * EMPTY * object_.square(), empty),
         "loss_class": mean(classes, assigned.kept),
@@ -87,14 +87,25 @@ def region_loss(
     return {"loss": torch.stack(list(terms.values())).sum(), **terms, "objects": objects, "overlap": overlap}
 
 
-@torch.no_grad()
-def _overlaps(
-    raw: Tensor, anchors: Tensor, truths: Tensor, valid: Tensor, assigned: Assigned
-) -> tuple[Tensor, Tensor]:
-    """(B, T) the IoU of each object with its own prediction, (B, N) whether a prediction is to be empty."""
-    overlaps = iou(_corners(_boxes(raw, anchors).flatten(1, 3)), _corners(truths)) * valid[:, None]
-    own = overlaps.gather(1, assigned.cell[:, None])[:, 0]
-    return own, (overlaps.amax(dim=-1) <= UNDECIDED) & ~assigned.own
+def _exact(predictions: Tensor) -> Tensor:
+    """In float32 at least."""
+    return predictions.to(torch.promote_types(predictions.dtype, torch.float32))
+
+
+def _in_cells(boxes: Tensor, rows: int, columns: int) -> Tensor:
+    """Boxes (B, T, 4) in shares of the image to cells."""
+    sides = (columns, rows, columns, rows)
+    return torch.stack([boxes[..., i] * side for i, side in enumerate(sides)], dim=-1)
+
+
+def _distance(own: Tensor, truths: Tensor, offset: Tensor, anchors: Tensor) -> Tensor:
+    """(B, T) squared distance of the predictions own (B, T, 5 + C) from truths (B, T, 4), cells.
+
+    offset: (B, T, 2) of the centre in its cell. anchors: (B, T, 2), cells.
+    """
+    wanted = (truths[..., 2:].clamp(min=1e-9) / anchors).log()
+    distance = (own[..., :2].sigmoid() - offset).square() + (own[..., 2:4] - wanted).square()
+    return distance.sum(dim=-1)
 
 
 def _assign(truths: Tensor, valid: Tensor, anchors: Tensor, grid: tuple[int, int]) -> Assigned:
