@@ -150,8 +150,9 @@ def check_batch(config: TrainConfig, network: Network, least: int) -> None:
         return
     others = f" and {len(names) - 1} more layers" if len(names) > 1 else ""
     out = ", or --freeze-norm" if all(name.startswith("backbone.") for name in names) else ""
+    what = "batch_size is 1" if config.global_batch is None else "a batch of a process has 1 image"
     raise ConfigError(
-        f"a batch has 1 image, but {names[0]}{others} of {config.model} would normalise a single value per"
+        f"{what}, but {names[0]}{others} of {config.model} would normalise a single value per"
         f" channel, which leaves nothing of it; use a --batch-size of 2 or more, with a"
         f" smaller --size if memory is short{out}"
     )
