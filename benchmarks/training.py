@@ -47,7 +47,7 @@ from fssd.data.scenes import make_scenes
 from fssd.data.source import open_data
 from fssd.model.network import Network
 from fssd.runtimes.cores import usable_cores
-from fssd.training import loop
+from fssd.training import loop, run_setup
 from fssd.training.start import fresh_network
 
 SKIPPED = 3  # steps at the beginning of each side's turn
@@ -122,7 +122,9 @@ class FssdLoop:
         config = dataclasses.replace(
             self.config, out=out, iterations=SKIPPED + steps + (0 if self.cached else QUEUE)
         )
-        with patch.object(loop, "training_batches", _endless) if self.cached else contextlib.nullcontext():
+        with (
+            patch.object(run_setup, "training_batches", _endless) if self.cached else contextlib.nullcontext()
+        ):
             loop.train(config)
         lines = [json.loads(text) for text in (out / "log.jsonl").read_text(encoding="utf-8").splitlines()]
         rates = [one["images_per_second"] for one in lines if "images_per_second" in one]

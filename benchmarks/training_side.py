@@ -23,12 +23,17 @@ from fssd.training import loop
 
 BATCHES = 4  # that stay in memory, and are taken in turn
 
-load = loop.training_batches
+try:  # where the version at hand takes its batches from
+    from fssd.training import run_setup as reader
+except ImportError:
+    reader = loop
+
+load = reader.training_batches
 
 
 def main() -> None:
     settings = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    with patch.object(loop, "training_batches", Turns(sys.stdout)), contextlib.redirect_stdout(sys.stderr):
+    with patch.object(reader, "training_batches", Turns(sys.stdout)), contextlib.redirect_stdout(sys.stderr):
         loop.train(with_values(TrainConfig(), settings))
 
 

@@ -233,7 +233,8 @@ def test_it_trains_evaluates_exports_and_opens(scenes: Path, tmp_path: Path) -> 
     assert 0 <= evaluate_detections(data, found).map <= 1
     assert max(map(len, found)) > 200  # darknet has no limit, SSD that one
     image = data.records[0].path
-    for to, runtime in RUNTIMES.items():
+    exports = {name: RUNTIMES[name] for name in ("onnx", "openvino")}
+    for to, runtime in exports.items():
         for nms in (None, Thresholds()):
             file = tmp_path / f"{to}-{nms is None}{runtime.suffix}"
             parity = export_model(detector, file, to, nms=nms).parity
@@ -244,7 +245,7 @@ def test_it_trains_evaluates_exports_and_opens(scenes: Path, tmp_path: Path) -> 
     again = list(Detector.load(tmp_path / "onnx-True.onnx").evaluate_on(data))
     assert list(map(len, again)) == list(map(len, found))  # the file knows the thresholds of its head
     trial = Trial(make_pictures(6, (128, 128)), data, few=True)
-    for to, runtime in RUNTIMES.items():
+    for to, runtime in exports.items():
         eight = tmp_path / f"{to}-int8{runtime.suffix}"
         assert export_model(detector, eight, to, trial=trial, allow_drop=True).maps is not None
         assert Detector.load(eight).facts["precision"] == "int8"
