@@ -113,9 +113,11 @@ def test_a_killed_search_goes_on_and_worse_trials_are_stopped(
     values = [float(row["mAP"]) for row in rows]
     assert values == sorted(values, reverse=True)
     assert [float(row["lr"]) for row in rows] == pytest.approx([value / 10 for value in values], abs=1e-5)
-    # A worse trial is stopped early, or comes to its end before Ray's decision reaches it.
+    # One machine of one CPU takes them in turn, and the second is worse than the first.
     states = [row["state"] for row in rows]
-    assert states[0] == "finished" and set(states) <= {"finished", "stopped early"}
+    assert (
+        states[0] == "finished" and "stopped early" in states and set(states) == {"finished", "stopped early"}
+    )
     best = load_config(out / "best.yaml")
     assert best.lr == float(rows[0]["lr"]) and best.data == scenes
     monkeypatch.chdir(tmp_path)
