@@ -61,7 +61,7 @@ def test_it_agrees_with_torch(size: int, refused: bool) -> None:
         network(one)
     config = TrainConfig(batch_size=1, model="single300-vgg16")
     if refused:
-        with pytest.raises(ConfigError, match=r"a batch has 1 image, but backbone.norm .* or --freeze-norm"):
+        with pytest.raises(ConfigError, match=r"batch_size is 1, but backbone.norm .* or --freeze-norm"):
             check_batch(config, network, 1)
         check_batch(TrainConfig(batch_size=1, model="single300-vgg16", freeze_norm=True), network, 1)
     else:
@@ -84,7 +84,7 @@ def test_a_backbone_that_looks_at_values_is_run(tiny_backbone: Callable[[], nn.M
 
 def test_the_message_counts_the_layers() -> None:
     network = build_model("ssd300-lite", 1)
-    with pytest.raises(ConfigError, match=r"a batch has 1 image, but \S+ and \d more layers of ssd300-lite"):
+    with pytest.raises(ConfigError, match=r"batch_size is 1, but \S+ and \d more layers of ssd300-lite"):
         check_batch(TrainConfig(batch_size=1, model="ssd300-lite"), network, 1)
     check_batch(TrainConfig(batch_size=2, model="ssd300-lite"), network, 2)
 

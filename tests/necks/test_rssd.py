@@ -296,7 +296,7 @@ def test_every_layer_of_the_neck_learns(name: str, options: dict[str, Any]) -> N
 
 def test_a_batch_of_one_is_refused_only_where_it_is_normalised() -> None:
     network = build_model("rssd300-vgg16", 1, **DEPTHWISE)
-    with pytest.raises(ConfigError, match=r"a batch has 1 image, but neck\.norms\.5\.0 of rssd300-vgg16"):
+    with pytest.raises(ConfigError, match=r"batch_size is 1, but neck\.norms\.5\.0 of rssd300-vgg16"):
         check_batch(TrainConfig(batch_size=1, model="rssd300-vgg16"), network, 1)
     one = {name: x[:1] for name, x in maps(300).items()}
     assert [x.shape[0] for x in network.neck.eval()(one)] == [1] * 6

@@ -407,7 +407,7 @@ def test_weights_from_before_the_bad_loss_stay(
         ({"iterations": None, "epochs": float("inf")}, "epochs is inf"),
         ({"lr": float("nan")}, "lr is nan"),
         ({"batch_size": 0}, "batch_size is 0"),
-        ({"batch_size": 1}, "a batch has 1 image"),
+        ({"batch_size": 1}, "batch_size is 1"),
         ({"workers": -1}, "workers is -1"),
         ({"ema": 1.0}, "ema is 1.0"),
         ({"schedule": "cosin"}, "did you mean 'cosine'"),
