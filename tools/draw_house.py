@@ -35,13 +35,14 @@ FLOORS = (
     ("bench", "demo", "serve"),
     ("figures",),
     ("ablation",),
+    ("tuning",),
     ("cli",),
 )
 COLOURS = {
     "network": (("layers", "backbones", "necks", "heads", "model", "weights", "importers"), "#dbe7f6"),
     "data": (("data", "fetch"), "#dff0df"),
     "use": (("runtimes", "inference", "export", "serve", "demo", "zoo", "parts"), "#f6ead2"),
-    "study": (("training", "evaluation", "report", "figures", "ablation", "bench"), "#f3dfe6"),
+    "study": (("training", "evaluation", "report", "figures", "ablation", "tuning", "bench"), "#f3dfe6"),
     "ground": (("errors", "atomic", "config", "boxes", "plots", "storage", "engines", "cli"), "#ececec"),
 }
 

@@ -17,7 +17,7 @@ from fssd.cli.main import main
 from fssd.config import TrainConfig
 from fssd.data.class_names import COCO
 from fssd.errors import CheckpointError, FetchError
-from fssd.fetch.named_weights import fetch_weights
+from fssd.importers.named_weights import fetch_weights
 from fssd.inference.detector import Detector
 from fssd.model.build import build_model
 from fssd.training.start import check_start, start_weights
@@ -153,7 +153,7 @@ def test_without_a_network_a_file_placed_by_hand_is_taken(
     name, folder = "mobilenetv2-imagenet", weights_folder()
     unreachable = replace(PUBLISHED[name], url=f"http://127.0.0.1:9/{PUBLISHED[name].file_name}")
     monkeypatch.setitem(PUBLISHED, name, unreachable)
-    monkeypatch.setattr("fssd.fetch.named_weights.PAUSES", ())
+    monkeypatch.setattr("fssd.importers.named_weights.PAUSES", ())
     with pytest.raises(FetchError) as error:
         fetch_weights(name, pauses=())
     by_hand = f"or place mobilenet_v2-b0353104.pth into {folder} by hand first"

@@ -35,6 +35,13 @@ def test_every_step_by_hand() -> None:
     assert fates.suppressed_by(Claim(3, 0)) == 0
 
 
+def test_of_two_rivals_the_better_one_is_told() -> None:
+    boxes = np.array([[6, 0, 16, 10], [0, 0, 10, 10], [3, 0, 13, 10]], np.float32)  # IoU 7/13 with either
+    fates = trace_selection(boxes, scores((0.8,), (0.9,), (0.7,)), Thresholds(0.1, 0.5, 9, 9))
+    assert fates.kept == (Claim(1, 0), Claim(0, 0))
+    assert fates.of(Claim(2, 0)).by == Claim(1, 0)
+
+
 def test_limits_by_hand() -> None:
     table = scores((0.9,), (0.8,), (0.7,), (0.6,))
     few = trace_selection(BOXES, table, Thresholds(score=0.1, nms=1.0, top_k=2, keep=4))

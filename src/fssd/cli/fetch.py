@@ -94,7 +94,7 @@ def _fetch_weights(command: Fetch) -> int:
         return 0
     _refuse_others(command, f"weights go into their own folder, which the variable {FOLDER_VARIABLE} names")
     published, there = PUBLISHED[name], read_note(name) is not None
-    from fssd.fetch.named_weights import fetch_weights
+    from fssd.importers.named_weights import fetch_weights
 
     with _bar(name) as report:
         file = fetch_weights(name, report=report)

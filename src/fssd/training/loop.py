@@ -62,7 +62,7 @@ _ALL_THREADS = torch.get_num_threads()  # the default, read before a run changes
 
 
 Evaluated = Callable[[int, int, Report], None]
-"""Called after every evaluation, in the first process, with the updates done, those of the run, the report."""
+"""Called after every evaluation, in the first process: updates done, those of the run, the report."""
 
 
 class Result(NamedTuple):

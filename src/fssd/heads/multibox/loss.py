@@ -6,6 +6,7 @@ Dense and masked, so that nothing in it waits for the device: no size depends on
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -61,16 +62,12 @@ def multibox_loss(
     localisation = torch.where(positive, distance, 0.0).sum() * objective.localisation_weight
     if objective.confidence == "softmax":
         confidence = _softmax_loss(logits, classes, count, negatives, objective.mining)
-    elif objective.confidence == "focal":
-        truth = class_targets(classes, logits.shape[-1], positive.to(exact))
-        confidence = focal_loss(logits, truth).sum()
     else:
-        truth = class_targets(classes, logits.shape[-1], _quality(*boxes, positive))
-        confidence = quality_focal_loss(logits, truth).sum()
+        quality = positive.to(exact) if objective.confidence == "focal" else _quality(*boxes, positive)
+        losses = focal_loss if objective.confidence == "focal" else quality_focal_loss
+        confidence = losses(logits, class_targets(classes, logits.shape[-1], quality)).sum()
     positives = count.sum()
-    matched, images = (positives, len(count)) if counts is None else counts
-    divisor = torch.where(matched > 0, matched, images)
-    localisation, confidence = localisation / divisor, confidence / divisor
+    localisation, confidence = _shared_out((localisation, confidence), count, counts)
     return {
         "loss": localisation + confidence,
         "loss_loc": localisation,
@@ -100,6 +97,16 @@ def _quality(predicted: Tensor, truth: Tensor, positive: Tensor) -> Tensor:
     """(B, P) IoU of the predicted boxes with the true ones, 0 for background; a constant for the gradient."""
     with torch.no_grad():
         return torch.where(positive, compare_pairs(predicted, truth).overlap, 0.0)
+
+
+def _shared_out(sums: tuple[Tensor, ...], count: Tensor, counts: Tensor | None) -> Iterator[Tensor]:
+    """The sums over a batch divided by its positives, or by its images if it has none. count: (B,) positives.
+
+    counts: (2,) positives and images of the larger batch, see `multibox_loss`.
+    """
+    matched, images = (count.sum(), len(count)) if counts is None else counts
+    divisor = torch.where(matched > 0, matched, images)
+    return (part / divisor for part in sums)
 
 
 def _softmax_loss(logits: Tensor, classes: Tensor, count: Tensor, negatives: float, mining: str) -> Tensor:

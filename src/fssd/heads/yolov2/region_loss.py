@@ -54,11 +54,9 @@ def region_loss(
 
     Returns "loss", its parts, "objects", the number that is learned, and "overlap", their mean IoU.
     """
-    exact = predictions.to(torch.promote_types(predictions.dtype, torch.float32))
-    raw = _by_anchor(exact, len(anchors))  # (B, A, H, W, 5 + C)
+    raw = _by_anchor(_exact(predictions), len(anchors))  # (B, A, H, W, 5 + C)
     rows, columns = raw.shape[2:4]
-    sides = (columns, rows, columns, rows)
-    truths = torch.stack([targets["boxes"][..., i] * side for i, side in enumerate(sides)], dim=-1)  # cells
+    truths = _in_cells(targets["boxes"], rows, columns)
     valid = targets["labels"] >= 0
     assigned = _assign(truths, valid, anchors, (rows, columns))
     flat = raw.flatten(1, 3)  # (B, N, 5 + C)
@@ -67,11 +65,8 @@ def region_loss(
         overlaps = iou(_corners(_boxes(raw, anchors).flatten(1, 3)), _corners(truths)) * valid[:, None]
         own_overlap = overlaps.gather(1, assigned.cell[:, None])[:, 0]  # (B, T)
         empty = (overlaps.amax(dim=-1) <= UNDECIDED) & ~assigned.own
-
     own = flat.gather(1, assigned.cell[..., None].expand(-1, -1, flat.shape[-1]))  # (B, T, 5 + C)
-    sizes = anchors[assigned.anchor]  # (B, T, 2)
-    wanted = (truths[..., 2:].clamp(min=1e-9) / sizes).log()
-    distance = (own[..., :2].sigmoid() - assigned.offset).square() + (own[..., 2:4] - wanted).square()
+    distance = _distance(own, truths, assigned.offset, anchors[assigned.anchor])
     weight = 2 - targets["boxes"][..., 2:].prod(dim=-1) if by_size else 1.0
     classes = F.cross_entropy(own[..., 5:].mT, targets["labels"].clamp(min=0), reduction="none")
     pull = (shift - 0.5).square().sum(dim=-1) + growth.square().sum(dim=-1)
@@ -81,7 +76,7 @@ def region_loss(
         return torch.where(where, values, 0.0).sum() / batch
 
     terms = {
-        "loss_box": mean(0.5 * weight * distance.sum(dim=-1), assigned.kept),
+        "loss_box": mean(0.5 * weight * distance, assigned.kept),
         "loss_object": mean(0.5 * OBJECT * (own[..., 4].sigmoid() - own_overlap).square(), assigned.kept),
         "loss_empty": mean(0.5 * EMPTY * object_.square(), empty),
         "loss_class": mean(classes, assigned.kept),
@@ -90,6 +85,27 @@ def region_loss(
     objects = assigned.kept.sum()
     overlap = torch.where(assigned.kept, own_overlap, 0.0).sum() / objects.clamp(min=1)
     return {"loss": torch.stack(list(terms.values())).sum(), **terms, "objects": objects, "overlap": overlap}
+
+
+def _exact(predictions: Tensor) -> Tensor:
+    """In float32 at least."""
+    return predictions.to(torch.promote_types(predictions.dtype, torch.float32))
+
+
+def _in_cells(boxes: Tensor, rows: int, columns: int) -> Tensor:
+    """Boxes (B, T, 4) in shares of the image to cells."""
+    sides = (columns, rows, columns, rows)
+    return torch.stack([boxes[..., i] * side for i, side in enumerate(sides)], dim=-1)
+
+
+def _distance(own: Tensor, truths: Tensor, offset: Tensor, anchors: Tensor) -> Tensor:
+    """(B, T) squared distance of the predictions own (B, T, 5 + C) from truths (B, T, 4), cells.
+
+    offset: (B, T, 2) of the centre in its cell. anchors: (B, T, 2), cells.
+    """
+    wanted = (truths[..., 2:].clamp(min=1e-9) / anchors).log()
+    distance = (own[..., :2].sigmoid() - offset).square() + (own[..., 2:4] - wanted).square()
+    return distance.sum(dim=-1)
 
 
 def _assign(truths: Tensor, valid: Tensor, anchors: Tensor, grid: tuple[int, int]) -> Assigned:
