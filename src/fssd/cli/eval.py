@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from fssd.cli.options import (
     RuleFlags,
     Scales,
     ThresholdFlags,
+    changed,
     detect_all,
     open_models,
     parse,
@@ -47,7 +48,7 @@ class Eval:
     thresholds: Annotated[ThresholdFlags, FLAT] = ThresholdFlags()
     rules: Annotated[RuleFlags, FLAT] = RuleFlags()
     keep_thresholds: Flag = False
-    """Write the score with the best F1 of each class into the model file, as the default of `fssd detect`."""
+    """Write the score with the best F1 of each class, at --iou, into the model file as its default."""
     loading: Annotated[Loading, FLAT] = Loading()
     scales: Scales = ()
     device: Device = "auto"
@@ -73,6 +74,7 @@ def run(arguments: list[str]) -> int:
     (detector,) = open_models([command.model], command.device, groups, command.scales)
     refuse_names(command.measuring, [detector])
     if command.keep_thresholds:
+        _refuse_other_rules(command)
         require_own_model(command.model, detector)
     settings: dict[str, Any] = {}
     if detector is not None:
@@ -100,23 +102,34 @@ def run(arguments: list[str]) -> int:
         settings |= vars(used)
     report = evaluate_detections(dataset, found, command.measuring.metric, command.iou)
     console.print(report.table())
-    if command.keep_thresholds:
-        print(_keep_thresholds(command, dataset, found))
+    if command.keep_thresholds and detector is not None:
+        print(_keep_thresholds(command, dataset, found, detector.classes))
     _write(command, dataset, Outcome(found, report, notes, settings))
     return 0
 
 
-def _keep_thresholds(command: Eval, dataset: DataSet, found: list[Detections]) -> str:
-    """Write them into the model; what was written, for people."""
+def _refuse_other_rules(command: Eval) -> None:
+    """Raise ConfigError for flags under which the best thresholds are not those of plain detection."""
+    groups: dict[Any, Any] = {command.thresholds: ThresholdFlags(), command.rules: RuleFlags()}
+    given = [name for group, default in groups.items() for name in changed(group, default)]
+    given += ["scales"] * bool(command.scales)
+    if given:
+        flag = given[0].replace("_", "-")
+        raise ConfigError(f"--keep-thresholds is for detection without --{flag}; leave one of the two out")
+
+
+def _keep_thresholds(command: Eval, dataset: DataSet, found: list[Detections], classes: Sequence[str]) -> str:
+    """Write them into the model, which has these classes; what was written, for people."""
     from fssd.evaluation.class_scores import best_class_scores, write_class_scores
     from fssd.weights.checkpoint import model_file
 
     best = best_class_scores(dataset, found, command.iou)
-    write_class_scores(model_file(command.model), best)
+    file = model_file(command.model)
+    write_class_scores(file, best)
     scores = ", ".join(f"{name} {score:.3f}" for name, score in best.items())
-    others = [name for name in dataset.classes if name not in best]
-    missing = f"; none for {', '.join(others)}, never found" if others else ""
-    return f"thresholds kept in {command.model}: {scores or 'none'}{missing}"
+    others = [name for name in classes if name not in best]
+    missing = f"; 0.5 for {', '.join(others)}, never found correctly" if others else ""
+    return f"thresholds kept in {file}: {scores or 'none'}{missing}"
 
 
 def _input(command: Eval) -> Path:

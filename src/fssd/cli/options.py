@@ -193,7 +193,7 @@ def open_models(
     from fssd.inference.detector import Detector
 
     if all(is_detection_file(path) for path in paths):
-        given = [name for group, default in flags.items() for name in _changed(group, default)]
+        given = [name for group, default in flags.items() for name in changed(group, default)]
         given += ["device"] * (device != "auto") + ["scales"] * bool(scales)
         if given:
             flag = given[0].replace("_", "-")
@@ -207,7 +207,7 @@ def refuse_names(measuring: Measuring, detectors: Sequence[Detector | None]) -> 
         raise ConfigError("--names is for detection files with class numbers; a model knows its classes")
 
 
-def _changed(group: Any, default: Any) -> list[str]:
+def changed(group: Any, default: Any) -> list[str]:
     """The flags of a group whose values differ from another group."""
     names = [field.name for field in fields(group)]
     return [name for name in names if getattr(group, name) != getattr(default, name)]

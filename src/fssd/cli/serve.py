@@ -36,8 +36,9 @@ class Serve:
     """Most images computed together."""
     delay_ms: Delay = 5.0
     """Milliseconds that an image waits for others that are being prepared."""
-    score: Share = 0.5
-    """Report objects that score more than this, unless a request gives another value."""
+    score: Share | None = None
+    """Report objects that score more than this, unless a request gives another value; None for 0.5, or what
+    `fssd eval --keep-thresholds` wrote into the model."""
     keep: Count = 200
     """Most objects in an answer."""
     queue: Count = 32

@@ -29,7 +29,8 @@ class Why:
     """Write the explanation as JSON too."""
     out: Path = Path("why.jpg")
     """File for the picture."""
-    thresholds: Annotated[ThresholdFlags, FLAT] = ThresholdFlags(score=0.5)
+    thresholds: Annotated[ThresholdFlags, FLAT] = ThresholdFlags()
+    """The score is 0.5 by default, or what `fssd eval --keep-thresholds` wrote into the model."""
     device: Device = "auto"
 
 
