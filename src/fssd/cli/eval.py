@@ -27,6 +27,7 @@ from fssd.cli.options import (
     spare_inputs,
     write_each,
 )
+from fssd.cli.result import add_document, add_result
 from fssd.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Eval:
     report: Path | None = None
     """Write a page with curves, mistakes and pictures into this folder; needs the extra plot."""
     json: Path | None = None
-    """Write the numbers to this file."""
+    """Write the numbers to this file; without a name print them as JSON, and all else to stderr."""
     voc_results: Path | None = None
     """Write detections as VOC result files (comp4_det_CLASS.txt) into this folder."""
     coco_results: Path | None = None
@@ -113,6 +114,7 @@ def _run(command: Eval, process: Process) -> int:
         return 0
     report = evaluate_detections(dataset, found, command.measuring.metric, command.iou)
     console.print(report.table())
+    add_document(report.to_json(settings or None))
     if command.keep_thresholds and detector is not None:
         print(_keep_thresholds(command, dataset, found, detector.classes))
     _write(command, dataset, Outcome(found, report, notes, settings))
@@ -137,6 +139,7 @@ def _keep_thresholds(command: Eval, dataset: DataSet, found: list[Detections], c
     best = best_class_scores(dataset, found, command.iou)
     file = model_file(command.model)
     write_class_scores(file, best)
+    add_result(class_scores=best)
     scores = ", ".join(f"{name} {score:.3f}" for name, score in best.items())
     others = [name for name in classes if name not in best]
     missing = f"; 0.5 for {', '.join(others)}, never found correctly" if others else ""
@@ -204,5 +207,10 @@ def _write(command: Eval, dataset: DataSet, outcome: Outcome) -> None:
         (name,) = model_names([_input(command)])
         subject = ReportSubject(name, command.data, split, notes)
         page = partial(write_eval_page, command.report, subject, dataset, found, report)
-        steps.append(lambda: print(f"report in {page()}"))
+        steps.append(lambda: _say_page(page()))
     write_each(*steps)
+
+
+def _say_page(page: Path) -> None:
+    print(f"report in {page}")
+    add_result(report=page)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, make_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import tyro
 
+from fssd.cli.result import TO_FILE
 from fssd.config import BelowOne, Count, Metric, Natural, Share, check_bounds
 from fssd.errors import ConfigError, FssdError
 
@@ -263,8 +264,22 @@ def detect_all(detector: Detector, dataset: DataSet, console: Console, **setting
     return list(track(stream, "detecting", total=len(dataset), console=console, disable=hidden))
 
 
+def with_json_flag(flags: type[Command]) -> type[Command]:
+    """The flags of a verb and `--json`, for help and completion."""
+    text = "Print the result as JSON, and everything else to stderr."
+    flag = ("json", Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help=text)], False)
+    made = make_dataclass(flags.__name__, [flag], bases=(flags,), frozen=True)
+    made.__doc__ = flags.__doc__
+    return made
+
+
 def parse(command: type[Command], arguments: list[str], **settings: Any) -> Command:
     """The flags of a verb. settings: of `tyro.cli`. Raises ConfigError for a number that is out of bounds."""
-    parsed: Command = tyro.cli(command, prog=f"fssd {command.__name__.lower()}", args=arguments, **settings)
+    verb = command.__name__.lower()
+    if {"--help", "-h"} & set(arguments) and verb not in TO_FILE:
+        command = with_json_flag(command)  # in everything but help, `main` has taken it away
+        if "default" in settings:
+            settings["default"] = command(**vars(settings["default"]))
+    parsed: Command = tyro.cli(command, prog=f"fssd {verb}", args=arguments, **settings)
     check_bounds(parsed)
     return parsed

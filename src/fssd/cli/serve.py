@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from fssd.cli.options import Device, Flag, parse
+from fssd.cli.result import add_result, write_result
 from fssd.config import Bound, Count, Share
 
 Port = Annotated[int, Bound("between 0 and 65535", lambda value: 0 <= value <= 65535)]
@@ -90,5 +91,13 @@ def run(arguments: list[str]) -> int:
         service = Service(detectors, settings)
         service.pipeline.warm_up()
         print(f"{command.model}: {len(detectors[0].classes)} classes, {runtime}", flush=True)
-        run_server(service, bound, access_log=command.access_log)
+        add_result(model=command.model, runtime=runtime, classes=detectors[0].classes)
+        run_server(service, bound, _say_address, access_log=command.access_log)
     return 0
+
+
+def _say_address(address: str) -> None:
+    """The port is open: say so now, because a server ends only when it is told to."""
+    print(f"listening on {address}", flush=True)
+    add_result(address=address)
+    write_result()
