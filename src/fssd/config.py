@@ -101,6 +101,9 @@ class TrainConfig:
     """Share of images with errors (0..1) that may be left out with a warning, also those that break while it
     runs; above it, training stops."""
 
+    licence: str | None = None
+    """Licence of the model, as hubs write it: apache-2.0, cc-by-4.0, ...; for the card in its folder."""
+
     start: Start = "backbone"
     """Start from ImageNet "backbone" weights, a trained "ssd" (FSSD+, paper 3.2), a whole trained "model" of
     the same network (classes of the same name keep their weights), or "nothing"."""
@@ -232,7 +235,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 """The values of every setting that is one of a few words."""
 RESUME_MAY_CHANGE = {"out", "data", "images", "weights", "seen_images", "workers", "device"}
-RESUME_MAY_CHANGE |= {"save_every", "log_every", "bad_share", "kernels"}
+RESUME_MAY_CHANGE |= {"save_every", "log_every", "bad_share", "kernels", "licence"}
 """Settings that a resumed run may change. Only the device and its kernels affect the final weights."""
 
 

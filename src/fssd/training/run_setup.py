@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Generator
 
 import torch
@@ -12,6 +13,7 @@ from fssd.data.loader import Examples, Views, training_batches
 from fssd.data.sample import DataSet
 from fssd.data.scales import Scales
 from fssd.model.network import channels_last
+from fssd.training.data_facts import class_notes
 from fssd.training.distributed import Process
 from fssd.training.drawings import draw_batches
 from fssd.training.folder import RunFolder, Saved
@@ -51,6 +53,9 @@ class RunSetup:
         self.folder = RunFolder(splits, process)
         if saved is not None:
             self.folder.check(saved)
+        elif process.is_first:
+            for line in class_notes(splits, self.folder.trained):
+                print(f"note: {line}", file=sys.stderr)
         self._take_data(splits.train, splits.val, saved)
         self.share = share_of(config, process)
         self.updates_per_epoch = len(self.train_set) / self.share.images

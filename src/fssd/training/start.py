@@ -28,6 +28,7 @@ from fssd.training.folder import check_folder
 from fssd.training.freeze import training_mode
 from fssd.training.state import STATE_FILE
 from fssd.weights.checkpoint import model_file
+from fssd.weights.model_card import check_licence
 from fssd.weights.pretrained import load_backbone, load_ssd
 from fssd.weights.transfer import load_detector
 from fssd.zoo.published import weights_file
@@ -55,6 +56,7 @@ def recipe_of(config: TrainConfig) -> Mapping[str, Any]:
 
 def complete(config: TrainConfig) -> TrainConfig:
     """The configuration with its backbone's recipe filled in, checked. Raises ConfigError."""
+    check_licence(config.licence)
     return resolve(config, recipe_of(config))
 
 
