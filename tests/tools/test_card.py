@@ -36,6 +36,8 @@ LATER |= {
     "global_batch",
     "sync_norm",
     "licence",
+    "oversample",
+    "class_weights",
 }  # settings that came after this training
 
 
