@@ -71,10 +71,9 @@ def region_loss(
     weight = 2 - targets["boxes"][..., 2:].prod(dim=-1) if by_size else 1.0
     classes = _class_loss(own[..., 5:], targets["labels"].clamp(min=0), class_weights)
     pull = (shift - 0.5).square().sum(dim=-1) + growth.square().sum(dim=-1)
-    batch = len(predictions) if images is None else images
 
     def mean(values: Tensor, where: Tensor) -> Tensor:
-        return torch.where(where, values, 0.0).sum() / batch
+        return torch.where(where, values, 0.0).sum() / (len(predictions) if images is None else images)
 
     terms = {
         "loss_box": mean(0.5 * weight * distance, assigned.kept),
