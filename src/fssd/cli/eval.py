@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -18,7 +18,6 @@ from fssd.cli.options import (
     Measuring,
     Scales,
     ThresholdFlags,
-    detect_all,
     open_models,
     parse,
     refuse_names,
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from fssd.data.sample import DataSet
     from fssd.evaluation.evaluate import Report
     from fssd.inference.detections import Detections
+    from fssd.training.distributed import Process
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,16 @@ class Eval:
 
 def run(arguments: list[str]) -> int:
     command = parse(Eval, arguments)
+    from fssd.cli.eval_group import device_of, evaluation_group
+
+    with evaluation_group() as process:
+        return _run(replace(command, device=device_of(command.device, process)), process)
+
+
+def _run(command: Eval, process: Process) -> int:
     from rich.console import Console
 
+    from fssd.cli.eval_group import detect_in_group
     from fssd.evaluation.evaluate import evaluate_detections
     from fssd.evaluation.known_classes import unknown_note
 
@@ -83,9 +91,12 @@ def run(arguments: list[str]) -> int:
     if note := unknown_note(dataset, classes):
         print(f"note: {note}", file=sys.stderr)
     if detector is not None:
-        found = detect_all(detector, dataset, console, **asdict(command.loading), **settings)
+        loading = asdict(command.loading)
+        found = detect_in_group(detector, dataset, console, process, **loading, **settings)
         used = detector.runner.defaults.replaced(command.thresholds.given())
         settings |= vars(used)
+    if not process.is_first:
+        return 0
     report = evaluate_detections(dataset, found, command.measuring.metric, command.iou)
     console.print(report.table())
     _write(command, dataset, Outcome(found, report, notes, settings))
