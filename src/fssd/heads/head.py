@@ -172,6 +172,13 @@ class Head(nn.Module):
         """
         raise ConfigError("the loss of this head cannot be shared out; leave out --global-batch")
 
+    def weigh_classes(self, weights: Tensor) -> None:  # noqa: ARG002 (for heads that can)
+        """Weigh the loss of each object's class by (C,) `weights`, which are no part of the state.
+
+        Raises ConfigError for a head that cannot.
+        """
+        raise ConfigError("this head weighs no classes; leave out --class-weights")
+
     def count_images(self, images: int) -> None:
         """Called after each update of the weights. images: those it was made from, of all processes."""
 
