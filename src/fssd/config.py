@@ -170,6 +170,9 @@ class TrainConfig:
     """Full SSD augmentation, the same with rarer and smaller zooms out (for runs of tens of epochs),
     mirroring only, YOLOv2's (placement and colours; by letterbox that of 2017, by warp that of 2016), or
     none."""
+    augment_with: str | None = None
+    """Augmentation of your own before all that, "package.module:name": a function of image, boxes, labels and
+    rng, or albumentations' Compose (see docs/recipe.md); with --augment none it is the only one."""
     mosaic: Share = 0.0
     """Share of the training views made of parts of four images around one point (YOLOv4); each costs the
     reading of four images."""

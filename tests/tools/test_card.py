@@ -36,6 +36,7 @@ LATER |= {
     "global_batch",
     "sync_norm",
     "licence",
+    "augment_with",
     "oversample",
     "class_weights",
 }  # settings that came after this training

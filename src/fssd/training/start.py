@@ -12,6 +12,7 @@ from torch import nn
 
 from fssd.backbones import BACKBONES
 from fssd.config import TrainConfig, resolve
+from fssd.data.augment_hook import find_augmenter
 from fssd.data.input_boxes import input_boxes
 from fssd.data.mixing import Mixing
 from fssd.data.repeats import Repeats, repeat_factors
@@ -67,6 +68,8 @@ def check_start(config: TrainConfig, resume: bool) -> None:
     """Refuse what can be refused before any label is read. Raises ConfigError or CheckpointError."""
     assert config.out is not None
     check_folder(config.out, resume)
+    if config.augment_with is not None:
+        find_augmenter(config.augment_with)
     if config.val_split is not None and config.metric == "coco":
         require_hotcoco()
     if not (config.out / STATE_FILE).exists():
