@@ -36,6 +36,7 @@ LATER |= {
     "global_batch",
     "sync_norm",
     "licence",
+    "log_to",
     "augment_with",
     "oversample",
     "class_weights",

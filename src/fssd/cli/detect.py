@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import tyro
 
@@ -20,12 +20,14 @@ from fssd.cli.options import (
     Device,
     Flag,
     Model,
+    RuleFlags,
     Scales,
     ThresholdFlags,
     parse,
     spare_inputs,
     write_each,
 )
+from fssd.cli.result import add_result
 from fssd.cli.signals import Ended, ending_signals
 from fssd.config import Count
 from fssd.errors import ConfigError, DataError, FssdError, Stopped
@@ -35,7 +37,8 @@ if TYPE_CHECKING:
     from fssd.evaluation.exact_rows import ExactRows
     from fssd.inference.detections import Detections
     from fssd.inference.detector import Detector
-    from fssd.inference.video import Film, FilmWriter
+    from fssd.inference.film_output import FilmOutput
+    from fssd.inference.video import Film
     from fssd.parts.unfinished import Unfinished
 
 Result = TypeVar("Result")
@@ -53,7 +56,9 @@ class Detect:
     """Image and video files, folders, or patterns such as "shots/**/*.jpg"."""
     out: str = "found"
     """Folder for the results; with --engine also one in S3, s3://BUCKET/FOLDER."""
-    thresholds: Annotated[ThresholdFlags, FLAT] = ThresholdFlags(score=0.5)
+    thresholds: Annotated[ThresholdFlags, FLAT] = ThresholdFlags()
+    """The score is 0.5 by default, or what `fssd eval --keep-thresholds` wrote into the model."""
+    rules: Annotated[RuleFlags, FLAT] = RuleFlags()
     voc: Flag = False
     """Write VOC result files too, with the image's stem as id (numbered where two share it)."""
     coco: Flag = False
@@ -69,6 +74,10 @@ class Detect:
     """Images in a part, with --engine (1,000): the most that is computed twice."""
     actors: Count | None = None
     """Processes that detect, with --engine ray; as many as the cluster has CPUs."""
+
+    def given(self) -> dict[str, Any]:
+        """The settings of a detector that were given."""
+        return {**self.thresholds.given(), **self.rules.given()}
 
     @property
     def folder(self) -> Path:
@@ -102,6 +111,8 @@ def run(arguments: list[str]) -> int:
         # Before the state says that there is something to go on with, nothing of an earlier call may be left.
         (command.folder / "detections.jsonl").write_bytes(b"")
     work.unfinished.begin()
+    if films and command.pictures:
+        _note_fallback()
     try:
         with ending_signals():
             if stills:
@@ -117,7 +128,17 @@ def run(arguments: list[str]) -> int:
             print(f"stopped; {work.summary()}", file=sys.stderr)
         raise
     print(work.summary())
+    results = command.folder / "detections.json" if stills else None
+    add_result(inputs=len(files), done=work.done, out=command.out, detections=results)
     return 1 if work.done < len(files) else 0
+
+
+def _note_fallback() -> None:
+    from fssd.inference.film_output import FALLBACK
+    from fssd.inference.web_film import can_write
+
+    if not can_write():
+        print(FALLBACK, file=sys.stderr)
 
 
 def _state(command: Detect) -> Unfinished:
@@ -125,7 +146,7 @@ def _state(command: Detect) -> Unfinished:
     from fssd.parts.unfinished import Unfinished
 
     flags = {name: getattr(command, name) for name in ("voc", "coco", "pictures")}
-    settings = {**command.thresholds.given(), "scales": list(command.scales), **flags}
+    settings = {**command.given(), "scales": list(command.scales), **flags}
     state = Unfinished(command.folder, command.model, command.images, settings)
     if state.goes_on:
         print(f"going on with what is in {command.out}", file=sys.stderr)
@@ -157,7 +178,7 @@ def _check_engine(command: Detect) -> None:
 def _detect_parts(command: Detect, engine: Engine) -> int:
     from fssd.parts.run_parts import detect_parts
 
-    settings = {**command.thresholds.given(), "scales": command.scales or None}
+    settings = {**command.given(), "scales": command.scales or None}
     try:
         with ending_signals():
             counts = detect_parts(
@@ -175,6 +196,7 @@ def _detect_parts(command: Detect, engine: Engine) -> int:
         raise Stopped(ended.number, "stopped", "the same command goes on") from None
     errors = f", {counts.errors:,} with an error (column `error`)" if counts.errors else ""
     print(f"{counts.rows:,} rows{errors}, results in {command.out}")
+    add_result(rows=counts.rows, errors=counts.errors, out=command.out)
     return 1 if counts.errors else 0
 
 
@@ -207,7 +229,7 @@ class _Work:
         return f"{self.done} of {self.total} inputs done, results in {self.command.out}"
 
     def stream(self, images: Iterable[Image]) -> Iterator[Detections]:
-        thresholds = self.command.thresholds.given()
+        thresholds = self.command.given()
         batch_size, scales = self.command.batch_size, self.command.scales or None
         return self.detector.stream(images, **thresholds, batch_size=batch_size, scales=scales)
 
@@ -326,24 +348,22 @@ def _open_film(file: Path) -> Film:
 
 def _detect_frames(work: _Work, film: Film, name: str, counts: Counter[str]) -> None:
     from fssd.evaluation.results import DetectionsFile
-    from fssd.inference.video import FilmWriter
+    from fssd.inference.film_output import FilmOutput
 
-    out, picture, last = work.command.folder, name if work.command.pictures else None, -1
-    with DetectionsFile(out / f"{name}.json") as results, FilmWriter(out / name, film.rate) as writer:
+    out, picture = work.command.folder, name if work.command.pictures else None
+    with DetectionsFile(out / f"{name}.json") as results, FilmOutput(out / name, film) as writer:
         for index, found in enumerate(work.stream(film.frames())):
             assert found.image is not None
-            number, (height, width) = film.decoded[index], found.image.shape[:2]
+            height, width = found.image.shape[:2]
             if picture:
-                # The next frame stands in for frames that cannot be decoded, so that times stay the same.
-                picture = work.attempt(film.path, partial(_add_frame, writer, name, found, number - last))
-            results.add(f"{film.path}#{number}", (width, height), found, picture)
+                picture = work.attempt(film.path, partial(_add_frame, writer, name, found, index))
+            results.add(f"{film.path}#{film.decoded[index]}", (width, height), found, picture)
             counts.update(found.names)
-            last = number
     film.require_whole()
 
 
-def _add_frame(writer: FilmWriter, name: str, found: Detections, times: int) -> str:
-    writer.write(found.draw(), times)
+def _add_frame(writer: FilmOutput, name: str, found: Detections, index: int) -> str:
+    writer.add(found.draw(), index)
     return name
 
 

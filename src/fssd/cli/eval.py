@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,18 +12,22 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 from fssd.cli.options import (
     FLAT,
     Device,
+    Flag,
     Iou,
     Loading,
     Measured,
     Measuring,
+    RuleFlags,
     Scales,
     ThresholdFlags,
+    changed,
     open_models,
     parse,
     refuse_names,
     spare_inputs,
     write_each,
 )
+from fssd.cli.result import add_document, add_result
 from fssd.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -43,13 +47,16 @@ class Eval:
     measuring: Annotated[Measuring, FLAT] = Measuring()
     iou: Iou = 0.5
     thresholds: Annotated[ThresholdFlags, FLAT] = ThresholdFlags()
+    rules: Annotated[RuleFlags, FLAT] = RuleFlags()
+    keep_thresholds: Flag = False
+    """Write the score with the best F1 of each class, at --iou, into the model file as its default."""
     loading: Annotated[Loading, FLAT] = Loading()
     scales: Scales = ()
     device: Device = "auto"
     report: Path | None = None
     """Write a page with curves, mistakes and pictures into this folder; needs the extra plot."""
     json: Path | None = None
-    """Write the numbers to this file."""
+    """Write the numbers to this file; without a name print them as JSON, and all else to stderr."""
     voc_results: Path | None = None
     """Write detections as VOC result files (comp4_det_CLASS.txt) into this folder."""
     coco_results: Path | None = None
@@ -68,15 +75,23 @@ def _run(command: Eval, process: Process) -> int:
     from rich.console import Console
 
     from fssd.cli.eval_group import detect_in_group
+    from fssd.evaluation.class_scores import require_own_model
     from fssd.evaluation.evaluate import evaluate_detections
     from fssd.evaluation.known_classes import unknown_note
 
-    groups = {command.thresholds: ThresholdFlags(), command.loading: Loading()}
+    groups = {command.thresholds: ThresholdFlags(), command.rules: RuleFlags(), command.loading: Loading()}
     (detector,) = open_models([command.model], command.device, groups, command.scales)
     refuse_names(command.measuring, [detector])
+    if command.keep_thresholds:
+        _refuse_other_rules(command)
+        require_own_model(command.model, detector)
     settings: dict[str, Any] = {}
     if detector is not None:
-        settings = {**command.thresholds.given(), "scales": list(command.scales) or None}
+        settings = {
+            **command.thresholds.given(),
+            **command.rules.given(),
+            "scales": list(command.scales) or None,
+        }
         detector.sized(settings["scales"])  # before the data are read
     models = {} if detector is None else {command.model: detector}
     dataset = command.measuring.open(command.data, list(models), list(models.values()), command.iou)
@@ -99,8 +114,36 @@ def _run(command: Eval, process: Process) -> int:
         return 0
     report = evaluate_detections(dataset, found, command.measuring.metric, command.iou)
     console.print(report.table())
+    add_document(report.to_json(settings or None))
+    if command.keep_thresholds and detector is not None:
+        print(_keep_thresholds(command, dataset, found, detector.classes))
     _write(command, dataset, Outcome(found, report, notes, settings))
     return 0
+
+
+def _refuse_other_rules(command: Eval) -> None:
+    """Raise ConfigError for flags under which the best thresholds are not those of plain detection."""
+    groups: dict[Any, Any] = {command.thresholds: ThresholdFlags(), command.rules: RuleFlags()}
+    given = [name for group, default in groups.items() for name in changed(group, default)]
+    given += ["scales"] * bool(command.scales)
+    if given:
+        flag = given[0].replace("_", "-")
+        raise ConfigError(f"--keep-thresholds is for detection without --{flag}; leave one of the two out")
+
+
+def _keep_thresholds(command: Eval, dataset: DataSet, found: list[Detections], classes: Sequence[str]) -> str:
+    """Write them into the model, which has these classes; what was written, for people."""
+    from fssd.evaluation.class_scores import best_class_scores, write_class_scores
+    from fssd.weights.checkpoint import model_file
+
+    best = best_class_scores(dataset, found, command.iou)
+    file = model_file(command.model)
+    write_class_scores(file, best)
+    add_result(class_scores=best)
+    scores = ", ".join(f"{name} {score:.3f}" for name, score in best.items())
+    others = [name for name in classes if name not in best]
+    missing = f"; 0.5 for {', '.join(others)}, never found correctly" if others else ""
+    return f"thresholds kept in {file}: {scores or 'none'}{missing}"
 
 
 def _input(command: Eval) -> Path:
@@ -164,5 +207,10 @@ def _write(command: Eval, dataset: DataSet, outcome: Outcome) -> None:
         (name,) = model_names([_input(command)])
         subject = ReportSubject(name, command.data, split, notes)
         page = partial(write_eval_page, command.report, subject, dataset, found, report)
-        steps.append(lambda: print(f"report in {page()}"))
+        steps.append(lambda: _say_page(page()))
     write_each(*steps)
+
+
+def _say_page(page: Path) -> None:
+    print(f"report in {page}")
+    add_result(report=page)

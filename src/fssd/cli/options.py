@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, make_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import tyro
 
+from fssd.cli.result import TO_FILE
 from fssd.config import BelowOne, Count, Metric, Natural, Share, check_bounds
 from fssd.errors import ConfigError, FssdError
 
@@ -84,6 +85,37 @@ class CountFlags:
 @dataclass(frozen=True)
 class ThresholdFlags(CountFlags, Selection):
     """Which detections are kept, and how many."""
+
+
+@dataclass(frozen=True)
+class RuleFlags:
+    """Which detections are kept, by class and over classes."""
+
+    classes: tuple[str, ...] = ()
+    """Names of the classes to keep; the others are left out."""
+    class_scores: tuple[str, ...] = ()
+    """NAME=SCORE of classes that have a threshold of their own, such as cat=0.3 dog=0.6."""
+    agnostic: Flag = False
+    """NMS over all classes together: of two boxes on one object only the better stays."""
+    soft: Literal["linear", "gaussian"] | None = None
+    """Soft-NMS: lower the scores of overlapping boxes instead of dropping them."""
+    flip: Flag = False
+    """Look at the mirror image too, and merge; takes twice the time."""
+
+    def given(self) -> dict[str, Any]:
+        """The flags that were given, as settings of a detector. Raises ConfigError."""
+        settings: dict[str, Any] = {name: value for name, value in vars(self).items() if value}
+        if self.class_scores:
+            settings["class_scores"] = dict(map(_class_score, self.class_scores))
+        return {name: list(value) if name == "classes" else value for name, value in settings.items()}
+
+
+def _class_score(text: str) -> tuple[str, float]:
+    name, _, score = text.rpartition("=")
+    try:
+        return name, float(score)
+    except ValueError:
+        raise ConfigError(f"--class-scores {text}: is not NAME=SCORE, such as cat=0.3") from None
 
 
 @dataclass(frozen=True)
@@ -162,7 +194,7 @@ def open_models(
     from fssd.inference.detector import Detector
 
     if all(is_detection_file(path) for path in paths):
-        given = [name for group, default in flags.items() for name in _changed(group, default)]
+        given = [name for group, default in flags.items() for name in changed(group, default)]
         given += ["device"] * (device != "auto") + ["scales"] * bool(scales)
         if given:
             flag = given[0].replace("_", "-")
@@ -176,7 +208,7 @@ def refuse_names(measuring: Measuring, detectors: Sequence[Detector | None]) -> 
         raise ConfigError("--names is for detection files with class numbers; a model knows its classes")
 
 
-def _changed(group: Any, default: Any) -> list[str]:
+def changed(group: Any, default: Any) -> list[str]:
     """The flags of a group whose values differ from another group."""
     names = [field.name for field in fields(group)]
     return [name for name in names if getattr(group, name) != getattr(default, name)]
@@ -232,8 +264,22 @@ def detect_all(detector: Detector, dataset: DataSet, console: Console, **setting
     return list(track(stream, "detecting", total=len(dataset), console=console, disable=hidden))
 
 
+def with_json_flag(flags: type[Command]) -> type[Command]:
+    """The flags of a verb and `--json`, for help and completion."""
+    text = "Print the result as JSON, and everything else to stderr."
+    flag = ("json", Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help=text)], False)
+    made = make_dataclass(flags.__name__, [flag], bases=(flags,), frozen=True)
+    made.__doc__ = flags.__doc__
+    return made
+
+
 def parse(command: type[Command], arguments: list[str], **settings: Any) -> Command:
     """The flags of a verb. settings: of `tyro.cli`. Raises ConfigError for a number that is out of bounds."""
-    parsed: Command = tyro.cli(command, prog=f"fssd {command.__name__.lower()}", args=arguments, **settings)
+    verb = command.__name__.lower()
+    if {"--help", "-h"} & set(arguments) and verb not in TO_FILE:
+        command = with_json_flag(command)  # in everything but help, `main` has taken it away
+        if "default" in settings:
+            settings["default"] = command(**vars(settings["default"]))
+    parsed: Command = tyro.cli(command, prog=f"fssd {verb}", args=arguments, **settings)
     check_bounds(parsed)
     return parsed

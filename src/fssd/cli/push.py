@@ -10,6 +10,7 @@ from typing import Annotated
 import tyro
 
 from fssd.cli.options import Flag, Model, parse
+from fssd.cli.result import add_result
 from fssd.errors import ConfigError
 
 
@@ -46,6 +47,7 @@ def run(arguments: list[str]) -> int:
         written = write_shared_model(file, Path(folder), address=command.to, licence=command.licence)
         url = upload_folder(Path(folder), command.to, private=command.private)
     print(f"{', '.join(written.files)} written to {url}")
+    add_result(files=written.files, url=url)
     if written.licence is None:
         print("note: the card states no licence, so others may not use the model; say it with --licence")
     print(f"use it with: fssd detect {command.to} photo.jpg")
