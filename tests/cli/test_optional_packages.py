@@ -24,6 +24,8 @@ EXTRAS = {
     "demo": ["sklearn", "skimage"],
     "hub": ["huggingface_hub"],
     "s3": ["pyarrow"],
+    "wandb": ["wandb"],
+    "mlflow": ["mlflow"],
 }
 SILENT = ["tensorboard"]  # training goes on without it
 NEEDED_BY_THEM = {"starlette": "fastapi", "pydantic": "fastapi"}  # packages of packages, and who needs them
@@ -70,6 +72,8 @@ REFUSED = {
         "push animals hf://user/name",
         "fetch hf://user/name",
     ],
+    "wandb": [f"{TRAIN} --log-to wandb"],
+    "mlflow": [f"{TRAIN} --log-to mlflow"],
     "pyarrow": [
         "shard DATA OUT/shards",
         "shard DATA s3://bucket/shards",
