@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import tyro
 
@@ -20,6 +20,7 @@ from fssd.cli.options import (
     Device,
     Flag,
     Model,
+    RuleFlags,
     Scales,
     ThresholdFlags,
     parse,
@@ -53,7 +54,9 @@ class Detect:
     """Image and video files, folders, or patterns such as "shots/**/*.jpg"."""
     out: str = "found"
     """Folder for the results; with --engine also one in S3, s3://BUCKET/FOLDER."""
-    thresholds: Annotated[ThresholdFlags, FLAT] = ThresholdFlags(score=0.5)
+    thresholds: Annotated[ThresholdFlags, FLAT] = ThresholdFlags()
+    """The score is 0.5 by default, or what `fssd eval --keep-thresholds` wrote into the model."""
+    rules: Annotated[RuleFlags, FLAT] = RuleFlags()
     voc: Flag = False
     """Write VOC result files too, with the image's stem as id (numbered where two share it)."""
     coco: Flag = False
@@ -69,6 +72,10 @@ class Detect:
     """Images in a part, with --engine (1,000): the most that is computed twice."""
     actors: Count | None = None
     """Processes that detect, with --engine ray; as many as the cluster has CPUs."""
+
+    def given(self) -> dict[str, Any]:
+        """The settings of a detector that were given."""
+        return {**self.thresholds.given(), **self.rules.given()}
 
     @property
     def folder(self) -> Path:
@@ -125,7 +132,7 @@ def _state(command: Detect) -> Unfinished:
     from fssd.parts.unfinished import Unfinished
 
     flags = {name: getattr(command, name) for name in ("voc", "coco", "pictures")}
-    settings = {**command.thresholds.given(), "scales": list(command.scales), **flags}
+    settings = {**command.given(), "scales": list(command.scales), **flags}
     state = Unfinished(command.folder, command.model, command.images, settings)
     if state.goes_on:
         print(f"going on with what is in {command.out}", file=sys.stderr)
@@ -157,7 +164,7 @@ def _check_engine(command: Detect) -> None:
 def _detect_parts(command: Detect, engine: Engine) -> int:
     from fssd.parts.run_parts import detect_parts
 
-    settings = {**command.thresholds.given(), "scales": command.scales or None}
+    settings = {**command.given(), "scales": command.scales or None}
     try:
         with ending_signals():
             counts = detect_parts(
@@ -207,7 +214,7 @@ class _Work:
         return f"{self.done} of {self.total} inputs done, results in {self.command.out}"
 
     def stream(self, images: Iterable[Image]) -> Iterator[Detections]:
-        thresholds = self.command.thresholds.given()
+        thresholds = self.command.given()
         batch_size, scales = self.command.batch_size, self.command.scales or None
         return self.detector.stream(images, **thresholds, batch_size=batch_size, scales=scales)
 

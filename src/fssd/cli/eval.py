@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 from fssd.cli.options import (
     FLAT,
     Device,
+    Flag,
     Iou,
     Loading,
     Measured,
     Measuring,
+    RuleFlags,
     Scales,
     ThresholdFlags,
     detect_all,
@@ -43,6 +45,9 @@ class Eval:
     measuring: Annotated[Measuring, FLAT] = Measuring()
     iou: Iou = 0.5
     thresholds: Annotated[ThresholdFlags, FLAT] = ThresholdFlags()
+    rules: Annotated[RuleFlags, FLAT] = RuleFlags()
+    keep_thresholds: Flag = False
+    """Write the score with the best F1 of each class into the model file, as the default of `fssd detect`."""
     loading: Annotated[Loading, FLAT] = Loading()
     scales: Scales = ()
     device: Device = "auto"
@@ -60,15 +65,22 @@ def run(arguments: list[str]) -> int:
     command = parse(Eval, arguments)
     from rich.console import Console
 
+    from fssd.evaluation.class_scores import require_own_model
     from fssd.evaluation.evaluate import evaluate_detections
     from fssd.evaluation.known_classes import unknown_note
 
-    groups = {command.thresholds: ThresholdFlags(), command.loading: Loading()}
+    groups = {command.thresholds: ThresholdFlags(), command.rules: RuleFlags(), command.loading: Loading()}
     (detector,) = open_models([command.model], command.device, groups, command.scales)
     refuse_names(command.measuring, [detector])
+    if command.keep_thresholds:
+        require_own_model(command.model, detector)
     settings: dict[str, Any] = {}
     if detector is not None:
-        settings = {**command.thresholds.given(), "scales": list(command.scales) or None}
+        settings = {
+            **command.thresholds.given(),
+            **command.rules.given(),
+            "scales": list(command.scales) or None,
+        }
         detector.sized(settings["scales"])  # before the data are read
     models = {} if detector is None else {command.model: detector}
     dataset = command.measuring.open(command.data, list(models), list(models.values()), command.iou)
@@ -88,8 +100,23 @@ def run(arguments: list[str]) -> int:
         settings |= vars(used)
     report = evaluate_detections(dataset, found, command.measuring.metric, command.iou)
     console.print(report.table())
+    if command.keep_thresholds:
+        print(_keep_thresholds(command, dataset, found))
     _write(command, dataset, Outcome(found, report, notes, settings))
     return 0
+
+
+def _keep_thresholds(command: Eval, dataset: DataSet, found: list[Detections]) -> str:
+    """Write them into the model; what was written, for people."""
+    from fssd.evaluation.class_scores import best_class_scores, write_class_scores
+    from fssd.weights.checkpoint import model_file
+
+    best = best_class_scores(dataset, found, command.iou)
+    write_class_scores(model_file(command.model), best)
+    scores = ", ".join(f"{name} {score:.3f}" for name, score in best.items())
+    others = [name for name in dataset.classes if name not in best]
+    missing = f"; none for {', '.join(others)}, never found" if others else ""
+    return f"thresholds kept in {command.model}: {scores or 'none'}{missing}"
 
 
 def _input(command: Eval) -> Path:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import tyro
 
@@ -84,6 +84,37 @@ class CountFlags:
 @dataclass(frozen=True)
 class ThresholdFlags(CountFlags, Selection):
     """Which detections are kept, and how many."""
+
+
+@dataclass(frozen=True)
+class RuleFlags:
+    """Which detections are kept, by class and over classes."""
+
+    classes: tuple[str, ...] = ()
+    """Names of the classes to keep; the others are left out."""
+    class_scores: tuple[str, ...] = ()
+    """NAME=SCORE of classes that have a threshold of their own, such as cat=0.3 dog=0.6."""
+    agnostic: Flag = False
+    """NMS over all classes together: of two boxes on one object only the better stays."""
+    soft: Literal["linear", "gaussian"] | None = None
+    """Soft-NMS: lower the scores of overlapping boxes instead of dropping them."""
+    flip: Flag = False
+    """Look at the mirror image too, and merge; takes twice the time."""
+
+    def given(self) -> dict[str, Any]:
+        """The flags that were given, as settings of a detector. Raises ConfigError."""
+        settings: dict[str, Any] = {name: value for name, value in vars(self).items() if value}
+        if self.class_scores:
+            settings["class_scores"] = dict(map(_class_score, self.class_scores))
+        return {name: list(value) if name == "classes" else value for name, value in settings.items()}
+
+
+def _class_score(text: str) -> tuple[str, float]:
+    name, _, score = text.rpartition("=")
+    try:
+        return name, float(score)
+    except ValueError:
+        raise ConfigError(f"--class-scores {text}: is not NAME=SCORE, such as cat=0.3") from None
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,8 @@ Decode = Callable[[Sequence[npt.NDArray[Any]], "Thresholds"], "list[Found]"]
 
 
 # What a call of a detector takes besides thresholds.
-OF_CALLS = ("batch_size", "keep_image", "scales", "flip", "classes", "agnostic", "soft", "allow_url")
+OF_CALLS = ("batch_size", "keep_image", "scales", "flip", "classes", "class_scores", "agnostic", "soft")
+OF_CALLS += ("allow_url",)
 # What other detectors call the same thresholds.
 OTHER_NAMES = {"conf": "score", "confidence": "score", "threshold": "score", "conf_thres": "score"}
 OTHER_NAMES |= {"iou": "nms", "overlap": "nms", "iou_thres": "nms", "max_det": "keep", "max": "keep"}

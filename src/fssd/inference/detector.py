@@ -85,6 +85,12 @@ class Detector:
         return self.runner.network
 
     @property
+    def class_scores(self) -> dict[str, float]:
+        """What classes must exceed by default, from `fssd eval --keep-thresholds`; others 0.5."""
+        kept = self.facts.get("class_scores", {})
+        return {name: score for name, score in kept.items() if name in self.classes}
+
+    @property
     def geometry(self) -> Geometry:
         """How an image becomes the model's input, and how boxes come back."""
         return self.runner.geometry
@@ -109,9 +115,10 @@ class Detector:
         images: a path, a PIL image, an array (H, W, 3), also grey, RGBA, 16 bit or floats in 0..1, a tensor
         (3, H, W), the bytes of a file, or a file opened in binary mode. Several: a list of these, a folder, a
         pattern such as "shots/*.jpg", an array (N, H, W, 3) or a tensor (B, 3, H, W). A film: its path.
-        settings: score (0.5), nms (0.45), top_k (400), keep (200), see `Thresholds`; score may map names of
-        classes to numbers. classes: names to keep. agnostic: NMS over all classes together. soft: "linear" or
-        "gaussian", which lower scores (soft-NMS) instead of dropping boxes. The others: see `stream`.
+        settings: score (0.5, or `class_scores`), nms (0.45), top_k (400), keep (200), see `Thresholds`; score
+        may map names of classes to numbers. classes: names to keep. agnostic: NMS over all classes together.
+        soft: "linear" or "gaussian", which lower scores (soft-NMS) instead of dropping boxes. The others: see
+        `stream`.
         Raises ImageError for anything that is not such an image, ConfigError for a setting out of range,
         TypeError for an unknown one.
         """
@@ -177,6 +184,8 @@ class Detector:
     def _rules(self, settings: Mapping[str, Any], score: float | None) -> Rules:
         """The rules of the settings of a call. score: where none is given; None takes the model's paper's."""
         defaults = self.runner.defaults if score is None else replace(self.runner.defaults, score=score)
+        if score is not None and not {"score", "class_scores"} & settings.keys():
+            settings = {**settings, "class_scores": self.class_scores}
         inside = self.runner.thresholds if isinstance(self.runner, FileRunner) else None
         return read_rules(settings, self.classes, defaults, inside)
 

@@ -66,10 +66,11 @@ def read_rules(
     settings: Mapping[str, Any], classes: Sequence[str], defaults: Thresholds, inside: Thresholds | None
 ) -> Rules:
     """The rules of settings: those of `Thresholds`, whose score may be a mapping of names, and `classes`
-    (names to keep), `agnostic`, `soft`.
+    (names to keep), `class_scores` (a mapping beside a score for all others), `agnostic`, `soft`.
 
     classes: of the model. inside: the thresholds of a file with NMS inside. Classes that a mapping does not
-    name take the score of `defaults`. Raises ConfigError, TypeError for an unknown setting.
+    name take the score for all, else that of `defaults`. Raises ConfigError, TypeError for an unknown
+    setting.
     """
     plain = dict(settings)
     kept, agnostic, soft = plain.pop("classes", None), plain.pop("agnostic", False), plain.pop("soft", None)
@@ -77,17 +78,20 @@ def read_rules(
         raise ConfigError(f"agnostic is {agnostic!r}; it must be True or False")
     if soft is not None and soft not in get_args(Soft):
         raise ConfigError(f"soft is {soft!r}; it must be one of {', '.join(get_args(Soft))}, or None")
-    score = plain.get("score")
-    if isinstance(score, Mapping):
-        del plain["score"]
+    by_class = plain.pop("class_scores", None)
+    if isinstance(plain.get("score"), Mapping):
+        if by_class is not None:
+            raise ConfigError("score and class_scores both map classes; give one mapping")
+        by_class = plain.pop("score")
+    if by_class is not None and not isinstance(by_class, Mapping):
+        raise ConfigError(f"class_scores is {by_class!r}; it must map names of classes to numbers")
     thresholds = defaults.replaced(plain)
-    if kept is None and not isinstance(score, Mapping) and not agnostic and soft is None:
+    if kept is None and not by_class and not agnostic and soft is None:
         return Rules(thresholds, {**vars(thresholds)})
     least = np.full(len(classes), thresholds.score, np.float64)
-    if isinstance(score, Mapping):
-        for name, value in score.items():
-            check_number(f"score of {name!r}", value, Share)
-            least[class_labels([name], classes)] = value
+    for name, value in (by_class or {}).items():
+        check_number(f"score of {name!r}", value, Share)
+        least[class_labels([name], classes)] = value
     if kept is not None:
         labels = class_labels(kept, classes)
         if not labels:

@@ -1,0 +1,45 @@
+"""The best threshold of each class, kept in a model file as the default of detection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fssd.data.sample import DataSet
+from fssd.errors import ConfigError
+from fssd.evaluation.evaluate import relabel
+from fssd.evaluation.pairing import judge
+from fssd.evaluation.scores import best_threshold, sweep_classes
+from fssd.inference.detections import Detections
+from fssd.inference.detector import Detector
+from fssd.runtimes.runner import NetworkRunner
+from fssd.weights.checkpoint import read_model, write_tensors
+from fssd.zoo.models import MODELS
+
+
+def require_own_model(path: Path, detector: Detector | None) -> None:
+    """Raise ConfigError for what thresholds cannot be written into."""
+    if detector is None or not isinstance(detector.runner, NetworkRunner):
+        raise ConfigError(f"{path}: is no PyTorch model; --keep-thresholds needs one, export it again then")
+    if str(path) in MODELS:
+        raise ConfigError(f"{path}: is a packaged model, which is not changed; copy its file and name that")
+
+
+def best_class_scores(dataset: DataSet, found: Sequence[Detections], iou: float) -> dict[str, float]:
+    """By class, what detections must exceed for the best F1; none for a class never found."""
+    sweeps = sweep_classes(judge(dataset, [relabel(one, dataset.classes) for one in found], iou))
+    best = {name: best_threshold(curve) for name, curve in zip(dataset.classes, sweeps, strict=True)}
+    # The best threshold is the lowest score to keep, and a detector keeps what scores more than its own.
+    return {
+        name: float(np.nextafter(np.float32(one.threshold), np.float32(0)))
+        for name, one in best.items()
+        if np.isfinite(one.f1)
+    }
+
+
+def write_class_scores(file: Path, scores: Mapping[str, float]) -> None:
+    """Write thresholds into a model file, whose weights stay as they are."""
+    tensors, facts = read_model(file)
+    write_tensors(file, tensors, {**facts, "class_scores": dict(scores)})
