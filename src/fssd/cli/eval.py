@@ -20,6 +20,7 @@ from fssd.cli.options import (
     RuleFlags,
     Scales,
     ThresholdFlags,
+    TileFlags,
     detect_all,
     open_models,
     parse,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from fssd.data.sample import DataSet
     from fssd.evaluation.evaluate import Report
     from fssd.inference.detections import Detections
+    from fssd.inference.detector import Detector
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,9 @@ class Eval:
     iou: Iou = 0.5
     thresholds: Annotated[ThresholdFlags, FLAT] = ThresholdFlags()
     rules: Annotated[RuleFlags, FLAT] = RuleFlags()
+    tiling: Annotated[TileFlags, FLAT] = TileFlags()
+    keep_tiles: Flag = False
+    """Write the tiles of this evaluation into the model file, as the default of all verbs."""
     keep_thresholds: Flag = False
     """Write the score with the best F1 of each class into the model file, as the default of `fssd detect`."""
     loading: Annotated[Loading, FLAT] = Loading()
@@ -70,18 +75,12 @@ def run(arguments: list[str]) -> int:
     from fssd.evaluation.known_classes import unknown_note
 
     groups = {command.thresholds: ThresholdFlags(), command.rules: RuleFlags(), command.loading: Loading()}
+    groups[command.tiling] = TileFlags()
     (detector,) = open_models([command.model], command.device, groups, command.scales)
     refuse_names(command.measuring, [detector])
-    if command.keep_thresholds:
+    if command.keep_thresholds or command.keep_tiles:
         require_own_model(command.model, detector)
-    settings: dict[str, Any] = {}
-    if detector is not None:
-        settings = {
-            **command.thresholds.given(),
-            **command.rules.given(),
-            "scales": list(command.scales) or None,
-        }
-        detector.sized(settings["scales"])  # before the data are read
+    settings = {} if detector is None else _settings(command, detector)
     models = {} if detector is None else {command.model: detector}
     dataset = command.measuring.open(command.data, list(models), list(models.values()), command.iou)
     _check_outputs(command, dataset)
@@ -96,14 +95,36 @@ def run(arguments: list[str]) -> int:
         print(f"note: {note}", file=sys.stderr)
     if detector is not None:
         found = detect_all(detector, dataset, console, **asdict(command.loading), **settings)
-        used = detector.runner.defaults.replaced(command.thresholds.given())
-        settings |= vars(used)
+        settings |= vars(detector.runner.defaults.replaced(command.thresholds.given()))
     report = evaluate_detections(dataset, found, command.measuring.metric, command.iou)
     console.print(report.table())
+    if command.keep_tiles:
+        print(_keep_tiles(command.model, settings))
     if command.keep_thresholds:
         print(_keep_thresholds(command, dataset, found))
     _write(command, dataset, Outcome(found, report, notes, settings))
     return 0
+
+
+def _settings(command: Eval, detector: Detector) -> dict[str, Any]:
+    """Those of the detector, checked before the data are read; tiles are the model's own if not given."""
+    scales = list(command.scales) or None
+    detector.sized(scales)
+    tiles = detector.tiling(command.tiling.given())
+    if tiles is not None:
+        print(f"looking at {tiles}", file=sys.stderr)
+    own = {"tiles": "none"} if tiles is None else tiles.settings()
+    return {**command.thresholds.given(), **command.rules.given(), **own, "scales": scales}
+
+
+def _keep_tiles(model: Path, settings: Mapping[str, Any]) -> str:
+    """Write the tiles of these settings into the model; what was written, for people."""
+    from fssd.data.tiles import FACT, read_tiles
+    from fssd.weights.checkpoint import model_file, write_facts
+
+    tiles = read_tiles(settings, None, {}, (1, 1))
+    write_facts(model_file(model), {FACT: None if tiles is None else tiles.facts()})
+    return f"tiles kept in {model}: {tiles or 'none'}"
 
 
 def _keep_thresholds(command: Eval, dataset: DataSet, found: list[Detections]) -> str:

@@ -15,14 +15,16 @@ from fssd.evaluation.scores import best_threshold, sweep_classes
 from fssd.inference.detections import Detections
 from fssd.inference.detector import Detector
 from fssd.runtimes.runner import NetworkRunner
-from fssd.weights.checkpoint import read_model, write_tensors
+from fssd.weights.checkpoint import write_facts
 from fssd.zoo.models import MODELS
 
 
 def require_own_model(path: Path, detector: Detector | None) -> None:
-    """Raise ConfigError for what thresholds cannot be written into."""
+    """Raise ConfigError for a model that settings cannot be written into."""
     if detector is None or not isinstance(detector.runner, NetworkRunner):
-        raise ConfigError(f"{path}: is no PyTorch model; --keep-thresholds needs one, export it again then")
+        raise ConfigError(
+            f"{path}: is no PyTorch model; only one keeps thresholds and tiles, export it again then"
+        )
     if str(path) in MODELS:
         raise ConfigError(f"{path}: is a packaged model, which is not changed; copy its file and name that")
 
@@ -41,5 +43,4 @@ def best_class_scores(dataset: DataSet, found: Sequence[Detections], iou: float)
 
 def write_class_scores(file: Path, scores: Mapping[str, float]) -> None:
     """Write thresholds into a model file, whose weights stay as they are."""
-    tensors, facts = read_model(file)
-    write_tensors(file, tensors, {**facts, "class_scores": dict(scores)})
+    write_facts(file, {"class_scores": dict(scores)})

@@ -30,11 +30,11 @@ Decode = Callable[[Sequence[npt.NDArray[Any]], "Thresholds"], "list[Found]"]
 
 
 # What a call of a detector takes besides thresholds.
-OF_CALLS = ("batch_size", "keep_image", "scales", "flip", "classes", "class_scores", "agnostic", "soft")
-OF_CALLS += ("allow_url",)
+OF_CALLS: tuple[str, ...] = ("batch_size", "keep_image", "scales", "flip", "classes", "class_scores")
+OF_CALLS += ("agnostic", "soft", "allow_url", "tiles", "overlap", "whole_image", "most_tiles")
 # What other detectors call the same thresholds.
 OTHER_NAMES = {"conf": "score", "confidence": "score", "threshold": "score", "conf_thres": "score"}
-OTHER_NAMES |= {"iou": "nms", "overlap": "nms", "iou_thres": "nms", "max_det": "keep", "max": "keep"}
+OTHER_NAMES |= {"iou": "nms", "iou_thres": "nms", "max_det": "keep", "max": "keep"}
 
 
 @dataclass(frozen=True)
