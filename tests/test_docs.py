@@ -17,6 +17,7 @@ import tyro
 import fssd
 from fssd.ablation.plan import read_plan
 from fssd.cli.main import COMMANDS, MODULES
+from fssd.cli.result import take_json
 from fssd.cli.train import Train
 from fssd.config import TrainConfig, load_config
 from fssd.data.scenes import CLASSES
@@ -68,7 +69,8 @@ def test_names_in_link_texts_are_in_the_linked_files() -> None:
 
 @pytest.mark.parametrize("line", commands())
 def test_commands_parse(line: str) -> None:
-    verb, *arguments = shlex.split(line)
+    verb, *given = shlex.split(line)
+    arguments, _ = take_json(verb, given)
     default = Train(settings=TrainConfig()) if verb == "train" else tyro.MISSING_NONPROP
     tyro.cli(VERBS[verb], args=arguments, default=default)
 

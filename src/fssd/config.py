@@ -46,6 +46,7 @@ Folds = Annotated[int, Bound("0, or 2 to 100", lambda value: value == 0 or 2 <= 
 NotNegative = Annotated[float, Bound("0 or more", lambda value: value >= 0)]
 Positive = Annotated[float, Bound("above 0 and finite", lambda value: 0 < value < math.inf)]
 Share = Annotated[float, Bound("between 0 and 1", lambda value: 0 <= value <= 1)]
+Portion = Annotated[float, Bound("above 0 and at most 1", lambda value: 0 < value <= 1)]
 BelowOne = Annotated[float, Bound("0 or more and below 1", lambda value: 0 <= value < 1)]
 Opset = Annotated[int, Bound("17 to 21", lambda value: 17 <= value <= 21)]
 Seed = Annotated[int, Bound("0 or more and below 2 to the power of 63", lambda value: 0 <= value < 2**63)]
@@ -100,6 +101,9 @@ class TrainConfig:
     bad_share: BelowOne = 0.02
     """Share of images with errors (0..1) that may be left out with a warning, also those that break while it
     runs; above it, training stops."""
+
+    licence: str | None = None
+    """Licence of the model, as hubs write it: apache-2.0, cc-by-4.0, ...; for the card in its folder."""
 
     start: Start = "backbone"
     """Start from ImageNet "backbone" weights, a trained "ssd" (FSSD+, paper 3.2), a whole trained "model" of
@@ -174,6 +178,12 @@ class TrainConfig:
     mosaics."""
     plain_epochs: NotNegative | None = None
     """Last epochs without mosaic and mixup; by default a tenth of the run."""
+    oversample: Portion | None = None
+    """Show images of rare classes more often: a class in a share f of the images has the factor
+    sqrt(T / f) for this threshold T, 0 to 1; an image has the largest of its classes (LVIS: 0.001)."""
+    class_weights: tuple[str, ...] = ()
+    """Weights of the classes in the loss: "inverse" to their numbers of objects, by the "effective" number
+    (Cui et al. 2019), or CLASS=WEIGHT ... with 1 for the others."""
     multi_scale: tuple[int, ...] = ()
     """Smallest and largest side of the input, such as 320 608: every 10 updates have another multiple of 32,
     the last 200 the network's own size; () trains at that alone. For networks that take any size: YOLOv2."""
@@ -232,7 +242,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 """The values of every setting that is one of a few words."""
 RESUME_MAY_CHANGE = {"out", "data", "images", "weights", "seen_images", "workers", "device"}
-RESUME_MAY_CHANGE |= {"save_every", "log_every", "bad_share", "kernels"}
+RESUME_MAY_CHANGE |= {"save_every", "log_every", "bad_share", "kernels", "licence"}
 """Settings that a resumed run may change. Only the device and its kernels affect the final weights."""
 
 
@@ -355,7 +365,7 @@ def _convert(key: str, value: Any, where: str) -> Any:
         return None
     if value is False and "off" in CHOICES.get(key, ()):
         return "off"  # YAML 1.1 reads off as false
-    kind = get_origin(kind) or kind
+    kind = kind if kind in _READERS else get_origin(kind) or kind
     takes, accepted, read = _READERS[kind]
     try:
         if isinstance(value, accepted) and isinstance(value, bool) == (kind is bool):
@@ -377,11 +387,24 @@ def _whole_ones(values: Any) -> tuple[int, ...]:
     return tuple(map(_whole, [values] if isinstance(values, int) else values))
 
 
+def _words(values: Any) -> tuple[str, ...]:
+    if isinstance(values, Mapping):
+        return tuple(f"{key}={value}" for key, value in values.items())
+    return (values,) if isinstance(values, str) else tuple(map(_word, values))
+
+
+def _word(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
 _READERS: dict[Any, tuple[str, tuple[Any, ...], Callable[[Any], Any]]] = {
     Path: ("a path", (str, Path), Path),
     float: ("a number", (int, float, str), float),
     int: ("a whole number", (int, float, str), _whole),
     tuple: ("whole numbers", (list, tuple, int), _whole_ones),
+    tuple[str, ...]: ("words, or a mapping", (list, tuple, str, Mapping), _words),
     Mapping: ("a mapping", (Mapping,), dict),
     bool: ("true or false", (bool,), bool),
     str: ("text", (str,), str),

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -29,7 +29,7 @@ rows:
 """
 
 # The driver, with a hook in each process that trains: at update 2 of a run it notes its own process and waits
-# until PLACE/open exists.
+# until PLACE/open exists. It also notes that it was asked to stop.
 DRIVER = """
 import os, sys
 from fssd.engines.ray_session import own_signals, require_ray
@@ -38,6 +38,12 @@ place, *words = sys.argv[1:]
 def hook():
     import os, time
     import fssd.training.folder as folder
+    import fssd.training.stop as stop
+    ask = stop.StopRequest.ask
+    def asked(self, number):
+        ask(self, number)
+        open(os.path.join(place, f"asked-{os.getpid()}"), "w").close()
+    stop.StopRequest.ask = asked
     save = folder.RunFolder.save_state
     def noted(self, updater, progress, *rest):
         save(self, updater, progress, *rest)
@@ -89,8 +95,12 @@ def saved(place: Path) -> list[tuple[str, str, int, int]]:
 
 
 def wait_for_gate(place: Path, driver: subprocess.Popen[str], runs: int) -> None:
+    wait_for(lambda: sum(update == 2 for _, _, update, _ in saved(place)) >= runs, driver)
+
+
+def wait_for(done: Callable[[], bool], driver: subprocess.Popen[str]) -> None:
     end = time.monotonic() + HANG
-    while sum(update == 2 for _, _, update, _ in saved(place)) < runs:
+    while not done():
         assert driver.poll() is None, driver.stdout.read() if driver.stdout else ""
         assert time.monotonic() < end
         time.sleep(0.1)
@@ -134,7 +144,7 @@ def test_a_stopped_driver_has_the_runs_save_and_the_same_command_goes_on(
     ray_cluster.require(2)
     wait_for_gate(place, driver, 2)
     driver.send_signal(signal.SIGTERM)
-    time.sleep(0.5)
+    wait_for(lambda: len(list(place.glob("asked-*"))) == 2, driver)
     (place / "open").touch()
     output, _ = driver.communicate(timeout=HANG)
     assert driver.returncode == 128 + signal.SIGTERM, output

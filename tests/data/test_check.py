@@ -62,7 +62,7 @@ def add(
 
 
 def findings(report: CheckReport) -> list[tuple[str, str, str, str]]:
-    """(severity, file name, place, reason), without the classes that have no object."""
+    """(severity, file name, place, reason), without what is said about classes."""
     return [
         (problem.severity, problem.file.name, problem.place, problem.reason)
         for problem in report.problems
@@ -86,7 +86,7 @@ def test_sound_data(tmp_path: Path) -> None:
     add(tmp_path, "b")
     add(tmp_path, "c", box(1, 1, 50, 50, name="ant"), split="val")
     report = check_data(tmp_path)
-    assert report.ok and report.problems == ()
+    assert report.ok and findings(report) == []
     train, val = report.splits["train"], report.splits["val"]
     assert (train.images, train.usable, train.backgrounds, train.objects) == (2, 2, 1, 3)
     assert train.per_class == {"ant": 1, "bee": 2} and val.per_class == {"ant": 1, "bee": 0}
@@ -227,10 +227,27 @@ def test_classes_without_an_object(tmp_path: Path) -> None:
     original = tmp_path / "VOC2012"  # the name by which VOC's own folders, and so their classes, are known
     original.mkdir()
     add(original, "a", box(1, 1, 50, 50, name="dog"))
-    (problem,) = check_data(original).problems
+    problem, few = check_data(original).problems
+    assert (few.severity, few.place) == ("warning", "classes") and "dog (1)" in few.reason
     assert (problem.severity, problem.file, problem.place) == ("warning", original, "classes")
     assert problem.reason.startswith("19 of 20 classes have no object in any split: aeroplane, ")
     assert "dog," not in problem.reason
+
+
+def test_classes_in_few_training_images(tmp_path: Path) -> None:
+    for number in range(11):
+        own = [box(1, 1, 50, 50, name="ant")] + [box(2, 2, 60, 60, name="bee")] * 2 * (number < 10)
+        add(tmp_path, f"t{number}", *own)
+        add(tmp_path, f"v{number}", box(1, 1, 50, 50, name="bee"), split="val", seed=100 + number)
+    report = check_data(tmp_path, decode=False)
+    (few,) = [problem for problem in report.problems if problem.place == "classes"]
+    assert few.severity == "warning" and few.file == tmp_path and report.ok
+    assert few.reason == (
+        "1 class is in 10 or fewer training images: bee (10); label more of them, or repeat their images with"
+        " --oversample"
+    )
+    train = report.splits["train"]
+    assert train.per_class == {"ant": 11, "bee": 20} and train.images_per_class == {"ant": 11, "bee": 10}
 
 
 @pytest.mark.parametrize("decode", [True, False])
@@ -320,8 +337,8 @@ def test_coco_without_sizes_is_measured(tmp_path: Path) -> None:
 def test_classes_that_are_written_almost_alike(tmp_path: Path) -> None:
     names = ("Cat", "cat", "traffic light", "Traffic_Light", "cats")
     add(tmp_path, "a", *(box(1, 1, 50, 50 + number, name=name) for number, name in enumerate(names)))
-    reasons = [problem.reason for problem in check_data(tmp_path).problems]
-    assert [reason.partition(" differ ")[0] for reason in reasons] == [
+    reasons = [problem.reason.partition(" differ ") for problem in check_data(tmp_path).problems]
+    assert [who for who, differ, _ in reasons if differ] == [
         "'Cat' and 'cat'",
         "'Traffic_Light' and 'traffic light'",
     ]
@@ -341,7 +358,7 @@ def test_report_as_json_and_table(tmp_path: Path) -> None:
     add(tmp_path, "b", box(5, 1, 50, 50, name="[b]"))
     report = check_data(tmp_path)
     plain = json.loads(json.dumps(report.to_json()))
-    assert (plain["ok"], plain["errors"], plain["warnings"]) == (False, 1, 1)
+    assert (plain["ok"], plain["errors"], plain["warnings"]) == (False, 1, 2)
     assert plain["problems"][0]["file"] == str(tmp_path / "Annotations/a[red].xml")
     assert plain["splits"]["train"]["images"] == 2 and plain["splits"]["train"]["per_class"] == {
         "[b]": 1,
@@ -350,7 +367,7 @@ def test_report_as_json_and_table(tmp_path: Path) -> None:
     console = Console(width=200, record=True, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
     console.print(report.table(limit=1), report.summary())
     shown = console.export_text()
-    assert "a[red].xml" in shown and "xmax <= xmin" in shown and "and 1 more" in shown and "[b]" in shown
+    assert "a[red].xml" in shown and "xmax <= xmin" in shown and "and 2 more" in shown and "[b]" in shown
 
 
 @needs_data

@@ -68,7 +68,7 @@ def test_too_many_tiles_are_an_error_with_their_number() -> None:
         Tiles(480, 0.2).windows((1_000_000, 1_000_000), INPUT)
     # 2 + 1 tiles by 2 + 1: (1000 - 480) / 384 = 1.35, so three in each direction.
     assert len(Tiles(480, 0.2, most=9).windows((1000, 1000), INPUT)) == 10
-    with pytest.raises(ImageError, match="9 tiles of 480 px with overlap 0.2, more than 8"):
+    with pytest.raises(ImageError, match=r"9 tiles of 480 px with overlap 0\.2, more than 8"):
         Tiles(480, 0.2, most=8).windows((1000, 1000), INPUT)
 
 

@@ -176,7 +176,10 @@ def test_an_earlier_site_is_replaced_and_nothing_else(
     out = tmp_path / "site"
     shutil.copytree(site, out)
     (out / "assets" / "old.js").write_text("")
-    assert export_site(detectors["tiny"], out, nms=NMS, unchecked=True) is None
+    tiny = detectors["tiny"]
+    kept = Detector(tiny.network, tiny.classes, {"class_scores": {"eight": 0.1, "zero": 0.7}})
+    assert export_site(kept, out, nms=NMS, unchecked=True) is None
+    assert json.loads((out / "model.json").read_text())["class_scores"] == {"eight": NMS.score, "zero": 0.7}
     assert not (out / "assets" / "old.js").exists()
     assert {path.name for path in out.iterdir()} == {path.name for path in site.iterdir()}
     assert [path.name for path in tmp_path.iterdir()] == ["site"]

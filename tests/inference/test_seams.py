@@ -1,4 +1,4 @@
-"""Detections of tiles become those of the image: what a seam cuts is whole again, and nothing is there twice."""
+"""Detections of tiles become those of the image: what a seam cuts is whole again, and nothing is twice."""
 
 from __future__ import annotations
 

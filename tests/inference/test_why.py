@@ -105,6 +105,20 @@ def test_the_score_threshold_took_it(spoken: Callable[..., Detector]) -> None:
     assert sought(spoken({OWN: (0, 0.3)}), score=0.2).detection == 0
 
 
+def test_a_threshold_kept_for_the_class(spoken: Callable[..., Detector]) -> None:
+    kept = {"class_scores": {"cat": 0.2, "dog": 0.9}}
+    low, high = spoken({OWN: (0, 0.3)}), spoken({OWN: (1, 0.8)})
+    low.facts = high.facts = kept
+    assert sought(low).detection == 0
+    missed = sought(high, "dog")
+    assert missed.detection is None and "does not score more than 0.9" in missed.verdict
+    assert sought(high, "dog", score=0.5).detection == 0
+    why = explain(high, IMAGE)
+    assert [one.prediction.name for one in why.detections] == high(IMAGE).names == []
+    assert json.loads(why_json(why, "a.jpg"))["class_scores"] == kept["class_scores"]
+    assert "score above 0.5, cat 0.200, dog 0.900 (kept in the model), nms" in why_text(why, "a.jpg")
+
+
 def test_nms_took_it(spoken: Callable[..., Detector]) -> None:
     # The second prior of the cell, with the offset that gives it the size of the object, 0.4 of its width to
     # the right: IoU 0.6 / 1.4 = 0.43 with the object and its prediction.

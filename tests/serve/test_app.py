@@ -317,12 +317,30 @@ def test_model(client: httpx.Client) -> None:
         "precision": "fp32",
         "image_size": 300,
         "score": SCORE,
+        "class_scores": {},
         "least_score": 0.0,
         "max": 200,
         "limits": {"body_bytes": 10_000_000, "pixels": 40_000_000, "images": 16, "seconds": 30.0},
         "samples": [],
         "version": __version__,
     }
+
+
+def test_thresholds_kept_in_the_model(detector: Detector, host: Host, kinds: dict[str, bytes]) -> None:
+    """They hold where neither the request nor the server says a score."""
+    kept = Detector(detector.network, CLASSES, {"class_scores": {"eight": 0.47, "zero": 0.3}})
+    client = host(Service([kept], Settings()))
+    model = client.get("/model").json()
+    assert (model["score"], model["class_scores"]) == (0.5, {"eight": 0.47, "zero": 0.3})
+    limits = {"eight": 0.47, "five": 0.5, "zero": 0.3}
+    rows = expected(detector, kinds["PNG"], score=limits)
+    assert 0 < len(rows) < 200
+    assert client.post("/detect", content=kinds["PNG"]).json()["objects"] == rows
+    asked = client.post("/detect?score=0.4", content=kinds["PNG"]).json()["objects"]
+    assert asked == expected(detector, kinds["PNG"], score=0.4) != rows
+    fixed = host(Service([kept], Settings(score=0.4)))
+    assert fixed.get("/model").json()["class_scores"] == {}
+    assert fixed.post("/detect", content=kinds["PNG"]).json()["objects"] == asked
 
 
 def test_file_with_nms_inside_has_a_lowest_score(host: Host) -> None:

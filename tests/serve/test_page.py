@@ -127,6 +127,29 @@ def test_slider_filters_without_a_request(page: Any, photo: Path, answer: list[d
     assert len(page.asked) == before
 
 
+def test_thresholds_of_the_classes_hold_until_the_slider_is_moved(
+    page: Any, photo: Path, answer: list[dict[str, Any]]
+) -> None:
+    def with_thresholds(route: Any) -> None:
+        response = route.fetch()
+        route.fulfill(response=response, json={**response.json(), "class_scores": own})
+
+    names = sorted({found["name"] for found in answer})
+    own = {names[0]: 0.2, names[1]: 0.8}
+    page.route("**/model", with_thresholds)
+    page.reload()
+    look_at(page, photo)
+    shown = [found for found in answer if found["score"] > own.get(found["name"], 0.5)]
+    plain = [found for found in answer if found["score"] > 0.5]
+    assert shown != plain
+    assert visible(page, ".box") == visible(page, "#list .object") == len(shown)
+    assert page.inner_text("#threshold-value") == "each class's own"
+    slide_to(page, 50)
+    assert visible(page, ".box") == len(plain)
+    assert page.inner_text("#threshold-value") == "50 %"
+    page.unroute("**/model")
+
+
 def test_list_and_boxes_are_highlighted_together(page: Any, photo: Path) -> None:
     look_at(page, photo)
     page.locator("#list .object[data-index='2']").hover()

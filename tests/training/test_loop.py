@@ -222,6 +222,7 @@ def test_what_a_run_leaves(scenes: Path, tmp_path: Path, tiny_backbone: MakeBack
     names = {path.name for path in config.out.iterdir()} - {"tensorboard"}
     plots = {"loss.png", "map.png"} if importlib.util.find_spec("matplotlib") else set()
     assert names == plots | {
+        "README.md",
         "batches.jpg",
         "config.yaml",
         "log.jsonl",

@@ -17,8 +17,9 @@ import yaml
 from fssd.cli.main import main
 from fssd.data.scenes import CLASSES
 from fssd.errors import ConfigError, shown
-from fssd.export.shared_model import model_card, write_shared_model
+from fssd.export.shared_model import write_shared_model
 from fssd.weights.checkpoint import load_model
+from fssd.weights.model_card import model_card
 from fssd.zoo.hub import HubAddress, hub_file, read_address
 from fssd.zoo.models import PHOTOS
 
@@ -152,8 +153,8 @@ def test_where_a_model_cannot_be_pushed(model_file: Path, capsys: pytest.Capture
 
 
 def test_the_card(model_file: Path, tmp_path: Path) -> None:
-    names = write_shared_model(model_file, tmp_path, address="hf://me/digits")
-    assert names == ["final.safetensors", "README.md"]
+    written = write_shared_model(model_file, tmp_path, address="hf://me/digits")
+    assert written.files == ["final.safetensors", "README.md"]
     assert load_model(tmp_path / "final.safetensors").classes == CLASSES
     text = (tmp_path / "README.md").read_text()
     header = yaml.safe_load(text.split("---")[1])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from fssd.cli.options import parse
+from fssd.cli.result import add_result
 from fssd.config import Bound, Count, Positive, find_config
 from fssd.errors import ConfigError
 
@@ -66,7 +67,9 @@ def run(arguments: list[str]) -> int:
         raise ConfigError("--cpus is for --engine ray; leave it out, or choose that engine")
     plan = read_plan(find_config(command.file, ["ablations"]))
     if command.show:
-        print(preview(plan), end="")
+        text = preview(plan)
+        print(text, end="")
+        add_result(preview=text)
         return 0
     require_matplotlib()
     out = command.out or Path("runs") / command.file.stem
@@ -84,6 +87,8 @@ def run(arguments: list[str]) -> int:
     if finished:
         print((out / "table.md").read_text(encoding="utf-8"))
         print(f"table: {out / 'table.md'}, {out / 'table.csv'}, {out / 'table.png'}")
+    table = out / "table.csv" if finished else None
+    add_result(out=out, runs=len(runs), finished=len(finished), table=table)
     if len(finished) == len(runs):
         return 0
     print(f"{len(finished)} of {len(runs)} runs are finished; the same command continues with the others")

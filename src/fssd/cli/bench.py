@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from fssd.cli.options import Device, Score, parse
+from fssd.cli.result import add_document
 from fssd.config import Count, Natural
 from fssd.errors import ConfigError
 
@@ -48,7 +49,7 @@ class Bench:
     """CPU threads; by default one per core."""
     device: Device = "auto"
     json: Path | None = None
-    """Write all figures to this file."""
+    """Write all figures to this file; without a name print them as JSON, and all else to stderr."""
     markdown: Path | None = None
     """With --compare, write the table to this file."""
     plot: Path | None = None
@@ -117,6 +118,7 @@ def _one(command: Bench, model: str, folder: Path, pictures: Photographs, setup:
     console.print(*report.head(), sep="\n", markup=False)
     console.print(report.table())
     console.print(*report.foot(), sep="\n", markup=False)
+    add_document(report.to_json())
     if command.json is not None:
         atomic_write(command.json, report.to_json())
 
@@ -138,6 +140,7 @@ def _contest(command: Bench, folder: Path, pictures: Photographs, setup: Setup) 
     whole = console.measure(table, options=console.options.update(max_width=1000)).maximum
     console.width = max(console.width, whole)  # a cut number is of no use; a long line can be scrolled
     console.print(table)
+    add_document(contest_table.to_json(contest))
     if command.json is not None:
         atomic_write(command.json, contest_table.to_json(contest))
     if command.markdown is not None:

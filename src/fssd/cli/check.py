@@ -11,6 +11,7 @@ from typing import Annotated
 import tyro
 
 from fssd.cli.options import Flag, parse
+from fssd.cli.result import add_result, wants_json
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Check:
     size: tuple[int, ...] = ()
     """Its input in pixels, as in `fssd train`."""
     json: Path | None = None
-    """Write the findings to this file; "-" prints them instead of the table."""
+    """Write the findings to this file too; without a name print them as JSON instead of the table."""
 
 
 def run(arguments: list[str]) -> int:
@@ -54,8 +55,7 @@ def run(arguments: list[str]) -> int:
     options = {"size": list(command.size)} if command.size else {}
     with torch.device("meta"):  # no weights are needed
         network = build_model(command.model, 1, **options)
-    files = [None if command.json == Path("-") else command.json]
-    require_writable(*filter(None, [*files, command.report and command.report / PAGE_FILE]))
+    require_writable(*filter(None, [command.json, command.report and command.report / PAGE_FILE]))
     survey = Survey(thumbnails=command.report is not None)
     decode = not command.labels_only
     with _bar() as watch:
@@ -65,14 +65,13 @@ def run(arguments: list[str]) -> int:
         print(f"report in {page}; near-duplicates across splits: {pairs}", file=sys.stderr)
     for line in coverage_advice(network, survey.input_boxes(network.geometry)):
         print(f"note: {line}", file=sys.stderr)  # stdout may be JSON
-    if command.json == Path("-"):
-        print(json.dumps(report.to_json(), indent=2))  # in ASCII, which every stdout can encode
-    else:
+    add_result(**report.to_json())
+    if not wants_json():
         console = Console()
         console.print(report.summary())
         console.print(report.table())
-        if command.json is not None:
-            atomic_write(command.json, json.dumps(report.to_json(), indent=2, ensure_ascii=False))
+    if command.json is not None:
+        atomic_write(command.json, json.dumps(report.to_json(), indent=2, ensure_ascii=False))
     return 1 if any(problem.severity == "error" for problem in report.problems) else 0
 
 

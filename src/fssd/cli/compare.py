@@ -21,6 +21,7 @@ from fssd.cli.options import (
     refuse_names,
     spare_inputs,
 )
+from fssd.cli.result import add_result
 from fssd.config import Bound, Count
 from fssd.errors import ConfigError, DataError
 
@@ -107,6 +108,8 @@ def _picture(command: Compare, models: list[Path]) -> int:
         print(f"{name}: {sum(map(len, rows[-1]))} objects in {len(files)} images")
     write_picture(command.out, compose(rows, model_names(models), command.columns, command.cell))
     print(f"picture in {command.out}")
+    objects = [sum(map(len, row)) for row in rows]
+    add_result(models=models, images=len(files), objects=objects, picture=command.out)
     return 0
 
 
@@ -148,6 +151,7 @@ def _page(command: Compare, models: list[Path]) -> int:
     interval = f"95 % interval {low:+.1f} to {high:+.1f}"
     print(f"B minus A: {value:+.1f} points of mAP, {interval}; {verdict(difference)}")
     print(f"report in {page}")
+    add_result(a=a, b=b, metric=measuring.metric, difference=difference._asdict(), report=page)
     return 0
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import sys
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Annotated, Any, Literal, Union
@@ -10,7 +12,8 @@ from typing import Annotated, Any, Literal, Union
 import tyro
 
 from fssd.cli.main import COMMANDS, MODULES
-from fssd.cli.options import parse
+from fssd.cli.options import parse, with_json_flag
+from fssd.cli.result import TO_FILE, add_result, wants_json
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,12 @@ class Completion:
 
 def run(arguments: list[str]) -> int:
     command = parse(Completion, arguments)
-    tyro.cli(_all_verbs(), prog="fssd", args=["--tyro-print-completion", command.shell])
+    text = io.StringIO()
+    with redirect_stdout(text), suppress(SystemExit):  # tyro ends the program when it has printed
+        tyro.cli(_all_verbs(), prog="fssd", args=["--tyro-print-completion", command.shell])
+    if not wants_json():
+        print(text.getvalue(), end="")
+    add_result(shell=command.shell, script=text.getvalue())
     return 0
 
 
@@ -37,6 +45,7 @@ def _all_verbs() -> Any:
 
 def _flags(verb: str) -> Any:
     """The dataclass of a verb's flags."""
-    if verb == "completion":
-        return sys.modules[__name__].Completion
-    return getattr(import_module(f"fssd.cli.{MODULES.get(verb, verb)}"), verb.title())
+    own = verb == "completion"
+    module = sys.modules[__name__] if own else import_module(f"fssd.cli.{MODULES.get(verb, verb)}")
+    flags = getattr(module, verb.title())
+    return flags if verb in TO_FILE else with_json_flag(flags)

@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from fssd.cli.options import BadShare, Flag, parse, show_progress
+from fssd.cli.result import add_result
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,13 @@ def run(arguments: list[str]) -> int:
         bad_share=command.bad_share,
         track=show_progress,
     )
+    splits = {}
     for split, images in made.content.splits.items():
         objects = sum(len(image.record.labels) for image in images)
         print(f"{split or 'all'}: {len(images):,} images, {objects:,} objects")
+        splits[split or "all"] = {"images": len(images), "objects": objects}
     for note in made.notes:
         print(f"note: {note}")
     print(f"written: {command.out}, {len(made.content.classes)} classes")
+    add_result(out=command.out, classes=made.content.classes, splits=splits, notes=made.notes)
     return 0

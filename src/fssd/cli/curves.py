@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from fssd.cli.options import parse
+from fssd.cli.result import add_result
 from fssd.errors import ConfigError
 
 
@@ -43,4 +44,5 @@ def run(arguments: list[str]) -> int:
     write_csv(table, curves)
     save_plot(command.out, axes)
     print(f"{len(curves.lines)} lines in {command.out}, numbers in {table}")
+    add_result(lines=[line.name for line in curves.lines], picture=command.out, table=table)
     return 0

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fssd.cli.options import parse
+from fssd.cli.result import add_result
 from fssd.config import Count
 from fssd.errors import Stopped
 
@@ -29,4 +30,5 @@ def run(arguments: list[str]) -> int:
         demo(command.out, iterations=command.iterations, scenes=command.scenes)
     except Stopped as stopped:
         raise Stopped(stopped.number, stopped.progress, "the same command continues") from None
+    add_result(out=command.out)
     return 0

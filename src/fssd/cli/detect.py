@@ -28,6 +28,7 @@ from fssd.cli.options import (
     spare_inputs,
     write_each,
 )
+from fssd.cli.result import add_result
 from fssd.cli.signals import Ended, ending_signals
 from fssd.config import Count
 from fssd.errors import ConfigError, DataError, FssdError, Stopped
@@ -128,6 +129,8 @@ def run(arguments: list[str]) -> int:
             print(f"stopped; {work.summary()}", file=sys.stderr)
         raise
     print(work.summary())
+    results = command.folder / "detections.json" if stills else None
+    add_result(inputs=len(files), done=work.done, out=command.out, detections=results)
     return 1 if work.done < len(files) else 0
 
 
@@ -186,6 +189,7 @@ def _detect_parts(command: Detect, engine: Engine) -> int:
         raise Stopped(ended.number, "stopped", "the same command goes on") from None
     errors = f", {counts.errors:,} with an error (column `error`)" if counts.errors else ""
     print(f"{counts.rows:,} rows{errors}, results in {command.out}")
+    add_result(rows=counts.rows, errors=counts.errors, out=command.out)
     return 1 if counts.errors else 0
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -21,13 +21,14 @@ from fssd.cli.options import (
     Scales,
     ThresholdFlags,
     TileFlags,
-    detect_all,
+    changed,
     open_models,
     parse,
     refuse_names,
     spare_inputs,
     write_each,
 )
+from fssd.cli.result import add_document, add_result
 from fssd.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from fssd.evaluation.evaluate import Report
     from fssd.inference.detections import Detections
     from fssd.inference.detector import Detector
+    from fssd.training.distributed import Process
 
 
 @dataclass(frozen=True)
@@ -52,14 +54,14 @@ class Eval:
     keep_tiles: Flag = False
     """Write the tiles of this evaluation into the model file, as the default of all verbs."""
     keep_thresholds: Flag = False
-    """Write the score with the best F1 of each class into the model file, as the default of `fssd detect`."""
+    """Write the score with the best F1 of each class, at --iou, into the model file as its default."""
     loading: Annotated[Loading, FLAT] = Loading()
     scales: Scales = ()
     device: Device = "auto"
     report: Path | None = None
     """Write a page with curves, mistakes and pictures into this folder; needs the extra plot."""
     json: Path | None = None
-    """Write the numbers to this file."""
+    """Write the numbers to this file; without a name print them as JSON, and all else to stderr."""
     voc_results: Path | None = None
     """Write detections as VOC result files (comp4_det_CLASS.txt) into this folder."""
     coco_results: Path | None = None
@@ -68,8 +70,16 @@ class Eval:
 
 def run(arguments: list[str]) -> int:
     command = parse(Eval, arguments)
+    from fssd.cli.eval_group import device_of, evaluation_group
+
+    with evaluation_group() as process:
+        return _run(replace(command, device=device_of(command.device, process)), process)
+
+
+def _run(command: Eval, process: Process) -> int:
     from rich.console import Console
 
+    from fssd.cli.eval_group import detect_in_group
     from fssd.evaluation.class_scores import require_own_model
     from fssd.evaluation.evaluate import evaluate_detections
     from fssd.evaluation.known_classes import unknown_note
@@ -78,6 +88,8 @@ def run(arguments: list[str]) -> int:
     groups[command.tiling] = TileFlags()
     (detector,) = open_models([command.model], command.device, groups, command.scales)
     refuse_names(command.measuring, [detector])
+    if command.keep_thresholds:
+        _refuse_other_rules(command)
     if command.keep_thresholds or command.keep_tiles:
         require_own_model(command.model, detector)
     settings = {} if detector is None else _settings(command, detector)
@@ -94,14 +106,18 @@ def run(arguments: list[str]) -> int:
     if note := unknown_note(dataset, classes):
         print(f"note: {note}", file=sys.stderr)
     if detector is not None:
-        found = detect_all(detector, dataset, console, **asdict(command.loading), **settings)
+        loading = asdict(command.loading)
+        found = detect_in_group(detector, dataset, console, process, **loading, **settings)
         settings |= vars(detector.runner.defaults.replaced(command.thresholds.given()))
+    if not process.is_first:
+        return 0
     report = evaluate_detections(dataset, found, command.measuring.metric, command.iou)
     console.print(report.table())
+    add_document(report.to_json(settings or None))
     if command.keep_tiles:
         print(_keep_tiles(command.model, settings))
-    if command.keep_thresholds:
-        print(_keep_thresholds(command, dataset, found))
+    if command.keep_thresholds and detector is not None:
+        print(_keep_thresholds(command, dataset, found, detector.classes))
     _write(command, dataset, Outcome(found, report, notes, settings))
     return 0
 
@@ -123,21 +139,37 @@ def _keep_tiles(model: Path, settings: Mapping[str, Any]) -> str:
     from fssd.weights.checkpoint import model_file, write_facts
 
     tiles = read_tiles(settings, None, {}, (1, 1))
-    write_facts(model_file(model), {FACT: None if tiles is None else tiles.facts()})
-    return f"tiles kept in {model}: {tiles or 'none'}"
+    file = model_file(model)
+    write_facts(file, {FACT: None if tiles is None else tiles.facts()})
+    add_result(tiles=None if tiles is None else tiles.facts())
+    return f"tiles kept in {file}: {tiles or 'none'}"
 
 
-def _keep_thresholds(command: Eval, dataset: DataSet, found: list[Detections]) -> str:
-    """Write them into the model; what was written, for people."""
+def _refuse_other_rules(command: Eval) -> None:
+    """Raise ConfigError for flags under which the best thresholds are not those of plain detection."""
+    groups: dict[Any, Any] = {command.thresholds: ThresholdFlags(), command.rules: RuleFlags()}
+    if not command.keep_tiles:
+        groups[command.tiling] = TileFlags()
+    given = [name for group, default in groups.items() for name in changed(group, default)]
+    given += ["scales"] * bool(command.scales)
+    if given:
+        flag = given[0].replace("_", "-")
+        raise ConfigError(f"--keep-thresholds is for detection without --{flag}; leave one of the two out")
+
+
+def _keep_thresholds(command: Eval, dataset: DataSet, found: list[Detections], classes: Sequence[str]) -> str:
+    """Write them into the model, which has these classes; what was written, for people."""
     from fssd.evaluation.class_scores import best_class_scores, write_class_scores
     from fssd.weights.checkpoint import model_file
 
     best = best_class_scores(dataset, found, command.iou)
-    write_class_scores(model_file(command.model), best)
+    file = model_file(command.model)
+    write_class_scores(file, best)
+    add_result(class_scores=best)
     scores = ", ".join(f"{name} {score:.3f}" for name, score in best.items())
-    others = [name for name in dataset.classes if name not in best]
-    missing = f"; none for {', '.join(others)}, never found" if others else ""
-    return f"thresholds kept in {command.model}: {scores or 'none'}{missing}"
+    others = [name for name in classes if name not in best]
+    missing = f"; 0.5 for {', '.join(others)}, never found correctly" if others else ""
+    return f"thresholds kept in {file}: {scores or 'none'}{missing}"
 
 
 def _input(command: Eval) -> Path:
@@ -201,5 +233,10 @@ def _write(command: Eval, dataset: DataSet, outcome: Outcome) -> None:
         (name,) = model_names([_input(command)])
         subject = ReportSubject(name, command.data, split, notes)
         page = partial(write_eval_page, command.report, subject, dataset, found, report)
-        steps.append(lambda: print(f"report in {page()}"))
+        steps.append(lambda: _say_page(page()))
     write_each(*steps)
+
+
+def _say_page(page: Path) -> None:
+    print(f"report in {page}")
+    add_result(report=page)

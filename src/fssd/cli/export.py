@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from fssd.cli.options import FLAT, BadShare, CountFlags, Flag, Model, Score, open_usable, parse, spare_inputs
+from fssd.cli.result import add_result
 from fssd.config import Opset, Share
 from fssd.errors import ConfigError
 
@@ -111,11 +112,15 @@ def run(arguments: list[str]) -> int:
         fp16=command.fp16,
         opencv=command.check == "opencv",
     )
+    add_result(out=command.out, to=command.to)
     if done.parity is not None:
         print(done.parity)
+        add_result(parity=asdict(done.parity))
     if done.opencv is not None:
         print(f"OpenCV: {done.opencv}")
+        add_result(opencv=asdict(done.opencv))
     if done.maps is not None:
+        add_result(map=dict(zip(("fp32", "int8"), done.maps, strict=True)))
         print("mAP (voc12): {:.1f} fp32 in PyTorch, {:.1f} int8".format(*(100 * m for m in done.maps)))
     print(f"exported: {command.out}")
     return 0
@@ -149,6 +154,7 @@ def _export_page(command: Export) -> int:
         unchecked=command.allow_unchecked,
     )
     print(done or "not checked in a browser, as asked")
+    add_result(out=command.out, to=command.to, checked=done is not None)
     print(f"exported: {command.out}; to try it: python3 -m http.server --directory {command.out}")
     return 0
 
@@ -161,6 +167,7 @@ def _export_weights(command: Export, detector: Detector) -> int:
         print(f"{export_darknet(detector, command.out):,} numbers read back as they were written")
     else:
         print(export_half(detector, command.out, _pictures(command, detector.geometry)))
+    add_result(out=command.out, to=command.to)
     print(f"exported: {command.out}")
     return 0
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from fssd.cli.options import Flag, parse
+from fssd.cli.result import add_result
 from fssd.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def run(arguments: list[str]) -> int:
         else:
             _install(archive, folder, command.keep_archives)
     print(f"{command.name} is in {folder}; check it with: fssd check {folder}")
+    add_result(name=command.name, folder=folder, parts=[archive.part for archive in archives])
     return 0
 
 
@@ -90,7 +92,9 @@ def _fetch_weights(command: Fetch) -> int:
     name = command.name
     if is_hub_address(name):
         _refuse_others(command, "a model on a hub goes into the hub's cache (HF_HOME)")
-        print(f"{name} is {hub_file(name)}; try it with: fssd detect {name} photo.jpg")
+        file = hub_file(name)
+        print(f"{name} is {file}; try it with: fssd detect {name} photo.jpg")
+        add_result(name=name, file=file)
         return 0
     _refuse_others(command, f"weights go into their own folder, which the variable {FOLDER_VARIABLE} names")
     published, there = PUBLISHED[name], read_note(name) is not None
@@ -101,6 +105,7 @@ def _fetch_weights(command: Fetch) -> int:
     note = read_note(name)
     assert note is not None
     print(f"{name}: {'already there' if there else 'done'}, {file}")
+    add_result(name=name, file=file, sha256=note["sha256"], licence=published.licence)
     whole = note["sha256"] == published.sha256
     checked = "as published" if whole else f"begins with {published.sha256}; no more digits are published"
     print(f"sha256: {note['sha256']}, {checked}")
@@ -129,6 +134,9 @@ def _print_names(table: Table) -> int:
     for name, archives in table.items():
         print(f"  {name:<24} {', '.join(archive.part for archive in archives)}")
     print(f"\nweights are kept in {weights_folder()}")
+    weights = {name: {**vars(row), "fetched": read_note(name) is not None} for name, row in PUBLISHED.items()}
+    data = {name: [archive.part for archive in archives] for name, archives in table.items()}
+    add_result(models=list(MODELS), weights=weights, data=data, folder=weights_folder())
     return 0
 
 

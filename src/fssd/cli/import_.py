@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from fssd.cli.options import parse
+from fssd.cli.result import add_result
 from fssd.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def run(arguments: list[str]) -> int:
     else:
         _write_model(command, found, form)
     print(f"unused: {', '.join(found.unused) or 'nothing'}")
+    add_result(model=command.model, tensors=len(found.tensors), options=found.options, unused=found.unused)
     return 0
 
 
@@ -115,6 +117,7 @@ def _write_model(command: Import, found: Imported, form: str) -> None:
         print(summary)
     print(f"classes: {len(classes)}, {classes[0]} ... {classes[-1]}")
     print(f"written: {target}")
+    add_result(file=target, classes=classes)
 
 
 def _write_backbone(command: Import, found: Imported) -> None:
@@ -130,3 +133,4 @@ def _write_backbone(command: Import, found: Imported) -> None:
     model = "yolov2-416" if command.model == "darknet19" else f"fssd300-{command.model}"
     print(f"  fssd train --model {model} --weights {target} ...")
     print(f"written: {target}")
+    add_result(file=target)

@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from fssd.cli.options import FLAT, BatchSize, Device, Flag, Model, ThresholdFlags, parse, show_progress
+from fssd.cli.result import add_result
 
 
 @dataclass(frozen=True)
@@ -61,4 +62,5 @@ def run(arguments: list[str]) -> int:
     objects = sum(len(image.record.labels) for image in images)
     total = len(files) + others
     print(f"{len(images)} of {total} inputs done, {objects} objects drafted, written: {command.out}")
+    add_result(inputs=total, done=len(images), objects=objects, out=command.out, notes=made.notes)
     return 0 if len(images) == total else 1

@@ -9,6 +9,7 @@ import sys
 from importlib import import_module
 from io import TextIOWrapper
 
+from fssd.cli.result import add_result, result_on_stdout, take_json
 from fssd.errors import FssdError, Stopped, nearest
 
 COMMANDS = {
@@ -48,9 +49,10 @@ FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run `fssd VERB ...` and return the exit code: 0 good, 1 a finding (see the verb), 2 bad input.
+    """Run `fssd VERB ...` and return the exit code: 0 done, 1 done in part or with findings, 2 not done.
 
     As in a shell, 128 and the number of the signal that ended it, if one did; 141 if nobody reads its output.
+    docs/command-line.md has them for each verb.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a name that cannot be printed must not end the work
@@ -83,8 +85,23 @@ def _run(arguments: list[str]) -> int:
     if verb not in COMMANDS:
         print(f"error: there is no command {verb!r}{nearest(verb, COMMANDS)}", file=sys.stderr)
         return BAD_INPUT
+    rest, wants_json = take_json(verb, rest)
+    if not wants_json:
+        return _run_verb(verb, rest)
+    with result_on_stdout():
+        try:
+            return _run_verb(verb, rest)
+        except SystemExit:  # of the parser, which has said why on stderr
+            add_result(error="the command line is wrong; stderr says where")
+            raise
+        except Exception as error:
+            add_result(error=f"{type(error).__name__}: {error}")
+            raise
+
+
+def _run_verb(verb: str, arguments: list[str]) -> int:
     try:
-        return int(import_module(f"fssd.cli.{MODULES.get(verb, verb)}").run(rest))
+        return int(import_module(f"fssd.cli.{MODULES.get(verb, verb)}").run(arguments))
     except FssdError as error:
         message = str(error)
     except BrokenPipeError:
@@ -100,11 +117,14 @@ def _run(arguments: list[str]) -> int:
     except Stopped as stopped:
         if stopped.progress:
             print(stopped, file=sys.stderr)
+            add_result(error=str(stopped))
         return 128 + stopped.number
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
+        add_result(error="interrupted")
         return INTERRUPTED
     print(f"error: {message}", file=sys.stderr)
+    add_result(error=message)
     return BAD_INPUT
 
 
@@ -122,6 +142,7 @@ def _overview() -> str:
     width = max(map(len, COMMANDS))
     lines += [f"  {verb:<{width}} {meaning}" for verb, meaning in COMMANDS.items()]
     lines += ["", "`fssd VERB --help` explains a verb; `fssd --version` prints the version."]
+    lines += ["--json, with every verb, prints its result as JSON and everything else to stderr."]
     return "\n".join(lines)
 
 

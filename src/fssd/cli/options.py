@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, make_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import tyro
 
+from fssd.cli.result import TO_FILE
 from fssd.config import BelowOne, Count, Metric, Natural, Share, check_bounds
 from fssd.errors import ConfigError, FssdError
 
@@ -215,7 +216,7 @@ def open_models(
     from fssd.inference.detector import Detector
 
     if all(is_detection_file(path) for path in paths):
-        given = [name for group, default in flags.items() for name in _changed(group, default)]
+        given = [name for group, default in flags.items() for name in changed(group, default)]
         given += ["device"] * (device != "auto") + ["scales"] * bool(scales)
         if given:
             flag = given[0].replace("_", "-")
@@ -229,7 +230,7 @@ def refuse_names(measuring: Measuring, detectors: Sequence[Detector | None]) -> 
         raise ConfigError("--names is for detection files with class numbers; a model knows its classes")
 
 
-def _changed(group: Any, default: Any) -> list[str]:
+def changed(group: Any, default: Any) -> list[str]:
     """The flags of a group whose values differ from another group."""
     names = [field.name for field in fields(group)]
     return [name for name in names if getattr(group, name) != getattr(default, name)]
@@ -285,8 +286,22 @@ def detect_all(detector: Detector, dataset: DataSet, console: Console, **setting
     return list(track(stream, "detecting", total=len(dataset), console=console, disable=hidden))
 
 
+def with_json_flag(flags: type[Command]) -> type[Command]:
+    """The flags of a verb and `--json`, for help and completion."""
+    text = "Print the result as JSON, and everything else to stderr."
+    flag = ("json", Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help=text)], False)
+    made = make_dataclass(flags.__name__, [flag], bases=(flags,), frozen=True)
+    made.__doc__ = flags.__doc__
+    return made
+
+
 def parse(command: type[Command], arguments: list[str], **settings: Any) -> Command:
     """The flags of a verb. settings: of `tyro.cli`. Raises ConfigError for a number that is out of bounds."""
-    parsed: Command = tyro.cli(command, prog=f"fssd {command.__name__.lower()}", args=arguments, **settings)
+    verb = command.__name__.lower()
+    if {"--help", "-h"} & set(arguments) and verb not in TO_FILE:
+        command = with_json_flag(command)  # in everything but help, `main` has taken it away
+        if "default" in settings:
+            settings["default"] = command(**vars(settings["default"]))
+    parsed: Command = tyro.cli(command, prog=f"fssd {verb}", args=arguments, **settings)
     check_bounds(parsed)
     return parsed

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from fssd.cli.options import BatchSize, Device, Flag, Model, parse, show_progress
+from fssd.cli.result import add_result
 from fssd.config import Count, Share
 from fssd.errors import DataError
 
@@ -57,6 +58,7 @@ def run(arguments: list[str]) -> int:
     chosen = pick(uncertainties, thumbnails, command.count)
     for index in chosen:
         print(f"{seen[index]}\t{uncertainties[index]:.3f}")
+    add_result(images=[{"image": seen[index], "uncertainty": uncertainties[index]} for index in chosen])
     _note_fewer(command.count, len(chosen), len(seen))
     paths = [seen[index] for index in chosen]
     if command.out is not None:

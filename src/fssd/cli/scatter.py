@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from fssd.cli.options import FLAT, Device, Flag, Loading, Measuring, open_models, parse, refuse_names
+from fssd.cli.result import add_result
 from fssd.config import Count
 from fssd.errors import ConfigError
 
@@ -72,6 +73,8 @@ def run(arguments: list[str]) -> int:
     scatter.write_csv(table, points, accuracies[0], machine, command.paper)
     save_plot(command.out, scatter.draw_scatter(points, accuracies[0], machine, command.paper))
     print(f"{len(points)} models in {command.out}, numbers in {table}")
+    rows = [point._asdict() for point in points]
+    add_result(models=rows, machine=machine, picture=command.out, table=table)
     return 0
 
 

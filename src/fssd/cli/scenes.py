@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from fssd.cli.options import parse
+from fssd.cli.result import add_result
 
 
 @dataclass(frozen=True)
@@ -32,4 +33,5 @@ def run(arguments: list[str]) -> int:
     counts = {"train": command.train, "val": command.val}
     folder = make_scenes(command.folder, **counts, seed=command.seed, size=command.size)
     print(f"scenes: {folder}")
+    add_result(folder=folder)
     return 0

@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from fssd.cli.options import Device, Flag, parse
+from fssd.cli.result import add_result, write_result
 from fssd.config import Bound, Count, Share
 
 Port = Annotated[int, Bound("between 0 and 65535", lambda value: 0 <= value <= 65535)]
@@ -36,8 +37,9 @@ class Serve:
     """Most images computed together."""
     delay_ms: Delay = 5.0
     """Milliseconds that an image waits for others that are being prepared."""
-    score: Share = 0.5
-    """Report objects that score more than this, unless a request gives another value."""
+    score: Share | None = None
+    """Report objects that score more than this, unless a request gives another value; None for 0.5, or what
+    `fssd eval --keep-thresholds` wrote into the model."""
     keep: Count = 200
     """Most objects in an answer."""
     queue: Count = 32
@@ -89,5 +91,13 @@ def run(arguments: list[str]) -> int:
         service = Service(detectors, settings)
         service.pipeline.warm_up()
         print(f"{command.model}: {len(detectors[0].classes)} classes, {runtime}", flush=True)
-        run_server(service, bound, access_log=command.access_log)
+        add_result(model=command.model, runtime=runtime, classes=detectors[0].classes)
+        run_server(service, bound, _say_address, access_log=command.access_log)
     return 0
+
+
+def _say_address(address: str) -> None:
+    """The port is open: say so now, because a server ends only when it is told to."""
+    print(f"listening on {address}", flush=True)
+    add_result(address=address)
+    write_result()

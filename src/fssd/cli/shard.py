@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from fssd.cli.options import BadShare, parse, show_progress
+from fssd.cli.result import add_result
 from fssd.config import Count
 
 _MEGABYTE = 1 << 20
@@ -52,5 +53,10 @@ def run(arguments: list[str]) -> int:
         print(f"note: {note}")
     there = made.shards - made.written
     kept = f"; {there:,} were there already" if there else ""
+    splits = {
+        name or "all": {"images": images, "objects": made.objects[name]}
+        for name, images in made.images.items()
+    }
+    add_result(out=made.location, shards=made.shards, bytes=made.size, splits=splits, notes=made.notes)
     print(f"written: {made.location}, {made.shards:,} shards of {made.size / _MEGABYTE:,.1f} MB{kept}")
     return 0

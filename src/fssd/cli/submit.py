@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from fssd.cli.options import FLAT, Device, Loading, Model, ThresholdFlags, detect_all, parse, spare_inputs
+from fssd.cli.result import add_result
 
 
 @dataclass(frozen=True)
@@ -55,4 +56,5 @@ def run(arguments: list[str]) -> int:
     else:
         submit.write_voc_archive(file, split, found, command.competition)
     print(f"{len(found)} images of {split.name}, {sum(map(len, found))} detections: {file}")
+    add_result(split=split.name, images=len(found), detections=sum(map(len, found)), file=file)
     return 0

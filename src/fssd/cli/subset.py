@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from fssd.cli.options import parse
+from fssd.cli.result import add_result
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ def run(arguments: list[str]) -> int:
     for name, before in zip(wanted, old, strict=True):
         print(name if name == before else f"{name} (was {before})")
     print(f"written: {target}")
+    add_result(file=target, classes=dict(zip(wanted, old, strict=True)))
     return 0
 
 

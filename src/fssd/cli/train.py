@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import yaml
 
 from fssd.cli.options import FLAT, Flag, parse
+from fssd.cli.result import add_result
 from fssd.config import CONFIG_FILE, Count, Positive, TrainConfig, load_config, with_values, without_replaced
 from fssd.errors import ConfigError
 
@@ -48,6 +49,7 @@ def run(arguments: list[str]) -> int:
     result = _train(command, settings, limits)
     if result is None or not is_first:
         return 0
+    add_result(**result._asdict(), metric=settings.metric)
     if result.best is not None:
         print(f"best mAP ({settings.metric}): {result.best:.4f}")
     if result.model is not None:
@@ -85,9 +87,11 @@ def _train_folds(settings: TrainConfig, limits: dict[str, Any]) -> None:
         return
     if done[-1].finished:
         scores = fold_scores(settings)
+        add_result(metric=scores.metric, folds=scores.folds, mean=scores.mean, spread=scores.spread)
         each = ", ".join(f"{value:.4f}" for value in scores.folds)
         print(f"mAP ({scores.metric}) of each fold: {each}; mean {scores.mean:.4f} ± {scores.spread:.4f}")
     else:
+        add_result(**done[-1]._asdict())
         print(f"stopped in {done[-1].out}; continue with the same command and --resume")
 
 

@@ -8,6 +8,7 @@ import tyro
 
 from fssd.atomic import atomic_write
 from fssd.cli.options import parse
+from fssd.cli.result import add_result
 from fssd.config import Bound, Count, Seed
 from fssd.errors import ConfigError
 
@@ -69,6 +70,7 @@ def run(arguments: list[str]) -> int:
     trials = read_trials(command.out, search, command.trials, command.seed, ended)
     best = write_results(command.out, search, trials, command.seed)
     print((command.out / "table.md").read_text(encoding="utf-8"))
+    add_result(out=command.out, best=best, table=command.out / "table.md", finished=ended)
     if best is not None:
         print(f"the best settings: fssd train --config {best} --out ...")
     if not ended:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from fssd.cli.options import FLAT, Device, Model, ThresholdFlags, parse, spare_inputs
+from fssd.cli.result import add_document
 from fssd.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,10 +27,11 @@ class Why:
     box: tuple[str, ...] = ()
     """Objects to explain, each as x1,y1,x2,y2 in pixels of the image, or x1,y1,x2,y2,NAME with its class."""
     json: Path | None = None
-    """Write the explanation as JSON too."""
+    """Write the explanation to this file too; without a name print it as JSON, and all else to stderr."""
     out: Path = Path("why.jpg")
     """File for the picture."""
-    thresholds: Annotated[ThresholdFlags, FLAT] = ThresholdFlags(score=0.5)
+    thresholds: Annotated[ThresholdFlags, FLAT] = ThresholdFlags()
+    """The score is 0.5 by default, or what `fssd eval --keep-thresholds` wrote into the model."""
     device: Device = "auto"
 
 
@@ -54,6 +56,7 @@ def run(arguments: list[str]) -> int:
     require_writable(*outputs)
     why = explain(detector, image, sought, **command.thresholds.given())
     print(why_text(why, str(command.photo)))
+    add_document(why_json(why, str(command.photo)))
     write_jpeg(command.out, why_picture(why, image))
     if command.json is not None:
         atomic_write(command.json, why_json(why, str(command.photo)))

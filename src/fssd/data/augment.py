@@ -85,9 +85,13 @@ class Augmentation:
     partial: bool = False
 
 
-def sample_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
-    """The random generator of one image in one epoch, whichever worker loads it and in whatever order."""
-    return np.random.default_rng(np.random.SeedSequence((seed, epoch, index)))
+def sample_rng(seed: int, epoch: int, index: int, turn: int = 0) -> np.random.Generator:
+    """The random generator of one image in one epoch, whichever worker loads it and in whatever order.
+
+    turn: how often the image was shown in this epoch before.
+    """
+    key = (seed, epoch, index, turn) if turn else (seed, epoch, index)
+    return np.random.default_rng(np.random.SeedSequence(key))
 
 
 def augment(

@@ -20,11 +20,13 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
+from fssd.data.class_counts import rare_classes
 from fssd.data.decode import SUFFIXES, ImageHeader, decode_image, probe_image, read_bytes, read_header
 from fssd.data.formats.labels import Corners, box_fault, leaves
 from fssd.data.join import join_classes, object_place
 from fssd.data.sample import DataSet, Image, Problem, Record
 from fssd.data.source import find_reader, list_splits, open_data, other_formats
+from fssd.data.split_names import training_split
 from fssd.errors import ConfigError, DataError, ImageError
 
 # Of a record: header, a key that equal images share, pixels.
@@ -48,7 +50,7 @@ class SplitCounts:
     """Numbers of one split.
 
     images: listed. usable: without an error. backgrounds: usable images without an object. objects,
-    per_class: on usable images; every class is named.
+    per_class: on usable images; every class is named. images_per_class: usable images that have one.
     """
 
     images: int = 0
@@ -56,6 +58,7 @@ class SplitCounts:
     backgrounds: int = 0
     objects: int = 0
     per_class: dict[str, int] = field(default_factory=dict)
+    images_per_class: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -312,13 +315,17 @@ def _box_problems(record: Record, header: ImageHeader, classes: Sequence[str]) -
 
 def _count(data: DataSet, usable: Sequence[Record]) -> SplitCounts:
     labels = np.concatenate([np.zeros(0, np.int64), *(record.labels for record in usable)])
-    per_class = np.bincount(labels, minlength=len(data.classes)).tolist()
+    seen = [np.zeros(0, np.int64), *(np.unique(record.labels) for record in usable)]
+    per_class, images = (
+        np.bincount(rows, minlength=len(data.classes)) for rows in (labels, np.concatenate(seen))
+    )
     return SplitCounts(
         images=int(data.facts.get("images", len(data))),
         usable=len(usable),
         backgrounds=sum(not len(record.labels) for record in usable),
         objects=len(labels),
-        per_class=dict(zip(data.classes, per_class, strict=True)),
+        per_class=dict(zip(data.classes, per_class.tolist(), strict=True)),
+        images_per_class=dict(zip(data.classes, images.tolist(), strict=True)),
     )
 
 
@@ -327,6 +334,10 @@ def _class_problems(path: Path, counts: dict[str, SplitCounts]) -> Iterator[Prob
     empty = [name for name in names if not any(split.per_class.get(name) for split in counts.values())]
     if empty:
         reason = f"{len(empty)} of {len(names)} classes have no object in any split: {', '.join(empty)}"
+        yield Problem("warning", path, "classes", reason)
+    train = counts.get(training_split(list(counts)) or _ALL, SplitCounts())
+    own = tuple(train.images_per_class)
+    if reason := rare_classes(own, np.array([train.images_per_class[name] for name in own], np.int64)):
         yield Problem("warning", path, "classes", reason)
 
 

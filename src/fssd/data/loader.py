@@ -21,6 +21,7 @@ from fssd.data.batch import Batch, Example, MakeTargets, collate
 from fssd.data.decode import read_image
 from fssd.data.geometry import Geometry, Size
 from fssd.data.mixing import Mixing
+from fssd.data.repeats import Pass, Repeats
 from fssd.data.sample import DataSet, Image, Record, Sample
 from fssd.data.scales import Scales
 from fssd.data.tiles import Window
@@ -36,7 +37,9 @@ PictureBatch = tuple[torch.Tensor, list[tuple[int, int]]]
 
 @dataclass(frozen=True)
 class Views(Dataset[Any]):
-    """Augmented views of a data set, by position: p is image p % N of pass p // N. Each pass is shuffled.
+    """Augmented views of a data set, by position: p is view p % L of pass p // L. Each pass is shuffled.
+
+    A pass has L = N views, one of each image, unless `repeats` shows some more often.
 
     A view depends on the seed, its position and the files alone, not on the process that makes it or on
     earlier views. That holds for broken images too: in place of one that cannot be read comes the image half
@@ -45,7 +48,7 @@ class Views(Dataset[Any]):
 
     replaces: whether to do so; without it such an image is an error. absent: indices of records that are kept
     for the order alone and always replaced. scales: sizes of the views, where they differ. mixing: which
-    views are made of several images.
+    views are made of several images. repeats: how often each image is shown.
     """
 
     dataset: DataSet
@@ -59,6 +62,7 @@ class Views(Dataset[Any]):
     absent: frozenset[int] = frozenset()
     scales: Scales | None = None
     mixing: Mixing | None = None
+    repeats: Repeats | None = None
 
     def __getitem__(self, position: int) -> Sample | DataError:
         """The view, or the error of an image that cannot be read."""
@@ -73,24 +77,31 @@ class Views(Dataset[Any]):
 
     def sample_and_broken(self, position: int) -> tuple[Sample, dict[str, DataError]]:
         """The view, and the errors by image id of the images that it stands in for. Raises ImageError."""
-        count = len(self.dataset)
+        count = len(self.dataset if self.repeats is None else self.repeats)
         epoch, rank = divmod(position, count)
-        order = _order(self.seed, epoch, count)
+        order, turn = self._pass(epoch)
         broken: dict[str, DataError] = {}
         later = (order[(rank + count // 2 + step) % count] for step in range(count))
         loaded = self._first_readable(chain((order[rank],), later), broken)
         geometry, index = self.geometry_at(position), int(order[rank])
-        own = sample_rng(self.seed, epoch, index)
+        key = (index, int(turn[rank])) if turn[rank] else (index,)
+        own = sample_rng(self.seed, epoch, *key)
         if self.mixing is None or position >= self.mixing.until:
             return self._augmented(loaded, geometry, own), broken
 
         def draw(rng: np.random.Generator) -> Sample:
-            first = int(rng.integers(count))
-            return self._first_readable(((first + step) % count for step in range(count)), broken)
+            first, images = int(rng.integers(count)), len(self.dataset)
+            first = first if self.repeats is None else int(order[first])
+            return self._first_readable(((first + step) % images for step in range(images)), broken)
 
         # The leading 3 keeps this stream apart from those of the order and of `sample_rng`.
-        rng = np.random.default_rng((3, self.seed, epoch, index))
+        rng = np.random.default_rng((3, self.seed, epoch, *key))
         return self.mixing.view(loaded, geometry, own, rng, self._augmented, draw), broken
+
+    def _pass(self, epoch: int) -> Pass:
+        if self.repeats is not None:
+            return self.repeats.of_pass(self.seed, epoch)
+        return _plain_pass(self.seed, epoch, len(self.dataset))
 
     def _first_readable(self, indices: Iterable[int], broken: dict[str, DataError]) -> Sample:
         """The image of the first record that can be read. Adds the errors of those before it to `broken`."""
@@ -143,6 +154,12 @@ def read_fitting(record: Record) -> Image:
 def _order(seed: int, epoch: int, count: int) -> np.ndarray:
     # The leading 1 keeps this stream apart from those of `sample_rng`.
     return np.random.default_rng((1, seed, epoch)).permutation(count)
+
+
+@lru_cache(maxsize=4)
+def _plain_pass(seed: int, epoch: int, count: int) -> Pass:
+    """Each image once."""
+    return Pass(_order(seed, epoch, count), np.zeros(count, np.int64))
 
 
 @dataclass(frozen=True)

@@ -15,18 +15,18 @@ from fssd.evaluation.scores import best_threshold, sweep_classes
 from fssd.inference.detections import Detections
 from fssd.inference.detector import Detector
 from fssd.runtimes.runner import NetworkRunner
-from fssd.weights.checkpoint import write_facts
-from fssd.zoo.models import MODELS
+from fssd.weights.checkpoint import model_file, write_facts
 
 
 def require_own_model(path: Path, detector: Detector | None) -> None:
     """Raise ConfigError for a model that settings cannot be written into."""
     if detector is None or not isinstance(detector.runner, NetworkRunner):
         raise ConfigError(
-            f"{path}: is no PyTorch model; only one keeps thresholds and tiles, export it again then"
+            f"{path}: is no PyTorch model; --keep-thresholds and --keep-tiles need one, export it again then"
         )
-    if str(path) in MODELS:
-        raise ConfigError(f"{path}: is a packaged model, which is not changed; copy its file and name that")
+    if not path.exists():  # a name or an address: its file has a known digest, or belongs to a cache
+        copy = f"copy {model_file(path)} and name the copy"
+        raise ConfigError(f"{path}: a model that goes by name is not changed; {copy}")
 
 
 def best_class_scores(dataset: DataSet, found: Sequence[Detections], iou: float) -> dict[str, float]:

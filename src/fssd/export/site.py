@@ -88,6 +88,7 @@ def _document(detector: Detector, nms: Thresholds, webgpu: bool, precision: str)
         "size": list(network.image_size),
         "geometry": network.geometry.name,
         "fill": list(MEAN),
+        "class_scores": {name: max(score, nms.score) for name, score in detector.class_scores.items()},
         "least_score": nms.score,
         "score": max(SHOWN, nms.score),
         "webgpu": webgpu,

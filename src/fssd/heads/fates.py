@@ -5,7 +5,7 @@ The same rules as `select`, step by step and slowly, to explain a result rather 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -62,16 +62,19 @@ class Fates:
         return sum(fate.by == claim for fate in self.other.values())
 
 
-def trace_selection(boxes: Floats, scores: Floats, thresholds: Thresholds) -> Fates:
+def trace_selection(
+    boxes: Floats, scores: Floats, thresholds: Thresholds, least: Sequence[float] | None = None
+) -> Fates:
     """What becomes of every claim of one image.
 
-    boxes: (P, 4) xyxy pixels of the input. scores: (P, C). Of equal scores the earlier class comes first,
+    boxes: (P, 4) xyxy pixels of the input. scores: (P, C). least: (C,), what the scores of each class must
+    exceed; None for the score of `thresholds`. Of equal scores the earlier class comes first,
     then the earlier candidate, as in `select`.
     """
     other: dict[Claim, Fate] = {}
     survivors: list[tuple[float, Claim]] = []
     for label in range(scores.shape[1]):
-        ranked = _ranked(scores[:, label], thresholds.score)
+        ranked = _ranked(scores[:, label], thresholds.score if least is None else least[label])
         for rank, candidate in enumerate(ranked[thresholds.top_k :], start=thresholds.top_k):
             other[Claim(int(candidate), label)] = Fate("top_k", rank)
         for candidate, fate in _suppression(boxes, ranked[: thresholds.top_k], label, thresholds.nms):

@@ -30,8 +30,11 @@ Decode = Callable[[Sequence[npt.NDArray[Any]], "Thresholds"], "list[Found]"]
 
 
 # What a call of a detector takes besides thresholds.
-OF_CALLS: tuple[str, ...] = ("batch_size", "keep_image", "scales", "flip", "classes", "class_scores")
-OF_CALLS += ("agnostic", "soft", "allow_url", "tiles", "overlap", "whole_image", "most_tiles")
+OF_CALLS = (
+    *("batch_size", "keep_image", "allow_url", "scales", "flip"),
+    *("classes", "class_scores", "agnostic", "soft"),
+    *("tiles", "overlap", "whole_image", "most_tiles"),
+)
 # What other detectors call the same thresholds.
 OTHER_NAMES = {"conf": "score", "confidence": "score", "threshold": "score", "conf_thres": "score"}
 OTHER_NAMES |= {"iou": "nms", "iou_thres": "nms", "max_det": "keep", "max": "keep"}
@@ -169,6 +172,13 @@ class Head(nn.Module):
         Raises ConfigError for a head whose loss is not such a sum over images.
         """
         raise ConfigError("the loss of this head cannot be shared out; leave out --global-batch")
+
+    def weigh_classes(self, weights: Tensor) -> None:  # noqa: ARG002 (for heads that can)
+        """Weigh the loss of each object's class by (C,) `weights`, which are no part of the state.
+
+        Raises ConfigError for a head that cannot.
+        """
+        raise ConfigError("this head weighs no classes; leave out --class-weights")
 
     def count_images(self, images: int) -> None:
         """Called after each update of the weights. images: those it was made from, of all processes."""

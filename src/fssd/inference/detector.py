@@ -96,9 +96,14 @@ class Detector:
 
     @property
     def class_scores(self) -> dict[str, float]:
-        """What classes must exceed by default, from `fssd eval --keep-thresholds`; others 0.5."""
+        """What classes must exceed by default, from `fssd eval --keep-thresholds`; others 0.5.
+
+        A file with NMS inside, which drops lower scores itself, has at least its own threshold for each.
+        """
+        inside = self.runner.thresholds if isinstance(self.runner, FileRunner) else None
+        least = 0.0 if inside is None else inside.score
         kept = self.facts.get("class_scores", {})
-        return {name: score for name, score in kept.items() if name in self.classes}
+        return {name: max(score, least) for name, score in kept.items() if name in self.classes}
 
     @property
     def geometry(self) -> Geometry:

@@ -106,12 +106,16 @@ class ExplainedObject:
 
 @dataclass(frozen=True)
 class Explanation:
-    """The explanation of an image. size, input_size: (width, height), pixels."""
+    """The explanation of an image. size, input_size: (width, height), pixels.
+
+    class_scores: what the scores of each class must exceed, for those where it is not `thresholds.score`.
+    """
 
     model: str
     size: tuple[int, int]
     input_size: tuple[int, int]
     thresholds: Thresholds
+    class_scores: dict[str, float]
     classes: tuple[str, ...]
     levels: tuple[LevelFacts, ...]
     detections: tuple[ExplainedDetection, ...]
@@ -132,19 +136,21 @@ class Explanation:
 def explain(detector: Detector, image: Image, sought: Sequence[Sought] = (), **settings: Any) -> Explanation:
     """Explain the detections in an image, and what became of the objects in it.
 
-    image: (H, W, 3) uint8 RGB. settings: see `Thresholds`; score is 0.5 by default. Raises ConfigError for an
-    exported file, which has no network to look into, for a head that does not tell its origins, and for
-    objects that cannot be in the image.
+    image: (H, W, 3) uint8 RGB. settings: see `Thresholds`; score is 0.5 by default, or what the model keeps
+    for each class (`Detector.class_scores`). Raises ConfigError for an exported file, which has no network to
+    look into, for a head that does not tell its origins, and for objects that cannot be in the image.
     """
     network = detector.network
     origins = network.heads.origins()
     thresholds = detector.runner.defaults.replaced({"score": 0.5, **settings})
+    own = {} if "score" in settings else detector.class_scores
     size = (image.shape[1], image.shape[0])
     for one in sought:
         _check(one, size, detector.classes)
     inputs = detector.warp([image]).to(network.device).float()
     candidates, without = look(network, inputs)
-    trace = _Trace(detector.classes, detector.geometry, size, origins, candidates, without, thresholds)
+    limits = _Limits(thresholds, [own.get(name, thresholds.score) for name in detector.classes])
+    trace = _Trace(detector.classes, detector.geometry, size, origins, candidates, without, limits)
     sources = network.neck.level_sources() or [()] * len(network.neck.cells)
     cells = [_cells_of(origins, level) for level, _ in enumerate(sources)]
     return Explanation(
@@ -152,6 +158,7 @@ def explain(detector: Detector, image: Image, sought: Sequence[Sought] = (), **s
         size,
         detector.image_size,
         thresholds,
+        own,
         detector.classes,
         tuple(LevelFacts(*row) for row in zip(cells, sources, strict=True)),
         tuple(trace.detections()),
@@ -215,6 +222,13 @@ def _check(sought: Sought, size: tuple[int, int], classes: tuple[str, ...]) -> N
         raise ConfigError(f"the model has no class {sought.name!r}{nearest(sought.name, classes)}")
 
 
+class _Limits(NamedTuple):
+    """least: (C,), what the scores of each class must exceed, in place of the score of `thresholds`."""
+
+    thresholds: Thresholds
+    least: list[float]
+
+
 class _Trace:
     """One image: its candidates, what became of them, and how they are told."""
 
@@ -226,14 +240,14 @@ class _Trace:
         origins: Origins,
         candidates: Any,
         without: dict[str, Floats],
-        thresholds: Thresholds,
+        limits: _Limits,
     ) -> None:
         self.classes, self.geometry, self.size = classes, geometry, size
-        self.origins, self.without, self.thresholds = origins, without, thresholds
+        self.origins, self.without, self.limits = origins, without, limits
         self.boxes: Floats = candidates.boxes
         self.scores: Floats = candidates.scores
         self.shown: Floats = geometry.undo(self.boxes, size)  # in pixels of the image
-        self.fates: Fates = trace_selection(self.boxes, self.scores, thresholds)
+        self.fates: Fates = trace_selection(self.boxes, self.scores, *limits)
 
     def detections(self) -> list[ExplainedDetection]:
         return [
@@ -262,7 +276,8 @@ class _Trace:
             float(shares[claim.candidate]),
             by,
         )
-        told = verdict(made, hit, self.thresholds)
+        limit = self.limits.least[claim.label]
+        told = verdict(made, hit, replace(self.limits.thresholds, score=limit))
         others = [rank for rank, kept in enumerate(self.fates.kept) if shares[kept.candidate] >= HIT]
         if detection is None and others:
             there = self._predicted(self.fates.kept[others[0]])
@@ -304,7 +319,10 @@ class _Trace:
 
 
 def verdict(found: ExplainedObject, hit: bool, thresholds: Thresholds) -> str:
-    """One sentence on what became of an object. hit: whether `found.best` overlaps it by `HIT`."""
+    """One sentence on what became of an object.
+
+    hit: whether `found.best` overlaps it by `HIT`. thresholds: with the score of its class.
+    """
     best, fate = found.best, found.best.fate
     told = f"{best.name} {best.score:.3f}"
     if not hit:

@@ -92,7 +92,8 @@ def _caption(why: Explanation) -> list[tuple[str, Colour]]:
         made = one.prediction
         colour = class_colour(number - 1)
         lines.append((f"{number} {made.name} {made.score:.2f}: {_where(why, made)}", colour))
-    return lines or [(f"no detection scores more than {why.thresholds.score:g}", INK)]
+    limit = "the threshold of its class" if why.class_scores else f"{why.thresholds.score:g}"
+    return lines or [(f"no detection scores more than {limit}", INK)]
 
 
 def _where(why: Explanation, made: Prediction) -> str:

@@ -24,6 +24,7 @@ def why_json(why: Explanation, name: str) -> str:
         "model": why.model,
         "input": list(why.input_size),
         "thresholds": asdict(why.thresholds),
+        "class_scores": why.class_scores,
         "levels": [{"cells": list(cells), "sources": list(sources)} for cells, sources in why.levels],
         "detections": [{**_values(one.prediction), "suppressed": one.suppressed} for one in why.detections],
         "objects": [_object_values(one) for one in why.objects],
@@ -66,7 +67,9 @@ def _lines(why: Explanation, name: str) -> Iterator[str]:
     limits = why.thresholds
     count = len(why.detections)
     yield f"{name}, {why.size[0]} x {why.size[1]}: {count} detection{'s' * (count != 1)} of {why.model}"
-    yield f"score above {limits.score:g}, nms {limits.nms:g}, top_k {limits.top_k}, keep {limits.keep}"
+    own = "".join(f", {name} {score:.3f}" for name, score in why.class_scores.items())
+    scores = f"{limits.score:g}{own}" if not own else f"{limits.score:g}{own} (kept in the model)"
+    yield f"score above {scores}, nms {limits.nms:g}, top_k {limits.top_k}, keep {limits.keep}"
     for number, one in enumerate(why.detections, 1):
         yield ""
         yield f"{number}. {one.prediction.name} {one.prediction.score:.3f}, box {_shown(one.prediction.box)}"

@@ -9,10 +9,11 @@ the image is decoded again.
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import torch
@@ -31,10 +32,12 @@ T = TypeVar("T")
 
 
 class DetectOptions(NamedTuple):
-    """score: objects score more than this. most: the most objects in an answer, the best ones."""
+    """score: objects score more than this, or than what `class_scores` has for their class. most: the most
+    objects in an answer, the best ones."""
 
     score: float
     most: int
+    class_scores: Mapping[str, float] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,8 @@ class Pipeline:
 
     def _finish(self, row: Any, size: tuple[int, int], ask: DetectOptions) -> tuple[Detections, float]:
         start = time.perf_counter()
-        (found,) = self.detector.finish(row, [size], score=ask.score, keep=ask.most)
+        settings = {"score": ask.score, "keep": ask.most, "class_scores": ask.class_scores}
+        (found,) = self.detector.finish(row, [size], **settings)
         return found, time.perf_counter() - start
 
 

@@ -90,6 +90,9 @@ class ModelAnswer(BaseModel):
     image_size: int = Field(description="Side of the network's input, pixels.")
     classes: list[ClassRow]
     score: float = Field(description="Default of ?score=.")
+    class_scores: dict[str, float] = Field(
+        description="Defaults of classes that keep a threshold of their own; ?score= replaces them."
+    )
     least_score: float = Field(description="Lowest accepted ?score=.")
     max: int = Field(description="Default and largest ?max=.")
     limits: LimitsAnswer

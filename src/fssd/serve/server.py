@@ -5,7 +5,7 @@ import errno
 import gc
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import uvicorn
@@ -62,10 +62,17 @@ def _naming(host: str, port: int) -> Iterator[None]:
         raise ConfigError(f"cannot listen on {host} port {port} ({reason}); choose another --port") from error
 
 
-def run_server(service: Service, bound: socket.socket, *, access_log: bool = False) -> None:
+def run_server(
+    service: Service,
+    bound: socket.socket,
+    ready: Callable[[str], None],
+    *,
+    access_log: bool = False,
+) -> None:
     """Serve until SIGINT or SIGTERM, then finish the accepted requests. A second SIGINT stops at once.
 
-    Raises ConfigError if another program listens on the port.
+    ready: called with the server's address once it answers. Raises ConfigError if another program listens on
+    the port.
     """
     listen(bound)
     limits = service.limits
@@ -82,21 +89,22 @@ def run_server(service: Service, bound: socket.socket, *, access_log: bool = Fal
         backlog=BACKLOG,
         timeout_graceful_shutdown=int(limits.seconds + limits.stall) + 1,
     )
-    _Server(config, service.gate).run(sockets=[bound])
+    _Server(config, service.gate, ready).run(sockets=[bound])
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server that prints its address and ends with exit code 0."""
+    """uvicorn's server that tells its address and ends with exit code 0."""
 
-    def __init__(self, config: uvicorn.Config, gate: Gate) -> None:
+    def __init__(self, config: uvicorn.Config, gate: Gate, ready: Callable[[str], None]) -> None:
         super().__init__(config)
         self.gate = gate
+        self.ready = ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         gc.freeze()  # startup objects live for the whole process; frozen, the garbage collector skips them
         for bound in sockets or []:
-            print(f"listening on {_address(bound)}", flush=True)
+            self.ready(_address(bound))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await asyncio.sleep(SETTLE)

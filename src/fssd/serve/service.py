@@ -16,6 +16,7 @@ from fssd.serve.pipeline import DetectOptions, ImageResult, Pipeline
 from fssd.serve.refusals import RequestError
 from fssd.zoo.models import PHOTOS
 
+SCORE = 0.5  # where neither a request, the server nor the model says another
 SAMPLED = {"cat", "person"}  # the classes in the sample photographs of the package
 
 
@@ -23,13 +24,14 @@ SAMPLED = {"cat", "person"}  # the classes in the sample photographs of the pack
 class Settings:
     """The settings of all requests.
 
-    runtime: its name, for people. score: objects score more than this, unless a request gives another value.
-    most: the most objects in an answer. batch: the most images computed together. delay: seconds that an
-    image waits for others that are being prepared.
+    runtime: its name, for people. score: objects score more than this, unless a request gives another value;
+    None for 0.5, or the thresholds that the model keeps for its classes. most: the most objects in an answer.
+    batch: the most images computed together. delay: seconds that an image waits for others that are being
+    prepared.
     """
 
     runtime: str = "torch"
-    score: float = 0.5
+    score: float | None = None
     most: int = 200
     batch: int = 8
     delay: float = 0.005
@@ -52,7 +54,9 @@ class Service:
         runner = self.detector.runner
         inside = runner.thresholds if isinstance(runner, FileRunner) else None
         self.least_score = 0.0 if inside is None else inside.score
-        if settings.score < self.least_score:
+        self.score = SCORE if settings.score is None else settings.score
+        self.class_scores = self.detector.class_scores if settings.score is None else {}
+        if self.score < self.least_score:
             raise ConfigError(f"this file has NMS inside, for scores above {self.least_score}; raise --score")
         self.most = settings.most if inside is None else min(settings.most, inside.keep)
         gauge = self.metrics.gauge
@@ -67,8 +71,10 @@ class Service:
             raise RequestError("bad_parameter", message)
         if most is not None and most > self.most:
             raise RequestError("bad_parameter", f"max: at most {self.most} objects are reported.")
-        score = self.settings.score if score is None else score
-        return DetectOptions(score, self.most if most is None else most)
+        most = self.most if most is None else most
+        if score is None:
+            return DetectOptions(self.score, most, self.class_scores)
+        return DetectOptions(score, most)
 
     def count(self, result: ImageResult) -> None:
         self.metrics.images.inc()
@@ -90,7 +96,8 @@ class Service:
                 {"name": name, "colour": "#{:02x}{:02x}{:02x}".format(*class_colour(index))}
                 for index, name in enumerate(self.detector.classes)
             ],
-            "score": self.settings.score,
+            "score": self.score,
+            "class_scores": self.class_scores,
             "least_score": self.least_score,
             "max": self.most,
             "limits": {

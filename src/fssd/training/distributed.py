@@ -144,6 +144,16 @@ def _refuse_shared_store() -> None:
         )
 
 
+def own_batches(count: int, size: int, process: Process) -> list[list[int]]:
+    """The batches of this process, as numbers of the images from 0 to count - 1.
+
+    Whole batches go to the processes in turn, so that every image is in the batch that it is in with one
+    process, which decides the last bits of its scores.
+    """
+    starts = range(0, count, size)[process.rank :: process.world]
+    return [list(range(start, min(start + size, count))) for start in starts]
+
+
 def wait_for_all(process: Process) -> None:
     """Wait until every process is here."""
     if process.world > 1:

@@ -13,7 +13,9 @@ from fssd.atomic import atomic_write, make_folder, require_writable_folder
 from fssd.config import CONFIG_FILE, to_values
 from fssd.errors import ConfigError, TrainingError
 from fssd.evaluation.evaluate import Report
+from fssd.model.cost import parameters
 from fssd.model.network import Network
+from fssd.training.data_facts import count_trained, data_facts
 from fssd.training.distributed import Process
 from fssd.training.drawings import draw_progress
 from fssd.training.finite import Watched
@@ -30,6 +32,7 @@ from fssd.training.state import (
 )
 from fssd.training.step import Updater
 from fssd.weights.checkpoint import describe, save_model, write_tensors
+from fssd.weights.model_card import CARD_FILE, card_address, write_card
 
 BEST_FILE = "best.safetensors"
 FINAL_FILE = "final.safetensors"
@@ -66,6 +69,8 @@ class RunFolder:
         self.path = splits.config.out
         self.config, self.classes, self.process = splits.config, splits.train.classes, process
         self.division = splits.division
+        self.trained = count_trained(splits.config, splits.train)
+        self.data = data_facts(splits, self.trained)
         self.state, self.best, self.final = (self.path / name for name in (STATE_FILE, BEST_FILE, FINAL_FILE))
 
     def check(self, saved: Saved) -> None:
@@ -73,6 +78,7 @@ class RunFolder:
         # Checked first: with other settings the tensors may not fit, and the error must name the setting.
         check_same_settings(saved.document, to_values(self.config), self.process.world, self.state)
         check_same_classes(saved.document, self.classes, self.state)
+        self.data = saved.document.get("data", self.data)  # images may be missing now
 
     def make(self) -> None:
         """Make the folder and note the settings in it. For the first process."""
@@ -87,11 +93,14 @@ class RunFolder:
         """The model after `done` updates, the best so far."""
         facts = {**self._facts(), "metrics": json.loads(report.to_json()), "iteration": done}
         save_model(self.best, weights, network, self.classes, facts)
+        self._write_card(network, facts)
 
     def save_final(self, network: Network, weights: dict[str, Tensor], total: int) -> None:
         """The model after the last update."""
         facts = {**self._facts(), "iteration": total}
         save_model(self.final, weights, network, self.classes, facts)
+        if not self.best.exists():
+            self._write_card(network, facts)
 
     def save_state(self, updater: Updater, progress: Progress, content: Content, left_out: LeftOut) -> None:
         """Everything that the next update depends on."""
@@ -133,5 +142,11 @@ class RunFolder:
             f" its images are {', '.join(bad.batch.names)}; check them with `fssd check` or lower --lr"
         )
 
+    def _write_card(self, network: Network, facts: dict[str, Any]) -> None:
+        card, own = self.path / CARD_FILE, {**describe(network, self.classes), **facts}
+        address, thresholds = card_address(self.path), vars(network.heads.thresholds)
+        size, weights = network.image_size, parameters(network)
+        write_card(card, own, size, weights, address, thresholds=thresholds, before=card)
+
     def _facts(self) -> dict[str, Any]:
-        return {"config": to_values(self.config)}
+        return {"config": to_values(self.config), "data": self.data}

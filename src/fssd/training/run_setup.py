@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Generator
 
 import torch
 
 from fssd.data.batch import Batch
 from fssd.data.loader import Examples, Views, training_batches
+from fssd.data.repeats import Repeats
 from fssd.data.sample import DataSet
 from fssd.data.scales import Scales
 from fssd.model.network import channels_last
+from fssd.training.class_weights import class_weights
+from fssd.training.data_facts import class_notes
 from fssd.training.distributed import Process
 from fssd.training.drawings import draw_batches
 from fssd.training.folder import RunFolder, Saved
@@ -27,6 +31,7 @@ from fssd.training.start import (
     check_scales,
     fresh_network,
     mixing_of,
+    oversampling,
     start_weights,
 )
 
@@ -51,15 +56,19 @@ class RunSetup:
         self.folder = RunFolder(splits, process)
         if saved is not None:
             self.folder.check(saved)
+        elif process.is_first:
+            for line in class_notes(splits, self.folder.trained):
+                print(f"note: {line}", file=sys.stderr)
         self._take_data(splits.train, splits.val, saved)
         self.share = share_of(config, process)
-        self.updates_per_epoch = len(self.train_set) / self.share.images
+        views = len(self.train_set if self.repeats is None else self.repeats)  # of an epoch
+        self.updates_per_epoch = views / self.share.images
         if config.iterations is not None:
             self.total = config.iterations
         else:
             assert config.epochs is not None
             self.total = max(1, math.ceil(config.epochs * self.updates_per_epoch))
-        self.mixing = mixing_of(config, self.total * self.share.images, len(self.train_set))
+        self.mixing = mixing_of(config, self.total * self.share.images, views)
         self.eval_every = max(1, round(config.eval_every * self.updates_per_epoch))
         self._make_network(saved, backbone)
 
@@ -68,13 +77,16 @@ class RunSetup:
         bad_share = self.config.bad_share
         self.left_out = LeftOut(train_set, bad_share)
         if saved is None:
-            same = Resumed(train_set, content_of(train_set), frozenset())
+            factors = oversampling(self.config, train_set, quiet=not self.process.is_first)
+            same = Resumed(train_set, content_of(train_set)._replace(repeats=factors), frozenset())
         else:
             unusable, state = self.left_out.unusable, self.folder.state
             same = same_data(saved.document, saved.tensors, train_set, unusable, state)
             absent = {same.content.ids[index] for index in same.absent}
             self.left_out.ids = absent.union(saved.document.get("left_out", ()))
         self.train_set, self.content, self.absent = same
+        factors = self.content.repeats
+        self.repeats = None if factors is None else Repeats(factors.numpy())
         self.val_set = val_set
         self.val_left_out = LeftOut(val_set or train_set, bad_share)
 
@@ -87,6 +99,12 @@ class RunSetup:
         check_scales(config, self.network)
         freeze(self.network, config)
         check_parallel(config, self.network)
+        if config.class_weights:
+            weights = class_weights(config.class_weights, self.folder.data["train"]["objects"])
+            self.network.heads.weigh_classes(torch.from_numpy(weights).float().to(self.device))
+            if saved is None and self.process.is_first:
+                pairs = zip(self.train_set.classes, weights, strict=True)
+                print("class weights:", ", ".join(f"{name} {w:.3g}" for name, w in pairs), file=sys.stderr)
         if saved is None:
             start_weights(self.network, self.train_set.classes, config)
 
@@ -105,6 +123,7 @@ class RunSetup:
             absent=self.absent,
             scales=self._scales(),
             mixing=self.mixing,
+            repeats=self.repeats,
         )
         if self.process.is_first:
             draw_batches(self.folder.path, views)

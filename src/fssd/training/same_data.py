@@ -15,18 +15,23 @@ from torch import Tensor
 from fssd.data.sample import DataSet, Record, background_record
 from fssd.errors import ConfigError
 
-IDS, LABELS = "data/ids", "data/labels"  # tensors of a saved state
+IDS, LABELS, REPEATS = "data/ids", "data/labels", "data/repeats"  # tensors of a saved state
 
 
 class Content(NamedTuple):
-    """What a run is trained on. ids: of the images, in order. digests: (N,) int64, of each one's labels."""
+    """What a run is trained on. ids: of the images, in order. digests: (N,) int64, of each one's labels.
+
+    repeats: (N,) float64, how often each is shown in a pass, in a run that oversamples.
+    """
 
     ids: tuple[str, ...]
     digests: Tensor
+    repeats: Tensor | None = None
 
     def tensors(self) -> dict[str, Tensor]:
         """For a saved state; JSON would be too long for a file's header."""
-        return {
+        repeats = {} if self.repeats is None else {REPEATS: self.repeats}
+        return repeats | {
             IDS: torch.frombuffer(bytearray(json.dumps(self.ids).encode()), dtype=torch.uint8),
             LABELS: self.digests,
         }
@@ -66,7 +71,8 @@ def same_data(
         if document["images"] != len(dataset):
             raise _changed(document["images"], dataset, [], state)
         return Resumed(dataset, now, frozenset())
-    before = Content(tuple(json.loads(tensors[IDS].numpy().tobytes())), tensors[LABELS])
+    ids = tuple(json.loads(tensors[IDS].numpy().tobytes()))
+    before = Content(ids, tensors[LABELS], tensors.get(REPEATS))
     if before.ids == now.ids and torch.equal(before.digests, now.digests):
         return Resumed(dataset, before, frozenset())
     known = dict(zip(before.ids, before.digests.tolist(), strict=True))

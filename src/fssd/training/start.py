@@ -14,6 +14,7 @@ from fssd.backbones import BACKBONES
 from fssd.config import TrainConfig, resolve
 from fssd.data.input_boxes import input_boxes
 from fssd.data.mixing import Mixing
+from fssd.data.repeats import Repeats, repeat_factors
 from fssd.data.sample import DataSet
 from fssd.data.scales import STEP
 from fssd.errors import ConfigError, DataError
@@ -24,10 +25,12 @@ from fssd.model.coverage import coverage_advice
 from fssd.model.designs import backbone_class, find_design, read_size
 from fssd.model.network import Network
 from fssd.model.probe import lone_norms
+from fssd.training.class_weights import read_class_weights
 from fssd.training.folder import check_folder
 from fssd.training.freeze import training_mode
 from fssd.training.state import STATE_FILE
 from fssd.weights.checkpoint import model_file
+from fssd.weights.model_card import check_licence
 from fssd.weights.pretrained import load_backbone, load_ssd
 from fssd.weights.transfer import load_detector
 from fssd.zoo.published import weights_file
@@ -55,6 +58,8 @@ def recipe_of(config: TrainConfig) -> Mapping[str, Any]:
 
 def complete(config: TrainConfig) -> TrainConfig:
     """The configuration with its backbone's recipe filled in, checked. Raises ConfigError."""
+    check_licence(config.licence)
+    read_class_weights(config.class_weights)
     return resolve(config, recipe_of(config))
 
 
@@ -209,6 +214,29 @@ def mixing_of(config: TrainConfig, views: int, images: int) -> Mixing | None:
             " would be a mosaic or mixup; lower it, or leave mosaic and mixup out"
         )
     return Mixing(config.mosaic, config.mixup, until)
+
+
+def oversampling(config: TrainConfig, dataset: DataSet, quiet: bool) -> torch.Tensor | None:
+    """(N,) how often each image is shown in a pass; None for a run that does not oversample.
+
+    Prints what follows from it, unless `quiet`. Raises ConfigError if no image would be repeated.
+    """
+    if config.oversample is None:
+        return None
+    factors = repeat_factors(dataset, config.oversample, config.difficult, config.crowds)
+    repeated = int((factors > 1).sum())
+    if not repeated:
+        raise ConfigError(
+            f"oversample {config.oversample:g} repeats no image: every class is in a larger share of the"
+            f" {len(dataset)} training images; raise it, or leave it out"
+        )
+    if not quiet:
+        print(
+            f"oversampling: {repeated} of {len(dataset)} images are shown up to {factors.max():.1f} times, an"
+            f" epoch has {len(Repeats(factors))} views",
+            file=sys.stderr,
+        )
+    return torch.from_numpy(factors)
 
 
 def start_weights(network: Network, classes: tuple[str, ...], config: TrainConfig) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -143,10 +145,14 @@ def _parallel(
         join_norms(network)
     options = network.spec.options
     # Statistics stay per process, as in Caffe, unless norms are joint; the first process's are saved.
+    # torch 2.13 has renamed the flag.
+    known = inspect.signature(DistributedDataParallel).parameters
+    name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    share_statistics: dict[str, Any] = {name: False}
     return DistributedDataParallel(
         module,
         device_ids=[device.index] if device.type == "cuda" else None,
-        broadcast_buffers=False,
+        **share_statistics,
         # Gradients lie in the buckets that are exchanged: no copy, and no other strides than the weights'.
         gradient_as_bucket_view=True,
         # Layers after the last fused map get no gradient; without this every process would wait for it.

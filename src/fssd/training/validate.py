@@ -12,7 +12,7 @@ from fssd.errors import DataError, ImageError
 from fssd.inference.detections import Detections
 from fssd.inference.detector import Detector
 from fssd.model.network import Network
-from fssd.training.distributed import Process, each, of_all, of_first
+from fssd.training.distributed import Process, each, of_all, of_first, own_batches
 from fssd.training.ema import Average, lent
 from fssd.training.left_out import LeftOut
 from fssd.training.stop import StopRequest
@@ -44,12 +44,10 @@ def detect_readable(
 ) -> tuple[DataSet, list[Detections]] | None:
     """The data set without broken images, and the detections on it; None if a stop was requested meanwhile.
 
-    Whole batches go to the processes in turn, so that every image is in the batch that it is in with one
-    process, which decides the last bits of its scores. All processes get the same result. left_out: gets the
-    broken images. Raises ImageError, in all processes, if they are more than it allows.
+    All processes get the same result. left_out: gets the broken images. Raises ImageError, in all processes,
+    if they are more than it allows.
     """
-    starts = range(0, len(dataset), batch_size)[process.rank :: process.world]
-    batches = [list(range(start, min(start + batch_size, len(dataset)))) for start in starts]
+    batches = own_batches(len(dataset), batch_size, process)
     own = _detect_own(detector, dataset, batches, left_out, stop, batch_size, workers)
     found, broken = of_all(own.found, process), of_all(own.broken, process)
     left_out.add(broken, loud=process.is_first)

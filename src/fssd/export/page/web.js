@@ -133,6 +133,7 @@ async function start() {
     classes: model.classes,
     least: model.least_score,
     score: model.score,
+    own: model.class_scores,
     timing,
     ask: async (file) => {
       endFilm();

@@ -33,6 +33,7 @@ def multibox_loss(
     *,
     negatives: float = 3.0,
     counts: Tensor | None = None,
+    class_weights: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """The training objective for one batch.
 
@@ -46,7 +47,7 @@ def multibox_loss(
     objects have exactly the released loss. Views without an object, which Caffe ignores, add the loss of
     their `negatives` hardest priors to the same sum; a batch of such views alone is divided by the number of
     its images. counts: (2,) positives and images of a larger batch that this one is a part of, and whose
-    numbers are to be divided by.
+    numbers are to be divided by. class_weights: (C,) multiply the confidence loss of positives, by class.
     """
     exact = torch.promote_types(raw.offsets.dtype, torch.float32)
     offsets, logits = raw.offsets.to(exact), raw.logits.to(exact)
@@ -61,11 +62,10 @@ def multibox_loss(
         distance = (giou_loss if objective.localisation == "giou" else ciou_loss)(*boxes)
     localisation = torch.where(positive, distance, 0.0).sum() * objective.localisation_weight
     if objective.confidence == "softmax":
-        confidence = _softmax_loss(logits, classes, count, negatives, objective.mining)
+        confidence = _softmax_loss(logits, classes, count, negatives, objective.mining, class_weights)
     else:
         quality = positive.to(exact) if objective.confidence == "focal" else _quality(*boxes, positive)
-        losses = focal_loss if objective.confidence == "focal" else quality_focal_loss
-        confidence = losses(logits, class_targets(classes, logits.shape[-1], quality)).sum()
+        confidence = _sigmoid_loss(logits, classes, quality, objective.confidence, class_weights)
     positives = count.sum()
     localisation, confidence = _shared_out((localisation, confidence), count, counts)
     return {
@@ -109,7 +109,32 @@ def _shared_out(sums: tuple[Tensor, ...], count: Tensor, counts: Tensor | None) 
     return (part / divisor for part in sums)
 
 
-def _softmax_loss(logits: Tensor, classes: Tensor, count: Tensor, negatives: float, mining: str) -> Tensor:
+def _of_priors(class_weights: Tensor, classes: Tensor) -> Tensor:
+    """(B, P) the weight of each prior's class, 1 for background. class_weights: (C,). classes: (B, P)."""
+    return F.pad(class_weights, (1, 0), value=1.0)[classes]
+
+
+def _sigmoid_loss(
+    logits: Tensor, classes: Tensor, quality: Tensor, kind: str, class_weights: Tensor | None
+) -> Tensor:
+    """The focal loss of all priors. quality: (B, P) what the score of an object's class is to be."""
+    columns = logits.shape[-1]
+    losses = focal_loss if kind == "focal" else quality_focal_loss
+    each = losses(logits, class_targets(classes, columns, quality))
+    if class_weights is not None:
+        extra = _of_priors(class_weights, classes) - 1  # 0 for background
+        each = each * (1 + class_targets(classes, columns, extra))
+    return each.sum()
+
+
+def _softmax_loss(
+    logits: Tensor,
+    classes: Tensor,
+    count: Tensor,
+    negatives: float,
+    mining: str,
+    class_weights: Tensor | None,
+) -> Tensor:
     """The cross entropy of positives and mined negatives. count: (B,) positives of each image."""
     positive = classes != BACKGROUND
     entropy = -F.log_softmax(logits, dim=-1)  # (B, P, C + 1)
@@ -121,6 +146,8 @@ def _softmax_loss(logits: Tensor, classes: Tensor, count: Tensor, negatives: flo
     else:
         mined = mine_negatives(difficulty, positive, quota)
     own = entropy.gather(-1, classes[..., None])[..., 0]  # (B, P)
+    if class_weights is not None:
+        own = own * _of_priors(class_weights, classes)
     return torch.where(positive | mined, own, 0.0).sum()
 
 

@@ -74,6 +74,7 @@ class MultiboxHead(Head):
     )
     unmatched = "the others are learned from one prior each"
     priors: Tensor
+    class_weights: Tensor | None
     joined: nn.ModuleList | None
 
     def __init__(
@@ -103,6 +104,7 @@ class MultiboxHead(Head):
         self.conf = nn.ModuleList(make(width, level.anchors * columns) for make, width, level in rows)
         self.joined = None
         self.targets = MultiboxTargets.of_levels(levels, image_size, assignment)
+        self.register_buffer("class_weights", None, persistent=False)
         self.register_buffer("priors", make_priors(levels), persistent=False)
 
     @classmethod
@@ -167,7 +169,18 @@ class MultiboxHead(Head):
 
     def loss(self, raw: Predictions, targets: Targets, counts: Tensor | None = None) -> dict[str, Tensor]:
         """See `multibox_loss`."""
-        return multibox_loss(Raw(*raw), targets, self.priors, self.objective, counts=counts)
+        return multibox_loss(
+            Raw(*raw),
+            targets,
+            self.priors,
+            self.objective,
+            counts=counts,
+            class_weights=self.class_weights,
+        )
+
+    def weigh_classes(self, weights: Tensor) -> None:
+        """See `Head`."""
+        self.class_weights = weights
 
     def counts(self, targets: Targets) -> Tensor:
         """See `Head`: (2,), positives and images."""

@@ -43,6 +43,7 @@ def region_loss(
     warm: Tensor,
     by_size: bool = True,
     images: Tensor | None = None,
+    class_weights: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """The training objective of one batch: sums over an image, mean over the batch.
 
@@ -50,7 +51,7 @@ def region_loss(
     function. targets: see `RegionTargets`. anchors: (A, 2), cells. warm: bool scalar, whether the network has
     seen few images: then predictions without an object are pulled towards their anchors. by_size: weight the
     box of an object by 2 - its share of the image. images: of the larger batch that this one is a part of,
-    and over which the mean is taken.
+    and over which the mean is taken. class_weights: (C,) of the loss of classes.
 
     Returns "loss", its parts, "objects", the number that is learned, and "overlap", their mean IoU.
     """
@@ -68,12 +69,11 @@ def region_loss(
     own = flat.gather(1, assigned.cell[..., None].expand(-1, -1, flat.shape[-1]))  # (B, T, 5 + C)
     distance = _distance(own, truths, assigned.offset, anchors[assigned.anchor])
     weight = 2 - targets["boxes"][..., 2:].prod(dim=-1) if by_size else 1.0
-    classes = F.cross_entropy(own[..., 5:].mT, targets["labels"].clamp(min=0), reduction="none")
+    classes = _class_loss(own[..., 5:], targets["labels"].clamp(min=0), class_weights)
     pull = (shift - 0.5).square().sum(dim=-1) + growth.square().sum(dim=-1)
-    batch = len(predictions) if images is None else images
 
     def mean(values: Tensor, where: Tensor) -> Tensor:
-        return torch.where(where, values, 0.0).sum() / batch
+        return torch.where(where, values, 0.0).sum() / (len(predictions) if images is None else images)
 
     terms = {
         "loss_box": mean(0.5 * weight * distance, assigned.kept),
@@ -106,6 +106,11 @@ def _distance(own: Tensor, truths: Tensor, offset: Tensor, anchors: Tensor) -> T
     wanted = (truths[..., 2:].clamp(min=1e-9) / anchors).log()
     distance = (own[..., :2].sigmoid() - offset).square() + (own[..., 2:4] - wanted).square()
     return distance.sum(dim=-1)
+
+
+def _class_loss(logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
+    """(B, T) the cross entropy of logits (B, T, C) with labels (B, T). weights: (C,) of the classes."""
+    return F.cross_entropy(logits.mT, labels, weights, reduction="none")
 
 
 def _assign(truths: Tensor, valid: Tensor, anchors: Tensor, grid: tuple[int, int]) -> Assigned:

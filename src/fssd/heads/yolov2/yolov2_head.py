@@ -52,6 +52,7 @@ class YOLOv2Head(Head):
     )
     unmatched = "the others are learned from a prior of another shape"
     anchors: Tensor
+    class_weights: Tensor | None
     seen: Tensor
 
     def __init__(self, channels: int, grid: RegionGrid, by_size: bool = True) -> None:
@@ -59,6 +60,7 @@ class YOLOv2Head(Head):
         self.grid, self.by_size = grid, by_size
         self.last = nn.Conv2d(channels, grid.channels, 1)
         self.targets = RegionTargets(grid.image_size)
+        self.register_buffer("class_weights", None, persistent=False)
         self.register_buffer("anchors", torch.tensor(grid.anchors), persistent=False)
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
 
@@ -91,8 +93,19 @@ class YOLOv2Head(Head):
 
     def loss(self, raw: Raw, targets: Targets, counts: Tensor | None = None) -> dict[str, Tensor]:
         """See `region_loss`."""
-        warm = self.seen < WARM_IMAGES
-        return region_loss(raw[0], targets, self.anchors, warm=warm, by_size=self.by_size, images=counts)
+        return region_loss(
+            raw[0],
+            targets,
+            self.anchors,
+            warm=self.seen < WARM_IMAGES,
+            by_size=self.by_size,
+            images=counts,
+            class_weights=self.class_weights,
+        )
+
+    def weigh_classes(self, weights: Tensor) -> None:
+        """See `Head`."""
+        self.class_weights = weights
 
     def counts(self, targets: Targets) -> Tensor:
         """See `Head`: the number of images, a scalar."""

@@ -15,24 +15,24 @@ export function complain(text, again = null) {
 
 export class App {
   /**
-   * classes: rows of name and colour. least, score: the lowest and the first value of the slider. ask: (file,
-   * signal) to { width, height, objects, milliseconds }, or an Error whose `again` offers another try. timing: those
+   * classes: rows of name and colour. least, score: the lowest and the first value of the slider. own: thresholds
+   * by class name that hold until the slider is moved; classes without one take `score`. ask: (file, signal) to { width, height, objects, milliseconds }, or an Error whose `again` offers another try. timing: those
    * milliseconds in words. refuse: (file, name) to the reason why an image is not tried, or null.
    */
-  constructor({ classes, least, score, ask, timing, refuse = () => null }) {
+  constructor({ classes, least, score, own = {}, ask, timing, refuse = () => null }) {
     Object.assign(this, { ask, timing, refuse });
-    this.least = Math.max(LEAST, least);
+    this.least = Math.max(Math.min(LEAST, ...Object.values(own)), least);
     this.current = null; // { file, name, answer }
     this.waiting = null; // AbortController of the current request
     const elements = { boxes: $("boxes"), list: $("list"), classes: $("classes"), histogram: $("histogram") };
     this.view = new View(elements, new Map(classes.map((row) => [row.name, row.colour])), (shown) => this.report(shown));
     this.introduce(classes, score);
     this.listen();
-    this.view.filter($("threshold").value / 100);
+    this.view.filter($("threshold").value / 100, new Map(Object.entries(own)));
   }
 
   introduce(classes, score) {
-    const least = Math.round(100 * this.least);
+    const least = Math.floor(100 * this.least);
     Object.assign($("threshold"), { min: least, value: Math.max(least, Math.round(100 * score)) });
     $("about").title = classes.map((row) => row.name).join(", ");
   }
@@ -50,14 +50,15 @@ export class App {
   report(shown) {
     const { name, answer } = this.current ?? {};
     $("count").textContent = shown.length === 1 ? "1 object" : `${shown.length} objects`;
-    $("threshold-value").textContent = percent(this.view.threshold);
-    $("threshold").setAttribute("aria-valuetext", percent(this.view.threshold));
+    const limit = this.view.own.size ? "each class's own" : percent(this.view.threshold);
+    $("threshold-value").textContent = limit;
+    $("threshold").setAttribute("aria-valuetext", limit);
     $("none").hidden = shown.length > 0;
     $("none").textContent = answer?.objects.length ? "No object scores that high; lower the slider." : "No object was found in this image.";
     if (!answer) return;
     const counts = countByName(shown).map(([kind, count]) => `${kind} ${count}`).join(", ");
     $("image").alt = `${name}: ${counts || "no objects"}`;
-    $("status").textContent = `${$("count").textContent} above ${percent(this.view.threshold)}${counts ? `: ${counts}` : ""}`;
+    $("status").textContent = `${$("count").textContent} above ${this.view.own.size ? "the thresholds of their classes" : limit}${counts ? `: ${counts}` : ""}`;
   }
 
   // ---- detection in an image
@@ -151,7 +152,7 @@ export class App {
       dragging(event, () => 0);
       this.take(event.dataTransfer, "dropped");
     });
-    $("threshold").addEventListener("input", (event) => this.view.filter(event.target.value / 100));
+    $("threshold").addEventListener("input", (event) => this.view.filter(event.target.value / 100, new Map()));
     $("names").addEventListener("click", () => {
       const bare = $("boxes").classList.toggle("bare");
       $("names").setAttribute("aria-pressed", String(!bare));

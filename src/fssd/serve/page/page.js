@@ -65,7 +65,8 @@ async function start() {
   const { body_bytes: bytes, pixels } = model.limits;
   $("limits").textContent = `JPEG, PNG, WebP or BMP, up to ${bytes / 1e6} MB and ${pixels / 1e6} megapixels`;
   offerSamples(model.samples);
-  app = new App({ classes: model.classes, least: model.least_score, score: model.score, ask, timing, refuse });
+  const scores = { least: model.least_score, score: model.score, own: model.class_scores };
+  app = new App({ classes: model.classes, ...scores, ask, timing, refuse });
   const parts = { dialog: $("camera"), video: $("video"), snap: $("snap"), close: $("camera-close"), shoot: $("shoot") };
   const camera = useCamera(parts, (file) => app.look(file), complain);
   for (const button of document.querySelectorAll("[data-camera]")) button.addEventListener("click", camera);

@@ -32,6 +32,7 @@ export class View {
     this.onChange = onChange;
     this.hidden = new Set(); // class names
     this.threshold = 0.5;
+    this.own = new Map(); // thresholds by class name, in place of the one for all
     this.items = [];
     this.lit = null;
     this.pinned = null;
@@ -61,15 +62,16 @@ export class View {
     this.load({ width: 1, height: 1, objects: [] }, 0);
   }
 
-  /** Show the objects above the threshold whose class is not hidden. */
-  filter(threshold = this.threshold) {
-    this.threshold = threshold;
+  /** Show the objects above the threshold, or that of their class in `own`, whose class is not hidden. */
+  filter(threshold = this.threshold, own = this.own) {
+    Object.assign(this, { threshold, own });
     for (const item of this.items) {
-      item.scores = item.object.score > threshold;
+      item.scores = item.object.score > (own.get(item.object.name) ?? threshold);
       item.shown = item.scores && !this.hidden.has(item.object.name);
       item.box.hidden = item.row.hidden = !item.shown;
     }
-    for (const bar of this.elements.histogram.children) bar.classList.toggle("out", Number(bar.dataset.from) < threshold);
+    const lowest = Math.min(threshold, ...own.values());
+    for (const bar of this.elements.histogram.children) bar.classList.toggle("out", Number(bar.dataset.from) < lowest);
     if (this.lit && !this.lit.shown) this.light(null);
     this.drawClasses();
     this.rove(this.items.find((item) => item.shown));
