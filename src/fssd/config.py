@@ -170,6 +170,9 @@ class TrainConfig:
     """Full SSD augmentation, the same with rarer and smaller zooms out (for runs of tens of epochs),
     mirroring only, YOLOv2's (placement and colours; by letterbox that of 2017, by warp that of 2016), or
     none."""
+    augment_with: str | None = None
+    """Augmentation of your own before all that, "package.module:name": a function of image, boxes, labels and
+    rng, or albumentations' Compose (see docs/recipe.md); with --augment none it is the only one."""
     mosaic: Share = 0.0
     """Share of the training views made of parts of four images around one point (YOLOv4); each costs the
     reading of four images."""
@@ -209,6 +212,8 @@ class TrainConfig:
     """Iterations between the checkpoints for --resume; one is also saved after each evaluation."""
     log_every: Count = 10
     """Iterations between log lines."""
+    log_to: tuple[str, ...] = ()
+    """Trackers that get the numbers too: wandb, mlflow. Their own variables say where they write."""
 
     device: str = "auto"
     """"cpu", "cuda", "cuda:1", or "auto" for a GPU if there is one."""
@@ -242,7 +247,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 """The values of every setting that is one of a few words."""
 RESUME_MAY_CHANGE = {"out", "data", "images", "weights", "seen_images", "workers", "device"}
-RESUME_MAY_CHANGE |= {"save_every", "log_every", "bad_share", "kernels", "licence"}
+RESUME_MAY_CHANGE |= {"save_every", "log_every", "bad_share", "kernels", "licence", "log_to"}
 """Settings that a resumed run may change. Only the device and its kernels affect the final weights."""
 
 

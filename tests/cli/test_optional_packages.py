@@ -25,6 +25,8 @@ EXTRAS = {
     "demo": ["sklearn", "skimage"],
     "hub": ["huggingface_hub"],
     "s3": ["pyarrow"],
+    "wandb": ["wandb"],
+    "mlflow": ["mlflow"],
     "ncnn": ["pnnx", "ncnn"],
     "tensorrt": ["tensorrt"],
     "web": ["playwright"],
@@ -38,6 +40,7 @@ ELSEWHERE = {
     "track": "only `fssd detect --track`",
     "pandas": "inference/test_detections.py",
     "supervision": "inference/test_detections.py",
+    "albumentations": "data/test_augment_hook.py",
 }
 SILENT = ["tensorboard"]  # training goes on without it
 NEEDED_BY_THEM = {"starlette": "fastapi", "pydantic": "fastapi"}  # packages of packages, and who needs them
@@ -84,6 +87,8 @@ REFUSED = {
         "push animals hf://user/name",
         "fetch hf://user/name",
     ],
+    "wandb": [f"{TRAIN} --log-to wandb"],
+    "mlflow": [f"{TRAIN} --log-to mlflow"],
     "pnnx": ["export animals --to ncnn --out OUT/a.param"],
     "ncnn": [
         "export animals --to ncnn --out OUT/a.param",

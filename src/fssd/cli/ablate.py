@@ -72,6 +72,10 @@ def run(arguments: list[str]) -> int:
         add_result(preview=text)
         return 0
     require_matplotlib()
+    if command.engine == "ray":
+        from fssd.engines.ray_session import require_ray
+
+        require_ray()
     out = command.out or Path("runs") / command.file.stem
     budget = None if command.budget is None else parse_budget(command.budget)
     changes = parse_options(command.set)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fssd.atomic import atomic_write, names_file
 from fssd.errors import DataError
+from fssd.training.trackers import Trackers
 
 LOG_FILE, TENSORBOARD = "log.jsonl", "tensorboard"
 
@@ -22,11 +23,18 @@ LOG_FILE, TENSORBOARD = "log.jsonl", "tensorboard"
 class RunLog:
     """Log of one run. `start` is the iteration it goes on from; older lines past it are dropped.
 
-    folder: of the run. total: iterations of the run. images: images per iteration, for the rate.
+    folder: of the run. total: iterations of the run. images: images per iteration, for the rate. trackers:
+    get every line too, and are closed with the log.
     """
 
     def __init__(
-        self, folder: Path, start: int, total: int, images: int, console: Console | None = None
+        self,
+        folder: Path,
+        start: int,
+        total: int,
+        images: int,
+        console: Console | None = None,
+        trackers: Trackers | None = None,
     ) -> None:
         self.path = folder / LOG_FILE
         self.total = total
@@ -36,6 +44,7 @@ class RunLog:
         self.is_read = True  # until a pipe such as `| head` is closed
         _drop_lines_after(self.path, start)
         self.board = _tensorboard(folder, start)
+        self.trackers = trackers
 
     def step(self, iteration: int, values: dict[str, float]) -> None:
         """Log the mean losses and the rate since the last call. `values` have plain numbers."""
@@ -63,6 +72,8 @@ class RunLog:
         self.last = (time.monotonic(), iteration)
 
     def close(self) -> None:
+        if self.trackers is not None:
+            self.trackers.close()
         if self.board is not None:
             with names_file(self.path.parent / TENSORBOARD):
                 self.board.close()
@@ -84,6 +95,8 @@ class RunLog:
         if self.board is not None:
             with names_file(self.path.parent / TENSORBOARD):
                 self._plot(line)
+        if self.trackers is not None:
+            self.trackers.log(line)
 
     def _plot(self, line: dict[str, Any]) -> None:
         for key, value in line.items():

@@ -56,6 +56,7 @@ from fssd.training.start import (
 from fssd.training.state import Progress, load_state
 from fssd.training.step import Updater
 from fssd.training.stop import READER_GONE, StopRequest, stop_requests
+from fssd.training.trackers import Trackers
 from fssd.training.validate import detect_readable, saved_weights
 
 _ALL_THREADS = torch.get_num_threads()  # the default, read before a run changes it
@@ -161,6 +162,7 @@ class _Run(RunSetup):
         self.progress = Progress(0, None)
         self.stop = StopRequest()
         self.report: Evaluated | None = None
+        self.trackers: Trackers | None = None
         # What the processes have agreed on, see `_exchange`; broken images wait there for the next time.
         self.asked, self.late = 0, False
         self.broken: dict[str, DataError] = {}
@@ -181,13 +183,19 @@ class _Run(RunSetup):
         if self.process.is_first:
             self.folder.make()
         require_shared(self.folder, self.process)
+        together(self.process, self._open_trackers)
+
+    def _open_trackers(self) -> None:
+        if self.process.is_first and self.config.log_to:
+            self.trackers = Trackers(self.config)
 
     def train(self, stop_at: float = math.inf) -> Result:
         """stop_at: of the monotonic clock, seconds. Raises Stopped."""
         self.stop_at, log = stop_at, None
         with stop_requests() as self.stop:
             if self.process.is_first:
-                log = RunLog(self.folder.path, self.progress.iteration, self.total, self.share.images)
+                done, images = self.progress.iteration, self.share.images
+                log = RunLog(self.folder.path, done, self.total, images, trackers=self.trackers)
             try:
                 self._loop(log)
             except DataError:
