@@ -50,7 +50,7 @@ export class App {
   report(shown) {
     const { name, answer } = this.current ?? {};
     $("count").textContent = shown.length === 1 ? "1 object" : `${shown.length} objects`;
-    const limit = this.view.own.size ? "each class's own" : percent(this.view.threshold);
+    const limit = this.view.own.size ? "by class" : percent(this.view.threshold);
     $("threshold-value").textContent = limit;
     $("threshold").setAttribute("aria-valuetext", limit);
     $("none").hidden = shown.length > 0;
