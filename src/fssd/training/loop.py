@@ -26,6 +26,7 @@ from fssd.evaluation.evaluate import Report, check_measurable, evaluate_detectio
 from fssd.inference.detections import Detections
 from fssd.inference.detector import Detector
 from fssd.training.agreement import agreed_state, require_same_inputs, require_shared
+from fssd.training.batch_size import agree_batch_size
 from fssd.training.distributed import (
     TIMEOUT,
     Process,
@@ -122,7 +123,9 @@ def train(
         splits = together(process, lambda: _measurable_splits(config, resume, process))
         started = config.out / CONFIG_FILE if resume else None
         amp = agree_amp(config.amp, device, process, started)
-        splits = replace(splits, config=replace(splits.config, amp=amp))
+        config = replace(splits.config, amp=amp)
+        config = agree_batch_size(config, splits.train, device, process, backbone, started)
+        splits = replace(splits, config=config)
         require_same_inputs(splits, process)
         run = together(process, lambda: _Run(splits, saved, device, process, backbone))
         run.report = report
