@@ -245,6 +245,8 @@ class _Run(RunSetup):
             due = self.val_set is not None and (done % self.eval_every == 0 or done == self.total)
             self.progress = self.progress._replace(iteration=done, due=due)
             self.left_out.require_few()
+            if log is not None:
+                log.tick(done)
             if log is not None and (done % config.log_every == 0 or done == self.total):
                 log.step(done, {**means.take(), "lr": rate, "epoch": round(done / self.updates_per_epoch, 3)})
                 if not log.is_read:
