@@ -37,7 +37,8 @@ shutil.copy(MODELS["animals"], "other.safetensors")
 Path("search.yaml").write_text("base: {}\\nsearch: {lr: [0.001, 0.01]}\\n")
 """
 TRAIN = (
-    "train --data data --out run --start nothing --iterations 1 --workers 0 --batch-size 2 --train-split none"
+    "train --data data --out run --start nothing --iterations 1 --workers 0 --batch-size 2"
+    " --train-split none --val-split none"
 )
 COMMANDS = (  # one or more of each verb, in an order in which each finds what it needs
     "check data",

@@ -56,10 +56,8 @@ def test_the_health_check_of_the_image() -> None:
 
 
 def test_what_the_image_copies_is_there() -> None:
-    lines = re.findall(
-        r"^COPY (.+)$", (DEPLOY / "Dockerfile").read_text(encoding="utf-8"), flags=re.MULTILINE
-    )
-    for line in lines:
+    text = (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
+    for line in re.findall(r"^COPY (.+)$", text, flags=re.MULTILINE):
         *sources, _ = line.split()
         assert all((ROOT / source).exists() for source in sources), line
 
