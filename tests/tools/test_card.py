@@ -38,6 +38,9 @@ LATER |= {
     "licence",
     "oversample",
     "class_weights",
+    "tiles",
+    "tile_overlap",
+    "empty_tiles",
 }  # settings that came after this training
 
 
