@@ -192,6 +192,13 @@ class TrainConfig:
     mosaics."""
     plain_epochs: NotNegative | None = None
     """Last epochs without mosaic and mixup; by default a tenth of the run."""
+    tiles: str | None = None
+    """Train and evaluate on tiles of so many pixels instead of whole images, for small objects; "auto" is
+    such that the median object has 32 px of the input. Each view is a random tile of its image."""
+    tile_overlap: BelowOne | None = None
+    """Share of a tile that its neighbour repeats in evaluation, and in detection later (0.2)."""
+    empty_tiles: Share | None = None
+    """Share of the training tiles without an object, where images have room for them (0.1)."""
     oversample: Portion | None = None
     """Show images of rare classes more often: a class in a share f of the images has the factor
     sqrt(T / f) for this threshold T, 0 to 1; an image has the largest of its classes (LVIS: 0.001)."""
@@ -383,6 +390,8 @@ def _convert(key: str, value: Any, where: str) -> Any:
     kind, *optional = kinds if type(None) in kinds else (KINDS[key],)
     if value is None and optional:
         return None
+    if key == "tiles" and isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
     if value is False and "off" in CHOICES.get(key, ()):
         return "off"  # YAML 1.1 reads off as false
     if key == "batch_size" and value == "auto":

@@ -354,7 +354,8 @@ class _Run(RunSetup):
         """See `detect_readable`."""
         config, process = self.config, self.process
         with saved_weights(self.network, self.updater.average, process):
-            detector = Detector(self.network, self.train_set.classes)
+            tiles = self.tiles.tiles or "none"
+            detector = Detector(self.network, self.train_set.classes, tiles=tiles)
             loading = config.batch_size, config.workers
             found = detect_readable(detector, dataset, self.val_left_out, self.stop, *loading, process)
         self._training_mode()
