@@ -119,6 +119,25 @@ def _class_score(text: str) -> tuple[str, float]:
 
 
 @dataclass(frozen=True)
+class TrackFlags:
+    """Objects followed through films."""
+
+    track: Flag = False
+    """Give the objects of films numbers that stay (ByteTrack); needs fssd[track]."""
+    count_line: tuple[str, ...] = ()
+    """x1,y1,x2,y2 in pixels: count the tracked objects that cross this line, each way."""
+    count_zone: tuple[str, ...] = ()
+    """x1,y1,x2,y2,x3,y3,... in pixels: count the tracked objects that have been in this polygon."""
+
+    def points(self) -> tuple[list[list[float]], list[list[float]]]:
+        """The lines and the zones. Raises ConfigError."""
+        from fssd.tracking.counting import read_points
+
+        lines = [read_points("--count-line", text, 2, 2) for text in self.count_line]
+        return lines, [read_points("--count-zone", text, 3) for text in self.count_zone]
+
+
+@dataclass(frozen=True)
 class Loading:
     """How images are loaded."""
 
