@@ -21,6 +21,7 @@ from fssd.cli.options import (
     BatchSize,
     Device,
     Flag,
+    LiveFlags,
     Model,
     RuleFlags,
     Scales,
@@ -30,7 +31,7 @@ from fssd.cli.options import (
     spare_inputs,
     write_each,
 )
-from fssd.cli.result import add_result
+from fssd.cli.result import add_result, wants_json
 from fssd.cli.signals import Ended, ending_signals
 from fssd.config import Count
 from fssd.errors import ConfigError, DataError, FssdError, Stopped
@@ -57,7 +58,8 @@ class Detect:
 
     model: Model
     images: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """Image and video files, folders, or patterns such as "shots/**/*.jpg"."""
+    """Image and video files, folders, or patterns such as "shots/**/*.jpg"; or one live source, whose
+    detections are lines of JSON on stdout: the number of a camera, an rtsp or http address, - for stdin."""
     out: str = "found"
     """Folder for the results; with --engine also one in S3, s3://BUCKET/FOLDER."""
     thresholds: Annotated[ThresholdFlags, FLAT] = ThresholdFlags()
@@ -70,6 +72,7 @@ class Detect:
     pictures: bool = True
     """Write the drawn pictures."""
     tracking: Annotated[TrackFlags, FLAT] = TrackFlags()
+    live: Annotated[LiveFlags, FLAT] = LiveFlags()
     scales: Scales = ()
     batch_size: BatchSize = 8
     device: Device = "auto"
@@ -96,6 +99,8 @@ def run(arguments: list[str]) -> int:
     _check_engine(command)
     if command.engine is not None:
         return _detect_parts(command, command.engine)
+    if _is_live(command):
+        return _detect_live(command)
     from fssd.inference.detector import Detector
     from fssd.inference.inputs import find_inputs, is_video, output_names
 
@@ -148,6 +153,11 @@ def _check_kinds(command: Detect, stills: list[Path], films: list[Path]) -> None
         return
     if not films:
         raise ConfigError("--track follows objects through films, and there are images alone; leave it out")
+    _check_tracking(command)
+
+
+def _check_tracking(command: Detect) -> None:
+    """Raise ConfigError for settings that tracking does not know, and for lines and zones that are wrong."""
     if command.rules.class_scores:
         raise ConfigError("--track has one score for all classes; leave out --class-scores")
     _tracks(command)
@@ -161,6 +171,58 @@ def _tracks(command: Detect) -> FilmTracks | None:
 
     score = command.thresholds.score
     return FilmTracks(0.5 if score is None else score, *command.tracking.points())
+
+
+def _is_live(command: Detect) -> bool:
+    """Whether there is a live source. Raises ConfigError for flags that do not go with it, or without one."""
+    from fssd.inference.live import is_live, public_name
+
+    sources = [source for source in command.images if is_live(source)]
+    if not sources:
+        if given := command.live.given():
+            raise ConfigError(f"{given[0]} is for live sources, and there are files alone; leave it out")
+        return False
+    name = public_name(sources[0])
+    if len(command.images) > 1:
+        raise ConfigError(f"{name} is live, which is one source by itself; leave the others out")
+    if command.tracking.track:
+        _check_tracking(command)
+    elif command.tracking.count_line or command.tracking.count_zone:
+        raise ConfigError("--count-line and --count-zone count tracked objects; add --track")
+    batch_size, out = Detect.batch_size, Detect.out
+    useless = {"--voc": command.voc, "--coco": command.coco, "--no-pictures": not command.pictures}
+    useless |= {"--out": command.out != out, "--batch-size": command.batch_size != batch_size}
+    for flag in (flag for flag, given in {**useless, "--json": wants_json()}.items() if given):
+        raise ConfigError(f"{name} is live: its detections are lines of JSON on stdout; leave out {flag}")
+    return True
+
+
+def _detect_live(command: Detect) -> int:
+    """Print a line of JSON for each frame, until the source ends or a signal comes."""
+    from fssd.inference.detector import Detector
+    from fssd.inference.live import open_live
+    from fssd.inference.live_rows import live_rows
+
+    detector, every, reconnect = Detector.load(command.model, device=command.device), 1, 5
+    flags, tracks = command.live, _tracks(command)
+    settings = {**command.given(), "scales": command.scales or None}
+    count = 0
+    try:
+        with ending_signals():
+            retries = reconnect if flags.reconnect is None else flags.reconnect
+            frames = open_live(command.images[0], sys.stdin.buffer, retries)
+            for row in live_rows(detector, frames, settings, flags.every or every, tracks):
+                print(row, flush=True)
+                count += 1
+    except Ended as ended:
+        raise Stopped(ended.number, "stopped", f"{count} frames done") from None
+    except DataError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    finally:
+        if tracks is not None:
+            print(tracks, file=sys.stderr)
+    return 0
 
 
 def _note_fallback() -> None:
@@ -199,6 +261,8 @@ def _check_engine(command: Detect) -> None:
         if is_remote(command.out):
             raise ConfigError(f"--out {command.out}: only --engine local or ray writes there; add that")
         return
+    if given := command.live.given():
+        raise ConfigError(f"{given[0]} is for live sources, which --engine does not read; leave it out")
     if command.tracking.track:
         raise ConfigError(
             "--track needs the frames of a film in their order, which --engine divides; leave one of them out"

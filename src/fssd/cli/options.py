@@ -138,6 +138,20 @@ class TrackFlags:
 
 
 @dataclass(frozen=True)
+class LiveFlags:
+    """How a live source is read."""
+
+    every: Count | None = None
+    """Detect in every Nth frame of a live source (1)."""
+    reconnect: Natural | None = None
+    """Attempts in a row to connect a live source again before it is given up (5)."""
+
+    def given(self) -> list[str]:
+        """The flags that were given."""
+        return [f"--{name}" for name, value in vars(self).items() if value is not None]
+
+
+@dataclass(frozen=True)
 class Loading:
     """How images are loaded."""
 
