@@ -41,6 +41,16 @@ class Bound(NamedTuple):
 
 
 Count = Annotated[int, Bound("1 or more", lambda value: value >= 1)]
+AUTO = -(2**31)
+"""What the batch size "auto" is read as; training puts a number in its place before anything uses it."""
+_AUTO_COUNT = tyro.constructors.PrimitiveConstructorSpec(
+    nargs=1,
+    metavar="INT|auto",
+    instance_from_str=lambda given: AUTO if given[0] == "auto" else int(given[0]),
+    is_instance=lambda value: isinstance(value, int),
+    str_from_instance=lambda value: ["auto" if value == AUTO else str(value)],
+)
+BatchCount = Annotated[int, Bound("1 or more, or auto", lambda v: v >= 1 or v == AUTO), _AUTO_COUNT]
 Natural = Annotated[int, Bound("0 or more", lambda value: value >= 0)]
 Folds = Annotated[int, Bound("0, or 2 to 100", lambda value: value == 0 or 2 <= value <= 100)]
 NotNegative = Annotated[float, Bound("0 or more", lambda value: value >= 0)]
@@ -131,8 +141,9 @@ class TrainConfig:
     """Passes over the training images."""
     iterations: Count | None = None
     """Weight updates, instead of epochs."""
-    batch_size: Count = 32
-    """Images per update and process (paper: 32)."""
+    batch_size: BatchCount = 32
+    """Images per update and process (paper: 32); "auto" measures how many the GPU's memory holds, or from
+    how many on a CPU gains no more, and keeps the number."""
     accumulate: Count = 1
     """Batches whose gradients are averaged into one update (Caffe's iter_size)."""
     global_batch: Count | None = None
@@ -181,6 +192,13 @@ class TrainConfig:
     mosaics."""
     plain_epochs: NotNegative | None = None
     """Last epochs without mosaic and mixup; by default a tenth of the run."""
+    tiles: str | None = None
+    """Train and evaluate on tiles of so many pixels instead of whole images, for small objects; "auto" is
+    such that the median object has 32 px of the input. Each view is a random tile of its image."""
+    tile_overlap: BelowOne | None = None
+    """Share of a tile that its neighbour repeats in evaluation, and in detection later (0.2)."""
+    empty_tiles: Share | None = None
+    """Share of the training tiles without an object, where images have room for them (0.1)."""
     oversample: Portion | None = None
     """Show images of rare classes more often: a class in a share f of the images has the factor
     sqrt(T / f) for this threshold T, 0 to 1; an image has the largest of its classes (LVIS: 0.001)."""
@@ -231,6 +249,8 @@ class TrainConfig:
         for key in ("data", "images", "out", "weights"):
             if isinstance(value := getattr(self, key), str):
                 object.__setattr__(self, key, Path(value))
+        if str(self.batch_size) == "auto":  # from Python
+            object.__setattr__(self, "batch_size", AUTO)
 
     def images_per_update(self, processes: int) -> int:
         """Images of one update of the weights, in all processes together."""
@@ -342,6 +362,8 @@ def _conflicts(config: TrainConfig) -> Iterator[tuple[set[str], str]]:
     for key in ("val_share", "folds"):
         if config.val_split != "auto" and getattr(config, key):
             yield {"val_split", key}, f"give either --val-split or --{key.replace('_', '-')}, not both"
+    if config.batch_size == AUTO and config.folds:
+        yield {"batch_size", "folds"}, "folds are compared and need one --batch-size, not auto; give a number"
     if config.val_share is not None and config.folds:
         yield {"val_share", "folds"}, "give either --val-share or --folds, not both"
 
@@ -368,8 +390,12 @@ def _convert(key: str, value: Any, where: str) -> Any:
     kind, *optional = kinds if type(None) in kinds else (KINDS[key],)
     if value is None and optional:
         return None
+    if key == "tiles" and isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
     if value is False and "off" in CHOICES.get(key, ()):
         return "off"  # YAML 1.1 reads off as false
+    if key == "batch_size" and value == "auto":
+        return AUTO
     kind = kind if kind in _READERS else get_origin(kind) or kind
     takes, accepted, read = _READERS[kind]
     try:
@@ -421,6 +447,8 @@ _READERS: dict[Any, tuple[str, tuple[Any, ...], Callable[[Any], Any]]] = {
 def to_values(config: TrainConfig) -> dict[str, Any]:
     """The configuration as plain JSON values."""
     values = dataclasses.asdict(config)
+    if config.batch_size == AUTO:
+        values["batch_size"] = "auto"
     return {key: shown(value) if isinstance(value, Path) else value for key, value in values.items()}
 
 

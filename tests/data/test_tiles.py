@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from fssd.data.sample import Record
-from fssd.data.tiles import Tiles, fitting_side, measure_objects, plan_tiles, read_tiles, stored_tiles
+from fssd.data.tiles import Tiles, plan_tiles, read_tiles, stored_tiles
 from fssd.errors import CheckpointError, ConfigError, ImageError
 
 INPUT = (300, 300)
@@ -106,7 +104,7 @@ def test_settings_go_over_those_of_the_model() -> None:
 
 def test_auto_shows_objects_as_large_as_in_training() -> None:
     # Objects of 40 px were 12 px of an input of 300: the images were 1,000 px, and so are the tiles.
-    facts = {"objects": {"image": 40.0, "input": 12.0}}
+    facts = {"object_sides": {"image": 40.0, "input": 12.0}}
     assert read_tiles({"tiles": "auto"}, None, facts, INPUT) == Tiles(1000)
     with pytest.raises(ConfigError, match="does not say how large its training objects were; give a number"):
         read_tiles({"tiles": "auto"}, None, {}, INPUT)
@@ -130,17 +128,3 @@ def test_damaged_tiles_of_a_model_are_an_error() -> None:
     for values in ({"side": 3}, {"size": 480}, 480):
         with pytest.raises(CheckpointError, match="of this model cannot be used"):
             stored_tiles({"tiles": values})
-
-
-def test_the_median_object_gets_32_px_of_the_input() -> None:
-    def record(width: int | None, *sides: float) -> Record:
-        boxes = np.array([[5, 5, 5 + side, 5 + side] for side in sides], np.float32).reshape(-1, 4)
-        flags = np.zeros(len(sides), bool)
-        labels = np.zeros(len(sides), np.int64)
-        return Record("a", Path("a"), Path("a"), width, width and 100, boxes, labels, flags, flags)
-
-    assert measure_objects([record(1000, 10, 20), record(600, 40), record(None, 20)]) == (20.0, 800.0)
-    assert measure_objects([record(1000)]) is None
-    assert measure_objects([record(None, 10)]) is None
-    assert fitting_side(20.0, 800.0, INPUT) == 188  # 300 * 20 / 32 = 187.5
-    assert fitting_side(200.0, 800.0, INPUT) is None

@@ -320,10 +320,31 @@ def test_model(client: httpx.Client) -> None:
         "class_scores": {},
         "least_score": 0.0,
         "max": 200,
+        "tiles": None,
         "limits": {"body_bytes": 10_000_000, "pixels": 40_000_000, "images": 16, "seconds": 30.0},
         "samples": [],
         "version": __version__,
     }
+
+
+def test_tiles_give_what_the_detector_gives(detector: Detector, host: Host) -> None:
+    picture = np.random.default_rng(2).integers(0, 256, (250, 400, 3), np.uint8)
+    stream = io.BytesIO()
+    Pillow.fromarray(picture).save(stream, "png")
+    tiling = {"tiles": 200, "overlap": 0.25, "most_tiles": 6}
+    client = host(Service([detector], Settings(score=SCORE, batch=4, tiling=tiling)))
+    answer = client.post("/detect", content=stream.getvalue()).json()
+    expected = detector(picture, score=SCORE, batch_size=1, **tiling)
+    assert [row["name"] for row in answer["objects"]] == expected.names
+    np.testing.assert_allclose([row["score"] for row in answer["objects"]], expected.scores, atol=1e-4)
+    np.testing.assert_allclose([row["box"] for row in answer["objects"]], expected.boxes, atol=0.1)
+    kept = {"side": 200, "overlap": 0.25, "whole_image": True, "most": 6}
+    assert client.get("/model").json()["tiles"] == kept
+    stream = io.BytesIO()
+    Pillow.fromarray(np.zeros((500, 500, 3), np.uint8)).save(stream, "png")
+    refused = client.post("/detect", content=stream.getvalue())
+    assert error(refused, 422) == "too_many_pixels"
+    assert "which makes 9 tiles of 200 px" in refused.text
 
 
 def test_thresholds_kept_in_the_model(detector: Detector, host: Host, kinds: dict[str, bytes]) -> None:

@@ -40,6 +40,9 @@ LATER |= {
     "augment_with",
     "oversample",
     "class_weights",
+    "tiles",
+    "tile_overlap",
+    "empty_tiles",
 }  # settings that came after this training
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
@@ -14,21 +15,24 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import tyro
 
+from fssd.atomic import atomic_write
 from fssd.cli.options import (
     FLAT,
     BatchSize,
     Device,
     Flag,
+    LiveFlags,
     Model,
     RuleFlags,
     Scales,
     ThresholdFlags,
     TileFlags,
+    TrackFlags,
     parse,
     spare_inputs,
     write_each,
 )
-from fssd.cli.result import add_result
+from fssd.cli.result import add_result, wants_json
 from fssd.cli.signals import Ended, ending_signals
 from fssd.config import Count
 from fssd.errors import ConfigError, DataError, FssdError, Stopped
@@ -41,6 +45,7 @@ if TYPE_CHECKING:
     from fssd.inference.film_output import FilmOutput
     from fssd.inference.video import Film
     from fssd.parts.unfinished import Unfinished
+    from fssd.tracking.film_tracks import FilmTracks
 
 Result = TypeVar("Result")
 Engine = Literal["local", "ray"]
@@ -54,7 +59,8 @@ class Detect:
 
     model: Model
     images: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """Image and video files, folders, or patterns such as "shots/**/*.jpg"."""
+    """Image and video files, folders, or patterns such as "shots/**/*.jpg"; or one live source, whose
+    detections are lines of JSON on stdout: the number of a camera, an rtsp or http address, - for stdin."""
     out: str = "found"
     """Folder for the results; with --engine also one in S3, s3://BUCKET/FOLDER."""
     thresholds: Annotated[ThresholdFlags, FLAT] = ThresholdFlags()
@@ -67,6 +73,8 @@ class Detect:
     """Write a COCO result json too; image ids are the stems, category ids count from 1."""
     pictures: bool = True
     """Write the drawn pictures."""
+    tracking: Annotated[TrackFlags, FLAT] = TrackFlags()
+    live: Annotated[LiveFlags, FLAT] = LiveFlags()
     scales: Scales = ()
     batch_size: BatchSize = 8
     device: Device = "auto"
@@ -93,6 +101,8 @@ def run(arguments: list[str]) -> int:
     _check_engine(command)
     if command.engine is not None:
         return _detect_parts(command, command.engine)
+    if _is_live(command):
+        return _detect_live(command)
     from fssd.inference.detector import Detector
     from fssd.inference.inputs import find_inputs, is_video, output_names
 
@@ -101,8 +111,7 @@ def run(arguments: list[str]) -> int:
         raise DataError("there are no inputs; name images, folders or videos")
     stills = [file for file in files if not is_video(file)]
     films = [file for file in files if is_video(file)]
-    if not stills and (command.voc or command.coco):
-        raise ConfigError("--voc and --coco are for images, and there are videos alone; leave them out")
+    _check_kinds(command, stills, films)
     pictures, drawn_films = output_names(stills, ".jpg"), output_names(films, ".mp4")
     detector = Detector.load(command.model, device=command.device)
     work = _Work(command, detector, len(files), _state(command))
@@ -137,6 +146,89 @@ def run(arguments: list[str]) -> int:
     return 1 if work.done < len(files) else 0
 
 
+def _check_kinds(command: Detect, stills: list[Path], films: list[Path]) -> None:
+    """Raise ConfigError for flags that have no effect on such inputs, or not together."""
+    if not stills and (command.voc or command.coco):
+        raise ConfigError("--voc and --coco are for images, and there are videos alone; leave them out")
+    flags = command.tracking
+    if not flags.track:
+        if flags.count_line or flags.count_zone:
+            raise ConfigError("--count-line and --count-zone count tracked objects; add --track")
+        return
+    if not films:
+        raise ConfigError("--track follows objects through films, and there are images alone; leave it out")
+    _check_tracking(command)
+
+
+def _check_tracking(command: Detect) -> None:
+    """Raise ConfigError for settings that tracking does not know, and for lines and zones that are wrong."""
+    if command.rules.class_scores:
+        raise ConfigError("--track has one score for all classes; leave out --class-scores")
+    _tracks(command)
+
+
+def _tracks(command: Detect) -> FilmTracks | None:
+    """What follows the objects of a film, None without --track. Raises ConfigError."""
+    if not command.tracking.track:
+        return None
+    from fssd.tracking.film_tracks import FilmTracks
+
+    score = command.thresholds.score
+    return FilmTracks(0.5 if score is None else score, *command.tracking.points())
+
+
+def _is_live(command: Detect) -> bool:
+    """Whether there is a live source. Raises ConfigError for flags that do not go with it, or without one."""
+    from fssd.inference.live import is_live, public_name
+
+    sources = [source for source in command.images if is_live(source)]
+    if not sources:
+        if given := command.live.given():
+            raise ConfigError(f"{given[0]} is for live sources, and there are files alone; leave it out")
+        return False
+    name = public_name(sources[0])
+    if len(command.images) > 1:
+        raise ConfigError(f"{name} is live, which is one source by itself; leave the others out")
+    if command.tracking.track:
+        _check_tracking(command)
+    elif command.tracking.count_line or command.tracking.count_zone:
+        raise ConfigError("--count-line and --count-zone count tracked objects; add --track")
+    batch_size, out = Detect.batch_size, Detect.out
+    useless = {"--voc": command.voc, "--coco": command.coco, "--no-pictures": not command.pictures}
+    useless |= {"--out": command.out != out, "--batch-size": command.batch_size != batch_size}
+    for flag in (flag for flag, given in {**useless, "--json": wants_json()}.items() if given):
+        raise ConfigError(f"{name} is live: its detections are lines of JSON on stdout; leave out {flag}")
+    return True
+
+
+def _detect_live(command: Detect) -> int:
+    """Print a line of JSON for each frame, until the source ends or a signal comes."""
+    from fssd.inference.detector import Detector
+    from fssd.inference.live import open_live
+    from fssd.inference.live_rows import live_rows
+
+    detector, every, reconnect = Detector.load(command.model, device=command.device), 1, 5
+    flags, tracks = command.live, _tracks(command)
+    settings = {**command.given(), "scales": command.scales or None}
+    count = 0
+    try:
+        with ending_signals():
+            retries = reconnect if flags.reconnect is None else flags.reconnect
+            frames = open_live(command.images[0], sys.stdin.buffer, retries)
+            for row in live_rows(detector, frames, settings, flags.every or every, tracks):
+                print(row, flush=True)
+                count += 1
+    except Ended as ended:
+        raise Stopped(ended.number, "stopped", f"{count} frames done") from None
+    except DataError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    finally:
+        if tracks is not None:
+            print(tracks, file=sys.stderr)
+    return 0
+
+
 def _note_fallback() -> None:
     from fssd.inference.film_output import FALLBACK
     from fssd.inference.web_film import can_write
@@ -151,6 +243,8 @@ def _state(command: Detect) -> Unfinished:
 
     flags = {name: getattr(command, name) for name in ("voc", "coco", "pictures")}
     settings = {**command.given(), "scales": list(command.scales), **flags}
+    if command.tracking.track:
+        settings["tracking"] = [list(command.tracking.count_line), list(command.tracking.count_zone)]
     state = Unfinished(command.folder, command.model, command.images, settings)
     if state.goes_on:
         print(f"going on with what is in {command.out}", file=sys.stderr)
@@ -171,6 +265,12 @@ def _check_engine(command: Detect) -> None:
         if is_remote(command.out):
             raise ConfigError(f"--out {command.out}: only --engine local or ray writes there; add that")
         return
+    if given := command.live.given():
+        raise ConfigError(f"{given[0]} is for live sources, which --engine does not read; leave it out")
+    if command.tracking.track:
+        raise ConfigError(
+            "--track needs the frames of a film in their order, which --engine divides; leave one of them out"
+        )
     if command.voc or command.coco:
         raise ConfigError(
             "--voc and --coco are not written with --engine; leave them out, `fssd eval` reads parts"
@@ -232,8 +332,9 @@ class _Work:
     def summary(self) -> str:
         return f"{self.done} of {self.total} inputs done, results in {self.command.out}"
 
-    def stream(self, images: Iterable[Image]) -> Iterator[Detections]:
-        thresholds = self.command.given()
+    def stream(self, images: Iterable[Image], **others: Any) -> Iterator[Detections]:
+        """others: settings that take the place of those on the command line."""
+        thresholds = {**self.command.given(), **others}
         batch_size, scales = self.command.batch_size, self.command.scales or None
         return self.detector.stream(images, **thresholds, batch_size=batch_size, scales=scales)
 
@@ -340,10 +441,17 @@ def _detect_film(work: _Work, file: Path, name: str) -> None:
     if film is None:
         return
     found: Counter[str] = Counter()
-    work.attempt(file, partial(_detect_frames, work, film, name, found))
+    tracks = _tracks(work.command)
+    work.attempt(file, partial(_detect_frames, work, film, name, found, tracks))
+    if tracks is not None:
+        write = partial(
+            atomic_write, work.command.folder / f"{name}.tracks.json", json.dumps(tracks.to_json())
+        )
+        work.attempt(file, write)
     if file not in work.faulty:
         work.unfinished.film_is_done(name)
-    work.finish(file, f"{found.total()} objects in {len(film.decoded)} frames")
+    more = "" if tracks is None else f"; {tracks}"
+    work.finish(file, f"{found.total()} objects in {len(film.decoded)} frames{more}")
 
 
 def _open_film(file: Path) -> Film:
@@ -354,24 +462,31 @@ def _open_film(file: Path) -> Film:
     return Film(file)
 
 
-def _detect_frames(work: _Work, film: Film, name: str, counts: Counter[str]) -> None:
+def _detect_frames(
+    work: _Work, film: Film, name: str, counts: Counter[str], tracks: FilmTracks | None
+) -> None:
     from fssd.evaluation.results import DetectionsFile
     from fssd.inference.film_output import FilmOutput
+    from fssd.tracking.byte_track import LOW
 
     out, picture = work.command.folder, name if work.command.pictures else None
+    doubtful = {} if tracks is None else {"score": min(LOW, work.command.thresholds.score or LOW)}
     with DetectionsFile(out / f"{name}.json") as results, FilmOutput(out / name, film) as writer:
-        for index, found in enumerate(work.stream(film.frames())):
+        for index, found in enumerate(work.stream(film.frames(), **doubtful)):
             assert found.image is not None
             height, width = found.image.shape[:2]
+            if tracks is not None:
+                found = tracks.update(found, film.decoded[index])  # noqa: PLW2901
             if picture:
-                picture = work.attempt(film.path, partial(_add_frame, writer, name, found, index))
+                draw = found.draw if tracks is None else partial(tracks.draw, found)
+                picture = work.attempt(film.path, partial(_add_frame, writer, name, draw, index))
             results.add(f"{film.path}#{film.decoded[index]}", (width, height), found, picture)
             counts.update(found.names)
     film.require_whole()
 
 
-def _add_frame(writer: FilmOutput, name: str, found: Detections, index: int) -> str:
-    writer.add(found.draw(), index)
+def _add_frame(writer: FilmOutput, name: str, draw: Callable[[], Image], index: int) -> str:
+    writer.add(draw(), index)
     return name
 
 

@@ -141,6 +141,39 @@ def _class_score(text: str) -> tuple[str, float]:
 
 
 @dataclass(frozen=True)
+class TrackFlags:
+    """Objects followed through films."""
+
+    track: Flag = False
+    """Give the objects of films numbers that stay (ByteTrack); needs fssd[track]."""
+    count_line: tuple[str, ...] = ()
+    """x1,y1,x2,y2 in pixels: count the tracked objects that cross this line, each way."""
+    count_zone: tuple[str, ...] = ()
+    """x1,y1,x2,y2,x3,y3,... in pixels: count the tracked objects that have been in this polygon."""
+
+    def points(self) -> tuple[list[list[float]], list[list[float]]]:
+        """The lines and the zones. Raises ConfigError."""
+        from fssd.tracking.counting import read_points
+
+        lines = [read_points("--count-line", text, 2, 2) for text in self.count_line]
+        return lines, [read_points("--count-zone", text, 3) for text in self.count_zone]
+
+
+@dataclass(frozen=True)
+class LiveFlags:
+    """How a live source is read."""
+
+    every: Count | None = None
+    """Detect in every Nth frame of a live source (1)."""
+    reconnect: Natural | None = None
+    """Attempts in a row to connect a live source again before it is given up (5)."""
+
+    def given(self) -> list[str]:
+        """The flags that were given."""
+        return [f"--{name}" for name, value in vars(self).items() if value is not None]
+
+
+@dataclass(frozen=True)
 class Loading:
     """How images are loaded."""
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from fssd.cli.options import Device, Flag, parse
+from fssd.cli.options import FLAT, Device, Flag, TileFlags, parse
 from fssd.cli.result import add_result, write_result
 from fssd.config import Bound, Count, Share
 from fssd.errors import ConfigError
@@ -44,6 +44,7 @@ class Serve:
     `fssd eval --keep-thresholds` wrote into the model."""
     keep: Count = 200
     """Most objects in an answer."""
+    tiling: Annotated[TileFlags, FLAT] = TileFlags()
     queue: Count = 32
     """Images accepted and not yet answered; above it the answer is 503."""
     max_mb: UpToAMillion = 10.0
@@ -87,7 +88,8 @@ def run(arguments: list[str]) -> int:
     )
     delay = command.delay_ms / 1000
     name = served_name(command.model, command.name)
-    settings = Settings(runtime, command.score, command.keep, command.batch_size, delay, limits, name)
+    tiling = command.tiling.given()
+    settings = Settings(runtime, command.score, command.keep, command.batch_size, delay, limits, name, tiling)
     share = share_cores(runtime, command.workers, command.threads, usable_cores())
     cv2.setNumThreads(1)  # images are processed in parallel already
     with bind(command.host, command.port) as bound, tempfile.TemporaryDirectory() as made:
@@ -95,7 +97,8 @@ def run(arguments: list[str]) -> int:
         detectors = load_detectors(command.model, runtime, share, folder=folder, device=command.device)
         service = Service(detectors, settings)
         service.pipeline.warm_up()
-        print(f"{command.model}: {len(detectors[0].classes)} classes, {runtime}", flush=True)
+        tiles = "" if service.tiles is None else f", {service.tiles}"
+        print(f"{command.model}: {len(detectors[0].classes)} classes, {runtime}{tiles}", flush=True)
         add_result(model=command.model, runtime=runtime, classes=detectors[0].classes)
         run_server(service, bound, _say_address, access_log=command.access_log)
     return 0

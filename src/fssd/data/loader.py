@@ -25,6 +25,7 @@ from fssd.data.mixing import Mixing
 from fssd.data.repeats import Pass, Repeats
 from fssd.data.sample import DataSet, Image, Record, Sample
 from fssd.data.scales import Scales
+from fssd.data.tile_crops import TileCrops
 from fssd.data.tiles import Window
 from fssd.errors import DataError, FssdError, ImageError, shown
 
@@ -49,8 +50,8 @@ class Views(Dataset[Any]):
 
     replaces: whether to do so; without it such an image is an error. absent: indices of records that are kept
     for the order alone and always replaced. scales: sizes of the views, where they differ. mixing: which
-    views are made of several images. repeats: how often each image is shown.
-    hook: augmentation of the user's own, before the recipe's.
+    views are made of several images. repeats: how often each image is shown. tiles: of which views are made
+    instead of whole images, one of each image. hook: augmentation of the user's own, before the recipe's.
     """
 
     dataset: DataSet
@@ -66,6 +67,7 @@ class Views(Dataset[Any]):
     mixing: Mixing | None = None
     repeats: Repeats | None = None
     hook: AugmentHook | None = None
+    tiles: TileCrops | None = None
 
     def __getitem__(self, position: int) -> Sample | DataError:
         """The view, or the error of an image that cannot be read."""
@@ -128,6 +130,8 @@ class Views(Dataset[Any]):
         return replace(self.geometry, size=(side, side))
 
     def _augmented(self, sample: Sample, geometry: Geometry, rng: np.random.Generator) -> Sample:
+        if self.tiles is not None:
+            sample = self.tiles.crop(sample, rng)
         if self.hook is not None:
             sample = self.hook(sample, rng)
         if self.recipe == "none":

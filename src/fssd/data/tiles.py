@@ -9,23 +9,20 @@ The settings and the geometry. `fssd.inference.seams` merges what is found in th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fssd.data.geometry import Size
-from fssd.data.sample import Record
 from fssd.errors import CheckpointError, ConfigError, ImageError
 
 Window = tuple[int, int, int, int]  # x1, y1, x2, y2 in whole pixels of the image, x2 and y2 exclusive
 LEAST = 32  # pixels of a tile's longer side
 FACT = "tiles"  # the key of the settings in a model's document
 TILE_SETTINGS = ("tiles", "overlap", "whole_image", "most_tiles")  # of a call of a detector
-OBJECTS = "objects"  # the key of `ObjectSides` there
-GOAL = 32.0  # pixels of the input that `auto` gives to the median object: four cells of the finest level
-MOST_OBJECTS = 20_000  # that `measure_objects` looks at
+OBJECTS = "object_sides"  # the key of `ObjectSides` there
 
 
 @dataclass(frozen=True)
@@ -130,24 +127,9 @@ class ObjectSides(NamedTuple):
     image: float
     input: float
 
-
-def measure_objects(records: Iterable[Record]) -> tuple[float, float] | None:
-    """The median object (square root of the box's area) and the median longer side of the images, pixels.
-
-    Images whose labels do not say their size count for objects only. None without an object or a size.
-    """
-    sides: list[float] = []
-    longer: list[int] = []
-    for record in records:
-        if record.width and record.height:
-            longer.append(max(record.width, record.height))
-        extent = np.maximum(record.boxes[:, 2:] - record.boxes[:, :2], 0).astype(np.float64)
-        sides += np.sqrt(extent.prod(axis=1)).tolist()
-        if len(sides) > MOST_OBJECTS:
-            break
-    if not sides or not longer:
-        return None
-    return float(np.median(sides)), float(np.median(longer))
+    def tile(self, input_size: Size, goal: float | None = None) -> int:
+        """The tile that gives the median object `goal` pixels of the input, by default those of training."""
+        return max(LEAST, round(max(input_size) * self.image / (self.input if goal is None else goal)))
 
 
 def read_tiles(
@@ -192,22 +174,11 @@ def stored_tiles(facts: Mapping[str, Any]) -> Tiles | None:
 def _same_scale(facts: Mapping[str, Any], input_size: Size) -> int:
     """The tile in which objects have the pixels of the input that they had in training."""
     try:
-        objects = ObjectSides(**facts[OBJECTS])
-        side = max(input_size) * objects.image / objects.input
+        return ObjectSides(**facts[OBJECTS]).tile(input_size)
     except (KeyError, TypeError, ZeroDivisionError):
         raise ConfigError(
             "tiles auto: this model does not say how large its training objects were; give a number of pixels"
         ) from None
-    return max(LEAST, round(side))
-
-
-def fitting_side(objects: float, longer: float, input_size: Size) -> int | None:
-    """The tile with which the median object has `GOAL` pixels of the input; None where whole images do that.
-
-    objects, longer: see `measure_objects`.
-    """
-    side = max(LEAST, round(max(input_size) * objects / GOAL))
-    return None if side >= longer else side
 
 
 def _is_number(value: Any) -> bool:

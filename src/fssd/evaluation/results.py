@@ -91,11 +91,14 @@ def _whole_row(line: bytes) -> dict[str, Any] | None:
 
 
 def object_rows(found: Detections) -> list[dict[str, Any]]:
-    """The objects of an image for JSON, `{"name", "score", "box"}`, rounded."""
-    return [
+    """The objects of an image for JSON, `{"name", "score", "box"}`, rounded; "track" of tracked ones."""
+    rows = [
         {"name": name, "score": score, "box": box}
         for name, score, box in zip(found.names, _scores(found), _rounded(found.boxes), strict=True)
     ]
+    if found.tracks is None:
+        return rows
+    return [{**row, "track": number} for row, number in zip(rows, found.tracks.tolist(), strict=True)]
 
 
 def voc_files(

@@ -42,7 +42,7 @@ class Detections:
     boxes: (N, 4) float32 xyxy, pixels of the image as given. scores: (N,) float32 in 0..1.
     labels: (N,) int64, 0-based index into `classes`. classes: every class name the detector knows.
     image: (H, W, 3) uint8 RGB, for `draw`, or None. source: the file it came from, "clip.mp4#12" for a frame
-    of a film, or None.
+    of a film, or None. tracks: (N,) int64, the numbers of tracked objects, from 1; None without tracking.
     """
 
     boxes: Boxes
@@ -51,6 +51,7 @@ class Detections:
     classes: tuple[str, ...]
     image: Image | None = None
     source: str | None = None
+    tracks: Labels | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -124,7 +125,9 @@ class Detections:
         return self._rows(np.isin(self.labels, class_labels(names, self.classes)))
 
     def _rows(self, rows: slice | npt.NDArray[Any]) -> Detections:
-        return replace(self, boxes=self.boxes[rows], scores=self.scores[rows], labels=self.labels[rows])
+        tracks = None if self.tracks is None else self.tracks[rows]
+        boxes, scores, labels = self.boxes[rows], self.scores[rows], self.labels[rows]
+        return replace(self, boxes=boxes, scores=scores, labels=labels, tracks=tracks)
 
     def without_image(self) -> Detections:
         """The same detections without the image, to free its memory."""
@@ -156,8 +159,15 @@ class Detections:
         return path
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """One `{"name", "score", "box": [x1, y1, x2, y2], "label"}` for each object, not rounded."""
-        return [{**one._asdict(), "box": list(one.box)} for one in self]
+        """One `{"name", "score", "box": [x1, y1, x2, y2], "label"}` for each object, not rounded.
+
+        Tracked objects have their number too, "track".
+        """
+        rows = [{**one._asdict(), "box": list(one.box)} for one in self]
+        numbers = [] if self.tracks is None else self.tracks.tolist()
+        for row, number in zip(rows, numbers, strict=False):
+            row["track"] = number
+        return rows
 
     def to_json(self) -> str:
         """`to_dicts` as JSON with scores of 5 decimals and boxes of 0.01 pixel, one object a line."""
@@ -235,9 +245,17 @@ def _named_labels(found: Any, classes: Sequence[str] | None) -> tuple[tuple[str,
 def draw_detections(image: Image, detections: Detections) -> Image:
     """A copy of (H, W, 3) uint8 RGB with a box, a name and a score in percent for each detection.
 
-    One colour per class; the highest scores are drawn on top.
+    One colour per class, or of tracked objects, which have their number too, per object; the highest scores
+    are drawn on top.
     """
     order = np.argsort(detections.scores, kind="stable")
     names, scores, labels = detections.names, detections.scores, detections.labels
-    texts = [f"{names[i]} {100 * scores[i]:.0f}%" for i in order]
-    return draw_boxes(image, detections.boxes[order], texts, [class_colour(int(labels[i])) for i in order])
+    tracks = detections.tracks
+    kinds = labels if tracks is None else tracks
+    marks = (
+        [f"{name} " for name in names]
+        if tracks is None
+        else [f"{name} #{number} " for name, number in zip(names, tracks.tolist(), strict=True)]
+    )
+    texts = [f"{marks[i]}{100 * scores[i]:.0f}%" for i in order]
+    return draw_boxes(image, detections.boxes[order], texts, [class_colour(int(kinds[i])) for i in order])

@@ -301,6 +301,20 @@ class Detector:
         rules = self._rules(settings, None)
         return [rules.choose([one]) for one in self._decoded(predicted, sizes, rules)]
 
+    def finish_tiles(
+        self, predicted: Sequence[Any], windows: Sequence[Window], image_size: Size, **settings: Any
+    ) -> Detections:
+        """The results of `runner.predict` for each tile of one image as its detections; see `finish`.
+
+        windows: the tiles, in pixels of the image of (width, height).
+        """
+        rules = self._rules(settings, None)
+        sizes = [(x2 - x1, y2 - y1) for x1, y1, x2, y2 in windows]
+        pairs = zip(predicted, sizes, strict=True)
+        return rules.choose_tiles(
+            windows, [self._decoded(one, [size], rules) for one, size in pairs], image_size
+        )
+
     def _decoded(
         self, predicted: Any, sizes: Sequence[tuple[int, int]], rules: Rules, mirrored: bool = False
     ) -> list[Detections]:

@@ -19,13 +19,18 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
+from fssd.data.geometry import Size
+from fssd.data.loader import cut_tiles
 from fssd.data.sample import Image
+from fssd.data.tiles import Window
+from fssd.errors import ImageError
 from fssd.inference.detections import Detections, draw_detections
-from fssd.inference.detector import Detector
+from fssd.inference.detector import Detector, size_of
 from fssd.inference.draw import encode_png
 from fssd.runtimes.cores import usable_cores
 from fssd.serve.batching import Batcher, Predict, batch_sizes
 from fssd.serve.limits import ServerLimits
+from fssd.serve.refusals import RequestError
 from fssd.serve.uploads import check_image, decode_upload
 
 P = ParamSpec("P")
@@ -54,17 +59,38 @@ class ImageResult:
     seconds: dict[str, float]
 
 
+class _Ready(NamedTuple):
+    """An image that is ready for the network.
+
+    inputs: (T, 3, H, W) uint8 of its tiles, one for the whole image. windows: the T tiles. size: (width,
+    height) of the image. seconds: by stage.
+    """
+
+    inputs: Tensor
+    windows: Sequence[Window]
+    size: Size
+    seconds: dict[str, float]
+
+
 class Pipeline:
     """The stages from bytes to detections.
 
     detectors: of one model, one for each batch that is computed at the same time. batch: the largest batch.
-    delay: seconds that an image waits for others that are being prepared.
+    delay: seconds that an image waits for others that are being prepared. tiling: the settings of tiles of
+    each detection; those that are missing are the model's own.
     """
 
     def __init__(
-        self, detectors: Sequence[Detector], limits: ServerLimits, *, batch: int, delay: float
+        self,
+        detectors: Sequence[Detector],
+        limits: ServerLimits,
+        *,
+        batch: int,
+        delay: float,
+        tiling: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self.detector = detectors[0]
+        self._windows = self.detector.windows(tiling)
         self.limits = limits
         self.batch = batch
         self._detectors = detectors
@@ -97,23 +123,25 @@ class Pipeline:
     async def detect(self, data: bytes | Image, ask: DetectOptions) -> ImageResult:
         """Detect in one image, a file's bytes or (H, W, 3) uint8 RGB.
 
-        Raises RequestError for one that exceeds the limits or cannot be decoded.
+        Its tiles wait for a batch as images do, so that they share batches with those of other images. Raises
+        RequestError for an image that exceeds the limits or cannot be decoded.
         """
         start = time.perf_counter()
         with self._batcher.expect():
-            picture, size, seconds = await self.run(self._prepare, data)
-        predicted = await self._batcher.predict(picture)
-        found, finishing = await self.run(self._finish, predicted.row, size, ask)
-        seconds |= {"network": predicted.seconds, "finish": finishing}
+            ready = await self.run(self._prepare, data)
+        predicted = await asyncio.gather(*map(self._batcher.predict, torch.split(ready.inputs, 1)))
+        rows = [one.row for one in predicted]
+        found, finishing = await self.run(self._finish, rows, ready, ask)
+        slowest = max(one.seconds for one in predicted)
+        seconds = {**ready.seconds, "network": slowest, "finish": finishing}
         seconds["wait"] = max(0.0, time.perf_counter() - start - sum(seconds.values()))
-        return ImageResult(found, *size, predicted.batch, seconds)
+        return ImageResult(found, *ready.size, max(one.batch for one in predicted), seconds)
 
     async def draw(self, data: bytes, found: Detections) -> bytes:
         """The image with its detections drawn on it, as a PNG."""
         return await self.run(lambda: encode_png(draw_detections(decode_upload(data, self.limits), found)))
 
-    def _prepare(self, data: bytes | Image) -> tuple[Tensor, tuple[int, int], dict[str, float]]:
-        """The input (1, 3, S, S) uint8 of an image, its (width, height), and the seconds by stage."""
+    def _prepare(self, data: bytes | Image) -> _Ready:
         start = time.perf_counter()
         if isinstance(data, bytes):
             check_image(data, self.limits)
@@ -121,15 +149,19 @@ class Pipeline:
         else:
             image = data
         decoded = time.perf_counter()
-        picture = self.detector.warp([image])
+        size = size_of(image)
+        try:
+            windows = self._windows(size)
+        except ImageError as error:
+            raise RequestError("too_many_pixels", f"The image {error.reason}.") from None
+        inputs = self.detector.warp(cut_tiles(image, windows))
         warped = time.perf_counter()
-        size = (image.shape[1], image.shape[0])
-        return picture, size, {"decode": decoded - start, "warp": warped - decoded}
+        return _Ready(inputs, windows, size, {"decode": decoded - start, "warp": warped - decoded})
 
-    def _finish(self, row: Any, size: tuple[int, int], ask: DetectOptions) -> tuple[Detections, float]:
+    def _finish(self, rows: Sequence[Any], ready: _Ready, ask: DetectOptions) -> tuple[Detections, float]:
         start = time.perf_counter()
         settings = {"score": ask.score, "keep": ask.most, "class_scores": ask.class_scores}
-        (found,) = self.detector.finish(row, [size], **settings)
+        found = self.detector.finish_tiles(rows, ready.windows, ready.size, **settings)
         return found, time.perf_counter() - start
 
 

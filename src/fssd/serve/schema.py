@@ -96,6 +96,9 @@ class ModelAnswer(BaseModel):
     )
     least_score: float = Field(description="Lowest accepted ?score=.")
     max: int = Field(description="Default and largest ?max=.")
+    tiles: dict[str, Any] | None = Field(
+        description="How images are cut: side, overlap, whole_image, most; null for images as a whole."
+    )
     limits: LimitsAnswer
     samples: list[str] = Field(description="Sample images under /assets/.")
     version: str = Field(description="Version of fssd.")

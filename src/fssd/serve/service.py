@@ -1,6 +1,6 @@
 """The state that the routes share: the model, its settings and limits, the metrics."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +27,7 @@ class Settings:
     runtime: its name, for people. score: objects score more than this, unless a request gives another value;
     None for 0.5, or the thresholds that the model keeps for its classes. most: the most objects in an answer.
     batch: the most images computed together. delay: seconds that an image waits for others that are being
-    prepared. name: of the model, in the addresses of the Open Inference Protocol.
+    prepared. name: of the model, in the addresses of the Open Inference Protocol. tiling: see `Pipeline`.
     """
 
     runtime: str = "torch"
@@ -37,6 +37,7 @@ class Settings:
     delay: float = 0.005
     limits: ServerLimits = field(default_factory=ServerLimits)
     name: str = "model"
+    tiling: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Service:
@@ -51,8 +52,11 @@ class Service:
         self.name = settings.name
         self.gate = Gate(self.limits)
         self.metrics = Metrics()
-        self.pipeline = Pipeline(detectors, self.limits, batch=settings.batch, delay=settings.delay)
         self.detector = detectors[0]
+        self.tiles = self.detector.tiling(settings.tiling)
+        self.pipeline = Pipeline(
+            detectors, self.limits, batch=settings.batch, delay=settings.delay, tiling=settings.tiling
+        )
         runner = self.detector.runner
         inside = runner.thresholds if isinstance(runner, FileRunner) else None
         self.least_score = 0.0 if inside is None else inside.score
@@ -102,6 +106,7 @@ class Service:
             "class_scores": self.class_scores,
             "least_score": self.least_score,
             "max": self.most,
+            "tiles": None if self.tiles is None else self.tiles.facts(),
             "limits": {
                 "body_bytes": self.limits.body,
                 "pixels": self.limits.pixels,

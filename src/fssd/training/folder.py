@@ -71,6 +71,7 @@ class RunFolder:
         self.division = splits.division
         self.trained = count_trained(splits.config, splits.train)
         self.data = data_facts(splits, self.trained)
+        self.tiles: dict[str, Any] = {}  # see `RunTiles.facts`
         self.state, self.best, self.final = (self.path / name for name in (STATE_FILE, BEST_FILE, FINAL_FILE))
 
     def check(self, saved: Saved) -> None:
@@ -149,4 +150,4 @@ class RunFolder:
         write_card(card, own, size, weights, address, thresholds=thresholds, before=card)
 
     def _facts(self) -> dict[str, Any]:
-        return {"config": to_values(self.config), "data": self.data}
+        return {"config": to_values(self.config), "data": self.data, **self.tiles}

@@ -26,6 +26,7 @@ from fssd.evaluation.evaluate import Report, check_measurable, evaluate_detectio
 from fssd.inference.detections import Detections
 from fssd.inference.detector import Detector
 from fssd.training.agreement import agreed_state, require_same_inputs, require_shared
+from fssd.training.batch_size import agree_batch_size
 from fssd.training.distributed import (
     TIMEOUT,
     Process,
@@ -122,7 +123,9 @@ def train(
         splits = together(process, lambda: _measurable_splits(config, resume, process))
         started = config.out / CONFIG_FILE if resume else None
         amp = agree_amp(config.amp, device, process, started)
-        splits = replace(splits, config=replace(splits.config, amp=amp))
+        config = replace(splits.config, amp=amp)
+        config = agree_batch_size(config, splits.train, device, process, backbone, started)
+        splits = replace(splits, config=config)
         require_same_inputs(splits, process)
         run = together(process, lambda: _Run(splits, saved, device, process, backbone))
         run.report = report
@@ -242,6 +245,8 @@ class _Run(RunSetup):
             due = self.val_set is not None and (done % self.eval_every == 0 or done == self.total)
             self.progress = self.progress._replace(iteration=done, due=due)
             self.left_out.require_few()
+            if log is not None:
+                log.tick(done)
             if log is not None and (done % config.log_every == 0 or done == self.total):
                 log.step(done, {**means.take(), "lr": rate, "epoch": round(done / self.updates_per_epoch, 3)})
                 if not log.is_read:
@@ -349,7 +354,8 @@ class _Run(RunSetup):
         """See `detect_readable`."""
         config, process = self.config, self.process
         with saved_weights(self.network, self.updater.average, process):
-            detector = Detector(self.network, self.train_set.classes)
+            tiles = self.tiles.tiles or "none"
+            detector = Detector(self.network, self.train_set.classes, tiles=tiles)
             loading = config.batch_size, config.workers
             found = detect_readable(detector, dataset, self.val_left_out, self.stop, *loading, process)
         self._training_mode()

@@ -35,6 +35,7 @@ from fssd.training.start import (
     oversampling,
     start_weights,
 )
+from fssd.training.tiles_of_run import RunTiles
 
 
 class RunSetup:
@@ -95,6 +96,15 @@ class RunSetup:
         config = self.config
         options = None if saved is None else saved.document["options"]
         network = fresh_network(config, self.train_set, backbone, options, quiet=not self.process.is_first)
+        geometry = network.geometry
+        self.tiles = (
+            RunTiles.of(config, self.train_set, geometry)
+            if saved is None
+            else RunTiles.saved(config, saved.document)
+        )
+        self.folder.tiles = self.tiles.facts()
+        if saved is None and self.process.is_first and (line := self.tiles.describe(config)):
+            print(line, file=sys.stderr)
         self.network = channels_last(network.to(self.device))
         check_batch(config, self.network, self.share.least * (self.process.world if config.sync_norm else 1))
         check_scales(config, self.network)
@@ -126,6 +136,7 @@ class RunSetup:
             mixing=self.mixing,
             repeats=self.repeats,
             hook=self._hook(),
+            tiles=self.tiles.crops(self.network.geometry),
         )
         if self.process.is_first:
             draw_batches(self.folder.path, views)

@@ -13,7 +13,6 @@ from torch import nn
 from fssd.backbones import BACKBONES
 from fssd.config import TrainConfig, resolve
 from fssd.data.augment_hook import find_augmenter
-from fssd.data.input_boxes import input_boxes
 from fssd.data.mixing import Mixing
 from fssd.data.repeats import Repeats, repeat_factors
 from fssd.data.sample import DataSet
@@ -30,6 +29,7 @@ from fssd.training.class_weights import read_class_weights
 from fssd.training.folder import check_folder
 from fssd.training.freeze import training_mode
 from fssd.training.state import STATE_FILE
+from fssd.training.tiles_of_run import RunTiles, check_tiles
 from fssd.training.trackers import check_trackers, require_trackers
 from fssd.weights.checkpoint import model_file
 from fssd.weights.model_card import check_licence
@@ -63,6 +63,7 @@ def complete(config: TrainConfig) -> TrainConfig:
     check_licence(config.licence)
     read_class_weights(config.class_weights)
     check_trackers(config.log_to)
+    check_tiles(config)
     return resolve(config, recipe_of(config))
 
 
@@ -113,7 +114,7 @@ def fresh_network(
     network = _build(config, len(dataset.classes), options)
     if saved_options is not None:
         return network
-    boxes = input_boxes(dataset, network.geometry)
+    boxes = RunTiles.of(config, dataset, network.geometry).input_boxes(dataset, network.geometry)
     if fits:
         wanted = {} if config.prior_coverage is None else {"coverage": config.prior_coverage}
         options |= network.heads.fitted(boxes, **wanted)
