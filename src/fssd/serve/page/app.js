@@ -16,7 +16,8 @@ export function complain(text, again = null) {
 export class App {
   /**
    * classes: rows of name and colour. least, score: the lowest and the first value of the slider. own: thresholds
-   * by class name that hold until the slider is moved; classes without one take `score`. ask: (file, signal) to { width, height, objects, milliseconds }, or an Error whose `again` offers another try. timing: those
+   * by class name that hold until the slider is moved; classes without one take `score`. ask: (file, signal) to
+   * { width, height, objects, milliseconds }, or an Error whose `again` offers another try. timing: those
    * milliseconds in words. refuse: (file, name) to the reason why an image is not tried, or null.
    */
   constructor({ classes, least, score, own = {}, ask, timing, refuse = () => null }) {
