@@ -26,6 +26,7 @@ from fssd.cli.options import (
     RuleFlags,
     Scales,
     ThresholdFlags,
+    TileFlags,
     TrackFlags,
     parse,
     spare_inputs,
@@ -65,6 +66,7 @@ class Detect:
     thresholds: Annotated[ThresholdFlags, FLAT] = ThresholdFlags()
     """The score is 0.5 by default, or what `fssd eval --keep-thresholds` wrote into the model."""
     rules: Annotated[RuleFlags, FLAT] = RuleFlags()
+    tiling: Annotated[TileFlags, FLAT] = TileFlags()
     voc: Flag = False
     """Write VOC result files too, with the image's stem as id (numbered where two share it)."""
     coco: Flag = False
@@ -85,7 +87,7 @@ class Detect:
 
     def given(self) -> dict[str, Any]:
         """The settings of a detector that were given."""
-        return {**self.thresholds.given(), **self.rules.given()}
+        return {**self.thresholds.given(), **self.rules.given(), **self.tiling.given()}
 
     @property
     def folder(self) -> Path:
@@ -115,6 +117,8 @@ def run(arguments: list[str]) -> int:
     work = _Work(command, detector, len(files), _state(command))
     drawn = [*pictures, *drawn_films, *(f"{name}.json" for name in drawn_films)]
     work.detector.sized(command.scales or None)  # refuses sizes before the first image
+    if tiles := detector.tiling(command.given()):
+        print(f"looking at {tiles}", file=sys.stderr)
     _check_outputs(work, files, drawn, output_names(stills, ""))
     if stills and not work.unfinished.goes_on:
         # Before the state says that there is something to go on with, nothing of an earlier call may be left.
@@ -339,7 +343,8 @@ class _Work:
         try:
             return step()
         except FssdError as error:
-            text = str(error)
+            nameless = isinstance(error, DataError) and error.file is None
+            text = f"{file}: {error}" if nameless else str(error)
         except OSError as error:
             if error.errno in FULL:
                 raise
@@ -389,12 +394,15 @@ def _unread(
     """The images that are not done and can be read; for each, file, name and size are added to `waiting`."""
     from fssd.inference.inputs import read_images
 
+    windows = work.detector.windows(work.command.given())
     for file, name in zip(files, names, strict=True):
         if str(file) in done:
             work.done += 1
             continue
         sizes: list[tuple[int, int]] = []
         for image in read_images([file], [], sizes):
+            if work.attempt(file, partial(windows, sizes[0])) is None:  # too many tiles
+                continue
             waiting.append((file, name, sizes[0]))
             yield image
 

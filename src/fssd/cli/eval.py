@@ -20,6 +20,7 @@ from fssd.cli.options import (
     RuleFlags,
     Scales,
     ThresholdFlags,
+    TileFlags,
     changed,
     open_models,
     parse,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from fssd.data.sample import DataSet
     from fssd.evaluation.evaluate import Report
     from fssd.inference.detections import Detections
+    from fssd.inference.detector import Detector
     from fssd.training.distributed import Process
 
 
@@ -48,6 +50,9 @@ class Eval:
     iou: Iou = 0.5
     thresholds: Annotated[ThresholdFlags, FLAT] = ThresholdFlags()
     rules: Annotated[RuleFlags, FLAT] = RuleFlags()
+    tiling: Annotated[TileFlags, FLAT] = TileFlags()
+    keep_tiles: Flag = False
+    """Write the tiles of this evaluation into the model file, as the default of all verbs."""
     keep_thresholds: Flag = False
     """Write the score with the best F1 of each class, at --iou, into the model file as its default."""
     loading: Annotated[Loading, FLAT] = Loading()
@@ -80,19 +85,14 @@ def _run(command: Eval, process: Process) -> int:
     from fssd.evaluation.known_classes import unknown_note
 
     groups = {command.thresholds: ThresholdFlags(), command.rules: RuleFlags(), command.loading: Loading()}
+    groups[command.tiling] = TileFlags()
     (detector,) = open_models([command.model], command.device, groups, command.scales)
     refuse_names(command.measuring, [detector])
     if command.keep_thresholds:
         _refuse_other_rules(command)
+    if command.keep_thresholds or command.keep_tiles:
         require_own_model(command.model, detector)
-    settings: dict[str, Any] = {}
-    if detector is not None:
-        settings = {
-            **command.thresholds.given(),
-            **command.rules.given(),
-            "scales": list(command.scales) or None,
-        }
-        detector.sized(settings["scales"])  # before the data are read
+    settings = {} if detector is None else _settings(command, detector)
     models = {} if detector is None else {command.model: detector}
     dataset = command.measuring.open(command.data, list(models), list(models.values()), command.iou)
     _check_outputs(command, dataset)
@@ -108,22 +108,48 @@ def _run(command: Eval, process: Process) -> int:
     if detector is not None:
         loading = asdict(command.loading)
         found = detect_in_group(detector, dataset, console, process, **loading, **settings)
-        used = detector.runner.defaults.replaced(command.thresholds.given())
-        settings |= vars(used)
+        settings |= vars(detector.runner.defaults.replaced(command.thresholds.given()))
     if not process.is_first:
         return 0
     report = evaluate_detections(dataset, found, command.measuring.metric, command.iou)
     console.print(report.table())
     add_document(report.to_json(settings or None))
+    if command.keep_tiles:
+        print(_keep_tiles(command.model, settings))
     if command.keep_thresholds and detector is not None:
         print(_keep_thresholds(command, dataset, found, detector.classes))
     _write(command, dataset, Outcome(found, report, notes, settings))
     return 0
 
 
+def _settings(command: Eval, detector: Detector) -> dict[str, Any]:
+    """Those of the detector, checked before the data are read; tiles are the model's own if not given."""
+    scales = list(command.scales) or None
+    detector.sized(scales)
+    tiles = detector.tiling(command.tiling.given())
+    if tiles is not None:
+        print(f"looking at {tiles}", file=sys.stderr)
+    own = {"tiles": "none"} if tiles is None else tiles.settings()
+    return {**command.thresholds.given(), **command.rules.given(), **own, "scales": scales}
+
+
+def _keep_tiles(model: Path, settings: Mapping[str, Any]) -> str:
+    """Write the tiles of these settings into the model; what was written, for people."""
+    from fssd.data.tiles import FACT, read_tiles
+    from fssd.weights.checkpoint import model_file, write_facts
+
+    tiles = read_tiles(settings, None, {}, (1, 1))
+    file = model_file(model)
+    write_facts(file, {FACT: None if tiles is None else tiles.facts()})
+    add_result(tiles=None if tiles is None else tiles.facts())
+    return f"tiles kept in {file}: {tiles or 'none'}"
+
+
 def _refuse_other_rules(command: Eval) -> None:
     """Raise ConfigError for flags under which the best thresholds are not those of plain detection."""
     groups: dict[Any, Any] = {command.thresholds: ThresholdFlags(), command.rules: RuleFlags()}
+    if not command.keep_tiles:
+        groups[command.tiling] = TileFlags()
     given = [name for group, default in groups.items() for name in changed(group, default)]
     given += ["scales"] * bool(command.scales)
     if given:

@@ -110,6 +110,28 @@ class RuleFlags:
         return {name: list(value) if name == "classes" else value for name, value in settings.items()}
 
 
+@dataclass(frozen=True)
+class TileFlags:
+    """How large images are cut, so that small objects have enough pixels."""
+
+    tiles: str | None = None
+    """Look at tiles of so many pixels: a number, "auto" (objects as large as in training), or "none". None is
+    what is written in the model."""
+    overlap: float | None = None
+    """Share of a tile that its neighbour repeats (0.2): about the largest of the small objects."""
+    whole_image: bool | None = None
+    """Whether to look at the whole image too (True), for objects larger than a tile."""
+    most_tiles: Count | None = None
+    """Tiles in an image above which it is an error (400)."""
+
+    def given(self) -> dict[str, Any]:
+        """The flags that were given, as settings of a detector."""
+        settings = {name: value for name, value in vars(self).items() if value is not None}
+        if self.tiles is not None and self.tiles.isdigit():
+            settings["tiles"] = int(self.tiles)
+        return settings
+
+
 def _class_score(text: str) -> tuple[str, float]:
     name, _, score = text.rpartition("=")
     try:

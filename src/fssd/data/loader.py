@@ -17,17 +17,21 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from fssd.data.augment import RECIPES, augment, resize, sample_rng
+from fssd.data.augment_hook import AugmentHook
 from fssd.data.batch import Batch, Example, MakeTargets, collate
 from fssd.data.decode import read_image
-from fssd.data.geometry import Geometry
+from fssd.data.geometry import Geometry, Size
 from fssd.data.mixing import Mixing
 from fssd.data.repeats import Pass, Repeats
 from fssd.data.sample import DataSet, Image, Record, Sample
 from fssd.data.scales import Scales
+from fssd.data.tiles import Window
 from fssd.errors import DataError, FssdError, ImageError, shown
 
 TIME_TO_END = 30  # seconds that a worker has left after SIGTERM, as many as torchrun gives
 
+Windows = Callable[[Size], Sequence[Window]]
+"""The tiles of an image of (width, height)."""
 Picture = tuple[torch.Tensor, tuple[int, int]]
 PictureBatch = tuple[torch.Tensor, list[tuple[int, int]]]
 
@@ -46,6 +50,7 @@ class Views(Dataset[Any]):
     replaces: whether to do so; without it such an image is an error. absent: indices of records that are kept
     for the order alone and always replaced. scales: sizes of the views, where they differ. mixing: which
     views are made of several images. repeats: how often each image is shown.
+    hook: augmentation of the user's own, before the recipe's.
     """
 
     dataset: DataSet
@@ -60,6 +65,7 @@ class Views(Dataset[Any]):
     scales: Scales | None = None
     mixing: Mixing | None = None
     repeats: Repeats | None = None
+    hook: AugmentHook | None = None
 
     def __getitem__(self, position: int) -> Sample | DataError:
         """The view, or the error of an image that cannot be read."""
@@ -122,6 +128,8 @@ class Views(Dataset[Any]):
         return replace(self.geometry, size=(side, side))
 
     def _augmented(self, sample: Sample, geometry: Geometry, rng: np.random.Generator) -> Sample:
+        if self.hook is not None:
+            sample = self.hook(sample, rng)
         if self.recipe == "none":
             return resize(sample, geometry)
         return augment(sample, geometry, rng, recipe=RECIPES[self.recipe], jpeg=self.jpeg)
@@ -199,10 +207,14 @@ class Examples(Dataset[Any]):
 
 @dataclass(frozen=True)
 class Pictures(Dataset[Any]):
-    """Images of a data set for evaluation, in order: ((3, H, W) uint8 RGB, stored (width, height))."""
+    """Images of a data set for evaluation, in order: ((T, 3, H, W) uint8 RGB, stored (width, height)).
+
+    windows: the T tiles of an image; None for the image as it is.
+    """
 
     records: Sequence[Record]
     geometry: Geometry
+    windows: Windows | None = None
 
     def __len__(self) -> int:
         return len(self.records)
@@ -210,7 +222,19 @@ class Pictures(Dataset[Any]):
     def __getitem__(self, index: int) -> Picture:
         image = read_fitting(self.records[index])
         size = (image.shape[1], image.shape[0])
-        return torch.from_numpy(self.geometry.apply(image)).permute(2, 0, 1), size
+        if self.windows is None:
+            return torch.from_numpy(self.geometry.apply(image)).permute(2, 0, 1)[None], size
+        try:
+            windows = self.windows(size)
+        except ImageError as error:
+            raise ImageError(error.reason, file=self.records[index].path) from None
+        tiles = [self.geometry.apply(tile) for tile in cut_tiles(image, windows)]
+        return torch.from_numpy(np.stack(tiles)).permute(0, 3, 1, 2), size
+
+
+def cut_tiles(image: Image, windows: Iterable[Window]) -> list[Image]:
+    """The parts of (H, W, 3) in windows, which share its memory."""
+    return [image[y1:y2, x1:x2] for x1, y1, x2, y2 in windows]
 
 
 def training_batches(
@@ -232,7 +256,7 @@ def picture_batches(
 
 
 def _stack_pictures(rows: list[Picture]) -> PictureBatch:
-    return torch.stack([image for image, _ in rows]), [size for _, size in rows]
+    return torch.cat([tiles for tiles, _ in rows]), [size for _, size in rows]
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,15 @@ from fssd.evaluation.scores import best_threshold, sweep_classes
 from fssd.inference.detections import Detections
 from fssd.inference.detector import Detector
 from fssd.runtimes.runner import NetworkRunner
-from fssd.weights.checkpoint import model_file, read_model, write_tensors
+from fssd.weights.checkpoint import model_file, write_facts
 
 
 def require_own_model(path: Path, detector: Detector | None) -> None:
-    """Raise ConfigError for what thresholds cannot be written into."""
+    """Raise ConfigError for a model that settings cannot be written into."""
     if detector is None or not isinstance(detector.runner, NetworkRunner):
-        raise ConfigError(f"{path}: is no PyTorch model; --keep-thresholds needs one, export it again then")
+        raise ConfigError(
+            f"{path}: is no PyTorch model; --keep-thresholds and --keep-tiles need one, export it again then"
+        )
     if not path.exists():  # a name or an address: its file has a known digest, or belongs to a cache
         copy = f"copy {model_file(path)} and name the copy"
         raise ConfigError(f"{path}: a model that goes by name is not changed; {copy}")
@@ -41,5 +43,4 @@ def best_class_scores(dataset: DataSet, found: Sequence[Detections], iou: float)
 
 def write_class_scores(file: Path, scores: Mapping[str, float]) -> None:
     """Write thresholds into a model file, whose weights stay as they are."""
-    tensors, facts = read_model(file)
-    write_tensors(file, tensors, {**facts, "class_scores": dict(scores)})
+    write_facts(file, {"class_scores": dict(scores)})

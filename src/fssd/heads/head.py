@@ -33,10 +33,11 @@ Decode = Callable[[Sequence[npt.NDArray[Any]], "Thresholds"], "list[Found]"]
 OF_CALLS = (
     *("batch_size", "keep_image", "allow_url", "scales", "flip"),
     *("classes", "class_scores", "agnostic", "soft"),
+    *("tiles", "overlap", "whole_image", "most_tiles"),
 )
 # What other detectors call the same thresholds.
 OTHER_NAMES = {"conf": "score", "confidence": "score", "threshold": "score", "conf_thres": "score"}
-OTHER_NAMES |= {"iou": "nms", "overlap": "nms", "iou_thres": "nms", "max_det": "keep", "max": "keep"}
+OTHER_NAMES |= {"iou": "nms", "iou_thres": "nms", "max_det": "keep", "max": "keep"}
 
 
 @dataclass(frozen=True)

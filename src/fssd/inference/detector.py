@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, overload
 
@@ -18,10 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from fssd.config import Count, check_number
-from fssd.data.geometry import Geometry
-from fssd.data.loader import Pictures, picture_batches
+from fssd.data.geometry import Geometry, Size
+from fssd.data.loader import Pictures, Windows, cut_tiles, picture_batches
 from fssd.data.sample import DataSet, Image
-from fssd.errors import ConfigError
+from fssd.data.tiles import TILE_SETTINGS, Tiles, Window, one_window, read_tiles, stored_tiles
+from fssd.errors import ConfigError, ImageError
 from fssd.inference.detections import Detections
 from fssd.inference.picture import NamedImage, Picture, every_image, kind_of, single_images
 from fssd.inference.rules import Rules, read_rules
@@ -40,15 +42,22 @@ class Detector:
     """A trained model with its class names, ready to use.
 
     model: a network, which is set to evaluation mode, or a runner. classes: names by label. facts: the JSON
-    document of the model's file.
+    document of the model's file. tiles: how large images are cut: the pixels of a tile, "auto", a `Tiles`,
+    "none", or None for what the file says.
     """
 
     def __init__(
-        self, model: Network | Runner, classes: Sequence[str], facts: dict[str, Any] | None = None
+        self,
+        model: Network | Runner,
+        classes: Sequence[str],
+        facts: dict[str, Any] | None = None,
+        *,
+        tiles: int | str | Tiles | None = None,
     ) -> None:
         self.runner: Runner = NetworkRunner(model) if isinstance(model, Network) else model
         self.classes = tuple(classes)
         self.facts = facts or {}
+        self.tiles = read_tiles({"tiles": tiles}, stored_tiles(self.facts), self.facts, self.image_size)
         self._sized: dict[tuple[int, int], Detector] = {}
 
     @classmethod
@@ -59,13 +68,14 @@ class Detector:
         device: Device = "auto",
         backbone: nn.Module | None = None,
         threads: int | None = None,
+        tiles: int | str | Tiles | None = None,
     ) -> Detector:
         """Open a model file, the folder of a run, an exported file (.onnx, OpenVINO's .xml), or a packaged
         model by its name: "animals", or "animals-int8" for OpenVINO.
 
         device: "cpu", "cuda", ... or "auto" (None); 1 is "cuda:1". backbone: the module, for a model whose
         backbone was passed as a module. threads: of an exported file's runtime, one per core if None; for
-        PyTorch use `torch.set_num_threads`. Raises CheckpointError, ConfigError.
+        PyTorch use `torch.set_num_threads`. tiles: see `Detector`. Raises CheckpointError, ConfigError.
         """
         if threads is not None:
             check_number("threads", threads, Count)
@@ -73,9 +83,9 @@ class Detector:
         runtime = runtime_of(path)
         if runtime is not None:
             runner = runtime.open(path, device_name(device), threads)
-            return cls(runner, runner.header.classes, runner.header.facts)
+            return cls(runner, runner.header.classes, runner.header.facts, tiles=tiles)
         loaded = load_model(path, backbone, pick_device(device))
-        return cls(loaded.network, loaded.classes, loaded.facts)
+        return cls(loaded.network, loaded.classes, loaded.facts, tiles=tiles)
 
     @property
     def network(self) -> Network:
@@ -139,7 +149,8 @@ class Detector:
         images: what a call takes, or any iterable of that; of folders, patterns and films every image.
         settings: those of a call; batch_size (8); keep_image (True), which `Detections.draw` needs; scales
         (None), see `sized`; flip (False), whether the mirror image is looked at too; allow_url (False),
-        whether http addresses are fetched.
+        whether http addresses are fetched. tiles (None), see `Detector`; overlap (0.2), whole_image (True)
+        and most_tiles (400), see `Tiles`.
         """
         return self._detect(every_image, images, **settings)
 
@@ -157,15 +168,24 @@ class Detector:
     ) -> Iterator[Detections]:
         """`stream` of the images that `read` finds in what is given."""
         check_number("batch_size", batch_size, Count)
-        rules = self._rules(settings, 0.5)  # before an image is read
+        windows, rules = self.windows(settings), self._rules(settings, 0.5)  # before an image is read
         detectors = self.sized(scales)
         remaining = read(images, allow_url)
         while batch := list(islice(remaining, batch_size)):
-            arrays = [one.image for one in batch]
-            sizes = [(image.shape[1], image.shape[0]) for image in arrays]
-            found = [part for one in detectors for part in one._views(one.warp(arrays), sizes, rules, flip)]
-            for (image, source), *parts in zip(batch, *found, strict=True):
-                yield replace(rules.choose(parts), image=image if keep_image else None, source=source)
+            plans = [_plan(one, windows) for one in batch]
+            crops = [
+                crop for (image, _), plan in zip(batch, plans, strict=True) for crop in cut_tiles(image, plan)
+            ]
+            views: list[tuple[Detections, ...]] = []
+            for start in range(0, len(crops), batch_size):
+                some = crops[start : start + batch_size]
+                sizes = [size_of(crop) for crop in some]
+                found = [part for one in detectors for part in one._views(one.warp(some), sizes, rules, flip)]
+                views += zip(*found, strict=True)
+            tiles = iter(views)
+            for (image, source), plan in zip(batch, plans, strict=True):
+                one = rules.choose_tiles(plan, list(islice(tiles, len(plan))), size_of(image))
+                yield replace(one, image=image if keep_image else None, source=source)
 
     def evaluate_on(
         self,
@@ -181,13 +201,31 @@ class Detector:
 
         scales: see `sized`; each decodes the images in `workers` processes of its own. flip: see `stream`.
         """
-        rules = self._rules(settings, None)
-        streams = [one._views_on(dataset, batch_size, workers, rules, flip) for one in self.sized(scales)]
-        for views in zip(*streams, strict=True):
-            yield rules.choose([part for parts in views for part in parts])
+        windows, rules = self.windows(settings), self._rules(settings, None)
+        streams = [
+            one._views_on(dataset, batch_size, workers, rules, flip, windows) for one in self.sized(scales)
+        ]
+        for rows in zip(*streams, strict=True):
+            size = rows[0][0]
+            tiles = [tuple(chain(*views)) for views in zip(*(views for _, views in rows), strict=True)]
+            yield rules.choose_tiles(windows(size), tiles, size)
+
+    def tiling(self, settings: Mapping[str, Any]) -> Tiles | None:
+        """The tiles of a call with these settings; None for none. Raises ConfigError."""
+        given = {name: settings[name] for name in TILE_SETTINGS if name in settings}
+        return read_tiles(given, self.tiles, self.facts, self.image_size)
+
+    def windows(self, settings: Mapping[str, Any]) -> Windows:
+        """The parts that an image of (width, height) is looked at in: its tiles, or all of it.
+
+        settings: of a call. Raises ConfigError, the returned function ImageError for too many tiles.
+        """
+        tiles = self.tiling(settings)
+        return one_window if tiles is None else partial(tiles.windows, input_size=self.image_size)
 
     def _rules(self, settings: Mapping[str, Any], score: float | None) -> Rules:
         """The rules of the settings of a call. score: where none is given; None takes the model's paper's."""
+        settings = {name: value for name, value in settings.items() if name not in TILE_SETTINGS}
         defaults = self.runner.defaults if score is None else replace(self.runner.defaults, score=score)
         if score is not None and not {"score", "class_scores"} & settings.keys():
             settings = {**settings, "class_scores": self.class_scores}
@@ -195,13 +233,21 @@ class Detector:
         return read_rules(settings, self.classes, defaults, inside)
 
     def _views_on(
-        self, dataset: DataSet, batch_size: int, workers: int, rules: Rules, flip: bool
-    ) -> Iterator[tuple[Detections, ...]]:
-        """The detections in each view of each image of a data set, before `Rules.choose`."""
-        pictures = Pictures(dataset.records, self.geometry)
+        self, dataset: DataSet, batch_size: int, workers: int, rules: Rules, flip: bool, windows: Windows
+    ) -> Iterator[tuple[Size, list[tuple[Detections, ...]]]]:
+        """The size of each image of a data set and the detections in each view of each of its tiles."""
+        pictures = Pictures(dataset.records, self.geometry, windows)
         pin = isinstance(self.runner, NetworkRunner) and self.runner.network.device.type == "cuda"
-        for images, sizes in picture_batches(pictures, batch_size, workers, pin):
-            yield from zip(*self._views(images, sizes, rules, flip), strict=True)
+        for inputs, sizes in picture_batches(pictures, batch_size, workers, pin):
+            plans = [windows(size) for size in sizes]
+            extents = [(x2 - x1, y2 - y1) for plan in plans for x1, y1, x2, y2 in plan]
+            views: list[tuple[Detections, ...]] = []
+            for start in range(0, len(inputs), batch_size):
+                some = slice(start, start + batch_size)
+                views += zip(*self._views(inputs[some], extents[some], rules, flip), strict=True)
+            tiles = iter(views)
+            for size, plan in zip(sizes, plans, strict=True):
+                yield size, list(islice(tiles, len(plan)))
 
     def _views(
         self, images: Tensor, sizes: Sequence[tuple[int, int]], rules: Rules, flip: bool
@@ -234,7 +280,7 @@ class Detector:
         if size == self.image_size:
             return self
         if size not in self._sized:
-            self._sized[size] = Detector(resized(self.network, size), self.classes, self.facts)
+            self._sized[size] = Detector(resized(self.network, size), self.classes, self.facts, tiles="none")
         return self._sized[size]
 
     # The stages of a detection, to time or batch them separately: finish(runner.predict(warp(images)), sizes)
@@ -267,6 +313,19 @@ class Detector:
                 boxes = np.stack((width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]), axis=1)
             detections.append(Detections(self.geometry.undo(boxes, size), scores, labels, self.classes))
         return detections
+
+
+def _plan(named: NamedImage, windows: Windows) -> Sequence[Window]:
+    """The windows of an image. Raises ImageError, with its name."""
+    try:
+        return windows(size_of(named.image))
+    except ImageError as error:
+        raise ImageError(error.reason, file=named.source) from None
+
+
+def size_of(image: Image) -> Size:
+    """(width, height) of (H, W, 3)."""
+    return image.shape[1], image.shape[0]
 
 
 def device_name(device: Device) -> str:

@@ -12,10 +12,13 @@ import torch
 
 from fssd.boxes import suppress
 from fssd.config import Share, check_number
+from fssd.data.geometry import Size
+from fssd.data.tiles import Window
 from fssd.errors import ConfigError
 from fssd.heads.head import Thresholds
 from fssd.inference.detections import Detections, class_labels
 from fssd.inference.image_pyramid import merge
+from fssd.inference.seams import merge_tiles
 
 Soft = Literal["linear", "gaussian"]
 Floats = npt.NDArray[np.float32]
@@ -55,6 +58,19 @@ class Rules(NamedTuple):
         order = np.argsort(-scores, kind="stable")
         order = order[scores[order] > self.asked["score"]]
         return self._cut(replace(parts[0], boxes=boxes[order], scores=scores[order], labels=labels[order]))
+
+    def choose_tiles(
+        self, windows: Sequence[Window], parts: Sequence[Sequence[Detections]], image_size: Size
+    ) -> Detections:
+        """The detections of one image from those of the views of each of its tiles, best first.
+
+        Soft-NMS acts within a tile; over the seams boxes of one object are always merged.
+        """
+        chosen = [self.choose(views) for views in parts]
+        if len(chosen) == 1:
+            return chosen[0]
+        merged = merge_tiles(windows, chosen, image_size, self.thresholds.nms, self.agnostic)
+        return merged[: self.thresholds.keep]
 
     def _cut(self, found: Detections) -> Detections:
         if self.least is not None:

@@ -11,7 +11,7 @@ from typing import Any
 from fssd.data.sample import Image
 from fssd.errors import ConfigError, DataError
 from fssd.inference.detections import Detections
-from fssd.inference.detector import Detector
+from fssd.inference.detector import Detector, size_of
 from fssd.parts.film_reader import FilmReader
 from fssd.parts.fingerprint import installed_version, model_digest
 from fssd.parts.image_reader import read_ahead
@@ -75,6 +75,7 @@ class PartDetector:
     def _image_rows(self, planned: Sequence[PlanRow]) -> list[FoundRow]:
         rows = [FoundRow(row.image) for row in planned]
         readable: list[FoundRow] = []
+        windows = self._detector.windows(self.job.plan.fingerprint.settings)
 
         def images() -> Iterator[Image]:
             contents = read_ahead(planned, self._base, self.job.batch_size)
@@ -83,6 +84,11 @@ class PartDetector:
                     row.error = str(content)
                     continue
                 row.height, row.width = content.shape[:2]
+                try:
+                    windows(size_of(content))
+                except DataError as error:  # too many tiles
+                    row.error = str(error)
+                    continue
                 readable.append(row)
                 yield content
 

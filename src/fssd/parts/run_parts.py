@@ -51,7 +51,8 @@ def detect_parts(
         if (counts := read_success(folder)) is not None:
             return counts
     detector = Detector.load(model, device=device if engine == "local" else "cpu")
-    detector.sized(settings.get("scales"))  # refuses sizes before anything is written
+    detector.sized(settings.get("scales"))  # refuses sizes and tiles before anything is written
+    detector.tiling(settings)
     if plan is None:
         plan = _new_plan(folder, fingerprint, sources)
     missing = sorted(set(range(plan.parts)) - finished_parts(folder))

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
+from fssd.data.sample import Image
 from fssd.inference.detections import Detections, draw_detections
 from fssd.inference.detector import Detector
 from fssd.inference.draw import encode_png
@@ -93,8 +94,11 @@ class Pipeline:
         call = partial(work, *values, **named)
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
-    async def detect(self, data: bytes, ask: DetectOptions) -> ImageResult:
-        """Detect in one image. Raises RequestError for one that exceeds the limits or cannot be decoded."""
+    async def detect(self, data: bytes | Image, ask: DetectOptions) -> ImageResult:
+        """Detect in one image, a file's bytes or (H, W, 3) uint8 RGB.
+
+        Raises RequestError for one that exceeds the limits or cannot be decoded.
+        """
         start = time.perf_counter()
         with self._batcher.expect():
             picture, size, seconds = await self.run(self._prepare, data)
@@ -108,11 +112,14 @@ class Pipeline:
         """The image with its detections drawn on it, as a PNG."""
         return await self.run(lambda: encode_png(draw_detections(decode_upload(data, self.limits), found)))
 
-    def _prepare(self, data: bytes) -> tuple[Tensor, tuple[int, int], dict[str, float]]:
+    def _prepare(self, data: bytes | Image) -> tuple[Tensor, tuple[int, int], dict[str, float]]:
         """The input (1, 3, S, S) uint8 of an image, its (width, height), and the seconds by stage."""
         start = time.perf_counter()
-        check_image(data, self.limits)
-        image = decode_upload(data, self.limits)
+        if isinstance(data, bytes):
+            check_image(data, self.limits)
+            image = decode_upload(data, self.limits)
+        else:
+            image = data
         decoded = time.perf_counter()
         picture = self.detector.warp([image])
         warped = time.perf_counter()

@@ -149,6 +149,15 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], document: Mapping[s
     atomic_write(path, seal(safetensors.torch.save(plain, {HEADER: header})))
 
 
+def write_facts(file: Path, facts: Mapping[str, Any]) -> None:
+    """Write JSON values into the document of a model file, whose weights stay as they are; None removes."""
+    tensors, document = read_model(file)
+    kept = {
+        name: value for name, value in {**document, **facts}.items() if name not in facts or value is not None
+    }
+    write_tensors(file, tensors, kept)
+
+
 def read_model(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """`read_tensors` of a model. Raises CheckpointError, also for a training state, NaN and infinity."""
     tensors, facts = read_tensors(file)
