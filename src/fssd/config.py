@@ -41,6 +41,16 @@ class Bound(NamedTuple):
 
 
 Count = Annotated[int, Bound("1 or more", lambda value: value >= 1)]
+AUTO = -(2**31)
+"""What the batch size "auto" is read as; training puts a number in its place before anything uses it."""
+_AUTO_COUNT = tyro.constructors.PrimitiveConstructorSpec(
+    nargs=1,
+    metavar="INT|auto",
+    instance_from_str=lambda given: AUTO if given[0] == "auto" else int(given[0]),
+    is_instance=lambda value: isinstance(value, int),
+    str_from_instance=lambda value: ["auto" if value == AUTO else str(value)],
+)
+BatchCount = Annotated[int, Bound("1 or more, or auto", lambda v: v >= 1 or v == AUTO), _AUTO_COUNT]
 Natural = Annotated[int, Bound("0 or more", lambda value: value >= 0)]
 Folds = Annotated[int, Bound("0, or 2 to 100", lambda value: value == 0 or 2 <= value <= 100)]
 NotNegative = Annotated[float, Bound("0 or more", lambda value: value >= 0)]
@@ -131,8 +141,9 @@ class TrainConfig:
     """Passes over the training images."""
     iterations: Count | None = None
     """Weight updates, instead of epochs."""
-    batch_size: Count = 32
-    """Images per update and process (paper: 32)."""
+    batch_size: BatchCount = 32
+    """Images per update and process (paper: 32); "auto" measures how many the GPU's memory holds, or from
+    how many on a CPU gains no more, and keeps the number."""
     accumulate: Count = 1
     """Batches whose gradients are averaged into one update (Caffe's iter_size)."""
     global_batch: Count | None = None
@@ -170,6 +181,9 @@ class TrainConfig:
     """Full SSD augmentation, the same with rarer and smaller zooms out (for runs of tens of epochs),
     mirroring only, YOLOv2's (placement and colours; by letterbox that of 2017, by warp that of 2016), or
     none."""
+    augment_with: str | None = None
+    """Augmentation of your own before all that, "package.module:name": a function of image, boxes, labels and
+    rng, or albumentations' Compose (see docs/recipe.md); with --augment none it is the only one."""
     mosaic: Share = 0.0
     """Share of the training views made of parts of four images around one point (YOLOv4); each costs the
     reading of four images."""
@@ -216,6 +230,8 @@ class TrainConfig:
     """Iterations between the checkpoints for --resume; one is also saved after each evaluation."""
     log_every: Count = 10
     """Iterations between log lines."""
+    log_to: tuple[str, ...] = ()
+    """Trackers that get the numbers too: wandb, mlflow. Their own variables say where they write."""
 
     device: str = "auto"
     """"cpu", "cuda", "cuda:1", or "auto" for a GPU if there is one."""
@@ -233,6 +249,8 @@ class TrainConfig:
         for key in ("data", "images", "out", "weights"):
             if isinstance(value := getattr(self, key), str):
                 object.__setattr__(self, key, Path(value))
+        if str(self.batch_size) == "auto":  # from Python
+            object.__setattr__(self, "batch_size", AUTO)
 
     def images_per_update(self, processes: int) -> int:
         """Images of one update of the weights, in all processes together."""
@@ -249,7 +267,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 """The values of every setting that is one of a few words."""
 RESUME_MAY_CHANGE = {"out", "data", "images", "weights", "seen_images", "workers", "device"}
-RESUME_MAY_CHANGE |= {"save_every", "log_every", "bad_share", "kernels", "licence"}
+RESUME_MAY_CHANGE |= {"save_every", "log_every", "bad_share", "kernels", "licence", "log_to"}
 """Settings that a resumed run may change. Only the device and its kernels affect the final weights."""
 
 
@@ -344,6 +362,8 @@ def _conflicts(config: TrainConfig) -> Iterator[tuple[set[str], str]]:
     for key in ("val_share", "folds"):
         if config.val_split != "auto" and getattr(config, key):
             yield {"val_split", key}, f"give either --val-split or --{key.replace('_', '-')}, not both"
+    if config.batch_size == AUTO and config.folds:
+        yield {"batch_size", "folds"}, "folds are compared and need one --batch-size, not auto; give a number"
     if config.val_share is not None and config.folds:
         yield {"val_share", "folds"}, "give either --val-share or --folds, not both"
 
@@ -374,6 +394,8 @@ def _convert(key: str, value: Any, where: str) -> Any:
         return str(value)
     if value is False and "off" in CHOICES.get(key, ()):
         return "off"  # YAML 1.1 reads off as false
+    if key == "batch_size" and value == "auto":
+        return AUTO
     kind = kind if kind in _READERS else get_origin(kind) or kind
     takes, accepted, read = _READERS[kind]
     try:
@@ -425,6 +447,8 @@ _READERS: dict[Any, tuple[str, tuple[Any, ...], Callable[[Any], Any]]] = {
 def to_values(config: TrainConfig) -> dict[str, Any]:
     """The configuration as plain JSON values."""
     values = dataclasses.asdict(config)
+    if config.batch_size == AUTO:
+        values["batch_size"] = "auto"
     return {key: shown(value) if isinstance(value, Path) else value for key, value in values.items()}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,22 @@ EXTRAS = {
     "demo": ["sklearn", "skimage"],
     "hub": ["huggingface_hub"],
     "s3": ["pyarrow"],
+    "wandb": ["wandb"],
+    "mlflow": ["mlflow"],
+    "ncnn": ["pnnx", "ncnn"],
+    "tensorrt": ["tensorrt"],
+    "web": ["playwright"],
+    "ray": ["ray"],
+}
+# Extras that no verb needs as a whole, and where their absence is tested.
+ELSEWHERE = {
+    "train": "here: `SILENT`",
+    "heic": "inference/test_inputs.py",
+    "video": "inference/test_web_film.py",
+    "track": "only `fssd detect --track`",
+    "pandas": "inference/test_detections.py",
+    "supervision": "inference/test_detections.py",
+    "albumentations": "data/test_augment_hook.py",
 }
 SILENT = ["tensorboard"]  # training goes on without it
 NEEDED_BY_THEM = {"starlette": "fastapi", "pydantic": "fastapi"}  # packages of packages, and who needs them
@@ -69,6 +86,21 @@ REFUSED = {
         "detect hf://user/name DATA/JPEGImages --out OUT/d",
         "push animals hf://user/name",
         "fetch hf://user/name",
+    ],
+    "wandb": [f"{TRAIN} --log-to wandb"],
+    "mlflow": [f"{TRAIN} --log-to mlflow"],
+    "pnnx": ["export animals --to ncnn --out OUT/a.param"],
+    "ncnn": [
+        "export animals --to ncnn --out OUT/a.param",
+        "detect OUT/any.param DATA/JPEGImages --out OUT/d",
+    ],
+    "tensorrt": ["export animals --to tensorrt --out OUT/a.engine"],
+    "playwright": ["export animals --to web --out OUT/site"],
+    "ray": [
+        "tune OUT/any.yaml --data DATA --out OUT/tuned",
+        "detect animals DATA/JPEGImages --engine ray --out OUT/parts",
+        "ablate table2 --engine ray --data DATA",
+        f"{TRAIN} --engine ray --processes 2",
     ],
     "pyarrow": [
         "shard DATA OUT/shards",
@@ -156,6 +188,13 @@ def answers(folder: Path, groups: list[dict[str, list[str]]]) -> list[dict[str, 
     )
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"hidden"')]
+
+
+def test_every_extra_is_listed() -> None:
+    text = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
+    table = text.partition("[project.optional-dependencies]")[2].partition("\n[")[0]
+    extras = set(re.findall(r"^(\w+) = \[", table, flags=re.MULTILINE))
+    assert extras == {*EXTRAS, *ELSEWHERE, "all", "docs", "dev"}
 
 
 def test_what_is_missing_is_told_in_one_line(folder: Path) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,37 @@ DEPLOY = ROOT / "deploy"
 PATIENCE = 300.0  # seconds after which a test that hangs fails
 REQUESTS, CLIENTS, KILLED_AT = 90, 3, 30
 NGINX = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
+
+
+def test_the_health_check_of_the_image() -> None:
+    """Its command ends well where /health answers, and badly where nothing does."""
+    text = (DEPLOY / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ")
+    (check,) = re.findall(r"^HEALTHCHECK .*?CMD (\[.*\])$", text, flags=re.MULTILINE)
+    words = json.loads(check)
+    assert words[:2] == ["python", "-c"] and "127.0.0.1:8080/health" in words[2]
+
+    class Healthy(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/health" else 404)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Healthy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        script = words[2].replace("8080", str(server.server_port)).replace("timeout=4", "timeout=60")
+        assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+        server.shutdown()
+    gone = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True)
+    assert gone.returncode == 1
+
+
+def test_what_the_image_copies_is_there() -> None:
+    text = (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
+    for line in re.findall(r"^COPY (.+)$", text, flags=re.MULTILINE):
+        *sources, _ = line.split()
+        assert all((ROOT / source).exists() for source in sources), line
 
 
 def free_port() -> int:

@@ -36,6 +36,8 @@ LATER |= {
     "global_batch",
     "sync_norm",
     "licence",
+    "log_to",
+    "augment_with",
     "oversample",
     "class_weights",
     "tiles",

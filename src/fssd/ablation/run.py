@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from fssd.ablation.plan import AblationPlan, AblationRow, Budget, shorten
-from fssd.config import CONFIG_FILE, RESUME_MAY_CHANGE, TrainConfig, to_values, with_values
+from fssd.config import AUTO, CONFIG_FILE, RESUME_MAY_CHANGE, TrainConfig, to_values, with_values
 from fssd.errors import ConfigError, Stopped, TrainingError
 from fssd.training.distributed import this_process
 from fssd.training.folder import FINAL_FILE
@@ -82,6 +82,8 @@ def _check(runs: Sequence[Run], server: str | None) -> None:
     for run in runs:
         row, config = run.row, run.config
         where = f"row {row.name}:"
+        if config.batch_size == AUTO:
+            raise ConfigError(f"{where} rows are compared and need one batch_size, not auto; give a number")
         if config.val_split is None and server is None:
             raise ConfigError(f"{where} an ablation needs a split to evaluate on; give it a val_split")
         if config.val_split is not None and server is not None:

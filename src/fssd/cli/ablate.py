@@ -53,18 +53,12 @@ def run(arguments: list[str]) -> int:
     from fssd.ablation.preview import preview
     from fssd.ablation.run import plan_runs
     from fssd.cli.train import parse_options
+    from fssd.engines.ray_session import require_ray
     from fssd.plots import require_matplotlib
-    from fssd.training.distributed import this_process
     from fssd.training.splits import open_splits
     from fssd.training.start import fresh_network, require_objects
 
-    if (world := this_process().world) > 1:
-        raise ConfigError(
-            f"fssd ablate was started as {world} processes, but trains one run after another in one; start it"
-            " without torchrun, or train its rows one by one with fssd train"
-        )
-    if command.cpus is not None and command.engine != "ray":
-        raise ConfigError("--cpus is for --engine ray; leave it out, or choose that engine")
+    _check(command)
     plan = read_plan(find_config(command.file, ["ablations"]))
     if command.show:
         text = preview(plan)
@@ -72,6 +66,8 @@ def run(arguments: list[str]) -> int:
         add_result(preview=text)
         return 0
     require_matplotlib()
+    if command.engine == "ray":
+        require_ray()
     out = command.out or Path("runs") / command.file.stem
     budget = None if command.budget is None else parse_budget(command.budget)
     changes = parse_options(command.set)
@@ -93,6 +89,19 @@ def run(arguments: list[str]) -> int:
         return 0
     print(f"{len(finished)} of {len(runs)} runs are finished; the same command continues with the others")
     return 1
+
+
+def _check(command: Ablate) -> None:
+    """Raise ConfigError for what cannot be started so."""
+    from fssd.training.distributed import this_process
+
+    if (world := this_process().world) > 1:
+        raise ConfigError(
+            f"fssd ablate was started as {world} processes, but trains one run after another in one; start it"
+            " without torchrun, or train its rows one by one with fssd train"
+        )
+    if command.cpus is not None and command.engine != "ray":
+        raise ConfigError("--cpus is for --engine ray; leave it out, or choose that engine")
 
 
 def _train_here(

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from fssd.evaluation.exact_rows import ExactRows
     from fssd.inference.detections import Detections
     from fssd.inference.detector import Detector
-    from fssd.inference.video import Film, FilmWriter
+    from fssd.inference.film_output import FilmOutput
+    from fssd.inference.video import Film
     from fssd.parts.unfinished import Unfinished
 
 Result = TypeVar("Result")
@@ -114,6 +115,8 @@ def run(arguments: list[str]) -> int:
         # Before the state says that there is something to go on with, nothing of an earlier call may be left.
         (command.folder / "detections.jsonl").write_bytes(b"")
     work.unfinished.begin()
+    if films and command.pictures:
+        _note_fallback()
     try:
         with ending_signals():
             if stills:
@@ -132,6 +135,14 @@ def run(arguments: list[str]) -> int:
     results = command.folder / "detections.json" if stills else None
     add_result(inputs=len(files), done=work.done, out=command.out, detections=results)
     return 1 if work.done < len(files) else 0
+
+
+def _note_fallback() -> None:
+    from fssd.inference.film_output import FALLBACK
+    from fssd.inference.web_film import can_write
+
+    if not can_write():
+        print(FALLBACK, file=sys.stderr)
 
 
 def _state(command: Detect) -> Unfinished:
@@ -345,24 +356,22 @@ def _open_film(file: Path) -> Film:
 
 def _detect_frames(work: _Work, film: Film, name: str, counts: Counter[str]) -> None:
     from fssd.evaluation.results import DetectionsFile
-    from fssd.inference.video import FilmWriter
+    from fssd.inference.film_output import FilmOutput
 
-    out, picture, last = work.command.folder, name if work.command.pictures else None, -1
-    with DetectionsFile(out / f"{name}.json") as results, FilmWriter(out / name, film.rate) as writer:
+    out, picture = work.command.folder, name if work.command.pictures else None
+    with DetectionsFile(out / f"{name}.json") as results, FilmOutput(out / name, film) as writer:
         for index, found in enumerate(work.stream(film.frames())):
             assert found.image is not None
-            number, (height, width) = film.decoded[index], found.image.shape[:2]
+            height, width = found.image.shape[:2]
             if picture:
-                # The next frame stands in for frames that cannot be decoded, so that times stay the same.
-                picture = work.attempt(film.path, partial(_add_frame, writer, name, found, number - last))
-            results.add(f"{film.path}#{number}", (width, height), found, picture)
+                picture = work.attempt(film.path, partial(_add_frame, writer, name, found, index))
+            results.add(f"{film.path}#{film.decoded[index]}", (width, height), found, picture)
             counts.update(found.names)
-            last = number
     film.require_whole()
 
 
-def _add_frame(writer: FilmWriter, name: str, found: Detections, times: int) -> str:
-    writer.write(found.draw(), times)
+def _add_frame(writer: FilmOutput, name: str, found: Detections, index: int) -> str:
+    writer.add(found.draw(), index)
     return name
 
 

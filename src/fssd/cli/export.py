@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from fssd.data.geometry import Geometry
     from fssd.export.trial import Trial
+    from fssd.export.write import Exported
     from fssd.heads.head import Thresholds
     from fssd.inference.detector import Detector
 
@@ -113,6 +114,12 @@ def run(arguments: list[str]) -> int:
         opencv=command.check == "opencv",
     )
     add_result(out=command.out, to=command.to)
+    _say_tests(done)
+    print(f"exported: {command.out}")
+    return 0
+
+
+def _say_tests(done: Exported) -> None:
     if done.parity is not None:
         print(done.parity)
         add_result(parity=asdict(done.parity))
@@ -120,10 +127,8 @@ def run(arguments: list[str]) -> int:
         print(f"OpenCV: {done.opencv}")
         add_result(opencv=asdict(done.opencv))
     if done.maps is not None:
-        add_result(map=dict(zip(("fp32", "int8"), done.maps, strict=True)))
         print("mAP (voc12): {:.1f} fp32 in PyTorch, {:.1f} int8".format(*(100 * m for m in done.maps)))
-    print(f"exported: {command.out}")
-    return 0
+        add_result(map=dict(zip(("fp32", "int8"), done.maps, strict=True)))
 
 
 def _thresholds(command: Export) -> Thresholds:

@@ -1,5 +1,6 @@
 """fssd serve MODEL [--host 127.0.0.1 --port 8080]: a model behind HTTP, with a page to try it on."""
 
+import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import tyro
 from fssd.cli.options import FLAT, Device, Flag, TileFlags, parse
 from fssd.cli.result import add_result, write_result
 from fssd.config import Bound, Count, Share
+from fssd.errors import ConfigError
 
 Port = Annotated[int, Bound("between 0 and 65535", lambda value: 0 <= value <= 65535)]
 Delay = Annotated[float, Bound("between 0 and 1000", lambda value: 0 <= value <= 1000)]
@@ -53,6 +55,8 @@ class Serve:
     """Longest time from request to answer; above it the answer is 504."""
     stall: UpToAMillion = 10.0
     """Seconds that a client may be silent within a request before it is disconnected."""
+    name: str | None = None
+    """Name of the model in the addresses /v2/models/NAME; None for that of its file or folder."""
     access_log: Flag = False
     """Print a line for each request."""
 
@@ -83,12 +87,13 @@ def run(arguments: list[str]) -> int:
         stall=command.stall,
     )
     delay = command.delay_ms / 1000
+    name = served_name(command.model, command.name)
     tiling = command.tiling.given()
-    settings = Settings(runtime, command.score, command.keep, command.batch_size, delay, limits, tiling)
+    settings = Settings(runtime, command.score, command.keep, command.batch_size, delay, limits, name, tiling)
     share = share_cores(runtime, command.workers, command.threads, usable_cores())
     cv2.setNumThreads(1)  # images are processed in parallel already
-    with bind(command.host, command.port) as bound, tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with bind(command.host, command.port) as bound, tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
         detectors = load_detectors(command.model, runtime, share, folder=folder, device=command.device)
         service = Service(detectors, settings)
         service.pipeline.warm_up()
@@ -97,6 +102,14 @@ def run(arguments: list[str]) -> int:
         add_result(model=command.model, runtime=runtime, classes=detectors[0].classes)
         run_server(service, bound, _say_address, access_log=command.access_log)
     return 0
+
+
+def served_name(model: Path, given: str | None) -> str:
+    """The name of a model in addresses. Raises ConfigError for one that cannot stand there."""
+    name = given or model.resolve().stem
+    if not re.fullmatch(r"[\w.-]+", name, flags=re.ASCII):
+        raise ConfigError(f"{name!r} cannot be part of an address; give --name letters, digits, - and _")
+    return name
 
 
 def _say_address(address: str) -> None:

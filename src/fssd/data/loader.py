@@ -17,6 +17,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from fssd.data.augment import RECIPES, augment, resize, sample_rng
+from fssd.data.augment_hook import AugmentHook
 from fssd.data.batch import Batch, Example, MakeTargets, collate
 from fssd.data.decode import read_image
 from fssd.data.geometry import Geometry, Size
@@ -50,7 +51,7 @@ class Views(Dataset[Any]):
     replaces: whether to do so; without it such an image is an error. absent: indices of records that are kept
     for the order alone and always replaced. scales: sizes of the views, where they differ. mixing: which
     views are made of several images. repeats: how often each image is shown. tiles: of which views are made
-    instead of whole images, one of each image.
+    instead of whole images, one of each image. hook: augmentation of the user's own, before the recipe's.
     """
 
     dataset: DataSet
@@ -65,6 +66,7 @@ class Views(Dataset[Any]):
     scales: Scales | None = None
     mixing: Mixing | None = None
     repeats: Repeats | None = None
+    hook: AugmentHook | None = None
     tiles: TileCrops | None = None
 
     def __getitem__(self, position: int) -> Sample | DataError:
@@ -130,6 +132,8 @@ class Views(Dataset[Any]):
     def _augmented(self, sample: Sample, geometry: Geometry, rng: np.random.Generator) -> Sample:
         if self.tiles is not None:
             sample = self.tiles.crop(sample, rng)
+        if self.hook is not None:
+            sample = self.hook(sample, rng)
         if self.recipe == "none":
             return resize(sample, geometry)
         return augment(sample, geometry, rng, recipe=RECIPES[self.recipe], jpeg=self.jpeg)

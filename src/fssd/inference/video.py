@@ -8,6 +8,7 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,7 +18,9 @@ import numpy as np
 from fssd.atomic import atomic_path
 from fssd.data.sample import Image
 from fssd.errors import ImageError
+from fssd.inference.containers import is_cut_short, is_damaged, may_have_sound
 from fssd.inference.edit_list import shown_seconds
+from fssd.inference.frame_size import sized, writable_size
 
 # FFmpeg's own lines about damage name no file. `Film.require_whole` says the same of a file's frames.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
@@ -25,7 +28,6 @@ os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 UNKNOWN_RATE = 25.0
 COUNTING = frozenset({".mp4", ".m4v", ".mov", ".3gp", ".3g2", ".avi"})  # containers that count their frames
 MOST_FAILURES = 100_000  # undecodable frames in a row, after which a film is taken to end there
-LONGEST_SIDE = 8190  # pixels: MPEG-4 holds up to 8191, of which pairs are coded
 MOST_TICKS = 65535  # a second, of MPEG-4's time base
 
 
@@ -34,13 +36,16 @@ class Film:
 
     rate: frames per second, 25 if the file states none that is possible. declared: how many frames the file
     says it has, 0 if it does not. decoded: the numbers, from 0, of the frames that `frames` has given so far.
-    lost: ranges of the numbers of those that could not be decoded.
-    Raises ImageError if it cannot be opened.
+    times: when each of them is shown, in seconds from the start, also where the rate varies. lost: ranges of
+    the numbers of those that could not be decoded. OpenCV turns the frames upright as the film says. Raises
+    ImageError if it cannot be opened.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._is_cut = is_cut_short(path)
         self.decoded: list[int] = []
+        self.times: list[float] = []
         self.lost: list[range] = []
         with _opened(path) as capture:
             rate, count = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
@@ -65,12 +70,14 @@ class Film:
                 if not good:
                     failures += 1
                     continue
-                seconds = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+                before, seconds = seconds, capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+                failures += self._skipped(seconds - before) if last >= 0 else 0
                 self._lose(last + 1, last + 1 + failures)
                 last, failures = last + 1 + failures, 0
                 if last < start:
                     continue
                 self.decoded.append(last)
+                self.times.append(self._time(last, seconds))
                 yield np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), np.uint8)
         if self._ends_early(last, seconds):
             self._lose(last + 1, self.declared)
@@ -88,6 +95,9 @@ class Film:
         cut = (range(max(one.start, start), min(one.stop, end)) for one in self.lost)
         lost = [one for one in cut if one]
         if not lost:
+            if self._is_cut and stop is None:
+                reason = f"is cut short after frame {self.decoded[-1]}; fetch the film again"
+                raise ImageError(reason, file=self.path)
             return
         count = sum(map(len, lost))
         names = [f"{one[0]} to {one[-1]}" if len(one) > 1 else f"{one[0]}" for one in lost]
@@ -96,6 +106,18 @@ class Film:
         reason = f"{count} of {total} frames cannot be decoded ({shown}); fetch the film again or convert it"
         raise ImageError(reason, file=self.path)
 
+    def _skipped(self, step: float) -> int:
+        """Frames that a damaged container has lost without a word. step: seconds since the last frame.
+
+        A gap in time by itself is none: films of variable rate have them.
+        """
+        missing = round(step * self.rate) - 1
+        return missing if missing > 0 and self._is_damaged else 0
+
+    @cached_property
+    def _is_damaged(self) -> bool:
+        return is_damaged(self.path)
+
     def _lose(self, start: int, end: int) -> None:
         if start < end:
             self.lost.append(range(start, end))
@@ -103,15 +125,25 @@ class Film:
     def _ends_early(self, last: int, seconds: float) -> bool:
         """Whether frames are missing at the end. last: the number of the last one, seconds: its time.
 
-        Containers that hold no number of frames are judged leniently: theirs is estimated from the length,
-        which is that of the sound where it goes on for longer.
+        Containers that hold no number of frames are judged leniently unless the file itself is cut short:
+        theirs is estimated from the length, which is that of the sound where it goes on for longer.
         """
         if last < 0:
             return True
         done = last + 1.0
         if self.path.suffix.lower() in COUNTING:
             return done < self.declared
-        return self.declared - max(done, seconds * self.rate + 1) > max(self.rate, 0.05 * self.declared)
+        missing = self.declared - max(done, seconds * self.rate + 1)
+        if self._is_cut:
+            return missing >= 1
+        allowed = max(self.rate, 0.05 * self.declared) if may_have_sound(self.path) else 2
+        return missing > allowed
+
+    def _time(self, number: int, seconds: float) -> float:
+        """The time of a frame; where the container's stands still, one frame after the last."""
+        if not self.times:
+            return seconds if seconds > 0 else number / self.rate
+        return seconds if seconds > self.times[-1] else self.times[-1] + 1 / self.rate
 
 
 class FilmWriter:
@@ -132,12 +164,12 @@ class FilmWriter:
     def write(self, image: Image, times: int = 1) -> None:
         """Add (H, W, 3) uint8 RGB, that many times."""
         if self._writer is None:
-            self._size = _writable_size(image.shape[1], image.shape[0])
+            self._size = writable_size(image.shape[1], image.shape[0])
             with ExitStack() as files:
                 self._file = files.enter_context(atomic_path(self.path))
                 self._writer = self._open()
                 self._files = files.pop_all()
-        frame = cv2.cvtColor(_sized(image, self._size), cv2.COLOR_RGB2BGR)
+        frame = cv2.cvtColor(sized(image, self._size), cv2.COLOR_RGB2BGR)
         for _ in range(times):
             self._writer.write(frame)
         self._count += times
@@ -175,20 +207,6 @@ def _writable_rate(rate: float) -> float:
     """The rate with as many digits as MPEG-4's time base can hold."""
     fractions = (Fraction(round(rate * scale), scale) for scale in (1000, 100, 10, 1))
     return float(next(one for one in fractions if 0 < one.numerator <= MOST_TICKS))
-
-
-def _writable_size(width: int, height: int) -> tuple[int, int]:
-    """(width, height) that are even and fit MPEG-4, of the same shape where that is possible."""
-    scale = min(1, LONGEST_SIDE / max(width, height))
-    return max(2, int(scale * width) // 2 * 2), max(2, int(scale * height) // 2 * 2)
-
-
-def _sized(image: Image, size: tuple[int, int]) -> Image:
-    """A frame of the size; a last odd row or column is cut off rather than scaled away."""
-    width, height = size
-    if (image.shape[1] // 2 * 2, image.shape[0] // 2 * 2) == size:
-        return np.ascontiguousarray(image[:height, :width])
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from fssd import __version__
-from fssd.serve import pages, routes
+from fssd.serve import inference_protocol, pages, routes
 from fssd.serve.guard import Guard
 from fssd.serve.memory import trim_when_idle
 from fssd.serve.refusals import add_handlers
@@ -36,8 +36,12 @@ def make_app(service: Service) -> Guard:
         lifespan=lifespan,
     )
     app.state.service = service
+    protocol = inference_protocol.make_router(service)
     app.include_router(routes.router)
     app.include_router(pages.router)
-    add_handlers(app, service.metrics.refuse)
-    paths = {str(getattr(route, "path", "")) for route in (*app.routes, *routes.router.routes)}
+    app.include_router(protocol)
+    add_handlers(app, service.metrics.refuse, plain_below=inference_protocol.PREFIX)
+    paths = {
+        str(getattr(route, "path", "")) for route in (*app.routes, *routes.router.routes, *protocol.routes)
+    }
     return Guard(app, service.metrics, frozenset(paths))

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from fssd.data.geometry import Size
 from fssd.data.loader import cut_tiles
+from fssd.data.sample import Image
 from fssd.data.tiles import Window
 from fssd.errors import ImageError
 from fssd.inference.detections import Detections, draw_detections
@@ -119,10 +120,11 @@ class Pipeline:
         call = partial(work, *values, **named)
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
-    async def detect(self, data: bytes, ask: DetectOptions) -> ImageResult:
-        """Detect in one image. Raises RequestError for one that exceeds the limits or cannot be decoded.
+    async def detect(self, data: bytes | Image, ask: DetectOptions) -> ImageResult:
+        """Detect in one image, a file's bytes or (H, W, 3) uint8 RGB.
 
-        Its tiles wait for a batch as images do, so that they share batches with those of other images.
+        Its tiles wait for a batch as images do, so that they share batches with those of other images. Raises
+        RequestError for an image that exceeds the limits or cannot be decoded.
         """
         start = time.perf_counter()
         with self._batcher.expect():
@@ -139,10 +141,13 @@ class Pipeline:
         """The image with its detections drawn on it, as a PNG."""
         return await self.run(lambda: encode_png(draw_detections(decode_upload(data, self.limits), found)))
 
-    def _prepare(self, data: bytes) -> _Ready:
+    def _prepare(self, data: bytes | Image) -> _Ready:
         start = time.perf_counter()
-        check_image(data, self.limits)
-        image = decode_upload(data, self.limits)
+        if isinstance(data, bytes):
+            check_image(data, self.limits)
+            image = decode_upload(data, self.limits)
+        else:
+            image = data
         decoded = time.perf_counter()
         size = size_of(image)
         try:

@@ -20,6 +20,7 @@ KINDS: dict[str, Kind] = {
     "bad_request": Kind(400, "The request is not valid HTTP."),
     "empty_body": Kind(400, "There is no image in the request."),
     "bad_upload": Kind(400, "The multipart form is damaged or does not hold the expected files."),
+    "bad_tensor": Kind(400, "The JSON of an inference request does not hold what its model takes."),
     "not_found": Kind(404, "There is nothing at this address."),
     "method_not_allowed": Kind(405, "This address needs another method."),
     "slow_upload": Kind(408, "The body took too long to arrive."),
@@ -56,37 +57,44 @@ class DisconnectError(Exception):
     """The client disconnected; no answer is needed."""
 
 
-def add_handlers(app: FastAPI, count: Callable[[str], None]) -> None:
+def add_handlers(app: FastAPI, count: Callable[[str], None], plain_below: str) -> None:
     """Answer every error of an application as JSON of one form that reveals nothing about the machine.
 
-    count: called with the code of each error.
+    count: called with the code of each error. plain_below: a path below which the message alone is the error,
+    as the Open Inference Protocol wants it.
     """
 
-    def answer(refusal: RequestError, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    def answer(
+        request: Request, refusal: RequestError, headers: Mapping[str, str] | None = None
+    ) -> JSONResponse:
         count(refusal.code)
         status = KINDS[refusal.code].status
         extra = {"Retry-After": str(RETRY_SECONDS)} if status == 503 else {}
-        return JSONResponse(refusal.body(), status, {**(headers or {}), **extra})
+        path = f"{request.scope['path']}/"
+        body = {"error": refusal.message} if path.startswith(f"{plain_below}/") else refusal.body()
+        return JSONResponse(body, status, {**(headers or {}), **extra})
 
     @app.exception_handler(RequestError)
-    async def on_refusal(_: Request, error: RequestError) -> Response:
-        return answer(error)
+    async def on_refusal(request: Request, error: RequestError) -> Response:
+        return answer(request, error)
 
     @app.exception_handler(HTTPException)
-    async def on_http(_: Request, error: HTTPException) -> Response:
+    async def on_http(request: Request, error: HTTPException) -> Response:
         code = OF_STATUS.get(error.status_code, "bad_request")
-        return answer(RequestError(code, KINDS[code].meaning), error.headers)
+        return answer(request, RequestError(code, KINDS[code].meaning), error.headers)
 
     @app.exception_handler(RequestValidationError)
-    async def on_parameters(_: Request, error: RequestValidationError) -> Response:
+    async def on_parameters(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"][1:])
-        return answer(RequestError("bad_parameter", f"{name}: {first['msg']}."))
+        return answer(request, RequestError("bad_parameter", f"{name}: {first['msg']}."))
 
     @app.exception_handler(DisconnectError)
     async def on_gone(_: Request, __: Exception) -> Response:
         return Response(status_code=GONE)
 
     @app.exception_handler(Exception)
-    async def on_fault(_: Request, __: Exception) -> Response:
-        return answer(RequestError("internal", "The server failed on this request; its log says why."))
+    async def on_fault(request: Request, _: Exception) -> Response:
+        return answer(
+            request, RequestError("internal", "The server failed on this request; its log says why.")
+        )

@@ -1,5 +1,6 @@
 """The schemas of the answers, for the OpenAPI document."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic import BaseModel, Field
@@ -109,12 +110,101 @@ class Status(BaseModel):
     status: str
 
 
+class Live(BaseModel):
+    """The state of the server, for the Open Inference Protocol."""
+
+    live: bool
+
+
+class ServerMetadata(BaseModel):
+    """The server, for the Open Inference Protocol."""
+
+    name: str
+    version: str
+    extensions: list[str]
+
+
+class TensorMetadata(BaseModel):
+    """A tensor that the model takes or gives; -1 is a size that is free."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+
+
+class ModelMetadata(BaseModel):
+    """The model, for the Open Inference Protocol."""
+
+    name: str
+    platform: str
+    inputs: list[TensorMetadata]
+    outputs: list[TensorMetadata]
+
+
+class ModelReady(BaseModel):
+    """The state of the model."""
+
+    name: str
+    ready: bool
+
+
+class OutputTensor(TensorMetadata):
+    """A tensor of an answer."""
+
+    data: list[float | int | str] = Field(description="In row-major order.")
+
+
+class InferenceAnswer(BaseModel):
+    """The objects of each image, filled up to the image with the most; `count` says how many it has."""
+
+    model_name: str
+    id: str | None = Field(None, description="That of the request, if it had one.")
+    outputs: list[OutputTensor]
+
+
+class InferenceError(BaseModel):
+    """An error of the Open Inference Protocol."""
+
+    error: str
+
+
+def inference_body(inputs: Iterable[str], outputs: Iterable[str]) -> dict[str, Any]:
+    """OpenAPI for an inference request."""
+    texts = {"type": "string"}
+    sizes = {"type": "array", "items": {"type": "integer"}}
+    tensor = {
+        "type": "object",
+        "required": ["name", "shape", "datatype", "data"],
+        "properties": {
+            "name": {"enum": list(inputs)},
+            "shape": sizes,
+            "datatype": texts,
+            "data": {"type": "array", "items": {}},
+        },
+    }
+    wanted = {"type": "object", "required": ["name"], "properties": {"name": {"enum": list(outputs)}}}
+    limits = {"score": {"type": "number"}, "max": {"type": "integer"}}
+    properties = {
+        "id": texts,
+        "parameters": {"type": "object", "properties": limits},
+        "inputs": {"type": "array", "items": tensor, "minItems": 1, "maxItems": 1},
+        "outputs": {"type": "array", "items": wanted},
+    }
+    request = {"type": "object", "required": ["inputs"], "properties": properties}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": request}}}}
+
+
 def form_body(field: str, schema: dict[str, Any], others: tuple[str, ...] = ()) -> dict[str, Any]:
     """OpenAPI for a body that is a form with one field. others: types of bodies that are the image itself."""
     form = {"type": "object", "required": [field], "properties": {field: schema}}
     content: dict[str, Any] = {kind: {"schema": BINARY} for kind in others}
     content["multipart/form-data"] = {"schema": form}
     return {"requestBody": {"required": True, "content": content}}
+
+
+def protocol_refusals(*codes: str) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI for the errors of a route of the Open Inference Protocol, by status."""
+    return {status: {**row, "model": InferenceError} for status, row in refusals(*codes).items()}
 
 
 def refusals(*codes: str) -> dict[int | str, dict[str, Any]]:

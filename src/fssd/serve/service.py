@@ -27,7 +27,7 @@ class Settings:
     runtime: its name, for people. score: objects score more than this, unless a request gives another value;
     None for 0.5, or the thresholds that the model keeps for its classes. most: the most objects in an answer.
     batch: the most images computed together. delay: seconds that an image waits for others that are being
-    prepared. tiling: see `Pipeline`.
+    prepared. name: of the model, in the addresses of the Open Inference Protocol. tiling: see `Pipeline`.
     """
 
     runtime: str = "torch"
@@ -36,6 +36,7 @@ class Settings:
     batch: int = 8
     delay: float = 0.005
     limits: ServerLimits = field(default_factory=ServerLimits)
+    name: str = "model"
     tiling: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -48,6 +49,7 @@ class Service:
     def __init__(self, detectors: Sequence[Detector], settings: Settings) -> None:
         self.settings = settings
         self.limits = settings.limits
+        self.name = settings.name
         self.gate = Gate(self.limits)
         self.metrics = Metrics()
         self.detector = detectors[0]

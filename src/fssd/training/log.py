@@ -1,4 +1,4 @@
-"""What a training run says: lines in log.jsonl, TensorBoard where installed, progress on the terminal."""
+"""What a training run says: lines in log.jsonl, TensorBoard where installed, a bar or lines for people."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import errno
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,8 @@ from torch import Tensor
 
 from fssd.atomic import atomic_write, names_file
 from fssd.errors import DataError
+from fssd.training.progress_bar import Bar, open_bar
+from fssd.training.trackers import Trackers
 
 LOG_FILE, TENSORBOARD = "log.jsonl", "tensorboard"
 
@@ -22,11 +24,18 @@ LOG_FILE, TENSORBOARD = "log.jsonl", "tensorboard"
 class RunLog:
     """Log of one run. `start` is the iteration it goes on from; older lines past it are dropped.
 
-    folder: of the run. total: iterations of the run. images: images per iteration, for the rate.
+    folder: of the run. total: iterations of the run. images: images per iteration, for the rate. trackers:
+    get every line too, and are closed with the log.
     """
 
     def __init__(
-        self, folder: Path, start: int, total: int, images: int, console: Console | None = None
+        self,
+        folder: Path,
+        start: int,
+        total: int,
+        images: int,
+        console: Console | None = None,
+        trackers: Trackers | None = None,
     ) -> None:
         self.path = folder / LOG_FILE
         self.total = total
@@ -34,8 +43,11 @@ class RunLog:
         self.console = console or Console(highlight=False, soft_wrap=True)
         self.last = (time.monotonic(), start)
         self.is_read = True  # until a pipe such as `| head` is closed
+        self.bar: Bar | None = None
+        self._guarded(lambda: setattr(self, "bar", open_bar(self.console, total)))
         _drop_lines_after(self.path, start)
         self.board = _tensorboard(folder, start)
+        self.trackers = trackers
 
     def step(self, iteration: int, values: dict[str, float]) -> None:
         """Log the mean losses and the rate since the last call. `values` have plain numbers."""
@@ -47,10 +59,16 @@ class RunLog:
         left = (self.total - iteration) * seconds
         self._write({"iteration": iteration, **values, "images_per_second": round(rate, 2)})
         terms = " ".join(f"{key} {value:.3f}" for key, value in values.items() if key.startswith("loss"))
-        self._print(
-            f"{iteration:>6}/{self.total}  {terms}  lr {values['lr']:.2e}"
-            f"  {rate:.1f} images/s  {duration(left)} left"
-        )
+        told = f"{terms}  lr {values['lr']:.2e}  {rate:.1f} images/s  {duration(left)} left"
+        if self.bar is None:
+            self._print(f"{iteration:>6}/{self.total}  {told}")
+        else:
+            self._draw(iteration, told)
+
+    def tick(self, iteration: int) -> None:
+        """Move the bar, where there is one, to an update."""
+        if self.bar is not None:
+            self._draw(iteration)
 
     def evaluation(self, iteration: int, report: dict[str, Any], best: bool) -> None:
         """Log an evaluation. The time it took does not count into the training rate."""
@@ -63,14 +81,26 @@ class RunLog:
         self.last = (time.monotonic(), iteration)
 
     def close(self) -> None:
+        if self.bar is not None:
+            self._guarded(self.bar.close)
+        if self.trackers is not None:
+            self.trackers.close()
         if self.board is not None:
             with names_file(self.path.parent / TENSORBOARD):
                 self.board.close()
 
     def _print(self, line: str) -> None:
-        """Print a line, if anybody reads them: the end of a pipe or a terminal is none of the training."""
+        self._guarded(lambda: self.console.print(line))
+
+    def _draw(self, iteration: int, told: str | None = None) -> None:
+        bar = self.bar
+        if bar is not None:
+            self._guarded(lambda: bar.show(iteration, told))
+
+    def _guarded(self, show: Callable[[], None]) -> None:
+        """Show something, if anybody reads it: the end of a pipe or a terminal is none of the training."""
         try:
-            self.console.print(line)
+            show()
         except SystemExit:  # rich's answer to a closed pipe
             self.is_read = False
         except OSError as error:
@@ -84,6 +114,8 @@ class RunLog:
         if self.board is not None:
             with names_file(self.path.parent / TENSORBOARD):
                 self._plot(line)
+        if self.trackers is not None:
+            self.trackers.log(line)
 
     def _plot(self, line: dict[str, Any]) -> None:
         for key, value in line.items():

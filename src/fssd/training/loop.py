@@ -26,6 +26,7 @@ from fssd.evaluation.evaluate import Report, check_measurable, evaluate_detectio
 from fssd.inference.detections import Detections
 from fssd.inference.detector import Detector
 from fssd.training.agreement import agreed_state, require_same_inputs, require_shared
+from fssd.training.batch_size import agree_batch_size
 from fssd.training.distributed import (
     TIMEOUT,
     Process,
@@ -56,6 +57,7 @@ from fssd.training.start import (
 from fssd.training.state import Progress, load_state
 from fssd.training.step import Updater
 from fssd.training.stop import READER_GONE, StopRequest, stop_requests
+from fssd.training.trackers import Trackers
 from fssd.training.validate import detect_readable, saved_weights
 
 _ALL_THREADS = torch.get_num_threads()  # the default, read before a run changes it
@@ -121,7 +123,9 @@ def train(
         splits = together(process, lambda: _measurable_splits(config, resume, process))
         started = config.out / CONFIG_FILE if resume else None
         amp = agree_amp(config.amp, device, process, started)
-        splits = replace(splits, config=replace(splits.config, amp=amp))
+        config = replace(splits.config, amp=amp)
+        config = agree_batch_size(config, splits.train, device, process, backbone, started)
+        splits = replace(splits, config=config)
         require_same_inputs(splits, process)
         run = together(process, lambda: _Run(splits, saved, device, process, backbone))
         run.report = report
@@ -161,6 +165,7 @@ class _Run(RunSetup):
         self.progress = Progress(0, None)
         self.stop = StopRequest()
         self.report: Evaluated | None = None
+        self.trackers: Trackers | None = None
         # What the processes have agreed on, see `_exchange`; broken images wait there for the next time.
         self.asked, self.late = 0, False
         self.broken: dict[str, DataError] = {}
@@ -181,13 +186,19 @@ class _Run(RunSetup):
         if self.process.is_first:
             self.folder.make()
         require_shared(self.folder, self.process)
+        together(self.process, self._open_trackers)
+
+    def _open_trackers(self) -> None:
+        if self.process.is_first and self.config.log_to:
+            self.trackers = Trackers(self.config)
 
     def train(self, stop_at: float = math.inf) -> Result:
         """stop_at: of the monotonic clock, seconds. Raises Stopped."""
         self.stop_at, log = stop_at, None
         with stop_requests() as self.stop:
             if self.process.is_first:
-                log = RunLog(self.folder.path, self.progress.iteration, self.total, self.share.images)
+                done, images = self.progress.iteration, self.share.images
+                log = RunLog(self.folder.path, done, self.total, images, trackers=self.trackers)
             try:
                 self._loop(log)
             except DataError:
@@ -234,6 +245,8 @@ class _Run(RunSetup):
             due = self.val_set is not None and (done % self.eval_every == 0 or done == self.total)
             self.progress = self.progress._replace(iteration=done, due=due)
             self.left_out.require_few()
+            if log is not None:
+                log.tick(done)
             if log is not None and (done % config.log_every == 0 or done == self.total):
                 log.step(done, {**means.take(), "lr": rate, "epoch": round(done / self.updates_per_epoch, 3)})
                 if not log.is_read:

@@ -8,6 +8,7 @@ from collections.abc import Generator
 
 import torch
 
+from fssd.data.augment_hook import AugmentHook
 from fssd.data.batch import Batch
 from fssd.data.loader import Examples, Views, training_batches
 from fssd.data.repeats import Repeats
@@ -134,6 +135,7 @@ class RunSetup:
             scales=self._scales(),
             mixing=self.mixing,
             repeats=self.repeats,
+            hook=self._hook(),
             tiles=self.tiles.crops(self.network.geometry),
         )
         if self.process.is_first:
@@ -142,6 +144,10 @@ class RunSetup:
         examples = Examples(views, self.network.heads.targets)
         pin = self.device.type == "cuda"
         return on_device(training_batches(examples, positions, config.workers, pin), self.device)
+
+    def _hook(self) -> AugmentHook | None:
+        name = self.config.augment_with
+        return None if name is None else AugmentHook(name, len(self.train_set.classes))
 
     def _scales(self) -> Scales | None:
         if not self.config.multi_scale:

@@ -12,6 +12,7 @@ from torch import nn
 
 from fssd.backbones import BACKBONES
 from fssd.config import TrainConfig, resolve
+from fssd.data.augment_hook import find_augmenter
 from fssd.data.mixing import Mixing
 from fssd.data.repeats import Repeats, repeat_factors
 from fssd.data.sample import DataSet
@@ -29,6 +30,7 @@ from fssd.training.folder import check_folder
 from fssd.training.freeze import training_mode
 from fssd.training.state import STATE_FILE
 from fssd.training.tiles_of_run import RunTiles, check_tiles
+from fssd.training.trackers import check_trackers, require_trackers
 from fssd.weights.checkpoint import model_file
 from fssd.weights.model_card import check_licence
 from fssd.weights.pretrained import load_backbone, load_ssd
@@ -60,6 +62,7 @@ def complete(config: TrainConfig) -> TrainConfig:
     """The configuration with its backbone's recipe filled in, checked. Raises ConfigError."""
     check_licence(config.licence)
     read_class_weights(config.class_weights)
+    check_trackers(config.log_to)
     check_tiles(config)
     return resolve(config, recipe_of(config))
 
@@ -68,6 +71,9 @@ def check_start(config: TrainConfig, resume: bool) -> None:
     """Refuse what can be refused before any label is read. Raises ConfigError or CheckpointError."""
     assert config.out is not None
     check_folder(config.out, resume)
+    require_trackers(config.log_to)
+    if config.augment_with is not None:
+        find_augmenter(config.augment_with)
     if config.val_split is not None and config.metric == "coco":
         require_hotcoco()
     if not (config.out / STATE_FILE).exists():

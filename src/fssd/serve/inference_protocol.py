@@ -1,0 +1,88 @@
+"""The routes of the Open Inference Protocol (KServe v2), for platforms that speak it.
+
+A server has one model, so the addresses hold its name as it is, and metrics count each of them.
+"""
+
+import asyncio
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+
+from fssd import __version__
+from fssd.serve import schema
+from fssd.serve.limits import Clock, in_time, read_body
+from fssd.serve.service import Service
+from fssd.serve.tensors import INPUTS, OUTPUTS, metadata, output_tensors, read_inference
+
+PREFIX = "/v2"
+PLATFORMS = {"torch": "pytorch", "onnx": "onnx_onnxv1", "openvino": "openvino_ir"}
+BODY = ("empty_body", "slow_upload", "body_too_large", "unsupported_encoding", "bad_tensor")
+IMAGES = ("too_many_images", "unsupported_image", "damaged_image", "too_many_pixels")
+REFUSED = (*BODY, *IMAGES, "bad_parameter", "busy", "stopping", "timeout")
+
+
+def make_router(service: Service) -> APIRouter:
+    """The routes for the model of a service."""
+    router = APIRouter(prefix=PREFIX, tags=["Open Inference Protocol (KServe v2)"])
+    own = f"/models/{service.name}"
+
+    @router.get("", summary="The server", response_model=schema.ServerMetadata)
+    @router.get("/", include_in_schema=False)
+    async def server() -> Response:
+        """Name, version and extensions, of which there are none."""
+        return JSONResponse({"name": "fssd", "version": __version__, "extensions": []})
+
+    @router.get("/health/live", summary="Whether the process is alive", response_model=schema.Live)
+    async def live() -> Response:
+        """As `/health`."""
+        return JSONResponse({"live": True})
+
+    @router.get("/health/ready", summary="Whether an image would be accepted", response_model=schema.Live)
+    async def ready() -> Response:
+        """As `/ready`: 503 while the queue is full or the server shuts down."""
+        service.gate.check()
+        return JSONResponse({"live": True, "ready": True})
+
+    @router.get(own, summary="The tensors of the model", response_model=schema.ModelMetadata)
+    async def model() -> Response:
+        """Give one of the inputs: files in base64, or pixels of images of one size."""
+        platform = PLATFORMS.get(service.settings.runtime, service.settings.runtime)
+        tensors = {"inputs": metadata(INPUTS), "outputs": metadata(OUTPUTS)}
+        return JSONResponse({"name": service.name, "platform": platform, **tensors})
+
+    @router.get(f"{own}/ready", summary="Whether the model is ready", response_model=schema.ModelReady)
+    async def model_ready() -> Response:
+        """As `/ready`."""
+        service.gate.check()
+        return JSONResponse({"name": service.name, "ready": True})
+
+    @router.post(
+        f"{own}/infer",
+        summary="Detect objects in images",
+        response_model=schema.InferenceAnswer,
+        responses=schema.protocol_refusals(*REFUSED),
+        openapi_extra=schema.inference_body(INPUTS, OUTPUTS),
+    )
+    async def infer(request: Request) -> Response:
+        """Parameters: score and max, as of `/detect`."""
+        return JSONResponse(await _infer(service, request))
+
+    return router
+
+
+async def _infer(service: Service, request: Request) -> dict[str, Any]:
+    clock = Clock(service.limits.seconds)
+    service.gate.check()
+    with service.gate.memory() as take:
+        body = await read_body(request, service.limits, clock, take)
+        asked = await service.pipeline.run(read_inference, body, service.limits)
+        options = service.options(asked.score, asked.most)
+        with service.gate.admit(len(asked.images)):
+            work = asyncio.gather(*(service.pipeline.detect(image, options) for image in asked.images))
+            results = await in_time(request, clock, work)
+    for result in results:
+        service.count(result)
+    outputs = output_tensors([result.found for result in results], asked.outputs)
+    repeated = {} if asked.id is None else {"id": asked.id}
+    return {"model_name": service.name, **repeated, "outputs": outputs}

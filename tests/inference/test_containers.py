@@ -1,0 +1,123 @@
+"""Films whose container is cut short or damaged, of variable rate, and turned."""
+
+from __future__ import annotations
+
+import struct
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from fssd.errors import ImageError
+from fssd.inference.containers import is_cut_short, is_damaged, may_have_sound
+from fssd.inference.video import Film
+
+
+def write_film(path: Path, codec: str, count: int = 24) -> bytes:
+    """A film of 160 x 120 at 25 a second by OpenCV alone; returns its bytes."""
+    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*codec), 25, (160, 120))
+    assert writer.isOpened()
+    noise = np.random.default_rng(0).integers(0, 255, (15, 20, 3), np.uint8)
+    for number in range(count):
+        writer.write(np.roll(cv2.resize(noise, (160, 120)), 3 * number, 1))
+    writer.release()
+    return path.read_bytes()
+
+
+def verdict(path: Path) -> tuple[Film, str]:
+    """The film after it was read to its end, and what is said of it."""
+    film = Film(path)
+    for _ in film.frames():
+        pass
+    try:
+        film.require_whole()
+    except ImageError as error:
+        return film, error.reason
+    return film, ""
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.mkv", "mp4v"), ("a.webm", "VP80")])
+def test_a_short_film_that_is_cut_short(tmp_path: Path, name: str, codec: str) -> None:
+    """A second of film: within what a sound track could be longer by."""
+    path = tmp_path / name
+    data = write_film(path, codec)
+    assert verdict(path)[1] == "" and not is_cut_short(path) and not is_damaged(path)
+    assert not may_have_sound(path)
+    path.write_bytes(data[: len(data) // 2])
+    film, reason = verdict(path)
+    there = len(film.decoded)
+    assert 2 < there < 22 and is_cut_short(path)
+    assert reason.startswith(f"{24 - there} of 24 frames cannot be decoded ({there} to 23); "), reason
+
+
+def test_a_transport_stream_that_is_cut_short(tmp_path: Path) -> None:
+    """A file of whole packets is a shorter film; one that ends within a packet was cut."""
+    path = tmp_path / "a.ts"
+    data = write_film(path, "mp4v", 60)
+    assert len(data) % 188 == 0 and verdict(path)[1] == ""
+    path.write_bytes(data[: len(data) // 2 // 188 * 188 + 100])
+    film, reason = verdict(path)
+    assert reason == f"is cut short after frame {film.decoded[-1]}; fetch the film again"
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.mkv", "MJPG"), ("a.webm", "VP80"), ("a.ts", "mp4v")])
+def test_frames_that_a_damaged_container_has_lost_are_counted(tmp_path: Path, name: str, codec: str) -> None:
+    """The middle third is wiped: frames behind it keep their numbers, by their times."""
+    path = tmp_path / name
+    data = bytearray(write_film(path, codec, 60))
+    third = len(data) // 3 // 188 * 188
+    data[third : 2 * third] = bytes(third)
+    path.write_bytes(data)
+    assert is_damaged(path)
+    film, reason = verdict(path)
+    expected = np.round(np.array(film.times) * 25).astype(int).tolist()
+    assert film.decoded == expected and 10 < len(film.decoded) < 50
+    assert reason.startswith(f"{60 - len(film.decoded)} of 60 frames cannot be decoded ("), reason
+
+
+def test_a_file_that_is_no_container(tmp_path: Path) -> None:
+    for name, content in (("a.webm", b""), ("a.mkv", b"\x00" * 99), ("a.ts", b"no film")):
+        path = tmp_path / name
+        path.write_bytes(content)
+        assert not is_cut_short(path) or path.suffix == ".ts"
+        assert may_have_sound(path)
+
+
+TIMES = (0, 40, 80, 400, 440, 480, 1000, 1040)  # milliseconds
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.mp4", "mpeg4"), ("a.webm", "libvpx-vp9")])
+def test_a_variable_rate_is_no_damage(tmp_path: Path, name: str, codec: str) -> None:
+    av = pytest.importorskip("av", reason='needs PyAV: pip install "fssd[video]"')
+    path = tmp_path / name
+    with av.open(str(path), "w") as film:
+        stream = film.add_stream(codec, rate=25, width=64, height=48, pix_fmt="yuv420p")
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for time in TIMES:
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), time // 5, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 1000)
+            film.mux(stream.encode(frame))
+        film.mux(stream.encode())
+    found, reason = verdict(path)
+    assert reason == "" and found.decoded == list(range(8))
+    assert np.allclose(found.times, np.array(TIMES) / 1000, atol=0.001)
+
+
+def test_rotation_is_undone(tmp_path: Path) -> None:
+    """A telephone held upright writes 64 x 48 pixels and a quarter turn in the track's matrix."""
+    path = tmp_path / "a.mp4"
+    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"mp4v"), 25, (64, 48))
+    picture = np.zeros((48, 64, 3), np.uint8)
+    picture[:24, :32] = 255  # white in the upper left corner
+    for _ in range(3):
+        writer.write(picture)
+    writer.release()
+    data = bytearray(path.read_bytes())
+    matrix = data.index(struct.pack(">3i", 1 << 16, 0, 0), data.index(b"tkhd"))
+    data[matrix : matrix + 20] = struct.pack(">5i", 0, 1 << 16, 0, -(1 << 16), 0)  # clockwise by 90 degrees
+    path.write_bytes(data)
+    first = next(Film(path).frames())
+    assert first.shape == (64, 48, 3)
+    assert first[:32, 24:].mean() > 200 and first[32:].mean() < 50, "the white corner is upper right now"
