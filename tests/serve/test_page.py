@@ -143,7 +143,7 @@ def test_thresholds_of_the_classes_hold_until_the_slider_is_moved(
     plain = [found for found in answer if found["score"] > 0.5]
     assert shown != plain
     assert visible(page, ".box") == visible(page, "#list .object") == len(shown)
-    assert page.inner_text("#threshold-value") == "each class's own"
+    assert page.inner_text("#threshold-value") == "by class"
     slide_to(page, 50)
     assert visible(page, ".box") == len(plain)
     assert page.inner_text("#threshold-value") == "50 %"

@@ -16,7 +16,8 @@ export function complain(text, again = null) {
 export class App {
   /**
    * classes: rows of name and colour. least, score: the lowest and the first value of the slider. own: thresholds
-   * by class name that hold until the slider is moved; classes without one take `score`. ask: (file, signal) to { width, height, objects, milliseconds }, or an Error whose `again` offers another try. timing: those
+   * by class name that hold until the slider is moved; classes without one take `score`. ask: (file, signal) to
+   * { width, height, objects, milliseconds }, or an Error whose `again` offers another try. timing: those
    * milliseconds in words. refuse: (file, name) to the reason why an image is not tried, or null.
    */
   constructor({ classes, least, score, own = {}, ask, timing, refuse = () => null }) {
@@ -50,7 +51,7 @@ export class App {
   report(shown) {
     const { name, answer } = this.current ?? {};
     $("count").textContent = shown.length === 1 ? "1 object" : `${shown.length} objects`;
-    const limit = this.view.own.size ? "each class's own" : percent(this.view.threshold);
+    const limit = this.view.own.size ? "by class" : percent(this.view.threshold);
     $("threshold-value").textContent = limit;
     $("threshold").setAttribute("aria-valuetext", limit);
     $("none").hidden = shown.length > 0;
