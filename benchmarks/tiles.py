@@ -168,7 +168,8 @@ def main() -> None:
         "mixed": make_mixed(dataset, known, detector.classes)[: args.most],
     }
     figures: dict[str, dict[str, dict[str, float]]] = {}
-    for title, mosaics in sets.items():
+    for title in args.sets or sets:
+        mosaics = sets[title]
         print(f"{title}: {len(mosaics)} pictures")
         figures[title] = {}
         for name, find in ways(detector).items():
@@ -185,6 +186,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="a data set with photographs of <= 400 px")
     parser.add_argument("--model", type=Path, default=Path("animals"))
     parser.add_argument("--most", type=int, default=12, help="most pictures of a set")
+    parser.add_argument("--sets", nargs="+", choices=("two mosaics", "all mosaics", "mixed"))
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     return parser.parse_args()
 

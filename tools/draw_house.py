@@ -31,7 +31,7 @@ FLOORS = (
     ("importers", "inference"),
     ("parts",),
     ("evaluation",),
-    ("export", "training", "report"),
+    ("export", "training", "report", "tracking"),
     ("bench", "demo", "serve"),
     ("figures",),
     ("ablation",),
@@ -41,7 +41,7 @@ FLOORS = (
 COLOURS = {
     "network": (("layers", "backbones", "necks", "heads", "model", "weights", "importers"), "#dbe7f6"),
     "data": (("data", "fetch"), "#dff0df"),
-    "use": (("runtimes", "inference", "export", "serve", "demo", "zoo", "parts"), "#f6ead2"),
+    "use": (("runtimes", "inference", "export", "serve", "demo", "zoo", "parts", "tracking"), "#f6ead2"),
     "study": (("training", "evaluation", "report", "figures", "ablation", "tuning", "bench"), "#f3dfe6"),
     "ground": (("errors", "atomic", "config", "boxes", "plots", "storage", "engines", "cli"), "#ececec"),
 }

@@ -18,7 +18,7 @@ import pytest
 from fssd.cli.main import main
 from fssd.errors import ImageError
 from fssd.inference.live import NewestFrames, is_live, open_live, pictures_of, public_name
-from fssd.inference.live_rows import live_rows
+from fssd.tracking.live_rows import live_rows
 
 
 def jpeg(tone: int) -> bytes:

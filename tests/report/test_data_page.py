@@ -119,7 +119,7 @@ def test_command_advises_a_larger_input(data: Path, capsys: pytest.CaptureFixtur
     check_command.run([str(data), "--labels-only"])
     told = capsys.readouterr().err
     assert "25% of the boxes are under 8 px in the input of 300 x 300 px" in told
-    assert "--size 512, or cutting the images into tiles, would help" in told
+    assert "--size 512, or --tiles auto, would help" in told
     check_command.run([str(data), "--labels-only", "--size", "1024"])  # where it has 10 x 20 px
     assert "under 8 px" not in capsys.readouterr().err
 

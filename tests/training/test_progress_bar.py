@@ -53,6 +53,17 @@ def test_a_terminal_has_one_bar_and_a_line_for_each_evaluation(tmp_path: Path) -
     assert left[1].count("━") == 24
 
 
+def test_a_narrow_terminal_keeps_one_line(tmp_path: Path) -> None:
+    file = io.StringIO()
+    console = Console(file=file, width=60, force_terminal=True, color_system=None)
+    log = RunLog(tmp_path, 0, 40, 8, console)
+    log.step(10, VALUES)
+    log.step(20, VALUES)
+    log.close()
+    (line,) = screen(file.getvalue())
+    assert line.startswith("    20/40 ") and " left " in line and len(line) <= 60
+
+
 def test_a_file_has_lines_and_no_bar(tmp_path: Path) -> None:
     file = io.StringIO()
     log = RunLog(tmp_path, 0, 40, 8, Console(file=file, width=120, soft_wrap=True))

@@ -205,7 +205,7 @@ def _detect_live(command: Detect) -> int:
     """Print a line of JSON for each frame, until the source ends or a signal comes."""
     from fssd.inference.detector import Detector
     from fssd.inference.live import open_live
-    from fssd.inference.live_rows import live_rows
+    from fssd.tracking.live_rows import live_rows
 
     detector, every, reconnect = Detector.load(command.model, device=command.device), 1, 5
     flags, tracks = command.live, _tracks(command)

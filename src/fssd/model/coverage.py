@@ -45,7 +45,7 @@ def coverage_advice(network: Network, boxes: npt.NDArray[np.float32], fitted: bo
     if tiny >= MANY:
         advice.append(
             f"{tiny:.0%} of the boxes are under {TINY:.0f} px in the input of {width} x {height} px,"
-            f" less than a cell of the finest level; {larger}, or cutting the images into tiles, would help"
+            f" less than a cell of the finest level; {larger}, or --tiles auto, would help"
         )
     return advice
 

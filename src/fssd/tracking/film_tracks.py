@@ -67,5 +67,5 @@ def _write(image: Image, text: str, place: tuple[int, ...]) -> None:
     (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 1)
     x = int(np.clip(place[0] + 4, 0, max(0, image.shape[1] - width)))
     y = int(np.clip(place[1] - 4, height, max(height, image.shape[0] - 4)))
-    for colour, thickness in (((0, 0, 0), 3), (INK, 1)):
-        cv2.putText(image, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, thickness, cv2.LINE_AA)
+    cv2.rectangle(image, (x - 2, y - height - 2), (x + width + 2, y + 4), (0, 0, 0), cv2.FILLED)
+    cv2.putText(image, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, 0.5, INK, 1, cv2.LINE_AA)

@@ -59,11 +59,11 @@ class RunLog:
         left = (self.total - iteration) * seconds
         self._write({"iteration": iteration, **values, "images_per_second": round(rate, 2)})
         terms = " ".join(f"{key} {value:.3f}" for key, value in values.items() if key.startswith("loss"))
-        told = f"{terms}  lr {values['lr']:.2e}  {rate:.1f} images/s  {duration(left)} left"
+        speed, rest = f"{rate:.1f} images/s", f"{duration(left)} left"
         if self.bar is None:
-            self._print(f"{iteration:>6}/{self.total}  {told}")
-        else:
-            self._draw(iteration, told)
+            self._print(f"{iteration:>6}/{self.total}  {terms}  lr {values['lr']:.2e}  {speed}  {rest}")
+        else:  # a narrow terminal cuts off its end
+            self._draw(iteration, f"{rest}  {speed}  {terms}")
 
     def tick(self, iteration: int) -> None:
         """Move the bar, where there is one, to an update."""

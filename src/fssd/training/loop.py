@@ -122,16 +122,26 @@ def train(
         saved = agreed_state(config.out, process)
         splits = together(process, lambda: _measurable_splits(config, resume, process))
         started = config.out / CONFIG_FILE if resume else None
-        amp = agree_amp(config.amp, device, process, started)
-        config = replace(splits.config, amp=amp)
-        config = agree_batch_size(config, splits.train, device, process, backbone, started)
-        splits = replace(splits, config=config)
+        splits = _agreed(splits, device, process, backbone, started)
         require_same_inputs(splits, process)
         run = together(process, lambda: _Run(splits, saved, device, process, backbone))
         run.report = report
         run.begin(saved)
         saved = None  # frees its tensors
         return run.train(stop_at)
+
+
+def _agreed(
+    splits: TrainingSplits,
+    device: torch.device,
+    process: Process,
+    backbone: torch.nn.Module | None,
+    started: Path | None,
+) -> TrainingSplits:
+    """With numbers and names for what is "auto", the same in all processes."""
+    config = replace(splits.config, amp=agree_amp(splits.config.amp, device, process, started))
+    config = agree_batch_size(config, splits.train, device, process, backbone, started)
+    return replace(splits, config=config)
 
 
 def _check_timeout(timeout: float | None) -> None:

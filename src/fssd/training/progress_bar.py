@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Column
 
 PAUSE = 0.2  # seconds between two drawings
 CELLS = 24  # of the bar
@@ -41,11 +42,11 @@ class TerminalBar:
     """
 
     def __init__(self, console: Console, total: int, clock: Callable[[], float]) -> None:
-        self.clock, self.drawn = clock, -PAUSE
+        self.clock, self.drawn, width = clock, -PAUSE, len(f"{0:>6}/{total}")
         self.progress = Progress(
-            TextColumn("{task.completed:>6.0f}/{task.total:.0f}"),
+            TextColumn("{task.completed:>6.0f}/{task.total:.0f}", table_column=Column(min_width=width)),
             BarColumn(CELLS),
-            TextColumn("{task.fields[told]}", markup=False),
+            TextColumn("{task.fields[told]}", markup=False, table_column=Column(no_wrap=True)),
             console=console,
             auto_refresh=False,
             redirect_stderr=sys.stderr.isatty(),  # else notes that go to a file would come here
