@@ -18,7 +18,7 @@ import pytest
 from fssd.cli.main import main
 from fssd.errors import ImageError
 from fssd.inference.live import NewestFrames, is_live, open_live, pictures_of, public_name
-from fssd.tracking.live_rows import live_rows
+from fssd.tracking.live_frames import live_frames
 
 
 def jpeg(tone: int) -> bytes:
@@ -169,7 +169,7 @@ def test_motion_jpeg_over_http(stream: str) -> None:
 
 def test_every_third_frame(detectors: Any) -> None:
     frames = ((number, np.zeros((40, 60, 3), np.uint8)) for number in (0, 1, 2, 4, 5, 7, 8))
-    rows = [json.loads(row) for row in live_rows(detectors["tiny"], frames, {}, 3, None)]
+    rows = [json.loads(frame.row()) for frame in live_frames(detectors["tiny"], frames, {}, 3, None)]
     assert [row["frame"] for row in rows] == [0, 4, 7]
     assert all((row["width"], row["height"]) == (60, 40) for row in rows)
 

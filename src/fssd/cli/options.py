@@ -167,10 +167,12 @@ class LiveFlags:
     """Detect in every Nth frame of a live source (1)."""
     reconnect: Natural | None = None
     """Attempts in a row to connect a live source again before it is given up (5)."""
+    show: Flag = False
+    """Show the frames of a live source in a window; q, Esc or closing it ends."""
 
     def given(self) -> list[str]:
         """The flags that were given."""
-        return [f"--{name}" for name, value in vars(self).items() if value is not None]
+        return [f"--{name}" for name, value in vars(self).items() if value not in (None, False)]
 
 
 @dataclass(frozen=True)

@@ -1,38 +1,55 @@
-"""The detections of a live source as lines of JSON."""
+"""The detections in the frames of a live source."""
 
 from __future__ import annotations
 
 import json
 from collections import deque
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from fssd.data.sample import Image
 from fssd.evaluation.results import object_rows
+from fssd.inference.detections import Detections
 from fssd.inference.detector import Detector
 from fssd.inference.live import Frames
 from fssd.tracking.byte_track import LOW
 from fssd.tracking.film_tracks import FilmTracks
 
 
-def live_rows(
+class LiveFrame(NamedTuple):
+    """A frame and what was found in it. number: frames that were left out make a gap. tracks: if any."""
+
+    number: int
+    found: Detections
+    tracks: FilmTracks | None
+
+    def row(self) -> str:
+        """`{"frame", "width", "height", "objects"}` as JSON."""
+        assert self.found.image is not None
+        height, width = self.found.image.shape[:2]
+        objects = object_rows(self.found)
+        return json.dumps({"frame": self.number, "width": width, "height": height, "objects": objects})
+
+    def drawn(self) -> Image:
+        """(H, W, 3) uint8 RGB, with boxes, and lines and zones if there are any."""
+        return self.found.draw() if self.tracks is None else self.tracks.draw(self.found)
+
+
+def live_frames(
     detector: Detector, frames: Frames, settings: Mapping[str, Any], every: int, tracks: FilmTracks | None
-) -> Iterator[str]:
-    """`{"frame", "width", "height", "objects"}` for every `every`-th frame, one at a time, as they come.
+) -> Iterator[LiveFrame]:
+    """Every `every`-th frame with its detections, one at a time, as they come.
 
     settings: of `Detector.stream`. tracks: what follows the objects; then the score is that from which
-    detections go on with a track. Frames that were left out make a gap in the numbers.
+    detections go on with a track.
     """
     numbers: deque[int] = deque()
     if tracks is not None:
         settings = {**settings, "score": min(LOW, settings.get("score", LOW))}
     for found in detector.stream(_chosen(frames, every, numbers), **settings, batch_size=1):
         number = numbers.popleft()
-        assert found.image is not None
-        height, width = found.image.shape[:2]
         shown = found if tracks is None else tracks.update(found, number)
-        row = {"frame": number, "width": width, "height": height, "objects": object_rows(shown)}
-        yield json.dumps(row)
+        yield LiveFrame(number, shown, tracks)
 
 
 def _chosen(frames: Frames, every: int, numbers: deque[int]) -> Iterator[Image]:

@@ -1,0 +1,105 @@
+"""Films in `fssd detect`, and what follows the objects through them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fssd.atomic import atomic_write
+from fssd.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fssd.cli.detect import Detect
+    from fssd.cli.detect_work import DetectWork
+    from fssd.data.sample import Image
+    from fssd.inference.film_output import FilmOutput
+    from fssd.inference.video import Film
+    from fssd.tracking.film_tracks import FilmTracks
+
+
+def check_tracking(command: Detect) -> None:
+    """Raise ConfigError for settings that tracking does not know, and for lines and zones that are wrong."""
+    if command.rules.class_scores:
+        raise ConfigError("--track has one score for all classes; leave out --class-scores")
+    tracks_of(command)
+
+
+def tracks_of(command: Detect) -> FilmTracks | None:
+    """What follows the objects of a film, None without --track. Raises ConfigError."""
+    if not command.tracking.track:
+        return None
+    from fssd.tracking.film_tracks import FilmTracks
+
+    score = command.thresholds.score
+    return FilmTracks(0.5 if score is None else score, *command.tracking.points())
+
+
+def note_fallback() -> None:
+    from fssd.inference.film_output import FALLBACK
+    from fssd.inference.web_film import can_write
+
+    if not can_write():
+        print(FALLBACK, file=sys.stderr)
+
+
+def detect_film(work: DetectWork, file: Path, name: str) -> None:
+    """Write a drawn film and its detections frame by frame, those that are done also after an exception."""
+    if name in work.unfinished.films:
+        work.done += 1
+        return
+    film = work.attempt(file, partial(_open_film, file))
+    if film is None:
+        return
+    found: Counter[str] = Counter()
+    tracks = tracks_of(work.command)
+    work.attempt(file, partial(_detect_frames, work, film, name, found, tracks))
+    if tracks is not None:
+        write = partial(
+            atomic_write, work.command.folder / f"{name}.tracks.json", json.dumps(tracks.to_json())
+        )
+        work.attempt(file, write)
+    if file not in work.faulty:
+        work.unfinished.film_is_done(name)
+    more = "" if tracks is None else f"; {tracks}"
+    work.finish(file, f"{found.total()} objects in {len(film.decoded)} frames{more}")
+
+
+def _open_film(file: Path) -> Film:
+    from fssd.inference.inputs import require_target
+    from fssd.inference.video import Film
+
+    require_target(file)
+    return Film(file)
+
+
+def _detect_frames(
+    work: DetectWork, film: Film, name: str, counts: Counter[str], tracks: FilmTracks | None
+) -> None:
+    from fssd.evaluation.results import DetectionsFile
+    from fssd.inference.film_output import FilmOutput
+    from fssd.tracking.byte_track import LOW
+
+    out, picture = work.command.folder, name if work.command.pictures else None
+    doubtful = {} if tracks is None else {"score": min(LOW, work.command.thresholds.score or LOW)}
+    with DetectionsFile(out / f"{name}.json") as results, FilmOutput(out / name, film) as writer:
+        for index, found in enumerate(work.stream(film.frames(), **doubtful)):
+            assert found.image is not None
+            height, width = found.image.shape[:2]
+            if tracks is not None:
+                found = tracks.update(found, film.decoded[index])  # noqa: PLW2901
+            if picture:
+                draw = found.draw if tracks is None else partial(tracks.draw, found)
+                picture = work.attempt(film.path, partial(_add_frame, writer, name, draw, index))
+            results.add(f"{film.path}#{film.decoded[index]}", (width, height), found, picture)
+            counts.update(found.names)
+    film.require_whole()
+
+
+def _add_frame(writer: FilmOutput, name: str, draw: Callable[[], Image], index: int) -> str:
+    writer.add(draw(), index)
+    return name
