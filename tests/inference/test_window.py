@@ -25,11 +25,13 @@ class Screen:
     def __init__(self, keys: tuple[int, ...] = (), closed: int = 99) -> None:
         self.keys, self.closed = list(keys), closed
         self.shown: list[Any] = []
+        self.sizes: list[tuple[int, int]] = []
         self.gone = False
 
     def put_up(self, monkeypatch: pytest.MonkeyPatch, built: str = "QT5") -> None:
         calls = {
             "namedWindow": lambda *_: None,
+            "resizeWindow": lambda _, *size: self.sizes.append(size),
             "imshow": lambda _, image: self.shown.append(image.copy()),
             "waitKey": lambda _: self.keys.pop(0) if self.keys else -1,
             "getWindowProperty": lambda *_: float(len(self.shown) < self.closed),
@@ -63,6 +65,19 @@ def test_red_is_shown_as_red_and_a_key_ends(monkeypatch: pytest.MonkeyPatch, key
     red[..., 0] = 255
     assert [window.show(red) for _ in range(3)] == [True, True, False]
     assert screen.shown[0][0, 0].tolist() == [0, 0, 255]  # OpenCV's order is blue, green, red
+
+
+@pytest.mark.parametrize(("image", "window"), [((300, 400), (400, 300)), ((2560, 1280), (640, 1280))])
+def test_it_begins_with_the_size_of_the_frames(
+    monkeypatch: pytest.MonkeyPatch, image: tuple[int, int], window: tuple[int, int]
+) -> None:
+    """(height, width) of a frame, (width, height) of the window."""
+    screen = Screen()
+    screen.put_up(monkeypatch)
+    shown = Window("films")
+    for _ in range(2):
+        shown.show(np.zeros((*image, 3), np.uint8))
+    assert screen.sizes == [window]
 
 
 def test_a_closed_window_ends(monkeypatch: pytest.MonkeyPatch) -> None:
