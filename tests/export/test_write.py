@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from fssd.data.source import open_data
+from fssd.data.tiles import Tiles
 from fssd.errors import CheckpointError, ConfigError, ExportError
 from fssd.export import images as pictures
 from fssd.export import write
@@ -231,6 +232,17 @@ def test_nothing_of_this_machine_is_in_the_file(export: Callable[..., Any], tmp_
     content = (tmp_path / "a.onnx").read_bytes()
     for path in (Path(write.__file__).parents[1], Path(torch.__file__).parent, tmp_path):
         assert os.fsencode(path) not in content
+
+
+def test_eight_bits_are_measured_on_the_same_tiles(
+    detectors: dict[str, Detector], scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny, seen = detectors["tiny"], []
+    monkeypatch.setattr(write, "_map", lambda one, *_: seen.append(one.tiles) or 0.5)
+    val, quantised = open_data(scenes, "val"), SimpleNamespace(geometry=tiny.geometry, thresholds=None)
+    tiled = Detector(tiny.network, tiny.classes, tiles=120)
+    assert write._measure(tiled, quantised, val, allow_drop=False) == (0.5, 0.5)  # type: ignore[arg-type]
+    assert seen == [Tiles(120), Tiles(120)]
 
 
 @pytest.mark.parametrize(

@@ -167,7 +167,7 @@ def _measure(
 ) -> tuple[float, float]:
     """mAP in PyTorch and quantised. Raises ExportError if too much is lost."""
     settings = {} if runner.thresholds is None else vars(runner.thresholds)  # those built into the file
-    quantised = Detector(runner, detector.classes)
+    quantised = Detector(runner, detector.classes, tiles=detector.tiles or "none")
     before, after = (_map(one, dataset, settings) for one in (detector, quantised))
     if not allow_drop and before - after > DROP:
         raise ExportError(
