@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from fssd.bench.photographs import Photographs
-from fssd.bench.stages import STAGES, WHOLES, network_step, time_stages
+from fssd.bench.stages import STAGES, WHOLES, network_step, time_stages, whole_steps
 from fssd.bench.subject import Subject
+from fssd.inference.detector import Detector
 
 
 def test_every_step_is_timed_every_turn(subject: Subject, pictures: Photographs) -> None:
@@ -20,6 +23,13 @@ def test_the_stages_find_what_the_detector_finds(subject: Subject, pictures: Pho
     # Turns of two: 0 and 1 warm up, then 2 and 0, then 1 and 2.
     assert timed.detections == [third, first, second, third]
     assert max(expected) > 0
+
+
+def test_tiles_of_the_model_are_not_timed(subject: Subject, pictures: Photographs) -> None:
+    plain = subject.detector
+    tiled = replace(subject, detector=Detector(plain.network, plain.classes, tiles=100))
+    arrays, expected = (whole_steps(one, pictures, 2, 0.3)["arrays"]() for one in (tiled, subject))
+    assert arrays == expected, "the whole images, as in the stages"
 
 
 def test_network_step_can_be_called_again_and_again(subject: Subject, pictures: Photographs) -> None:

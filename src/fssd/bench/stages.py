@@ -84,8 +84,8 @@ class _Batches:
         self.counts += [len(one) for one in found]
 
     def arrays(self) -> list[Detections]:
-        return self.detector(self.images, batch_size=self.batch, score=self.score)
+        return self.detector(self.images, batch_size=self.batch, score=self.score, tiles="none")
 
     def files(self) -> list[Detections]:
         files = [self.pictures.files[index] for index in self.indices]
-        return self.detector(files, batch_size=self.batch, score=self.score)
+        return self.detector(files, batch_size=self.batch, score=self.score, tiles="none")
