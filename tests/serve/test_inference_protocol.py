@@ -145,6 +145,7 @@ PIXELS = {"name": "pixels", "shape": [1, 1, 2, 3], "datatype": "UINT8", "data": 
         ({}, 400, "one tensor"),
         ({"inputs": [IMAGE, PIXELS]}, 400, "one tensor"),
         ({"inputs": [{**IMAGE, "name": "imag"}]}, 400, "did you mean 'image'"),
+        ({"inputs": [{**IMAGE, "name": ["image"]}]}, 400, "there is no input"),
         ({"inputs": [{**IMAGE, "datatype": "UINT8"}]}, 400, "datatype BYTES"),
         ({"inputs": [{**IMAGE, "shape": [2]}]}, 400, "as many strings"),
         ({"inputs": [{**IMAGE, "shape": [True]}]}, 400, "list of sizes"),
@@ -191,6 +192,8 @@ def test_names() -> None:
     assert served_name(Path("runs/mine"), None) == "mine"
     assert served_name(Path("runs/mine/best.safetensors"), "mine-2") == "mine-2"
     assert served_name(Path("hf://user/name"), None) == "name"
+    assert served_name(Path("my runs/the 2nd {é}"), None) == "the-2nd", "any folder can be served"
+    assert served_name(Path("runs/été"), None) == "t" and served_name(Path("runs/ä"), None) == "model"
     for name in ("a/b", "ä b", "a{b}"):
         with pytest.raises(ConfigError, match="give --name"):
             served_name(Path("animals"), name)

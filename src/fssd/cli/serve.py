@@ -105,11 +105,15 @@ def run(arguments: list[str]) -> int:
 
 
 def served_name(model: Path, given: str | None) -> str:
-    """The name of a model in addresses. Raises ConfigError for one that cannot stand there."""
-    name = given or model.resolve().stem
-    if not re.fullmatch(r"[\w.-]+", name, flags=re.ASCII):
-        raise ConfigError(f"{name!r} cannot be part of an address; give --name letters, digits, - and _")
-    return name
+    """The name of a model in addresses: `given`, or that of its file with a "-" for what cannot stand there.
+
+    Raises ConfigError for a given one that cannot.
+    """
+    if given is None:
+        return re.sub(r"[^\w.-]+", "-", model.resolve().stem, flags=re.ASCII).strip("-") or "model"
+    if not re.fullmatch(r"[\w.-]+", given, flags=re.ASCII):
+        raise ConfigError(f"{given!r} cannot be part of an address; give --name letters, digits, - and _")
+    return given
 
 
 def _say_address(address: str) -> None:

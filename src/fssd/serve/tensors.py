@@ -135,7 +135,7 @@ def _images(document: Mapping[str, Any], limits: ServerLimits) -> list[bytes] | 
         raise _bad("inputs must be a list of one tensor, image or pixels")
     (tensor,) = inputs
     name, shape = tensor.get("name"), tensor.get("shape")
-    if name not in INPUTS:
+    if not isinstance(name, str) or name not in INPUTS:
         raise _bad(f"there is no input {name}{nearest(str(name), INPUTS)}")
     kind = INPUTS[name][0]
     if tensor.get("datatype") != kind:
