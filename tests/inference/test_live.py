@@ -17,6 +17,7 @@ import pytest
 
 from fssd.cli.main import main
 from fssd.errors import ImageError
+from fssd.inference import live
 from fssd.inference.live import NewestFrames, is_live, open_live, pictures_of, public_name
 from fssd.tracking.live_frames import live_frames
 
@@ -111,6 +112,16 @@ def test_the_newest_frame_comes_first() -> None:
     assert (number, image[0, 0].tolist()) == (3, [0, 0, 40])
     with pytest.raises(ImageError, match="after 0 attempts"):
         next(frames)
+
+
+def test_nothing_is_read_any_more_once_it_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python aborts if a thread comes out of OpenCV while it ends."""
+    monkeypatch.setattr(live, "FAREWELL", 30)
+    camera = Camera([10] * 1000, lambda: Event().wait(0.2))
+    frames = NewestFrames(lambda: camera, "camera", 0).frames()
+    next(frames)
+    frames.close()
+    assert camera.released
 
 
 def test_connections_are_tried_again_up_to_the_limit() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from fssd.cli.detect_film import check_tracking, tracks_of
@@ -57,9 +58,8 @@ def detect_live(command: Detect) -> int:
     settings = {**command.given(), "scales": command.scales or None}
     count = 0
     try:
-        with ending_signals():
-            retries = RETRIES if flags.reconnect is None else flags.reconnect
-            frames = open_live(command.images[0], sys.stdin.buffer, retries)
+        retries = RETRIES if flags.reconnect is None else flags.reconnect
+        with ending_signals(), closing(open_live(command.images[0], sys.stdin.buffer, retries)) as frames:
             for frame in live_frames(detector, frames, settings, flags.every or EVERY, tracks):
                 print(frame.row(), flush=True)
                 count += 1

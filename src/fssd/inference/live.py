@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import Any, BinaryIO
@@ -18,12 +18,15 @@ from fssd.errors import ImageError
 
 PATIENCE = 10_000  # milliseconds for an address to answer, and for each picture of it
 PAUSE = 1.0  # seconds before an attempt to connect again
+FAREWELL = 2.0  # seconds that the reading thread has to end
 _STREAM = re.compile(r"(rtsps?|rtmp|https?|udp|tcp)://", re.IGNORECASE)
 _DEVICE = re.compile(r"/dev/video(\d+)")
 _BLOCK = 1 << 16
 _START, _END = b"\xff\xd8", 0xD9  # of a JPEG
 
 Frames = Iterator[tuple[int, Image]]
+OpenFrames = Generator[tuple[int, Image], None, None]
+"""Frames of a source that is read until they are closed."""
 Capture = Any
 """What OpenCV's VideoCapture is: `isOpened()`, `read()` gives (good, BGR frame), `release()`."""
 
@@ -40,7 +43,7 @@ def public_name(source: str) -> str:
     return re.sub(r"://[^/@]*@", "://", source)
 
 
-def open_live(source: str, stdin: BinaryIO, reconnect: int) -> Frames:
+def open_live(source: str, stdin: BinaryIO, reconnect: int) -> OpenFrames:
     """The numbers, from 0, and pixels (H, W, 3) uint8 RGB of frames.
 
     Of a camera or stream the newest frame, however many have come since the last one; after a failure it is
@@ -75,7 +78,7 @@ class NewestFrames:
         self._newest: tuple[int, Image] | None = None
         self._error: ImageError | None = None
 
-    def frames(self) -> Frames:
+    def frames(self) -> OpenFrames:
         """Frames until the source is lost for good. Raises ImageError."""
         capture = self._connect()
         if not capture.isOpened():
@@ -98,6 +101,8 @@ class NewestFrames:
                     raise error
         finally:
             self._stop.set()
+            # A thread that comes out of OpenCV while Python ends makes it abort.
+            reader.join(FAREWELL)
 
     def _read(self, capture: Capture) -> None:
         number = failures = 0
@@ -124,7 +129,7 @@ class NewestFrames:
             self._news.set()
 
 
-def pictures_of(stream: BinaryIO) -> Frames:
+def pictures_of(stream: BinaryIO) -> OpenFrames:
     """JPEG pictures one after another (Motion JPEG, also with headers between them), or one of any format.
 
     Raises ImageError for one that cannot be decoded or is cut short, and if there is none.
