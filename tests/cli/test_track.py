@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -14,6 +15,7 @@ from fssd.cli.main import main
 from fssd.data.sample import Image
 from fssd.inference.detections import Detections
 from fssd.inference.detector import Detector
+from fssd.tracking.film_tracks import doubtful_score
 
 pytest.importorskip("scipy", reason='needs SciPy: pip install "fssd[track]"')
 LINE, ZONE = "100,0,100,96", "0,0,60,0,60,96,0,96"
@@ -95,3 +97,19 @@ def test_images_alone_have_no_tracks(
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((20, 20, 3), np.uint8))
     assert detect(model_file, tmp_path / "a.png", "--out", tmp_path / "out", "--track") == 2
     assert "there are images alone" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("score", ["0.05", "0"])
+def test_a_score_below_the_doubtful_ones(model_file: Path, film: Path, tmp_path: Path, score: str) -> None:
+    assert detect(model_file, film, "--out", tmp_path / "out", "--track", "--score", score) == 0
+    assert json.loads((tmp_path / "out/film.mp4.tracks.json").read_text())["tracks"] == 1
+
+
+@pytest.mark.parametrize(
+    ("score", "inside", "expected"),
+    [(None, 0.0, 0.1), (0.7, 0.01, 0.1), (0.05, 0.0, 0.05), (None, 0.3, 0.3), (0.2, 0.3, 0.2)],
+)
+def test_the_score_to_detect_with(score: float | None, inside: float, expected: float) -> None:
+    """A file with NMS inside is asked for no lower score than it has, unless the user does."""
+    detector: Any = SimpleNamespace(least_score=inside)
+    assert doubtful_score(detector, score) == expected

@@ -35,8 +35,7 @@ def tracks_of(command: Detect) -> FilmTracks | None:
         return None
     from fssd.tracking.film_tracks import FilmTracks
 
-    score = command.thresholds.score
-    return FilmTracks(0.5 if score is None else score, *command.tracking.points())
+    return FilmTracks(command.thresholds.score, *command.tracking.points())
 
 
 def note_fallback() -> None:
@@ -82,12 +81,13 @@ def _detect_frames(
 ) -> None:
     from fssd.evaluation.results import DetectionsFile
     from fssd.inference.film_output import FilmOutput
-    from fssd.tracking.byte_track import LOW
+    from fssd.tracking.film_tracks import doubtful_score
 
-    out, picture = work.command.folder, name if work.command.pictures else None
-    doubtful = {} if tracks is None else {"score": min(LOW, work.command.thresholds.score or LOW)}
+    command, out = work.command, work.command.folder
+    picture = name if command.pictures else None
+    score = {} if tracks is None else {"score": doubtful_score(work.detector, command.thresholds.score)}
     with DetectionsFile(out / f"{name}.json") as results, FilmOutput(out / name, film) as writer:
-        for index, found in enumerate(work.stream(film.frames(), **doubtful)):
+        for index, found in enumerate(work.stream(film.frames(), **score)):
             assert found.image is not None
             height, width = found.image.shape[:2]
             if tracks is not None:

@@ -100,10 +100,14 @@ class Detector:
 
         A file with NMS inside, which drops lower scores itself, has at least its own threshold for each.
         """
-        inside = self.runner.thresholds if isinstance(self.runner, FileRunner) else None
-        least = 0.0 if inside is None else inside.score
         kept = self.facts.get("class_scores", {})
-        return {name: max(score, least) for name, score in kept.items() if name in self.classes}
+        return {name: max(score, self.least_score) for name, score in kept.items() if name in self.classes}
+
+    @property
+    def least_score(self) -> float:
+        """The lowest score that can be asked for: 0, or that of a file with NMS inside."""
+        inside = self.runner.thresholds if isinstance(self.runner, FileRunner) else None
+        return 0.0 if inside is None else inside.score
 
     @property
     def geometry(self) -> Geometry:

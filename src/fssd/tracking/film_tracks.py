@@ -10,21 +10,34 @@ import numpy as np
 
 from fssd.data.sample import Image
 from fssd.inference.detections import Detections
-from fssd.tracking.byte_track import ByteTrack
+from fssd.inference.detector import Detector
+from fssd.tracking.byte_track import LOW, ByteTrack
 from fssd.tracking.counting import LineCount, ZoneCount
 
+HIGH = 0.5  # score from which a detection starts a track, where none is given
 Points = Sequence[Sequence[float]]
 INK = (255, 220, 0)  # RGB
+
+
+def doubtful_score(detector: Detector, score: float | None) -> float:
+    """The score to detect with for tracking: that from which detections go on with a track.
+
+    score: from which they start one. A file with NMS inside has no detections below its own threshold.
+    """
+    high = HIGH if score is None else score
+    return max(min(LOW, high), min(detector.least_score, high))
 
 
 class FilmTracks:
     """A tracker with the lines and zones that it counts at.
 
-    lines: x1, y1, x2, y2 each. zones: the corners of each, x, y, x, y, ... All in pixels of the frames.
+    score: from which a detection starts a track, None for 0.5. lines: x1, y1, x2, y2 each. zones: the
+    corners of each, x, y, x, y, ... All in pixels of the frames.
     """
 
-    def __init__(self, high: float, lines: Points, zones: Points) -> None:
-        self._tracker = ByteTrack(high)
+    def __init__(self, score: float | None, lines: Points, zones: Points) -> None:
+        high = HIGH if score is None else score
+        self._tracker = ByteTrack(high, min(LOW, high))
         self.lines, self.zones = [LineCount(line) for line in lines], [ZoneCount(zone) for zone in zones]
         self._counters: list[LineCount | ZoneCount] = [*self.lines, *self.zones]
         self._last = -1

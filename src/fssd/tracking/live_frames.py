@@ -12,8 +12,7 @@ from fssd.evaluation.results import object_rows
 from fssd.inference.detections import Detections
 from fssd.inference.detector import Detector
 from fssd.inference.live import Frames
-from fssd.tracking.byte_track import LOW
-from fssd.tracking.film_tracks import FilmTracks
+from fssd.tracking.film_tracks import FilmTracks, doubtful_score
 
 
 class LiveFrame(NamedTuple):
@@ -45,7 +44,7 @@ def live_frames(
     """
     numbers: deque[int] = deque()
     if tracks is not None:
-        settings = {**settings, "score": min(LOW, settings.get("score", LOW))}
+        settings = {**settings, "score": doubtful_score(detector, settings.get("score"))}
     for found in detector.stream(_chosen(frames, every, numbers), **settings, batch_size=1):
         number = numbers.popleft()
         shown = found if tracks is None else tracks.update(found, number)
