@@ -114,6 +114,16 @@ def test_words_of_the_author_are_kept(tmp_path: Path) -> None:
     assert "| updates of the training | 7 |" in file.read_text()
 
 
+def test_a_readme_that_is_no_card_is_kept(tmp_path: Path) -> None:
+    """As in `fssd train --out .` in the folder of a project."""
+    file = tmp_path / "README.md"
+    file.write_text("# My project\nOwls.\n")
+    arguments: Any = FACTS, (300, 300), 9, "runs/zoo"
+    for _ in range(2):
+        write_card(file, *arguments, before=file)
+        assert file.read_text().endswith(f"{OWN_WORDS}\n# My project\nOwls.\n")
+
+
 def test_a_run_and_what_is_pushed_of_it_have_one_card(
     scenes: Path, tmp_path: Path, tiny_backbone: Callable[[], nn.Module]
 ) -> None:

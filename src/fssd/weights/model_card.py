@@ -49,10 +49,14 @@ def write_card(
     licence: str | None = None,
     before: Path | None = None,
 ) -> None:
-    """Write the card of a model. See `model_card`; before: a card whose own words are kept, if it exists."""
+    """Write the card of a model. See `model_card`.
+
+    before: a card whose own words are kept, if it exists; of a file that is no card, every word.
+    """
     text = model_card(facts, size, weights, address, licence, thresholds)
     old = before.read_text(encoding="utf-8", errors="replace") if before and before.is_file() else ""
-    atomic_write(file, text + (old.partition(OWN_WORDS)[2] or "\n"))
+    own = old.partition(OWN_WORDS)[2] if OWN_WORDS in old else f"\n{old}"
+    atomic_write(file, text + (own or "\n"))
 
 
 def model_card(
