@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 
 from fssd.ablation.plan import Budget, parse_budget, read_plan, shorten
+from fssd.ablation.run import plan_runs
 from fssd.config import TrainConfig, load_config
+from fssd.data.source import open_data
 from fssd.errors import ConfigError
 
 
@@ -106,20 +109,20 @@ def test_what_is_no_budget(text: str) -> None:
 
 def test_steps_move_in_proportion_in_a_shorter_run() -> None:
     config = TrainConfig(iterations=120_000, steps=(80_000, 100_000, 120_000))
-    short = shorten(config, Budget(1200, "iterations"), images=5)
+    short = shorten(config, Budget(1200, "iterations"), views=5)
     assert (short.iterations, short.epochs, short.steps) == (1200, None, (800, 1000, 1200))
     # 640 images in batches of 32 are 20 updates an epoch, 60 in all.
-    short = shorten(config, Budget(3, "epochs"), images=640)
+    short = shorten(config, Budget(3, "epochs"), views=640)
     assert (short.iterations, short.epochs, short.steps) == (None, 3, (40, 50, 60))
-    half = shorten(TrainConfig(epochs=10, steps=(100,)), Budget(5, "epochs"), images=640)
+    half = shorten(TrainConfig(epochs=10, steps=(100,)), Budget(5, "epochs"), views=640)
     assert half.steps == (50,)
 
 
 def test_the_plain_epochs_at_the_end_move_in_proportion() -> None:
     config = TrainConfig(epochs=40, mosaic=0.5, plain_epochs=8)
-    assert shorten(config, Budget(10, "epochs"), images=640).plain_epochs == 2
-    assert shorten(config, Budget(200, "iterations"), images=640).plain_epochs == 2  # of 800 updates
-    assert shorten(TrainConfig(epochs=40, mosaic=0.5), Budget(10, "epochs"), images=640).plain_epochs is None
+    assert shorten(config, Budget(10, "epochs"), views=640).plain_epochs == 2
+    assert shorten(config, Budget(200, "iterations"), views=640).plain_epochs == 2  # of 800 updates
+    assert shorten(TrainConfig(epochs=40, mosaic=0.5), Budget(10, "epochs"), views=640).plain_epochs is None
 
 
 def test_a_file_may_build_on_another(tmp_path: Path) -> None:
@@ -135,3 +138,22 @@ def test_files_that_build_on_each_other(tmp_path: Path) -> None:
     (tmp_path / "b.yaml").write_text("base: a.yaml\n")
     with pytest.raises(ConfigError, match="leads back"):
         load_config(tmp_path / "a.yaml")
+
+
+def test_an_epoch_of_a_row_that_oversamples_has_more_views(scenes: Path, tmp_path: Path) -> None:
+    """Steps are at half of both runs; a class in a share f of the images has the factor 1 / sqrt(f)."""
+    common = f"{{data: '{scenes}', start: nothing, batch_size: 1, iterations: 1000, steps: [500]}}"
+    rows = "[{name: plain}, {name: rare, set: {oversample: 1}}]"
+    plan = read_plan(write(tmp_path, f"settings: {common}\nrows: {rows}"))
+    own = [set(record.labels.tolist()) for record in open_data(scenes, "train").records]
+    shares = [sum(label in labels for labels in own) / len(own) for label in range(10)]
+    views = math.ceil(sum(max((shares[label] ** -0.5 for label in labels), default=1) for labels in own))
+    runs = plan_runs(plan, tmp_path / "out", seeds=1, budget=Budget(4, "epochs"))
+    assert [run.config.steps for run in runs] == [(2 * len(own),), (2 * views,)] and views > len(own) + 3
+
+
+def test_a_budget_with_an_automatic_batch(scenes: Path, tmp_path: Path) -> None:
+    settings = f"{{data: '{scenes}', start: nothing, epochs: 4, steps: [50], batch_size: auto}}"
+    plan = read_plan(write(tmp_path, f"settings: {settings}\nrows: [{{name: a}}]"))
+    with pytest.raises(ConfigError, match="row a: rows are compared and need one batch_size"):
+        plan_runs(plan, tmp_path / "out", seeds=1, budget=Budget(2, "epochs"))

@@ -188,12 +188,13 @@ def parse_budget(text: str) -> Budget:
     return Budget(float(match[1]), "epochs" if match[2] == "ep" else "iterations")
 
 
-def shorten(config: TrainConfig, budget: Budget, images: int, processes: int = 1) -> TrainConfig:
+def shorten(config: TrainConfig, budget: Budget, views: int, processes: int = 1) -> TrainConfig:
     """`config` with the length of `budget`; learning-rate steps and plain epochs change in proportion.
 
-    images: of the training split. config: a resolved one. processes: those that train it.
+    views: of an epoch, which are the training images unless some are shown more often. config: a resolved
+    one. processes: those that train it.
     """
-    per_epoch = images / config.images_per_update(processes)
+    per_epoch = views / config.images_per_update(processes)
     before = config.iterations or math.ceil((config.epochs or 0) * per_epoch)
     if budget.unit == "epochs":
         total = budget.amount * per_epoch

@@ -10,13 +10,14 @@ import yaml
 
 from fssd.ablation.plan import AblationPlan, AblationRow, Budget, shorten
 from fssd.config import AUTO, CONFIG_FILE, RESUME_MAY_CHANGE, TrainConfig, to_values, with_values
+from fssd.data.repeats import Repeats
 from fssd.errors import ConfigError, Stopped, TrainingError
 from fssd.training.distributed import this_process
 from fssd.training.folder import FINAL_FILE
 from fssd.training.log import last_evaluation
 from fssd.training.loop import train
 from fssd.training.splits import name_splits, open_splits
-from fssd.training.start import complete, require_weights
+from fssd.training.start import complete, oversampling, require_weights
 from fssd.training.state import require_same
 from fssd.zoo.models import is_published
 
@@ -60,19 +61,25 @@ def plan_runs(
             if row.after is not None:
                 config = replace(config, weights=_folder(out, row.after, seed) / FINAL_FILE)
             config = name_splits(complete(config))
+            if config.batch_size == AUTO:
+                what = "rows are compared and need one batch_size, not auto"
+                raise ConfigError(f"row {row.name}: {what}; give a number")
             if budget is not None:
-                images = _training_images(config, counted)
-                config = shorten(config, budget, images, this_process().world)
+                views = _training_views(config, counted)
+                config = shorten(config, budget, views, this_process().world)
             runs.append(Run(row, seed, config))
     _check(runs, plan.server)
     return runs
 
 
-def _training_images(config: TrainConfig, known: dict[tuple[Any, ...], int]) -> int:
-    """The number of training images of a run; `known` holds those of the runs before."""
+def _training_views(config: TrainConfig, known: dict[tuple[Any, ...], int]) -> int:
+    """The number of views in an epoch of a run; `known` holds those of the runs before."""
     key = tuple(getattr(config, name) for name in ("data", "train_split", "val_split", "val_share"))
+    key += (config.oversample, config.difficult, config.crowds)
     if key not in known:
-        known[key] = len(open_splits(config, quiet=True).train)
+        train_set = open_splits(config, quiet=True).train
+        factors = oversampling(config, train_set, quiet=True)
+        known[key] = len(train_set if factors is None else Repeats(factors.numpy()))
     return known[key]
 
 
@@ -82,8 +89,6 @@ def _check(runs: Sequence[Run], server: str | None) -> None:
     for run in runs:
         row, config = run.row, run.config
         where = f"row {row.name}:"
-        if config.batch_size == AUTO:
-            raise ConfigError(f"{where} rows are compared and need one batch_size, not auto; give a number")
         if config.val_split is None and server is None:
             raise ConfigError(f"{where} an ablation needs a split to evaluate on; give it a val_split")
         if config.val_split is not None and server is not None:
