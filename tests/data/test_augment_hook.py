@@ -112,6 +112,16 @@ def test_what_is_no_augmentation(offer: Any) -> None:
             find_augmenter(name)
 
 
+@pytest.mark.parametrize(
+    ("code", "told"), [("def f(:", "SyntaxError: "), ("1 / 0", "ZeroDivisionError: division by zero")]
+)
+def test_a_module_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, told: str) -> None:
+    (tmp_path / "faulty_hooks.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match=rf"module faulty_hooks fails when it is imported \({told}"):
+        find_augmenter("faulty_hooks:f")
+
+
 # --- albumentations -----------------------------------------------------------------------------------------
 
 

@@ -96,6 +96,11 @@ def find_augmenter(name: str) -> Augmenter:
         raise ConfigError(f"augment_with {name!r} cannot be imported ({error}); {what}") from error
     except AttributeError as error:
         raise ConfigError(f"augment_with {name!r}: module {module} has no {attribute!r}") from error
+    except Exception as error:  # of the user's code
+        what = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ConfigError(
+            f"augment_with {name!r}: module {module} fails when it is imported ({what})"
+        ) from error
     if type(found).__module__.partition(".")[0] == ALBUMENTATIONS:
         return _of_albumentations(name, found)
     try:
