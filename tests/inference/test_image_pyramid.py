@@ -143,7 +143,7 @@ def test_eval_notes_its_settings(model_file: Path, scenes: Path, tmp_path: Path)
         assert run("eval", model_file, "--data", scenes, *how, *scales) == 0
         numbers.append(json.loads(file.read_text()))
     plain, same, two = numbers
-    settings = {"score": 0.01, "nms": 0.45, "top_k": 400, "keep": 50}
+    settings = {"score": 0.01, "nms": 0.45, "top_k": 400, "keep": 50, "tiles": "none"}
     assert plain.pop("settings") == {**settings, "scales": None}
     assert same.pop("settings") == {**settings, "scales": [300]}
     assert two.pop("settings") == {**settings, "scales": [300, 400]}

@@ -276,15 +276,15 @@ def test_a_dssd_of_residual_blocks_trains_and_is_exported(tmp_path: Path) -> Non
     torch.manual_seed(0)
     widths = {"prediction_widths": [16] * 5}
     network = build_model("dssd321-resnet101", 2, size=128, backbone=OneBlock(), **widths)
-    images = torch.rand(8, 3, 128, 128) * 255
+    images = torch.rand(4, 3, 128, 128) * 255
     boxes = np.array([[20, 20, 80, 90], [10, 60, 50, 110]], np.float32)
     targets = {
-        key: value[None].repeat(8, *[1] * value.ndim)
+        key: value[None].repeat(4, *[1] * value.ndim)
         for key, value in network.heads.targets(boxes, np.array([0, 1])).items()
     }
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9)
     losses = []
-    for _ in range(8):
+    for _ in range(6):
         loss = network.heads.loss(network(images), targets)["loss"]
         optimizer.zero_grad()
         loss.backward()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +103,9 @@ def test_what_names_nothing(folder: Path, source: str, reason: str) -> None:
 
 class Stub:
     """Finds one object in each image, at once."""
+
+    def windows(self, _: Any) -> Callable[[tuple[int, int]], list[None]]:
+        return lambda _: [None]
 
     def stream(self, images: Iterator[Any], **_: Any) -> Iterator[Detections]:
         one = Detections(np.ones((1, 4), np.float32), np.ones(1, np.float32), np.zeros(1, np.int64), ("cat",))

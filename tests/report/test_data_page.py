@@ -14,6 +14,7 @@ import torch
 pytest.importorskip("matplotlib", reason='plots need matplotlib: pip install "fssd[plot]"')
 
 from fssd.cli import check as check_command
+from fssd.cli.main import main
 from fssd.data.check import check_data
 from fssd.errors import ConfigError
 from fssd.model.build import build_model
@@ -107,7 +108,7 @@ def test_in_a_browser(data: Path, tmp_path: Path, look: Any) -> None:
 def test_command(data: Path, tmp_path: Path, read_page: Any, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "new" / "page"
     arguments = [str(data), "--report", str(out), "--model", "fssd512-vgg16", "--json", "-"]
-    assert check_command.run(arguments) == 1
+    assert main(["check", *arguments]) == 1
     captured = capsys.readouterr()
     assert json.loads(captured.out)["errors"] == 1
     assert f"report in {out / 'index.html'}; near-duplicates across splits: 1" in captured.err

@@ -128,7 +128,7 @@ def test_two_processes_take_the_mean_step(
     settings = {**SETTINGS, "data": str(scenes), "out": str(out)}
     done = torchrun(tmp_path, settings)
     assert done.returncode == 0, done.stderr
-    assert sorted(re.findall(r"process (\d) ended", done.stdout)) == ["0", "1"]
+    assert sorted(re.findall(r"process (\d) ended", done.stdout)) == ["0", "1"], done.stdout + done.stderr
 
     loaded = load_model(out / "final.safetensors", tiny_backbone())
     found = loaded.network.state_dict()

@@ -90,7 +90,7 @@ def assert_same_run(out: Path, reference: Path) -> None:
 def start(script: Path, data: Path, out: Path, *more: str) -> subprocess.Popen[bytes]:
     arguments = [
         *("train", "--data", data, "--out", out, "--model", "fssd300-lite", "--start", "nothing"),
-        *("--iterations", ITERATIONS, "--batch-size", 2, "--ema", 0.9, "--eval-every", 0.5),
+        *("--size", 128, "--iterations", ITERATIONS, "--batch-size", 2, "--ema", 0.9, "--eval-every", 0.5),
         *("--save-every", 2, "--log-every", 1, "--workers", 1, "--warmup", 2, *more),
     ]
     return subprocess.Popen(
