@@ -72,13 +72,16 @@ def reduced(graph: dict[str, set[str]]) -> dict[str, set[str]]:
     }
 
 
+APART = 1.3  # the middles of two rooms of a floor; a room is 1.2 wide
+
+
 def draw(out: Path) -> None:
     figure, axes = plt.subplots(figsize=(8.2, 9.5))
     colour = {room: shade for rooms, shade in COLOURS.values() for room in rooms}
     at: dict[str, tuple[float, float]] = {}
     for level, floor in enumerate(FLOORS):
         for index, room in enumerate(floor):
-            at[room] = (1.5 * (index - (len(floor) - 1) / 2), level)
+            at[room] = (APART * (index - (len(floor) - 1) / 2), level)
     for room, targets in reduced(imports()).items():
         for target in targets - set(FLOORS[0]):
             (x, y), (u, v) = at[room], at[target]
@@ -90,7 +93,8 @@ def draw(out: Path) -> None:
         box.set(facecolor=colour[room], edgecolor="#555555", zorder=3)
         axes.add_patch(box)
         axes.text(x, y, room, ha="center", va="center", fontsize=10, zorder=4)
-    axes.set(xlim=(-4.6, 4.6), ylim=(-0.5, len(FLOORS) - 0.5), aspect="auto")
+    half = APART * max(len(floor) for floor in FLOORS) / 2
+    axes.set(xlim=(-half, half), ylim=(-0.5, len(FLOORS) - 0.5), aspect="auto")
     axes.axis("off")
     figure.tight_layout()
     figure.savefig(out, dpi=110)
