@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from fssd.cli.detect_film import check_tracking, detect_film, note_fallback
 from fssd.cli.detect_flags import Detect, Engine
@@ -18,8 +18,6 @@ from fssd.errors import ConfigError, DataError, Stopped
 
 if TYPE_CHECKING:
     from fssd.parts.unfinished import Unfinished
-
-Result = TypeVar("Result")
 
 
 def run(arguments: list[str]) -> int:
