@@ -338,6 +338,17 @@ def test_paths_may_be_strings() -> None:
 # --- Packaged configurations --------------------------------------------------------------------------------
 
 
+def test_python_may_give_values_as_a_file_does() -> None:
+    values: Any = {"tiles": 480, "class_weights": {"cat": 2}, "log_to": "mlflow"}
+    config = TrainConfig(**values)
+    assert (config.tiles, config.class_weights, config.log_to) == ("480", ("cat=2",), ("mlflow",))
+    assert config == with_values(TrainConfig(), values)
+    wrong: list[Any] = [{"tiles": 480.0}, {"tiles": True}, {"class_weights": [1]}]
+    for one in wrong:
+        with pytest.raises(ConfigError, match=f"{next(iter(one))} (is|are) "):
+            complete(TrainConfig(**one))
+
+
 def test_packaged_configurations_are_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert load_config(Path("photographs")).batch_size == 16

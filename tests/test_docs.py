@@ -81,6 +81,7 @@ def test_every_verb_has_a_module_and_every_module_a_verb() -> None:
     assert {MODULES.get(verb, verb) for verb in COMMANDS} == modules - {
         "__init__",
         "detect_film",
+        "detect_flags",
         "detect_live",
         "detect_work",
         "eval_group",

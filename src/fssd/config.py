@@ -249,8 +249,14 @@ class TrainConfig:
         for key in ("data", "images", "out", "weights"):
             if isinstance(value := getattr(self, key), str):
                 object.__setattr__(self, key, Path(value))
-        if str(self.batch_size) == "auto":  # from Python
+        # From Python, settings may be given as in a file.
+        if str(self.batch_size) == "auto":
             object.__setattr__(self, "batch_size", AUTO)
+        tiles: Any = self.tiles
+        if isinstance(tiles, int) and not isinstance(tiles, bool):
+            object.__setattr__(self, "tiles", str(tiles))
+        for key in ("class_weights", "log_to"):
+            object.__setattr__(self, key, _words_of(key, getattr(self, key)))
 
     def images_per_update(self, processes: int) -> int:
         """Images of one update of the weights, in all processes together."""
@@ -422,6 +428,13 @@ def _words(values: Any) -> tuple[str, ...]:
     if isinstance(values, Mapping):
         return tuple(f"{key}={value}" for key, value in values.items())
     return (values,) if isinstance(values, str) else tuple(map(_word, values))
+
+
+def _words_of(key: str, values: Any) -> tuple[str, ...]:
+    try:
+        return _words(values)
+    except TypeError:
+        raise ConfigError(f"{key} is {values!r}; it takes words, or a mapping") from None
 
 
 def _word(value: Any) -> str:

@@ -46,7 +46,7 @@ def _environment(rank: int, world: int, port: int) -> dict[str, str]:
     return {**os.environ, **paths, "MASTER_ADDR": "127.0.0.1", **given}
 
 
-def _eval(out: Path, datas: list[Path], model: Path, world: int) -> list[subprocess.Popen[str]]:
+def _eval(out: Path, datas: list[Path], model: Path, world: int, *more: str) -> list[subprocess.Popen[str]]:
     out.mkdir()
     script = out / "script.py"
     script.write_text(SCRIPT, encoding="utf-8")
@@ -54,7 +54,7 @@ def _eval(out: Path, datas: list[Path], model: Path, world: int) -> list[subproc
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     command = [sys.executable, str(script), str(out), *map(str, datas), str(model), "--batch-size", "1"]
-    command += ["--json", str(out / "report.json"), "--coco-results", str(out / "found.json")]
+    command += ["--json", str(out / "report.json"), "--coco-results", str(out / "found.json"), *more]
     pipe = subprocess.PIPE
     return [
         subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=_environment(rank, world, port))
@@ -87,9 +87,11 @@ def test_processes_that_see_other_labels_end(scenes: Path, tmp_path: Path, model
     labels = other / "Annotations" / f"{name}.xml"
     text = labels.read_text(encoding="utf-8")
     labels.write_text(re.sub(r"<xmin>[^<]*", "<xmin>1", text, count=1), encoding="utf-8")
-    processes = _eval(tmp_path / "out", [scenes, other], model_file, 2)
+    processes = _eval(tmp_path / "out", [scenes, other], model_file, 2, "--json=-")
     ended = [process.communicate(timeout=240) for process in processes]
     assert [process.returncode for process in processes] == [2, 2], ended
+    (result, _), (nothing, _) = ended
+    assert set(json.loads(result)) == {"error"} and nothing == "", "one line of JSON, not one a process"
     for _, error in ended:
         assert re.search(
             r"error: process 1 on \S+ has other images or labels than process 0 on \S+; give", error

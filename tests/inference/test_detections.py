@@ -129,6 +129,7 @@ def test_pandas(found: Detections) -> None:
     assert list(frame.columns) == ["name", "score", "x1", "y1", "x2", "y2", "label"]
     assert frame.loc[1].tolist() == ["cat", 0.75, 5.25, 6.125, 20, 30, 0]
     assert list(found[:0].to_pandas().columns) == list(frame.columns)
+    assert replace(found, tracks=np.array([7, 3, 5, 9])).to_pandas()["track"].tolist() == [7, 3, 5, 9]
 
 
 @pytest.mark.parametrize("package", ["pandas", "supervision"])
@@ -163,6 +164,10 @@ def test_supervision(found: Detections, monkeypatch: pytest.MonkeyPatch) -> None
     assert there.class_id.tolist() == [1, 0, 1, 2]
     assert Detections.from_supervision(there) == found
     assert Detections.from_supervision(found[:0].to_supervision()) == found[:0]
+    tracked = replace(found, tracks=np.array([7, 3, 5, 9]))
+    there = tracked.to_supervision()
+    assert there.tracker_id.tolist() == [7, 3, 5, 9]
+    assert Detections.from_supervision(there) == tracked != found
 
 
 def test_from_supervision() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from fssd.cli.main import main
 from fssd.cli.why import read_box
+from fssd.data.tiles import FACT, Tiles
 from fssd.errors import ConfigError
 from fssd.heads.multibox.raw import Raw
 from fssd.inference.detector import Detector
@@ -22,6 +24,7 @@ from fssd.inference.why import Explanation, Sought, explain
 from fssd.inference.why_picture import why_picture
 from fssd.inference.why_text import why_json, why_text
 from fssd.model.build import build_model
+from fssd.weights.checkpoint import write_facts
 
 CLASSES = ("cat", "dog")
 LEVELS = (38, 19, 10, 5, 3, 1)  # cells a side of FSSD300
@@ -274,6 +277,16 @@ def test_the_verb(model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
         assert told in capsys.readouterr().err
     assert main([*arguments, "--out", str(tmp_path / "why.png")]) == 2
     assert "the picture is a JPEG" in capsys.readouterr().err
+
+
+def test_a_model_with_tiles(model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photo, model = tmp_path / "photo.png", Path(shutil.copy(model_file, tmp_path / "tiled.safetensors"))
+    cv2.imwrite(str(photo), np.zeros((60, 60, 3), np.uint8))
+    write_facts(model, {FACT: Tiles(64).facts()})
+    assert main(["why", str(model), str(photo), "--out", str(tmp_path / "why.jpg"), "--device", "cpu"]) == 0
+    assert "note: why looks at the whole image at once, without the model's tiles of 64" in (
+        capsys.readouterr().err
+    )
 
 
 def test_boxes_of_the_command_line() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from fssd.cli.main import main
 from fssd.inference.draw import encode_png
-from fssd.inference.window import Window
+from fssd.inference.window import FrameWindow
 
 BUILT = "  GUI:                           {}\n    Other:    NONE\n"
 
@@ -60,7 +60,7 @@ def _read(png: bytes) -> Any:
 def test_red_is_shown_as_red_and_a_key_ends(monkeypatch: pytest.MonkeyPatch, key: int) -> None:
     screen = Screen((-1, ord("a"), key))
     screen.put_up(monkeypatch)
-    window = Window("films")
+    window = FrameWindow("films")
     red = np.zeros((4, 4, 3), np.uint8)
     red[..., 0] = 255
     assert [window.show(red) for _ in range(3)] == [True, True, False]
@@ -74,7 +74,7 @@ def test_it_begins_with_the_size_of_the_frames(
     """(height, width) of a frame, (width, height) of the window."""
     screen = Screen()
     screen.put_up(monkeypatch)
-    shown = Window("films")
+    shown = FrameWindow("films")
     for _ in range(2):
         shown.show(np.zeros((*image, 3), np.uint8))
     assert screen.sizes == [window]
@@ -83,7 +83,7 @@ def test_it_begins_with_the_size_of_the_frames(
 def test_a_closed_window_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Screen(closed=2)
     screen.put_up(monkeypatch)
-    window = Window("films")
+    window = FrameWindow("films")
     assert [window.show(np.zeros((4, 4, 3), np.uint8)) for _ in range(2)] == [True, False]
 
 

@@ -14,7 +14,7 @@ from fssd.atomic import atomic_write
 from fssd.errors import ConfigError
 
 if TYPE_CHECKING:
-    from fssd.cli.detect import Detect
+    from fssd.cli.detect_flags import Detect
     from fssd.cli.detect_work import DetectWork
     from fssd.data.sample import Image
     from fssd.inference.film_output import FilmOutput

@@ -12,7 +12,7 @@ from fssd.cli.signals import Ended, ending_signals
 from fssd.errors import ConfigError, DataError, Stopped
 
 if TYPE_CHECKING:
-    from fssd.cli.detect import Detect
+    from fssd.cli.detect_flags import Detect
 
 EVERY, RETRIES = 1, 5  # frames, attempts in a row; of the flags, where they are not given
 
@@ -48,12 +48,12 @@ def detect_live(command: Detect) -> int:
     """Print a line of JSON for each frame, until the source ends, its window is closed or a signal comes."""
     from fssd.inference.detector import Detector
     from fssd.inference.live import open_live, public_name
-    from fssd.inference.window import Window
+    from fssd.inference.window import FrameWindow
     from fssd.tracking.live_frames import live_frames
 
     flags, tracks = command.live, tracks_of(command)
     name = public_name(command.images[0])
-    window = Window(f"fssd: {name}") if flags.show else None
+    window = FrameWindow(f"fssd: {name}") if flags.show else None
     detector = Detector.load(command.model, device=command.device)
     settings = {**command.given(), "scales": command.scales or None}
     count = 0

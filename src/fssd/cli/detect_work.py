@@ -15,7 +15,7 @@ from fssd.cli.options import write_each
 from fssd.errors import DataError, FssdError
 
 if TYPE_CHECKING:
-    from fssd.cli.detect import Detect
+    from fssd.cli.detect_flags import Detect
     from fssd.data.sample import Image
     from fssd.evaluation.exact_rows import ExactRows
     from fssd.inference.detections import Detections

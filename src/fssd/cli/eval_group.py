@@ -12,6 +12,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from fssd.cli.options import detect_all
+from fssd.cli.result import leave_result_out
 from fssd.data.columns import take
 from fssd.errors import ConfigError
 from fssd.training.distributed import (
@@ -43,6 +44,8 @@ def evaluation_group() -> Iterator[Process]:
     import torch
 
     process = this_process()
+    if not process.is_first:
+        leave_result_out()
     with contextlib.ExitStack() as stack:
         # Only detections are exchanged, which are not on a GPU.
         stack.enter_context(process_group(process, torch.device("cpu")))

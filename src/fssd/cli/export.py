@@ -6,7 +6,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from fssd.cli.options import FLAT, BadShare, CountFlags, Flag, Model, Score, open_usable, parse, spare_inputs
+from fssd.cli.options import (
+    FLAT,
+    BadShare,
+    CountFlags,
+    Flag,
+    Model,
+    Score,
+    note_without_tiles,
+    open_usable,
+    parse,
+    spare_inputs,
+)
 from fssd.cli.result import add_result
 from fssd.config import Opset, Share
 from fssd.errors import ConfigError
@@ -149,6 +160,7 @@ def _export_page(command: Export) -> int:
     require_all(needed if command.allow_unchecked else {**needed, "web": ("playwright.sync_api",)})
     detector = Detector.load(command.model, device="cpu")
     _ = detector.network  # an exported file cannot be exported again
+    note_without_tiles(detector, "the page")
     done = export_site(
         detector,
         command.out,

@@ -312,6 +312,13 @@ def show_progress(items: Sequence[Item], title: str) -> Iterable[Item]:
     return track(items, title, console=console, disable=not console.is_terminal)
 
 
+def note_without_tiles(detector: Detector, who: str) -> None:
+    """Say that something does without the tiles of a model, where it has any."""
+    if (tiles := detector.tiles) is not None:
+        what = f"looks at the whole image at once, without the model's tiles of {tiles.side} px"
+        print(f"note: {who} {what}", file=sys.stderr)
+
+
 def detect_all(detector: Detector, dataset: DataSet, console: Console, **settings: Any) -> list[Detections]:
     """The detections in each image, with a progress bar on terminals. settings: of `Detector.evaluate_on`."""
     from rich.progress import track

@@ -26,10 +26,11 @@ class _Output:
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
         self.values: dict[str, Any] = {}
+        self.is_left_out = False
 
     def write(self) -> None:
         """Write what there is, which may be nothing: of several processes the first alone has a result."""
-        if self.values:
+        if self.values and not self.is_left_out:
             # In ASCII, which every stdout can encode.
             self.stream.write(json.dumps(_plain(self.values), allow_nan=False) + "\n")
             self.stream.flush()
@@ -75,6 +76,12 @@ def add_result(**values: Any) -> None:
 def add_document(text: str) -> None:
     """Add the members of a JSON object."""
     add_result(**json.loads(text))
+
+
+def leave_result_out() -> None:
+    """Write no result, not even an error: of several processes that work together the first one does."""
+    if (output := _output.get()) is not None:
+        output.is_left_out = True
 
 
 def write_result() -> None:

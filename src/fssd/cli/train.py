@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import yaml
 
 from fssd.cli.options import FLAT, Flag, parse
-from fssd.cli.result import add_result
+from fssd.cli.result import add_result, leave_result_out
 from fssd.config import CONFIG_FILE, Count, Positive, TrainConfig, load_config, with_values, without_replaced
 from fssd.errors import ConfigError
 
@@ -44,7 +44,8 @@ def run(arguments: list[str]) -> int:
     settings = with_values(settings, {"options": parse_options(command.set)})
     from fssd.training.distributed import this_process
 
-    is_first = this_process().is_first
+    if not (is_first := this_process().is_first):
+        leave_result_out()
     limits: dict[str, Any] = {key: getattr(command, key) for key in ("resume", "minutes", "timeout")}
     result = _train(command, settings, limits)
     if result is None or not is_first:

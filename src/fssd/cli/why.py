@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from fssd.cli.options import FLAT, Device, Model, ThresholdFlags, parse, spare_inputs
+from fssd.cli.options import FLAT, Device, Model, ThresholdFlags, note_without_tiles, parse, spare_inputs
 from fssd.cli.result import add_document
 from fssd.errors import ConfigError
 
@@ -54,6 +54,7 @@ def run(arguments: list[str]) -> int:
     detector = Detector.load(command.model, device=command.device)
     spare_inputs([command.photo, model_file(command.model)], outputs)
     require_writable(*outputs)
+    note_without_tiles(detector, "why")
     why = explain(detector, image, sought, **command.thresholds.given())
     print(why_text(why, str(command.photo)))
     add_document(why_json(why, str(command.photo)))

@@ -92,7 +92,7 @@ class Detections:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Detections):
             return NotImplemented
-        parts = ("boxes", "scores", "labels")
+        parts = ("boxes", "scores", "labels", "tracks")
         same = (np.array_equal(getattr(self, part), getattr(other, part)) for part in parts)
         return self.classes == other.classes and all(same)
 
@@ -178,16 +178,17 @@ class Detections:
         return "[\n" + ",\n".join(rows) + "\n]" if rows else "[]"
 
     def to_pandas(self) -> Any:
-        """A DataFrame with the columns name, score, x1, y1, x2, y2, label.
+        """A DataFrame with the columns name, score, x1, y1, x2, y2, label, and track of tracked objects.
 
         Raises ConfigError without pandas.
         """
         frame = require("pandas", "pandas").DataFrame
         sides = {side: self.boxes[:, index] for index, side in enumerate(("x1", "y1", "x2", "y2"))}
-        return frame({"name": self.names, "score": self.scores, **sides, "label": self.labels})
+        tracks = {} if self.tracks is None else {"track": self.tracks}
+        return frame({"name": self.names, "score": self.scores, **sides, "label": self.labels, **tracks})
 
     def to_supervision(self) -> Any:
-        """As `supervision.Detections`, with the names in `data["class_name"]`.
+        """As `supervision.Detections`, with the names in `data["class_name"]`, tracks as `tracker_id`.
 
         Raises ConfigError without supervision.
         """
@@ -195,6 +196,7 @@ class Detections:
             xyxy=self.boxes.copy(),
             confidence=self.scores.copy(),
             class_id=self.labels.copy(),
+            tracker_id=None if self.tracks is None else self.tracks.copy(),
             data={"class_name": np.array(self.names, dtype=str)},
             metadata={"classes": list(self.classes)},
         )
@@ -213,7 +215,10 @@ class Detections:
         scores = np.ones(count) if found.confidence is None else found.confidence
         classes, labels = _named_labels(found, classes)
         order = np.argsort(-np.asarray(scores, np.float32), kind="stable")
-        return cls(boxes[order], np.asarray(scores, np.float32)[order], labels[order], classes, image)
+        numbers = getattr(found, "tracker_id", None)
+        tracks = None if numbers is None else np.asarray(numbers, np.int64)[order]
+        scores = np.asarray(scores, np.float32)[order]
+        return cls(boxes[order], scores, labels[order], classes, image, tracks=tracks)
 
 
 def class_labels(names: Sequence[str], classes: Sequence[str]) -> list[int]:

@@ -16,7 +16,7 @@ LONGEST = 1280  # pixels of the window's longer side, at first
 DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY")  # where a Linux desktop says that it is
 
 
-class Window:
+class FrameWindow:
     """A window of this name. Raises ConfigError where none can be opened."""
 
     def __init__(self, name: str) -> None:

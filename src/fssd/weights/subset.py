@@ -28,7 +28,8 @@ OTHER_NAMES = VOC_TO_COCO | {coco: voc for voc, coco in VOC_TO_COCO.items()}
 def write_subset(model: Path, wanted: Sequence[str], folder: Path) -> tuple[Path, tuple[str, ...]]:
     """Write `folder`/final.safetensors with the classes `wanted` of a model; return it and their old names.
 
-    model: see `model_file`. The new file keeps the model's facts except its metrics.
+    model: see `model_file`. The new file keeps the model's facts except its metrics and
+    the thresholds of its classes, which were measured among all of them.
     Raises CheckpointError for a file that is not a model; ConfigError for classes that it lacks, and for a
     folder in which the result would replace a model or be mistaken for one of a run.
     """
@@ -40,7 +41,7 @@ def write_subset(model: Path, wanted: Sequence[str], folder: Path) -> tuple[Path
     tensors = take_classes(network, indices)
     make_folder(folder)
     target = folder / "final.safetensors"
-    kept = {key: value for key, value in facts.items() if key != "metrics"}  # they hold for all classes
+    kept = {key: value for key, value in facts.items() if key not in ("metrics", "class_scores")}
     write_tensors(target, tensors, {**kept, "classes": list(wanted), "subset_of": list(classes)})
     return target, tuple(classes[index] for index in indices)
 
