@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from fssd.boxes import intersections
 from fssd.config import TrainConfig
 from fssd.data.geometry import Geometry
-from fssd.data.input_boxes import input_boxes
+from fssd.data.input_boxes import input_boxes, record_size
 from fssd.data.sample import Boxes, DataSet
 from fssd.data.tile_crops import TileCrops
-from fssd.data.tiles import FACT, LEAST, OBJECTS, ObjectSides, Tiles, stored_tiles
+from fssd.data.tiles import FACT, LEAST, OBJECTS, ObjectSides, Tiles, Window, plan_tiles, stored_tiles
 from fssd.errors import ConfigError
 
 GOAL = 32.0  # pixels of the input that `auto` gives to the median object: four cells of the finest level
@@ -64,12 +66,18 @@ class RunTiles(NamedTuple):
         return None if self.tiles is None else TileCrops(self.tiles.shape(geometry.size), self.empty)
 
     def input_boxes(self, dataset: DataSet, geometry: Geometry) -> Boxes:
-        """(N, 4) pixels of the input, of all objects but crowds. Raises ImageError."""
+        """(N, 4) pixels of the input, of all objects but crowds; each in the tile that shows most of it.
+
+        Raises ImageError.
+        """
         if self.tiles is None:
             return input_boxes(dataset, geometry)
-        scale = np.array(geometry.size, np.float32) / np.array(self.tiles.shape(geometry.size), np.float32)
-        rows = [record.boxes[~record.crowd] for record in dataset.records]
-        return np.concatenate([np.zeros((0, 4), np.float32), *rows]) * np.tile(scale, 2)
+        shape, overlap = self.tiles.shape(geometry.size), self.tiles.overlap
+        rows = [np.zeros((0, 4), np.float32)]
+        for record in dataset.records:
+            windows = plan_tiles(record_size(record), shape, overlap)
+            rows.append(_in_tiles(record.boxes[~record.crowd], windows, geometry))
+        return np.concatenate(rows)
 
     def describe(self, config: TrainConfig) -> str | None:
         """A line on the tiles of a run; None where none were asked for."""
@@ -91,6 +99,20 @@ def check_tiles(config: TrainConfig) -> None:
                 raise ConfigError(f"--{flag} is for tiles; give --tiles too, or leave it out")
     elif config.tiles != "auto" and not (str(config.tiles).isdigit() and int(config.tiles) >= LEAST):
         raise ConfigError(f"tiles are {config.tiles!r}; give a number of pixels from {LEAST}, or auto")
+
+
+def _in_tiles(boxes: Boxes, windows: Sequence[Window], geometry: Geometry) -> Boxes:
+    """(N, 4) pixels of the image -> of the input that the best window of each box becomes, clipped to it.
+
+    windows: all of equal size.
+    """
+    if not len(boxes):
+        return boxes
+    whole = np.array(windows, np.float32)
+    best = whole[intersections(boxes, whole).argmax(axis=1)]
+    width, height = windows[0][2] - windows[0][0], windows[0][3] - windows[0][1]
+    inside = np.clip(boxes - np.tile(best[:, :2], 2), 0, np.array([width, height] * 2, np.float32))
+    return geometry.apply_boxes(inside, (width, height))
 
 
 def _median_side(boxes: Boxes) -> float:
