@@ -53,9 +53,9 @@ def test_boxes_in_the_input() -> None:
     run = RunTiles.of(config, objects(1000, 10), SQUARE)
     assert run.tiles == Tiles(150, 0.3)
     assert run.input_boxes(objects(1000, 10), SQUARE).tolist() == [[10, 10, 30, 30]]
-    # Tiles begin at 0, 105, 210, ..., 850 (the last one moved inside): 700 to 760 is whole in the one at 630, of
-    # 940 to 1,000 that at 850 shows all. 60 to 220 is longer than a tile: that at 105 shows 105 to 220, at 0 only
-    # 60 to 150. The input has twice the pixels of a tile.
+    # Tiles begin at 0, 105, 210, ..., 850 (the last one moved inside): 700 to 760 is whole in the one at 630,
+    # 940 to 1,000 in that at 850. 60 to 220 is longer than a tile: that at 105 shows 105 to 220, that at 0
+    # only 60 to 150. The input has twice the pixels of a tile.
     boxes = np.array([[700, 5, 760, 15], [940, 940, 1000, 1000], [60, 5, 220, 15]], np.float32)
     flags = np.zeros(3, bool)
     record = Record("a", Path("a"), Path("a"), 1000, 1000, boxes, np.zeros(3, np.int64), flags, flags)
