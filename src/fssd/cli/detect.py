@@ -40,7 +40,8 @@ def run(arguments: list[str]) -> int:
     pictures, drawn_films = output_names(stills, ".jpg"), output_names(films, ".mp4")
     detector = Detector.load(command.model, device=command.device)
     work = DetectWork(command, detector, len(files), _state(command))
-    drawn = [*pictures, *drawn_films, *(f"{name}.json" for name in drawn_films)]
+    endings = [".json", ".tracks.json"] if command.tracking.track else [".json"]
+    drawn = [*pictures, *drawn_films, *(f"{name}{end}" for name in drawn_films for end in endings)]
     work.detector.sized(command.scales or None)  # refuses sizes before the first image
     if tiles := detector.tiling(command.given()):
         print(f"looking at {tiles}", file=sys.stderr)
