@@ -4,9 +4,10 @@
         ...
         return image, boxes, labels
 
-image: (H, W, 3) uint8 RGB, as decoded, or a tile of it. boxes: (N, 4) float32 xyxy in its
-pixels. labels: (N,) int64, 0-based. rng: a `numpy.random.Generator` of this view. A function that draws from it alone gives the same view for
-any number of workers and processes, and after a resume. The result may have another size and other objects.
+image: (H, W, 3) uint8 RGB, as decoded, or a tile of it. boxes: (N, 4) float32 xyxy in its pixels. labels:
+(N,) int64, 0-based. rng: a `numpy.random.Generator` of this view. A function that draws from it alone gives
+the same view for any number of workers and processes, and after a resume. The result may have another size
+and other objects.
 """
 
 from __future__ import annotations
