@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -71,13 +72,21 @@ def records_of(content: bytes) -> Iterator[bytes]:
 
 def test_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb", reason='needs pip install "fssd[wandb]"')
-    from wandb.proto.wandb_internal_pb2 import Record
-
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     write(TrainConfig(out=tmp_path / "run", log_to=("wandb",)))
     id = json.loads((tmp_path / "run" / "trackers.json").read_text())["wandb"]
     (file,) = (tmp_path / "run" / "wandb").glob(f"offline-run-*/run-{id}.wandb")
+    end = time.monotonic() + 120  # a process of its own writes the file, which may go on after the run's end
+    while len(found := history(file)) < len(WANTED) + 1 and time.monotonic() < end:
+        time.sleep(0.2)
+    assert found == {**WANTED, "AP/a:b": (4, 0.25)}
+
+
+def history(file: Path) -> dict[str, tuple[int, float]]:
+    """The values of a .wandb file with their updates; checks the settings of the run on the way."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
     found: dict[str, tuple[int, float]] = {}
     for data in records_of(file.read_bytes()):
         record = Record()
@@ -89,7 +98,7 @@ def test_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         items = record.history.item
         row = {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
         found |= {key: (row["_step"], value) for key, value in row.items() if not key.startswith("_")}
-    assert found == {**WANTED, "AP/a:b": (4, 0.25)}
+    return found
 
 
 def test_names(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
