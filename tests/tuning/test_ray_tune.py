@@ -28,8 +28,8 @@ search:
 """
 
 # The driver, with trials that train nothing: their mAP is 10 times the learning rate from the first
-# evaluation on. Each notes every evaluation; at 50 percent it waits until PLACE/open exists. The others wait for
-# the first trial's end before they begin, should a node that is being removed still take one of them.
+# evaluation on. Each notes every evaluation; at 50 percent it waits until PLACE/open exists. The others wait
+# for the first trial's end before they begin, should a node that is being removed still take one of them.
 DRIVER = """
 import os, sys
 from fssd.engines.ray_session import own_signals, require_ray
