@@ -8,7 +8,6 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from fssd.cli.options import detect_all
@@ -82,9 +81,7 @@ def _require_same(
     detector: Detector, dataset: DataSet, settings: Mapping[str, Any], process: Process
 ) -> None:
     """Raise ConfigError, in every process, if one has other settings, classes, images or labels."""
-    content = content_of(dataset)
-    images = blake2b(repr((content.ids, content.digests.tolist())).encode()).hexdigest()
-    views = each((settings, detector.classes, images, socket.gethostname()), process)
+    views = each((settings, detector.classes, content_of(dataset).digest(), socket.gethostname()), process)
     names = ("other settings", "a model with other classes", "other images or labels")
     for rank, view in enumerate(views):
         for name, value, first in zip(names, view, views[0], strict=False):
