@@ -76,12 +76,7 @@ def _check_kinds(command: Detect, stills: list[Path], films: list[Path]) -> None
     """Raise ConfigError for flags that have no effect on such inputs, or not together."""
     if not stills and (command.voc or command.coco):
         raise ConfigError("--voc and --coco are for images, and there are videos alone; leave them out")
-    flags = command.tracking
-    if not flags.track:
-        if flags.count_line or flags.count_zone:
-            raise ConfigError("--count-line and --count-zone count tracked objects; add --track")
-        return
-    if not films:
+    if command.tracking.track and not films:
         raise ConfigError("--track follows objects through films, and there are images alone; leave it out")
     check_tracking(command)
 

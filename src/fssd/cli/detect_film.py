@@ -23,7 +23,15 @@ if TYPE_CHECKING:
 
 
 def check_tracking(command: Detect) -> None:
-    """Raise ConfigError for settings that tracking does not know, and for lines and zones that are wrong."""
+    """Raise ConfigError for settings that tracking does not know, and for lines and zones that are wrong.
+
+    Without --track there must be neither.
+    """
+    flags = command.tracking
+    if not flags.track:
+        if flags.count_line or flags.count_zone:
+            raise ConfigError("--count-line and --count-zone count tracked objects; add --track")
+        return
     if command.rules.class_scores:
         raise ConfigError("--track has one score for all classes; leave out --class-scores")
     tracks_of(command)

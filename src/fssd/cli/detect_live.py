@@ -29,10 +29,7 @@ def has_live_source(command: Detect) -> bool:
     name = public_name(sources[0])
     if len(command.images) > 1:
         raise ConfigError(f"{name} is live, which is one source by itself; leave the others out")
-    if command.tracking.track:
-        check_tracking(command)
-    elif command.tracking.count_line or command.tracking.count_zone:
-        raise ConfigError("--count-line and --count-zone count tracked objects; add --track")
+    check_tracking(command)
     defaults = type(command)
     useless = {"--voc": command.voc, "--coco": command.coco, "--no-pictures": not command.pictures}
     useless |= {
