@@ -13,6 +13,7 @@ from torch import nn
 from fssd.backbones import BACKBONES
 from fssd.config import TrainConfig, resolve
 from fssd.data.augment_hook import find_augmenter
+from fssd.data.input_boxes import input_boxes
 from fssd.data.mixing import Mixing
 from fssd.data.repeats import Repeats, repeat_factors
 from fssd.data.sample import DataSet
@@ -114,7 +115,11 @@ def fresh_network(
     network = _build(config, len(dataset.classes), options)
     if saved_options is not None:
         return network
-    boxes = RunTiles.of(config, dataset, network.geometry).input_boxes(dataset, network.geometry)
+    geometry = network.geometry
+    if config.tiles is None:
+        boxes = input_boxes(dataset, geometry)
+    else:
+        boxes = RunTiles.of(config, dataset, geometry).input_boxes(dataset, geometry)
     if fits:
         wanted = {} if config.prior_coverage is None else {"coverage": config.prior_coverage}
         options |= network.heads.fitted(boxes, **wanted)
