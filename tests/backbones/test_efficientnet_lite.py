@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Mapping
+from copy import deepcopy
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from fssd.model.build import build_model
 from fssd.weights.pretrained import load_backbone
 
 STRIDE_2 = {1, 3, 5, 11}  # of the blocks 0 ... 15
-HALVED = {"stride8": 5, "stride16": 11}
+HALVED = {"stride4": 3, "stride8": 5, "stride16": 11}
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +89,21 @@ def test_forward_equals_the_published_network(
         assert x.shape == expected[name].shape
         assert expected[name].std() > 0.01
         torch.testing.assert_close(x, expected[name], rtol=1e-4, atol=1e-4)
+
+
+def test_a_map_at_stride_4_where_it_is_asked_for(
+    backbone: EfficientNetLite0, imagenet: dict[str, Tensor]
+) -> None:
+    images = torch.rand(1, 3, 300, 300, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    tapped = deepcopy(backbone)
+    tapped.tap(["stride4"])
+    with torch.no_grad():
+        found, expected = tapped(images), forward(imagenet, images)
+    assert list(found) == ["stride4", "stride8", "stride16", "stride32"]
+    assert found["stride4"].shape == (1, 144, 75, 75)
+    torch.testing.assert_close(found["stride4"], expected["stride4"], rtol=1e-4, atol=1e-4)
+    assert tapped.shapes(300, 300) == probe_shapes(tapped, 300, 300)
+    assert tapped.shapes(300, 300)["stride4"] == (144, 75, 75)
 
 
 def test_maps_at_300(backbone: EfficientNetLite0) -> None:

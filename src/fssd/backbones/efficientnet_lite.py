@@ -42,7 +42,8 @@ STAGES = (
     Stage(4, 5, 2, 6, 192),
     Stage(1, 3, 1, 6, 320),
 )
-TAPS = {5: 8, 11: 16}  # block index -> stride of its expanded map, the last map at that stride
+TAPS = {3: 4, 5: 8, 11: 16}  # block index -> stride of its expanded map, the last map at that stride
+MORE = "stride4"  # given where it is asked for
 
 
 class SameConv2d(nn.Conv2d):
@@ -126,12 +127,13 @@ class EfficientNetLite0(Backbone):
     The maps at stride 8 and 16 are the *expanded* ones inside the block that leaves that stride, as
     SSDLite reads them (Sandler et al. 2018, section 6.2): six times wider than the block's linear
     output and already computed. At 300 x 300: stride8 (B, 240, 38, 38), stride16 (B, 672, 19, 19),
-    stride32 (B, 320, 10, 10).
+    stride32 (B, 320, 10, 10); where it is asked for, stride4 (B, 144, 75, 75).
     """
 
     mean = (127.0, 127.0, 127.0)
     std = (128.0, 128.0, 128.0)
     light = True
+    more = (MORE,)
     # Batch norm in all layers allows a tenfold rate; cosine and averaged weights allow shorter runs.
     recipe: ClassVar[Mapping[str, Any]] = {
         "epochs": 60.0,
@@ -154,8 +156,9 @@ class EfficientNetLite0(Backbone):
         features: dict[str, Tensor] = {}
         for index, block in enumerate(cast("Iterable[InvertedResidual]", self._blocks)):
             expanded = block.expand(x)
-            if index in TAPS:
-                features[f"stride{TAPS[index]}"] = expanded
+            name = f"stride{TAPS.get(index)}"
+            if index in TAPS and self._gives(name):
+                features[name] = expanded
             x = block.shrink(expanded, x)
         features["stride32"] = x
         return features
@@ -166,10 +169,15 @@ class EfficientNetLite0(Backbone):
         blocks = list(cast("Iterable[InvertedResidual]", self._blocks))
         channels = {TAPS[index]: blocks[index]._depthwise_conv.in_channels for index in TAPS}
         channels[32] = blocks[-1]._project_conv.out_channels
+        maps = {f"stride{stride}": (stride, count) for stride, count in channels.items()}
         return {
-            f"stride{stride}": MapShape(count, -(-height // stride), -(-width // stride))
-            for stride, count in channels.items()
+            name: MapShape(count, -(-height // stride), -(-width // stride))
+            for name, (stride, count) in maps.items()
+            if self._gives(name)
         }
+
+    def _gives(self, name: str) -> bool:
+        return name not in self.more or name in self.tapped
 
     def stages(self) -> list[list[nn.Module]]:
         """The modules of each of the seven stages, the stem with the first."""
