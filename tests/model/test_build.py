@@ -315,10 +315,53 @@ def test_every_choice_of_the_lite_model(pyramid: str, merge: str, norm: str) -> 
         raw = net.eval()(torch.zeros(1, 3, 300, 300))
     assert raw.offsets.shape == (1, 8732, 4)
     assert raw.logits.shape == (1, 8732, 4)
+    fused = 240 if merge == "sum" else 96 + 240 + 96 + 96  # stride8 has 240 channels and goes in as it is
+    assert net.neck.fusion.channels == fused
+    first = fused if pyramid == "with-fused" else 160
+    assert net.neck.pyramid.channels == [first, 160, 160, 160, 160, 160]
+
+
+@pytest.mark.parametrize("pyramid", ["after", "with-fused", "bottleneck"])
+@pytest.mark.parametrize("merge", ["concat", "sum"])
+def test_every_choice_of_the_narrow_form(pyramid: str, merge: str) -> None:
+    net = meta("fssd300-lite", 3, variant="narrow", pyramid=pyramid, merge=merge)
+    assert list(net.neck.fusion.transform) == net.neck.fusion.names == ["stride8", "stride16", "stride32"]
     fused = 96 if merge == "sum" else 288
     assert net.neck.fusion.channels == fused
     first = fused if pyramid == "with-fused" else 160
     assert net.neck.pyramid.channels == [first, 160, 160, 160, 160, 160]
+
+
+@pytest.mark.parametrize(
+    ("options", "sources", "transformed", "first"),
+    [
+        ({}, ["stride4", "stride8", "stride16", "stride32"], ["stride4", "stride16", "stride32"], 528),
+        ({"as_is": []}, ["stride4", "stride8", "stride16", "stride32"], None, 4 * 96),
+        ({"reduce_all": True}, ["stride4", "stride8", "stride16", "stride32"], None, 4 * 96),
+        ({"sources": ["stride16", "stride8"]}, ["stride16", "stride8"], ["stride16"], 96 + 240),
+        ({"sources": ["stride16", "stride32"]}, ["stride16", "stride32"], None, 2 * 96),
+        ({"as_is": ["stride32"], "width": 64}, ["stride4", "stride8", "stride16", "stride32"],
+         ["stride4", "stride8", "stride16"], 3 * 64 + 320),
+        ({"transform": "none"}, ["stride4", "stride8", "stride16", "stride32"], [], 144 + 240 + 672 + 320),
+        ({"pyramid": "after"}, ["stride4", "stride8", "stride16", "stride32"],
+         ["stride4", "stride16", "stride32"], 160),
+        ({"fused_stride": 4}, ["stride4", "stride8", "stride16", "stride32"],
+         ["stride4", "stride16", "stride32"], 160),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_the_light_form(
+    options: dict[str, Any], sources: list[str], transformed: list[str] | None, first: int
+) -> None:
+    neck = meta("fssd300-lite", 3, **options).neck
+    assert neck.fusion.names == sources
+    assert list(neck.fusion.transform) == (sources if transformed is None else transformed)
+    assert neck.channels == [first, 160, 160, 160, 160, 160]
+
+
+def test_a_wide_map_gets_a_1x1_in_the_light_form_too() -> None:
+    neck = meta("fssd300-resnet50", 3, light=True).neck  # layer2 has 512 channels
+    assert neck.channels[0] == 3 * 96
 
 
 # ---------------------------------------------------------------- what is refused
@@ -330,6 +373,16 @@ def test_every_choice_of_the_lite_model(pyramid: str, merge: str, norm: str) -> 
         ("fssd300-vg16", {}, "did you mean 'fssd300-vgg16'"),
         ("mask", {}, "ssd512-vgg16"),  # nothing near: all are listed
         ("fssd300-lite", {"marge": "sum"}, "did you mean 'merge'"),
+        ("fssd300-lite", {"as_is": "stride8"}, "as_is is 'stride8'; it is a list"),
+        ("fssd300-lite", {"as_is": ["stride9"]}, "as_is names 'stride9', which is not fused"),
+        ("fssd300-lite", {"as_is": ["stride8"], "reduce_all": True}, "leave out as_is, or reduce_all"),
+        ("fssd300-lite", {"as_is": ["stride8"], "transform": "none"}, "leave out as_is"),
+        (
+            "fssd300-lite",
+            {"as_is": ["stride8"], "merge": "sum", "width": 96},
+            "a sum needs sources of one width",
+        ),
+        ("fssd300-vgg16", {"variant": "narrow"}, "is of light networks"),
         ("fssd300-lite", {"merge": "summ"}, "did you mean 'sum'"),
         ("fssd300-lite", {"merge": None}, "there is no merge None"),
         ("fssd300-lite", {"norm": "batch-afine"}, "did you mean 'batch-affine'"),

@@ -285,6 +285,10 @@ def test_variants_are_of_vgg16(variant: str) -> None:
         ({"source_norm": "l2", "source_scale": 3.0}, 1),
         ({"upsample": "deconvolution"}, 1),
         ({"fused_stride": 4}, 0),
+        ({"as_is": ["fine"]}, 0),
+        ({"as_is": ["coarse"], "transform": "3x3"}, 0),
+        ({"as_is": ["fine"], "merge": "sum", "width": 8}, 0),
+        ({"transform": "none"}, 0),
     ],
     ids=str,
 )

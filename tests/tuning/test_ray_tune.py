@@ -27,9 +27,9 @@ search:
   lr: {from: 1e-4, to: 0.01, log: true}
 """
 
-# The driver, with trials that train nothing. The mAP of the one that begins first is 0.08, of the second 0.04, of
-# the third 0.02, from the first evaluation on, in whichever order they get a processor. Each notes every evaluation;
-# at 50 percent it waits until PLACE/open exists.
+# The driver, with trials that train nothing. The mAP of the one that begins first is 0.08, of the second
+# 0.04, of the third 0.02, from the first evaluation on, in whichever order they get a processor. Each notes
+# every evaluation; at 50 percent it waits until PLACE/open exists.
 DRIVER = """
 import os, sys
 from fssd.engines.ray_session import own_signals, require_ray

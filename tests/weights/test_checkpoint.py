@@ -54,7 +54,7 @@ def file(network: Network, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small(tmp_path: Path) -> Path:
     """A small file that is right in all but its network."""
     path = tmp_path / "small.safetensors"
-    write_tensors(path, {"a": torch.arange(6.0)}, {"format": 1, "kind": "model"})
+    write_tensors(path, {"a": torch.arange(6.0)}, {"format": 2, "kind": "model"})
     return path
 
 
@@ -129,7 +129,7 @@ def test_averaged_weights_are_written_instead_of_the_networks(network: Network, 
 
 def test_strided_tensors_are_written_as_they_read(tmp_path: Path) -> None:
     x = torch.arange(24.0).reshape(1, 2, 3, 4).contiguous(memory_format=torch.channels_last)
-    write_tensors(tmp_path / "x.safetensors", {"x": x, "turned": x[0, 0].T}, {"format": 1})
+    write_tensors(tmp_path / "x.safetensors", {"x": x, "turned": x[0, 0].T}, {"format": 2})
     tensors, _ = read_tensors(tmp_path / "x.safetensors")
     assert torch.equal(tensors["x"], x)
     assert torch.equal(tensors["turned"], x[0, 0].T)
@@ -138,7 +138,33 @@ def test_strided_tensors_are_written_as_they_read(tmp_path: Path) -> None:
 def test_file_is_plain_safetensors(file: Path) -> None:
     assert "heads.loc.0.0.weight" in safetensors.torch.load_file(file)
     assert document_of(file)["classes"] == list(CLASSES)
-    assert document_of(file)["format"] == 1
+    assert document_of(file)["format"] == 2
+
+
+@pytest.mark.parametrize(
+    ("model", "then", "now"),
+    [
+        ("fssd300-lite", {}, {"variant": "narrow"}),
+        ("fssd300-lite", {"pyramid": "with-fused"}, {"pyramid": "with-fused", "variant": "narrow"}),
+        ("fssd300-lite", {"variant": "released"}, {"variant": "narrow"}),
+        ("fssd300-mobilenetv2", {"light": True}, {"light": True, "variant": "narrow"}),
+        ("ssd300-lite", {}, {}),
+        ("fssd300-mobilenetv2", {}, {}),
+    ],
+)
+def test_light_models_of_format_1_are_narrow(
+    tmp_path: Path, model: str, then: dict[str, Any], now: dict[str, Any]
+) -> None:
+    torch.manual_seed(0)
+    net = build_model(model, 2, size=128, **now).eval()
+    file = tmp_path / "earlier.safetensors"
+    facts = {"model": model, "options": {"size": 128, **then}, "classes": ["a", "b"], "own_backbone": False}
+    write_tensors(file, net.state_dict(), {"format": 1, "kind": "model", **facts})
+    loaded = load_model(file)
+    assert loaded.network.spec.options == {"size": 128, **now}
+    x = torch.rand(1, 3, 128, 128) * 255
+    with torch.no_grad():
+        assert torch.equal(loaded.network(x).logits, net(x).logits)
 
 
 class Own(nn.Module):
@@ -309,10 +335,12 @@ def test_safetensors_file_of_another_program(tmp_path: Path, metadata: dict[str,
         ('"text"', "not a JSON object"),
         ("null", "not a JSON object"),
         ("{}", "has format None"),
-        ('{"format": 2, "kind": "model"}', "has format 2; this fssd reads 1"),
+        ('{"format": 3, "kind": "model"}', "has format 3; this fssd reads 1 and 2"),
         ('{"format": "1"}', "has format '1'"),
         ('{"format": 1, "kind": "model"}', "no usable 'model'"),
-        ('{"format": 1}', "use best.safetensors"),
+        ('{"format": 1, "kind": "model", "model": "fssd300-lit", "options": {}}', "no usable 'own_backbone'"),
+        ('{"format": 2, "kind": "model"}', "no usable 'model'"),
+        ('{"format": 2}', "use best.safetensors"),
     ],
 )
 def test_json_that_is_no_document(tmp_path: Path, header: str, message: str) -> None:

@@ -94,12 +94,13 @@ def _neck_and_head(
 ) -> tuple[Any, Head]:
     shapes = feature_shapes(backbone, *design.size)
     first_centre = getattr(backbone, "first_centre", None)
-    blueprint = Blueprint(name, design.size, shapes, design.light, dict(options), first_centre)
+    more = backbone.more if isinstance(backbone, Backbone) else ()
+    blueprint = Blueprint(name, design.size, shapes, design.light, dict(options), first_centre, more)
     neck_type = neck_class(design.neck)
     resolved = neck_type.resolve(blueprint)
-    if isinstance(backbone, Backbone) and backbone.more:
+    if isinstance(backbone, Backbone) and more:
         backbone.tap(neck_type.asks(resolved))
-        blueprint = blueprint._replace(shapes=feature_shapes(backbone, *design.size), more=backbone.more)
+        blueprint = blueprint._replace(shapes=feature_shapes(backbone, *design.size))
     neck = neck_type.build(blueprint._replace(options=resolved))
     heads = head_class(design.head).build(
         HeadBlueprint(

@@ -14,7 +14,7 @@ from fssd.layers.folding import fold_sequences
 from fssd.necks.extras import fssd_extras, make_extras
 from fssd.necks.fusion import Fusion
 from fssd.necks.fusion_forms import FORMS, OPTIONS, check_fusion, fused_cells, make_fusion, with_form
-from fssd.necks.neck import Blueprint, Neck, even_steps, finest_cells
+from fssd.necks.neck import FINEST_STRIDE, Blueprint, Neck, even_steps, finest_cells
 from fssd.necks.pyramid import LIGHT_WIDTHS, WIDTHS, Block, Pyramid, pyramid_rows
 from fssd.necks.windows import HALVE, SAME, VALID, levels_from, nominal_steps
 
@@ -24,7 +24,12 @@ PORT_FRACTION = 0.9  # the same in the PyTorch port, which leaves PyTorch's defa
 LIGHT_FRACTION = 0.97  # the same for short trainings; the paper's 0.999 needs tens of thousands of steps
 
 PYRAMID_FORMS = ("after", "with-fused", "bottleneck")  # Fig. 3 (b), (a), (c)
-VARIANTS = ("released", "pytorchssd", *FORMS)
+NARROW = "narrow"
+VARIANTS = ("released", "pytorchssd", *FORMS, NARROW)
+LARGEST_AS_IS = 256  # channels of a map that the light form takes without a 1x1; the width of the paper's
+# The light form of 0.1: a 1x1 before every map, and a pyramid of its own width after the fused map.
+NARROW_OPTIONS = {"as_is": (), "pyramid": "after"}
+FINER = "stride4"  # a backbone's map of twice the rows and columns of the first level, where it has one
 PORT_RATIOS: dict[tuple[int, int], tuple[tuple[float, ...], ...]] = {
     (300, 300): ((2, 3), (2, 3), (2, 3), (2, 3), (2,), (2,)),
     (512, 512): ((2, 3), (2, 3), (2, 3), (2, 3), (2, 3), (2,), (2,)),
@@ -61,6 +66,8 @@ class FSSD(Neck):
             return {**PORT_OPTIONS, "ratios": PORT_RATIOS[blueprint.image_size], **options}
         if isinstance(variant, str) and variant in FORMS:
             options = with_form(FORMS[variant], options)
+        if blueprint.light:
+            options = (NARROW_OPTIONS if variant == NARROW else _light(blueprint)) | options
         if released_512 and options.get("priors") == "coco":
             options["priors"] = "voc"  # the released FSSD512-COCO has 35.84 / 76.8 px at its first level
         return options
@@ -82,6 +89,7 @@ class FSSD(Neck):
         shapes, extras = _with_extras(blueprint, names, of_vgg, ported)
         # The released network takes conv3_3 and conv7_2, which have 256 channels already, as they are.
         as_is = {"conv3_3", "conv7_2"} if of_vgg and not options.get("reduce_all", False) else set()
+        as_is |= _as_is(options, names)
         fraction = LIGHT_FRACTION if light else PORT_FRACTION if ported else FRACTION
         fusion = make_fusion(blueprint, names, shapes, as_is, fraction)
         pyramid = _pyramid(blueprint, fusion.channels)
@@ -131,11 +139,45 @@ def _check(blueprint: Blueprint) -> None:
         raise ConfigError(f"there is no pyramid {form!r}{nearest(str(form), PYRAMID_FORMS)}")
     if variant not in VARIANTS:
         raise ConfigError(f"there is no variant {variant!r}{nearest(str(variant), VARIANTS)}")
-    if variant != "released" and (blueprint.light or "fc7" not in blueprint.shapes):
+    if variant == NARROW and not blueprint.light:
+        raise ConfigError(f"the variant {NARROW!r} is of light networks; use fssd300-lite, or light=true")
+    if variant not in ("released", NARROW) and (blueprint.light or "fc7" not in blueprint.shapes):
         raise ConfigError(
             f"the variant {variant!r} is one of VGG16's own layers; use fssd300-vgg16 without backbone="
         )
     check_fusion(blueprint)
+
+
+def _as_is(options: Mapping[str, Any], names: tuple[str, ...]) -> set[str]:
+    """The sources that the user takes without a 1x1. Raises ConfigError for one that is none."""
+    asked = tuple(options.get("as_is", ()))
+    for name in asked:
+        if name not in names:
+            raise ConfigError(f"as_is names {name!r}, which is not fused{nearest(name, names)}")
+    return set(asked)
+
+
+def _light(blueprint: Blueprint) -> dict[str, Any]:
+    """What the light form is where the user does not say otherwise.
+
+    The first level is the fused map itself, and the source of its size goes in as it is: pretrained features
+    reach the predictors of small objects through no layer that starts from random weights, as in SSD. A map
+    of half the stride is fused too where the backbone has one.
+    """
+    options = blueprint.options
+    found: dict[str, Any] = {}
+    if options.get("fused_stride", FINEST_STRIDE) == FINEST_STRIDE:
+        found["pyramid"] = "with-fused"
+    if "sources" not in options and FINER in blueprint.more:
+        found["sources"] = (FINER, *blueprint.shapes)
+    if options.get("reduce_all") or "transform" in options:
+        return found
+    for name in options.get("sources", blueprint.shapes):
+        shape = blueprint.shapes.get(name)
+        if shape and shape.cells == blueprint.finest and shape.channels <= LARGEST_AS_IS:
+            width = {"width": shape.channels} if options.get("merge") == "sum" else {}
+            return {**found, "as_is": (name,), **width}
+    return found
 
 
 def _with_extras(

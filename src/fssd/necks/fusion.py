@@ -167,19 +167,20 @@ class Fusion(nn.Module):
             return
         if self.source_norms or self.up:
             return
-        count = len(self.names)
-        width = self.channels // count if self.merge == "concat" else self.channels
         blocks = cast("Iterable[nn.Sequential]", self.transform.values())
-        reduced = [cast("nn.Conv2d", block[0]) for block in blocks]
-        one_width = self.merge == "sum" or width * count == self.channels
-        if not bool((scale > 0).all()) or not one_width or any(c.out_channels != width for c in reduced):
+        reduced = {
+            name: cast("nn.Conv2d", block[0]) for name, block in zip(self.transform, blocks, strict=True)
+        }
+        widths = [reduced[s.name].out_channels if s.name in reduced else s.channels for s in self.sources]
+        if not bool((scale > 0).all()):
             return
-        for index, name in enumerate(self.names):
-            if self.merge == "concat":
-                part = slice(index * width, (index + 1) * width)
-                self._move_norm(name, scale[part], shift[part])
-            else:  # the shift of a sum is added once
-                self._move_norm(name, scale, shift if index == 0 else torch.zeros_like(shift))
+        if self.merge == "concat":
+            parts = zip(self.names, torch.split(scale, widths), torch.split(shift, widths), strict=True)
+        else:  # the shift of a sum is added once
+            shifts = [shift, *[torch.zeros_like(shift)] * (len(self.names) - 1)]
+            parts = zip(self.names, [scale] * len(self.names), shifts, strict=True)
+        for name, own_scale, own_shift in parts:
+            self._move_norm(name, own_scale, own_shift)
         self.norm = nn.Identity()
 
     def _move_norm(self, name: str, scale: Tensor, shift: Tensor) -> None:

@@ -4,8 +4,9 @@ ParseNet: Liu et al. 2015, arXiv 1506.04579. HyperNet: Kong et al. 2016, 1604.00
 1512.04143. All three feed other kinds of detector; here each feeds FSSD's pyramid and heads.
 
 Options besides those of FSSD's own tables, see `Fusion`: transform ("1x1", "3x3", "5x5" or "none") on each
-source, and width, its channels; source_norm and source_scale; project; upsample; fused_stride, 8 or 4 pixels
-to a cell of the fused map. sources may hold "global", the mean of the backbone's last map.
+source, and width, its channels; as_is, names of sources that go in without one; source_norm and source_scale;
+project; upsample; fused_stride, 8 or 4 pixels to a cell of the fused map. sources may hold "global", the mean
+of the backbone's last map.
 """
 
 from __future__ import annotations
@@ -55,11 +56,11 @@ FORMS: dict[str, dict[str, Any]] = {
 """What the variants of these names stand for, on VGG16."""
 
 OPTIONS = frozenset(
-    {"sources", "merge", "norm", "reduce_all", "align_corners", "transform", "width", "source_norm"}
+    {"sources", "merge", "norm", "as_is", "reduce_all", "align_corners", "transform", "width", "source_norm"}
 ) | {"source_scale", "project", "upsample", "fused_stride"}
 
 # Options that only mean something beside another one: a variant's own go when the user replaces that one.
-COMPANIONS = {"transform": ("width", "reduce_all"), "source_norm": ("source_scale",)}
+COMPANIONS = {"transform": ("width", "as_is", "reduce_all"), "source_norm": ("source_scale",)}
 
 
 def with_form(form: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -114,6 +115,7 @@ def check_fusion(blueprint: Blueprint) -> None:
     if not isinstance(sources, (list, tuple)) or not all(isinstance(name, str) for name in sources):
         what = "the text " if isinstance(sources, str) else ""
         raise ConfigError(f"sources is {what}{sources!r}; it is a list such as [conv4_3, fc7]")
+    _check_as_is(options)
     for key in ("width", "project"):
         value = options.get(key, 1)
         if not isinstance(value, int) or isinstance(value, bool) or value < (key == "width"):
@@ -129,10 +131,19 @@ def check_fusion(blueprint: Blueprint) -> None:
     _check_effects(options)
 
 
+def _check_as_is(options: Mapping[str, Any]) -> None:
+    """Raise ConfigError unless as_is names sources."""
+    names = options.get("as_is", ())
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(f"as_is is {names!r}; it is a list such as [stride8]")
+    if names and options.get("reduce_all"):
+        raise ConfigError("reduce_all puts a 1x1 on every source; leave out as_is, or reduce_all")
+
+
 def _check_effects(options: Mapping[str, Any]) -> None:
     """Raise ConfigError for an option that another one makes void."""
     if options.get("transform") == "none":
-        for key in ("width", "reduce_all"):
+        for key in ("width", "as_is", "reduce_all"):
             if options.get(key):
                 raise ConfigError(f"transform 'none' takes every source as it is; leave out {key}")
     if "source_scale" in options and options.get("source_norm") != "l2":

@@ -1,6 +1,6 @@
 """Model files: safetensors with one JSON document in the header. Nothing in them is executed or unpickled.
 
-The JSON holds {"format": 1, "kind": "model" | "training", "model", "options", "classes", ...facts}; the
+The JSON holds {"format": 2, "kind": "model" | "training", "model", "options", "classes", ...facts}; the
 tensors are the network's state dict. A training state (`fssd.training.state`) is the same with more tensors.
 """
 
@@ -20,11 +20,13 @@ from fssd.atomic import atomic_write
 from fssd.config import CONFIG_FILE
 from fssd.errors import CheckpointError, ConfigError
 from fssd.model.build import build_model
+from fssd.model.designs import find_design
 from fssd.model.network import Network
+from fssd.necks.fssd import NARROW
 from fssd.weights.content import BLANK, KEY, damaged, is_intact, read_content, seal
 from fssd.zoo.models import MODELS, find_model
 
-FORMAT = 1
+FORMAT = 2
 HEADER = "fssd"  # safetensors stores keys in hash order; with a single key equal content gives equal bytes
 NEEDED = {"model": str, "options": dict, "own_backbone": bool, "classes": list}
 
@@ -187,7 +189,21 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise damaged(file, "a safetensors file", str(error)) from error
     if not isinstance(document, dict):
         raise CheckpointError(f"{file}: its header is a {type(document).__name__}, not a JSON object")
-    if document.get("format") != FORMAT:
-        raise CheckpointError(f"{file}: has format {document.get('format')!r}; this fssd reads {FORMAT}")
+    if document.get("format") not in (1, FORMAT):
+        raise CheckpointError(
+            f"{file}: has format {document.get('format')!r}; this fssd reads 1 and {FORMAT}"
+        )
     document.pop(KEY, None)
-    return tensors, document
+    return tensors, document if document["format"] == FORMAT else _from_format_1(document)
+
+
+def _from_format_1(document: dict[str, Any]) -> dict[str, Any]:
+    """The document as this version would have written it: then, light FSSDs were all of the narrow form."""
+    name, options = document.get("model"), document.get("options")
+    try:
+        design = find_design(name, options) if isinstance(name, str) and isinstance(options, dict) else None
+    except ConfigError:  # building the network says what is wrong
+        design = None
+    if design is not None and design.neck == "fssd" and design.light:
+        options = {**(options or {}), "variant": NARROW}
+    return {**document, "options": options, "format": FORMAT}
