@@ -28,6 +28,7 @@ PORT_300 = [[2, 3], [2, 3], [2, 3], [2, 3], [2], [2]]  # anchors 6-6-6-6-4-4
 PORT_512 = [[2, 3], [2, 3], [2, 3], [2, 3], [2, 3], [2], [2]]
 PORT = {"reduce_all": True, "norm": "batch-affine"}
 VARIANT = {"variant": "pytorchssd"}
+ALL_FOUR = ["stride4", "stride8", "stride16", "stride32"]
 FOUR = ("conv3_3", "conv4_3", "fc7", "conv7_2")
 
 
@@ -315,10 +316,9 @@ def test_every_choice_of_the_lite_model(pyramid: str, merge: str, norm: str) -> 
         raw = net.eval()(torch.zeros(1, 3, 300, 300))
     assert raw.offsets.shape == (1, 8732, 4)
     assert raw.logits.shape == (1, 8732, 4)
-    fused = 240 if merge == "sum" else 96 + 240 + 96 + 96  # stride8 has 240 channels and goes in as it is
+    fused = 240 if merge == "sum" else 64 + 240 + 64 + 64  # stride8 has 240 channels and goes in as it is
     assert net.neck.fusion.channels == fused
-    first = fused if pyramid == "with-fused" else 160
-    assert net.neck.pyramid.channels == [first, 160, 160, 160, 160, 160]
+    assert net.neck.pyramid.channels == [fused] * 6
 
 
 @pytest.mark.parametrize("pyramid", ["after", "with-fused", "bottleneck"])
@@ -333,35 +333,32 @@ def test_every_choice_of_the_narrow_form(pyramid: str, merge: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "sources", "transformed", "first"),
+    ("options", "sources", "transformed", "channels"),
     [
-        ({}, ["stride4", "stride8", "stride16", "stride32"], ["stride4", "stride16", "stride32"], 528),
-        ({"as_is": []}, ["stride4", "stride8", "stride16", "stride32"], None, 4 * 96),
-        ({"reduce_all": True}, ["stride4", "stride8", "stride16", "stride32"], None, 4 * 96),
-        ({"sources": ["stride16", "stride8"]}, ["stride16", "stride8"], ["stride16"], 96 + 240),
-        ({"sources": ["stride16", "stride32"]}, ["stride16", "stride32"], None, 2 * 96),
-        ({"as_is": ["stride32"], "width": 64}, ["stride4", "stride8", "stride16", "stride32"],
-         ["stride4", "stride8", "stride16"], 3 * 64 + 320),
-        ({"transform": "none"}, ["stride4", "stride8", "stride16", "stride32"], [], 144 + 240 + 672 + 320),
-        ({"pyramid": "after"}, ["stride4", "stride8", "stride16", "stride32"],
-         ["stride4", "stride16", "stride32"], 160),
-        ({"fused_stride": 4}, ["stride4", "stride8", "stride16", "stride32"],
-         ["stride4", "stride16", "stride32"], 160),
+        ({}, ALL_FOUR, ["stride4", "stride16", "stride32"], [432] * 6),
+        ({"as_is": []}, ALL_FOUR, ALL_FOUR, [4 * 64] * 6),
+        ({"reduce_all": True}, ALL_FOUR, ALL_FOUR, [4 * 64] * 6),
+        ({"sources": ["stride16", "stride8"]}, ["stride16", "stride8"], ["stride16"], [64 + 240] * 6),
+        ({"sources": ALL_FOUR[2:]}, ALL_FOUR[2:], ALL_FOUR[2:], [128] * 6),
+        ({"as_is": ["stride32"], "width": 32}, ALL_FOUR, ALL_FOUR[:3], [3 * 32 + 320] * 6),
+        ({"transform": "none"}, ALL_FOUR, [], [144 + 240 + 672 + 320, *[512] * 5]),
+        ({"pyramid": "after"}, ALL_FOUR, ["stride4", "stride16", "stride32"], [432] * 6),
+        ({"fused_stride": 4}, ALL_FOUR, ["stride4", "stride16", "stride32"], [432] * 6),
     ],
     ids=str,
 )  # fmt: skip
 def test_the_light_form(
-    options: dict[str, Any], sources: list[str], transformed: list[str] | None, first: int
+    options: dict[str, Any], sources: list[str], transformed: list[str], channels: list[int]
 ) -> None:
     neck = meta("fssd300-lite", 3, **options).neck
     assert neck.fusion.names == sources
-    assert list(neck.fusion.transform) == (sources if transformed is None else transformed)
-    assert neck.channels == [first, 160, 160, 160, 160, 160]
+    assert list(neck.fusion.transform) == transformed
+    assert neck.channels == channels
 
 
 def test_a_wide_map_gets_a_1x1_in_the_light_form_too() -> None:
     neck = meta("fssd300-resnet50", 3, light=True).neck  # layer2 has 512 channels
-    assert neck.channels[0] == 3 * 96
+    assert neck.channels[0] == 3 * 64
 
 
 # ---------------------------------------------------------------- what is refused

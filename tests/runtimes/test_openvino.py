@@ -31,7 +31,7 @@ def test_openvino_reads_the_weights_of_every_convolution_as_bytes(traced: Callab
     kinds = ("Convolution", "GroupConvolution")
     convolutions = [node for node in quantised.get_ordered_ops() if node.get_type_name() in kinds]
     depthwise = [node for node in convolutions if node.get_type_name() == "GroupConvolution"]
-    assert len(depthwise) == 18  # of six blocks of the pyramid and twelve heads
+    assert len(depthwise) == 17  # of five blocks of the pyramid and twelve heads
     for convolution in convolutions:
         scaled = convolution.input_value(1).get_node()
         widened = scaled.input_value(0).get_node()

@@ -24,7 +24,7 @@ from fssd.errors import CheckpointError, ConfigError
 from fssd.heads.multibox.multibox_head import MultiboxHead
 from fssd.training.loop import train
 from fssd.training.state import require_same
-from fssd.weights.checkpoint import read_tensors
+from fssd.weights.checkpoint import read_tensors, write_tensors
 
 MakeBackbone = Callable[[], nn.Module]
 
@@ -206,6 +206,24 @@ def test_time_is_over_after_every_update(
         assert_same_run(out, reference)
     finally:
         out.rename(tmp_path / "run")
+
+
+def test_a_light_run_of_format_1_goes_on_as_the_narrow_form(
+    scenes: Path, tiny_backbone: MakeBackbone, tmp_path: Path
+) -> None:
+    narrow = config_for(scenes, tmp_path / "narrow", options={"variant": "narrow"})
+    undisturbed = train(narrow, backbone=tiny_backbone())
+    stopped = replace(narrow, out=tmp_path / "run")
+    train(stopped, minutes=0, backbone=tiny_backbone())
+    state = tmp_path / "run" / "last.safetensors"
+    tensors, document = read_tensors(state)
+    del document["options"]["variant"], document["config"]["options"]["variant"]
+    write_tensors(state, tensors, {**document, "format": 1})
+    resumed = train(replace(stopped, options={}), resume=True, backbone=tiny_backbone())
+    assert resumed.best == undisturbed.best
+    ours, theirs = (read_tensors(tmp_path / name / "final.safetensors")[0] for name in ("run", "narrow"))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], value) for key, value in theirs.items())
 
 
 def test_a_finished_run_stays_as_it_is(

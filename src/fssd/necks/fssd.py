@@ -13,7 +13,15 @@ from fssd.layers.blocks import Bottleneck, Chain, ConvReLU, LiteBlock, LiteBottl
 from fssd.layers.folding import fold_sequences
 from fssd.necks.extras import fssd_extras, make_extras
 from fssd.necks.fusion import Fusion
-from fssd.necks.fusion_forms import FORMS, OPTIONS, check_fusion, fused_cells, make_fusion, with_form
+from fssd.necks.fusion_forms import (
+    FORMS,
+    LIGHT_WIDTH,
+    OPTIONS,
+    check_fusion,
+    fused_cells,
+    make_fusion,
+    with_form,
+)
 from fssd.necks.neck import FINEST_STRIDE, Blueprint, Neck, even_steps, finest_cells
 from fssd.necks.pyramid import LIGHT_WIDTHS, WIDTHS, Block, Pyramid, pyramid_rows
 from fssd.necks.windows import HALVE, SAME, VALID, levels_from, nominal_steps
@@ -26,9 +34,10 @@ LIGHT_FRACTION = 0.97  # the same for short trainings; the paper's 0.999 needs t
 PYRAMID_FORMS = ("after", "with-fused", "bottleneck")  # Fig. 3 (b), (a), (c)
 NARROW = "narrow"
 VARIANTS = ("released", "pytorchssd", *FORMS, NARROW)
+LIGHT_REDUCED = 64  # channels after the 1x1 of each other source of the light form
 LARGEST_AS_IS = 256  # channels of a map that the light form takes without a 1x1; the width of the paper's
 # The light form of 0.1: a 1x1 before every map, and a pyramid of its own width after the fused map.
-NARROW_OPTIONS = {"as_is": (), "pyramid": "after"}
+NARROW_OPTIONS = {"as_is": (), "pyramid": "after", "width": LIGHT_WIDTH}
 FINER = "stride4"  # a backbone's map of twice the rows and columns of the first level, where it has one
 PORT_RATIOS: dict[tuple[int, int], tuple[tuple[float, ...], ...]] = {
     (300, 300): ((2, 3), (2, 3), (2, 3), (2, 3), (2,), (2,)),
@@ -162,10 +171,11 @@ def _light(blueprint: Blueprint) -> dict[str, Any]:
 
     The first level is the fused map itself, and the source of its size goes in as it is: pretrained features
     reach the predictors of small objects through no layer that starts from random weights, as in SSD. A map
-    of half the stride is fused too where the backbone has one.
+    of half the stride is fused too where the backbone has one. The blocks below are as wide as the fused map,
+    so that they start as averages of it.
     """
     options = blueprint.options
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {} if "transform" in options else {"width": LIGHT_REDUCED}
     if options.get("fused_stride", FINEST_STRIDE) == FINEST_STRIDE:
         found["pyramid"] = "with-fused"
     if "sources" not in options and FINER in blueprint.more:
@@ -198,5 +208,9 @@ def _pyramid(blueprint: Blueprint, inputs: int) -> Pyramid:
     else:
         block = Bottleneck if form == "bottleneck" else ConvReLU
     halved = fused_cells(blueprint) != blueprint.finest
-    rows = pyramid_rows(blueprint.finest, LIGHT_WIDTHS if blueprint.light else WIDTHS, halved)
+    widths: tuple[int, ...] = WIDTHS
+    if blueprint.light:  # as wide as the fused map, so that the blocks' shortcuts need no 1x1
+        narrow = blueprint.options.get("variant") == NARROW
+        widths = LIGHT_WIDTHS if narrow else (min(inputs, max(WIDTHS)),)
+    rows = pyramid_rows(blueprint.finest, widths, halved)
     return Pyramid(inputs, rows, block, form == "with-fused")
