@@ -210,7 +210,6 @@ def _pyramid(blueprint: Blueprint, inputs: int) -> Pyramid:
     halved = fused_cells(blueprint) != blueprint.finest
     widths: tuple[int, ...] = WIDTHS
     if blueprint.light:  # as wide as the fused map, so that the blocks' shortcuts need no 1x1
-        narrow = blueprint.options.get("variant") == NARROW
-        widths = LIGHT_WIDTHS if narrow else (min(inputs, max(WIDTHS)),)
+        widths = LIGHT_WIDTHS if blueprint.options.get("variant") == NARROW else (inputs,)
     rows = pyramid_rows(blueprint.finest, widths, halved)
     return Pyramid(inputs, rows, block, form == "with-fused")
