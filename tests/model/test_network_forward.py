@@ -216,7 +216,7 @@ def test_training_and_evaluation_give_the_same_named_value(lite: Network) -> Non
 def test_fusion_normalises_by_the_batch_in_training_and_by_running_statistics_in_evaluation() -> None:
     torch.manual_seed(0)
     fusion = build_model("fssd300-lite", CLASSES).neck.fusion
-    maps = {"stride8": (240, 38), "stride16": (672, 19), "stride32": (320, 10)}
+    maps = {"stride4": (144, 75), "stride8": (240, 38), "stride16": (672, 19), "stride32": (320, 10)}
     features = {name: torch.rand(2, c, n, n) for name, (c, n) in maps.items()}
     with torch.no_grad():
         trained = fusion.train()(features)

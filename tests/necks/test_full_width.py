@@ -140,10 +140,13 @@ def test_sides_that_differ(neck: str) -> None:
 
 def test_the_light_form_is_an_option() -> None:
     light = meta("fssd300-mobilenetv1", light=True)
-    # 1x1 to 96 of 256, 512 and 1024 channels in place of 256
-    assert parameters(light.neck.fusion) == 96 * (256 + 512 + 1024 + 3)
-    assert light.neck.channels == [160] * 6
-    assert light.heads.loc[0][0].groups == 160
+    # 1x1 to 64 of 512 and 1024 channels in place of 256; the 256 of the finest map go in as they are
+    assert parameters(light.neck.fusion) == 64 * (512 + 1024 + 2)
+    assert light.neck.channels == [256 + 64 + 64] * 6
+    assert light.heads.loc[0][0].groups == 256 + 64 + 64
+    narrow = meta("fssd300-mobilenetv1", light=True, variant="narrow")
+    assert parameters(narrow.neck.fusion) == 96 * (256 + 512 + 1024 + 3)
+    assert narrow.neck.channels == [160] * 6
     full = meta("fssd300-lite", light=False)
     assert full.neck.channels == meta("fssd300-vgg16").neck.channels
     with pytest.raises(ConfigError, match="light is 1; it is true or false"):
