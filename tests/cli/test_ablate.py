@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fssd.cli.main import main
-from fssd.weights.checkpoint import load_model
+from fssd.weights.checkpoint import load_model, read_tensors, write_tensors
 
 pytest.importorskip("matplotlib", reason='plots need matplotlib: pip install "fssd[plot]"')
 
@@ -70,6 +70,18 @@ def test_time_over_and_taken_up_again(plan: Path, scenes: Path, tmp_path: Path) 
     assert not (tmp_path / "runs" / "plain" / "seed-0" / "final.safetensors").exists()
     assert main(arguments) == 0
     assert len(table(tmp_path / "runs")) == 2
+
+
+def test_runs_of_another_light_form_are_not_mixed(
+    plan: Path, trained: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "runs"
+    shutil.copytree(trained, out)
+    model = out / "fused" / "seed-0" / "final.safetensors"
+    tensors, document = read_tensors(model)
+    write_tensors(model, tensors, {**document, "format": 1})
+    assert main(["ablate", str(plan), "--data", str(scenes), "--out", str(out), "--seeds", "2"]) == 2
+    assert "final.safetensors: has the light form of version 0.1" in capsys.readouterr().err
 
 
 def test_other_settings_in_the_same_folder_are_refused(

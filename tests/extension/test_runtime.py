@@ -69,7 +69,7 @@ def test_a_row_is_all_it_takes(
 
     subject = open_subject("fssd300-lite", tmp_path, runtime="counting")
     assert subject.runtime == "counting"
-    assert subject.multiply_adds == pytest.approx(0.94e9, rel=0.02)  # of the network, as PyTorch counts
+    assert subject.multiply_adds == pytest.approx(0.96e9, rel=0.02)  # of the network, as PyTorch counts
 
 
 def test_names_of_runtimes_are_told(counting: CountingRuntime, model_file: Path, tmp_path: Path) -> None:

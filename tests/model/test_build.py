@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fssd.backbones.backbone import feature_shapes
+from fssd.backbones.efficientnet_lite import EfficientNetLite0
 from fssd.errors import ConfigError
 from fssd.model.build import build_model
 from fssd.model.designs import DESIGNS
@@ -342,6 +343,11 @@ def test_every_choice_of_the_narrow_form(pyramid: str, merge: str) -> None:
         ({"sources": ALL_FOUR[2:]}, ALL_FOUR[2:], ALL_FOUR[2:], [128] * 6),
         ({"as_is": ["stride32"], "width": 32}, ALL_FOUR, ALL_FOUR[:3], [3 * 32 + 320] * 6),
         ({"transform": "none"}, ALL_FOUR, [], [144 + 240 + 672 + 320] * 6),
+        ({"transform": "1x1"}, ALL_FOUR, ["stride4", "stride16", "stride32"], [432] * 6),
+        ({"transform": "3x3"}, ALL_FOUR, ALL_FOUR, [4 * 96] * 6),
+        ({"merge": "sum"}, ALL_FOUR, ["stride4", "stride16", "stride32"], [240] * 6),
+        ({"merge": "sum", "width": 96}, ALL_FOUR, ALL_FOUR, [96] * 6),
+        ({"merge": "sum", "as_is": []}, ALL_FOUR, ALL_FOUR, [64] * 6),
         ({"pyramid": "after"}, ALL_FOUR, ["stride4", "stride16", "stride32"], [432] * 6),
         ({"fused_stride": 4}, ALL_FOUR, ["stride4", "stride16", "stride32"], [432] * 6),
     ],
@@ -354,6 +360,17 @@ def test_the_light_form(
     assert neck.fusion.names == sources
     assert list(neck.fusion.transform) == transformed
     assert neck.channels == channels
+
+
+def test_a_module_that_another_network_used_gives_the_same_network() -> None:
+    backbone = EfficientNetLite0()
+    first, second = (build_model("fssd300-lite", 2, backbone=backbone).neck.fusion for _ in range(2))
+    assert first.names == second.names == ALL_FOUR
+    assert build_model("ssd300-lite", 2, backbone=backbone).backbone.tapped == ()
+
+
+def test_a_map_of_few_channels_is_not_the_width_of_a_sum() -> None:
+    assert meta("fssd300-mobilenetv2", 3, light=True, merge="sum").neck.channels[0] == 64  # C3 has 32
 
 
 def test_a_wide_map_gets_a_1x1_in_the_light_form_too() -> None:
@@ -370,6 +387,8 @@ def test_a_wide_map_gets_a_1x1_in_the_light_form_too() -> None:
         ("fssd300-vg16", {}, "did you mean 'fssd300-vgg16'"),
         ("mask", {}, "ssd512-vgg16"),  # nothing near: all are listed
         ("fssd300-lite", {"marge": "sum"}, "did you mean 'merge'"),
+        ("fssd300-lite", {"sources": 5}, "sources is 5; it is a list"),
+        ("fssd300-lite", {"sources": [["stride8"]]}, "it is a list such as"),
         ("fssd300-lite", {"as_is": "stride8"}, "as_is is 'stride8'; it is a list"),
         ("fssd300-lite", {"as_is": ["stride9"]}, "as_is names 'stride9', which is not fused"),
         ("fssd300-lite", {"as_is": ["stride8"], "reduce_all": True}, "leave out as_is, or reduce_all"),

@@ -18,6 +18,7 @@ from fssd.model.build import build_model
 from fssd.model.cost import parameters
 from fssd.model.fold import fold
 from fssd.model.network import Network
+from fssd.model.resize import resized
 from fssd.necks.fusion import Fusion, Source
 
 VGG, PLAIN = 20_483_904, 33_835_182  # parameters of VGG16-reduced, and of FSSD300 for VOC
@@ -320,6 +321,14 @@ def test_it_trains_evaluates_exports_and_opens(whole_life: Callable[..., Detecto
     whole_life(
         "fssd300-lite", size=128, sources=sources, source_norm="lrn", upsample="deconvolution", project=64
     )
+
+
+def test_a_fused_map_of_stride_4_at_another_size() -> None:
+    other = resized(build_model("fssd300-lite", 1, size=128, fused_stride=4), (160, 136))
+    with torch.no_grad():
+        raw = other(torch.zeros(1, 3, 136, 160))
+    assert other.neck.fusion.size == (34, 40)
+    assert raw.offsets.shape == (1, *other.heads.priors.shape)
 
 
 def test_every_layer_of_the_fusion_learns(tiny_backbone: Callable[[], nn.Module]) -> None:

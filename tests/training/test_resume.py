@@ -22,6 +22,7 @@ from fssd.config import Amp, TrainConfig, load_config, to_values
 from fssd.data.scenes import make_scenes
 from fssd.errors import CheckpointError, ConfigError
 from fssd.heads.multibox.multibox_head import MultiboxHead
+from fssd.training.folds import train_folds
 from fssd.training.loop import train
 from fssd.training.state import require_same
 from fssd.weights.checkpoint import read_tensors, write_tensors
@@ -31,7 +32,8 @@ MakeBackbone = Callable[[], nn.Module]
 MODELS = ("last.safetensors", "best.safetensors", "final.safetensors")
 ITERATIONS = 6
 
-# The disk of the child is slow with models, so that there is time to kill it between writing a file and renaming it.
+# The disk of the child is slow with models, so that there is time to kill it between writing a file and
+# renaming it.
 SLOW_DISK = """
 import os, sys, time
 real = os.fsync
@@ -217,15 +219,45 @@ def test_a_light_run_of_format_1_goes_on_as_the_narrow_form(
     undisturbed = train(narrow, backbone=tiny_backbone())
     stopped = replace(narrow, out=tmp_path / "run")
     train(stopped, minutes=0, backbone=tiny_backbone())
-    state = tmp_path / "run" / "last.safetensors"
-    tensors, document = read_tensors(state)
-    del document["options"]["variant"], document["config"]["options"]["variant"]
-    write_tensors(state, tensors, {**document, "format": 1})
+    as_format_1(tmp_path / "run" / "last.safetensors")
     resumed = train(replace(stopped, options={}), resume=True, backbone=tiny_backbone())
     assert resumed.best == undisturbed.best
     ours, theirs = (read_tensors(tmp_path / name / "final.safetensors")[0] for name in ("run", "narrow"))
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[key], value) for key, value in theirs.items())
+
+
+def as_format_1(model: Path) -> None:
+    """Rewrite a model of the narrow form as version 0.1 wrote it."""
+    tensors, document = read_tensors(model)
+    del document["options"]["variant"], document["config"]["options"]["variant"]
+    write_tensors(model, tensors, {**document, "format": 1})
+
+
+def test_a_run_that_starts_from_a_model_of_format_1_has_its_form(
+    scenes: Path, tiny_backbone: MakeBackbone, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = config_for(scenes, tmp_path / "first", iterations=1, options={"variant": "narrow"})
+    train(first, backbone=tiny_backbone())
+    model = tmp_path / "first" / "final.safetensors"
+    as_format_1(model)
+    more = replace(first, out=tmp_path / "more", options={}, start="model", weights=model)
+    train(more, backbone=tiny_backbone())
+    assert "has the form of version 0.1, variant=narrow; so has this run" in capsys.readouterr().err
+    assert read_tensors(tmp_path / "more" / "final.safetensors")[1]["options"]["variant"] == "narrow"
+    assert train(more, backbone=tiny_backbone(), resume=True).finished
+
+
+def test_folds_of_two_forms_are_refused(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = config_for(
+        scenes, tmp_path / "run", size=(128,), iterations=1, folds=2, options={"variant": "narrow"}
+    )
+    assert next(train_folds(whole)).finished
+    as_format_1(tmp_path / "run" / "fold-1" / "final.safetensors")
+    with pytest.raises(ConfigError, match="and further runs would have"):
+        list(train_folds(replace(whole, options={}), resume=True))
 
 
 def test_a_finished_run_stays_as_it_is(

@@ -147,6 +147,12 @@ def test_file_is_plain_safetensors(file: Path) -> None:
         ("fssd300-lite", {}, {"variant": "narrow"}),
         ("fssd300-lite", {"pyramid": "with-fused"}, {"pyramid": "with-fused", "variant": "narrow"}),
         ("fssd300-lite", {"variant": "released"}, {"variant": "narrow"}),
+        ("fssd300-lite", {"transform": "none"}, {"transform": "none", "variant": "narrow"}),
+        (
+            "fssd300-lite",
+            {"neck": "fssd.necks.fssd:FSSD"},
+            {"neck": "fssd.necks.fssd:FSSD", "variant": "narrow"},
+        ),
         ("fssd300-mobilenetv2", {"light": True}, {"light": True, "variant": "narrow"}),
         ("ssd300-lite", {}, {}),
         ("fssd300-mobilenetv2", {}, {}),

@@ -18,7 +18,7 @@ from fssd.training.log import last_evaluation
 from fssd.training.loop import train
 from fssd.training.splits import name_splits, open_splits
 from fssd.training.start import complete, oversampling, require_weights
-from fssd.training.state import require_same
+from fssd.training.state import require_same, require_same_form
 from fssd.zoo.models import is_published
 
 
@@ -164,4 +164,5 @@ def is_finished(run: Run) -> bool:
         may_change |= {"amp"}  # resolved when the run was started
     before = yaml.safe_load(file.read_text(encoding="utf-8"))
     require_same(before, to_values(run.config), run.folder, may_change)
+    require_same_form(run.folder / FINAL_FILE, run.config)
     return run.config.val_split is None or last_evaluation(run.folder) is not None

@@ -40,7 +40,7 @@ def build_model(name: str, num_classes: int, **options: Any) -> Network:
         pyramid: "after" (Fig. 3 b), "with-fused" (a) or "bottleneck" (c).
         reduce_all: a 1x1 on every source, conv7_2 and conv3_3 too, as the paper's text has it; the
         released network takes those two as they are.
-        as_is: names of sources without a 1x1, instead of those of the light form.
+        as_is: names of sources without a 1x1, instead of the light form's, or besides those of VGG16.
         align_corners: resize as Caffe does (True), or as PyTorch does by default (False).
         variant: "released", the Caffe network, or for VGG16 "pytorchssd", the authors' PyTorch port, whose
         weights fit no other: conv6_2 without padding (conv7_2 9 x 9, or 15 x 15), reduce_all, norm
@@ -94,6 +94,8 @@ def _with_defaults(name: str, design: Design, own: bool, options: Mapping[str, A
 def _neck_and_head(
     name: str, design: Design, backbone: nn.Module, num_classes: int, options: Mapping[str, Any]
 ) -> tuple[Any, Head]:
+    if isinstance(backbone, Backbone):
+        backbone.tap(())  # a module may come from another network
     shapes = feature_shapes(backbone, *design.size)
     first_centre = getattr(backbone, "first_centre", None)
     more = backbone.more if isinstance(backbone, Backbone) else ()

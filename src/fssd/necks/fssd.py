@@ -22,7 +22,7 @@ from fssd.necks.fusion_forms import (
     make_fusion,
     with_form,
 )
-from fssd.necks.neck import FINEST_STRIDE, Blueprint, Neck, even_steps, finest_cells
+from fssd.necks.neck import FINEST_STRIDE, Blueprint, Neck, even_steps
 from fssd.necks.pyramid import LIGHT_WIDTHS, WIDTHS, Block, Pyramid, pyramid_rows
 from fssd.necks.windows import HALVE, SAME, VALID, levels_from, nominal_steps
 
@@ -51,7 +51,8 @@ PORT_OPTIONS = {"reduce_all": True, "norm": "batch-affine", "truncate": False, "
 class FSSD(Neck):
     """Fuses maps of the backbone once and makes every level from the fused map.
 
-    start: the map that `extras` reads; None where no source needs appended layers.
+    start: the map that `extras` reads. extras: None where no source needs appended layers. stride: pixels of
+    the input to a cell of the fused map.
     """
 
     known_options = OPTIONS | {"pyramid", "variant"}
@@ -60,6 +61,7 @@ class FSSD(Neck):
     fusion: Fusion
     pyramid: Pyramid
     image_size: tuple[int, int]
+    stride: int
 
     @classmethod
     def resolve(cls, blueprint: Blueprint) -> Mapping[str, Any]:
@@ -76,7 +78,9 @@ class FSSD(Neck):
         if isinstance(variant, str) and variant in FORMS:
             options = with_form(FORMS[variant], options)
         if blueprint.light:
-            options = (NARROW_OPTIONS if variant == NARROW else _light(blueprint)) | options
+            form = NARROW_OPTIONS if variant == NARROW else _light(blueprint)
+            void = {"width", "as_is"} if options.get("transform", "1x1") != "1x1" else set()
+            options = {key: value for key, value in form.items() if key not in void} | options
         if released_512 and options.get("priors") == "coco":
             options["priors"] = "voc"  # the released FSSD512-COCO has 35.84 / 76.8 px at its first level
         return options
@@ -107,6 +111,7 @@ class FSSD(Neck):
         neck = cls(pyramid.channels, cells, steps)
         neck.start, neck.extras, neck.fusion, neck.pyramid = "fc7", extras, fusion, pyramid
         neck.image_size = blueprint.image_size
+        neck.stride = options.get("fused_stride", FINEST_STRIDE)
         return neck
 
     def forward(self, features: dict[str, Tensor]) -> list[Tensor]:
@@ -131,8 +136,9 @@ class FSSD(Neck):
             yield self.extras["conv7_2"]
 
     def change_size(self, image_size: tuple[int, int]) -> None:
-        """See `Neck`: the sources are fused at the finest size."""
-        self.fusion.size = finest_cells(image_size)
+        """See `Neck`: the sources are fused at the finest size, or twice that."""
+        width, height = image_size
+        self.fusion.size = (-(-height // self.stride), -(-width // self.stride))
 
     def fold(self) -> None:
         """See `Neck`."""
@@ -174,19 +180,24 @@ def _light(blueprint: Blueprint) -> dict[str, Any]:
     of half the stride is fused too where the backbone has one. The blocks below are as wide as the fused map,
     so that they start as averages of it.
     """
-    options = blueprint.options
-    found: dict[str, Any] = {} if "transform" in options else {"width": LIGHT_REDUCED}
+    options, shapes = blueprint.options, blueprint.shapes
+    found: dict[str, Any] = {"width": LIGHT_REDUCED}
     if options.get("fused_stride", FINEST_STRIDE) == FINEST_STRIDE:
         found["pyramid"] = "with-fused"
     if "sources" not in options and FINER in blueprint.more:
-        found["sources"] = (FINER, *blueprint.shapes)
-    if options.get("reduce_all") or "transform" in options:
+        found["sources"] = (FINER, *shapes)
+    sources = options.get("sources", tuple(shapes))
+    if options.get("reduce_all") or "as_is" in options or not isinstance(sources, (list, tuple)):
         return found
-    for name in options.get("sources", blueprint.shapes):
-        shape = blueprint.shapes.get(name)
-        if shape and shape.cells == blueprint.finest and shape.channels <= LARGEST_AS_IS:
-            width = {"width": shape.channels} if options.get("merge") == "sum" else {}
-            return {**found, "as_is": (name,), **width}
+    for name in sources:
+        shape = shapes.get(name) if isinstance(name, str) else None
+        if shape is None or shape.cells != blueprint.finest or shape.channels > LARGEST_AS_IS:
+            continue
+        if options.get("merge") != "sum":
+            return {**found, "as_is": (name,)}
+        # A sum needs sources of one width: that of the map, unless the user wants another or it is narrow.
+        if options.get("width", shape.channels) == shape.channels >= LIGHT_REDUCED:
+            return {**found, "as_is": (name,), "width": shape.channels}
     return found
 
 

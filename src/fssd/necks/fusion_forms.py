@@ -24,7 +24,7 @@ GLOBAL = "global"  # the source that is the mean over all cells of the backbone'
 KERNELS = {"none": 0, "1x1": 1, "3x3": 3, "5x5": 5}
 STRIDES = (FINEST_STRIDE, FINEST_STRIDE // 2)
 WIDTH = 256  # channels of each transformed source
-LIGHT_WIDTH = 96  # the same of the light form; keeps the fusion under a tenth of the backbone's work
+LIGHT_WIDTH = 96  # the same at light width, where FSSD's light form does not set its own
 
 FORMS: dict[str, dict[str, Any]] = {
     "parsenet": {

@@ -12,8 +12,10 @@ from typing import NamedTuple
 from fssd.atomic import atomic_write
 from fssd.config import TrainConfig
 from fssd.errors import ConfigError, Stopped
+from fssd.training.folder import FINAL_FILE
 from fssd.training.log import last_evaluation
 from fssd.training.loop import Result, train
+from fssd.training.state import require_same_form
 
 FOLDS_FILE = "folds.json"
 
@@ -41,6 +43,9 @@ def train_folds(
     for fold in range(1, config.folds + 1):
         left = None if stop_at is None else max((stop_at - time.monotonic()) / 60, 1e-3)
         one = replace(config, fold=fold, out=config.out / f"fold-{fold}")
+        final = config.out / f"fold-{fold}" / FINAL_FILE
+        if resume and final.exists():
+            require_same_form(final, config)
         try:
             result = train(one, resume=resume, minutes=left, timeout=timeout)
         except Stopped as stopped:

@@ -26,13 +26,14 @@ from fssd.model.coverage import coverage_advice
 from fssd.model.designs import backbone_class, find_design, read_size
 from fssd.model.network import Network
 from fssd.model.probe import lone_norms
+from fssd.necks.fssd import NARROW
 from fssd.training.class_weights import read_class_weights
 from fssd.training.folder import check_folder
 from fssd.training.freeze import training_mode
 from fssd.training.state import STATE_FILE
 from fssd.training.tiles_of_run import RunTiles, check_tiles
 from fssd.training.trackers import check_trackers, require_trackers
-from fssd.weights.checkpoint import model_file
+from fssd.weights.checkpoint import model_file, read_model
 from fssd.weights.model_card import check_licence
 from fssd.weights.pretrained import load_backbone, load_ssd
 from fssd.weights.transfer import load_detector
@@ -104,7 +105,7 @@ def fresh_network(
     the run that is resumed, with the priors that were fitted then. quiet: print no advice on boxes and
     priors.
     """
-    options = dict(network_options(config) if saved_options is None else saved_options)
+    options = dict(_asked_options(config, quiet) if saved_options is None else saved_options)
     if backbone is not None:
         options["backbone"] = backbone
     fits = options.get("priors") == FIT
@@ -127,6 +128,22 @@ def fresh_network(
     for line in () if quiet else coverage_advice(network, boxes, fitted=fits):
         print(f"note: {line}", file=sys.stderr)
     return network
+
+
+def _asked_options(config: TrainConfig, quiet: bool) -> dict[str, Any]:
+    """`network_options`; a start from a light model of the narrow form takes that form."""
+    options = network_options(config)
+    if config.start != "model" or config.weights is None or "variant" in options:
+        return options
+    facts = read_model(model_file(config.weights))[1]
+    if facts.get("model") != config.model or facts.get("options", {}).get("variant") != NARROW:
+        return options
+    if not quiet:
+        print(
+            f"note: {config.weights} has the form of version 0.1, variant={NARROW}; so has this run",
+            file=sys.stderr,
+        )
+    return options | {"variant": NARROW}
 
 
 def _build(config: TrainConfig, num_classes: int, options: dict[str, Any]) -> Network:

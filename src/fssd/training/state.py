@@ -13,9 +13,10 @@ from torch import Tensor
 from fssd.config import RESUME_MAY_CHANGE, TrainConfig, to_values
 from fssd.errors import CheckpointError, ConfigError
 from fssd.model.network import Network
+from fssd.necks.fssd import NARROW
 from fssd.training.ema import Average
 from fssd.training.same_data import Content
-from fssd.weights.checkpoint import below, fill, read_tensors, write_tensors
+from fssd.weights.checkpoint import below, fill, read_model, read_tensors, write_tensors
 
 STATE_FILE = "last.safetensors"
 # What SGD and Adam keep of every parameter, and the prefix of its names in a file.
@@ -137,6 +138,17 @@ def require_same(
                 f"{run}: was made with {key} {before.get(key)!r}, not {now.get(key)!r};"
                 " resume with the settings of the run or start another in a new --out"
             )
+
+
+def require_same_form(model: Path, config: TrainConfig) -> None:
+    """Raise ConfigError if `model` is of the light form of version 0.1 and `config` makes another network."""
+    if config.start == "model" or config.options.get("variant") == NARROW:
+        return
+    if read_model(model)[1]["options"].get("variant") == NARROW:
+        raise ConfigError(
+            f"{model}: has the light form of version 0.1, and further runs would have another; finish with"
+            f" the model option variant={NARROW}, or start another in a new --out"
+        )
 
 
 def check_same_classes(document: dict[str, Any], classes: tuple[str, ...], state: Path) -> None:

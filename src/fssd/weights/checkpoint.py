@@ -204,6 +204,6 @@ def _from_format_1(document: dict[str, Any]) -> dict[str, Any]:
         design = find_design(name, options) if isinstance(name, str) and isinstance(options, dict) else None
     except ConfigError:  # building the network says what is wrong
         design = None
-    if design is not None and design.neck == "fssd" and design.light:
+    if design is not None and design.neck in ("fssd", "fssd.necks.fssd:FSSD") and design.light:
         options = {**(options or {}), "variant": NARROW}
     return {**document, "options": options, "format": FORMAT}
