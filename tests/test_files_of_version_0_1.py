@@ -77,7 +77,7 @@ def test_a_training_goes_on(
     assert result.finished
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [line["iteration"] for line in lines if "evaluation" not in line] == [3, 4]
-    assert read_tensors(run / "last.safetensors")[1]["options"] == config.options
+    assert read_tensors(run / "last.safetensors")[1]["options"] == {**config.options, "variant": "narrow"}
 
 
 @pytest.mark.parametrize("name", ["animals", "animals-int8"])

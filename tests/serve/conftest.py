@@ -110,7 +110,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model file that finds a few dozen objects in any image, always at the same positions."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = outspoken(build_model("fssd300-lite", len(CLASSES)))
+        network = outspoken(build_model("fssd300-lite", len(CLASSES), variant="narrow"))
     path = tmp_path_factory.mktemp("model") / "outspoken.safetensors"
     facts = {"iteration": 0, "data": "/home/somebody/secret"}
     save_model(path, network.state_dict(), network, CLASSES, facts)

@@ -38,15 +38,13 @@ def build_model(name: str, num_classes: int, **options: Any) -> Network:
         sources: names of the maps to fuse; VGG16 has conv3_3, conv4_3, fc7, conv7_2.
         merge: "concat" or "sum". norm: "batch", "batch-affine" or "none".
         pyramid: "after" (Fig. 3 b), "with-fused" (a) or "bottleneck" (c).
-        reduce_all: a 1x1 on every source, conv7_2 and conv3_3 too, as the paper's text has it; the
-        released network takes those two as they are.
-        as_is: names of sources without a 1x1, instead of the light form's, or besides those of VGG16.
+        reduce_all: a 1x1 on every source, conv7_2 and conv3_3 too, as in the paper's text and unlike the
+        released network. as_is: sources without one, instead of the light form's or besides VGG16's.
         align_corners: resize as Caffe does (True), or as PyTorch does by default (False).
         variant: "released", the Caffe network, or for VGG16 "pytorchssd", the authors' PyTorch port, whose
         weights fit no other: conv6_2 without padding (conv7_2 9 x 9, or 15 x 15), reduce_all, norm
         "batch-affine", SSD's prior steps and sizes, 6-6-6-6(-6)-4-4 priors a cell, clip "all", no truncation.
-        Options that are also given override those of the variant.
-        "narrow" is the light form of version 0.1, see `fssd.necks.fssd`; files of then are opened as that.
+        "narrow": the light form of version 0.1. Options that are also given override those of the variant.
         Forms of fusion and the variants "parsenet", "hypernet", "ion": see `fssd.necks.fusion_forms`.
     Options of the other necks and heads: see their `build`, such as `FPN.build` and `YOLOv2Head.build`.
 
