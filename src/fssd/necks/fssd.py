@@ -22,7 +22,7 @@ from fssd.necks.fusion_forms import (
     make_fusion,
     with_form,
 )
-from fssd.necks.neck import FINEST_STRIDE, Blueprint, Neck, even_steps
+from fssd.necks.neck import FINEST_STRIDE, Blueprint, Neck, cells_at, even_steps
 from fssd.necks.pyramid import LIGHT_WIDTHS, WIDTHS, Block, Pyramid, pyramid_rows
 from fssd.necks.windows import HALVE, SAME, VALID, levels_from, nominal_steps
 
@@ -137,8 +137,7 @@ class FSSD(Neck):
 
     def change_size(self, image_size: tuple[int, int]) -> None:
         """See `Neck`: the sources are fused at the finest size, or twice that."""
-        width, height = image_size
-        self.fusion.size = (-(-height // self.stride), -(-width // self.stride))
+        self.fusion.size = cells_at(self.stride, image_size)
 
     def fold(self) -> None:
         """See `Neck`."""

@@ -18,7 +18,7 @@ from typing import Any
 from fssd.backbones.backbone import MapShape
 from fssd.errors import ConfigError, nearest
 from fssd.necks.fusion import SOURCE_SCALE, Fusion, Source
-from fssd.necks.neck import FINEST_STRIDE, Blueprint, Cells
+from fssd.necks.neck import FINEST_STRIDE, Blueprint, Cells, cells_at
 
 GLOBAL = "global"  # the source that is the mean over all cells of the backbone's last map
 KERNELS = {"none": 0, "1x1": 1, "3x3": 3, "5x5": 5}
@@ -71,9 +71,7 @@ def with_form(form: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, 
 
 def fused_cells(blueprint: Blueprint) -> Cells:
     """Rows and columns of the fused map."""
-    stride = blueprint.options.get("fused_stride", FINEST_STRIDE)
-    width, height = blueprint.image_size
-    return -(-height // stride), -(-width // stride)
+    return cells_at(blueprint.options.get("fused_stride", FINEST_STRIDE), blueprint.image_size)
 
 
 def make_fusion(

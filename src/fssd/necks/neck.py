@@ -17,8 +17,13 @@ FINEST_STRIDE = 8  # input pixels per cell of the first level, in every network 
 
 def finest_cells(image_size: tuple[int, int]) -> Cells:
     """Rows and columns of the first level of an input of (width, height) pixels."""
+    return cells_at(FINEST_STRIDE, image_size)
+
+
+def cells_at(stride: int, image_size: tuple[int, int]) -> Cells:
+    """Rows and columns of a map with `stride` pixels to a cell, of an input of (width, height) pixels."""
     width, height = image_size
-    return -(-height // FINEST_STRIDE), -(-width // FINEST_STRIDE)
+    return -(-height // stride), -(-width // stride)
 
 
 class Blueprint(NamedTuple):
