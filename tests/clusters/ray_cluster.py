@@ -13,7 +13,7 @@ import os
 import secrets
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +55,24 @@ class RayCluster:
         self._cluster.wait_for_nodes()
 
     def kill_node(self, index: int = -1) -> None:
-        """Kill a node with its workers, as a power cut would."""
-        self._cluster.remove_node(self.nodes.pop(index), allow_graceful=False)
+        """Kill a node with its workers, as a power cut would: when this returns, none of them does any more.
+
+        Left alone, the workers of a killed raylet go on until they notice that it is gone.
+        """
+        import psutil  # Ray brings it along
+
+        node = self.nodes.pop(index)
+        raylets = [process.process.pid for process in node.all_processes["raylet"]]
+        workers = [child for pid in raylets for child in psutil.Process(pid).children(recursive=True)]
+        for worker in workers:
+            with suppress(psutil.NoSuchProcess):
+                worker.suspend()
+        self._cluster.remove_node(node, allow_graceful=False)
+        for worker in workers:
+            with suppress(psutil.NoSuchProcess):
+                worker.kill()
+        _, alive = psutil.wait_procs(workers, timeout=60)
+        assert not alive, alive
 
     def close(self) -> None:
         self._cluster.shutdown()
