@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from fssd.data.sample import DataSet, Record
 from fssd.data.scenes import CLASSES, make_scenes
-from fssd.export.graph import trace
+from fssd.export.graph import OPSET, trace
 from fssd.inference.detections import Detections
 from fssd.inference.detector import Detector
 from fssd.model.build import build_model
@@ -120,6 +120,21 @@ def detectors(tiny_backbone: Callable[[], nn.Module]) -> dict[str, Detector]:
         tiny = build_model("fssd300-lite", len(EXPORTED), backbone=tiny_backbone())
         made["tiny"] = Detector(outspoken(tiny), EXPORTED, {"iteration": 7})
     return made
+
+
+@pytest.fixture
+def one_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a test whose exports are all of one network: it is traced once for each opset."""
+    kept: dict[int, Any] = {}
+
+    def traced(network: Network, opset: int = OPSET) -> Any:
+        if opset not in kept:
+            kept[opset] = trace(network, opset)
+        copy = type(kept[opset])()
+        copy.CopyFrom(kept[opset])
+        return copy
+
+    monkeypatch.setattr("fssd.export.write.trace", traced)
 
 
 @pytest.fixture(scope="session")

@@ -18,14 +18,20 @@ from fssd.training.loop import train
 
 
 @pytest.fixture
-def whole_life(scenes: Path, tmp_path: Path) -> Callable[..., Detector]:
-    """Trains a model of a name and options, evaluates, exports and opens it; returns the opened model."""
+def whole_life(scenes: Path, tmp_path: Path, one_trace: None) -> Callable[..., Detector]:
+    """Trains a model of that name, size and options, evaluates, exports and opens it; returns it opened."""
     pytest.importorskip("onnx", reason='needs onnx: pip install "fssd[export]"')
     pytest.importorskip("openvino", reason='needs openvino: pip install "fssd[openvino]"')
 
-    def live(model: str, **options: Any) -> Detector:
+    def live(model: str, size: int = 160, **options: Any) -> Detector:
         run = tmp_path / "run"
-        fixed: dict[str, Any] = {"batch_size": 2, "workers": 0, "amp": "off", "start": "nothing"}
+        fixed: dict[str, Any] = {
+            "size": (size,),  # the parts of a network, and so the time to export it, do not depend on it
+            "batch_size": 2,
+            "workers": 0,
+            "amp": "off",
+            "start": "nothing",
+        }
         train(TrainConfig(data=scenes, out=run, model=model, options=options, iterations=2, **fixed))
         detector, data = Detector.load(run), open_data(scenes, "val")
         found = list(detector.evaluate_on(data))

@@ -93,5 +93,5 @@ def test_priors_can_be_fitted_to_its_one_level() -> None:
 
 
 def test_it_trains_evaluates_exports_and_opens(whole_life: Callable[..., Detector]) -> None:
-    detector = whole_life("single300-lite", size=160)
+    detector = whole_life("single300-lite")
     assert detector.network.neck.cells == [(10, 10)]
