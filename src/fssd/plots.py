@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fssd.atomic import atomic_path, atomic_write, make_folder
+from fssd.config import MODEL_FILES
 from fssd.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def distinct_names(*forms: Sequence[Path]) -> list[str]:
 def model_names(files: Sequence[Path]) -> list[str]:
     """Names of model files, after their runs' folders; `seed-N` is dropped if they differ without it."""
     runs = [
-        file.parent if file.name in ("best.safetensors", "final.safetensors") else file.with_suffix("")
+        file.parent if file.name in MODEL_FILES else file.with_suffix("")
         for file in (file.resolve() for file in files)
     ]
     return distinct_names([without_seed(run) for run in runs], runs, [file.with_suffix("") for file in files])
@@ -207,7 +208,9 @@ def label_points(
     reach = 3 * DOTS_PER_INCH / 72  # half a mark and some margin, pixels
     taken = [Bbox.from_extents(x - reach, y - reach, x + reach, y + reach) for x, y in marks]
     for point, name, size, ink in zip(points, names, sizes, colours, strict=True):
-        text: Any = axes.annotate(name, point, (0, 0), textcoords="offset points", fontsize=size, color=ink)
+        text: Any = axes.annotate(
+            name, point, (0, 0), textcoords="offset points", fontsize=size, color=ink, parse_math=False
+        )
         text.set_in_layout(False)
         best = min(POSITIONS, key=lambda position: _covered(axes, _put(text, position), taken))
         taken.append(_put(text, best))

@@ -99,7 +99,17 @@ def test_read_refuses_another_length(tmp_path: Path, extra: int) -> None:
         Darknet19().read(file)
 
 
-@pytest.mark.parametrize("content", [b"", b"short", b"x" * 64, struct.pack("<4i", 0, 1, 0, 0) + b"123"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"short",
+        b"x" * 64,
+        struct.pack("<4i", 0, 1, 0, 0) + b"123",
+        struct.pack("<4i", 0, 2, 0, 0),  # ends within the header of this version
+        struct.pack("<3iQ", 0, 2, 0, 2**63) + bytes(8),  # more images than anybody has
+    ],
+)
 def test_read_refuses_what_is_no_darknet_file(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "other.weights"
     file.write_bytes(content)

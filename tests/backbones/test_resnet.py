@@ -207,6 +207,8 @@ def test_a_file_of_torchvision_reads_its_images_in_every_layout() -> None:
         torch.testing.assert_close(other[:, :, 2:-2, 2:-2], first, rtol=1e-3, atol=1e-3)
     own = dict(theirs.state_dict())
     assert SmallCaffe().adapt(own) is own  # without a classifier it is taken as it is
+    other_norm = {key: tensor for key, tensor in tensors.items() if not key.startswith("bn1.running")}
+    assert SmallCaffe().adapt(other_norm) is other_norm  # whoever loads it says what is missing
 
 
 def torchvision_file() -> dict[str, Tensor]:

@@ -32,10 +32,11 @@ def test_the_cluster_of_the_environment_is_joined(ray_cluster: RayCluster) -> No
     assert joined.returncode == 0, joined.stderr
 
 
-def test_an_address_where_no_cluster_is(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "a..b:6379"])
+def test_an_address_where_no_cluster_is(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray", reason='needs Ray: pip install "fssd[ray]"')
-    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
-    with pytest.raises(ConfigError, match=r"RAY_ADDRESS is '127.0.0.1:1'") as caught, connect():
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(ConfigError, match=f"RAY_ADDRESS is '{address}'") as caught, connect():
         pass
     assert "\n" not in str(caught.value)
 

@@ -106,6 +106,15 @@ def test_number_by_name(number: str, value: float, tmp_path: Path) -> None:
     assert read_curves([run], number).lines[0].mean == (value,)
 
 
+def test_a_class_with_the_name_of_a_size(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", {10: 0.5}, classes={"small": 0.75, "cat": 0.5})
+    assert read_curves([run], "small").lines[0].mean == (0.25,)
+    assert read_curves([run], "class:small").lines[0].mean == (0.75,)
+    assert read_curves([run], "class:cat").lines[0].mean == (0.5,)
+    with pytest.raises(ConfigError, match="no number 'class:large'"):
+        read_curves([run], "class:large")
+
+
 def test_number_that_is_not_there(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", {10: 0.5})
     with pytest.raises(ConfigError, match="no number 'smal'; did you mean 'small'"):
@@ -166,3 +175,12 @@ def test_plot_shows_the_numbers_in_percent(tmp_path: Path) -> None:
     assert [text.get_text() for text in axes.texts] == ["a", "b"]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("iterations", "mAP (%)")
     assert axes.get_title(loc="left") == "validation, integral AP, IoU 0.50; mean and range of 2 runs"
+
+
+def test_names_are_not_read_as_formulas(tmp_path: Path) -> None:
+    """matplotlib takes what stands between two dollar signs for one, and fails on this."""
+    pytest.importorskip("matplotlib")
+    runs = [make_run(tmp_path / name, {10: 0.25, 20: 0.5}, classes={"$_$": 0.5}) for name in ("a$_{$", "b")]
+    axes = draw_curves(read_curves(runs, "$_$"))
+    axes.figure.draw_without_rendering()
+    assert [text.get_text() for text in axes.texts] == ["a$_{$", "b"]

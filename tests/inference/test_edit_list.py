@@ -18,6 +18,12 @@ def box(kind: bytes, *parts: bytes) -> bytes:
     return struct.pack(">I4s", 8 + len(content), kind) + content
 
 
+def endless(film: bytes) -> bytes:
+    """The film without the length of its last box, the `moov`: it goes on to the end of the file."""
+    place = film.index(b"moov") - 4
+    return film[:place] + bytes(4) + film[place + 4 :]
+
+
 def movie(version: int, handler: bytes, *edits: tuple[int, int]) -> bytes:
     """A `moov` of one track, 600 ticks a second."""
     header = struct.pack(">I" + ("IIII", "QQIQ")[version], version << 24, 0, 0, 600, 1200)
@@ -43,9 +49,25 @@ def test_seconds(
     assert shown_seconds(tmp_path / "a.mp4") == seconds
 
 
+def test_a_last_box_without_a_length_goes_on_to_the_end(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(endless(box(b"ftyp", b"isom") + movie(0, b"vide", (900, 0))))
+    assert shown_seconds(tmp_path / "a.mp4") == 1.5
+
+
 @pytest.mark.parametrize(
     "content",
-    [b"", b"RIFF" * 40, box(b"moov"), movie(0, b"soun", (600, 0)), movie(0, b"vide", (600, 0))[:90]],
+    [
+        b"",
+        b"RIFF" * 40,
+        box(b"moov"),
+        movie(0, b"soun", (600, 0)),
+        movie(0, b"vide", (600, 0))[:90],
+        movie(0, b"vide", (600, 0)).replace(b"mvhd\0", b"mvhd\2"),  # a version that does not exist
+        movie(0, b"vide", (600, 0)).replace(b"elst\0", b"elst\xff"),
+        box(b"moov", box(b"mvhd")),
+        struct.pack(">I4sQ", 1, b"moov", 2**63 + 8),
+        struct.pack(">I4sQ", 1, b"mdat", 2**64 - 1) + movie(0, b"vide", (600, 0)),
+    ],
 )
 def test_none(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.mp4").write_bytes(content)

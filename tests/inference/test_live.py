@@ -139,6 +139,17 @@ def test_connections_are_tried_again_up_to_the_limit() -> None:
     assert len(opened) == 7 and all(one.released for one in opened)
 
 
+def test_a_fault_of_the_reader_reaches_the_one_who_waits() -> None:
+    def broken() -> None:
+        if len(camera.tones) < 2:
+            raise cv2.error("the driver is gone")
+
+    camera = Camera([10, 20], broken)
+    with pytest.raises(ImageError, match=r"camera: cannot be read \(the driver is gone\)"):
+        for _ in NewestFrames(lambda: camera, "camera", 3, 0).frames():
+            pass
+
+
 def test_a_source_that_is_not_there() -> None:
     for source in ("97", "/dev/video97", "http://127.0.0.1:9/stream"):
         with pytest.raises(ImageError, match="cannot be opened"):

@@ -419,6 +419,12 @@ def test_a_wide_map_gets_a_1x1_in_the_light_form_too() -> None:
         ("ssd300-lite", {"merge": "sum"}, "has no option 'merge'"),
         ("ssd300-vgg16", {"pyramid": "after"}, "has no option 'pyramid'"),
         ("fssd300-vgg16", {"ratios": [[2], [2, 3]]}, "ratios lists 2 levels"),
+        ("fssd300-vgg16", {"ratios": [2, 3]}, "ratios are .*; give a list of numbers for each level"),
+        ("fssd300-lite", {"priors": {"shapes": 5}}, "fitted priors are damaged"),
+        ("fssd300-lite", {"priors": {"shapes": [[3]] * 6}}, "fitted priors are damaged"),
+        ("fssd300-lite", {"priors": {"shapes": [[["a", "b"]]] * 6}}, "fitted priors are damaged"),
+        ("fssd300-lite", {"neck": ":Own"}, "there is no neck ':Own'"),
+        ("fssd300-lite", {"head": "own:"}, "there is no head 'own:'"),
     ],
 )
 def test_unknown_choices_are_refused_by_name(name: str, options: dict[str, Any], message: str) -> None:
@@ -583,6 +589,18 @@ def test_backbone_that_looks_at_values_is_tried_on_an_image() -> None:
 def test_normalisation_needs_three_numbers(name: str) -> None:
     with pytest.raises(ConfigError, match=f"{name} has 2 numbers"):
         build_model("fssd300-lite", 1, **{name: (1.0, 2.0)})
+
+
+@pytest.mark.parametrize("name", ["mean", "std"])
+@pytest.mark.parametrize("value", [5, "abc", [1, None, 1], [1, float("nan"), 1]])
+def test_normalisation_needs_finite_numbers(name: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=f"{name} is .*numbers"):
+        meta("fssd300-lite", **{name: value})
+
+
+def test_images_are_not_divided_by_zero() -> None:
+    with pytest.raises(ConfigError, match=r"std is \[0, 0, 0\]; its numbers must be finite above 0"):
+        meta("fssd300-lite", std=[0, 0, 0])
 
 
 def test_unknown_names_and_options() -> None:

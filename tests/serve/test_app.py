@@ -420,6 +420,8 @@ def test_openapi(client: httpx.Client) -> None:
     schemas = document["components"]["schemas"]
     assert schemas["ErrorDetail"]["properties"]["code"]["enum"] == list(KINDS)
     assert set(schemas["ModelAnswer"]["properties"]) == set(client.get("/model").json())
+    sides = schemas["ModelAnswer"]["properties"]["image_size"]["anyOf"]  # one of a square, else two
+    assert [one["type"] for one in sides] == ["integer", "array"]
     text = json.dumps(document)
     assert all(f"`{code}`" in text for code in ("damaged_image", "busy", "timeout", "too_many_images"))
 

@@ -197,3 +197,12 @@ def test_names() -> None:
     for name in ("a/b", "ä b", "a{b}"):
         with pytest.raises(ConfigError, match="give --name"):
             served_name(Path("animals"), name)
+
+
+def test_answers_are_what_the_document_says(client: TestClient) -> None:
+    """Programs make clients of it, which refuse what it does not name."""
+    document = client.get("/openapi.json").json()
+    for path in ("/v2/health/live", "/v2/health/ready", f"{MODEL}/ready", "/health", "/ready"):
+        stated = document["paths"][path]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+        named = document["components"]["schemas"][stated["$ref"].rpartition("/")[2]]["properties"]
+        assert client.get(path).json().keys() == named.keys(), path

@@ -273,6 +273,12 @@ def test_port_in_use(server: Any, model: Path, capsys: pytest.CaptureFixture[str
     assert "choose another --port" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("host", ["192.168..1", "a" * 64 + ".local"])
+def test_a_host_that_is_no_name(host: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "nothing.xml", "--host", host, "--port", "0"]) == 2
+    assert "choose another --port or --host" in capsys.readouterr().err
+
+
 def test_of_two_servers_that_start_together_one_is_told_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     """The other one is loading its model and does not listen yet. This one does not even look at its own."""
     with bind("127.0.0.1", 0) as first:

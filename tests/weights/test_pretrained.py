@@ -108,6 +108,10 @@ def test_weights_that_do_not_fit_are_refused(fssd: Network, tmp_path: Path) -> N
     safetensors.torch.save_file(missing, file)
     with pytest.raises(CheckpointError, match=r"vgg\.safetensors: has no 'conv4_3\.bias'"):
         load_backbone(fssd, file)
+    missing = {key: value for key, value in tensors.items() if key != "features.0.bias"}
+    safetensors.torch.save_file({**missing, "classifier.0.weight": torch.zeros(2, 2)}, file)
+    with pytest.raises(CheckpointError, match=r"vgg\.safetensors: has no 'conv1_1\.bias'"):
+        load_backbone(fssd, file)
     safetensors.torch.save_file({**tensors, "features.0.weight": torch.zeros(64, 1, 3, 3)}, file)
     with pytest.raises(
         CheckpointError, match=r"'conv1_1\.weight' has shape \(64, 1, 3, 3\).*\(64, 3, 3, 3\)"

@@ -245,7 +245,7 @@ def draw_table(path: Path, lines: Sequence[Line | PublishedRow]) -> None:
         panel.set_xlabel("mAP %" if measure == "mAP" else f"AP %, {measure}")
         panel.set_ylim(len(lines) - 0.5, -0.7)
         names = [line.name if isinstance(line, PublishedRow) else line.row.name for line in lines]
-        panel.set_yticks(range(len(lines)), names)
+        panel.set_yticks(range(len(lines)), names, parse_math=False)  # a row may be called a$b$
         _widen(panel)
     if any(value is not None for value in paper.values()):
         panels[0].set_xlabel("mAP %  (\u00d7 the paper's)")

@@ -15,10 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fssd.backbones.backbone import Backbone, MapShape
+from fssd.backbones.pixel_statistics import TORCHVISION_MEAN, TORCHVISION_STD
 from fssd.layers.folding import normalised, set_fixed
 
-IMAGENET_MEAN = (123.675, 116.28, 103.53)  # of torchvision's classifiers, RGB, 0..255
-IMAGENET_STD = (58.395, 57.12, 57.375)
 STEM = 64  # channels of the first convolution
 GROWTH = 32  # channels that a layer adds
 BOTTLENECK = 4 * GROWTH  # channels between a layer's 1x1 and its 3x3
@@ -90,7 +89,7 @@ class DenseNet(Backbone):
     layers: of the four blocks.
     """
 
-    mean, std = IMAGENET_MEAN, IMAGENET_STD
+    mean, std = TORCHVISION_MEAN, TORCHVISION_STD
     layers: ClassVar[tuple[int, int, int, int]]
 
     def __init__(self) -> None:

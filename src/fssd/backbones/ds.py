@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from fssd.backbones.backbone import Backbone, MapShape
-from fssd.backbones.vgg_weights import VGG_MEAN
+from fssd.backbones.pixel_statistics import CAFFE_MEAN
 from fssd.layers.blocks import CaffeBatchNorm
 from fssd.layers.folding import fold_sequences
 from fssd.layers.pre_activation import growing_block, pre_activation
@@ -29,7 +29,7 @@ class DS(Backbone):
     of the four dense blocks.
     """
 
-    mean = VGG_MEAN
+    mean = CAFFE_MEAN
     std = (1.0, 1.0, 1.0)
     # 773 epochs at 0.1 for batches of 128, divided by ten four times. The rate here is for 32 images, ours.
     recipe: ClassVar[Mapping[str, Any]] = {

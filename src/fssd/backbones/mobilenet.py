@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fssd.backbones.backbone import Backbone, MapShape
-from fssd.backbones.densenet import IMAGENET_MEAN, IMAGENET_STD
+from fssd.backbones.pixel_statistics import TORCHVISION_MEAN, TORCHVISION_STD
 from fssd.layers.depthwise import DepthwiseConv2d
 from fssd.layers.folding import fold_sequences
 
@@ -53,7 +53,7 @@ def depthwise_norm(channels: int, stride: int) -> list[nn.Module]:
 class _MobileNet(Backbone):
     """What V1 and V2 share. The first convolution is the first module."""
 
-    mean, std = IMAGENET_MEAN, IMAGENET_STD
+    mean, std = TORCHVISION_MEAN, TORCHVISION_STD
 
     def fold(self, std: Tensor) -> Tensor:
         """Norms into convolutions, and the division by `std` into the first one; see `Backbone`.

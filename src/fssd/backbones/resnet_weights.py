@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-CAFFE_MEAN = (123.0, 117.0, 104.0)  # RGB, 0..255
-TORCHVISION_MEAN = (123.675, 116.28, 103.53)  # 255 * (0.485, 0.456, 0.406)
-TORCHVISION_STD = (58.395, 57.12, 57.375)  # 255 * (0.229, 0.224, 0.225)
+from fssd.backbones.pixel_statistics import TORCHVISION_MEAN, TORCHVISION_STD
+
+PIXELS = ("conv1.weight", "bn1.running_mean")  # what depends on how images are normalised
 CLASSIFIER = "fc.weight"  # a file that has it is torchvision's, and reads what torchvision's images are
 
 
@@ -23,7 +23,7 @@ def resnet_layers(
     exactly but for the zeros that pad the border. Without, it is taken to fit as it is.
     """
     theirs = (TORCHVISION_MEAN, TORCHVISION_STD)
-    if CLASSIFIER not in tensors or (tuple(mean), tuple(std)) == theirs or "conv1.weight" not in tensors:
+    if (tuple(mean), tuple(std)) == theirs or not tensors.keys() >= {CLASSIFIER, *PIXELS}:
         return tensors
     scale = torch.tensor(std) / torch.tensor(TORCHVISION_STD)
     shift = (torch.tensor(mean) - torch.tensor(TORCHVISION_MEAN)) / torch.tensor(TORCHVISION_STD)

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fssd.backbones.backbone import Backbone, MapShape
-from fssd.backbones.vgg_weights import VGG_MEAN, vgg16_layers
+from fssd.backbones.pixel_statistics import CAFFE_MEAN
+from fssd.backbones.vgg_weights import vgg16_layers
 
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 LAST_OF_STAGE = tuple(f"conv{stage}_{len(widths)}" for stage, widths in enumerate(STAGES, start=1))
@@ -23,7 +24,7 @@ class VGG16Reduced(Backbone):
     (B, 128, 150, 150) and conv5_3 (B, 512, 19, 19).
     """
 
-    mean = VGG_MEAN
+    mean = CAFFE_MEAN
     std = (1.0, 1.0, 1.0)
     # Paper 4.2 and the SSD solver: 1e-3, divided by ten at 80k and 100k of 120k iterations, no warm-up.
     recipe: ClassVar[Mapping[str, Any]] = {

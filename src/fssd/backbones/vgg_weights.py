@@ -8,10 +8,7 @@ import torch
 from torch import Tensor
 
 from fssd.backbones.decimate import decimate_fc6, decimate_fc7
-
-VGG_MEAN = (123.0, 117.0, 104.0)  # RGB of Caffe's BGR 104, 117, 123
-TORCHVISION_MEAN = (0.485, 0.456, 0.406)  # RGB of images in 0..1
-TORCHVISION_STD = (0.229, 0.224, 0.225)
+from fssd.backbones.pixel_statistics import CAFFE_MEAN, TORCHVISION_MEAN, TORCHVISION_STD
 
 # A VGG16 as a list of layers, with ReLUs and pools between: torchvision's features, to which amdegroot's
 # ssd.pytorch appends pool5, fc6 and fc7.
@@ -51,7 +48,7 @@ def vgg16_layers(tensors: Mapping[str, Tensor], colours: str | None = None) -> d
     first = names["conv1_1.weight"]
     if (colours or ("bgr" if first == "0.weight" else "rgb")) == "bgr":
         layers["conv1_1.weight"] = layers["conv1_1.weight"].flip(1)
-    if first == "features.0.weight" and _is_classifier(tensors):
+    if first == "features.0.weight" and "conv1_1.bias" in layers and _is_classifier(tensors):
         _take_pixels(layers)
     return layers
 
@@ -80,14 +77,14 @@ def _is_classifier(tensors: Mapping[str, Tensor]) -> bool:
 
 
 def _take_pixels(tensors: dict[str, Tensor]) -> None:
-    """Make conv1_1 of a torchvision classifier read RGB 0..255 minus VGG_MEAN, in place.
+    """Make conv1_1 of a torchvision classifier read RGB 0..255 minus CAFFE_MEAN, in place.
 
-    It was trained on (x / 255 - mean) / std of torchvision; both steps are linear and fold into the layer,
+    It was trained on (x - mean) / std of torchvision; both steps are linear and fold into the layer,
     exactly but for the zeros that pad the border.
     """
     weight, bias = tensors["conv1_1.weight"], tensors["conv1_1.bias"]
-    scale = 1 / (255 * torch.tensor(TORCHVISION_STD))
-    shift = torch.tensor(VGG_MEAN) - 255 * torch.tensor(TORCHVISION_MEAN)
+    scale = 1 / torch.tensor(TORCHVISION_STD)
+    shift = torch.tensor(CAFFE_MEAN) - torch.tensor(TORCHVISION_MEAN)
     scaled = weight * scale[:, None, None]
     tensors["conv1_1.weight"] = scaled
     tensors["conv1_1.bias"] = bias + (scaled * shift[:, None, None]).sum(dim=(1, 2, 3))

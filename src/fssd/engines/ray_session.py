@@ -76,7 +76,7 @@ def _require_answer(address: str) -> None:
         return  # "auto" and the like
     try:
         socket.create_connection((host.rpartition("//")[2].strip("[]"), int(port)), timeout=10).close()
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:
         raise ConfigError(_unreachable(address, str(error))) from error
 
 

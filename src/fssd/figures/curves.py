@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 WIDTH, HEIGHT = 900, 450  # pixels
 LABEL_GAP = 0.075  # of the height of the axes, between the names of two lines
 SIZES = ("small", "medium", "large")
+CLASS = "class:"  # before the name of a class that is also that of another number
 LEADER = {"arrowstyle": "-", "linewidth": 1.0, "shrinkA": 2, "shrinkB": 3, "relpos": (0, 0.5)}
 
 Evaluations = dict[int, dict[str, Any]]  # iteration -> report, as `fssd.evaluation.evaluate` writes it
@@ -53,8 +54,8 @@ def read_curves(runs: Sequence[Path], number: str = "map") -> CurveSet:
     """Read the logs of runs; runs whose folders differ only in a trailing `seed-N` become one line.
 
     runs: folders of runs, or folders that hold such runs as `seed-N`. number: "map", "small", "medium" or
-    "large", one of COCO's twelve numbers, or the name of a class. A mean is always over all the runs of its
-    line: iterations at which only some were evaluated are left out.
+    "large", one of COCO's twelve numbers, or the name of a class, "class:large" where it is one of these. A
+    mean is always over all the runs of its line: iterations at which only some were evaluated are left out.
     Raises DataError for a folder without log or evaluation, ConfigError for runs that cannot be compared.
     """
     folders = list(dict.fromkeys(folder.resolve() for run in runs for folder in _seeds(run)))
@@ -104,7 +105,7 @@ def draw_curves(curves: CurveSet) -> Axes:
     plots.limit_percent(axes)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.set_xlabel("iterations")
-    axes.set_ylabel(f"{_title(curves.number)} (%)")
+    axes.set_ylabel(f"{_title(curves.number)} (%)", parse_math=False)  # a class may be called $x$
     axes.set_title(_note(curves), loc="left", fontsize=plots.TEXT, color=plots.QUIET)
     _name_ends(axes, curves.lines)
     return axes
@@ -145,8 +146,9 @@ def _values(run: Path, evaluations: Evaluations, number: str) -> dict[int, float
     known: set[str] = set()
     found = {}
     for iteration, report in evaluations.items():
-        numbers = {**report.get("classes", {}), **report.get("numbers", {}), **report.get("sizes", {})}
-        numbers["map"] = report["map"]
+        classes = report.get("classes", {})
+        numbers = {**classes, **report.get("numbers", {}), **report.get("sizes", {}), "map": report["map"]}
+        numbers |= {f"{CLASS}{name}": value for name, value in classes.items()}
         known |= set(numbers)
         if numbers.get(number) is not None:
             found[iteration] = float(numbers[number])
@@ -189,5 +191,6 @@ def _name_ends(axes: Axes, lines: Sequence[Curve]) -> None:
             color=plots.INK,
             va="center",
             annotation_clip=False,
+            parse_math=False,  # a folder may be called a$b$
             arrowprops={**LEADER, "color": plots.colour(index), "linestyle": dashes},
         )

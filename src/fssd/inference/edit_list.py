@@ -6,6 +6,9 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+# What the numbers of a damaged box lead to: offsets outside of it, unknown versions, lengths beyond any file.
+UNREADABLE = (OSError, struct.error, LookupError, ValueError, ArithmeticError, MemoryError)
+
 
 def shown_seconds(path: Path) -> float | None:
     """The length that the edit list of the film's pictures shows; None if it has none that can be read."""
@@ -16,7 +19,7 @@ def shown_seconds(path: Path) -> float | None:
             parts = dict(_boxes(track)) if kind == b"trak" else {}
             if b"edts" in parts and dict(_boxes(parts[b"mdia"]))[b"hdlr"][8:12] == b"vide":
                 return _length(dict(_boxes(parts[b"edts"]))[b"elst"]) / scale
-    except (OSError, struct.error, KeyError, ZeroDivisionError):
+    except UNREADABLE:
         pass
     return None
 
@@ -30,7 +33,7 @@ def _movie(path: Path) -> bytes:
             if size == 1:
                 (size,), read = struct.unpack(">Q", file.read(8)), 16
             if kind == b"moov":
-                return file.read(size - read)
+                return file.read(size - read if size else -1)  # 0: up to the end of the file
             if size < read:
                 break
             file.seek(size - read, 1)

@@ -105,6 +105,13 @@ class NewestFrames:
             reader.join(FAREWELL)
 
     def _read(self, capture: Capture) -> None:
+        """Run in the thread. Whatever goes wrong reaches the one who waits for a frame."""
+        try:
+            self._read_all(capture)
+        except Exception as error:
+            self._tell(None, ImageError(f"{self._name}: cannot be read ({error}); check it, and start again"))
+
+    def _read_all(self, capture: Capture) -> None:
         number = failures = 0
         while not self._stop.is_set():
             good, frame = capture.read()

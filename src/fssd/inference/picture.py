@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import io
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from http.client import HTTPException
@@ -122,22 +123,22 @@ def _source(item: Any) -> str | None:
 
 
 def _kind_of_path(name: str) -> Literal["one", "several", "film"]:
-    path = Path(name)
     if "://" in name or "\0" in name or not name:
         return "one"
-    if path.is_dir():
+    # Unlike pathlib's, these take a name that is too long for a path as one that does not exist.
+    if os.path.isdir(name):  # noqa: PTH112
         return "several"
-    if path.exists():
-        return "film" if is_video(path) else "one"
+    if os.path.exists(name):  # noqa: PTH110
+        return "film" if is_video(Path(name)) else "one"
     return "several" if glob.has_magic(name) else "one"
 
 
 def _check_path(name: str) -> None:
     """Raise ImageError for a path that cannot be an image file."""
     path = Path(name)
-    if "\0" in name or path.is_symlink():
+    if "\0" in name or os.path.islink(name):  # noqa: PTH114
         return
-    if not path.exists():
+    if not os.path.exists(name):  # noqa: PTH110
         raise ImageError("there is no such image file; check the path", file=path)
     if is_video(path):
         raise ImageError("is a video, where one image is needed; name an image", file=path)

@@ -255,3 +255,14 @@ def xavier(module: nn.Module) -> None:
             nn.init.zeros_(conv.bias)
     for block in (m for m in module.modules() if isinstance(m, ConvNorm)):
         nn.init.normal_(cast("nn.Conv2d", block[0]).weight, std=0.01)
+
+
+def enlarging_window(coarse: int, fine: int) -> tuple[int, int, int]:
+    """Kernel, stride and padding of a deconvolution from `coarse` cells to `fine`, every one of them reached.
+
+    (coarse - 1) * stride + kernel - 2 * padding cells come out of it.
+    """
+    stride = max(1, round(fine / coarse))
+    least = fine - (coarse - 1) * stride  # the kernel without padding
+    padding = max(0, -(-(stride - least) // 2))
+    return least + 2 * padding, stride, padding

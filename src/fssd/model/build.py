@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -152,7 +153,13 @@ def _check_multiple(backbone: nn.Module, design: Design) -> None:
 
 def _three(name: str, given: Any, backbone: nn.Module, default: float) -> tuple[float, ...]:
     values: Sequence[float] = getattr(backbone, name, (default,) * 3) if given is None else given
-    numbers = tuple(float(value) for value in values)
+    try:
+        numbers = tuple(float(value) for value in values)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{name} is {values!r}; it takes three numbers, for red, green and blue") from error
     if len(numbers) != 3:
         raise ConfigError(f"{name} has {len(numbers)} numbers; it takes three, for red, green and blue")
+    if not all(map(math.isfinite, numbers)) or (name == "std" and min(numbers) <= 0):
+        above = " above 0" if name == "std" else ""
+        raise ConfigError(f"{name} is {values!r}; its numbers must be finite{above}")
     return numbers

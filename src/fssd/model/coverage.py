@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from fssd.heads.multibox.match import MATCHED
 from fssd.model.network import Network
 
-MATCHED = 0.5  # IoU from which training takes a prior for an object (SSD 2.2)
 ENOUGH = 0.8  # share of boxes with such a prior below which there is advice
 TINY = 8.0  # pixels of the input: the stride of the finest level
 MANY = 0.1  # share of boxes under TINY from which there is advice

@@ -159,8 +159,8 @@ def _find_class(name: str, table: Mapping[str, str], kind: str, base: type[Any])
     A file may name a module, so only a subclass of `base` is taken, and none is made before that is known.
     """
     path = table.get(name, name)
-    module, colon, attribute = path.partition(":")
-    if not colon:
+    module, _, attribute = path.partition(":")
+    if not module or not attribute:
         raise ConfigError(
             f'there is no {kind} {name!r}{nearest(name, table)}; your own is "package.module:Class"'
         )

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from torch import Tensor, nn
 
 from fssd.errors import ConfigError, nearest
-from fssd.layers.blocks import ConvNorm
+from fssd.layers.blocks import ConvNorm, enlarging_window
 from fssd.layers.depthwise import DepthwiseConv2d
 from fssd.necks.neck import Blueprint, Cells
 from fssd.necks.pyramid import LIGHT_WIDTHS
@@ -84,12 +84,12 @@ class DSSD(SSD):
 
 def _windows(coarse: Cells, fine: Cells) -> tuple[Cells, Cells, Cells]:
     """Kernel, stride and padding, vertical and horizontal, of a deconvolution between two levels."""
-    rows, columns = (_enlarging(*sides) for sides in zip(coarse, fine, strict=True))
+    rows, columns = (_window(*sides) for sides in zip(coarse, fine, strict=True))
     kernel, stride, padding = zip(rows, columns, strict=True)
     return kernel, stride, padding
 
 
-def _enlarging(coarse: int, fine: int) -> tuple[int, int, int]:
+def _window(coarse: int, fine: int) -> tuple[int, int, int]:
     """Kernel, stride and padding that make `fine` cells of `coarse`: (coarse - 1) * s + k - 2 p.
 
     A single cell is spread by the kernel alone. Twice the cells take a stride of 2; so does one less (a level
@@ -99,10 +99,7 @@ def _enlarging(coarse: int, fine: int) -> tuple[int, int, int]:
         return fine, 1, 0
     if fine == coarse + 2 and fine != 2 * coarse:
         return 3, 1, 0
-    stride = max(1, round(fine / coarse))
-    rest = fine - (coarse - 1) * stride
-    padding = max(0, -(-(stride - rest) // 2))
-    return rest + 2 * padding, stride, padding
+    return enlarging_window(coarse, fine)
 
 
 def _full(coarse: int, fine: int, width: int, sizes: tuple[Cells, Cells], merge: str) -> Deconvolution:

@@ -14,7 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fssd.errors import ConfigError, nearest
-from fssd.layers.blocks import CaffeBatchNorm, ConvReLU, L2Norm, ResponseNorm, resize_bilinear
+from fssd.layers.blocks import (
+    CaffeBatchNorm,
+    ConvReLU,
+    L2Norm,
+    ResponseNorm,
+    enlarging_window,
+    resize_bilinear,
+)
 from fssd.layers.folding import Affine, Floor, rescaled, scale_and_shift, set_fixed
 from fssd.necks.neck import Cells
 
@@ -212,18 +219,10 @@ def _ups(sources: tuple[Source, ...], channels: list[int], size: Cells) -> dict[
         while rows > size[0] and columns > size[1]:
             rows, columns = -(-rows // 2), -(-columns // 2)
         if source.averaged is None and (rows, columns) != size:
-            sides = (_enlarging(rows, size[0]), _enlarging(columns, size[1]))
+            sides = (enlarging_window(rows, size[0]), enlarging_window(columns, size[1]))
             kernel, stride, padding = zip(*sides, strict=True)
             layers[source.name] = nn.ConvTranspose2d(width, width, kernel, stride, padding, groups=width)
     return layers
-
-
-def _enlarging(cells: int, target: int) -> tuple[int, int, int]:
-    """Kernel, stride and padding of a deconvolution from so many cells to `target`, every one reached."""
-    stride = max(1, round(target / cells))
-    least = target - (cells - 1) * stride  # the kernel without padding
-    padding = max(0, -(-(stride - least) // 2))
-    return least + 2 * padding, stride, padding
 
 
 def _fed_by(conv: nn.Conv2d, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:

@@ -130,13 +130,13 @@ def _deconvolutions(width: int, cells: Sequence[Cells], depthwise: bool) -> nn.M
     """From the last of these levels to the first, each to twice the cells, or one less or more."""
     layers = nn.ModuleList()
     for coarse, fine in pairwise(reversed(cells)):
-        rows, columns = (_enlarging(*sides) for sides in zip(coarse, fine, strict=True))
+        rows, columns = (_doubling(*sides) for sides in zip(coarse, fine, strict=True))
         kernel, padding = zip(rows, columns, strict=True)
         layers.append(nn.ConvTranspose2d(width, width, kernel, 2, padding, groups=width if depthwise else 1))
     return layers
 
 
-def _enlarging(coarse: int, fine: int) -> tuple[int, int]:
+def _doubling(coarse: int, fine: int) -> tuple[int, int]:
     """Kernel and padding of a deconvolution of stride 2 that makes `fine` cells of `coarse`."""
     return (2, 0) if fine == 2 * coarse else (3, int(fine < 2 * coarse))
 

@@ -16,8 +16,8 @@ from fssd.data.geometry import Geometry
 from fssd.data.join import join_classes
 from fssd.errors import ImageError
 from fssd.evaluation.pairing import Floats, Ints
+from fssd.heads.multibox.match import MATCHED
 from fssd.inference.draw import class_colour
-from fssd.model.coverage import MATCHED
 from fssd.model.network import Network
 from fssd.plots import require_matplotlib
 from fssd.report import charts, layout
@@ -216,7 +216,7 @@ def _shape_plots(boxes: _Boxes, overlap: Floats, network: Network) -> list[Html]
         ),
         layout.caption(
             charts.histogram(ratios, prior_ratios, "width / height", [0.125, 0.25, 0.5, 1, 2, 4, 8]),
-            "Aspect ratio of the boxes after the warp to a square. The lines are the ratios of the priors.",
+            "Aspect ratio of the boxes in the network's input. The lines are the ratios of the priors.",
         ),
         layout.caption(
             charts.scatter(extent[some], overlap[some], shapes, 512, MATCHED),

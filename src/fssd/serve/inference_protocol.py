@@ -38,7 +38,7 @@ def make_router(service: Service) -> APIRouter:
         """As `/health`."""
         return JSONResponse({"live": True})
 
-    @router.get("/health/ready", summary="Whether an image would be accepted", response_model=schema.Live)
+    @router.get("/health/ready", summary="Whether an image would be accepted", response_model=schema.Ready)
     async def ready() -> Response:
         """As `/ready`: 503 while the queue is full or the server shuts down."""
         service.gate.check()

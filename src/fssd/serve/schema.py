@@ -88,7 +88,9 @@ class ModelAnswer(BaseModel):
     model: str
     runtime: str
     precision: str
-    image_size: int = Field(description="Side of the network's input, pixels.")
+    image_size: int | tuple[int, int] = Field(
+        description="Side of the network's input, or its width and height, pixels."
+    )
     classes: list[ClassRow]
     score: float = Field(description="Default of ?score=.")
     class_scores: dict[str, float] = Field(
@@ -114,6 +116,12 @@ class Live(BaseModel):
     """The state of the server, for the Open Inference Protocol."""
 
     live: bool
+
+
+class Ready(Live):
+    """The state of the server, which takes images, for the Open Inference Protocol."""
+
+    ready: bool
 
 
 class ServerMetadata(BaseModel):

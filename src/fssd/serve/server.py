@@ -57,9 +57,10 @@ def listen(bound: socket.socket) -> None:
 def _naming(host: str, port: int) -> Iterator[None]:
     try:
         yield
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:  # the last: a name with an empty or too long part
         reason = getattr(error, "strerror", None) or error
-        raise ConfigError(f"cannot listen on {host} port {port} ({reason}); choose another --port") from error
+        advice = "choose another --port or --host"
+        raise ConfigError(f"cannot listen on {host} port {port} ({reason}); {advice}") from error
 
 
 def run_server(

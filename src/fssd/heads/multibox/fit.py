@@ -20,6 +20,7 @@ from torch import Tensor
 
 from fssd.boxes import Floats, iou, to_center_size
 from fssd.errors import ConfigError
+from fssd.heads.multibox.match import MATCHED
 from fssd.heads.multibox.priors import Level, make_priors
 
 # Range of a prior's side (square root of its area) in cell steps; the finest level starts at FINEST.
@@ -29,7 +30,6 @@ LEAST_SHARE = 0.01  # a level with fewer boxes in its range keeps its default pr
 UPDATES, BATCH, RATE = 800, 900, 0.03
 SOFTNESS = (0.1, 0.02)  # width of the smooth threshold in IoU, at the first and the last update
 SIZE_NOISE = 0.05  # standard deviation of the log of a box side
-MATCHED = 0.5  # IoU from which training takes a prior for an object (SSD 2.2)
 MORE, MOST_ANCHORS = 2, 24  # priors a cell that a level gets at a time, and at most
 LOOKED_AT = 5000  # boxes of which the coverage is taken
 

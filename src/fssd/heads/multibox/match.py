@@ -8,10 +8,11 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float32]
 Owners = npt.NDArray[np.int64]
 
+MATCHED = 0.5  # IoU from which training takes a prior for an object (SSD 2.2)
 LEAST_OVERLAP = 1e-6  # Caffe's bipartite step takes no pair below this
 
 
-def match(boxes: Floats, priors: Floats, threshold: float = 0.5) -> Owners:
+def match(boxes: Floats, priors: Floats, threshold: float = MATCHED) -> Owners:
     """Match objects to priors of one image.
 
     boxes: (G, 4) xyxy. priors: (P, 4) xyxy in the same unit; the released code uses shares of the image.

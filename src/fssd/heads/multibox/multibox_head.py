@@ -388,7 +388,10 @@ def _has_sigmoid(document: Mapping[str, Any]) -> bool:
 def _ratios(rows: Sequence[Sequence[float]] | None) -> Ratios | None:
     if rows is None:
         return None
-    ratios = tuple(tuple(float(ratio) for ratio in row) for row in rows)
+    try:
+        ratios = tuple(tuple(float(ratio) for ratio in row) for row in rows)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"ratios are {rows!r}; give a list of numbers for each level") from error
     if not all(0 < ratio < math.inf for row in ratios for ratio in row):
         raise ConfigError(f"ratios are {rows}; each must be above 0 and finite")
     return ratios

@@ -162,24 +162,31 @@ def fitted_levels(
 ) -> tuple[Level, ...]:
     """The levels of priors that `fit_priors` chose, from their JSON form {"shapes": ..., "centres": ...}.
 
-    Raises ConfigError if they are for another number of levels.
+    Raises ConfigError if they are for another number of levels, or no pairs of numbers.
     """
     shapes, centres = fitted.get("shapes"), fitted.get("centres")
     lists = [rows for rows in (shapes, centres) if rows is not None]
+    if not all(isinstance(rows, (list, tuple)) for rows in lists):
+        raise ConfigError("the fitted priors are damaged: each level has a list; fit them again")
     if shapes is None or any(len(rows) != len(cells) for rows in lists):
         raise ConfigError(
             f"the fitted priors are not for the {len(cells)} levels of this network; fit them again"
         )
-    return tuple(
-        Level(
-            rows,
-            columns,
-            (float(step[0]), float(step[1])),
-            _pairs(shapes[i]),
-            None if centres is None else _pairs(centres[i]),
+    try:
+        return tuple(
+            Level(
+                rows,
+                columns,
+                (float(step[0]), float(step[1])),
+                _pairs(shapes[i]),
+                None if centres is None else _pairs(centres[i]),
+            )
+            for i, ((rows, columns), step) in enumerate(zip(cells, steps, strict=True))
         )
-        for i, ((rows, columns), step) in enumerate(zip(cells, steps, strict=True))
-    )
+    except (TypeError, ValueError, IndexError) as error:
+        raise ConfigError(
+            f"the fitted priors are damaged ({error}): each is a width and a height; fit them again"
+        ) from error
 
 
 def cell_shapes(
