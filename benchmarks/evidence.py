@@ -23,13 +23,12 @@ import numpy.typing as npt
 
 from fssd.ablation.output import cells, mean_spread
 from fssd.atomic import atomic_write
-from fssd.config import CONFIG_FILE, load_config
+from fssd.config import CONFIG_FILE, FINAL_FILE, load_config
 from fssd.data.source import open_data
 from fssd.evaluation.bootstrap import rank
 from fssd.evaluation.evaluate import evaluate_detections
 from fssd.evaluation.seeds import gain, image_weights, interval
 from fssd.inference.detector import Detector
-from fssd.training.folder import FINAL_FILE
 
 Floats = npt.NDArray[np.float64]
 Runs = dict[str, list[dict[str, Any]]]  # by row, what was measured of each seed

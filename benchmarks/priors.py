@@ -16,8 +16,8 @@ import tyro
 
 from fssd.data.input_boxes import input_boxes
 from fssd.data.source import open_data
+from fssd.heads.multibox.match import MATCHED
 from fssd.model.build import build_model
-from fssd.model.coverage import MATCHED
 from fssd.model.network import Network
 
 

@@ -6,11 +6,21 @@ import errno
 import json
 import os
 import stat
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from fssd.atomic import atomic_path, atomic_write, require_writable, require_writable_folder
+from fssd.atomic import (
+    atomic_path,
+    atomic_write,
+    remove_leftovers,
+    require_writable,
+    require_writable_folder,
+    temporary_prefix,
+)
 from fssd.errors import ConfigError
 
 
@@ -147,3 +157,45 @@ def test_what_cannot_be_written_is_told_before(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("fssd.atomic.TemporaryFile", refuse)  # root may write into every folder
     with pytest.raises(ConfigError, match=r"nothing can be written into this folder \(Permission denied\)"):
         require_writable(tmp_path / "y")
+
+
+# Writes a model that never ends, and tells when it has begun.
+ENDLESS = """
+import sys
+from fssd.atomic import atomic_path
+with atomic_path(sys.argv[1]) as temporary:
+    temporary.write_bytes(b"half")
+    print(temporary.name, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows cannot ask whether there is a process")
+def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_stays(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", ENDLESS, str(tmp_path / "model.bin")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        name = process.stdout.readline().strip()
+        folder = tmp_path / name.replace(".bin", "-folder")
+        folder.mkdir()
+        (folder / "model.onnx").touch()
+        remove_leftovers(tmp_path)
+        assert {path.name for path in tmp_path.iterdir()} == {name, folder.name}
+        process.kill()
+    (tmp_path / f"{temporary_prefix()}0").touch()
+    (tmp_path / "model.bin").touch()
+    remove_leftovers(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.bin"]
+
+
+def test_leftovers_of_others_are_removed_when_nothing_has_changed_for_an_hour(tmp_path: Path) -> None:
+    for name, age in (("old", 3700), ("young", 3500)):
+        (tmp_path / f".tmp-{name}").mkdir()
+        (tmp_path / f".tmp-another_host-1-{name}.safetensors").touch()
+        for path in tmp_path.glob(f"*{name}*"):
+            os.utime(path, (time.time() - age,) * 2)
+    remove_leftovers(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        ".tmp-young",
+        ".tmp-another_host-1-young.safetensors",
+    }

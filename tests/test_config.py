@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from fssd.config import CHOICES, TrainConfig, load_config, to_values, with_values
+from fssd.config import CHOICES, LOCAL, TrainConfig, load_config, to_values, with_values
 from fssd.errors import ConfigError
 from fssd.training.start import complete
 
@@ -328,6 +328,10 @@ def test_settings_of_one_level_that_exclude_each_other_are_an_error(
     file.write_text(yaml.safe_dump(values))
     with pytest.raises(ConfigError, match=r"both\.yaml: .*--(iterations|steps|weights)"):
         load_config(file)
+
+
+def test_paths_are_what_only_one_machine_knows() -> None:
+    assert {"data", "images", "out", "weights"} == LOCAL
 
 
 def test_paths_may_be_strings() -> None:

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from card import fill_part
+from card import fill_part, metrics_table
 from fssd.atomic import atomic_write
 from fssd.data.sample import DataSet
 from fssd.data.source import open_data
@@ -24,7 +24,7 @@ from fssd.export.images import read_pictures
 from fssd.export.trial import Trial
 from fssd.export.write import export_model
 from fssd.inference.detector import Detector
-from fssd.weights.model_card import metrics_table, recipe
+from fssd.weights.model_card import recipe
 from fssd.zoo.models import FOLDER
 
 

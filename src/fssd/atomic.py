@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
+import socket
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 
 from fssd.errors import ConfigError
+
+STALE = 3600.0  # seconds without a change after which a temporary file is taken to be nobody's
 
 
 def atomic_write(path: Path | str, data: bytes | str) -> None:
@@ -28,13 +33,14 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     """A path to write to, in the folder of `path` and with its suffix, renamed to `path` on success.
 
     If the block raises, the temporary file is removed and `path` is unchanged. A killed process can leave a
-    file called `.tmp-*` behind. A symbolic link is kept: the file that it points to is replaced. An OSError
-    names `path`, also that of a full disk, which names no file. Raises ConfigError if `path` is a folder.
+    file called `.tmp-*` behind, see `remove_leftovers`. A symbolic link is kept: the file that it points to
+    is replaced. An OSError names `path`, also that of a full disk, which names no file. Raises ConfigError if
+    `path` is a folder.
     """
     target = Path(os.path.realpath(path))
     if target.is_dir():
         raise ConfigError(f"{path}: is a folder; give the name of a file")
-    temporary = target.parent / f".tmp-{secrets.token_hex(6)}{target.suffix}"
+    temporary = target.parent / f"{temporary_prefix()}{secrets.token_hex(6)}{target.suffix}"
     try:
         yield temporary
         with temporary.open("r+b") as handle:
@@ -47,6 +53,47 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         with names_file(path, instead_of=temporary):
             raise error
     _sync_folder(target.parent)
+
+
+def temporary_prefix() -> str:
+    """How the names of temporary files and folders of this process begin: with its machine and number."""
+    return f".tmp-{_host()}-{os.getpid()}-"
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files and folders in `folder` that killed processes left behind.
+
+    What another process of this machine is writing stays. Whether one of another machine lives cannot be
+    seen, nor whose a file is that another program has named: what changed within an hour stays.
+    """
+    for path in folder.glob(".tmp-*"):
+        with suppress(OSError):  # another process removes it too, or it is not ours to remove
+            if _may_be_in_use(path):
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+def _may_be_in_use(path: Path) -> bool:
+    named = re.match(rf"\.tmp-{_host()}-(\d{{1,9}})-", path.name)
+    if named is None or os.name == "nt":
+        return time.time() - path.lstat().st_mtime < STALE
+    number = int(named[1])
+    if number == os.getpid():
+        return False  # of an earlier process of this number: this one has not begun to write here
+    try:
+        os.kill(number, 0)  # asks whether there is such a process
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # there is one, of another user
+        pass
+    return True
+
+
+def _host() -> str:
+    return re.sub(r"\W", "_", socket.gethostname())
 
 
 @contextmanager

@@ -20,7 +20,10 @@ import yaml
 
 from fssd.errors import ConfigError, nearest, shown
 
-CONFIG_FILE = "config.yaml"  # of a run, with its complete configuration
+# Files in the folder of a run: its complete configuration, what --resume goes on from, and its models.
+CONFIG_FILE, STATE_FILE = "config.yaml", "last.safetensors"
+BEST_FILE, FINAL_FILE = "best.safetensors", "final.safetensors"
+MODEL_FILES = (BEST_FILE, FINAL_FILE)  # in the order of preference
 
 Schedule = Literal["multistep", "cosine", "constant"]
 Start = Literal["backbone", "ssd", "model", "nothing"]
@@ -272,9 +275,15 @@ CHOICES: dict[str, tuple[str, ...]] = {
     if get_origin(part) is Literal
 }
 """The values of every setting that is one of a few words."""
+LOCAL = frozenset(key for key, kind in KINDS.items() if Path in (kind, *get_args(kind)))
+"""The settings that are paths on the machine of the training: data, images, out, weights."""
 RESUME_MAY_CHANGE = {"out", "data", "images", "weights", "seen_images", "workers", "device"}
 RESUME_MAY_CHANGE |= {"save_every", "log_every", "bad_share", "kernels", "licence", "log_to"}
 """Settings that a resumed run may change. Only the device and its kernels affect the final weights."""
+COMPARED = ("data", "images", "val_split", "metric")
+"""Settings that runs of one table share, so that all are measured on the same images in the same way."""
+DIVIDED = ("train_split", "val_share", "split_seed", "folds", "fold")
+"""Those that they share too where the images to measure on are chosen from the training split."""
 
 
 def load_config(path: Path, base: TrainConfig | None = None, above: tuple[Path, ...] = ()) -> TrainConfig:

@@ -133,6 +133,43 @@ def test_a_file_may_build_on_another(tmp_path: Path) -> None:
     assert (config.lr, config.batch_size, config.momentum) == (0.25, 7, 0.3)
 
 
+def test_a_row_may_name_a_packaged_configuration(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("epochs: 3\n")
+    plan = read_plan(write(tmp_path, "rows: [{name: a, config: photographs}, {name: b, config: mine.yaml}]"))
+    assert plan.rows[0].config == load_config(Path("photographs"))
+    assert plan.rows[1].config.epochs == 3
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "refused"),
+    [
+        ("val_share: 0.2", "val_share: 0.3", "their val_share is 0.2 and 0.3"),
+        ("val_share: 0.2, split_seed: 1", "val_share: 0.2", "their split_seed is 1 and 0"),
+        ("folds: 3, fold: 1", "folds: 3, fold: 2", "their fold is 1 and 2"),
+        ("val_share: 0.2", "val_share: 0.2, train_split: val", "their train_split is train and val"),
+        ("images: pictures", "images: others", "their images is pictures and others"),
+        ("split_seed: 1", "split_seed: 2", ""),
+        ("val_split: val", "val_split: val, train_split: trainval, seen_images: true", ""),
+    ],
+)
+def test_rows_of_a_table_are_measured_on_the_same_images(
+    scenes: Path, tmp_path: Path, first: str, second: str, refused: str
+) -> None:
+    rows = f"rows: [{{name: a, set: {{{first}}}}}, {{name: b, set: {{{second}}}}}]"
+    plan = read_plan(write(tmp_path, f"settings: {{data: '{scenes}', start: nothing}}\n{rows}"))
+    if not refused:
+        assert len(plan_runs(plan, tmp_path / "out", seeds=1)) == 2
+        return
+    with pytest.raises(ConfigError, match=f"rows a and b cannot share a table: {refused}"):
+        plan_runs(plan, tmp_path / "out", seeds=1)
+
+
+def test_a_row_of_folds_without_one_of_them(scenes: Path, tmp_path: Path) -> None:
+    plan = read_plan(write(tmp_path, f"rows: [{{name: a, set: {{data: '{scenes}', folds: 5}}}}]"))
+    with pytest.raises(ConfigError, match="row a: folds is 5, but a run validates on one of them"):
+        plan_runs(plan, tmp_path / "out", seeds=1)
+
+
 def test_files_that_build_on_each_other(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("base: b.yaml\n")
     (tmp_path / "b.yaml").write_text("base: a.yaml\n")

@@ -92,6 +92,28 @@ def test_other_settings_in_the_same_folder_are_refused(
     assert "was made with iterations 2, not 3" in capsys.readouterr().err
 
 
+def test_other_settings_of_an_unfinished_run_are_refused(
+    plan: Path, trained: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "runs"
+    shutil.copytree(trained, out)
+    for final in out.glob("*/seed-0/final.safetensors"):
+        final.unlink()
+    arguments = ["ablate", str(plan), "--data", str(scenes), "--out", str(out)]
+    assert main([*arguments, "--budget", "3it"]) == 2
+    assert "was made with iterations 2, not 3" in capsys.readouterr().err
+
+
+def test_a_damaged_configuration_of_a_run_is_named(
+    plan: Path, trained: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "runs"
+    shutil.copytree(trained, out)
+    (out / "plain" / "seed-0" / "config.yaml").write_text("lr: [")
+    assert main(["ablate", str(plan), "--data", str(scenes), "--out", str(out)]) == 2
+    assert f"{out / 'plain' / 'seed-0' / 'config.yaml'}: is not valid YAML" in capsys.readouterr().err
+
+
 def test_other_data_in_the_same_folder_is_refused(
     plan: Path, trained: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -140,6 +162,22 @@ def test_a_row_that_diverges_does_not_stop_the_others(
     assert main(["ablate", str(plan), "--data", str(scenes), "--out", str(out)]) == 1
     said = capsys.readouterr().out
     assert "wild, seed 0: failed" in said and "next, seed 0: not started" in said
+    assert [row["row"] for row in table(out)] == ["calm"]
+
+
+def test_a_row_whose_settings_do_not_work_does_not_stop_the_others(
+    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(
+        "settings: {iterations: 1, batch_size: 2, start: nothing, augment: none, ema: 0, size: 128}\n"
+        "rows:\n"
+        "  - {name: lone, set: {model: fssd300-lite, batch_size: 1}}\n"
+        "  - {name: calm, set: {model: ssd300-lite}}\n"
+    )
+    out = tmp_path / "runs"
+    assert main(["ablate", str(plan), "--data", str(scenes), "--out", str(out)]) == 1
+    assert "lone, seed 0: failed: batch_size is 1, but" in capsys.readouterr().out
     assert [row["row"] for row in table(out)] == ["calm"]
 
 

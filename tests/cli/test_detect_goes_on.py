@@ -116,3 +116,20 @@ def test_another_command_starts_from_the_beginning(
     assert main(words(model_file, out, *images, flags=(*plain, "--score", "0.09"))) == 0
     assert "score 0.3, not 0.09; pictures True, not False is written over" in capsys.readouterr().err
     assert contents(out)["detections.json"] == first
+
+
+def test_a_kill_between_the_two_files_of_a_detection(model_file: Path, shots: Path, tmp_path: Path) -> None:
+    """One of them may have lost what the other has: such an image is detected again, and is there once."""
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    images = [shots / f"{number}.png" for number in (0, 1, 3, 4, 5)]
+    assert main(words(model_file, whole, *images)) == 0
+    arguments = words(model_file, out, *images)
+    assert end(signal.SIGKILL, 5, arguments).returncode == -signal.SIGKILL
+    rows, exact = out / "detections.jsonl", out / "unfinished.jsonl"
+    assert len(rows.read_bytes().splitlines()) > 2
+    exact.write_bytes(b"".join(exact.read_bytes().splitlines(keepends=True)[1:2]))
+    assert main(arguments) == 0
+    names = [row["image"] for row in json.loads((out / "detections.json").read_bytes())]
+    assert sorted(names) == [str(image) for image in images]
+    of_coco = [json.loads((folder / "coco.json").read_bytes()) for folder in (out, whole)]
+    assert sorted(map(str, of_coco[0])) == sorted(map(str, of_coco[1]))

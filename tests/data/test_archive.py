@@ -85,3 +85,31 @@ def test_cache_folder(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     assert cache_folder() == cache
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache_folder() == Path.home() / ".cache/fssd"
+
+
+def test_another_process_that_is_faster_is_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In another container it may have the same number; both have unpacked all when one is done."""
+    archive = Path(
+        shutil.make_archive(str(tmp_path / "export"), "zip", export(tmp_path / "made", [1, 2, 10, 20]))
+    )
+    plain = Path.rename
+    others: list[Path] = []
+
+    def rename(staging: Path, folder: Path) -> Path:
+        monkeypatch.setattr(Path, "rename", plain)
+        others.append(unpacked(archive))
+        return plain(staging, folder)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    assert unpacked(archive) == others[0]
+    assert open_data(archive, "train").records[0].boxes.tolist() == [[1, 2, 11, 22]]
+    assert [path.name for path in others[0].parent.iterdir()] == [others[0].name]
+
+
+def test_others_may_read_what_is_unpacked(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        archive = shutil.make_archive(str(tmp_path / "a"), "zip", export(tmp_path / "made", [1, 2, 3, 4]))
+        assert unpacked(Path(archive)).stat().st_mode & 0o777 == 0o755
+    finally:
+        os.umask(before)

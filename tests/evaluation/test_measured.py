@@ -96,6 +96,12 @@ def test_pictures_in_another_folder(scenes: Path, tmp_path: Path) -> None:
     assert {record.path.parent for record in dataset.records} == {pictures} and len(dataset) == 4
     with pytest.raises(ConfigError, match="trained on 12 of these 12 images"):
         measured_images(labels, "train", [model], 0.0, images=pictures)
+    moved = pictures.rename(tmp_path / "moved")
+    assert len(measured_images(labels, "auto", [model], 0.0, images=moved)[0]) == 4, (
+        "not where the run had them"
+    )
+    with pytest.raises(ConfigError, match="trained on 12 of these 12 images"):
+        measured_images(labels, "train", [model], 0.0, images=moved)
     with pytest.raises(DataError, match="the image file is missing"):
         measured_images(labels, "auto", [model], 0.0)
     with pytest.raises(DataError, match="is no folder; give the one that holds the images"):

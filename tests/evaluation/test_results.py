@@ -123,6 +123,15 @@ def test_a_disk_that_fills_up_within_a_line(tmp_path: Path, monkeypatch: pytest.
     assert [row["image"] for row in json.loads(file.read_text(encoding="utf-8"))] == ["a"]
 
 
+def test_of_an_unfinished_file_only_the_known_images_are_kept(tmp_path: Path) -> None:
+    file = tmp_path / "found.json"
+    write(file, "a", "b", "c")
+    with DetectionsFile(file, go_on=True, known={"c", "a", "z"}) as results:
+        assert results.done == {"a", "c"}
+        results.add("b", (5, 6), nothing(), None)
+    assert [row["image"] for row in json.loads(file.read_text(encoding="utf-8"))] == ["a", "c", "b"]
+
+
 def test_the_lines_stay_if_the_list_cannot_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,13 +192,15 @@ def test_coco_file(tmp_path: Path) -> None:
 def test_coco_category_ids(tmp_path: Path) -> None:
     file = tmp_path / "r.json"
 
-    def categories(**facts: Any) -> list[int]:
+    def categories(**facts: Any) -> list[int | str]:
         write_coco_results(file, dataset("1", **facts), [found(("zebra", "dog"))])
         return [r["category_id"] for r in json.loads(file.read_text())]
 
     assert categories() == [3]  # dog is the third class; zebra is not a class
     assert categories(category_ids=(17, 1, 18)) == [18]
     assert categories(category_ids=(17, 1, None)) == []
+    assert categories(category_ids=("17", "1", "18")) == [18]
+    assert categories(category_ids=("a1", "b", "c-1")) == ["c-1"]  # as the labels have it
     with pytest.raises(ValueError, match="2 category ids for 3 classes"):
         categories(category_ids=[1, 2])
 

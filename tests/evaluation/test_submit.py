@@ -172,6 +172,10 @@ def test_coco_splits(tmp_path: Path) -> None:
             r"\(images\[0\]\): needs a number `id` and a `file_name`",
         ),
         ('{"images": [{"id": 7, "file_name": "a"}]}', "has no list 'categories'"),
+        (
+            '{"images": [{"id": 7, "file_name": "a"}, {"id": 7, "file_name": "b"}]}',
+            r"\(images\[1\]\): repeats the id 7; give each its own",
+        ),
     ):
         info.write_text(text)
         with pytest.raises(DataError, match=message):

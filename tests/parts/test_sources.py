@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,14 @@ import numpy as np
 import pytest
 
 from fssd.errors import ConfigError, DataError
+from fssd.evaluation.part_reader import read_parts
 from fssd.inference.detections import Detections
 from fssd.parts import part_detector
 from fssd.parts.fingerprint import Fingerprint
 from fssd.parts.local_engine import run_here
 from fssd.parts.part_detector import PartJob
-from fssd.parts.part_plan import read_plan_of, write_plan
-from fssd.parts.part_rows import Counts, write_success
+from fssd.parts.part_plan import PartPlan, read_plan_of, write_plan
+from fssd.parts.part_rows import Counts, read_success, write_success
 from fssd.parts.plan_rows import PlanRow
 from fssd.parts.sources import Sources
 from fssd.parts.unique_names import unique_rows
@@ -70,6 +72,41 @@ def test_a_parquet_file_of_names(folder: Path, column: str) -> None:
     parquet.write_table(pa.table({"one": values, "two": values}), folder / "names.parquet")
     with pytest.raises(ConfigError, match=r"has the columns one, two; name the one with the names image or"):
         names(folder / "names.parquet")
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ([1, 2], "1 is no name; give the names of files as text"),
+        ([{"bytes": b"x", "path": "a.jpg"}], r"\{'bytes': b'x', 'path': 'a.jpg'\} is no name"),
+        (["a.jpg", ""], "a name is empty; remove that row"),
+        ([b"a.jpg", b""], "a name is empty; remove that row"),
+        (["a.jpg", None], "a name is empty; remove that row"),
+    ],
+)
+def test_a_parquet_file_of_what_is_no_name(folder: Path, values: list[Any], told: str) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason='needs pyarrow: pip install "fssd[s3]"')
+    import pyarrow as pa
+
+    parquet.write_table(pa.table({"image": values}), folder / "names.parquet")
+    with pytest.raises(DataError, match=rf"names\.parquet \(column image\): {told}"):
+        names(folder / "names.parquet")
+
+
+@pytest.mark.parametrize("at", [4, 200])
+@pytest.mark.parametrize("compression", ["none", "snappy"])
+def test_a_parquet_file_of_names_with_damaged_pages(folder: Path, at: int, compression: str) -> None:
+    """Its beginning and its end, which are looked at when it is opened, are whole."""
+    parquet = pytest.importorskip("pyarrow.parquet", reason='needs pyarrow: pip install "fssd[s3]"')
+    import pyarrow as pa
+
+    file = folder / "names.parquet"
+    values = [f"some/name/{number}.jpg" for number in range(5000)]
+    parquet.write_table(pa.table({"image": values}), file, compression=compression, use_dictionary=False)
+    content = file.read_bytes()
+    file.write_bytes(content[:at] + b"\xff" * 30 + content[at + 30 :])
+    with pytest.raises(DataError, match=r"names\.parquet: is no whole parquet file"):
+        names(file)
 
 
 def test_a_place_in_a_store(s3: str) -> None:
@@ -161,16 +198,58 @@ def test_names_are_sorted_on_disk(tmp_path: Path) -> None:
     assert peak < 1_000_000
 
 
-def test_the_count_is_checked_against_the_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def planned(folder: Path, monkeypatch: pytest.MonkeyPatch) -> PartPlan:
+    """A plan of five images in two parts that are computed."""
     pytest.importorskip("pyarrow", reason='needs pyarrow: pip install "fssd[s3]"')
     monkeypatch.setattr(part_detector, "read_ahead", lambda rows, *_: (DataError("gone") for _row in rows))
     monkeypatch.setattr(part_detector.PartDetector, "_check_same", lambda _: None)
     rows = [PlanRow(f"{number}.jpg") for number in range(5)]
-    plan = write_plan(open_folder(tmp_path), Fingerprint("0" * 64, {}, "0", (), 3), rows, tmp_path)
+    plan = write_plan(open_folder(folder), Fingerprint("0" * 64, {}, "0", (), 3), rows, folder)
     run_here(PartJob(plan, Path("none")), range(2), lambda *_: None, Stub())  # type: ignore[arg-type]
+    return plan
+
+
+def test_the_count_is_checked_against_the_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = planned(tmp_path, monkeypatch)
     assert write_success(plan) == Counts(5, 5)
     parts = tmp_path / "parts"
     (parts / "part-000001.parquet").replace(parts / "part-000000.parquet")
     (parts / "part-000001.parquet").write_bytes((parts / "part-000000.parquet").read_bytes())
     with pytest.raises(DataError, match="has 2 rows where the plan has 3"):
         write_success(plan)
+
+
+def test_a_part_of_another_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = planned(tmp_path, monkeypatch)
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    part = tmp_path / "parts/part-000001.parquet"
+    parquet.write_table(pa.table({"image": ["3.jpg", "4.jpg"]}), part)
+    with pytest.raises(DataError, match=r"part-000001\.parquet: is no whole parquet file \(.*error"):
+        write_success(plan)
+    (tmp_path / "_SUCCESS").touch()
+    with pytest.raises(DataError, match=r"part-000001\.parquet: is no whole parquet file"):
+        read_parts(tmp_path, ("cat",))
+
+
+def test_a_plan_that_does_not_fit_its_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = planned(tmp_path, monkeypatch)
+    for ask in (plan.part, plan.part_rows):
+        with pytest.raises(DataError, match=r"plan\.parquet: is no whole parquet file"):
+            ask(2)
+    content = (tmp_path / "plan.parquet").read_bytes()
+    (tmp_path / "plan.parquet").write_bytes(content[:4] + b"\xff" * 30 + content[34:])
+    again = replace(plan, rows=plan.rows + 1)  # else the file that is open would be read
+    with pytest.raises(DataError, match=r"plan\.parquet: is no whole parquet file"):
+        again.part(0)
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"rows": "many", "errors": 0}', b"\xff"])
+def test_a_success_file_of_another_program(tmp_path: Path, content: bytes) -> None:
+    """Spark writes an empty one."""
+    folder = open_folder(tmp_path)
+    assert read_success(folder) is None
+    (tmp_path / "_SUCCESS").write_bytes(content)
+    with pytest.raises(DataError, match=r"_SUCCESS: holds no counts of `fssd detect`; remove it"):
+        read_success(folder)

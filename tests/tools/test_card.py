@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
-from card import fill_part
+from card import fill_part, metrics_table
 from fssd.config import TrainConfig, to_values, with_values
 from fssd.errors import ConfigError
 from fssd.export.write import portable
-from fssd.weights.model_card import metrics_table, recipe
+from fssd.weights.model_card import recipe
 from fssd.zoo.models import FOLDER, MODELS
 
 CARD, REPORTS = FOLDER / "animals.md", FOLDER / "animals.json"

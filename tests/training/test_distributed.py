@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -156,3 +157,18 @@ def test_both_processes_stop_when_one_loss_is_not_finite(scenes: Path, tmp_path:
     document = read_tensors(out / "nonfinite-1.safetensors")[1]
     assert len(document["names"]) == 1
     assert document["names"][0] in done.stderr
+
+
+def test_two_processes_train_a_network_that_leaves_layers_of_its_backbone_unused(
+    scenes: Path, tmp_path: Path, train_together: Any
+) -> None:
+    out = tmp_path / "run"
+    changes = {"model": "single128-lite", "options": {}, "val_split": "none", "ema": 0, "data": str(scenes)}
+    for ended in train_together([{**SETTINGS, **changes, "out": str(out)}] * 2, tiny=False):
+        assert ended.code == 0, ended.log
+    found = load_model(out / "final.safetensors").network
+    with torch.random.fork_rng():
+        torch.manual_seed(6)
+        fresh = dict(build_model("single128-lite", found.spec.num_classes).named_parameters())
+    same = {name.split(".")[2] for name, value in found.named_parameters() if torch.equal(value, fresh[name])}
+    assert "15" in same and "1" not in same, "the last blocks are not used, the first ones learn"

@@ -134,7 +134,7 @@ def test_an_error_of_the_package_is_raised_once(
     [
         (["--processes", "2"], "--processes is for --engine ray"),
         (["--engine", "ray"], "needs to know how many --processes"),
-        (["--engine", "ray", "--processes", "2", "--folds", "3"], "trains one run"),
+        (["--engine", "ray", "--processes", "2", "--folds", "3"], "a run validates on one of them"),
     ],
 )
 def test_flags_that_do_not_fit(

@@ -316,6 +316,19 @@ def test_the_recipe_of_today_is_resumed_exactly(
     assert_same_run(tmp_path / "run", reference)
 
 
+def test_a_killed_export_does_not_stop_a_run_and_a_living_one_is_not_disturbed(
+    half: TrainConfig, tiny_backbone: MakeBackbone
+) -> None:
+    assert half.out is not None
+    killed, living = half.out / ".tmp-7f3a", half.out / ".tmp-8e2b"
+    for folder in (killed, living):
+        folder.mkdir()
+        (folder / "model.onnx").touch()
+    os.utime(killed, (0, 0))
+    train(half, resume=True, minutes=0, backbone=tiny_backbone())
+    assert not killed.exists() and (living / "model.onnx").exists()
+
+
 # ---- what is refused
 
 

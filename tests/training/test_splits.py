@@ -97,6 +97,7 @@ def test_which_split_to_train_on_is_asked(scenes: Path, tmp_path: Path) -> None:
         ({"val_share": 0.2, "folds": 3}, "--val-share or --folds"),
         ({"folds": 3, "fold": 4}, "no fold 4 of 3"),
         ({"folds": 1}, "folds is 1"),
+        ({"folds": 3}, "folds is 3, but a run validates on one of them; give --fold too, 1 to 3"),
         ({"val_share": 1.0}, "val_share is 1.0"),
     ],
 )

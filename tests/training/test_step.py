@@ -22,7 +22,7 @@ from fssd.training.finite import LOOK_EVERY, FiniteWatch, Watched
 from fssd.training.loop import train
 from fssd.training.same_data import Content
 from fssd.training.state import Progress, read_state, save_state
-from fssd.training.step import Updater
+from fssd.training.step import Updater, leaves_layers_unused
 from fssd.weights.checkpoint import read_tensors
 
 MakeBackbone = Callable[[], nn.Module]
@@ -244,3 +244,39 @@ def test_no_file_holds_weights_from_after_a_bad_step(
     tensors, facts = read_tensors(state)
     assert facts["iteration"] == kept
     assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "unused"),
+    [
+        ("fssd300-lite", {}, False),
+        ("fssd300-lite", {"variant": "narrow"}, False),
+        ("fssd300-lite", {"sources": ["stride8", "stride16"]}, True),
+        ("ssd300-lite", {}, False),
+        ("single300-lite", {}, True),
+        ("single300-vgg16", {}, False),
+        ("single300-vgg16", {"source": "conv4_3"}, True),
+        ("fssd300-vgg16", {}, False),
+        ("fssd300-vgg16", {"sources": ["conv3_3", "conv4_3"]}, True),
+        ("dsod300-small", {}, False),
+        ("dsod300-resnet50", {}, True),
+        ("dssd320-resnet50", {}, False),
+        ("fpn300-lite", {}, False),
+        ("yolov2-128", {}, False),
+    ],
+)
+def test_layers_that_get_no_gradient_are_noticed(name: str, options: dict[str, Any], unused: bool) -> None:
+    with torch.device("meta"):
+        network = build_model(name, 2, **options)
+    for norm in (m for m in network.modules() if isinstance(m, nn.BatchNorm2d)):
+        norm.num_batches_tracked = torch.zeros((), dtype=torch.int64)  # Caffe's reads it
+    before = torch.get_rng_state()
+    assert leaves_layers_unused(network) == unused
+    assert torch.get_rng_state().equal(before)
+    assert all(parameter.grad is None for parameter in network.parameters())
+    network.backbone.requires_grad_(False)
+    assert not leaves_layers_unused(network), "nothing waits for the gradients of frozen layers"
+
+
+def test_a_backbone_of_the_users_may_leave_layers_unused(tiny_backbone: MakeBackbone) -> None:
+    assert leaves_layers_unused(build_model("fssd300-lite", 2, backbone=tiny_backbone()))

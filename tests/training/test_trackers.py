@@ -120,6 +120,13 @@ def test_without_the_package(name: str, refuse: Any, scenes: Path, tmp_path: Pat
         train(TrainConfig(data=scenes, out=tmp_path / "run", log_to=(name,)))
 
 
+@pytest.mark.parametrize("content", ["", "{", "[1]", "3"])
+def test_a_damaged_file_of_ids_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "trackers.json").write_text(content)
+    with pytest.raises(ConfigError, match=r"trackers\.json: is damaged .*; remove it"):
+        Trackers(TrainConfig(out=tmp_path))
+
+
 class Fragile:
     """A tracker that fails at its second line."""
 

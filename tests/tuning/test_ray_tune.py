@@ -15,8 +15,12 @@ import yaml
 from ray_cluster import RayCluster
 
 from fssd.cli.main import main
-from fssd.config import load_config
+from fssd.config import TrainConfig, load_config
+from fssd.errors import ConfigError, DataError, FssdError, TrainingError
+from fssd.training import loop
+from fssd.tuning.ray_tune import run_trial
 from fssd.tuning.search import read_search
+from fssd.tuning.trials import read_trials, trial_folder
 
 HANG = 300  # seconds after which a test that hangs fails
 
@@ -148,3 +152,36 @@ def test_trials_train_and_their_best_settings_train_again(
     )
     assert "the best settings: fssd train --config" in capsys.readouterr().out
     assert load_config(out / "best.yaml").options == {"merge": "sum"}
+
+
+def test_a_trial_fails_by_its_own_settings_alone_and_no_longer_once_it_succeeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tune = pytest.importorskip("ray.tune", reason='needs Ray: pip install "fssd[ray]"')
+    monkeypatch.setattr(tune, "report", lambda _: None)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "search.yaml").write_text(FILE)
+    search, folder = read_search(tmp_path / "search.yaml", tmp_path), trial_folder(tmp_path, 0)
+    fault: FssdError | None = None
+
+    def train(config: TrainConfig, **_: Any) -> None:
+        if fault is not None:
+            raise fault
+        assert config.out is not None
+        (config.out / "final.safetensors").touch()
+
+    def state() -> str:
+        run_trial({"config": TrainConfig(out=folder), "folder": str(tmp_path)})
+        return read_trials(tmp_path, search, 1, 0, over=True)[0].state
+
+    monkeypatch.setattr(loop, "train", train)
+    for fault in (ConfigError("there is no such thing"), TrainingError("the loss is not finite")):
+        assert state() == "failed" and (folder / "failed.txt").read_text() == f"{fault}\n"
+    fault = DataError("the disk is away", file=tmp_path)
+    with pytest.raises(DataError):
+        state()
+    assert not (folder / "failed.txt").exists()
+    fault = None
+    assert state() == "finished"
+    (folder / "failed.txt").touch()
+    assert read_trials(tmp_path, search, 1, 0, over=True)[0].state == "finished"

@@ -60,6 +60,34 @@ def test_a_file_may_build_on_a_configuration(tmp_path: Path) -> None:
     assert search.settings.epochs == 3 and search.settings.augment == base.augment
 
 
+def test_a_base_lies_beside_the_file_or_else_in_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beside, working = tmp_path / "beside", tmp_path / "working"
+    for folder, epochs in ((beside, 3), (working, 4)):
+        folder.mkdir()
+        (folder / "both.yaml").write_text(f"epochs: {epochs}\n")
+    (working / "here.yaml").write_text("epochs: 5\n")
+    monkeypatch.chdir(working)
+    for base, epochs in (("both.yaml", 3), ("here.yaml", 5)):
+        file = write(beside, f"base: {base}\nsettings: {{data: d}}\nsearch: {{lr: [0.1, 0.2]}}\n")
+        assert read_search(file).settings.epochs == epochs
+    with pytest.raises(ConfigError, match=r"beside/none\.yaml: cannot be read"):
+        read_search(write(beside, "base: none.yaml\nsearch: {lr: [0.1, 0.2]}\n"))
+
+
+def test_drawn_values_stay_in_their_range_when_they_are_rounded(tmp_path: Path) -> None:
+    text = "settings: {data: d}\nsearch: {ema: {from: 0.9999, to: 0.99998}, lr: {from: 0.010004, to: 0.02}}\n"
+    drawn = [read_search(write(tmp_path, text)).values(number, 0) for number in range(200)]
+    assert {one["ema"] for one in drawn} == {0.9999, 0.99998}
+    assert min(one["lr"] for one in drawn) >= 0.010004
+
+
+def test_trials_on_different_splits_are_measured_on_one_that_is_named(tmp_path: Path) -> None:
+    text = "settings: {data: d, val_split: val}\nsearch: {train_split: [train, more]}\n"
+    assert set(read_search(write(tmp_path, text)).ranges) == {"train_split"}
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -74,6 +102,17 @@ def test_a_file_may_build_on_a_configuration(tmp_path: Path) -> None:
         ("search: {lr: {from: a, to: 0.1}}\n", "from and to are numbers"),
         ("search: {lr: {from: 0.1, to: 0.2, log: 3}}\n", "log is true or false"),
         ("search: {seed: [1, 2]}\n", "trials with different seed cannot be compared"),
+        ("search: {split_seed: [1, 2]}\n", "trials with different split_seed cannot be compared"),
+        ("search: {val_share: [0.1, 0.2]}\n", "trials with different val_share cannot be compared"),
+        ("search: {images: [a, b]}\n", "trials with different images cannot be compared"),
+        (
+            "search: {train_split: [a, b]}\n",
+            "different train_split cannot be compared while val_split is auto",
+        ),
+        (
+            "settings: {folds: 5}\nsearch: {lr: [0.1, 0.2]}\n",
+            "folds is 5, but a run validates on one of them",
+        ),
         ("search: {augment: [mild, wild]}\n", "'wild'"),
         ("search: {batch_size: {from: 1.5, to: 8}}\n", "batch_size cannot be 1.5"),
         ("search: {batch_size: {from: 0, to: 8}}\n", "batch_size is 0"),

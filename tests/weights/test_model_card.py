@@ -155,3 +155,15 @@ def test_pushing_keeps_the_words_and_the_licence_of_the_run(model_file: Path, tm
     assert written.licence == "mit"
     text = (shelf / "README.md").read_text()
     assert text.endswith(f"{OWN_WORDS}\nMine.\n") and text.startswith("---\nlicense: mit\n")
+
+
+def test_pushing_names_a_damaged_configuration_of_the_run(model_file: Path, tmp_path: Path) -> None:
+    run, shelf = tmp_path / "run", tmp_path / "shelf"
+    for folder in (run, shelf):
+        folder.mkdir()
+    (run / "best.safetensors").write_bytes(model_file.read_bytes())
+    (run / "config.yaml").write_text("lr: [")
+    with pytest.raises(ConfigError, match=r"run/config\.yaml: is not valid YAML"):
+        write_shared_model(run, shelf, address="hf://me/digits")
+    (run / "config.yaml").write_text("")
+    assert "config.yaml" in write_shared_model(run, shelf, address="hf://me/digits").files

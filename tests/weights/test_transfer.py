@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from fssd.errors import CheckpointError
 from fssd.model.build import build_model
@@ -28,7 +31,7 @@ def test_shared_classes_keep_their_scores_and_others_are_fresh(tmp_path: Path, n
     torch.manual_seed(2)
     network = build_model(name, 2)
     fresh = {key: value.clone() for key, value in network.state_dict().items()}
-    assert load_detector(network, ("horse", "cat"), file) == ("cat",)
+    assert load_detector(network, ("horse", "cat"), file) == (("cat",), ())
     image = torch.rand(1, 3, 300, 300) * 255
     with torch.no_grad():
         old, new = before(image), network.eval()(image)
@@ -51,3 +54,59 @@ def test_other_options_are_refused(tmp_path: Path) -> None:
     file, _ = trained(tmp_path, "fssd300-lite", ("cat",))
     with pytest.raises(CheckpointError, match="has shape"):
         load_detector(build_model("fssd300-lite", 1, merge="sum"), ("cat",), file)
+
+
+PRIORS = "its boxes are relative to other priors and are learned anew; to keep its own, "
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "note"),
+    [
+        ({"clip": "all"}, {}, f"{PRIORS}give --set clip=all"),
+        ({}, {"clip": "all"}, f"{PRIORS}leave --set clip out"),
+        ({"priors": "voc"}, {}, f"{PRIORS}give --priors voc"),
+        (
+            {"priors": "voc", "truncate": False},
+            {},
+            f"{PRIORS}give --priors voc and give --set truncate=false",
+        ),
+        ({}, {"priors": "voc"}, f"{PRIORS}leave --priors out"),
+        (
+            {"geometry": "letterbox"},
+            {},
+            "its images had the geometry letterbox, not warp; keep that with --geometry letterbox",
+        ),
+        (
+            {"mean": [1, 2, 3.5]},
+            {},
+            "its images had another mean of the colours; keep that with --set mean=[1,2,3.5]",
+        ),
+        (
+            {"std": [1, 2, 4]},
+            {},
+            "its images had another std of the colours; keep that with --set std=[1,2,4]",
+        ),
+        (
+            {"align_corners": False},
+            {},
+            "its maps are resized in another way; keep that with --set align_corners=false",
+        ),
+        ({"priors": "coco", "clip": "none", "align_corners": True, "geometry": "warp"}, {}, ""),
+        ({"loc_loss": "giou"}, {}, ""),
+    ],
+)
+def test_what_the_weights_mean_otherwise_is_named(
+    tmp_path: Path,
+    tiny_backbone: Callable[[], nn.Module],
+    before: dict[str, Any],
+    now: dict[str, Any],
+    note: str,
+) -> None:
+    old, new = (
+        build_model("fssd300-lite", 1, size=128, backbone=tiny_backbone(), **options)
+        for options in (before, now)
+    )
+    file = tmp_path / "trained.safetensors"
+    save_model(file, old.state_dict(), old, ("cat",), {})
+    expected = (f"note: {file}: {note}",) if note else ()
+    assert load_detector(new, ("cat",), file).notes == expected

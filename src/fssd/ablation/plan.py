@@ -6,8 +6,8 @@
       - {name: ssd300, config: ../ssd300-voc0712.yaml, paper: 77.2}
       - {name: fssd300, config: ../fssd300-plus-voc0712.yaml, after: ssd300, paper: 78.8, set: {ema: 0}}
 
-A row with `after` starts from the trained weights of that row. Paths of configurations are relative to the
-file, paths of data and weights to the working directory.
+A row with `after` starts from the trained weights of that row. A configuration is a path relative to the
+file, or the name of a packaged one; paths of data and weights are relative to the working directory.
 
 A row of a result that is only published is not run; it is printed with its source:
 
@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
-from fssd.config import TrainConfig, load_config, read_mapping, with_values
+from fssd.config import TrainConfig, find_config, load_config, read_mapping, with_values
 from fssd.errors import ConfigError, nearest
 from fssd.evaluation.submit import Server
 
@@ -172,7 +172,9 @@ def _row(
     if paper is not None and (isinstance(paper, bool) or not isinstance(paper, (int, float))):
         raise ConfigError(f"{where}: paper is {paper!r}; it must be a number, percent")
     named = entry.get("config")
-    config = TrainConfig() if named is None else load_config(file.parent / str(named))
+    config = TrainConfig()
+    if named is not None:
+        config = load_config(find_config(Path(str(named)), beside=file.parent))
     config = with_values(config, {**settings, **_settings(entry, "set", where)}, where=f"{where}: ")
     note = entry.get("note") or ""
     if not isinstance(note, str) or (note and paper is None):

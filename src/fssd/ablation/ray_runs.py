@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fssd.ablation.run import Run, is_finished
+from fssd.ablation.run import OWN_FAULTS, Run, is_finished
 from fssd.engines.ray_session import connect
-from fssd.errors import ConfigError, FssdError, Stopped, TrainingError
+from fssd.errors import ConfigError, FssdError, Stopped
 from fssd.training.stop import StopRequest, stop_requests
 
 RETRIES = 5  # of a run whose process or machine is lost
@@ -50,7 +50,7 @@ def train_run(run: Run, folder: str, until: float, before: RunOutcome | None) ->
         ) from error
     try:
         result = train(run.config, resume=True, minutes=minutes)
-    except TrainingError as error:
+    except OWN_FAULTS as error:
         return RunOutcome(False, f"failed: {error}", host)
     except Stopped:  # its state is saved; Ray stops a task that is cancelled, or a machine that it gives up
         return RunOutcome(False, "", host)

@@ -6,20 +6,31 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from fssd.ablation.plan import AblationPlan, AblationRow, Budget, shorten
-from fssd.config import AUTO, CONFIG_FILE, RESUME_MAY_CHANGE, TrainConfig, to_values, with_values
+from fssd.config import (
+    AUTO,
+    COMPARED,
+    CONFIG_FILE,
+    DIVIDED,
+    FINAL_FILE,
+    RESUME_MAY_CHANGE,
+    STATE_FILE,
+    TrainConfig,
+    read_mapping,
+    to_values,
+    with_values,
+)
 from fssd.data.repeats import Repeats
 from fssd.errors import ConfigError, Stopped, TrainingError
 from fssd.training.distributed import this_process
-from fssd.training.folder import FINAL_FILE
 from fssd.training.log import last_evaluation
 from fssd.training.loop import train
 from fssd.training.splits import name_splits, open_splits
 from fssd.training.start import complete, oversampling, require_weights
 from fssd.training.state import require_same, require_same_form
 from fssd.zoo.models import is_published
+
+OWN_FAULTS = (ConfigError, TrainingError)  # of one run's settings, which say nothing about the others
 
 
 @dataclass(frozen=True)
@@ -60,7 +71,7 @@ def plan_runs(
             config = replace(config, data=data or config.data, out=_folder(out, row.name, seed), seed=seed)
             if row.after is not None:
                 config = replace(config, weights=_folder(out, row.after, seed) / FINAL_FILE)
-            config = name_splits(complete(config))
+            config = name_splits(_complete(config, row.name))
             if config.batch_size == AUTO:
                 what = "rows are compared and need one batch_size, not auto"
                 raise ConfigError(f"row {row.name}: {what}; give a number")
@@ -72,10 +83,17 @@ def plan_runs(
     return runs
 
 
+def _complete(config: TrainConfig, row: str) -> TrainConfig:
+    try:
+        return complete(config)
+    except ConfigError as error:
+        raise ConfigError(f"row {row}: {error}") from error
+
+
 def _training_views(config: TrainConfig, known: dict[tuple[Any, ...], int]) -> int:
     """The number of views in an epoch of a run; `known` holds those of the runs before."""
-    key = tuple(getattr(config, name) for name in ("data", "train_split", "val_split", "val_share"))
-    key += (config.oversample, config.difficult, config.crowds)
+    names = (*COMPARED, *DIVIDED, "oversample", "difficult", "crowds")
+    key = tuple(getattr(config, name) for name in names)
     if key not in known:
         train_set = open_splits(config, quiet=True).train
         factors = oversampling(config, train_set, quiet=True)
@@ -104,7 +122,7 @@ def _check(runs: Sequence[Run], server: str | None) -> None:
                     f"{where} there are no weights {config.weights}; train or import them first"
                 )
             require_weights(config)
-        for key in ("data", "val_split", "metric"):
+        for key in (*COMPARED, *(DIVIDED if config.val_split == "auto" else ())):
             one, other = getattr(first.config, key), getattr(config, key)
             if one != other:
                 names = f"{first.row.name} and {row.name}"
@@ -118,8 +136,9 @@ def _folder(out: Path, row: str, seed: int) -> Path:
 def train_runs(runs: Sequence[Run], minutes: float | None) -> Iterator[Run]:
     """Train the runs that are not finished, and yield each finished one; stops when the minutes are over.
 
-    A run whose loss is not finite is abandoned, together with the runs that start from it; the others
-    continue. Raises the other errors of `fssd.training.loop.train`, Stopped among them.
+    A run whose settings do not work, or whose loss is not finite, is abandoned, together with the runs that
+    start from it; the others continue. Raises the other errors of `fssd.training.loop.train`, Stopped among
+    them, and ConfigError for a run that was begun with other settings.
     """
     failed: set[Path] = set()
     stop_at = None if minutes is None else time.monotonic() + 60 * minutes
@@ -139,7 +158,7 @@ def train_runs(runs: Sequence[Run], minutes: float | None) -> Iterator[Run]:
         run.say("training")
         try:
             result = train(run.config, resume=True, minutes=left)
-        except TrainingError as error:
+        except OWN_FAULTS as error:
             failed.add(run.folder)
             run.say(f"failed: {error}")
             continue
@@ -154,15 +173,18 @@ def train_runs(runs: Sequence[Run], minutes: float | None) -> Iterator[Run]:
 
 def is_finished(run: Run) -> bool:
     """Whether the run has its final model. Raises ConfigError if it was made with other settings or data."""
-    file = run.folder / CONFIG_FILE
-    if not (run.folder / FINAL_FILE).exists() or not file.exists():
+    file, ended = run.folder / CONFIG_FILE, (run.folder / FINAL_FILE).exists()
+    if not file.exists() or not (ended or (run.folder / STATE_FILE).exists()):
         return False
-    # Other data or weights would give another result; but the weights of a row with `after` are always its
-    # own.
-    may_change = RESUME_MAY_CHANGE - {"data", "weights"} | ({"weights"} if run.row.after else set())
+    may_change = set(RESUME_MAY_CHANGE)
+    if ended:
+        # Other data or weights would give another result; but the weights of a row with `after` are always
+        # its own.
+        may_change -= {"data"} if run.row.after else {"data", "weights"}
     if run.config.amp == "auto":
         may_change |= {"amp"}  # resolved when the run was started
-    before = yaml.safe_load(file.read_text(encoding="utf-8"))
-    require_same(before, to_values(run.config), run.folder, may_change)
+    require_same(read_mapping(file), to_values(run.config), run.folder, may_change)
+    if not ended:
+        return False
     require_same_form(run.folder / FINAL_FILE, run.config)
     return run.config.val_split is None or last_evaluation(run.folder) is not None

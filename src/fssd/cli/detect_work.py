@@ -69,15 +69,15 @@ class DetectWork:
 
 def detect_stills(work: DetectWork, files: list[Path], names: list[str]) -> None:
     """Write the pictures and result files of the images, those that are done also after an exception."""
-    from fssd.evaluation.exact_rows import ExactRows
+    from fssd.evaluation.exact_rows import ExactRows, exact_images
     from fssd.evaluation.results import DetectionsFile
 
     out, drawing = work.command.folder, work.command.pictures
     is_kept = work.command.voc or work.command.coco
-    results = DetectionsFile(out / "detections.json", go_on=work.unfinished.goes_on, drawn=drawing)
+    known = set(exact_images(out / EXACT)) if is_kept else None  # a kill may have come between the two
+    going_on = work.unfinished.goes_on
+    results = DetectionsFile(out / "detections.json", go_on=going_on, drawn=drawing, known=known)
     exact = ExactRows(out / EXACT, results.done) if is_kept else None
-    if exact is not None:
-        results.done.intersection_update(exact.images())  # a kill may have come between the two
     waiting: deque[tuple[Path, str, tuple[int, int]]] = deque()
     try:
         with results:

@@ -10,6 +10,7 @@ import tyro
 
 from fssd.cli.options import parse
 from fssd.cli.result import add_result
+from fssd.config import FINAL_FILE
 from fssd.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def _write_model(command: Import, found: Imported, form: str) -> None:
         problem = "holds a training, whose models would be taken for the imported one or be replaced"
         raise ConfigError(f"{command.out}: {problem}; choose another folder")
     make_folder(command.out)
-    target = command.out / "final.safetensors"
+    target = command.out / FINAL_FILE
     facts = {"imported_format": form}
     network = write_imported(target, command.model, found, classes, command.file, facts)
     parameters = sum(p.numel() for p in network.parameters())

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from fssd.data.formats.lookup import folder_split
 from fssd.data.unpack import TAR, ZIP, unpack
@@ -25,17 +25,25 @@ def unpacked(archive: Path) -> Path:
     folder = cache_folder() / "unpacked" / f"{archive.name.partition('.')[0]}-{digest}"
     if not folder.is_dir():
         print(f"unpacking {archive} into {folder}", file=sys.stderr)
-        staging = folder.with_name(f".{folder.name}-{os.getpid()}")
-        try:
-            staging.mkdir(parents=True, exist_ok=True)
-            unpack(archive, staging)
-            if not folder.is_dir():  # another process may have been faster
-                staging.rename(folder)
-        except FetchError as error:
-            raise DataError(str(error).removeprefix(f"{archive}: "), file=archive) from error
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(
+            prefix=f".{folder.name}-", dir=folder.parent, ignore_cleanup_errors=True
+        ) as own:
+            _unpack_to(folder, archive, Path(own) / "content")  # which others may read, unlike `own`
     return _without_wrapper(folder)
+
+
+def _unpack_to(folder: Path, archive: Path, staging: Path) -> None:
+    """The folder appears whole or not at all; another process may be faster."""
+    try:
+        staging.mkdir()
+        unpack(archive, staging)
+        staging.rename(folder)
+    except FetchError as error:
+        raise DataError(str(error).removeprefix(f"{archive}: "), file=archive) from error
+    except OSError:
+        if not folder.is_dir():
+            raise
 
 
 def _without_wrapper(folder: Path) -> Path:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -59,7 +60,34 @@ def match_classes(data: DataSet, classes: Sequence[str]) -> DataSet:
             problems.append(Problem("error", record.source, object_place(record, number, name), reason))
         if not unknown:
             records.append(_relabel(record, labels))
-    return DataSet(tuple(classes), tuple(records), tuple(problems), data.facts)
+    facts = dict(data.facts)
+    if (known := category_ids([data], classes)) is not None:
+        facts["category_ids"] = known
+    return DataSet(tuple(classes), tuple(records), tuple(problems), facts)
+
+
+def category_ids(sets: Iterable[DataSet], classes: Sequence[str]) -> tuple[Any, ...] | None:
+    """COCO's ids of the classes that the sets state, each class by its name; None for a class without one.
+
+    None for all if no set states any, or if two state other ids of a class.
+    """
+    found: dict[str, Any] = {}
+    stated = [data for data in sets if data.facts.get("category_ids") is not None]
+    for data in stated:
+        for name, key in zip(data.classes, data.facts["category_ids"], strict=True):
+            if key is not None and found.setdefault(name, key) != key:
+                return None
+    return tuple(map(found.get, classes)) if stated else None
+
+
+def left_out_of_splits(whole: DataSet, parts: Iterable[DataSet]) -> list[str]:
+    """A note that counts the images that no split has; none if there are none."""
+    inside = {record.path for data in parts for record in data.records}
+    left = [record.path for record in whole.records if record.path not in inside]
+    if not left:
+        return []
+    count = f"{len(left)} images are in no split and left out"
+    return [f"{count}, the first is {left[0]}; --splits none takes every image"]
 
 
 def object_place(record: Record, number: int, name: str) -> str:

@@ -16,7 +16,7 @@ from fssd.evaluation.image_names import MatchedImages, match_images
 from fssd.evaluation.result_readers import holds_results, read_rows
 from fssd.evaluation.result_rows import Box, ResultRow, ResultRows
 from fssd.inference.detections import Detections
-from fssd.weights.checkpoint import holds_run
+from fssd.weights.checkpoint import is_model_folder
 
 HIGH_SCORE = 0.1  # results for an evaluation go down to 0.01 or less
 
@@ -39,7 +39,7 @@ class FileDetections:
 def is_detection_file(path: Path) -> bool:
     """Whether a MODEL is a file or folder of detections: json, an archive, or a folder of txt files."""
     if path.is_dir():
-        return not holds_run(path) and not (path / "final.safetensors").exists() and holds_results(path)
+        return not is_model_folder(path) and holds_results(path)
     return path.is_file() and (path.suffix.lower() == ".json" or is_archive(path))
 
 

@@ -8,24 +8,35 @@ from pathlib import Path
 
 import numpy as np
 
+from fssd.atomic import atomic_path, names_file
 from fssd.inference.detections import Detections
 
 
 class ExactRows:
     """A file with a line of JSON for each image, in the order they were done.
 
-    kept: the images of an earlier file that stay in it; the others are taken out.
+    kept: the images of an earlier file that stay in it, each once; the others are taken out. Whatever ends
+    the program, the file holds all lines of before or all that stay.
     """
 
     def __init__(self, path: Path, kept: Collection[str] = ()) -> None:
         self.path = path
-        whole = b"".join(line for line in _whole_lines(path) if json.loads(line)[0] in kept) if kept else b""
-        self._file = path.open("wb", buffering=0)
-        self._file.write(whole)
+        left = set(kept)
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            for line in _whole_lines(path):
+                if (image := _image(line)) in left:
+                    left.discard(image)
+                    file.write(line)
+        self._file = path.open("ab", buffering=0)
 
     def add(self, image: str, found: Detections) -> None:
+        """Write an image down. Raises OSError with the name of the file, e.g. for a full disk."""
         row = [image, found.boxes.tolist(), found.scores.tolist(), found.labels.tolist()]
-        self._file.write(json.dumps(row).encode() + b"\n")
+        line = json.dumps(row).encode() + b"\n"
+        with names_file(self.path):
+            written = 0
+            while written < len(line):  # a disk that fills up takes a part
+                written += self._file.write(line[written:])
 
     def read(self, classes: tuple[str, ...]) -> Iterator[Detections]:
         """The detections of one image after another."""
@@ -35,12 +46,21 @@ class ExactRows:
 
     def images(self) -> Iterator[str]:
         """The names that `add` was given."""
-        for line in _whole_lines(self.path):
-            yield json.loads(line)[0]
+        return exact_images(self.path)
 
-    def remove(self) -> None:
-        self._file.close()
-        self.path.unlink(missing_ok=True)
+
+def exact_images(path: Path) -> Iterator[str]:
+    """The images of a file of exact rows; none if there is no file."""
+    return filter(None, map(_image, _whole_lines(path)))
+
+
+def _image(line: bytes) -> str:
+    """The image of a line; "" of one that is damaged."""
+    try:
+        image, *_ = json.loads(line)
+    except (ValueError, TypeError):
+        return ""
+    return image if isinstance(image, str) else ""
 
 
 def _whole_lines(path: Path) -> Iterator[bytes]:

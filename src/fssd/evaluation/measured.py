@@ -59,7 +59,7 @@ def measured_images(
     if dataset is None:
         dataset = opened(name)
     for run in () if seen_images else runs:
-        _refuse_trained(dataset, data, run)
+        _refuse_trained(dataset, data, run, images or run.images)
     return dataset, name
 
 
@@ -98,10 +98,10 @@ def _are_same(one: Path, other: Path) -> bool:
     return one.resolve() == other.resolve()
 
 
-def _refuse_trained(dataset: DataSet, data: Path, run: TrainedOn) -> None:
+def _refuse_trained(dataset: DataSet, data: Path, run: TrainedOn, images: Path | None) -> None:
     if run.data is None or not (run.data.exists() or is_remote(run.data)) or not _are_same(run.data, data):
         return
-    trained = open_data(run.data, run.split, images=run.images)
+    trained = open_data(run.data, run.split, images=images)
     side = None if run.division is None else run.division.train
     paths = {record.path for record in trained.records if side is None or record.image_id in side}
     seen = sum(record.path in paths for record in dataset.records)

@@ -7,8 +7,8 @@ from pathlib import Path
 from fssd.errors import DataError
 from fssd.evaluation.result_rows import ResultRows, checked
 from fssd.parts.part_plan import SETTINGS, read_plan_of
-from fssd.parts.part_rows import SUCCESS, part_name
-from fssd.parts.ranged_file import open_parquet
+from fssd.parts.part_rows import SUCCESS, part_name, part_schema
+from fssd.parts.ranged_file import read_columns
 from fssd.storage.open_folder import open_folder
 
 
@@ -29,7 +29,7 @@ def read_parts(folder: Path, classes: tuple[str, ...]) -> ResultRows:
         raise DataError("is not finished; run `fssd detect` again with the same flags", file=folder)
     rows, errors = ResultRows(folder, "the parts of `fssd detect`", classes), 0
     for index in range(plan.parts):
-        table = open_parquet(place, part_name(index)).read()
+        table = read_columns(place, part_name(index), part_schema().names)
         for row in table.to_pylist():
             image = row["image"]
             if row["error"] is not None:

@@ -6,7 +6,7 @@ Only files are rounded, never what metrics are computed from.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,8 @@ SCORE_DECIMALS = 5
 class DetectionsFile:
     """Detections of one image after another: lines of JSON as they come, a JSON list at the end.
 
-    go_on: keep the images of an earlier file that was not finished; `done` has their names, and one whose
-    `picture` is null is left out if `drawn`, for it could not be written.
+    go_on: keep the images of an earlier file that was not finished, or those among `known`; `done` has their
+    names, and one whose `picture` is null is left out if `drawn`, for it could not be written.
 
     A context manager. Until it ends, the images are in `path` with the suffix .jsonl, one a line, where they
     stay if the program is killed. Then, also after an exception, `path` is made of them, and that file is
@@ -33,14 +33,21 @@ class DetectionsFile:
     name of the file, e.g. for a full disk, and ConfigError if `path` is a folder.
     """
 
-    def __init__(self, path: Path | str, *, go_on: bool = False, drawn: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        go_on: bool = False,
+        drawn: bool = False,
+        known: Collection[str] | None = None,
+    ) -> None:
         self.path = Path(path)
         if self.path.is_dir():
             raise ConfigError(f"{self.path}: is a folder; move it or choose another")
         self.lines = self.path.with_suffix(".jsonl")
         self.done: set[str] = set()
         if go_on:
-            self._keep(drawn)
+            self._keep(drawn, known)
         self._file = self.lines.open("r+b" if go_on else "wb", buffering=0)
         self._size = self.lines.stat().st_size  # bytes of whole lines
 
@@ -56,7 +63,7 @@ class DetectionsFile:
                 written += self._file.write(line[written:])
         self._size += len(line)
 
-    def _keep(self, drawn: bool) -> None:
+    def _keep(self, drawn: bool, known: Collection[str] | None) -> None:
         """Write the lines that stay to `lines`, from that file after a kill, else from the list."""
         source = self.lines if self.lines.is_file() else self.path
         with atomic_path(self.lines) as temporary, temporary.open("wb") as kept:
@@ -67,8 +74,9 @@ class DetectionsFile:
                     row = _whole_row(line)
                     if row is None or (drawn and row["picture"] is None) or row["image"] in self.done:
                         continue
-                    self.done.add(row["image"])
-                    kept.write(line.rstrip(b",\n") + b"\n")
+                    if known is None or row["image"] in known:
+                        self.done.add(row["image"])
+                        kept.write(line.rstrip(b",\n") + b"\n")
 
     def __enter__(self) -> DetectionsFile:
         return self
@@ -163,7 +171,7 @@ def write_coco_results(path: Path | str, dataset: DataSet, detections: Iterable[
 
 
 def _coco_rows(
-    found: Detections, classes: Sequence[str], categories: Sequence[int | None]
+    found: Detections, classes: Sequence[str], categories: Sequence[int | str | None]
 ) -> Iterator[dict[str, Any]]:
     labels = labels_by_name(found, classes).tolist()
     for label, score, box in zip(labels, _scores(found), _rounded(xywh(found.boxes)), strict=True):
@@ -214,11 +222,11 @@ def _file_part(name: str) -> str:
     return name
 
 
-def _category_ids(dataset: DataSet) -> list[int | None]:
+def _category_ids(dataset: DataSet) -> list[int | str | None]:
     known = dataset.facts.get("category_ids")
     if known is None:
         return list(range(1, len(dataset.classes) + 1))
-    ids = [None if i is None else int(i) for i in known]
+    ids = [_number(one) if isinstance(one, str) else one for one in known]
     if len(ids) != len(dataset.classes):
         raise ValueError(f"{len(ids)} category ids for {len(dataset.classes)} classes")
     return ids

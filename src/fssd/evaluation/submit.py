@@ -192,9 +192,14 @@ def _read_coco(file: Path) -> dict[str, list[dict[str, Any]]]:
         rows = content.get(key) if isinstance(content, dict) else None
         if not isinstance(rows, list) or not rows:
             raise DataError(f"has no list {key!r}, or an empty one", file=file, place=key)
+        seen: set[int] = set()
         for number, row in enumerate(rows):
+            place = f"{key}[{number}]"
             if not (isinstance(row, dict) and type(row.get("id")) is int and isinstance(row.get(text), str)):
-                raise DataError(f"needs a number `id` and a `{text}`", file=file, place=f"{key}[{number}]")
+                raise DataError(f"needs a number `id` and a `{text}`", file=file, place=place)
+            if row["id"] in seen:
+                raise DataError(f"repeats the id {row['id']}; give each its own", file=file, place=place)
+            seen.add(row["id"])
     found: dict[str, list[dict[str, Any]]] = content
     return found
 

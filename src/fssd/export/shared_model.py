@@ -10,11 +10,10 @@ from typing import Any, NamedTuple
 import yaml
 
 from fssd.atomic import atomic_write
-from fssd.config import CONFIG_FILE
+from fssd.config import CONFIG_FILE, FINAL_FILE, LOCAL, MODEL_FILES, read_mapping
 from fssd.model.cost import parameters
 from fssd.weights.checkpoint import load_model, model_file
-from fssd.weights.model_card import CARD_FILE, LOCAL, stated_licence, write_card
-from fssd.zoo.hub import MODEL_FILES
+from fssd.weights.model_card import CARD_FILE, stated_licence, write_card
 
 
 class SharedModel(NamedTuple):
@@ -33,13 +32,13 @@ def write_shared_model(model: Path, folder: Path, *, address: str, licence: str 
     """
     file = model_file(model)
     loaded = load_model(file)
-    name = file.name if file.name in MODEL_FILES else MODEL_FILES[-1]
+    name = file.name if file.name in MODEL_FILES else FINAL_FILE
     shutil.copyfile(file, folder / name)
     names = [name, CARD_FILE]
     settings = file.parent / CONFIG_FILE
     if settings.is_file() and file.name in MODEL_FILES:
-        values = yaml.safe_load(settings.read_text(encoding="utf-8"))
-        atomic_write(folder / CONFIG_FILE, yaml.safe_dump(_without_paths(values), sort_keys=False))
+        values = _without_paths(read_mapping(settings))
+        atomic_write(folder / CONFIG_FILE, yaml.safe_dump(values, sort_keys=False))
         names.append(CONFIG_FILE)
     network, licence = loaded.network, licence or stated_licence(loaded.facts)
     before = file.parent / CARD_FILE if settings.is_file() else None

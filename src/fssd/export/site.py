@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fssd.atomic import make_folder
+from fssd.atomic import make_folder, temporary_prefix
 from fssd.data.geometry import MEAN
 from fssd.errors import ConfigError
 from fssd.export.onnxruntime_web import WASM, runtime_files
@@ -120,7 +120,7 @@ def _write_page(folder: Path, runtime: Mapping[str, bytes]) -> None:
 def _replaced(out: Path) -> Iterator[Path]:
     """A new folder that takes the place of `out` if the block ends without an error."""
     make_folder(out.resolve().parent)
-    with tempfile.TemporaryDirectory(prefix=".tmp-", dir=out.resolve().parent) as temporary:
+    with tempfile.TemporaryDirectory(prefix=temporary_prefix(), dir=out.resolve().parent) as temporary:
         new, old = Path(temporary) / "new", Path(temporary) / "old"
         new.mkdir()
         yield new

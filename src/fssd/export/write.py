@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,8 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
-from fssd.atomic import atomic_path
-from fssd.config import Opset, TrainConfig, check_number
+from fssd.atomic import atomic_path, temporary_prefix
+from fssd.config import LOCAL, Opset, check_number
 from fssd.data.sample import DataSet
 from fssd.errors import ConfigError, ExportError
 from fssd.evaluation.evaluate import evaluate_detections
@@ -31,7 +30,6 @@ from fssd.runtimes.runner import FileRunner
 from fssd.runtimes.runtime import Runtime
 
 DROP = 0.01  # of mAP; the most that eight bits may cost
-LOCAL = {field.name for field in dataclasses.fields(TrainConfig) if str(field.type).startswith("Path")}
 
 
 @dataclass(frozen=True)
@@ -133,7 +131,7 @@ def write_unchecked(
 
 
 def portable(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts of a model file without the paths on the machine of the training: data, out, weights."""
+    """The facts of a model file without the paths on the machine of the training."""
     config = facts.get("config")
     if not isinstance(config, Mapping):
         return dict(facts)
@@ -152,7 +150,7 @@ def _finished(out: Path, runtime: Runtime) -> Iterator[Path]:
 
     The files beside it are moved first, so that whoever sees the file has all of it.
     """
-    with tempfile.TemporaryDirectory(prefix=".tmp-", dir=out.resolve().parent) as folder:
+    with tempfile.TemporaryDirectory(prefix=temporary_prefix(), dir=out.resolve().parent) as folder:
         file = Path(folder) / out.name
         yield file
         if runtime.beside:

@@ -20,7 +20,7 @@ from fssd.inference.inputs import is_video
 from fssd.inference.video import Film
 from fssd.parts.fingerprint import Fingerprint
 from fssd.parts.plan_rows import PlanRow, from_columns, plan_schema, to_columns
-from fssd.parts.ranged_file import open_parquet
+from fssd.parts.ranged_file import open_parquet, reading_parquet
 from fssd.storage.folders import Folder, is_remote
 
 PLAN, SETTINGS = "plan.parquet", "plan.json"
@@ -43,12 +43,14 @@ class PartPlan:
     parts: int
 
     def part(self, index: int) -> list[PlanRow]:
-        """The rows of a part."""
-        return from_columns(_opened(self.folder, self.rows).read_row_group(index))
+        """The rows of a part. Raises DataError if the plan is damaged."""
+        with reading_parquet(self.folder.path(PLAN)):
+            return from_columns(_opened(self.folder, self.rows).read_row_group(index))
 
     def part_rows(self, index: int) -> int:
-        """The number of rows of a part."""
-        return int(_opened(self.folder, self.rows).metadata.row_group(index).num_rows)
+        """The number of rows of a part. Raises DataError if the plan is damaged."""
+        with reading_parquet(self.folder.path(PLAN)):
+            return int(_opened(self.folder, self.rows).metadata.row_group(index).num_rows)
 
 
 @lru_cache(maxsize=1)

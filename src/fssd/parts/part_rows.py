@@ -13,7 +13,7 @@ from fssd.errors import DataError
 from fssd.inference.detections import Detections
 from fssd.parts.part_plan import PartPlan
 from fssd.parts.plan_rows import readable_name
-from fssd.parts.ranged_file import open_parquet
+from fssd.parts.ranged_file import read_columns
 from fssd.storage.folders import Folder, is_remote
 
 PARTS, SUCCESS = "parts", "_SUCCESS"
@@ -95,16 +95,20 @@ class Counts:
 
 def count_part(folder: Folder, index: int) -> Counts:
     """What a part holds. Raises DataError if it is damaged."""
-    errors = open_parquet(folder, part_name(index)).read(columns=["error"]).column("error")
+    errors = read_columns(folder, part_name(index), ["error"]).column("error")
     return Counts(len(errors), len(errors) - errors.null_count)
 
 
 def read_success(folder: Folder) -> Counts | None:
-    """The counts of a detection that is finished, else None."""
+    """The counts of a detection that is finished, else None. Raises DataError for another program's file."""
     if not folder.exists(SUCCESS):
         return None
-    content = json.loads(folder.read(SUCCESS))
-    return Counts(int(content["rows"]), int(content["errors"]))
+    try:
+        content = json.loads(folder.read(SUCCESS))
+        return Counts(int(content["rows"]), int(content["errors"]))
+    except (ValueError, KeyError, TypeError) as error:  # Spark writes an empty file of this name
+        reason = "holds no counts of `fssd detect`; remove it and run again, or choose another --out"
+        raise DataError(reason, file=folder.path(SUCCESS)) from error
 
 
 def write_success(plan: PartPlan) -> Counts:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from fssd.errors import DataError
@@ -42,18 +44,40 @@ class RangedFile(io.RawIOBase):
 
 
 def open_parquet(folder: Folder, name: str) -> Any:
-    """The `pyarrow.parquet.ParquetFile` of a file. Raises DataError if it is missing or damaged."""
+    """The `pyarrow.parquet.ParquetFile` of a file. Raises DataError if it is missing or damaged.
+
+    Damage behind its beginning and its end is found only when that is read: see `reading_parquet`.
+    """
     require_arrow()
-    from pyarrow import ArrowException, PythonFile
+    from pyarrow import PythonFile
     from pyarrow.parquet import ParquetFile
 
-    try:
+    with reading_parquet(folder.path(name)):
         if not is_remote(folder.location):
             return ParquetFile(folder.path(name), memory_map=True)
         raw = RangedFile(folder, name, folder.size(name))
         return ParquetFile(PythonFile(io.BufferedReader(raw, _AHEAD), mode="r"))
+
+
+def read_columns(folder: Folder, name: str, columns: Sequence[str]) -> Any:
+    """The table of some columns of a parquet file. Raises DataError if it is damaged or lacks one of them."""
+    parquet = open_parquet(folder, name)
+    with reading_parquet(folder.path(name)):
+        table = parquet.read(columns=list(columns)).select(list(columns))
+        table.validate(full=True)  # text that is none would be found by whoever looks at it
+        return table
+
+
+@contextmanager
+def reading_parquet(place: str) -> Iterator[None]:
+    """Turns what pyarrow raises for a file that is missing, damaged or of another kind into a DataError."""
+    from pyarrow import ArrowException
+
+    try:
+        yield
     except FileNotFoundError:
-        raise DataError("there is no such file; check the path", file=folder.path(name)) from None
-    except (ArrowException, OSError) as error:
-        reason = f"is no whole parquet file ({str(error).splitlines()[0][:120]}); remove it or write it again"
-        raise DataError(reason, file=folder.path(name)) from error
+        raise DataError("there is no such file; check the path", file=place) from None
+    except (ArrowException, OSError, UnicodeDecodeError, KeyError, IndexError) as error:
+        fault = (str(error).splitlines() or [""])[0][:120]
+        reason = f"is no whole parquet file ({fault}); remove it or write it again"
+        raise DataError(reason, file=place) from error

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fssd.data.formats.json_values import show
 from fssd.data.formats.shards import UNFINISHED_FILE
 from fssd.data.shards.shard_index import INDEX_FILE, open_index
 from fssd.errors import ConfigError, DataError
 from fssd.inference.inputs import count_other, counts_by_suffix, files_below, is_input
 from fssd.parts.plan_rows import PlanRow
-from fssd.parts.ranged_file import open_parquet
+from fssd.parts.ranged_file import open_parquet, reading_parquet
 from fssd.storage.folders import is_remote
 from fssd.storage.open_folder import open_folder
 
@@ -108,11 +109,19 @@ def _in_parquet(source: str) -> Iterator[str]:
     parent, _, name = source.rpartition("/")
     parquet = open_parquet(open_folder(parent or "."), name)
     column = _name_column(parquet.schema_arrow, source)
-    for batch in parquet.iter_batches(_BATCH, columns=[column]):
-        for value in batch.column(0).to_pylist():
-            if value is None or not str(value):
-                raise DataError("a name is empty; remove that row", file=source, place=f"column {column}")
-            yield os.fsdecode(value)
+    with reading_parquet(source):
+        for batch in parquet.iter_batches(_BATCH, columns=[column]):
+            for value in batch.column(0).to_pylist():
+                yield _name(value, source, f"column {column}")
+
+
+def _name(value: object, source: str, place: str) -> str:
+    if value is None or value in ("", b""):
+        raise DataError("a name is empty; remove that row", file=source, place=place)
+    if not isinstance(value, (str, bytes)):
+        reason = f"{show(value)} is no name; give the names of files as text"
+        raise DataError(reason, file=source, place=place)
+    return os.fsdecode(value)
 
 
 def _name_column(schema: Any, source: str) -> str:

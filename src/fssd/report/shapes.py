@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 
 from fssd.evaluation.pairing import Floats, Ints
-from fssd.model.coverage import MATCHED
+from fssd.heads.multibox.match import MATCHED
 
 BANDS = (0.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, np.inf)  # px of the network's input, lower limit included
 

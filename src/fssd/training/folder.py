@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import yaml
 from torch import Tensor
 
-from fssd.atomic import atomic_write, make_folder, require_writable_folder
-from fssd.config import CONFIG_FILE, to_values
+from fssd.atomic import atomic_write, make_folder, remove_leftovers, require_writable_folder
+from fssd.config import BEST_FILE, CONFIG_FILE, FINAL_FILE, STATE_FILE, to_values
 from fssd.errors import ConfigError, TrainingError
 from fssd.evaluation.evaluate import Report
 from fssd.model.cost import parameters
@@ -23,7 +23,6 @@ from fssd.training.left_out import LeftOut
 from fssd.training.same_data import Content
 from fssd.training.splits import TrainingSplits
 from fssd.training.state import (
-    STATE_FILE,
     Progress,
     check_same_classes,
     check_same_settings,
@@ -33,9 +32,6 @@ from fssd.training.state import (
 from fssd.training.step import Updater
 from fssd.weights.checkpoint import describe, save_model, write_tensors
 from fssd.weights.model_card import CARD_FILE, card_address, write_card
-
-BEST_FILE = "best.safetensors"
-FINAL_FILE = "final.safetensors"
 
 
 class Saved(NamedTuple):
@@ -84,8 +80,7 @@ class RunFolder:
     def make(self) -> None:
         """Make the folder and note the settings in it. For the first process."""
         make_folder(self.path)
-        for leftover in self.path.glob(".tmp-*"):
-            leftover.unlink()  # of a process that was killed while it wrote
+        remove_leftovers(self.path)
         if self.division is not None:
             self.division.save(self.path)
         atomic_write(self.path / CONFIG_FILE, yaml.safe_dump(to_values(self.config), sort_keys=False))

@@ -10,9 +10,8 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from fssd.atomic import atomic_write
-from fssd.config import TrainConfig
+from fssd.config import FINAL_FILE, TrainConfig
 from fssd.errors import ConfigError, Stopped
-from fssd.training.folder import FINAL_FILE
 from fssd.training.log import last_evaluation
 from fssd.training.loop import Result, train
 from fssd.training.state import require_same_form

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def agree_amp(amp: Amp, device: torch.device, process: Process, started: Path | 
     chosen: Amp = "off" if off else "bf16"
     if process.is_first:
         reason = "is slower or has no instructions" if off else "is faster"
-        print(f"amp auto: {chosen} ({device.type}, where bf16 {reason})")
+        print(f"amp auto: {chosen} ({device.type}, where bf16 {reason})", file=sys.stderr)
     return chosen
 
 

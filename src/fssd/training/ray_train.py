@@ -6,6 +6,7 @@ import math
 import os
 import shutil
 import signal
+import sys
 import time
 from dataclasses import dataclass
 from importlib import import_module
@@ -67,8 +68,6 @@ def train_on_ray(
     assert config.out is not None
     if this_process().world > 1:
         raise ConfigError("--engine ray starts the processes itself; start it without torchrun or srun")
-    if config.folds and not config.fold:
-        raise ConfigError("--engine ray trains one run; give --fold too, or leave --folds out")
     check_start(config, resume)
     for name, value in _START.items():
         os.environ.setdefault(name, value)
@@ -77,7 +76,7 @@ def train_on_ray(
         use_gpu = _use_gpu(ray, config, processes)
         job = Job(config, str(Path.cwd()), until)
         storage = config.out.absolute() / STORAGE
-        print(f"{processes} processes train; see {config.out}/log.jsonl")
+        print(f"{processes} processes train; see {config.out}/log.jsonl", file=sys.stderr)
         try:
             return _fit(job, processes, storage, use_gpu, (timeout or TIMEOUT) * 60)
         finally:

@@ -117,7 +117,7 @@ class RunSetup:
                 pairs = zip(self.train_set.classes, weights, strict=True)
                 print("class weights:", ", ".join(f"{name} {w:.3g}" for name, w in pairs), file=sys.stderr)
         if saved is None:
-            start_weights(self.network, self.train_set.classes, config)
+            start_weights(self.network, self.train_set.classes, config, quiet=not self.process.is_first)
 
     def batches(self, start: int) -> Generator[Batch, None, None]:
         """The batches of this process from update `start` on."""

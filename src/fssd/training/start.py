@@ -11,14 +11,14 @@ import torch
 from torch import nn
 
 from fssd.backbones import BACKBONES
-from fssd.config import TrainConfig, resolve
+from fssd.config import STATE_FILE, TrainConfig, resolve
 from fssd.data.augment_hook import find_augmenter
 from fssd.data.input_boxes import input_boxes
 from fssd.data.mixing import Mixing
 from fssd.data.repeats import Repeats, repeat_factors
 from fssd.data.sample import DataSet
 from fssd.data.scales import STEP
-from fssd.errors import ConfigError, DataError
+from fssd.errors import CheckpointError, ConfigError, DataError
 from fssd.evaluation.coco_ap import require_hotcoco
 from fssd.importers.caffe import read_caffe_backbone
 from fssd.model.build import build_model
@@ -30,13 +30,12 @@ from fssd.necks.fssd import NARROW
 from fssd.training.class_weights import read_class_weights
 from fssd.training.folder import check_folder
 from fssd.training.freeze import training_mode
-from fssd.training.state import STATE_FILE
 from fssd.training.tiles_of_run import RunTiles, check_tiles
 from fssd.training.trackers import check_trackers, require_trackers
 from fssd.weights.checkpoint import model_file, read_model
 from fssd.weights.model_card import check_licence
 from fssd.weights.pretrained import load_backbone, load_ssd
-from fssd.weights.transfer import load_detector
+from fssd.weights.transfer import PRIOR_OPTIONS, load_detector
 from fssd.zoo.published import weights_file
 
 FIT = "fit"
@@ -61,12 +60,18 @@ def recipe_of(config: TrainConfig) -> Mapping[str, Any]:
 
 
 def complete(config: TrainConfig) -> TrainConfig:
-    """The configuration with its backbone's recipe filled in, checked. Raises ConfigError."""
+    """The configuration of one run with its backbone's recipe filled in, checked. Raises ConfigError."""
     check_licence(config.licence)
     read_class_weights(config.class_weights)
     check_trackers(config.log_to)
     check_tiles(config)
-    return resolve(config, recipe_of(config))
+    config = resolve(config, recipe_of(config))
+    if config.folds and not config.fold:
+        raise ConfigError(
+            f"folds is {config.folds}, but a run validates on one of them; give --fold too, 1 to"
+            f" {config.folds}, or train all of them with a plain fssd train --folds {config.folds}"
+        )
+    return config
 
 
 def check_start(config: TrainConfig, resume: bool) -> None:
@@ -131,19 +136,32 @@ def fresh_network(
 
 
 def _asked_options(config: TrainConfig, quiet: bool) -> dict[str, Any]:
-    """`network_options`; a start from a light model of the narrow form takes that form."""
+    """`network_options`; a start from a model takes its narrow form and its fitted priors.
+
+    Those cannot be named by a flag, so a run that is to have others says so.
+    """
     options = network_options(config)
-    if config.start != "model" or config.weights is None or "variant" in options:
+    if config.start != "model" or config.weights is None:
         return options
-    facts = read_model(model_file(config.weights))[1]
-    if facts.get("model") != config.model or facts.get("options", {}).get("variant") != NARROW:
+    try:
+        facts = read_model(model_file(config.weights))[1]
+    except CheckpointError:  # a row of an ablation is looked at before the row that it starts from is trained
         return options
-    if not quiet:
-        print(
-            f"note: {config.weights} has the form of version 0.1, variant={NARROW}; so has this run",
-            file=sys.stderr,
-        )
-    return options | {"variant": NARROW}
+    before = facts.get("options")
+    if facts.get("model") != config.model or not isinstance(before, Mapping):
+        return options
+    taken: dict[str, Any] = {}
+    notes = []
+    if "variant" not in options and before.get("variant") == NARROW:
+        taken["variant"] = NARROW
+        notes.append(f"has the form of version 0.1, variant={NARROW}; so has this run")
+    same = find_design(config.model, before) == find_design(config.model, options)
+    if isinstance(before.get("priors"), Mapping) and same and not options.keys() & set(PRIOR_OPTIONS):
+        taken["priors"] = before["priors"]
+        notes.append("has fitted priors; so has this run, unless it is given other --priors")
+    for note in () if quiet else notes:
+        print(f"note: {config.weights} {note}", file=sys.stderr)
+    return options | taken
 
 
 def _build(config: TrainConfig, num_classes: int, options: dict[str, Any]) -> Network:
@@ -268,14 +286,21 @@ def oversampling(config: TrainConfig, dataset: DataSet, quiet: bool) -> torch.Te
     return torch.from_numpy(factors)
 
 
-def start_weights(network: Network, classes: tuple[str, ...], config: TrainConfig) -> None:
-    """Fill `network` as `config.start` says. Raises ConfigError or CheckpointError."""
+def start_weights(
+    network: Network, classes: tuple[str, ...], config: TrainConfig, quiet: bool = False
+) -> None:
+    """Fill `network` as `config.start` says. Prints what is taken over, unless `quiet`.
+
+    Raises ConfigError or CheckpointError.
+    """
     if config.start == "nothing":
         return
     if config.start == "model":
         assert config.weights is not None
-        shared = load_detector(network, classes, config.weights)
-        print(f"starts from {config.weights} with {len(shared)} of {len(classes)} classes known to it")
+        taken = load_detector(network, classes, config.weights)
+        known = f"{len(taken.classes)} of {len(classes)} classes known to it"
+        for line in () if quiet else (f"starts from {config.weights} with {known}", *taken.notes):
+            print(line, file=sys.stderr)
         return
     if config.start == "ssd":
         assert config.weights is not None

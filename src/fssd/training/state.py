@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fssd.config import RESUME_MAY_CHANGE, TrainConfig, to_values
+from fssd.config import RESUME_MAY_CHANGE, STATE_FILE, TrainConfig, to_values
 from fssd.errors import CheckpointError, ConfigError
 from fssd.model.network import Network
 from fssd.necks.fssd import NARROW
@@ -18,7 +18,6 @@ from fssd.training.ema import Average
 from fssd.training.same_data import Content
 from fssd.weights.checkpoint import below, fill, read_model, read_tensors, write_tensors
 
-STATE_FILE = "last.safetensors"
 # What SGD and Adam keep of every parameter, and the prefix of its names in a file.
 OPTIMIZER_STATE = {
     "momentum_buffer": "momentum",

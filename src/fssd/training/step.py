@@ -17,6 +17,7 @@ from fssd.config import TrainConfig
 from fssd.data.batch import Batch, Targets
 from fssd.layers.joint_norm import join_norms
 from fssd.model.network import Network
+from fssd.model.probe import without_memory
 from fssd.training.distributed import Process
 from fssd.training.ema import Average
 from fssd.training.finite import FiniteWatch, Watched
@@ -141,9 +142,9 @@ def _parallel(
 ) -> nn.Module:
     if process.world == 1:
         return module
+    unused = leaves_layers_unused(network)
     if joint_norms:
         join_norms(network)
-    options = network.spec.options
     # Statistics stay per process, as in Caffe, unless norms are joint; the first process's are saved.
     # torch 2.13 has renamed the flag.
     known = inspect.signature(DistributedDataParallel).parameters
@@ -155,6 +156,23 @@ def _parallel(
         **share_statistics,
         # Gradients lie in the buckets that are exchanged: no copy, and no other strides than the weights'.
         gradient_as_bucket_view=True,
-        # Layers after the last fused map get no gradient; without this every process would wait for it.
-        find_unused_parameters=network.spec.own_backbone or not {"sources", "variant"}.isdisjoint(options),
+        # Without this every process would wait for gradients that nothing makes.
+        find_unused_parameters=unused,
     )
+
+
+def leaves_layers_unused(network: Network) -> bool:
+    """Whether weights that learn get no gradient: layers after the last map that the neck takes.
+
+    Found by one pass that computes shapes alone. Parts that are not of this package are taken to leave some
+    unused, as which ones can depend on the images or on chance.
+    """
+    parts = (network.backbone, network.neck, network.heads)
+    if any(type(part).__module__.partition(".")[0] != "fssd" for part in parts):
+        return True
+    copied = without_memory(network)
+    width, height = copied.image_size
+    with torch.random.fork_rng(devices=[]):
+        raw = copied(torch.zeros(2, 3, height, width, device="meta"))  # a norm of one cell needs two images
+    torch.stack([x.sum() for x in raw]).sum().backward()  # type: ignore[no-untyped-call]
+    return any(p.requires_grad and p.grad is None for p in copied.parameters())

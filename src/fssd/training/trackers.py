@@ -132,7 +132,7 @@ class Trackers:
         assert config.out is not None
         self._open: dict[str, Tracker] = {}
         file = config.out / IDS_FILE
-        ids = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        ids = _read_ids(file)
         try:
             for name in config.log_to:
                 self._open[name] = TRACKERS[name](config.out, to_values(config), ids.get(name))
@@ -161,6 +161,16 @@ class Trackers:
         except Exception as error:
             del self._open[name]
             print(f"note: {name} gets nothing more, training goes on: {error}", file=sys.stderr)
+
+
+def _read_ids(file: Path) -> dict[str, str]:
+    """The id of the run in each tracker; {} before the first one. Raises ConfigError."""
+    try:
+        return {str(name): str(id) for name, id in json.loads(file.read_bytes()).items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, AttributeError) as error:
+        raise ConfigError(f"{file}: is damaged ({error}); remove it, and --log-to begins new runs") from error
 
 
 def _numbers(line: Mapping[str, Any]) -> dict[str, float]:

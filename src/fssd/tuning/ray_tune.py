@@ -8,16 +8,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from fssd.ablation.run import OWN_FAULTS
 from fssd.atomic import atomic_write
-from fssd.config import TrainConfig
+from fssd.config import FINAL_FILE, TrainConfig
 from fssd.engines.ray_session import connect, own_signals
-from fssd.errors import ConfigError, FssdError
+from fssd.errors import ConfigError
 from fssd.evaluation.evaluate import Report
-from fssd.training.folder import FINAL_FILE
 from fssd.training.log import last_evaluation
 from fssd.tuning.trials import FAILED_FILE
 
-RETRIES = 5  # of a trial whose process or machine is lost
+RETRIES = 5  # of a trial whose process or machine is lost, or whose data cannot be read now
 STATE = "ray"  # folder of Ray Tune's own state
 # Ray Tune reads these where it runs: no second set of logs, and no table of its own.
 _SETTINGS = {
@@ -28,7 +28,11 @@ _SETTINGS = {
 
 
 def run_trial(parameters: Mapping[str, Any]) -> None:
-    """One trial, in a process of Ray's. parameters: "config", and "folder", which paths are relative to."""
+    """One trial, in a process of Ray's. parameters: "config", and "folder", which paths are relative to.
+
+    Settings that do not work, or a loss that is not finite, fail this trial and not the search. Any other
+    error may be one that passes, and is raised: Tune tries the trial again, as does the next command.
+    """
     from ray import tune
 
     from fssd.training.loop import train
@@ -37,6 +41,7 @@ def run_trial(parameters: Mapping[str, Any]) -> None:
     os.chdir(parameters["folder"])
     assert config.out is not None
 
+    (config.out / FAILED_FILE).unlink(missing_ok=True)  # of an earlier attempt
     reported = False
 
     def report(done: int, total: int, result: Report) -> None:
@@ -46,9 +51,7 @@ def run_trial(parameters: Mapping[str, Any]) -> None:
 
     try:
         train(config, resume=True, report=report)
-    except (
-        FssdError
-    ) as error:  # also settings that do not fit together: this trial has failed, not the search
+    except OWN_FAULTS as error:
         config.out.mkdir(parents=True, exist_ok=True)
         atomic_write(config.out / FAILED_FILE, f"{error}\n")
     if not reported:  # Tune needs a result: it failed at once, or had ended before its machine was lost
@@ -96,6 +99,9 @@ def search_on_ray(
         with own_signals():
             results = tuner.fit()
         found = [results[index] for index in range(len(results))]
+        for config, result in zip(configs, found, strict=False):
+            if result.error is not None and config.out is not None:
+                say(f"trial {config.out.name}: {_reason(result.error)}")
         return len(found) == len(configs) and all(map(_has_ended, configs, found))
 
 
@@ -128,4 +134,10 @@ def _has_ended(config: TrainConfig, result: Any) -> bool:
     assert config.out is not None
     if (config.out / FAILED_FILE).exists() or (config.out / FINAL_FILE).exists():
         return True
-    return bool((result.metrics or {}).get("done"))
+    return result.error is None and bool((result.metrics or {}).get("done"))
+
+
+def _reason(error: Exception) -> str:
+    """Why a trial has ended for now, in a line. Ray wraps an error of a process in one with its traceback."""
+    said = str(getattr(error, "cause", None) or error).strip().splitlines()
+    return said[-1] if said else type(error).__name__

@@ -10,14 +10,25 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fssd.config import KINDS, TrainConfig, load_config, read_mapping, to_values, with_values
+from fssd.config import (
+    COMPARED,
+    DIVIDED,
+    KINDS,
+    TrainConfig,
+    find_config,
+    load_config,
+    read_mapping,
+    to_values,
+    with_values,
+)
 from fssd.errors import ConfigError, nearest
 from fssd.training.start import complete
 
 KEYS = ("base", "settings", "search")
 RANGE_KEYS = ("from", "to", "log")
 OPTION = "options."  # before the name of a model option
-FIXED = ("data", "out", "seed", "val_split", "metric", "folds", "fold")  # what makes trials comparable
+# What makes trials comparable; they may train on different splits if they are measured on the same.
+FIXED = {*COMPARED, *DIVIDED, "out", "seed"} - {"train_split"}
 
 
 class Range(NamedTuple):
@@ -33,9 +44,10 @@ class Range(NamedTuple):
             value = math.exp(rng.uniform(math.log(self.low), math.log(self.high)))
         else:
             value = rng.uniform(self.low, self.high)
-        if self.whole:
-            return int(min(max(round(value), self.low), self.high))
-        return float(f"{value:.4g}")  # as it stands in the table and in the YAML file
+        # A number has few digits, as it stands in the table and in the YAML file.
+        rounded = round(value) if self.whole else float(f"{value:.4g}")
+        inside = min(max(rounded, self.low), self.high)
+        return int(inside) if self.whole else inside
 
 
 class Choice(NamedTuple):
@@ -73,7 +85,8 @@ def read_search(file: Path, data: Path | None = None) -> Search:
     for key in entry:
         if key not in KEYS:
             raise ConfigError(f"{file}: there is no key {key!r}{nearest(str(key), KEYS)}")
-    base = TrainConfig() if entry.get("base") is None else load_config(Path(str(entry["base"])))
+    named = entry.get("base")
+    base = TrainConfig() if named is None else load_config(_base_file(Path(str(named)), file.parent))
     settings = with_values(base, _mapping(entry, "settings", file), where=f"{file}: ")
     settings = replace(settings, data=data or settings.data)
     ranges = {str(k): _range(str(k), v, f"{file}: {k}") for k, v in _mapping(entry, "search", file).items()}
@@ -84,6 +97,11 @@ def read_search(file: Path, data: Path | None = None) -> Search:
     search = Search(settings, ranges)
     _check_values(search, file)
     return search
+
+
+def _base_file(named: Path, folder: Path) -> Path:
+    """See `find_config`; version 0.1 looked in the working directory and not beside the file."""
+    return named if named.is_file() and not (folder / named).is_file() else find_config(named, beside=folder)
 
 
 def _mapping(entry: Mapping[str, Any], key: str, file: Path) -> Mapping[str, Any]:
@@ -127,7 +145,12 @@ def _range(name: str, value: Any, where: str) -> Range | Choice:
 
 
 def _check_values(search: Search, file: Path) -> None:
-    """Raise ConfigError for an end of a range or a choice that its setting does not take."""
+    """Raise ConfigError for values that a setting does not take, and for trials that cannot be compared."""
+    if "train_split" in search.ranges and search.settings.val_split == "auto":
+        raise ConfigError(
+            f"{file}: trials with different train_split cannot be compared while val_split is auto; name the"
+            " split to evaluate on under settings"
+        )
     for name, one in search.ranges.items():
         if name.startswith(OPTION):
             continue

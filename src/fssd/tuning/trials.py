@@ -12,8 +12,8 @@ import yaml
 
 from fssd.ablation.output import cells
 from fssd.atomic import atomic_write
+from fssd.config import FINAL_FILE
 from fssd.plots import save_table
-from fssd.training.folder import FINAL_FILE
 from fssd.training.log import LOG_FILE, read_log
 from fssd.tuning.search import Search, portable
 
@@ -49,10 +49,10 @@ def _read(out: Path, search: Search, number: int, seed: int, over: bool) -> Sear
     lines = read_log(folder / LOG_FILE) if (folder / LOG_FILE).is_file() else []
     rows = [(line["iteration"], line["evaluation"]["map"]) for line in lines if "evaluation" in line]
     values = [value for _, value in rows if value is not None and not math.isnan(value)]
-    if (folder / FAILED_FILE).exists():
-        state = "failed"
-    elif (folder / FINAL_FILE).exists():
+    if (folder / FINAL_FILE).exists():
         state = "finished"
+    elif (folder / FAILED_FILE).exists():
+        state = "failed"
     else:
         state = "stopped early" if over and rows else "not finished"
     updates = rows[-1][0] if rows else 0

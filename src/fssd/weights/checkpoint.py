@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from fssd.atomic import atomic_write
-from fssd.config import CONFIG_FILE
+from fssd.config import BEST_FILE, CONFIG_FILE, FINAL_FILE, MODEL_FILES, STATE_FILE
 from fssd.errors import CheckpointError, ConfigError
 from fssd.model.build import build_model
 from fssd.model.designs import find_design
@@ -100,16 +100,21 @@ def model_file(path: Path) -> Path:
         return path
     if not path.is_dir():
         raise CheckpointError(f"{path}: there is no such model file; check the path")
-    for name in ("best.safetensors", "final.safetensors"):
+    for name in MODEL_FILES:
         if (path / name).is_file():
             return path / name
     tip = ", or name the packaged model from another folder" if str(path) in MODELS else ""
-    raise CheckpointError(f"{path}: holds no best.safetensors or final.safetensors; train into it first{tip}")
+    raise CheckpointError(f"{path}: holds no {' or '.join(MODEL_FILES)}; train into it first{tip}")
 
 
 def holds_run(folder: Path) -> bool:
     """Whether the folder belongs to a training run, so that no other model may be written to it."""
-    return any((folder / name).exists() for name in ("best.safetensors", "last.safetensors", CONFIG_FILE))
+    return any((folder / name).exists() for name in (BEST_FILE, STATE_FILE, CONFIG_FILE))
+
+
+def is_model_folder(folder: Path) -> bool:
+    """Whether a MODEL that is this folder means a model: that of a run, or one that was written into it."""
+    return holds_run(folder) or (folder / FINAL_FILE).exists()
 
 
 def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -164,7 +169,7 @@ def read_model(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """`read_tensors` of a model. Raises CheckpointError, also for a training state, NaN and infinity."""
     tensors, facts = read_tensors(file)
     if facts.get("kind") != "model":
-        raise CheckpointError(f"{file}: holds a training state; use best.safetensors beside it")
+        raise CheckpointError(f"{file}: holds a training state; use {BEST_FILE} beside it")
     for name, tensor in tensors.items():
         check_finite(file, name, tensor)
     return tensors, facts

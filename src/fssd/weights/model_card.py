@@ -15,13 +15,12 @@ from typing import Any
 import yaml
 
 from fssd.atomic import atomic_write
-from fssd.config import TrainConfig, to_values
+from fssd.config import LOCAL, TrainConfig, to_values
 from fssd.errors import ConfigError, shown
 from fssd.zoo.hub import is_hub_address
 
 CARD_FILE = "README.md"
 OWN_WORDS = "<!-- What is written below this line is kept when the card is written again. -->"
-LOCAL = frozenset({"data", "images", "out", "weights"})  # settings that are folders of one machine
 _LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 
 
@@ -185,22 +184,6 @@ def _by_size(facts: Mapping[str, Any]) -> list[str]:
         return []
     head = [_row(["objects", *sizes]), _row(["---", *["---:"] * len(sizes)])]
     return [*head, _row(["AP in percent", *map(_percent, sizes.values())]), ""]
-
-
-def metrics_table(reports: Mapping[str, Mapping[str, Any]]) -> str:
-    """A Markdown table of AP in percent: classes, object sizes and the mean in rows, models in columns.
-
-    reports: `Report.to_json` of each model, all for one data set.
-    """
-    first, *_ = reports.values()
-    rows = [(name, [report["classes"][name] for report in reports.values()]) for name in first["classes"]]
-    rows += [(f"{name} objects", [r["sizes"][name] for r in reports.values()]) for name in first["sizes"]]
-    rows.append(("**mean of the classes**", [report["map"] for report in reports.values()]))
-    lines = [_row(["AP in percent", *(f"`{name}`" for name in reports)])]
-    lines.append(_row(["---", *["---:"] * len(reports)]))
-    lines += [_row([name, *map(_percent, values)]) for name, values in rows]
-    measured = f"{first['images']:,} images, {first['objects']:,} objects"
-    return "\n".join([f"{measured}, {first['metric']} at IoU {first['iou']:g}:", "", *lines])
 
 
 def recipe(config: Mapping[str, Any]) -> str:

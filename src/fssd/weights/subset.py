@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from fssd.atomic import make_folder
+from fssd.config import FINAL_FILE
 from fssd.errors import ConfigError, nearest
 from fssd.model.network import Network
 from fssd.weights.checkpoint import holds_run, load_model, model_file, write_tensors
@@ -40,7 +41,7 @@ def write_subset(model: Path, wanted: Sequence[str], folder: Path) -> tuple[Path
     indices = find_classes(classes, wanted)
     tensors = take_classes(network, indices)
     make_folder(folder)
-    target = folder / "final.safetensors"
+    target = folder / FINAL_FILE
     kept = {key: value for key, value in facts.items() if key not in ("metrics", "class_scores")}
     write_tensors(target, tensors, {**kept, "classes": list(wanted), "subset_of": list(classes)})
     return target, tuple(classes[index] for index in indices)

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from fssd.errors import CheckpointError
+from fssd.errors import CheckpointError, ConfigError
+from fssd.heads.head import Floats
 from fssd.model.network import Network
 from fssd.weights.checkpoint import check_shape, load_model
 
+PRIOR_OPTIONS = ("priors", "prior_rule", "ratios", "truncate", "clip")
+
+
+class TakenOver(NamedTuple):
+    """What a network has of a model file.
+
+    classes: those that both have. notes: a sentence for each thing that the weights mean otherwise here.
+    """
+
+    classes: tuple[str, ...]
+    notes: tuple[str, ...]
+
 
 @torch.no_grad()
-def load_detector(network: Network, classes: tuple[str, ...], file: Path) -> tuple[str, ...]:
-    """Fill `network`, whose classes are `classes`, from a model file; return the classes that both have.
+def load_detector(network: Network, classes: tuple[str, ...], file: Path) -> TakenOver:
+    """Fill `network`, whose classes are `classes`, from a model file.
 
     Every layer is copied whole except the last ones of the class predictors. Of those, the rows of the common
     classes and what stands before all classes (the background) are copied; the other classes keep their fresh
@@ -54,7 +69,60 @@ def load_detector(network: Network, classes: tuple[str, ...], file: Path) -> tup
         if len(to) != len(source) or to.shape[2:] != source.shape[2:]:
             raise CheckpointError(f"{file}: {key!r} is for {len(source)} priors per cell, not {len(to)}")
         to[:, rows] = source[:, file_rows]
-    return tuple(common)
+    return TakenOver(
+        tuple(common), tuple(f"note: {file}: {note}" for note in _other_meanings(network, loaded.network))
+    )
+
+
+def _other_meanings(network: Network, before: Network) -> Iterator[str]:
+    """How `network` differs from the one that its weights are from, and how it would not."""
+    own, other = _priors(network), _priors(before)
+    same_size = network.image_size == before.image_size
+    if same_size and own is not None and other is not None and not np.array_equal(own, other):
+        yield f"its boxes are relative to other priors and are learned anew{_keep_priors(network, before)}"
+    now, then = network.geometry.name, before.geometry.name
+    if now != then:
+        yield f"its images had the geometry {then}, not {now}; keep that with --geometry {then}"
+    for key in ("mean", "std"):
+        here, there = ([float(x) for x in getattr(one, key).flatten()] for one in (network, before))
+        if here != there:
+            values = ",".join(f"{value:g}" for value in there)
+            yield f"its images had another {key} of the colours; keep that with --set {key}=[{values}]"
+    aligned = _aligned(before)
+    if _aligned(network) != aligned:
+        yield f"its maps are resized in another way; keep that with --set align_corners={_word(all(aligned))}"
+
+
+def _priors(network: Network) -> Floats | None:
+    """(P, 4) pixels of the input; None for a head that has no such boxes."""
+    try:
+        return network.heads.origins().priors
+    except ConfigError:
+        return None
+
+
+def _keep_priors(network: Network, before: Network) -> str:
+    """How to have the priors of `before`, by the options that differ; "" if they are not the reason."""
+    own, other = network.spec.options, before.spec.options
+    ways = []
+    for key in PRIOR_OPTIONS:
+        if own.get(key) == other.get(key):
+            continue
+        flag = "--priors " if key == "priors" else f"--set {key}="
+        if isinstance(other.get(key), (str, bool, list)):
+            ways.append(f"give {flag}{_word(other[key])}")
+        elif key in own:  # without it the run has what the file has, fitted priors too
+            ways.append(f"leave {flag.rstrip(' =')} out")
+    return f"; to keep its own, {' and '.join(ways)}" if ways else ""
+
+
+def _word(value: Any) -> str:
+    """A value for --set."""
+    return str(value).lower() if isinstance(value, bool) else str(value).replace(" ", "")
+
+
+def _aligned(network: Network) -> list[bool]:
+    return [bool(m.align_corners) for m in network.modules() if hasattr(m, "align_corners")]
 
 
 def rows_of(classes: Sequence[int], before: int) -> Tensor:

@@ -14,9 +14,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fssd.config import MODEL_FILES
 from fssd.errors import ConfigError, FetchError, shown
 
-MODEL_FILES = ("best.safetensors", "final.safetensors")  # of a run's folder, in the order of preference
 NETWORK = ("httpx", "httpx2", "requests")  # packages by which huggingface_hub speaks
 _ADDRESS = re.compile(r"hf:/{1,2}([\w.-]+)/([\w.-]+)(?:@([\w./-]+?))?(?:/(?=[^@]*$)([^@]+))?")
 

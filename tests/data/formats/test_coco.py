@@ -178,6 +178,27 @@ def test_repeated_image_id(tmp_path: Path) -> None:
     assert len(data) == 1 and data.problems[0].place == "images[1]"
 
 
+def test_an_image_id_of_two_pictures_spoils_both(tmp_path: Path) -> None:
+    images = [{"id": key, "file_name": name} for key, name in ((7, "a.jpg"), (8, "c.jpg"), (7.0, "b.jpg"))]
+    for name in ("a.jpg", "b.jpg", "c.jpg"):
+        cv2.imwrite(str(write(tmp_path, {}).parents[1] / "val" / name), np.zeros((80, 100, 3), np.uint8))
+    data = read_coco(write(tmp_path, content(note(1), note(2, image_id=8), images=images)))
+    assert [record.path.name for record in data.records] == ["c.jpg"] and data.facts["images"] == 3
+    assert [(problem.severity, problem.place) for problem in data.problems] == [
+        ("error", "images[0]"),
+        ("error", "images[2]"),
+    ]
+    assert all("image id 7 is used twice" in problem.reason for problem in data.problems)
+
+
+def test_category_ids_may_be_texts_with_spaces(tmp_path: Path) -> None:
+    classes = [{"id": " 1 ", "name": "cat"}, {"id": "2", "name": "dog"}]
+    notes = (note(1, category_id="1"), note(2, category_id=" 1 "), note(3, category_id=" 2"))
+    data = read_coco(write(tmp_path, {**content(*notes), "categories": classes}))
+    assert data.problems == () and data.facts["category_ids"] == ("1", "2")
+    assert [data.classes[label] for label in data.records[0].labels] == ["cat", "cat", "dog"]
+
+
 NO, YES = ("0", "false", False, 0.0, None), ("1", "True", True, 1)
 
 

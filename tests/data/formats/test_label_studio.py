@@ -128,6 +128,14 @@ def test_json_min(tmp_path: Path) -> None:
     assert file.is_file()
 
 
+def test_tasks_of_two_projects_with_one_id_are_two_images(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        picture(tmp_path / f"{name}.jpg")
+    as_json(tmp_path / "min.json", [minimal("a.jpg", flat("cat")), minimal("b.jpg", flat("cat"))])
+    data = opened(tmp_path, "label-studio")
+    assert boxes(data) == {"a.jpg": [BOX], "b.jpg": [BOX]} and data.problems == ()
+
+
 @pytest.mark.parametrize(
     ("url", "path"),
     [

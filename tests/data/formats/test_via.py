@@ -96,6 +96,17 @@ def test_csv(tmp_path: Path) -> None:
     assert checked(tmp_path).splits["all"].objects == counted == 2
 
 
+def test_rows_of_one_file_name_and_two_sizes_are_of_two_pictures(tmp_path: Path) -> None:
+    """VIA tells pictures of several folders apart by their size; one must not get the boxes of both."""
+    picture(tmp_path / "a.jpg")
+    first, second = as_csv({"a.jpg": [(RECT, {"type": "cat"})]}), as_csv({"a.jpg": [(RECT, {"type": "ant"})]})
+    text(tmp_path / "via.csv", first + second.splitlines()[1].replace("1234", "999") + "\n")
+    data = opened(tmp_path, "via")
+    assert boxes(data) == {"a.jpg": [("cat", *BOX)]} and data.facts["images"] == 2
+    (message,) = messages(data, "error")
+    assert "a.jpg has labels in" in message and "keep one of them" in message
+
+
 def test_regions_of_via_1_are_an_object(tmp_path: Path) -> None:
     pictures(tmp_path)
     content = metadata(IMAGES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -485,6 +486,17 @@ def test_a_copy_of_the_labels_is_left_out(tmp_path: Path) -> None:
     copy, together = data.problems
     assert copy.file == tmp_path / "second" and "the same xml files as" in copy.reason
     assert "labels of 2 folders are read together (first, third)" in together.reason
+
+
+def test_labels_that_cannot_be_compared_are_no_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("first", "second"):
+        write(tmp_path / folder, "a", xml(obj("cat")))
+
+    def refused(*_: object, **__: object) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(filecmp, "cmp", refused)
+    assert len(read_voc(tmp_path, None)) == 2
 
 
 def test_folders_of_labels_in_a_folder_of_annotations(tmp_path: Path) -> None:

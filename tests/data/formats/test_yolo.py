@@ -248,3 +248,10 @@ def test_the_folder_of_another_machine_is_found_below_the_yaml(tmp_path: Path, s
     (note,) = data.problems
     assert (note.severity, note.place) == ("warning", "path")
     assert note.reason == f"{stated} is not there; {tmp_path / 'datasets/cells'} is used"
+
+
+@pytest.mark.parametrize("stated", ["gone/..", "../gone/../..", "x" * 300])
+def test_a_path_that_leads_nowhere_is_the_folder_of_the_yaml(tmp_path: Path, stated: str) -> None:
+    write(tmp_path, "train/a.png", "0 0.5 0.5 0.5 0.2\n")
+    data = read_yolo(yaml_file(tmp_path, f"path: {stated}\ntrain: images/train\nnames: [cat]\n"), "train")
+    assert [record.path for record in data.records] == [tmp_path / "images/train/a.png"]

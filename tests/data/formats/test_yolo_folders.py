@@ -216,6 +216,56 @@ def test_yaml_with_pictures_in_a_given_folder(tmp_path: Path) -> None:
     assert [(record.path.name, len(record.boxes)) for record in data.records] == [("val.png", 1)]
 
 
+@pytest.mark.parametrize(
+    ("stated", "folder"),
+    [
+        ("../valid/images", "valid"),
+        ("images/val2017", "val2017"),
+        ("images/val2017", "val"),
+        ("images/val", "validation"),
+        ("[../test/images, ../valid/images]", "valid"),
+        ("pictures/held_out", "val"),
+    ],
+)
+def test_the_labels_of_a_yaml_lie_in_folders_that_are_called_alike(
+    tmp_path: Path, stated: str, folder: str
+) -> None:
+    file = text(tmp_path / "set/data.yaml", f"train: ../train/images\nval: {stated}\nnames: [cat, dog]\n")
+    for split in ("train", folder):
+        text(tmp_path / f"set/{split}/labels/{split}.txt")
+        picture(tmp_path / f"pictures/{split}.png")
+    found = {
+        split: [record.path.stem for record in open_data(file, split, None, tmp_path / "pictures").records]
+        for split in ("train", "val")
+    }
+    assert found == {"train": ["train"], "val": [folder]}
+
+
+def test_a_split_of_a_yaml_takes_the_labels_of_the_folder_that_it_states(tmp_path: Path) -> None:
+    """Not of another that is called alike: trainval beside train, or val if its pictures lie in test."""
+    paths = "train: train/images\nval: test/images\ntest: test/images\n"
+    file = text(tmp_path / "set/data.yaml", f"{paths}names: [cat, dog]\n")
+    for folder in ("train", "trainval", "val", "test"):
+        text(tmp_path / f"set/{folder}/labels/{folder}.txt")
+        picture(tmp_path / f"pictures/{folder}.png")
+    for split, folder in (("train", "train"), ("val", "test"), ("test", "test")):
+        (record,) = open_data(file, split, None, tmp_path / "pictures").records
+        assert record.path.stem == folder
+
+
+@pytest.mark.parametrize("split", ["val", None])
+def test_a_split_of_a_yaml_without_a_folder_of_labels(tmp_path: Path, split: str | None) -> None:
+    file = text(tmp_path / "set/data.yaml", "train: images/train\nval: images/held\nnames: [cat, dog]\n")
+    for folder in ("train", "held"):
+        text(tmp_path / f"set/labels/{folder}/{folder}.txt")
+        picture(tmp_path / f"pictures/{folder}.png")
+    with pytest.raises(DataError, match="no label file lies in a folder called val") as caught:
+        open_data(file, split, None, tmp_path / "pictures")
+    assert (caught.value.file, caught.value.place) == (file, "val")
+    left = reasons(open_data(file, "train", None, tmp_path / "pictures"))
+    assert any("1 label files belong to no image" in note and "held.txt" in note for note in left)
+
+
 def test_what_is_not_used_is_named(tmp_path: Path) -> None:
     for name in ("a", "b"):
         picture(tmp_path / f"images/{name}.png")
@@ -275,6 +325,28 @@ def test_a_list_with_a_line_that_is_no_path(tmp_path: Path) -> None:
     text(tmp_path / "data.yaml", "train: train.txt\nnames: [cat, dog]\n")
     data = opened(tmp_path)
     assert len(data) == 1 and "cannot be opened" in data.problems[1].reason
+
+
+@pytest.mark.parametrize("line", ["gone/b.png", "gone/images/train/b.png", "/nowhere/b.png"])
+def test_a_list_of_pictures_in_a_folder_that_is_gone(tmp_path: Path, line: str) -> None:
+    picture(tmp_path / "images/a.png")
+    text(tmp_path / "labels/a.txt")
+    text(tmp_path / "train.txt", f"images/a.png\n{line}\n")
+    text(tmp_path / "data.yaml", "train: train.txt\nnames: [cat, dog]\n")
+    data = opened(tmp_path)
+    assert [len(record.boxes) for record in data.records] == [1]
+    (problem,) = data.problems
+    assert problem.file == tmp_path / line and problem.reason.startswith("the image file is missing; restore")
+
+
+@pytest.mark.parametrize("line", ["images/a.png/b.png", "x" * 300 + "/b.png"])
+def test_a_list_of_pictures_in_what_can_be_no_folder(tmp_path: Path, line: str) -> None:
+    picture(tmp_path / "images/a.png")
+    text(tmp_path / "labels/a.txt")
+    text(tmp_path / "train.txt", f"images/a.png\n{line}\n")
+    text(tmp_path / "data.yaml", "train: train.txt\nnames: [cat, dog]\n")
+    (problem,) = opened(tmp_path).problems
+    assert problem.severity == "error" and "cannot be opened" in problem.reason
 
 
 def test_labels_beside_pictures_in_a_folder_called_images(tmp_path: Path) -> None:

@@ -117,6 +117,25 @@ def test_crowds_areas_and_category_ids_stay(tmp_path: Path) -> None:
     assert first.areas is not None and first.areas.tolist() == [500.25, 70.0]
 
 
+def test_category_ids_of_splits_with_other_classes(tmp_path: Path) -> None:
+    """Each class has the id that its own split states, in whatever order a model has them."""
+    root = coco(tmp_path / "coco")
+    file = root / "annotations/instances_val.json"
+    content = json.loads(file.read_text())
+    content["categories"] = [{"id": 9, "name": "cat"}, {"id": 20, "name": "ant"}]
+    content["annotations"] = content["annotations"][1:]
+    file.write_text(json.dumps(content))
+    shard_data(root, tmp_path / "dest")
+    whole = open_data(tmp_path / "dest", "train")
+    assert dict(zip(whole.classes, whole.facts["category_ids"], strict=True)) == {
+        "dög": 3,
+        "cat": 9,
+        "ant": 20,
+    }
+    other = open_data(tmp_path / "dest", "train", ("cow", "cat", "dög"))
+    assert other.facts["category_ids"] == (None, 9, 3)
+
+
 def test_others_can_read_the_tars(scenes: Path, shards: Path) -> None:
     """WebDataset's convention: neighbouring members with one name up to the first dot are one sample."""
     data = open_data(scenes, "train")
@@ -272,6 +291,14 @@ def test_a_changed_picture_does_not_go_on(scenes: Path, tmp_path: Path) -> None:
     (tmp_path / "dest" / "unfinished.json").write_text(json.dumps({"plan": "of another one"}))
     with pytest.raises(ConfigError, match="or the data set or the settings have changed"):
         shard_data(tmp_path / "data", tmp_path / "dest", shard_size=SMALL)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe"])
+def test_a_damaged_note_of_what_is_unfinished(scenes: Path, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "dest").mkdir()
+    (tmp_path / "dest/unfinished.json").write_bytes(content)
+    with pytest.raises(DataError, match=r"unfinished\.json: is damaged, so nobody knows .*remove them"):
+        shard_data(scenes, tmp_path / "dest")
 
 
 # ---- damage

@@ -134,7 +134,7 @@ def _categories(content: Mapping[str, list[Row]], file: Path) -> tuple[dict[Id, 
             continue
         if key in map(str, categories) or name in categories.values():
             raise DataError(f"repeats the id or name of another: {name!r}", file=file, place=place)
-        categories[row["id"] if isinstance(row["id"], str) else int(row["id"])] = name
+        categories[key if isinstance(row["id"], str) else int(row["id"])] = name
     return categories, tuple(notes)
 
 
@@ -149,11 +149,14 @@ def _images(rows: list[Any], file: Path) -> tuple[list[StatedImage], dict[str, S
     images: list[StatedImage] = []
     known: dict[str, StatedImage] = {}
     faulty: set[str] = set()
+    stated = [(_key(row, "id"), _file_name(row)) for row in rows]
+    first = dict(reversed(stated))
+    shared = {key for key, name in stated if name != first[key]}  # nobody knows whose the boxes are
     for number, row in enumerate(rows):
         key, place = _key(row, "id"), f"images[{number}]"
         try:
             image = _image(row, key, file)
-            if key in known:
+            if key in known or key in shared:
                 raise LabelError(f"image id {key} is used twice; give each image its own")
             known[key] = image
         except LabelError as error:
@@ -164,12 +167,17 @@ def _images(rows: list[Any], file: Path) -> tuple[list[StatedImage], dict[str, S
 
 
 def _image(row: Any, key: str, file: Path) -> StatedImage:
-    name = row.get("file_name") if isinstance(row, dict) else None
-    if not (key and isinstance(name, str) and name.strip()):
+    name = _file_name(row)
+    if not (key and name.strip()):
         raise LabelError("an image needs an id and a file_name; add them or remove it")
     size = pixels(row.get("width"), row.get("height"))
     names = dict.fromkeys((name, *picture_names(name))) if _NO_PLAIN_PATH.search(name) else (name,)
     return StatedImage(tuple(names), file, "", size, key=key)
+
+
+def _file_name(row: Any) -> str:
+    name = row.get("file_name") if isinstance(row, dict) else None
+    return name if isinstance(name, str) else ""
 
 
 def _lost(file: Path, place: str, reason: str) -> StatedImage:

@@ -1,12 +1,21 @@
-"""Finds pictures that a data set holds under two names."""
+"""Finds what a data set holds twice: pictures under two names, and files that are equal."""
 
 from __future__ import annotations
 
+import filecmp
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from fssd.data.sample import Problem, Record
+
+
+def are_equal(one: Path, other: Path) -> bool:
+    """Whether two files are equal byte by byte; files that cannot be read are not known to be."""
+    try:
+        return filecmp.cmp(one, other, shallow=False)
+    except OSError:
+        return False
 
 
 def same_pictures(records: Sequence[Record], root: Path) -> list[Problem]:

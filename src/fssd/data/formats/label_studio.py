@@ -28,15 +28,15 @@ def _parse(file: Path) -> LabelFile:
     is_full = any(isinstance(task, dict) and isinstance(task.get("data"), dict) for task in content)
     images: list[StatedImage] = []
     skipped: dict[str, int] = {}
-    seen: set[object] = set()
+    seen: set[tuple[int, str]] = set()
     for number, task in enumerate(content, 1):
         key = task.get("id") if isinstance(task, dict) else None
-        if (
-            not is_full and isinstance(key, int) and key in seen
-        ):  # JSON-MIN repeats a task for each annotation
-            skipped[_FURTHER] = skipped.get(_FURTHER, 0) + 1
-            continue
-        seen.add(key if isinstance(key, int) else None)
+        if not is_full and isinstance(key, int):  # JSON-MIN repeats a task for each annotation
+            own = key, _picture_url(task)
+            if own in seen:
+                skipped[_FURTHER] = skipped.get(_FURTHER, 0) + 1
+                continue
+            seen.add(own)
         image, reason = _full(task, file, number) if is_full else _minimal(task, file, number)
         images += [image] if image is not None else []
         if reason:

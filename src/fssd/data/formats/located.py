@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import filecmp
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fssd.data.formats.doubles import are_equal
 from fssd.data.formats.lookup import PictureFinder, path_parts
 from fssd.data.formats.stated import LabelFile, StatedImage
 from fssd.data.sample import Problem
@@ -89,14 +89,7 @@ def _is_copy(file: Path, images: Sequence[LocatedImage], other: Path, others: Se
     pairs = list(zip(images, others, strict=False))
     if not images or len(images) != len(others) or any(a.image.split != b.image.split for a, b in pairs):
         return False
-    return _are_equal(file, other) and all(_are_equal(a.path, b.path) for a, b in pairs)
-
-
-def _are_equal(one: Path, other: Path) -> bool:
-    try:
-        return filecmp.cmp(one, other, shallow=False)
-    except OSError:
-        return False
+    return are_equal(file, other) and all(are_equal(a.path, b.path) for a, b in pairs)
 
 
 def _without_rivals(images: Sequence[LocatedImage]) -> Iterator[LocatedImage]:

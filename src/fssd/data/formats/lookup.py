@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -15,6 +16,11 @@ from fssd.data.decode import IMAGE_EXTENSIONS
 from fssd.errors import DataError
 
 _NO_DATA = frozenset({"__macosx", "runs", "node_modules", "venv", "site-packages", "checkpoints", "wandb"})
+_OF_DISKS = frozenset({"lost+found", "$recycle.bin", "system volume information"})  # closed to most users
+_PASSED_OVER = _NO_DATA | _OF_DISKS
+VANISHED = frozenset({errno.ENOENT})
+NOWHERE = VANISHED | {errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM}
+"""The faults of a path that may be of another machine, or is only guessed, and is no part of a data set."""
 HASH = re.compile(r"[0-9a-f]{8}-(?=.)")
 _SPLIT = re.compile(r"(train|training|val|valid|validation|trainval|test|testing|dev)(20\d\d)?")
 UNNAMED = "unnamed"  # the split of images without one, where others have one
@@ -44,29 +50,52 @@ UNREADABLE = frozenset(
 """Endings of pictures that cannot be decoded here."""
 
 
-def is_hidden(path: Path, root: Path) -> bool:
-    """The file, or a folder between it and `root`, is hidden or of macOS: no part of a data set."""
-    return any(part[0] == "." or part == "__MACOSX" for part in path.relative_to(root).parts)
+@contextmanager
+def _listing(folder: Path | str, passed_over: Collection[int]) -> Iterator[None]:
+    """Turns an OSError of a listing into a DataError, but passes over those of some numbers."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in passed_over:
+            reason = f"cannot be listed ({error.strerror}); make it readable, or move it out of the data set"
+            raise DataError(reason, file=folder) from error
+
+
+def entries_in(folder: Path | str, passed_over: Collection[int]) -> list[os.DirEntry[str]]:
+    """The entries of a folder; none if listing it has one of these faults. Raises DataError for others."""
+    with _listing(folder, passed_over), suppress(ValueError), os.scandir(folder) as found:  # of a zero byte
+        return list(found)
+    return []
+
+
+def may_be_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder, or a link that cannot be followed: listing it will tell why."""
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        return error.errno != errno.ELOOP  # a link in a circle leads to nothing
 
 
 def visible_entries(root: Path) -> Iterator[os.DirEntry[str]]:
     """The files below a folder, and links to nothing, sorted within each folder.
 
-    Hidden files are left out, and folders that hold no data, such as runs/.
+    Hidden files are left out, and folders that hold no data, such as runs/. Raises DataError for a folder
+    that cannot be listed: what lies in it would be missing, and nobody would know.
     """
     seen: set[tuple[int, int]] = set()
     left = [str(root)]
     while left:
         folder = left.pop()
-        with suppress(OSError), os.scandir(folder) as found:
+        with _listing(folder, VANISHED), os.scandir(folder) as found:
             facts = Path(folder).stat()
             if (facts.st_dev, facts.st_ino) in seen:  # a link to a folder above itself
                 continue
             seen.add((facts.st_dev, facts.st_ino))
             entries = sorted((entry for entry in found if entry.name[0] != "."), key=lambda item: item.name)
-            yield from (entry for entry in entries if not entry.is_dir())
-            folders = [entry for entry in entries if entry.is_dir() and entry.name.lower() not in _NO_DATA]
-            left += [entry.path for entry in reversed(folders)]
+            is_folder = list(map(may_be_folder, entries))
+            yield from (entry for entry, own in zip(entries, is_folder, strict=True) if not own)
+            folders = [entry for entry, own in zip(entries, is_folder, strict=True) if own]
+            left += [entry.path for entry in reversed(folders) if entry.name.lower() not in _PASSED_OVER]
 
 
 def visible_files(root: Path, suffixes: Collection[str] = ()) -> Iterator[Path]:
@@ -83,6 +112,12 @@ def visible_glob(folder: Path, pattern: str) -> list[Path]:
 def suffix_of(name: str) -> str:
     """The ending in lower case with its dot; of `.x` and `x.` none that a file of data has."""
     return f".{name.rpartition('.')[2]}".lower()
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    with suppress(OSError):  # of a link in a circle, or to where nobody may look
+        return entry.is_file()
+    return False
 
 
 def is_broken(entry: os.DirEntry[str]) -> bool:
@@ -122,6 +157,12 @@ def in_order(splits: Collection[str]) -> tuple[str, ...]:
     """Training first, then validation and test."""
     order = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "trainval": 2, "test": 3}
     return tuple(sorted(splits, key=lambda name: (order.get(name.rstrip("0123456789"), 4), name)))
+
+
+def known_splits(stated: Collection[str]) -> tuple[str, ...]:
+    """The splits that images state, in order; those that state none are one too, beside others."""
+    names = set(stated) - {""}
+    return (*in_order(names), *([UNNAMED] if names and "" in stated else []))
 
 
 def choose_splits(split: str | None, known: Sequence[str], root: Path) -> set[str] | None:
@@ -225,9 +266,8 @@ class PictureFinder:
         """The names of the files in a folder; it is listed once."""
         names = self._names.get(folder)
         if names is None:
-            names = frozenset()
-            with suppress(OSError, ValueError), os.scandir(folder or ".") as entries:
-                names = frozenset(entry.name for entry in entries if entry.is_file())
+            entries = entries_in(folder or ".", NOWHERE)
+            names = frozenset(entry.name for entry in entries if _is_file(entry))
             self._names[folder] = names
         return names
 
@@ -274,8 +314,8 @@ def _pictures_in(top: Path, split: str) -> Iterator[Path]:
     tops = [path for path in (top, top / "images") if path.is_dir()]
     if split:
         for path in tops:
-            folders = sorted(item.name for item in path.iterdir() if item.is_dir())
-            alike = [name for name in folders if is_of_split(name.lower(), split)]
+            folders = filter(may_be_folder, entries_in(path, NOWHERE))
+            alike = sorted(item.name for item in folders if is_of_split(item.name.lower(), split))
             yield from (path / name for name in sorted(alike, key=lambda name: name.lower() != split))
     yield from tops
 

@@ -27,6 +27,7 @@ from fssd.data.formats.lookup import (
     folder_split,
     in_order,
     is_of_split,
+    known_splits,
     path_parts,
     visible_files,
     visible_glob,
@@ -216,8 +217,7 @@ def _set_splits(content: LabelFile, root: Path, known: str, image_each: bool) ->
 
 
 def _splits(files: Sequence[LabelFile]) -> tuple[str, ...]:
-    names = {image.split for file in files for image in file.images}
-    return (*in_order(names - {""}), *([UNNAMED] if names - {""} and "" in names else []))
+    return known_splits({image.split for file in files for image in file.images})
 
 
 def _classes(files: Sequence[LabelFile]) -> tuple[str, ...]:

@@ -65,10 +65,11 @@ def _from_json(key: str, row: Any) -> _ViaImage:
 
 
 def _from_csv(file: Path) -> list[_ViaImage]:
-    images: dict[str, _ViaImage] = {}
+    images: dict[tuple[str, str], _ViaImage] = {}
     for line, row in read_rows(file):
         name = row.get("filename", "")
-        image = images.setdefault(name or f"line {line}", _ViaImage(name))
+        key = (name, row.get("file_size", "")) if name else ("", f"line {line}")  # VIA's own key of an image
+        image = images.setdefault(key, _ViaImage(name))
         if not name:
             image.fault = f"line {line} has no filename; add it or remove the line"
         elif row.get("region_count", "").strip() != "0":

@@ -5,7 +5,6 @@ VOC's coordinates are 1-based and inclusive; they are used as written, as in Caf
 
 from __future__ import annotations
 
-import filecmp
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -14,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 from fssd.data.decode import IMAGE_EXTENSIONS
-from fssd.data.formats.doubles import same_pictures
+from fssd.data.formats.doubles import are_equal, same_pictures
 from fssd.data.formats.labels import build_record, missing_image, read_lines
 from fssd.data.formats.leftovers import first_named, unlisted
 from fssd.data.formats.lookup import (
@@ -174,7 +173,7 @@ def _without_copies(folders: Sequence[VocFolder], root: Path) -> tuple[list[VocF
         if _YEAR.fullmatch(folder.root.name):
             continue  # the years of VOC share no image, and are meant to be read together
         first = kept.setdefault(folder.annotated, folder)
-        if first is not folder and all(map(_are_equal, first.annotation_files, folder.annotation_files)):
+        if first is not folder and all(map(are_equal, first.annotation_files, folder.annotation_files)):
             reason = f"holds the same xml files as {first.root}; those are used and these are left out"
             notes.append(Problem("warning", folder.root, "", reason))
     copies = {note.file for note in notes}
@@ -185,10 +184,6 @@ def _without_copies(folders: Sequence[VocFolder], root: Path) -> tuple[list[VocF
         reason = f"labels of {len(apart)} folders are read together ({names}); or give one of them"
         notes.append(Problem("warning", root, "", reason))
     return left, notes
-
-
-def _are_equal(one: Path, other: Path) -> bool:
-    return filecmp.cmp(one, other, shallow=False)
 
 
 def _unused(

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fssd.data.decode import image_size
 from fssd.data.formats.doubles import same_pictures
 from fssd.data.formats.labels import LabelledObject, build_record, missing_image, read_lines
 from fssd.data.formats.leftovers import first_named, shapes_taken, unlisted
-from fssd.data.formats.lookup import UNNAMED, PictureFinder, choose_splits, in_order
+from fssd.data.formats.lookup import (
+    UNNAMED,
+    PictureFinder,
+    choose_splits,
+    folder_split,
+    is_of_split,
+    known_splits,
+    path_parts,
+)  # fmt: skip
 from fssd.data.formats.reader import Reader
 from fssd.data.formats.yolo_folders import (
     LabelledPicture,
@@ -88,8 +97,7 @@ def _of_yaml(file: Path, split: str | None, images: Path | None) -> _Layout:
     notes: list[Problem] = []
     pairs: dict[str, list[LabelledPicture]] = {name: [] for name in yaml_splits(content)}
     if images is not None:
-        found = pairs_of_labels(base, PictureFinder(base, (), images))
-        pairs = {name: [pair for pair in found if pair.split == name] for name in pairs}
+        pairs = _of_given_pictures(content, file, PictureFinder(base, (), images), asked)
     else:
         labels = LabelFinder(Path(os.path.normpath(base)))
         for name in pairs:
@@ -103,8 +111,6 @@ def _of_yaml(file: Path, split: str | None, images: Path | None) -> _Layout:
             notes += told if name in asked else ()
     chosen = {pair.picture: pair for name in asked for pair in pairs[name]}
     others = [pair for name in pairs if name not in asked for pair in pairs[name]]
-    if not chosen:
-        raise DataError(f"split {'+'.join(asked)!r} holds no image", file=file)
     own = tuple(chosen.values())
     elsewhere = [p.label for p in own if p.label and not images and p.label != _usual_label(p.picture)]
     notes += first_named(
@@ -115,6 +121,33 @@ def _of_yaml(file: Path, split: str | None, images: Path | None) -> _Layout:
         base = own[0].picture.parent
     finder = PictureFinder(base, (), images)
     return _Layout(file, base, finder, own, others, lambda _: names, tuple(names.names.values()), notes)
+
+
+def _of_given_pictures(
+    content: Mapping[str, Any], file: Path, finder: PictureFinder, asked: Collection[str]
+) -> dict[str, list[LabelledPicture]]:
+    """The pairs of each split, by the folders of their label files.
+
+    Raises DataError for a split that is asked for and has none.
+    """
+    found = pairs_of_labels(finder.labels_root, finder)
+    pairs: dict[str, list[LabelledPicture]] = {}
+    for name in yaml_splits(content):
+        paths = content[name] if isinstance(content[name], list) else [content[name]]
+        stated = {folder_split(path_parts(str(path))) for path in paths} - {""}
+        pairs[name] = _called(found, stated, name)
+        if name in asked and not pairs[name]:
+            reason = f"no label file lies in a folder called {name}; rename that of the labels of this split"
+            raise DataError(reason, file=file, place=name)
+    return pairs
+
+
+def _called(pairs: Sequence[LabelledPicture], stated: Collection[str], name: str) -> list[LabelledPicture]:
+    """The pairs in the folders that the split's paths state, else in that of its name, else in one alike."""
+    for called in (stated, (name,)):
+        if own := [pair for pair in pairs if pair.split in called]:
+            return own
+    return [pair for pair in pairs if any(is_of_split(pair.split, word) for word in (*stated, name))]
 
 
 def _without_labels(file: Path, pairs: Sequence[LabelledPicture]) -> list[Problem]:
@@ -155,8 +188,7 @@ def _names_of_folder(root: Path) -> tuple[Callable[[Path], NameList], tuple[str,
 
 
 def _splits_of(pairs: Iterable[LabelledPicture]) -> tuple[str, ...]:
-    names = {pair.split for pair in pairs}
-    return (*in_order(names - {""}), *([UNNAMED] if names - {""} and "" in names else []))
+    return known_splits({pair.split for pair in pairs})
 
 
 def _unused(layout: _Layout) -> list[Problem]:

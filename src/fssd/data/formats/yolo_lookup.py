@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from fssd.data.formats.json_values import is_number, is_text, read_json
 from fssd.data.formats.labels import read_lines
-from fssd.data.formats.lookup import HASH, suffix_of, visible_entries
+from fssd.data.formats.lookup import (
+    HASH,
+    NOWHERE,
+    VANISHED,
+    entries_in,
+    may_be_folder,
+    suffix_of,
+    visible_entries,
+)  # fmt: skip
 from fssd.data.formats.yolo_rows import NameList
 from fssd.errors import DataError
 
@@ -37,11 +43,17 @@ class LabelFinder:
     _listed: dict[Path, dict[str, Path]] = field(default_factory=dict, compare=False, repr=False)
 
     def find(self, picture: Path) -> Path | None:
-        """labels/x.txt for images/x.jpg, else x.txt beside it, else in a folder of labels near it."""
+        """labels/x.txt for images/x.jpg, else x.txt beside it, else in a folder of labels near it.
+
+        Raises DataError for a folder of labels that cannot be listed: its pictures would be backgrounds.
+        """
         folders = self._folders.get(picture.parent)
         if folders is None:
             existing = dict.fromkeys(path for path in self._near(picture.parent) if path is not None)
-            folders = self._folders[picture.parent] = [self._labels_in(folder) for folder in existing]
+            own = picture.parent  # it may be one that a list states and that is not there
+            folders = self._folders[own] = [
+                self._labels_in(folder, NOWHERE if folder == own else VANISHED) for folder in existing
+            ]
         for labels in folders:
             for name in (f"{picture.stem}.txt", f"{picture.name}.txt"):
                 found = labels.get(name) or labels.get(name.lower())
@@ -65,18 +77,19 @@ class LabelFinder:
     def _mirrored(self, top: Path, parts: tuple[str, ...]) -> Iterator[Path | None]:
         """The same folders in a folder of labels; without those that are called images."""
         for name in _LABELS:
-            labels = self._below(top, (name,))
+            labels = self._below(top, (name,), NOWHERE)  # also in folders above the data set
             if labels is not None:
                 yield self._below(labels, parts)
                 yield self._below(labels, tuple(part for part in parts if part.lower() not in _PICTURES))
 
-    def _below(self, folder: Path, parts: tuple[str, ...]) -> Path | None:
-        """The folder of these parts, in capitals or not."""
+    def _below(
+        self, folder: Path, parts: tuple[str, ...], passed_over: Collection[int] = VANISHED
+    ) -> Path | None:
+        """The folder of these parts, in capitals or not. Raises DataError."""
         for part in parts:
             if folder not in self._subfolders:
-                names: list[str] = []
-                with suppress(OSError), os.scandir(folder) as entries:
-                    names = sorted(entry.name for entry in entries if entry.is_dir() and entry.name[0] != ".")
+                entries = filter(may_be_folder, entries_in(folder, passed_over))
+                names = sorted(entry.name for entry in entries if entry.name[0] != ".")
                 inside = {name.lower(): folder / name for name in reversed(names)}
                 self._subfolders[folder] = inside | {name: folder / name for name in names}
             inside = self._subfolders[folder]
@@ -85,11 +98,11 @@ class LabelFinder:
             folder = inside.get(part) or inside[part.lower()]
         return folder
 
-    def _labels_in(self, folder: Path) -> dict[str, Path]:
+    def _labels_in(self, folder: Path, passed_over: Collection[int]) -> dict[str, Path]:
         """The .txt of a folder by their names, by these in lower case, and without Label Studio's hash."""
         if folder not in self._listed:
-            with os.scandir(folder) as entries:
-                names = sorted(entry.name for entry in entries if suffix_of(entry.name) == ".txt")
+            entries = entries_in(folder, passed_over)
+            names = sorted(entry.name for entry in entries if suffix_of(entry.name) == ".txt")
             files = {name: folder / name for name in names if name[0] != "." and not is_name_file(name)}
             for change in (str.lower, lambda name: HASH.sub("", name, count=1)):
                 for name in list(files):

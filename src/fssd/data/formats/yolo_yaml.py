@@ -155,9 +155,14 @@ def base_folder(content: Mapping[str, Any], file: Path) -> Path:
     base = file.parent / stated
     if _is(base.is_dir):
         return base
-    parts = path_parts(stated)
-    name = glob.escape(parts[-1]) if parts and parts[-1] not in {"/", ".."} else "."
-    found = [folder for depth in range(_DEPTH) for folder in file.parent.glob("*/" * depth + name)]
+    name = (path_parts(stated) or [".."])[-1]
+    if name in {"/", ".."}:  # no folder is called so
+        return file.parent
+    patterns = ("*/" * depth + glob.escape(name) for depth in range(_DEPTH))
+    try:
+        found = [folder for pattern in patterns for folder in file.parent.glob(pattern)]
+    except OSError:  # a name that is too long
+        return file.parent
     return next(filter(Path.is_dir, sorted(found, key=lambda folder: len(folder.parts))), file.parent)
 
 

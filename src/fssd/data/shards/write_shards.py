@@ -11,20 +11,22 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fssd.data.columns import Spans, compact
-from fssd.data.decode import ImageHeader, read_bytes, read_header
+from fssd.data.decode import read_bytes
 from fssd.data.formats.shards import UNFINISHED_FILE
-from fssd.data.join import join_classes, match_classes
-from fssd.data.sample import DataSet, Problem, Record
+from fssd.data.headers import with_headers
+from fssd.data.join import category_ids, join_classes, left_out_of_splits, match_classes
+from fssd.data.sample import DataSet
 from fssd.data.shards.shard_index import INDEX_FILE, IndexFacts, read_facts, write_index
 from fssd.data.shards.shard_plan import Measured, Member, PlannedShard, ShardPlan, plan_shards
-from fssd.data.source import find_reader, list_splits, open_data, print_left_out, require_usable
-from fssd.errors import ConfigError, DataError, ImageError
+from fssd.data.source import find_reader, list_splits, open_data
+from fssd.errors import ConfigError, DataError
 from fssd.storage.folders import Folder, is_remote
 from fssd.storage.open_folder import open_folder
 from fssd.storage.s3_folder import require_arrow
@@ -75,7 +77,10 @@ def shard_data(
     _, root = find_reader(path)
     _check_outside(folder, root)
     sets, classes, notes = _open(path, splits, partial(open_data, path, images=images))
-    measured = {name: _measure(data, bad_share, track) for name, data in sets.items()}
+    measured = {
+        name: list(starmap(Measured, with_headers(data, track(data.records, "reading"), bad_share)))
+        for name, data in sets.items()
+    }
     base = root if not is_remote(root) and root.is_dir() else None
     plan = plan_shards(measured, classes, base, shard_size)
     facts = _facts(plan, classes, measured, sets)
@@ -116,43 +121,8 @@ def _open(
             raise ConfigError(f"the split {name!r} cannot be the name of a file; rename it")
     opened = {name: opened_as(name) for name in chosen}
     classes = join_classes([data.classes for data in opened.values()], {})
-    notes = []
-    if not splits:
-        inside = {record.path for data in opened.values() for record in data.records}
-        left = [record.path for record in opened_as().records if record.path not in inside]
-        if left:
-            notes.append(
-                f"{len(left)} images are in no split and left out, the first is {left[0]};"
-                " --splits none takes every image"
-            )
+    notes = [] if splits else left_out_of_splits(opened_as(), opened.values())
     return {name: match_classes(data, classes) for name, data in opened.items()}, classes, notes
-
-
-def _measure(data: DataSet, bad_share: float, track: Track) -> list[Measured]:
-    """The images whose headers can be read; prints the others, raises if they are more than `bad_share`."""
-    kept: list[Measured] = []
-    problems = list(data.problems)
-    for record in track(data.records, "reading"):
-        try:
-            header = read_header(record.picture)
-        except ImageError as error:
-            problems.append(Problem("error", record.path, error.place, error.reason))
-            continue
-        if fault := _fault(record, header):
-            problems.append(Problem("error", record.path, "", fault))
-        else:
-            kept.append(Measured(record, header))
-    rest = replace(data, records=tuple(record for record, _ in kept), problems=tuple(problems))
-    require_usable(rest, bad_share)
-    print_left_out(rest)
-    return kept
-
-
-def _fault(record: Record, header: ImageHeader) -> str:
-    if record.width is None or (record.width, record.height) == (header.width, header.height):
-        return ""
-    stated = f"its labels in {record.source} state {record.width} x {record.height}"
-    return f"is {header.width} x {header.height} pixels, {stated}: the boxes do not fit this image"
 
 
 def _facts(
@@ -166,10 +136,9 @@ def _facts(
     for name, own in measured.items():
         ranges[name] = (first, first + len(own))
         first += len(own)
-    known = [data.facts.get("category_ids") for data in sets.values()]
     facts: dict[str, Any] = {"labels": next(iter(sets.values())).facts.get("format")}
-    if known[0] is not None and len(known[0]) == len(classes) and all(ids == known[0] for ids in known):
-        facts["category_ids"] = list(known[0])
+    if (known := category_ids(sets.values(), classes)) is not None:
+        facts["category_ids"] = list(known)
     return IndexFacts(classes, ranges, {shard.name: shard.size for shard in plan.shards}, facts, plan.digest)
 
 
@@ -181,7 +150,7 @@ def _is_done(folder: Folder, digest: str) -> bool:
             return True
         raise ConfigError(f"{folder}: holds other shards; remove them or choose another folder")
     if folder.exists(UNFINISHED_FILE):
-        if json.loads(folder.read(UNFINISHED_FILE)) == {"plan": digest}:
+        if _unfinished(folder) == {"plan": digest}:
             return False
         raise ConfigError(
             f"{folder}: holds a part of other shards, or the data set or the settings have changed since;"
@@ -191,6 +160,15 @@ def _is_done(folder: Folder, digest: str) -> bool:
     if found is not None:
         raise ConfigError(f"{folder}: is not empty, it holds {found.name}; choose a new folder")
     return False
+
+
+def _unfinished(folder: Folder) -> Any:
+    """What says which shards are being written. Raises DataError if it is damaged."""
+    try:
+        return json.loads(folder.read(UNFINISHED_FILE))
+    except ValueError as error:
+        reason = "is damaged, so nobody knows what the shards beside it are of; remove them or choose another"
+        raise DataError(f"{reason} folder", file=folder.path(UNFINISHED_FILE)) from error
 
 
 def _write(

@@ -3,32 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from fssd.data.decode import ImageHeader, read_header
-from fssd.data.formats.labels import box_fault
-from fssd.data.join import join_classes, match_classes, object_place
-from fssd.data.sample import DataSet, Problem, Record
-from fssd.data.source import (
-    find_reader,
-    list_splits,
-    open_data,
-    print_left_out,
-    problem_error,
-    require_usable,
-)
+from fssd.data.decode import ImageHeader
+from fssd.data.headers import with_headers
+from fssd.data.join import category_ids, join_classes, left_out_of_splits, match_classes
+from fssd.data.sample import DataSet
+from fssd.data.source import find_reader, list_splits, open_data, problem_error
 from fssd.data.writers import WRITERS
 from fssd.data.writers.dropped import dropped
 from fssd.data.writers.new_folder import new_folder, place_picture, require_new
 from fssd.data.writers.picture_names import PictureNames
 from fssd.data.writers.writer import Writer, WrittenImage, WrittenSet
-from fssd.errors import ConfigError, ImageError, nearest
+from fssd.errors import ConfigError, nearest
 
 Track = Callable[[Sequence[Any], str], Iterable[Any]]
 """Passes items on and shows progress under a title."""
@@ -86,7 +77,7 @@ def convert_data(
     if root.is_dir() and out.resolve().is_relative_to(root.resolve()):
         raise ConfigError(f"{out}: lies inside the data set {path}; choose an --out outside")
     sets, notes = _open(path, writer, splits, partial(open_data, path, images=images))
-    measured = [_measure(data, bad_share, track) for data in sets.values()]
+    measured = [with_headers(data, track(data.records, "reading"), bad_share) for data in sets.values()]
     headers = {record.path: header for pairs in measured for record, header in pairs}
     if link and any(record.stored is not None for pairs in measured for record, _ in pairs):
         raise ConfigError(f"{path}: holds its pictures in shards, which cannot be linked; leave out --link")
@@ -138,7 +129,7 @@ def _open(
     opened = [opened_as(name) for name in chosen]
     classes = join_classes([data.classes for data in opened], {})
     if not splits:
-        notes += _unsplit(opened_as(), opened)
+        notes += left_out_of_splits(opened_as(), opened)
     return {name: match_classes(data, classes) for name, data in zip(names, opened, strict=True)}, notes
 
 
@@ -146,55 +137,6 @@ def _folder_name(split: str) -> str:
     if not re.fullmatch(r"[^./\\:\s][^/\\:\r\n\t]*", split):
         raise ConfigError(f"the split {split!r} cannot be the name of a folder; rename it")
     return split
-
-
-def _unsplit(whole: DataSet, parts: Sequence[DataSet]) -> list[str]:
-    inside = {record.path for data in parts for record in data.records}
-    left = [record.path for record in whole.records if record.path not in inside]
-    advice = "--splits none takes every image"
-    return (
-        [f"{len(left)} images are in no split and left out, the first is {left[0]}; {advice}"] if left else []
-    )
-
-
-def _measure(data: DataSet, bad_share: float, track: Track) -> list[tuple[Record, ImageHeader]]:
-    """The images that can be written with the headers of their files; prints the others.
-
-    Raises the first error if more than `bad_share` have one.
-    """
-    pairs: list[tuple[Record, ImageHeader]] = []
-    problems = list(data.problems)
-    for record in track(data.records, "reading"):
-        try:
-            header = read_header(record.picture)
-        except ImageError as error:
-            problems.append(Problem("error", record.path, error.place, error.reason))
-            continue
-        faults = list(_faults(record, header, data.classes))
-        problems += faults
-        if not faults:
-            pairs.append((_inside(record, header), header))
-    kept = replace(data, records=tuple(record for record, _ in pairs), problems=tuple(problems))
-    require_usable(kept, bad_share)
-    print_left_out(kept)
-    return pairs
-
-
-def _faults(record: Record, header: ImageHeader, classes: Sequence[str]) -> Iterator[Problem]:
-    declared, actual = (record.width, record.height), (header.width, header.height)
-    if None not in declared and declared != actual:
-        stated = f"its labels in {record.source} state {record.width} x {record.height}"
-        reason = f"is {actual[0]} x {actual[1]} pixels, {stated}: the boxes do not fit this image"
-        yield Problem("error", record.path, "", reason)
-    elif None in declared:  # then the reader could not compare the boxes with it
-        for number, (box, label) in enumerate(zip(record.boxes.tolist(), record.labels, strict=True)):
-            if fault := box_fault(tuple(box), actual):
-                yield Problem("error", record.source, object_place(record, number, classes[label]), fault)
-
-
-def _inside(record: Record, header: ImageHeader) -> Record:
-    limits = np.array((header.width, header.height) * 2, np.float32)
-    return replace(record, boxes=np.clip(record.boxes, 0, limits))
 
 
 def _warnings(path: Path, sets: Iterable[DataSet]) -> list[str]:
@@ -227,11 +169,7 @@ def _writable(classes: Sequence[str]) -> tuple[str, ...]:
 
 def _category_ids(classes: Sequence[str], sets: Iterable[DataSet]) -> tuple[int, ...]:
     """COCO's ids of the classes where the source has them, the same in all splits; else numbers from 1."""
-    known: dict[str, set[Any]] = {name: set() for name in classes}
-    for data in sets:
-        for name, key in zip(data.classes, data.facts.get("category_ids", ()), strict=False):
-            known[name] |= set() if key is None else {key}
-    ids = [next(iter(keys)) for keys in known.values() if len(keys) == 1]
+    ids = category_ids(sets, classes) or ()
     if len(set(ids)) == len(classes) and all(isinstance(key, int) for key in ids):
-        return tuple(ids)
+        return ids
     return tuple(range(1, len(classes) + 1))

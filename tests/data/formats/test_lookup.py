@@ -1,0 +1,104 @@
+"""Folders that cannot be listed are told, for nobody would miss what lies in them."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from annotated import as_json, picture, text
+
+from fssd.data.formats.lookup import PictureFinder, visible_files
+from fssd.data.source import open_data
+from fssd.errors import DataError
+
+Close = Callable[[Path, int], None]
+
+
+@pytest.fixture
+def close(monkeypatch: pytest.MonkeyPatch) -> Close:
+    """Lets the listing of a folder fail with a number of `errno`; permissions do not keep root from it."""
+    faults: dict[str, int] = {}
+    plain = os.scandir
+
+    def scandir(folder: Any = ".") -> Any:
+        if number := faults.get(os.fspath(folder)):
+            raise OSError(number, os.strerror(number), os.fspath(folder))
+        return plain(folder)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    return lambda folder, number: faults.update({str(folder): number})
+
+
+def labelled(root: Path) -> Path:
+    """Two folders of a picture with a label each, and their data.yaml."""
+    for split in ("train", "val"):
+        picture(root / f"images/{split}/a.png")
+        text(root / f"labels/{split}/a.txt", "0 0.5 0.5 0.5 0.5\n")
+    return text(root / "data.yaml", "train: images/train\nval: images/val\nnames: [cat]\n")
+
+
+@pytest.mark.parametrize(
+    ("number", "told"), [(errno.EACCES, "Permission denied"), (errno.EIO, "Input/output error")]
+)
+@pytest.mark.parametrize("folder", ["images/train", "labels/train", "labels"])
+def test_a_folder_that_cannot_be_listed(
+    tmp_path: Path, close: Close, folder: str, number: int, told: str
+) -> None:
+    file = labelled(tmp_path)
+    close(tmp_path / folder, number)
+    with pytest.raises(DataError, match=rf"cannot be listed \({told}\); make it readable") as caught:
+        open_data(file, "train")
+    assert caught.value.file == tmp_path / folder
+
+
+def test_a_folder_that_vanishes_meanwhile_is_passed_over(tmp_path: Path, close: Close) -> None:
+    for name in ("one/a.png", "two/b.png"):
+        picture(tmp_path / name)
+    close(tmp_path / "one", errno.ENOENT)
+    assert [file.name for file in visible_files(tmp_path)] == ["b.png"]
+
+
+def test_what_a_disk_keeps_for_itself_is_passed_over(tmp_path: Path, close: Close) -> None:
+    """At the top of a disk, where data sets lie too; nobody but root may list them."""
+    picture(tmp_path / "a.png")
+    for name in ("lost+found", "$RECYCLE.BIN", "System Volume Information"):
+        (tmp_path / name).mkdir()
+        close(tmp_path / name, errno.EACCES)
+    assert [file.name for file in visible_files(tmp_path)] == ["a.png"]
+
+
+def test_a_link_in_a_circle_hides_no_other_file(tmp_path: Path) -> None:
+    for name in ("images/a.png", "images/deep/b.png"):
+        picture(tmp_path / name)
+    (tmp_path / "images/circle.png").symlink_to("circle.png")
+    assert {file.name for file in visible_files(tmp_path)} == {"a.png", "b.png"}
+    finder = PictureFinder(tmp_path)
+    assert {file.name for file in finder.files} == {"a.png", "b.png"}
+    assert finder.find(("a.png",), tmp_path / "labels.json", "") == ((tmp_path / "images/a.png",), True)
+
+
+def test_a_path_of_another_machine_may_lead_to_a_closed_folder(tmp_path: Path, close: Close) -> None:
+    (tmp_path / "closed").mkdir()
+    close(tmp_path / "closed", errno.EACCES)
+    picture(tmp_path / "set/pictures/a.png")
+    stated = {"file_name": str(tmp_path / "closed/a.png"), "id": 1, "width": 200, "height": 100}
+    content = {"images": [stated], "annotations": [], "categories": [{"id": 1, "name": "cat"}]}
+    as_json(tmp_path / "set/labels.json", content)
+    (record,) = open_data(tmp_path / "set").records
+    assert record.path == tmp_path / "set/pictures/a.png"
+
+
+def test_a_closed_folder_above_the_data_set_is_none_of_it(tmp_path: Path, close: Close) -> None:
+    root = tmp_path / "closed/set"
+    file = labelled(root)
+    close(tmp_path / "closed", errno.EACCES)
+    assert [len(record.boxes) for record in open_data(file, "train").records] == [1]
+    stated = {"file_name": "a.png", "id": 1, "width": 200, "height": 100}
+    content = {"images": [stated], "annotations": [], "categories": [{"id": 1, "name": "cat"}]}
+    as_json(tmp_path / "closed/other/train.json", content)
+    picture(tmp_path / "closed/other/a.png")
+    assert len(open_data(tmp_path / "closed/other", "train")) == 1

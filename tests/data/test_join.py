@@ -1,0 +1,47 @@
+"""Facts of a data set that gets other classes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fssd.data.join import match_classes
+from fssd.data.sample import DataSet, background_record
+from fssd.evaluation.results import write_coco_results
+from fssd.inference.detections import Detections
+
+
+def dataset(classes: Sequence[str], ids: Sequence[int | None] | None) -> DataSet:
+    facts = {"format": "coco", **({} if ids is None else {"category_ids": tuple(ids)})}
+    return DataSet(tuple(classes), (), facts=facts)
+
+
+@pytest.mark.parametrize(
+    ("classes", "ids"),
+    [
+        (("dog", "cat"), (9, 3)),
+        (("cow", "cat", "dog", "ant"), (None, 3, 9, None)),
+        (("dog",), (9,)),
+    ],
+)
+def test_category_ids_go_with_their_classes(classes: Sequence[str], ids: Sequence[int | None]) -> None:
+    before = dataset(("cat", "dog"), (3, 9))
+    assert match_classes(before, classes).facts == {"format": "coco", "category_ids": ids}
+    assert before.facts["category_ids"] == (3, 9), "unchanged"
+
+
+def test_a_set_without_category_ids_gets_none() -> None:
+    assert match_classes(dataset(("cat", "dog"), None), ("dog", "cat")).facts == {"format": "coco"}
+
+
+def test_results_have_the_ids_of_the_labels_after_a_change_of_classes(tmp_path: Path) -> None:
+    classes = ("cow", "dog", "cat")
+    data = match_classes(dataset(("cat", "dog"), (3, 9)), classes)
+    found = Detections(np.ones((3, 4), np.float32), np.ones(3, np.float32), np.arange(3), classes)
+    one = DataSet(data.classes, (background_record("1", Path("1.jpg")),), facts=data.facts)
+    write_coco_results(tmp_path / "coco.json", one, [found])
+    assert [row["category_id"] for row in json.loads((tmp_path / "coco.json").read_text())] == [9, 3]

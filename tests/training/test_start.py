@@ -1,0 +1,85 @@
+"""How a run begins from a model: what it takes over, and what it says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import nn
+
+from fssd.config import TrainConfig, to_values
+from fssd.data.source import open_data
+from fssd.training.loop import train
+from fssd.training.start import complete, fresh_network
+from fssd.weights.checkpoint import read_tensors
+
+MakeBackbone = Callable[[], nn.Module]
+DEFAULTS = to_values(TrainConfig())
+
+
+@pytest.fixture
+def fitted(scenes: Path, tmp_path: Path, tiny_backbone: MakeBackbone) -> TrainConfig:
+    """The settings of a finished run with priors that were fitted to its data."""
+    config = TrainConfig(
+        data=scenes, out=tmp_path / "first", start="nothing", val_split=None, size=(128,), priors="fit",
+        iterations=1, batch_size=2, workers=0, amp="off",
+    )  # fmt: skip
+    train(config, backbone=tiny_backbone())
+    return config
+
+
+def more(fitted: TrainConfig, **changes: Any) -> TrainConfig:
+    assert fitted.out is not None
+    weights = fitted.out / "final.safetensors"
+    out = fitted.out.with_name("more")
+    return replace(fitted, out=out, start="model", weights=weights, priors=None, **changes)
+
+
+def options(config: TrainConfig) -> Any:
+    assert config.out is not None
+    return read_tensors(config.out / "final.safetensors")[1]["options"]
+
+
+def test_a_run_from_a_model_has_its_fitted_priors(
+    fitted: TrainConfig, tiny_backbone: MakeBackbone, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = more(fitted)
+    capsys.readouterr()
+    train(config, backbone=tiny_backbone())
+    told = capsys.readouterr()
+    assert f"note: {config.weights} has fitted priors; so has this run" in told.err
+    assert f"starts from {config.weights} with 10 of 10 classes known to it\n" in told.err
+    assert "starts from" not in told.out and "other priors and" not in told.err
+    assert options(config) == options(fitted) and isinstance(options(config)["priors"], dict)
+
+
+def test_other_priors_than_those_of_the_model_are_named(
+    fitted: TrainConfig, tiny_backbone: MakeBackbone, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(replace(more(fitted), priors="voc", geometry="letterbox"), backbone=tiny_backbone())
+    told = capsys.readouterr().err
+    assert "relative to other priors and are learned anew; to keep its own, leave --priors out\n" in told
+    assert "had the geometry warp, not letterbox; keep that with --geometry warp\n" in told
+    assert "so has this run" not in told
+
+
+def test_the_network_of_a_run_whose_model_is_not_trained_yet(scenes: Path, tmp_path: Path) -> None:
+    config = TrainConfig(
+        data=scenes, out=tmp_path, start="model", weights=tmp_path / "none.safetensors", size=(128,)
+    )
+    network = fresh_network(complete(config), open_data(scenes, "train"), None, quiet=True)
+    assert network.spec.options == {"size": 128}
+
+
+def test_one_of_several_processes_tells_what_a_run_starts_from(
+    fitted: TrainConfig, train_together: Any
+) -> None:
+    config = more(fitted)
+    changed = {key: value for key, value in to_values(config).items() if value != DEFAULTS[key]}
+    first, second = train_together([{**changed, "val_split": "none"}] * 2)
+    assert (first.code, second.code) == (0, 0), first.log + second.log
+    for told in ("starts from", "has fitted priors"):
+        assert told in first.log and told not in second.log
