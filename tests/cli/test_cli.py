@@ -36,7 +36,8 @@ def only_error(capsys: pytest.CaptureFixture[str]) -> str:
     """The last line on stderr, the only one that begins with `error:`; before it, what was found or not."""
     *before, text = capsys.readouterr().err.splitlines()
     assert text.startswith("error: "), text
-    assert all(" images" in line or line.startswith("passed over: ") for line in before), before
+    known = ("passed over: ", "amp auto: ")
+    assert all(" images" in line or line.startswith(known) for line in before), before
     return text
 
 
@@ -151,7 +152,7 @@ def wrong_config(tmp_path: Path, text: str) -> Path:
         (["--set", "merge=mean"], "there is no merge 'mean'"),
         (["--set", "mergee=sum"], "did you mean 'merge'"),
         (["--set", "norm=[1"], "not a YAML value"),
-        (["--set", "ratios=3"], "do not fit"),
+        (["--set", "ratios=3"], "give a list of numbers for each level"),
         (["--lr", "-1"], "lr is -1.0"),
         (["--epochs", "2"], "not both"),
         (["--config", "no.yaml"], "no.yaml: cannot be read"),

@@ -181,4 +181,4 @@ def test_it_trains_evaluates_exports_and_opens(whole_life: Callable[..., Detecto
     detector = whole_life("ssd300-lite", neck="fpn", resize="bilinear")
     assert type(detector.network.neck).__name__ == "FPN"
     assert detector.network.neck.resize == "bilinear"
-    assert detector.network.neck.channels == [160] * 6
+    assert detector.network.neck.channels == [160] * 5  # one level less than at 300 px

@@ -418,7 +418,7 @@ def test_weights_from_before_the_bad_loss_stay(
         ({"model": "fssd300-light"}, "did you mean 'fssd300-lite'"),
         ({"device": "gpu"}, "device 'gpu' cannot be used here"),
         ({"options": {"mrege": "sum"}}, "did you mean 'merge'"),
-        ({"options": {"ratios": 5}}, "do not fit"),
+        ({"options": {"ratios": 5}}, "give a list of numbers for each level"),
         ({"options": {"norm": 7}}, "there is no norm 7"),
         ({"options": {"backbone": "resnet"}}, "backbone"),
     ],
