@@ -19,7 +19,7 @@ def test_eight_scenes_are_learned_by_heart(tmp_path: Path) -> None:
     config = TrainConfig(
         data=make_scenes(tmp_path / "scenes", train=8, val=1),
         out=tmp_path / "run",
-        size=(208,),
+        size=(160,),
         val_split="train",
         seen_images=True,
         iterations=100,
