@@ -8,6 +8,7 @@ from typing import Any
 
 from fssd.ablation.output import cells
 from fssd.errors import ConfigError
+from fssd.weights.model_card import percent
 
 
 def fill_part(card: str, part: str, text: str) -> str:
@@ -33,10 +34,6 @@ def metrics_table(reports: Mapping[str, Mapping[str, Any]]) -> str:
     rows.append(("**mean of the classes**", [report["map"] for report in reports.values()]))
     lines = [cells(["AP in percent", *(f"`{name}`" for name in reports)])]
     lines.append(cells(["---", *["---:"] * len(reports)]))
-    lines += [cells([name, *map(_percent, values)]) for name, values in rows]
+    lines += [cells([name, *map(percent, values)]) for name, values in rows]
     measured = f"{first['images']:,} images, {first['objects']:,} objects"
     return "\n".join([f"{measured}, {first['metric']} at IoU {first['iou']:g}:", "", *lines])
-
-
-def _percent(ap: float | None) -> str:
-    return "-" if ap is None else f"{100 * ap:.1f}"

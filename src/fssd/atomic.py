@@ -15,6 +15,7 @@ from tempfile import TemporaryFile
 
 from fssd.errors import ConfigError
 
+_PREFIX = ".tmp-"  # of what is not yet, or was never, renamed
 STALE = 3600.0  # seconds without a change after which a temporary file is taken to be nobody's
 
 
@@ -57,7 +58,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
 
 def temporary_prefix() -> str:
     """How the names of temporary files and folders of this process begin: with its machine and number."""
-    return f".tmp-{_host()}-{os.getpid()}-"
+    return f"{_PREFIX}{_host()}-{os.getpid()}-"
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -66,7 +67,7 @@ def remove_leftovers(folder: Path) -> None:
     What another process of this machine is writing stays. Whether one of another machine lives cannot be
     seen, nor whose a file is that another program has named: what changed within an hour stays.
     """
-    for path in folder.glob(".tmp-*"):
+    for path in folder.glob(f"{_PREFIX}*"):
         with suppress(OSError):  # another process removes it too, or it is not ours to remove
             if _may_be_in_use(path):
                 continue
@@ -77,7 +78,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def _may_be_in_use(path: Path) -> bool:
-    named = re.match(rf"\.tmp-{_host()}-(\d{{1,9}})-", path.name)
+    named = re.match(rf"{re.escape(_PREFIX)}{_host()}-(\d{{1,9}})-", path.name)
     if named is None or os.name == "nt":
         return time.time() - path.lstat().st_mtime < STALE
     number = int(named[1])

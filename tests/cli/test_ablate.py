@@ -147,37 +147,37 @@ def test_what_cannot_end_well_is_refused_before_training(
     assert not out.exists()
 
 
-def test_a_row_that_diverges_does_not_stop_the_others(
-    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+DIVERGES = """
+settings: {iterations: 2, batch_size: 2, start: nothing, augment: none, ema: 0, warmup: 0}
+rows:
+  - {name: wild, set: {model: ssd300-lite, lr: 1.0e+30, clip_norm: 0}}
+  - {name: next, after: wild, set: {model: ssd300-lite, start: ssd}}
+  - {name: calm, set: {model: ssd300-lite, lr: 0.001}}
+"""
+CANNOT_BE_TRAINED = """
+settings: {iterations: 1, batch_size: 2, start: nothing, augment: none, ema: 0, size: 128}
+rows:
+  - {name: lone, set: {model: fssd300-lite, batch_size: 1}}
+  - {name: calm, set: {model: ssd300-lite}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (DIVERGES, ("wild, seed 0: failed", "next, seed 0: not started")),
+        (CANNOT_BE_TRAINED, ("lone, seed 0: failed: batch_size is 1, but",)),
+    ],
+)
+def test_a_row_that_fails_does_not_stop_the_others(
+    content: str, says: tuple[str, ...], scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan = tmp_path / "plan.yaml"
-    plan.write_text(
-        "settings: {iterations: 2, batch_size: 2, start: nothing, augment: none, ema: 0, warmup: 0}\n"
-        "rows:\n"
-        "  - {name: wild, set: {model: ssd300-lite, lr: 1.0e+30, clip_norm: 0}}\n"
-        "  - {name: next, after: wild, set: {model: ssd300-lite, start: ssd}}\n"
-        "  - {name: calm, set: {model: ssd300-lite, lr: 0.001}}\n"
-    )
+    plan.write_text(content)
     out = tmp_path / "runs"
     assert main(["ablate", str(plan), "--data", str(scenes), "--out", str(out)]) == 1
     said = capsys.readouterr().out
-    assert "wild, seed 0: failed" in said and "next, seed 0: not started" in said
-    assert [row["row"] for row in table(out)] == ["calm"]
-
-
-def test_a_row_whose_settings_do_not_work_does_not_stop_the_others(
-    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    plan = tmp_path / "plan.yaml"
-    plan.write_text(
-        "settings: {iterations: 1, batch_size: 2, start: nothing, augment: none, ema: 0, size: 128}\n"
-        "rows:\n"
-        "  - {name: lone, set: {model: fssd300-lite, batch_size: 1}}\n"
-        "  - {name: calm, set: {model: ssd300-lite}}\n"
-    )
-    out = tmp_path / "runs"
-    assert main(["ablate", str(plan), "--data", str(scenes), "--out", str(out)]) == 1
-    assert "lone, seed 0: failed: batch_size is 1, but" in capsys.readouterr().out
+    assert all(words in said for words in says), said
     assert [row["row"] for row in table(out)] == ["calm"]
 
 

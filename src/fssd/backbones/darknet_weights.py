@@ -71,8 +71,8 @@ def read_darknet(file: Path) -> DarknetFile:
         version: tuple[int, int, int] = struct.unpack("<3i", content[:12])
         start = header_bytes(version)
         known, rest = all(0 <= part < 100_000 for part in version), len(content) - start
-        seen = int.from_bytes(content[12:start], "little", signed=True)
-        if known and rest >= 0 and rest % 4 == 0 and seen >= 0:
+        seen = int.from_bytes(content[12:start], "little", signed=start == 16)
+        if known and rest >= 0 and rest % 4 == 0 and seen < 2**63:
             return DarknetFile(version, seen, np.frombuffer(content, "<f4", offset=start))
     raise CheckpointError(f"{file}: is damaged or not a darknet .weights file; copy or download it again")
 

@@ -166,7 +166,7 @@ def _by_class(facts: Mapping[str, Any], classes: Sequence[str]) -> list[str]:
         if key in data:
             columns[title] = {name: f"{count:,}" for name, count in data[key]["objects"].items()}
     if ap := _measured(facts).get("classes"):
-        columns["AP in percent"] = {name: _percent(value) for name, value in ap.items()}
+        columns["AP in percent"] = {name: percent(value) for name, value in ap.items()}
     if scores:
         columns["kept score"] = {name: f"{value:.3f}" for name, value in scores.items()}
     if not columns:
@@ -183,7 +183,7 @@ def _by_size(facts: Mapping[str, Any]) -> list[str]:
     if not sizes:
         return []
     head = [_row(["objects", *sizes]), _row(["---", *["---:"] * len(sizes)])]
-    return [*head, _row(["AP in percent", *map(_percent, sizes.values())]), ""]
+    return [*head, _row(["AP in percent", *map(percent, sizes.values())]), ""]
 
 
 def recipe(config: Mapping[str, Any]) -> str:
@@ -212,7 +212,8 @@ def _row(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _percent(ap: float | None) -> str:
+def percent(ap: float | None) -> str:
+    """AP of 0..1 in percent, for a table; - for a class without objects."""
     return "-" if ap is None else f"{100 * ap:.1f}"
 
 
