@@ -37,6 +37,11 @@ for _variable, _folder in (("FSSD_TEST_DATA", "data"), ("FSSD_TEST_WEIGHTS", "we
         os.environ[_variable] = str(_beside)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests first: most of their time is waiting, which the other process of pytest fills."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what needs a GPU where there is none; FSSD_TEST_DEVICE=cpu tries these tests on a CPU."""
     wanted = os.environ.get("FSSD_TEST_DEVICE", "cuda")

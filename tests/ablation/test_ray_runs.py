@@ -114,6 +114,7 @@ def table(out: Path) -> list[dict[str, str]]:
         ]
 
 
+@pytest.mark.long
 def test_the_runs_of_a_lost_machine_go_on_elsewhere_and_the_table_is_the_serial_one(
     ray_cluster: RayCluster, driver: subprocess.Popen[str], place: Path, tmp_path: Path, scenes: Path
 ) -> None:

@@ -124,6 +124,7 @@ def begun(place: Path) -> Counter[str]:
     return Counter((place / "begun").read_text().split())
 
 
+@pytest.mark.long
 def test_a_machine_is_lost(
     ray_cluster: RayCluster, drive: Any, words: Words, shots: Path, check: Any, tmp_path: Path
 ) -> None:
@@ -139,6 +140,7 @@ def test_a_machine_is_lost(
     assert max(begun(tmp_path).values()) <= 2
 
 
+@pytest.mark.long
 def test_the_driver_is_killed(
     ray_cluster: RayCluster, drive: Any, words: Words, shots: Path, check: Any, tmp_path: Path
 ) -> None:
@@ -173,6 +175,7 @@ def test_a_worker_dies_between_data_and_name(
     assert not list((out / "parts").glob(".tmp-*"))
 
 
+@pytest.mark.long
 def test_an_image_that_kills_its_process(
     ray_cluster: RayCluster,
     drive: Any,

@@ -212,6 +212,7 @@ def loaded(model: Path, start_server: Any) -> Iterator[Any]:
     assert running.stop() == 0
 
 
+@pytest.mark.long
 def test_load(
     loaded: Any,
     good: list[Request],

@@ -122,6 +122,7 @@ def by_hand(scenes: Path, backbone: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach() for name, tensor in network.state_dict().items()}
 
 
+@pytest.mark.long
 def test_two_processes_take_the_mean_step(
     scenes: Path, tmp_path: Path, tiny_backbone: Callable[[], nn.Module]
 ) -> None:

@@ -16,7 +16,10 @@ import torch.distributed as dist
 
 from fssd.weights.checkpoint import read_tensors
 
-pytestmark = pytest.mark.skipif(not dist.is_available(), reason="this torch has no torch.distributed")
+pytestmark = [
+    pytest.mark.skipif(not dist.is_available(), reason="this torch has no torch.distributed"),
+    pytest.mark.long,
+]
 TIMEOUT = 20  # seconds that a process waits for the other
 LIMIT = 300  # seconds; only ends what hangs
 

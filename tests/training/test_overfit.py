@@ -15,6 +15,7 @@ pytest.importorskip("sklearn", reason='the scenes need scikit-learn: pip install
 pytest.importorskip("skimage", reason='the scenes need scikit-image: pip install "fssd[demo]"')
 
 
+@pytest.mark.long
 def test_eight_scenes_are_learned_by_heart(tmp_path: Path) -> None:
     config = TrainConfig(
         data=make_scenes(tmp_path / "scenes", train=8, val=1),

@@ -75,6 +75,7 @@ def flags(settings: dict[str, Any]) -> list[str]:
     return words
 
 
+@pytest.mark.long
 def test_a_lost_machine_changes_no_byte(
     scenes: Path, tmp_path: Path, ray_cluster: RayCluster, train_together: Any
 ) -> None:
@@ -117,6 +118,7 @@ def test_a_lost_machine_changes_no_byte(
     assert not (out / "ray").exists()
 
 
+@pytest.mark.long
 def test_an_error_of_the_package_is_raised_once(
     scenes: Path, tmp_path: Path, ray_cluster: RayCluster, capfd: pytest.CaptureFixture[str]
 ) -> None:

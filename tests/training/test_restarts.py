@@ -17,7 +17,10 @@ import torch.distributed as dist
 
 from fssd.weights.checkpoint import read_tensors
 
-pytestmark = pytest.mark.skipif(not dist.is_available(), reason="this torch has no torch.distributed")
+pytestmark = [
+    pytest.mark.skipif(not dist.is_available(), reason="this torch has no torch.distributed"),
+    pytest.mark.long,
+]
 CONFTEST = Path(__file__).parents[1] / "conftest.py"
 LIMIT = 300  # seconds; only ends what hangs
 MODELS = ("last.safetensors", "final.safetensors")

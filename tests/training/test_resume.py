@@ -118,6 +118,7 @@ def kill_when(process: subprocess.Popen[bytes], reached: Callable[[], bool]) -> 
     assert process.returncode == -signal.SIGKILL
 
 
+@pytest.mark.long
 def test_killed_and_resumed(scenes: Path, tmp_path: Path) -> None:
     script = tmp_path / "slow_disk.py"
     script.write_text(SLOW_DISK, encoding="utf-8")

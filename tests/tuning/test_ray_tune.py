@@ -89,6 +89,7 @@ def table(out: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.long
 def test_a_killed_search_goes_on_and_worse_trials_are_stopped(
     ray_cluster: RayCluster,
     tmp_path: Path,
