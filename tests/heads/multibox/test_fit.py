@@ -169,6 +169,21 @@ def test_as_many_priors_as_the_coverage_needs() -> None:
     assert fit_to_coverage(boxes, [one], 0.5) == fit_priors(boxes, [one])
 
 
+def test_the_same_again_is_not_fitted_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = Level(10, 10, (30.0, 30.0), ((50.0, 50.0),))
+    boxes = scatter(40, 40, 300)
+    fitted = fit_to_coverage(boxes, [one], 0.5)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("it was fitted again")
+
+    monkeypatch.setattr("fssd.heads.multibox.fit.fit_priors", refuse)
+    assert fit_to_coverage(boxes.copy(), [one], 0.5) == fitted
+    boxes[0] += 1
+    with pytest.raises(AssertionError):
+        fit_to_coverage(boxes, [one], 0.5)
+
+
 def test_priors_are_added_on_the_level_that_needs_them() -> None:
     fine, coarse = (Level(n, n, (300 / n, 300 / n), ((50.0, 50.0),)) for n in (40, 10))
     boxes = scatter(9, 9, 2000)  # of steps of 7.5 and 30 px, whose priors have sides of 22.5 px and more
