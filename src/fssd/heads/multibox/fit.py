@@ -77,16 +77,15 @@ def fit_to_coverage(boxes: Floats, levels: Sequence[Level], share: float) -> tup
     priors a cell, and all are fitted again, until the share is reached. Raises ConfigError if it is not
     reached with 24 a cell.
     """
-    found = np.ascontiguousarray(boxes, dtype=np.float32)
-    return _fit_to_coverage(found.tobytes(), tuple(levels), share)
+    return _fit_to_coverage(boxes.tobytes(), boxes.dtype.str, tuple(levels), share)
 
 
 @lru_cache(maxsize=16)  # rows and seeds of an ablation ask for the same, half a minute each
-def _fit_to_coverage(values: bytes, levels: tuple[Level, ...], share: float) -> tuple[Level, ...]:
-    """values: those of the (N, 4) float32 boxes."""
-    boxes = np.frombuffer(values, dtype=np.float32).reshape(-1, 4).copy()
+def _fit_to_coverage(values: bytes, dtype: str, levels: tuple[Level, ...], share: float) -> tuple[Level, ...]:
+    """values, dtype: of the (N, 4) boxes."""
+    boxes: Floats = np.frombuffer(values, dtype=dtype).reshape(-1, 4).copy()
     kept = np.random.default_rng(0).permutation(len(boxes))[:LOOKED_AT]
-    looked_at = boxes[np.sort(kept)]
+    looked_at = np.asarray(boxes, dtype=np.float32)[np.sort(kept)]
     looked_at = looked_at[(looked_at[:, 2:] > looked_at[:, :2]).all(axis=1)]
     while True:
         fitted = fit_priors(boxes, levels)
