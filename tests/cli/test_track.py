@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,9 +14,10 @@ import pytest
 
 from fssd.cli.main import main
 from fssd.data.sample import Image
+from fssd.evaluation.class_scores import write_class_scores
 from fssd.inference.detections import Detections
 from fssd.inference.detector import Detector
-from fssd.tracking.film_tracks import doubtful_score
+from fssd.tracking.film_tracks import FilmTracks
 
 pytest.importorskip("scipy", reason='needs SciPy: pip install "fssd[track]"')
 LINE, ZONE = "100,0,100,96", "0,0,60,0,60,96,0,96"
@@ -75,7 +77,7 @@ def test_numbers_and_counts(
     [
         (("--count-line", LINE), "add --track"),
         (("--track", "--engine", "local"), "--engine divides"),
-        (("--track", "--class-scores", "0=0.3"), "leave out --class-scores"),
+        (("--track", "--class-scores", "bird=0.3"), "'bird'"),
         (("--track", "--count-line", "1,2,3"), "--count-line is '1,2,3'"),
     ],
 )
@@ -106,10 +108,54 @@ def test_a_score_below_the_doubtful_ones(model_file: Path, film: Path, tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("score", "inside", "expected"),
-    [(None, 0.0, 0.1), (0.7, 0.01, 0.1), (0.05, 0.0, 0.05), (None, 0.3, 0.3), (0.2, 0.3, 0.2)],
+    ("score", "own", "inside", "expected"),
+    [
+        (None, {}, 0.0, 0.1),
+        (0.7, {}, 0.01, 0.1),
+        (0.05, {}, 0.0, 0.05),
+        (None, {}, 0.3, 0.3),
+        (0.2, {}, 0.3, 0.2),
+        (None, {"cat": 0.04}, 0.0, 0.04),
+        (0.2, {"cat": 0.6}, 0.3, 0.2),
+        (0.6, {"cat": 0.2}, 0.3, 0.2),
+    ],
 )
-def test_the_score_to_detect_with(score: float | None, inside: float, expected: float) -> None:
+def test_the_score_to_detect_with(
+    score: float | None, own: dict[str, float], inside: float, expected: float
+) -> None:
     """A file with NMS inside is asked for no lower score than it has, unless the user does."""
     detector: Any = SimpleNamespace(least_score=inside)
-    assert doubtful_score(detector, score) == expected
+    settings = FilmTracks(score, (), (), class_scores=own).settings(detector)
+    assert settings == {"score": expected, "class_scores": {}}, "kept scores would hide doubtful detections"
+
+
+def kept(model: Path, folder: Path, scores: dict[str, float]) -> Path:
+    """A copy of the model in whose file these scores are kept."""
+    copy = folder / "kept.safetensors"
+    shutil.copyfile(model, copy)
+    write_class_scores(copy, scores)
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("scores", "flags", "tracks"),
+    [
+        ({}, ("--class-scores", "zero=0.95"), 0),  # the square has 0.9 and 0.2
+        ({}, ("--class-scores", "one=0.95"), 1),
+        ({"zero": 0.95}, (), 0),
+        ({"zero": 0.15}, ("--score", "0.95"), 0),
+        ({"zero": 0.95}, ("--score", "0.5"), 1),
+        ({"zero": 0.95}, ("--class-scores", "one=0.3"), 1),
+    ],
+)
+def test_scores_of_a_class_start_its_tracks(
+    model_file: Path,
+    film: Path,
+    tmp_path: Path,
+    scores: dict[str, float],
+    flags: tuple[str, ...],
+    tracks: int,
+) -> None:
+    model = kept(model_file, tmp_path, scores)
+    assert detect(model, film, "--out", tmp_path / "out", "--track", *flags) == 0
+    assert json.loads((tmp_path / "out/film.mp4.tracks.json").read_text())["tracks"] == tracks

@@ -202,6 +202,15 @@ def test_a_doubtful_detection_goes_on_with_a_track_and_starts_none() -> None:
     assert numbers == [[], [1], [1], [], [], [1]], "lost in the fourth frame, only a sure one finds it again"
 
 
+def test_a_class_has_its_own_score_for_a_start() -> None:
+    tracker = ByteTrack(0.5, 0.1, class_scores={"dog": 0.8})
+    rows: list[Row] = [(0, 0.6, (10, 10, 60, 60)), (1, 0.6, (110, 10, 160, 60))]
+    assert tracker.update(found(rows)).labels.tolist() == [0]
+    rows[1] = (1, 0.8, (110, 10, 160, 60))
+    assert tracker.update(found(rows)).labels.tolist() == [0, 1]
+    assert tracker.update(found([(1, 0.2, (110, 10, 160, 60))])).labels.tolist() == [1], "a doubtful one"
+
+
 def test_an_object_keeps_its_class() -> None:
     tracker = ByteTrack()
     tracker.update(found([(0, 0.9, (10, 10, 60, 60))]))
@@ -220,7 +229,8 @@ def test_frames_that_were_lost_count() -> None:
 
 
 def test_wrong_settings_and_a_missing_package(refuse: Callable[[str], None]) -> None:
-    for settings in ({"high": 2}, {"low": -1}, {"buffer": -1}, {"high": 0.1, "low": 0.2}):
+    low = {"class_scores": {"cat": 0.05}}, {"class_scores": {"cat": 2}}
+    for settings in ({"high": 2}, {"low": -1}, {"buffer": -1}, {"high": 0.1, "low": 0.2}, *low):
         with pytest.raises(ConfigError):
             ByteTrack(**settings)
     refuse("scipy.optimize")

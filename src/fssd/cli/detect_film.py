@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fssd.cli.detect_flags import Detect
     from fssd.cli.detect_work import DetectWork
     from fssd.data.sample import Image
+    from fssd.inference.detector import Detector
     from fssd.inference.film_output import FilmOutput
     from fssd.inference.video import Film
     from fssd.tracking.film_tracks import FilmTracks
@@ -32,18 +33,25 @@ def check_tracking(command: Detect) -> None:
         if flags.count_line or flags.count_zone:
             raise ConfigError("--count-line and --count-zone count tracked objects; add --track")
         return
-    if command.rules.class_scores:
-        raise ConfigError("--track has one score for all classes; leave out --class-scores")
     tracks_of(command)
 
 
-def tracks_of(command: Detect) -> FilmTracks | None:
-    """What follows the objects of a film, None without --track. Raises ConfigError."""
+def tracks_of(command: Detect, detector: Detector | None = None) -> FilmTracks | None:
+    """What follows the objects of a film, None without --track. Raises ConfigError.
+
+    detector: its kept scores hold where the command gives none.
+    """
     if not command.tracking.track:
         return None
+    from fssd.inference.detections import class_labels
     from fssd.tracking.film_tracks import FilmTracks
 
-    return FilmTracks(command.thresholds.score, *command.tracking.points())
+    score, own = command.thresholds.score, command.rules.given().get("class_scores", {})
+    if detector is not None:
+        class_labels(list(own), detector.classes)  # an error for names that it does not know
+        if score is None and not own:
+            own = detector.class_scores
+    return FilmTracks(score, *command.tracking.points(), class_scores=own)
 
 
 def note_fallback() -> None:
@@ -63,7 +71,7 @@ def detect_film(work: DetectWork, file: Path, name: str) -> None:
     if film is None:
         return
     found: Counter[str] = Counter()
-    tracks = tracks_of(work.command)
+    tracks = tracks_of(work.command, work.detector)
     work.attempt(file, partial(_detect_frames, work, film, name, found, tracks))
     if tracks is not None:
         write = partial(
@@ -89,13 +97,12 @@ def _detect_frames(
 ) -> None:
     from fssd.evaluation.results import DetectionsFile
     from fssd.inference.film_output import FilmOutput
-    from fssd.tracking.film_tracks import doubtful_score
 
     command, out = work.command, work.command.folder
     picture = name if command.pictures else None
-    score = {} if tracks is None else {"score": doubtful_score(work.detector, command.thresholds.score)}
+    settings = {} if tracks is None else tracks.settings(work.detector)
     with DetectionsFile(out / f"{name}.json") as results, FilmOutput(out / name, film) as writer:
-        for index, found in enumerate(work.stream(film.frames(), **score)):
+        for index, found in enumerate(work.stream(film.frames(), **settings)):
             assert found.image is not None
             height, width = found.image.shape[:2]
             if tracks is not None:

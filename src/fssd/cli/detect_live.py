@@ -48,10 +48,11 @@ def detect_live(command: Detect) -> int:
     from fssd.inference.window import FrameWindow
     from fssd.tracking.live_frames import live_frames
 
-    flags, tracks = command.live, tracks_of(command)
+    flags = command.live
     name = public_name(command.images[0])
     window = FrameWindow(f"fssd: {name}") if flags.show else None
     detector = Detector.load(command.model, device=command.device)
+    tracks = tracks_of(command, detector)
     settings = {**command.given(), "scales": command.scales or None}
     count = 0
     try:

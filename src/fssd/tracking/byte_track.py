@@ -7,6 +7,7 @@ for found in detector.stream("clip.mp4", score=LOW):
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -36,19 +37,28 @@ class ByteTrack:
     """Gives the objects of a film, or of any frames in their order, numbers that stay.
 
     high: score from which a detection starts a track (the paper's is 0.6). low: score from which it can go on
-    with one. buffer: frames for which an object that is out of sight is remembered. An object keeps its
-    class: detections of others do not go on with it. Raises ConfigError for numbers out of range, or without
-    SciPy.
+    with one. buffer: frames for which an object that is out of sight is remembered. class_scores: `high` of
+    the classes that have their own. An object keeps its class: detections of others do not go on with it.
+    Raises ConfigError for numbers out of range, or without SciPy.
     """
 
-    def __init__(self, high: float = 0.5, low: float = LOW, buffer: int = 30) -> None:
-        check_number("high", high, Share)
+    def __init__(
+        self,
+        high: float = 0.5,
+        low: float = LOW,
+        buffer: int = 30,
+        class_scores: Mapping[str, float] | None = None,
+    ) -> None:
         check_number("low", low, Share)
         check_number("buffer", buffer, Natural)
-        if low > high:
-            raise ConfigError(f"high is {high} and low is {low}; high must not be below low")
+        own = {f"score of {name!r}": score for name, score in (class_scores or {}).items()}
+        for name, score in {"high": high, **own}.items():
+            check_number(name, score, Share)
+            if low > score:
+                raise ConfigError(f"{name} is {score} and low is {low}; {name} must not be below low")
         solver()  # rather than at the first frame with two objects
         self._high, self._low, self._buffer = high, low, buffer
+        self._class_scores = dict(class_scores or {})
         self._tracks: list[_Track] = []
         self._frame = 0
         self._numbers = 0
@@ -68,8 +78,9 @@ class ByteTrack:
         for track in self._tracks:
             for _ in range(min(frames, self._buffer + 1)):
                 track.motion.predict(moving=not track.is_lost)
-        sure = np.flatnonzero(found.scores >= self._high)
-        doubtful = np.flatnonzero((found.scores >= self._low) & (found.scores < self._high))
+        high = np.array([self._class_scores.get(name, self._high) for name in found.classes])[found.labels]
+        sure = np.flatnonzero(found.scores >= high)
+        doubtful = np.flatnonzero((found.scores >= self._low) & (found.scores < high))
         numbers = np.zeros(len(found), np.int64)
         left = self._go_on(self._tracks, found, sure, _FIRST, numbers)
         # What has been lost for a while is not found again by a doubtful detection.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -19,28 +19,34 @@ Points = Sequence[Sequence[float]]
 INK = (255, 220, 0)  # RGB
 
 
-def doubtful_score(detector: Detector, score: float | None) -> float:
-    """The score to detect with for tracking: that from which detections go on with a track.
-
-    score: from which they start one. A file with NMS inside has no detections below its own threshold.
-    """
-    high = HIGH if score is None else score
-    return max(min(LOW, high), min(detector.least_score, high))
-
-
 class FilmTracks:
     """A tracker with the lines and zones that it counts at.
 
-    score: from which a detection starts a track, None for 0.5. lines: x1, y1, x2, y2 each. zones: the
-    corners of each, x, y, x, y, ... All in pixels of the frames.
+    score: from which a detection starts a track, None for 0.5. class_scores: the same of single classes.
+    lines: x1, y1, x2, y2 each. zones: the corners of each, x, y, x, y, ... All in pixels of the frames.
     """
 
-    def __init__(self, score: float | None, lines: Points, zones: Points) -> None:
+    def __init__(
+        self,
+        score: float | None,
+        lines: Points,
+        zones: Points,
+        class_scores: Mapping[str, float] | None = None,
+    ) -> None:
         high = HIGH if score is None else score
-        self._tracker = ByteTrack(high, min(LOW, high))
+        self._lowest = min([high, *(class_scores or {}).values()])
+        self._tracker = ByteTrack(high, min(LOW, self._lowest), class_scores=class_scores)
         self.lines, self.zones = [LineCount(line) for line in lines], [ZoneCount(zone) for zone in zones]
         self._counters: list[LineCount | ZoneCount] = [*self.lines, *self.zones]
         self._last = -1
+
+    def settings(self, detector: Detector) -> dict[str, Any]:
+        """Settings of a detector for tracking: the score is that from which detections go on with a track.
+
+        A file with NMS inside has no detections below its own threshold.
+        """
+        score = max(min(LOW, self._lowest), min(detector.least_score, self._lowest))
+        return {"score": score, "class_scores": {}}
 
     def update(self, found: Detections, number: int) -> Detections:
         """The tracked objects of a frame; number: the frame's, which rises."""

@@ -12,7 +12,7 @@ from fssd.evaluation.results import object_rows
 from fssd.inference.detections import Detections
 from fssd.inference.detector import Detector
 from fssd.inference.live import Frames
-from fssd.tracking.film_tracks import FilmTracks, doubtful_score
+from fssd.tracking.film_tracks import FilmTracks
 
 
 class LiveFrame(NamedTuple):
@@ -39,12 +39,11 @@ def live_frames(
 ) -> Iterator[LiveFrame]:
     """Every `every`-th frame with its detections, one at a time, as they come.
 
-    settings: of `Detector.stream`. tracks: what follows the objects; then the score is that from which
-    detections go on with a track.
+    settings: of `Detector.stream`. tracks: what follows the objects, with scores of its own.
     """
     numbers: deque[int] = deque()
     if tracks is not None:
-        settings = {**settings, "score": doubtful_score(detector, settings.get("score"))}
+        settings = {**settings, **tracks.settings(detector)}
     for found in detector.stream(_chosen(frames, every, numbers), **settings, batch_size=1):
         number = numbers.popleft()
         shown = found if tracks is None else tracks.update(found, number)
