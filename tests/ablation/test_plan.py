@@ -23,10 +23,10 @@ def test_rows_take_their_file_then_the_common_settings_then_their_own(tmp_path: 
     plan = read_plan(
         write(
             tmp_path,
-            "title: T\nsettings: {batch_size: 8, momentum: 0.2}\n"
+            "title: T\nsettings: {batch_size: 8, momentum: 0.2, options: {matching: ssd}}\n"
             "rows:\n"
-            "  - {name: a, config: a.yaml, set: {momentum: 0.3}, paper: 77}\n"
-            "  - {name: b, after: a}\n",
+            "  - {name: a, config: a.yaml, set: {momentum: 0.3, options: {merge: sum}}, paper: 77}\n"
+            "  - {name: b, after: a, set: {options: {matching: null}}}\n",
         )
     )
     first, second = plan.rows
@@ -34,6 +34,7 @@ def test_rows_take_their_file_then_the_common_settings_then_their_own(tmp_path: 
     assert (first.config.lr, first.config.batch_size, first.config.momentum) == (0.5, 8, 0.3)
     assert (first.paper, first.after, second.after) == (77.0, None, "a")
     assert (second.config.batch_size, second.config.momentum) == (8, 0.2)
+    assert (first.config.options, second.config.options) == ({"merge": "sum", "matching": "ssd"}, {})
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """The rows of an ablation, read from a YAML file that names a configuration for each.
 
     title: Fusion (paper, Table 2)
-    settings: {epochs: 15}              # for every row; they override its config file
+    settings: {epochs: 15}              # for every row, over its config file; options add up
     rows:
       - {name: ssd300, config: ../ssd300-voc0712.yaml, paper: 77.2}
       - {name: fssd300, config: ../fssd300-plus-voc0712.yaml, after: ssd300, paper: 78.8, set: {ema: 0}}
@@ -175,7 +175,8 @@ def _row(
     config = TrainConfig()
     if named is not None:
         config = load_config(find_config(Path(str(named)), beside=file.parent))
-    config = with_values(config, {**settings, **_settings(entry, "set", where)}, where=f"{where}: ")
+    for values in (settings, _settings(entry, "set", where)):
+        config = with_values(config, values, where=f"{where}: ")
     note = entry.get("note") or ""
     if not isinstance(note, str) or (note and paper is None):
         raise ConfigError(f"{where}: note is {note!r}; it is a text about the value of `paper`")

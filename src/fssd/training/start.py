@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 from fssd.backbones import BACKBONES
+from fssd.backbones.backbone import Backbone
 from fssd.config import STATE_FILE, TrainConfig, resolve
 from fssd.data.augment_hook import find_augmenter
 from fssd.data.input_boxes import input_boxes
@@ -23,7 +25,7 @@ from fssd.evaluation.coco_ap import require_hotcoco
 from fssd.importers.caffe import read_caffe_backbone
 from fssd.model.build import build_model
 from fssd.model.coverage import coverage_advice
-from fssd.model.designs import backbone_class, find_design, read_size
+from fssd.model.designs import Design, backbone_class, find_design, head_class, read_size
 from fssd.model.network import Network
 from fssd.model.probe import lone_norms
 from fssd.necks.fssd import NARROW
@@ -53,10 +55,25 @@ def network_options(config: TrainConfig) -> dict[str, Any]:
 
 def recipe_of(config: TrainConfig) -> Mapping[str, Any]:
     """The recipe of the model's backbone, for settings that are not given. Raises ConfigError."""
-    design = find_design(config.model, network_options(config))
-    recipe = backbone_class(design.backbone).recipe
-    # A backbone without a recipe uses that of lite or VGG16, by the kind of network.
-    return recipe or backbone_class("lite" if design.light else "vgg16").recipe
+    return _with_recipe(find_design(config.model, network_options(config))).recipe
+
+
+def recipe_options(config: TrainConfig, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The model options of that recipe which are not given. Raises ConfigError.
+
+    options: the given ones. The form of version 0.1 is trained as it was then.
+    """
+    if options.get("variant") == NARROW:
+        return {}
+    design = find_design(config.model, options)
+    known = head_class(design.head).known_options - options.keys()
+    return {key: value for key, value in _with_recipe(design).recipe_options.items() if key in known}
+
+
+def _with_recipe(design: Design) -> type[Backbone]:
+    """The backbone of the design; one without a recipe uses that of lite or VGG16, by the kind of network."""
+    backbone = backbone_class(design.backbone)
+    return backbone if backbone.recipe else backbone_class("lite" if design.light else "vgg16")
 
 
 def complete(config: TrainConfig) -> TrainConfig:
@@ -136,20 +153,26 @@ def fresh_network(
 
 
 def _asked_options(config: TrainConfig, quiet: bool) -> dict[str, Any]:
-    """`network_options`; a start from a model takes its narrow form and its fitted priors.
+    """The options of a new run: those that are given, what it starts from has, and the recipe's."""
+    options = network_options(config)
+    options |= _taken_over(config, options, quiet)
+    return options | recipe_options(config, options)
+
+
+def _taken_over(config: TrainConfig, options: Mapping[str, Any], quiet: bool) -> dict[str, Any]:
+    """A start from a model takes its narrow form and its fitted priors.
 
     Those cannot be named by a flag, so a run that is to have others says so.
     """
-    options = network_options(config)
     if config.start != "model" or config.weights is None:
-        return options
+        return {}
     try:
         facts = read_model(model_file(config.weights))[1]
     except CheckpointError:  # a row of an ablation is looked at before the row that it starts from is trained
-        return options
+        return {}
     before = facts.get("options")
     if facts.get("model") != config.model or not isinstance(before, Mapping):
-        return options
+        return {}
     taken: dict[str, Any] = {}
     notes = []
     if "variant" not in options and before.get("variant") == NARROW:
@@ -161,7 +184,7 @@ def _asked_options(config: TrainConfig, quiet: bool) -> dict[str, Any]:
         notes.append("has fitted priors; so has this run, unless it is given other --priors")
     for note in () if quiet else notes:
         print(f"note: {config.weights} {note}", file=sys.stderr)
-    return options | taken
+    return taken
 
 
 def _build(config: TrainConfig, num_classes: int, options: dict[str, Any]) -> Network:
@@ -173,6 +196,26 @@ def _build(config: TrainConfig, num_classes: int, options: dict[str, Any]) -> Ne
             if not config.options:
                 raise
             raise ConfigError(f"the model options {dict(config.options)} do not fit ({error})") from error
+
+
+def require_same_form(model: Path, config: TrainConfig) -> None:
+    """Raise ConfigError if further runs with `config` would differ from `model` in what the version decides.
+
+    model: of a finished run with the same settings. Since version 0.2 the light form is another, and the
+    light recipe has another matching.
+    """
+    before, now = read_model(model)[1]["options"], network_options(config)
+    if config.start != "model" and now.get("variant") != NARROW == before.get("variant"):
+        raise ConfigError(
+            f"{model}: has the light form of version 0.1, and further runs would have another; finish with"
+            f" the model option variant={NARROW}, or start another in a new --out"
+        )
+    for key, value in recipe_options(config, {**now, **_taken_over(config, now, quiet=True)}).items():
+        if before.get(key) != value:
+            raise ConfigError(
+                f"{model}: was trained without {key}={value}, which further runs would have; finish with the"
+                f" model option {key}=ssd, or start another in a new --out"
+            )
 
 
 def require_objects(config: TrainConfig, dataset: DataSet) -> None:
