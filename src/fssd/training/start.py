@@ -58,14 +58,14 @@ def recipe_of(config: TrainConfig) -> Mapping[str, Any]:
     return _with_recipe(find_design(config.model, network_options(config))).recipe
 
 
-def recipe_options(config: TrainConfig, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The model options of that recipe which are not given. Raises ConfigError.
+def recipe_options(model: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The model options of that recipe which are not among the given ones. Raises ConfigError.
 
-    options: the given ones. The form of version 0.1 is trained as it was then.
+    The form of version 0.1 is trained as it was then.
     """
     if options.get("variant") == NARROW:
         return {}
-    design = find_design(config.model, options)
+    design = find_design(model, options)
     known = head_class(design.head).known_options - options.keys()
     return {key: value for key, value in _with_recipe(design).recipe_options.items() if key in known}
 
@@ -156,7 +156,7 @@ def _asked_options(config: TrainConfig, quiet: bool) -> dict[str, Any]:
     """The options of a new run: those that are given, what it starts from has, and the recipe's."""
     options = network_options(config)
     options |= _taken_over(config, options, quiet)
-    return options | recipe_options(config, options)
+    return options | recipe_options(config.model, options)
 
 
 def _taken_over(config: TrainConfig, options: Mapping[str, Any], quiet: bool) -> dict[str, Any]:
@@ -210,7 +210,8 @@ def require_same_form(model: Path, config: TrainConfig) -> None:
             f"{model}: has the light form of version 0.1, and further runs would have another; finish with"
             f" the model option variant={NARROW}, or start another in a new --out"
         )
-    for key, value in recipe_options(config, {**now, **_taken_over(config, now, quiet=True)}).items():
+    asked = {**now, **_taken_over(config, now, quiet=True)}
+    for key, value in recipe_options(config.model, asked).items():
         if before.get(key) != value:
             raise ConfigError(
                 f"{model}: was trained without {key}={value}, which further runs would have; finish with the"
