@@ -198,6 +198,18 @@ def test_pictures_come_in_order(data: DataSet, workers: int) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
+def test_tiles_of_few_images_are_held_at_a_time(data: DataSet, workers: int) -> None:
+    """Four tiles an image: two images fill a batch of five, so 16 images of hundreds are never held."""
+    corners = [(x, y, x + 150, y + 150) for y in (0, 150) for x in (0, 150)]
+    pictures = Pictures(data.records[:5], WARP, lambda _: corners)
+    found = list(picture_batches(pictures, 5, workers))
+    assert [(len(tiles), len(sizes)) for tiles, sizes in found] == [(8, 2), (8, 2), (4, 1)]
+    first = load_sample(data.records[3]).image
+    expected = WARP.apply(first[150:, :150])
+    assert np.array_equal(found[1][0][4 + 2].permute(1, 2, 0).numpy(), expected)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
 def test_damaged_picture_is_named(data: DataSet, tmp_path: Path, workers: int) -> None:
     broken, file = damaged(data, tmp_path, 7)
     with pytest.raises(ImageError, match="truncated") as caught:

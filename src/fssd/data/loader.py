@@ -6,6 +6,7 @@ import gc
 import os
 import signal
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import chain
@@ -26,7 +27,7 @@ from fssd.data.repeats import Pass, Repeats
 from fssd.data.sample import DataSet, Image, Record, Sample
 from fssd.data.scales import Scales
 from fssd.data.tile_crops import TileCrops
-from fssd.data.tiles import Window
+from fssd.data.tiles import Window, one_window
 from fssd.errors import DataError, FssdError, ImageError, shown
 
 TIME_TO_END = 30  # seconds that a worker has left after SIGTERM, as many as torchrun gives
@@ -254,9 +255,23 @@ def picture_batches(
 ) -> Iterator[PictureBatch]:
     """Batches of evaluation images in order; the last one may be smaller. Raises ImageError.
 
-    pin: in memory that a GPU can copy from while the program goes on.
+    Of images in tiles as few as fill a batch, because one may have hundreds of them. pin: in memory that a
+    GPU can copy from while the program goes on.
     """
-    return _load(pictures, _stack_pictures, workers, batch_size=batch_size, pin_memory=pin)
+    if pictures.windows in (None, one_window):
+        yield from _load(pictures, _stack_pictures, workers, batch_size=batch_size, pin_memory=pin)
+        return
+    inputs: list[torch.Tensor] = []
+    sizes: list[tuple[int, int]] = []
+    with closing(_load(pictures, _stack_pictures, workers, batch_size=1)) as images:
+        for tiles, size in images:
+            inputs.append(tiles)
+            sizes += size
+            if sum(map(len, inputs)) >= batch_size:
+                yield torch.cat(inputs), sizes
+                inputs, sizes = [], []
+    if inputs:
+        yield torch.cat(inputs), sizes
 
 
 def _stack_pictures(rows: list[Picture]) -> PictureBatch:
