@@ -261,56 +261,6 @@ def test_folds_of_two_forms_are_refused(
         list(train_folds(replace(whole, options={}), resume=True))
 
 
-def test_folds_of_two_matchings_are_refused_and_the_first_can_be_named(scenes: Path, tmp_path: Path) -> None:
-    """As light networks were trained before they had ATSS: their files do not name SSD's matching."""
-    whole = config_for(
-        scenes,
-        tmp_path / "run",
-        model="ssd300-lite",
-        size=(128,),
-        iterations=1,
-        folds=2,
-        options={"matching": "ssd"},
-    )
-    assert next(train_folds(whole)).finished
-    for name in ("final.safetensors", "last.safetensors"):
-        file = tmp_path / "run" / "fold-1" / name
-        tensors, document = read_tensors(file)
-        del document["options"]["matching"], document["config"]["options"]["matching"]
-        write_tensors(file, tensors, document)
-    with pytest.raises(
-        ConfigError, match=r"trained without matching=atss.*finish with the model option matching=ssd"
-    ):
-        list(train_folds(replace(whole, options={}), resume=True))
-    list(train_folds(whole, resume=True))
-    options = [
-        read_tensors(tmp_path / "run" / f"fold-{n}" / "final.safetensors")[1]["options"] for n in (1, 2)
-    ]
-    assert [one.get("matching") for one in options] == [None, "ssd"]
-    with pytest.raises(ConfigError, match="was made with options"):
-        list(train_folds(replace(whole, options={"matching": "atss"}), resume=True))
-
-
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({"model": "ssd300-lite"}, "atss"),
-        ({"model": "ssd300-lite", "options": {"matching": "ssd"}}, "ssd"),
-        ({"options": {"variant": "narrow"}}, None),
-        ({"model": "ssd300-vgg16"}, None),
-        (
-            {"model": "yolov2-416", "backbone": "lite", "options": {"width": 8}},
-            None,
-        ),  # its head matches otherwise
-    ],
-)
-def test_the_matching_of_a_new_run(
-    scenes: Path, tmp_path: Path, changes: dict[str, Any], expected: str | None
-) -> None:
-    train(config_for(scenes, tmp_path / "run", size=(128,), iterations=1, **changes))
-    assert read_tensors(tmp_path / "run" / "final.safetensors")[1]["options"].get("matching") == expected
-
-
 def test_a_finished_run_stays_as_it_is(
     whole: tuple[TrainConfig, Path], tiny_backbone: MakeBackbone, tmp_path: Path
 ) -> None:

@@ -26,8 +26,8 @@ from fssd.training.distributed import this_process
 from fssd.training.log import last_evaluation
 from fssd.training.loop import train
 from fssd.training.splits import name_splits, open_splits
-from fssd.training.start import complete, oversampling, require_same_form, require_weights
-from fssd.training.state import require_same
+from fssd.training.start import complete, oversampling, require_weights
+from fssd.training.state import require_same, require_same_form
 from fssd.zoo.models import is_published
 
 OWN_FAULTS = (ConfigError, TrainingError)  # of one run's settings, which say nothing about the others

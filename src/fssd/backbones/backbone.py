@@ -36,8 +36,7 @@ class Backbone(nn.Module):
 
     mean, std: RGB normalisation of images in 0..255. multiple: both sides of an input have to be a multiple.
     light: whether necks and heads are built from separable convolutions unless the model's name says
-    otherwise. recipe: settings of a training that `TrainConfig` leaves open. recipe_options: the same of
-    model options, for networks that know them; only a training takes them. may_lack: layers that a file of
+    otherwise. recipe: settings of a training that `TrainConfig` leaves open. may_lack: layers that a file of
     pretrained weights need not have; they keep their fresh weights. known_options: names that `build`
     understands. first_centre: pixels from the border of the image to the centre of what the first cell of
     every map sees, where all maps have the same. defaults: options that suit necks and heads on this
@@ -50,7 +49,6 @@ class Backbone(nn.Module):
     multiple: ClassVar[int] = 1
     light: ClassVar[bool] = False
     recipe: ClassVar[Mapping[str, Any]] = {}
-    recipe_options: ClassVar[Mapping[str, Any]] = {}
     may_lack: ClassVar[tuple[str, ...]] = ()
     more: ClassVar[tuple[str, ...]] = ()
     tapped: tuple[str, ...] = ()

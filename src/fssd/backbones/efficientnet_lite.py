@@ -143,7 +143,6 @@ class EfficientNetLite0(Backbone):
         "ema": 0.998,
         "clip_norm": 10.0,
     }
-    recipe_options: ClassVar[Mapping[str, Any]] = {"matching": "atss"}  # docs/recipe.md has what it gains
 
     def __init__(self) -> None:
         super().__init__()

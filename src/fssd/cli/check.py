@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
@@ -49,12 +49,10 @@ def run(arguments: list[str]) -> int:
     from fssd.plots import require_matplotlib
     from fssd.report.data_page import Survey, write_data_page
     from fssd.report.html import PAGE_FILE
-    from fssd.training.start import recipe_options
 
     if command.report is not None:
         require_matplotlib()
-    options: dict[str, Any] = {"size": list(command.size)} if command.size else {}
-    options |= recipe_options(command.model, options)  # it says how objects are matched in training
+    options = {"size": list(command.size)} if command.size else {}
     with torch.device("meta"):  # no weights are needed
         network = build_model(command.model, 1, **options)
     require_writable(*filter(None, [command.json, command.report and command.report / PAGE_FILE]))

@@ -14,7 +14,7 @@ from fssd.config import FINAL_FILE, TrainConfig
 from fssd.errors import ConfigError, Stopped
 from fssd.training.log import last_evaluation
 from fssd.training.loop import Result, train
-from fssd.training.start import require_same_form
+from fssd.training.state import require_same_form
 
 FOLDS_FILE = "folds.json"
 

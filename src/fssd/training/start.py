@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,6 @@ import torch
 from torch import nn
 
 from fssd.backbones import BACKBONES
-from fssd.backbones.backbone import Backbone
 from fssd.config import STATE_FILE, TrainConfig, resolve
 from fssd.data.augment_hook import find_augmenter
 from fssd.data.input_boxes import input_boxes
@@ -25,7 +23,7 @@ from fssd.evaluation.coco_ap import require_hotcoco
 from fssd.importers.caffe import read_caffe_backbone
 from fssd.model.build import build_model
 from fssd.model.coverage import coverage_advice
-from fssd.model.designs import Design, backbone_class, find_design, head_class, read_size
+from fssd.model.designs import backbone_class, find_design, read_size
 from fssd.model.network import Network
 from fssd.model.probe import lone_norms
 from fssd.necks.fssd import NARROW
@@ -55,25 +53,10 @@ def network_options(config: TrainConfig) -> dict[str, Any]:
 
 def recipe_of(config: TrainConfig) -> Mapping[str, Any]:
     """The recipe of the model's backbone, for settings that are not given. Raises ConfigError."""
-    return _with_recipe(find_design(config.model, network_options(config))).recipe
-
-
-def recipe_options(model: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The model options of that recipe which are not among the given ones. Raises ConfigError.
-
-    The form of version 0.1 is trained as it was then.
-    """
-    if options.get("variant") == NARROW:
-        return {}
-    design = find_design(model, options)
-    known = head_class(design.head).known_options - options.keys()
-    return {key: value for key, value in _with_recipe(design).recipe_options.items() if key in known}
-
-
-def _with_recipe(design: Design) -> type[Backbone]:
-    """The backbone of the design; one without a recipe uses that of lite or VGG16, by the kind of network."""
-    backbone = backbone_class(design.backbone)
-    return backbone if backbone.recipe else backbone_class("lite" if design.light else "vgg16")
+    design = find_design(config.model, network_options(config))
+    recipe = backbone_class(design.backbone).recipe
+    # A backbone without a recipe uses that of lite or VGG16, by the kind of network.
+    return recipe or backbone_class("lite" if design.light else "vgg16").recipe
 
 
 def complete(config: TrainConfig) -> TrainConfig:
@@ -153,26 +136,20 @@ def fresh_network(
 
 
 def _asked_options(config: TrainConfig, quiet: bool) -> dict[str, Any]:
-    """The options of a new run: those that are given, what it starts from has, and the recipe's."""
-    options = network_options(config)
-    options |= _taken_over(config, options, quiet)
-    return options | recipe_options(config.model, options)
-
-
-def _taken_over(config: TrainConfig, options: Mapping[str, Any], quiet: bool) -> dict[str, Any]:
-    """A start from a model takes its narrow form and its fitted priors.
+    """`network_options`; a start from a model takes its narrow form and its fitted priors.
 
     Those cannot be named by a flag, so a run that is to have others says so.
     """
+    options = network_options(config)
     if config.start != "model" or config.weights is None:
-        return {}
+        return options
     try:
         facts = read_model(model_file(config.weights))[1]
     except CheckpointError:  # a row of an ablation is looked at before the row that it starts from is trained
-        return {}
+        return options
     before = facts.get("options")
     if facts.get("model") != config.model or not isinstance(before, Mapping):
-        return {}
+        return options
     taken: dict[str, Any] = {}
     notes = []
     if "variant" not in options and before.get("variant") == NARROW:
@@ -184,7 +161,7 @@ def _taken_over(config: TrainConfig, options: Mapping[str, Any], quiet: bool) ->
         notes.append("has fitted priors; so has this run, unless it is given other --priors")
     for note in () if quiet else notes:
         print(f"note: {config.weights} {note}", file=sys.stderr)
-    return taken
+    return options | taken
 
 
 def _build(config: TrainConfig, num_classes: int, options: dict[str, Any]) -> Network:
@@ -196,27 +173,6 @@ def _build(config: TrainConfig, num_classes: int, options: dict[str, Any]) -> Ne
             if not config.options:
                 raise
             raise ConfigError(f"the model options {dict(config.options)} do not fit ({error})") from error
-
-
-def require_same_form(model: Path, config: TrainConfig) -> None:
-    """Raise ConfigError if further runs with `config` would differ from `model` in what the version decides.
-
-    model: of a finished run with the same settings. Since version 0.2 the light form is another, and the
-    light recipe has another matching.
-    """
-    before, now = read_model(model)[1]["options"], network_options(config)
-    if config.start != "model" and now.get("variant") != NARROW == before.get("variant"):
-        raise ConfigError(
-            f"{model}: has the light form of version 0.1, and further runs would have another; finish with"
-            f" the model option variant={NARROW}, or start another in a new --out"
-        )
-    asked = {**now, **_taken_over(config, now, quiet=True)}
-    for key, value in recipe_options(config.model, asked).items():
-        if before.get(key) != value:
-            raise ConfigError(
-                f"{model}: was trained without {key}={value}, which further runs would have; finish with the"
-                f" model option {key}=ssd, or start another in a new --out"
-            )
 
 
 def require_objects(config: TrainConfig, dataset: DataSet) -> None:

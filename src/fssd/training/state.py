@@ -13,12 +13,11 @@ from torch import Tensor
 from fssd.config import RESUME_MAY_CHANGE, STATE_FILE, TrainConfig, to_values
 from fssd.errors import CheckpointError, ConfigError
 from fssd.model.network import Network
+from fssd.necks.fssd import NARROW
 from fssd.training.ema import Average
 from fssd.training.same_data import Content
-from fssd.weights.checkpoint import below, fill, read_tensors, write_tensors
+from fssd.weights.checkpoint import below, fill, read_model, read_tensors, write_tensors
 
-# Model options that the version of a run decides where they are not given; what a network without them has.
-BY_VERSION = {"variant": None, "matching": "ssd"}
 # What SGD and Adam keep of every parameter, and the prefix of its names in a file.
 OPTIMIZER_STATE = {
     "momentum_buffer": "momentum",
@@ -115,13 +114,9 @@ def _restored(saved: Tensor, parameter: Tensor, optimizer: torch.optim.Optimizer
 def check_same_settings(document: dict[str, Any], config: dict[str, Any], world: int, state: Path) -> None:
     """A resumed run has to be the same run. Raises ConfigError naming the first setting that differs."""
     is_global = config["global_batch"] is not None
-    made, given = document["options"], config["options"]
-    # A setting by which a later version names what the run has anyway.
-    named = {
-        key: given[key] for key in BY_VERSION if key in given and made.get(key, BY_VERSION[key]) == given[key]
-    }
-    before = {**document["config"], "options": {**named, **document["config"]["options"]}}
-    require_same(before, config, state, RESUME_MAY_CHANGE | ({"batch_size"} if is_global else set()))
+    require_same(
+        document["config"], config, state, RESUME_MAY_CHANGE | ({"batch_size"} if is_global else set())
+    )
     if document["world"] != world and not is_global:
         raise ConfigError(
             f"{state}: was made by {document['world']} processes, not {world}; resume with as many, and start"
@@ -142,6 +137,17 @@ def require_same(
                 f"{run}: was made with {key} {before.get(key)!r}, not {now.get(key)!r};"
                 " resume with the settings of the run or start another in a new --out"
             )
+
+
+def require_same_form(model: Path, config: TrainConfig) -> None:
+    """Raise ConfigError if `model` is of the light form of version 0.1 and `config` makes another network."""
+    if config.start == "model" or config.options.get("variant") == NARROW:
+        return
+    if read_model(model)[1]["options"].get("variant") == NARROW:
+        raise ConfigError(
+            f"{model}: has the light form of version 0.1, and further runs would have another; finish with"
+            f" the model option variant={NARROW}, or start another in a new --out"
+        )
 
 
 def check_same_classes(document: dict[str, Any], classes: tuple[str, ...], state: Path) -> None:
