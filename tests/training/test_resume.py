@@ -256,9 +256,11 @@ def test_folds_of_two_forms_are_refused(
         scenes, tmp_path / "run", size=(128,), iterations=1, folds=2, options={"variant": "narrow"}
     )
     assert next(train_folds(whole)).finished
-    as_format_1(tmp_path / "run" / "fold-1" / "final.safetensors")
+    for name in ("final.safetensors", "last.safetensors"):
+        as_format_1(tmp_path / "run" / "fold-1" / name)
     with pytest.raises(ConfigError, match="and further runs would have"):
         list(train_folds(replace(whole, options={}), resume=True))
+    assert [result.finished for result in train_folds(whole, resume=True)] == [True, True]
 
 
 def test_a_finished_run_stays_as_it_is(

@@ -114,9 +114,13 @@ def _restored(saved: Tensor, parameter: Tensor, optimizer: torch.optim.Optimizer
 def check_same_settings(document: dict[str, Any], config: dict[str, Any], world: int, state: Path) -> None:
     """A resumed run has to be the same run. Raises ConfigError naming the first setting that differs."""
     is_global = config["global_batch"] is not None
-    require_same(
-        document["config"], config, state, RESUME_MAY_CHANGE | ({"batch_size"} if is_global else set())
-    )
+    before = document["config"]
+    if document["options"].get("variant") == config["options"].get("variant") == NARROW:
+        before = {
+            **before,
+            "options": {**before["options"], "variant": NARROW},
+        }  # version 0.1 had no name for it
+    require_same(before, config, state, RESUME_MAY_CHANGE | ({"batch_size"} if is_global else set()))
     if document["world"] != world and not is_global:
         raise ConfigError(
             f"{state}: was made by {document['world']} processes, not {world}; resume with as many, and start"
