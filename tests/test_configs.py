@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from fssd.ablation.plan import read_plan
-from fssd.config import TrainConfig, load_config, to_values
+from fssd.config import TrainConfig, load_config, to_values, with_values
 from fssd.data.source import list_splits
 from fssd.model.build import build_model
 from fssd.model.cost import parameters
@@ -385,10 +385,13 @@ def test_joined_data_sets(
 
 
 def test_recipe_for_photographs_is_that_of_the_packaged_model() -> None:
-    config = load_config(CONFIGS / "recipes" / "photographs.yaml")
-    recipe = to_values(complete(replace(config, data=Path("data"), out=Path("run"))))
+    file = CONFIGS / "recipes" / "photographs.yaml"
+    flags = {"priors": "fit", "prior_coverage": 0.95, "options": {"matching": "atss"}}
+    assert "--priors fit --prior-coverage 0.95 --set matching=atss" in file.read_text(encoding="utf-8")
+    config = replace(load_config(file), data=Path("data"), out=Path("run"))
+    recipe = to_values(complete(with_values(config, flags)))
     trained = read_tensors(packaged_model("animals"))[1]["config"]
     assert (recipe["amp"], trained["amp"]) == ("auto", "bf16")  # which is what the author's machine chose
     for key, value in trained.items():
-        if key not in ("log_every", "save_every", "amp", "train_split", "val_split"):
+        if key not in ("log_every", "save_every", "amp", "threads", "train_split", "val_split"):
             assert recipe[key] == (tuple(value) if isinstance(value, list) else value), key
