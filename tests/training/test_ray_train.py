@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
@@ -124,11 +125,13 @@ def test_an_error_of_the_package_is_raised_once(
 ) -> None:
     """The group is not started again for what would fail again."""
     ray_cluster.require(2)
+    handler = signal.getsignal(signal.SIGINT)
     settings = {**SETTINGS, "data": str(scenes), "out": str(tmp_path / "run"), "train_split": "nothing"}
     assert main(["train", "--engine", "ray", "--processes", "2", *flags(settings)]) == 2
     assert "nothing" in capfd.readouterr().err
     assert main(["train", "--engine", "ray", "--processes", "9", *flags(settings)]) == 2
     assert "the cluster has 2 CPUs, too few for 9 processes" in capfd.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is handler, "Ray's own would raise no KeyboardInterrupt later"
 
 
 @pytest.mark.parametrize(

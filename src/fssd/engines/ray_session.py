@@ -96,12 +96,16 @@ def _authenticate() -> None:
 
 @contextmanager
 def own_signals() -> Iterator[None]:
-    """Keep this program's handler of SIGTERM, which Ray replaces when it starts or joins a cluster."""
+    """Keep this program's handlers of SIGTERM and SIGINT.
+
+    Ray replaces the one when it starts or joins a cluster, and the other when it trains.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.getsignal(signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fssd.config import TrainConfig
-from fssd.engines.ray_session import connect
+from fssd.engines.ray_session import connect, own_signals
 from fssd.errors import ConfigError, FssdError, Stopped, TrainingError
 from fssd.training.distributed import TIMEOUT, this_process
 from fssd.training.loop import Result, train
@@ -116,7 +116,8 @@ def _fit(job: Job, processes: int, storage: Path, use_gpu: bool, timeout: float)
         ),
     )
     try:
-        ended = trainer.fit().return_value
+        with own_signals():
+            ended = trainer.fit().return_value
     except KeyboardInterrupt as error:
         raise Stopped(signal.SIGINT, "stopped", "the same command with --resume continues") from error
     except api.TrainingFailedError as error:
