@@ -101,11 +101,11 @@ def test_a_trained_model_finds_the_same_at_other_sizes() -> None:
     photo = read_image(PHOTOS / "chelsea.jpg")
     cat = cv2.resize(photo, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
     image = np.full_like(photo, 117)
-    image[100 : 100 + len(cat), 120 : 120 + cat.shape[1]] = cat
+    image[120 : 120 + len(cat), 180 : 180 + cat.shape[1]] = cat
     (plain,) = trained(image).boxes
     for scales in ([352], [400], [448], [512], [300, 400, 500]):
         (box,) = trained(image, scales=scales).boxes
-        assert float(iou(torch.from_numpy(plain)[None], torch.from_numpy(box)[None])) > 0.75
+        assert float(iou(torch.from_numpy(plain)[None], torch.from_numpy(box)[None])) > 0.8
 
 
 @pytest.mark.parametrize(

@@ -262,7 +262,7 @@ def picture_batches(
         yield from _load(pictures, _stack_pictures, workers, batch_size=batch_size, pin_memory=pin)
         return
     inputs: list[torch.Tensor] = []
-    sizes: list[tuple[int, int]] = []
+    sizes: list[Size] = []
     with closing(_load(pictures, _stack_pictures, workers, batch_size=1)) as images:
         for tiles, size in images:
             inputs.append(tiles)

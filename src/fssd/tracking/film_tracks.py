@@ -45,8 +45,7 @@ class FilmTracks:
 
         A file with NMS inside has no detections below its own threshold.
         """
-        score = max(min(LOW, self._lowest), min(detector.least_score, self._lowest))
-        return {"score": score, "class_scores": {}}
+        return {"score": min(self._lowest, max(LOW, detector.least_score)), "class_scores": {}}
 
     def update(self, found: Detections, number: int) -> Detections:
         """The tracked objects of a frame; number: the frame's, which rises."""

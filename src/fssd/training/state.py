@@ -116,10 +116,8 @@ def check_same_settings(document: dict[str, Any], config: dict[str, Any], world:
     is_global = config["global_batch"] is not None
     before = document["config"]
     if document["options"].get("variant") == config["options"].get("variant") == NARROW:
-        before = {
-            **before,
-            "options": {**before["options"], "variant": NARROW},
-        }  # version 0.1 had no name for it
+        # Version 0.1 had this form without a name for it.
+        before = {**before, "options": {**before["options"], "variant": NARROW}}
     require_same(before, config, state, RESUME_MAY_CHANGE | ({"batch_size"} if is_global else set()))
     if document["world"] != world and not is_global:
         raise ConfigError(
