@@ -20,7 +20,7 @@ PRELOADED += ["torch.utils.tensorboard", "fssd.evaluation.voc_ap"]
 LIMIT = 240  # seconds; only ends what hangs
 
 SCRIPT = """
-import importlib.util, os, sys
+import importlib.util, os, sys, weakref
 
 if "log" in given:
     log = os.open(given["log"], os.O_WRONLY | os.O_CREAT)
@@ -29,9 +29,23 @@ if "log" in given:
 os.environ.update(given["variables"])
 sys.path.extend(part for part in given["path"] if part not in sys.path)
 
+import torch.distributed as dist
 import fssd
 from fssd.config import TrainConfig, with_values
 
+# A group that ends with a reducer can hang, see `Updater.close`.
+reducers, make, end = [], dist.Reducer, dist.destroy_process_group
+
+def made(*arguments, **named):
+    reducer = make(*arguments, **named)
+    reducers.append(weakref.ref(reducer))
+    return reducer
+
+def ended(*arguments):
+    assert not any(reducer() for reducer in reducers), "a reducer outlives the group of processes"
+    end(*arguments)
+
+dist.Reducer, dist.destroy_process_group = made, ended
 spec = importlib.util.spec_from_file_location("shared", given["conftest"])
 shared = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(shared)

@@ -126,9 +126,10 @@ def train(
         require_same_inputs(splits, process)
         run = together(process, lambda: _Run(splits, saved, device, process, backbone))
         run.report = report
-        run.begin(saved)
-        saved = None  # frees its tensors
-        return run.train(stop_at)
+        with run.closing:
+            run.begin(saved)
+            saved = None  # frees its tensors
+            return run.train(stop_at)
 
 
 def _agreed(
@@ -176,6 +177,7 @@ class _Run(RunSetup):
         self.stop = StopRequest()
         self.report: Evaluated | None = None
         self.trackers: Trackers | None = None
+        self.closing = contextlib.ExitStack()  # what has to be let go before the group of processes ends
         # What the processes have agreed on, see `_exchange`; broken images wait there for the next time.
         self.asked, self.late = 0, False
         self.broken: dict[str, DataError] = {}
@@ -186,6 +188,7 @@ class _Run(RunSetup):
         if self.process.is_first and (self.process.world > 1 or config.global_batch is not None):
             print(f"{self.share}; the learning rate {config.lr:g} is not scaled with it", file=sys.stderr)
         self.updater = updater = Updater(self.network, config, self.device, self.process)
+        self.closing.callback(updater.close)
         if saved is not None:
             self.progress = load_state(
                 self.folder.state, *saved, self.network, updater.optimizer, updater.average

@@ -132,6 +132,15 @@ class Updater:
         if self.average is not None:
             self.average.update(self.network)
 
+    def close(self) -> None:
+        """Let go of the group of processes; no update can follow.
+
+        DistributedDataParallel's reducer holds the group. A group that ends together with its reducer waits
+        for its own threads without giving up Python's lock, which one may be waiting for (torch 2.13).
+        """
+        if isinstance(self.model, DistributedDataParallel):
+            del self.model.reducer, self.model.logger
+
     def weights(self) -> dict[str, Tensor]:
         """What is evaluated and kept: the averaged weights, if there are any."""
         return self.average.tensors if self.average is not None else self.network.state_dict()
