@@ -142,6 +142,17 @@ def test_a_compose_in_any_of_its_formats(package: Any, offer: Any, kind: str) ->
     assert result.labels.tolist() == [1]
 
 
+@pytest.mark.parametrize("kind", ["pascal_voc", "coco", "yolo", "albumentations"])
+def test_a_compose_and_a_picture_without_boxes(package: Any, offer: Any, kind: str) -> None:
+    params = package.BboxParams(kind, label_fields=["names"], min_visibility=0.5)
+    hook = offer(package.Compose([package.Crop(12, 0, 30, 10)], bbox_params=params))
+    bare = replace(sample(), boxes=np.zeros((0, 4), np.float32), labels=np.zeros(0, np.int64))
+    for given in (bare, sample()):  # none in it, and none left in the crop
+        result = hook(given, rng())
+        assert result.image.shape == (10, 18, 3)
+        assert (result.boxes.shape, result.labels.shape) == ((0, 4), (0,))
+
+
 def test_a_compose_is_as_random_as_its_view(package: Any, offer: Any) -> None:
     params = package.BboxParams("pascal_voc", label_fields=["labels"])
     hook = offer(package.Compose([package.RandomCrop(20, 20)], bbox_params=params))

@@ -70,6 +70,17 @@ def test_soft_scores_by_hand() -> None:
     assert scores.tolist() == pytest.approx([0.9, 0.8, 0.7])
 
 
+@pytest.mark.parametrize("soft", [None, "gaussian"])
+@pytest.mark.parametrize("wanted", [{"classes": ["cat"]}, {"class_scores": {"dog": 0.9}}], ids=str)
+def test_what_is_not_wanted_suppresses_nothing(wanted: dict[str, Any], soft: str | None) -> None:
+    """A dog and a cat in one place: without the dog, the cat is as it would be alone."""
+    box = np.array([[0, 0, 10, 10]] * 2, np.float32)
+    both = Detections(box, np.array([0.85, 0.8], np.float32), np.array([0, 1]), ("dog", "cat"), (20, 20))
+    settings = {**wanted, "agnostic": True, "soft": soft}
+    found = read_rules(settings, both.classes, Thresholds(score=0.5), None).choose([both])
+    assert rows_of(found) == [(1, pytest.approx(0.8), [0, 0, 10, 10])]
+
+
 def test_classes_and_their_scores(detector: Detector, picture: np.ndarray) -> None:
     every = detector(picture, score=0.05, keep=100_000)
     assert set(every.names) == set(detector.classes)

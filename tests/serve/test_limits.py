@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
-from fssd.serve.limits import Clock, Gate, ServerLimits, in_time, read_body
+from fssd.serve.limits import Clock, Gate, ServerLimits, all_of, in_time, read_body
 from fssd.serve.refusals import DisconnectError, RequestError
 
 LONG = 1e6  # seconds
@@ -155,6 +155,34 @@ def test_work_that_fails() -> None:
         return await in_time(request([]), Clock(LONG), work())
 
     assert refusal(lambda: asyncio.run(play())) == "damaged_image"
+
+
+def test_works_of_which_one_fails_leave_nothing() -> None:
+    ended: list[str] = []
+
+    async def fails() -> None:
+        await asyncio.sleep(0)
+        raise RequestError("damaged_image", "")
+
+    async def play() -> list[None]:
+        try:
+            return await all_of([forever(ended), fails(), forever(ended)])
+        finally:
+            ended.append("failed")
+
+    assert refusal(lambda: asyncio.run(play())) == "damaged_image"
+    assert ended == ["cancelled", "cancelled", "failed"]
+
+
+def test_works_in_order() -> None:
+    async def work(number: int) -> int:
+        await asyncio.sleep(0.01 / (1 + number))
+        return number
+
+    async def play() -> list[int]:
+        return await all_of(map(work, range(4)))
+
+    assert asyncio.run(play()) == [0, 1, 2, 3]
 
 
 def test_work_that_takes_too_long_is_cancelled() -> None:

@@ -64,6 +64,8 @@ def test_form_that_is_cut_short_loses_no_file_silently() -> None:
 def test_form_without_boundary_or_of_something_else() -> None:
     kind, body = form(("a.jpg", b"first"))
     assert refusal(lambda: split_uploads("multipart/form-data", body, LIMITS)) == "bad_upload"
+    long = f"multipart/form-data; boundary={'x' * 300}"
+    assert refusal(lambda: split_uploads(long, body, LIMITS)) == "bad_upload"
     assert refusal(lambda: split_uploads(kind, b"not a form", LIMITS)) == "bad_upload"
 
 

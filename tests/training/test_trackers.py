@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -14,8 +17,10 @@ from torch import nn
 
 from fssd.cli.main import main
 from fssd.config import TrainConfig
+from fssd.data.augment_hook import find_augmenter
 from fssd.errors import ConfigError
 from fssd.training import trackers
+from fssd.training.folder import read_saved
 from fssd.training.loop import train
 from fssd.training.trackers import Trackers, check_trackers
 
@@ -50,7 +55,8 @@ def test_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     again = Trackers(config)  # as after --resume
     assert client.get_run(id).info.status == "RUNNING"
     again.log({**LINE, "iteration": 9})
-    again.close()
+    again.close("failed")
+    assert client.get_run(id).info.status == "FAILED"
     assert [m.step for m in client.get_metric_history(id, "loss")] == [3, 9]
 
 
@@ -142,7 +148,7 @@ class Fragile:
             raise OSError("the line is dead")
         self.seen.append((iteration, values))
 
-    def close(self) -> None:
+    def close(self, _: str) -> None:
         raise AssertionError("it is given up")
 
 
@@ -167,3 +173,49 @@ def test_a_run_goes_on_when_its_tracker_fails(
     told = "log_to wandb: cannot start .no route to host.; log in with `wandb login`, or set"
     with pytest.raises(ConfigError, match=told):
         train(replace(config, out=tmp_path / "other", seed=13), backbone=tiny_backbone())
+
+
+@pytest.mark.parametrize("end", ["finished", "stopped", "failed"])
+def test_trackers_hear_how_a_run_ended(
+    scenes: Path,
+    tmp_path: Path,
+    tiny_backbone: Callable[[], nn.Module],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    end: str,
+) -> None:
+    """A fault of the user's augmentation in mid-run saves what has been learned before it."""
+    told: list[str] = []
+    updates: list[int] = []
+
+    class Attentive(Fragile):
+        def log(self, iteration: int, _: Any) -> None:
+            updates.append(iteration)
+
+        def close(self, end: str) -> None:
+            told.append(end)
+
+    def augment(image: Any, boxes: Any, labels: Any, _: Any) -> Any:
+        if end == "failed" and updates == [1, 2]:
+            raise ValueError("of the user's own")
+        return image, boxes, labels
+
+    own = ModuleType("own_augment")
+    own.augment = augment  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "own_augment", own)
+    find_augmenter.cache_clear()
+    monkeypatch.setitem(trackers.TRACKERS, "wandb", Attentive)
+    monkeypatch.setattr(trackers, "import_module", str)
+    config = TrainConfig(
+        data=scenes, out=tmp_path / "run", start="nothing", val_split=None, iterations=3, batch_size=2,
+        workers=0, amp="off", log_to=("wandb",), augment_with="own_augment:augment",
+        log_every=1,
+    )  # fmt: skip
+    minutes = 1e-9 if end == "stopped" else None
+    with pytest.raises(ConfigError, match="failed on") if end == "failed" else nullcontext():
+        train(config, backbone=tiny_backbone(), minutes=minutes)
+    assert told == [end]
+    saved = {"finished": 3, "stopped": 1, "failed": 2}[end]
+    state = read_saved(tmp_path / "run")
+    assert state is not None and state.document["iteration"] == saved
+    assert (f"saved at update {saved}, to go on" in capsys.readouterr().err) == (end == "failed")

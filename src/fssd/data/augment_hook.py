@@ -130,7 +130,7 @@ def _of_albumentations(name: str, compose: Any) -> Augmenter:
         result = compose(image=image, bboxes=_to_format(boxes, kind, size), **dict.fromkeys(fields, rows))
         left = np.asarray(result[fields[0]], np.int64).reshape(-1)
         turned = result["image"].shape[1], result["image"].shape[0]
-        moved = np.asarray(result["bboxes"], np.float64).reshape(len(left), -1)[:, :4]
+        moved = np.asarray([box[:4] for box in result["bboxes"]], np.float64).reshape(-1, 4)
         return result["image"], _from_format(moved, kind, turned), labels[left]
 
     return augment

@@ -46,6 +46,8 @@ class Rules(NamedTuple):
             np.concatenate([getattr(part, name) for part in parts]) for name in ("boxes", "scores", "labels")
         )
         order = np.argsort(-scores, kind="stable")
+        if self.least is not None:  # before NMS: what is not wanted must not suppress what is
+            order = order[scores[order] > self.least[labels[order]]]
         boxes, scores, labels = boxes[order], scores[order], labels[order]
         groups = np.zeros_like(labels) if self.agnostic else labels
         for group in np.unique(groups):

@@ -3,15 +3,18 @@
 A server has one model, so the addresses hold its name as it is, and metrics count each of them.
 """
 
-import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from fssd import __version__
+from fssd.data.sample import Image
 from fssd.serve import schema
-from fssd.serve.limits import Clock, in_time, read_body
+from fssd.serve.limits import Clock, all_of, in_time, read_body
+from fssd.serve.pipeline import DetectOptions, ImageResult
+from fssd.serve.refusals import RequestError
 from fssd.serve.service import Service
 from fssd.serve.tensors import INPUTS, OUTPUTS, metadata, output_tensors, read_inference
 
@@ -79,10 +82,24 @@ async def _infer(service: Service, request: Request) -> dict[str, Any]:
         asked = await service.pipeline.run(read_inference, body, service.limits)
         options = service.options(asked.score, asked.most)
         with service.gate.admit(len(asked.images)):
-            work = asyncio.gather(*(service.pipeline.detect(image, options) for image in asked.images))
+            numbers = range(len(asked.images))
+            work = all_of(_detect(service, asked.images, number, options) for number in numbers)
             results = await in_time(request, clock, work)
     for result in results:
         service.count(result)
     outputs = output_tensors([result.found for result in results], asked.outputs)
     repeated = {} if asked.id is None else {"id": asked.id}
     return {"model_name": service.name, **repeated, "outputs": outputs}
+
+
+async def _detect(
+    service: Service, images: Sequence[bytes | Image], number: int, options: DetectOptions
+) -> ImageResult:
+    """Raises RequestError, which says which of several images is at fault."""
+    try:
+        return await service.pipeline.detect(images[number], options)
+    except RequestError as refusal:
+        if len(images) == 1:
+            raise
+        what = f"Image {number + 1} of {len(images)}: {refusal.message}"
+        raise RequestError(refusal.code, what) from refusal

@@ -1,7 +1,7 @@
 """The limits of a request, each checked before the work that it would cause."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -144,6 +144,21 @@ async def in_time(request: Request, clock: Clock, work: Awaitable[T]) -> T:
         task.cancel()
         gone.cancel()
         await asyncio.gather(task, gone, return_exceptions=True)
+
+
+async def all_of(works: Iterable[Awaitable[T]]) -> list[T]:
+    """The results of works that are done at the same time, in order.
+
+    When one fails or this is cancelled, the others are cancelled, and nothing of them is left at the end.
+    Raises what the first one that fails raises.
+    """
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _next_chunk(request: Request, limits: ServerLimits, clock: Clock) -> tuple[bytes, bool]:

@@ -29,7 +29,7 @@ from fssd.inference.detector import Detector, size_of
 from fssd.inference.draw import encode_png
 from fssd.runtimes.cores import usable_cores
 from fssd.serve.batching import Batcher, Predict, batch_sizes
-from fssd.serve.limits import ServerLimits
+from fssd.serve.limits import ServerLimits, all_of
 from fssd.serve.refusals import RequestError
 from fssd.serve.uploads import check_image, decode_upload
 
@@ -129,7 +129,7 @@ class Pipeline:
         start = time.perf_counter()
         with self._batcher.expect():
             ready = await self.run(self._prepare, data)
-        predicted = await asyncio.gather(*map(self._batcher.predict, torch.split(ready.inputs, 1)))
+        predicted = await all_of(map(self._batcher.predict, torch.split(ready.inputs, 1)))
         rows = [one.row for one in predicted]
         found, finishing = await self.run(self._finish, rows, ready, ask)
         slowest = max(one.seconds for one in predicted)

@@ -30,7 +30,7 @@ KINDS: dict[str, Kind] = {
     "damaged_image": Kind(422, "The image is damaged or cut short."),
     "too_many_pixels": Kind(422, "The image has more pixels, or more scans, than the server decodes."),
     "too_many_images": Kind(422, "There are more images in the request than the server accepts."),
-    "bad_parameter": Kind(422, "A query parameter is out of range or not a number."),
+    "bad_parameter": Kind(422, "A parameter is out of range or not a number."),
     "internal": Kind(500, "The server failed; its log says why."),
     "busy": Kind(503, "Too many images are waiting; try again after Retry-After seconds."),
     "stopping": Kind(503, "The server is shutting down."),
@@ -42,9 +42,13 @@ OF_STATUS = {404: "not_found", 405: "method_not_allowed"}
 
 
 class RequestError(Exception):
-    """A request that is answered by an error. code: a key of `KINDS`. message: a sentence for the client."""
+    """A request that is answered by an error. code: a key of `KINDS`. message: a sentence for the client.
+
+    What the client sent and cannot be written as UTF-8 stands in the message as question marks.
+    """
 
     def __init__(self, code: str, message: str) -> None:
+        message = message.encode("utf-8", "replace").decode()
         super().__init__(message)
         self.code = code
         self.message = message

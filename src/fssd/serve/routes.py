@@ -1,6 +1,5 @@
 """The routes: detection as JSON or PNG, and the state of the server."""
 
-import asyncio
 import time
 from dataclasses import replace
 from typing import Annotated, Any, cast
@@ -12,7 +11,7 @@ from python_multipart.multipart import parse_options_header
 from fssd.errors import nearest
 from fssd.evaluation.results import object_rows
 from fssd.serve import schema
-from fssd.serve.limits import Clock, in_time, read_body
+from fssd.serve.limits import Clock, all_of, in_time, read_body
 from fssd.serve.metrics import CONTENT_TYPE
 from fssd.serve.pipeline import DetectOptions, ImageResult
 from fssd.serve.refusals import RequestError
@@ -106,7 +105,7 @@ async def detect_batch(request: Request, service: Served, options: Options) -> R
         kind = request.headers.get("content-type", "")
         uploads = await service.pipeline.run(split_uploads, kind, body, service.limits)
         with service.gate.admit(len(uploads)):
-            work = asyncio.gather(*(_entry(service, upload, options) for upload in uploads))
+            work = all_of(_entry(service, upload, options) for upload in uploads)
             images = await in_time(request, clock, work)
     total = time.perf_counter() - start
     return JSONResponse({"images": images, "milliseconds": milliseconds({"read": read, "total": total})})

@@ -59,7 +59,7 @@ class Service:
         )
         runner = self.detector.runner
         inside = runner.thresholds if isinstance(runner, FileRunner) else None
-        self.least_score = 0.0 if inside is None else inside.score
+        self.least_score = self.detector.least_score
         self.score = SCORE if settings.score is None else settings.score
         self.class_scores = self.detector.class_scores if settings.score is None else {}
         if self.score < self.least_score:

@@ -61,7 +61,10 @@ def read_inference(body: bytes, limits: ServerLimits) -> InferenceRequest:
     given = document.get("id")
     if given is not None and not isinstance(given, str):
         raise _bad("id is no string")
-    score, most = _parameters(document.get("parameters") or {})
+    if given is not None and not _is_text(given):
+        raise _bad("id holds half a surrogate pair")
+    parameters = document.get("parameters")
+    score, most = _parameters({} if parameters is None else parameters)
     return InferenceRequest(_images(document, limits), _outputs(document), given, score, most)
 
 
@@ -96,6 +99,15 @@ def output_tensors(found: Sequence[Detections], wanted: Sequence[str]) -> list[d
         }
         for name in wanted
     ]
+
+
+def _is_text(value: str) -> bool:
+    """Whether the answer can repeat it: JSON can hold halves of surrogate pairs, which UTF-8 has not."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _bad(reason: str) -> RequestError:

@@ -106,8 +106,8 @@ def _read_form(content_type: str, body: bytes, limits: ServerLimits) -> list[Upl
         ended = True
 
     in_memory = {"MAX_MEMORY_FILE_SIZE": math.inf}
-    parser = FormParser(FORM, on_field, on_file, on_end, boundary, config=in_memory)
     try:
+        parser = FormParser(FORM, on_field, on_file, on_end, boundary, config=in_memory)
         parser.write(body)
     except FormParserError as error:
         raise _bad_form("is damaged") from error

@@ -16,7 +16,7 @@ from torch import Tensor
 from fssd.atomic import atomic_write, names_file
 from fssd.errors import DataError
 from fssd.training.progress_bar import Bar, open_bar
-from fssd.training.trackers import Trackers
+from fssd.training.trackers import Ending, Trackers
 
 LOG_FILE, TENSORBOARD = "log.jsonl", "tensorboard"
 
@@ -80,11 +80,12 @@ class RunLog:
         )
         self.last = (time.monotonic(), iteration)
 
-    def close(self) -> None:
+    def close(self, end: Ending = "finished") -> None:
+        """end: how the run has ended, for the trackers."""
         if self.bar is not None:
             self._guarded(self.bar.close)
         if self.trackers is not None:
-            self.trackers.close()
+            self.trackers.close(end)
         if self.board is not None:
             with names_file(self.path.parent / TENSORBOARD):
                 self.board.close()

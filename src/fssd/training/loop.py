@@ -57,7 +57,7 @@ from fssd.training.start import (
 from fssd.training.state import Progress, load_state
 from fssd.training.step import Updater
 from fssd.training.stop import READER_GONE, StopRequest, stop_requests
-from fssd.training.trackers import Trackers
+from fssd.training.trackers import Ending, Trackers
 from fssd.training.validate import detect_readable, saved_weights
 
 _ALL_THREADS = torch.get_num_threads()  # the default, read before a run changes it
@@ -101,8 +101,8 @@ def train(
 
     On SIGINT, SIGTERM or SIGHUP the run ends after the update, saves its state, and raises Stopped; on a
     second one it ends at once. An image that breaks meanwhile is left out within `config.bad_share`; beyond
-    that the state is saved and its error raised. A run is resumed with the same images and labels, where
-    those that it has left out may be missing.
+    that, and when `config.augment_with` fails, the state is saved and the error raised. A run is resumed
+    with the same images and labels, where those that it has left out may be missing.
 
     Raises ConfigError, DataError (a fault in the data set), CheckpointError, TrainingError (a loss that
     is not finite, with the names of the images), Stopped (a KeyboardInterrupt).
@@ -208,20 +208,22 @@ class _Run(RunSetup):
     def train(self, stop_at: float = math.inf) -> Result:
         """stop_at: of the monotonic clock, seconds. Raises Stopped."""
         self.stop_at, log = stop_at, None
+        end: Ending = "failed"
         with stop_requests() as self.stop:
             if self.process.is_first:
                 done, images = self.progress.iteration, self.share.images
                 log = RunLog(self.folder.path, done, self.total, images, trackers=self.trackers)
             try:
                 self._loop(log)
-            except DataError:
+                ended = self.progress.iteration >= self.total or self._is_exhausted()
+                finished = ended and not self.progress.due
+                end = "finished" if finished else "stopped"
+            except (ConfigError, DataError):  # an image that broke, the user's own augmentation
                 self._save_before_error()
                 raise
             finally:
                 if log is not None:
-                    log.close()
-            ended = self.progress.iteration >= self.total or self._is_exhausted()
-            finished = ended and not self.progress.due
+                    log.close(end)
             if finished and self.process.is_first:
                 self.folder.save_final(self.network, self.updater.weights(), self.progress.iteration)
             if self.asked or finished:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from fssd.atomic import atomic_write
 from fssd.config import TrainConfig, to_values
@@ -23,6 +23,9 @@ from fssd.errors import ConfigError, nearest
 
 IDS_FILE = "trackers.json"
 PROJECT = "fssd"
+Ending = Literal["finished", "stopped", "failed"]
+WANDB_CODES: dict[Ending, int] = {"finished": 0, "stopped": 255, "failed": 1}  # 255: "killed", as on Ctrl-C
+MLFLOW_STATES: dict[Ending, str] = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 MOST_PARAMS, MOST_METRICS = 100, 1000  # of a request of MLflow
 
 
@@ -34,8 +37,8 @@ class Tracker(Protocol):
     def log(self, iteration: int, values: Mapping[str, float]) -> None:
         """Note numbers after so many updates."""
 
-    def close(self) -> None:
-        """Finish the tracked run."""
+    def close(self, end: Ending) -> None:
+        """End the tracked run."""
 
 
 class WandbRun:
@@ -58,8 +61,8 @@ class WandbRun:
     def log(self, iteration: int, values: Mapping[str, float]) -> None:
         self.run.log(dict(values), step=iteration)
 
-    def close(self) -> None:
-        self.run.finish()
+    def close(self, end: Ending) -> None:
+        self.run.finish(exit_code=WANDB_CODES[end])
 
 
 class MlflowRun:
@@ -90,8 +93,8 @@ class MlflowRun:
         for start in range(0, len(rows), MOST_METRICS):
             self.client.log_batch(self.id, metrics=rows[start : start + MOST_METRICS])
 
-    def close(self) -> None:
-        self.client.set_terminated(self.id)
+    def close(self, end: Ending) -> None:
+        self.client.set_terminated(self.id, MLFLOW_STATES[end])
 
 
 TRACKERS: dict[str, Callable[[Path, Mapping[str, Any], str | None], Tracker]] = {
@@ -137,7 +140,7 @@ class Trackers:
             for name in config.log_to:
                 self._open[name] = TRACKERS[name](config.out, to_values(config), ids.get(name))
         except Exception as error:
-            self.close()
+            self.close("failed")
             what = next(iter(str(error).splitlines()), "") or type(error).__name__
             raise ConfigError(f"log_to {name}: cannot start ({what}); {ADVICE[name]}") from error
         ids |= {name: tracker.id for name, tracker in self._open.items()}
@@ -150,9 +153,10 @@ class Trackers:
         for name in list(self._open):
             self._try(name, lambda one: one.log(int(line["iteration"]), values))
 
-    def close(self) -> None:
+    def close(self, end: Ending = "finished") -> None:
+        """end: "stopped" is a run that can be resumed."""
         for name in list(self._open):
-            self._try(name, lambda one: one.close())
+            self._try(name, lambda one: one.close(end))
         self._open.clear()
 
     def _try(self, name: str, call: Callable[[Tracker], None]) -> None:
