@@ -43,7 +43,7 @@ def test_many_images_are_taken_evenly(scenes: Path, monkeypatch: pytest.MonkeyPa
 
 def test_a_film_is_no_image(tmp_path: Path) -> None:
     (tmp_path / "clip.mp4").write_bytes(b"")
-    with pytest.raises(DataError, match="no image"):
+    with pytest.raises(DataError, match="is a video, where images are needed"):
         user_pictures([str(tmp_path / "clip.mp4")])
 
 

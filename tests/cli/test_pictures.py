@@ -170,7 +170,7 @@ def test_compare_mistakes(model_file: Path, other_classes: Path, shots: Path, tm
     with pytest.raises(ConfigError, match="score is 50"):
         run(compare, *both, shots, "--score", 50)
     (shots / "film.mp4").write_bytes(b"")
-    with pytest.raises(DataError, match=r"film\.mp4: is a video; compare takes images"):
+    with pytest.raises(DataError, match=r"film\.mp4: is a video, where images are needed"):
         run(compare, *both, shots, "--out", tmp_path / "a.png")
 
 

@@ -94,8 +94,10 @@ class _Routes(BaseHTTPRequestHandler):
         if "/commit/" in self.path:
             for line in sent.splitlines():
                 row = json.loads(line)
-                if row["key"] == "file":
-                    value = row["value"]
+                value = row["value"]
+                if row["key"] == "deletedFile":
+                    del self.server.repositories[name][value["path"]]
+                elif row["key"] == "file":
                     self.server.repositories[name][value["path"]] = base64.b64decode(value["content"])
             oid = self.server.commit(name)
             url = f"{self.server.url}/{name}/commit/{oid}"

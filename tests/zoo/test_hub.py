@@ -18,9 +18,10 @@ from fssd.cli.main import main
 from fssd.data.scenes import CLASSES
 from fssd.errors import ConfigError, shown
 from fssd.export.shared_model import write_shared_model
+from fssd.runtimes.choose import RUNTIMES
 from fssd.weights.checkpoint import load_model
 from fssd.weights.model_card import model_card
-from fssd.zoo.hub import HubAddress, hub_file, read_address
+from fssd.zoo.hub import BESIDE, HubAddress, hub_file, read_address
 from fssd.zoo.models import PHOTOS
 
 _spec = importlib.util.spec_from_file_location("hub_server", Path(__file__).with_name("hub_server.py"))
@@ -98,6 +99,39 @@ def test_push_and_read_back(hub: Any, model_file: Path, tmp_path: Path) -> None:
     assert gone.returncode == 0, "the cache is read where there is no network" + gone.stderr
 
 
+def test_the_model_pushed_last_is_the_one_that_is_read(hub: Any, model_file: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "best.safetensors").write_bytes(model_file.read_bytes())
+    (run / "config.yaml").write_text("epochs: 3\n")
+    pushed = fssd(tmp_path, hub.url, "push", run, "hf://user/digits", token=_module.TOKEN)
+    assert pushed.returncode == 0 and "removed" not in pushed.stdout, pushed.stderr
+    hub.repositories["user/digits"]["notes.txt"] = b"of the author's own"
+    again = fssd(tmp_path, hub.url, "push", model_file, "hf://user/digits", token=_module.TOKEN)
+    assert again.returncode == 0, again.stderr
+    assert "note: best.safetensors, config.yaml of an earlier model removed there" in again.stdout
+    assert set(hub.repositories["user/digits"]) == {"final.safetensors", "README.md", "notes.txt"}
+    read = fssd(tmp_path, hub.url, "fetch", "hf://user/digits")
+    assert read.returncode == 0 and "final.safetensors" in read.stdout, read.stderr
+
+
+def test_which_files_belong_together() -> None:
+    assert {runtime.suffix: runtime.beside for runtime in RUNTIMES.values() if runtime.beside} == BESIDE
+
+
+def test_an_exported_file_comes_with_those_beside_it(hub: Any, tmp_path: Path) -> None:
+    hub.repositories["user/nets"] = {
+        f"small/net.{kind}": kind.encode() for kind in ("param", "bin", "json", "xml", "png")
+    }
+    hub.repositories["user/nets"]["net.bin"] = b"another"
+    for kind, wanted in (("xml", {"xml", "bin"}), ("param", {"xml", "bin", "param", "json"})):
+        done = fssd(tmp_path, hub.url, "fetch", f"hf://user/nets/small/net.{kind}")
+        assert done.returncode == 0, done.stderr
+        (snapshot,) = (tmp_path / "hub").glob("models--user--nets/snapshots/*")
+        found = {str(file.relative_to(snapshot)) for file in snapshot.rglob("*") if file.is_file()}
+        assert found == {f"small/net.{one}" for one in wanted}
+
+
 def test_what_cannot_be_had(hub: Any, model_file: Path, tmp_path: Path) -> None:
     hub.repositories["user/empty"] = {"README.md": b"nothing"}
     for address, told in (
@@ -123,6 +157,8 @@ def test_what_cannot_be_had(hub: Any, model_file: Path, tmp_path: Path) -> None:
         ("hf://user/name@v1.0", HubAddress("user/name", "v1.0", None)),
         ("hf://user/name/sub/model.onnx", HubAddress("user/name", None, "sub/model.onnx")),
         ("hf://user/name@v1/model.xml", HubAddress("user/name", "v1", "model.xml")),
+        ("hf://user/name@refs%2Fpr%2F1", HubAddress("user/name", "refs/pr/1", None)),
+        ("hf://user/name@refs%2Fpr%2F1/a/b.onnx", HubAddress("user/name", "refs/pr/1", "a/b.onnx")),
     ],
 )
 def test_addresses(text: str, address: HubAddress) -> None:
@@ -131,7 +167,8 @@ def test_addresses(text: str, address: HubAddress) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["hf://name", "hf://", "hf://user/name/../x", "hf://a b/c", "hf://user/name@"]
+    "text",
+    ["hf://name", "hf://", "hf://user/name/../x", "hf://a b/c", "hf://user/name@", "hf://user/name@v1/"],
 )
 def test_what_is_no_address(text: str) -> None:
     with pytest.raises(ConfigError, match=r"is no address on a hub; write hf://user/name"):

@@ -10,10 +10,9 @@ import numpy as np
 
 from fssd.data.decode import decode_image, read_bytes
 from fssd.data.sample import Image
-from fssd.errors import DataError
 from fssd.export.images import make_pictures
 from fssd.inference.draw import write_jpeg
-from fssd.inference.inputs import find_inputs, is_video
+from fssd.inference.inputs import find_only_stills
 
 WIDTH, HEIGHT = 500, 375  # pixels; the most frequent size in VOC
 MADE = 16
@@ -37,11 +36,9 @@ class Photographs:
 def user_pictures(arguments: Sequence[str]) -> Photographs:
     """At most `MOST` evenly spaced images among the user's files, folders and patterns.
 
-    Raises DataError if there is none.
+    Raises DataError for a film, and if there is none.
     """
-    files = [file for file in find_inputs(arguments) if not is_video(file)]
-    if not files:
-        raise DataError("there is no image among these; name images or folders that hold some")
+    files = find_only_stills(arguments)
     taken = files[:: -(-len(files) // MOST)]
     return _read(taken, f"{len(taken)} of {len(files)} images given")
 

@@ -23,7 +23,7 @@ from fssd.cli.options import (
 )
 from fssd.cli.result import add_result
 from fssd.config import Bound, Count
-from fssd.errors import ConfigError, DataError
+from fssd.errors import ConfigError
 
 if TYPE_CHECKING:
     from fssd.data.sample import DataSet
@@ -87,15 +87,11 @@ def _picture(command: Compare, models: list[Path]) -> int:
     from fssd.atomic import require_writable
     from fssd.figures.side_by_side import PICTURE_SUFFIXES, check_room, compose, fit, write_picture
     from fssd.inference.detector import Detector
-    from fssd.inference.inputs import find_inputs, is_video
+    from fssd.inference.inputs import find_only_stills
     from fssd.plots import check_suffix, model_names
 
     check_suffix(command.out, PICTURE_SUFFIXES)
-    files = find_inputs(command.images)
-    if not files:
-        raise DataError("there are no images; name images or folders")
-    for file in filter(is_video, files):
-        raise DataError("is a video; compare takes images", file=file)
+    files = find_only_stills(command.images)
     spare_inputs([*files, *models], [command.out])
     require_writable(command.out)
     check_room(len(files), len(models), command.columns, command.cell)

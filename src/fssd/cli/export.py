@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from fssd.heads.head import Thresholds
     from fssd.inference.detector import Detector
 
+# What is of use only where NMS is inside, and only beside --calibrate.
+THRESHOLDS = ("score", "overlap", "limits")
+MEASURING = ("train_split", "val_split", "bad_share", "allow_drop", "allow_few")
 # Files of weights alone: suffix, and those of what is written beside.
 WEIGHTS = {"safetensors": (".safetensors",), "darknet": (".weights", ".cfg")}
 
@@ -217,16 +221,35 @@ def _check(command: Export) -> None:
     if command.calibrate is not None and not command.int8:
         raise ConfigError("--calibrate is for --int8; add that, or name images for the check with --images")
 
+    _check_thresholds_and_images(command)
+
+
+def _check_thresholds_and_images(command: Export) -> None:
+    """Raise ConfigError for flags that would do nothing."""
+    if not command.nms and command.to != "web" and _differs(command, THRESHOLDS):
+        flags = "--score, --overlap, --top-k and --keep"
+        raise ConfigError(f"{flags} are built in with --nms alone; add that, or give them at run time")
+    if command.calibrate is None and _differs(command, MEASURING):
+        flags = "--train-split, --val-split, --bad-share, --allow-drop and --allow-few"
+        raise ConfigError(f"{flags} are for --int8 with --calibrate; leave them out")
+    if command.int8 and command.images:
+        raise ConfigError("--int8 is measured on the images of --calibrate; leave --images out")
+
+
+def _differs(command: Export, names: Iterable[str]) -> bool:
+    """Whether one of these settings is another than the default."""
+    plain = Export(command.model, command.out)
+    return any(getattr(command, name) != getattr(plain, name) for name in names)
+
 
 def _pictures(command: Export, geometry: Geometry) -> Tensor | None:
     """The user's images for the check, (N, 3, H, W), if any."""
     if not command.images:
         return None
     from fssd.export.images import read_pictures
-    from fssd.inference.inputs import find_inputs, is_video
+    from fssd.inference.inputs import find_only_stills
 
-    files = [file for file in find_inputs(command.images) if not is_video(file)]
-    return read_pictures(files, geometry) if files else None
+    return read_pictures(find_only_stills(command.images), geometry)
 
 
 def _trial(command: Export, geometry: Geometry, classes: tuple[str, ...]) -> Trial | None:

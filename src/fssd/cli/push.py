@@ -45,9 +45,11 @@ def run(arguments: list[str]) -> int:
     file = model_file(command.model)
     with TemporaryDirectory(prefix="fssd-push-") as folder:
         written = write_shared_model(file, Path(folder), address=command.to, licence=command.licence)
-        url = upload_folder(Path(folder), command.to, private=command.private)
+        url, removed = upload_folder(Path(folder), command.to, private=command.private)
     print(f"{', '.join(written.files)} written to {url}")
-    add_result(files=written.files, url=url)
+    if removed:
+        print(f"note: {', '.join(removed)} of an earlier model removed there; its history keeps them")
+    add_result(files=written.files, removed=removed, url=url)
     if written.licence is None:
         print("note: the card states no licence, so others may not use the model; say it with --licence")
     print(f"use it with: fssd detect {command.to} photo.jpg")

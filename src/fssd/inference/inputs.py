@@ -58,6 +58,16 @@ def find_stills(arguments: Sequence[str]) -> tuple[list[Path], int]:
     return stills, len(videos)
 
 
+def find_only_stills(arguments: Sequence[str]) -> list[Path]:
+    """The images of `find_inputs`. Raises DataError for a film, and where there is no image."""
+    files = find_inputs(arguments)
+    for file in filter(is_video, files):
+        raise DataError("is a video, where images are needed; extract its frames", file=file)
+    if not files:
+        raise DataError("there are no images; name images or folders of them")
+    return files
+
+
 def read_images(files: Iterable[Path], readable: list[int], sizes: list[tuple[int, int]]) -> Iterator[Image]:
     """The decoded images; prints an error for each other. Appends indices to `readable`, (width, height) to
     `sizes`.

@@ -1,4 +1,5 @@
 """Models on a Hugging Face hub, by address: hf://user/name, hf://user/name@revision, hf://user/name/FILE.
+A slash in the name of a revision is written %2F, as in web addresses: hf://user/name@refs%2Fpr%2F1.
 
 HF_ENDPOINT, HF_TOKEN, HF_HOME and HF_HUB_OFFLINE mean what they mean everywhere; downloads are kept in that
 cache, which is also read where there is no network.
@@ -11,14 +12,16 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
-from fssd.config import MODEL_FILES
+from fssd.config import CONFIG_FILE, MODEL_FILES
 from fssd.errors import ConfigError, FetchError, shown
 
+BESIDE = {".xml": (".bin",), ".param": (".bin", ".json")}  # `Runtime.beside`, by the suffix of its file
 NETWORK = ("httpx", "httpx2", "requests")  # packages by which huggingface_hub speaks
-_ADDRESS = re.compile(r"hf:/{1,2}([\w.-]+)/([\w.-]+)(?:@([\w./-]+?))?(?:/(?=[^@]*$)([^@]+))?")
+_ADDRESS = re.compile(r"hf:/{1,2}([\w.-]+)/([\w.-]+)(?:@([\w.%-]+))?(?:/([^@]+))?")
 
 
 class HubAddress(NamedTuple):
@@ -43,7 +46,7 @@ def read_address(place: Path | str) -> HubAddress:
             " hf://user/name/FILE"
         )
     user, name, revision, file = found.groups()
-    return HubAddress(f"{user}/{name}", revision, file)
+    return HubAddress(f"{user}/{name}", revision and unquote(revision), file)
 
 
 @cache
@@ -55,20 +58,31 @@ def hub_file(place: Path | str) -> Path:
     """
     address = read_address(place)
     hub = _import_hub()
-    files = list(MODEL_FILES) if address.file is None else _with_weights(address.file)
-    with _hub_errors(hub, place):
-        folder = Path(
-            hub.snapshot_download(address.repository, revision=address.revision, allow_patterns=files)
-        )
-    for name in files:
-        if (folder / name).is_file():
-            return folder / name
-    raise FetchError(f"{shown(place)}: holds no {' or '.join(files[:2])}; name a file that it holds")
+    names = list(MODEL_FILES) if address.file is None else [address.file]
+    for name in names:
+        files = [name, *_beside(name)]
+        with _hub_errors(hub, place):
+            folder = hub.snapshot_download(
+                address.repository, revision=address.revision, allow_patterns=files
+            )
+        file = Path(folder) / name
+        if file.is_file():
+            return file
+    slash = "" if address.revision is None else " (a slash in the name of a revision is written %2F)"
+    raise FetchError(f"{shown(place)}: holds no {' or '.join(names)}; name a file that it holds{slash}")
 
 
-def upload_folder(folder: Path, place: str, *, private: bool = False) -> str:
-    """Write the files of a folder to a repository, which is made if need be; returns its web address.
+class Uploaded(NamedTuple):
+    """url: the web address of a repository. removed: files of an earlier model that are no longer in it."""
 
+    url: str
+    removed: list[str]
+
+
+def upload_folder(folder: Path, place: str, *, private: bool = False) -> Uploaded:
+    """Write the files of a folder, a model, to a repository, which is made if need be.
+
+    The model and settings of an earlier one go in the same commit: else they would be read instead.
     Raises ConfigError for the address of a file or revision, FetchError if the hub refuses.
     """
     address = read_address(place)
@@ -78,13 +92,23 @@ def upload_folder(folder: Path, place: str, *, private: bool = False) -> str:
     with _hub_errors(hub, place):
         api = hub.HfApi()
         url = api.create_repo(address.repository, private=private or None, exist_ok=True)
-        api.upload_folder(repo_id=address.repository, folder_path=folder, commit_message="Model of fssd")
-    return str(url)
+        before = set(api.list_repo_files(address.repository))
+        removed = [
+            name for name in (*MODEL_FILES, CONFIG_FILE) if name in before and not (folder / name).exists()
+        ]
+        api.upload_folder(
+            repo_id=address.repository,
+            folder_path=folder,
+            commit_message="Model of fssd",
+            delete_patterns=removed or None,
+        )
+    return Uploaded(str(url), removed)
 
 
-def _with_weights(name: str) -> list[str]:
-    """A file and what belongs to it: OpenVINO keeps the weights of NAME.xml in NAME.bin."""
-    return [name, f"{name.removesuffix('.xml')}.bin"] if name.endswith(".xml") else [name]
+def _beside(name: str) -> list[str]:
+    """The files that belong to an exported one."""
+    file = PurePosixPath(name)
+    return [str(file.with_suffix(suffix)) for suffix in BESIDE.get(file.suffix.lower(), ())]
 
 
 def _import_hub() -> Any:
@@ -109,7 +133,8 @@ def _hub_errors(hub: Any, place: Path | str) -> Iterator[None]:
         reason = "there is no such repository, or it is private"
         raise FetchError(f"{where}: {reason}; check the address, or log in with `hf auth login`") from error
     except errors.RevisionNotFoundError as error:
-        raise FetchError(f"{where}: has no such revision; check the branch, tag or commit") from error
+        advice = "check the branch, tag or commit, and write a slash in it as %2F"
+        raise FetchError(f"{where}: has no such revision; {advice}") from error
     except errors.LocalEntryNotFoundError as error:
         reason = "the hub cannot be reached and the cache does not hold it"
         raise FetchError(f"{where}: {reason}; connect, or give the path of a local model") from error
