@@ -83,7 +83,7 @@ def test_several_sizes_are_each_size_merged(detector: Detector, scenes: Path) ->
     image = data.records[1].path
     parts = [detector.sized([side])[0](image, score=0.03) for side in (300, 400)]
     expected = merge(parts, Thresholds())
-    found = detector(image, score=0.03, scales=[300, 400])
+    found = detector(image, score=0.03, scales=np.array([300, 400]))
     assert np.array_equal(found.boxes, expected.boxes) and np.array_equal(found.scores, expected.scores)
     assert found.image is not None
     (streamed,) = [

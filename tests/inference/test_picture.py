@@ -32,6 +32,19 @@ def opened(data: bytes, rank: int) -> io.BytesIO:
     return file
 
 
+class OpenFile:
+    """An open file that is no io.IOBase, as those of tempfile and of web frameworks are none."""
+
+    def __init__(self, data: bytes) -> None:
+        self.file = io.BytesIO(data)
+
+    def read(self) -> bytes:
+        return self.file.read()
+
+    def __iter__(self) -> Any:
+        return iter(self.file)
+
+
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
@@ -49,6 +62,8 @@ def opened(data: bytes, rank: int) -> io.BytesIO:
         ("https://host/a.jpg", r"^https://host/a\.jpg: is an address; .* allow_url=True"),
         ("rtsp://host/a", r"^rtsp://host/a: is an address of another kind than http"),
         (3, "a tensor or bytes, not int 3"),
+        (PIL.Image.new("RGB", (0, 30)), "a PIL image of 0 x 30 has no pixels"),
+        (torch.eye(9).to_sparse(), "is sparse or quantised; give tensor.to_dense"),
         (None, "not None"),
         (np.zeros((2, 9, 9)), r"an array \(2, 9, 9\) float64 is no image; give \(H, W\), \(H, W, 3\)"),
         (np.zeros((3, 9, 9)), r"has its channels first; give array\.transpose\(1, 2, 0\)"),
@@ -98,6 +113,8 @@ def test_one_sentence_for_what_is_no_image(given: Any, reason: str) -> None:
         (memoryview(png(SMALL)), SMALL),
         (io.BytesIO(png(SMALL)), SMALL),
         (opened(b"head" + png(SMALL), 4), SMALL),
+        (OpenFile(png(SMALL)), SMALL),
+        (torch.tensor([[0, 0.5]], dtype=torch.float8_e4m3fn), [[[0, 0, 0], [128, 128, 128]]]),
     ],
 )
 def test_every_kind_of_pixels(given: Any, expected: Any) -> None:

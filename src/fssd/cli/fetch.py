@@ -17,7 +17,7 @@ from fssd.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from fssd.fetch.archives import Archive, Table
-    from fssd.fetch.install import Stages
+    from fssd.fetch.obtain import Stages
 
 
 @dataclass(frozen=True)

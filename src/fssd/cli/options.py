@@ -282,11 +282,15 @@ def open_usable(data: Path, split: str | None, bad_share: float) -> DataSet:
 
 
 def spare_inputs(inputs: Sequence[Path], outputs: Sequence[Path]) -> None:
-    """Raise ConfigError if a result would overwrite an input."""
+    """Raise ConfigError if a result would overwrite an input or another result."""
     own = {file.resolve() for file in inputs}
+    written: set[Path] = set()
     for output in outputs:
         if output.resolve() in own:
             raise ConfigError(f"{output}: is an input and would be overwritten; choose another name")
+        if output.resolve() in written:
+            raise ConfigError(f"{output}: is named for two results; choose another name for one of them")
+        written.add(output.resolve())
 
 
 def write_each(*steps: Callable[[], object]) -> None:

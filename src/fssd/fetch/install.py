@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from fssd.atomic import atomic_write, make_folder
-from fssd.data.unpack import CHUNK, Progress, silent, unpack
-from fssd.errors import FetchError
+from fssd.data.unpack import silent, unpack
 from fssd.fetch.archives import Archive
-from fssd.fetch.download import PAUSES, download
+from fssd.fetch.download import PAUSES
+from fssd.fetch.obtain import ObtainedFile, Stages, stage
 
 NOTES = ".fetched"  # folder with one note for each unpacked archive
-
-Stages = Callable[[str, int, int | None], None]  # "download", "check" or "unpack", bytes done, bytes in total
 
 
 def install(
@@ -36,18 +33,16 @@ def install(
     """
     make_folder(folder)
     file = folder / archive.file_name
-    brought = file.is_file()  # by the user, so it is not deleted
-    if not brought:
-        download(archive.url, file, size=archive.size, report=_stage(report, "download"), pauses=pauses)
-    checksum = _compare(archive, file, _stage(report, "check"), brought)
-    last = unpack(file, folder, _stage(report, "unpack"))
+    obtained = ObtainedFile(archive.url, file, size=archive.size, report=report, pauses=pauses)
+    kind, expected = archive.checksum or ("sha256", None)
+    checksum = f"{kind}:{obtained.check(kind, expected)}"
+    last = unpack(file, folder, stage(report, "unpack"))
     if hasattr(os, "sync"):
         os.sync()  # the unpacked files must be on the disk before the note that says so
     make_folder(folder / NOTES)
     note = {"url": archive.url, "checksum": checksum, "last": None if last is None else str(last)}
     atomic_write(_note(archive, folder), json.dumps(note))
-    if not (keep or brought):
-        file.unlink()
+    obtained.discard(keep)
     return checksum
 
 
@@ -64,30 +59,3 @@ def is_installed(archive: Archive, folder: Path) -> bool:
 
 def _note(archive: Archive, folder: Path) -> Path:
     return folder / NOTES / f"{archive.file_name}.json"
-
-
-def _compare(archive: Archive, file: Path, report: Progress, brought: bool) -> str:
-    """The checksum of a file. If it is not the table's, deletes a downloaded file and raises FetchError."""
-    kind, expected = archive.checksum or ("sha256", None)
-    found = _digest(file, kind, report)
-    if expected not in (None, found):
-        if brought:
-            raise FetchError(f"{file}: its {kind} is {found}, not {expected}; delete it to fetch it again")
-        file.unlink()
-        reason = f"its {kind} is {found}, not {expected}; the file was deleted, fetch it again"
-        raise FetchError(f"{archive.url}: {reason}")
-    return f"{kind}:{found}"
-
-
-def _digest(file: Path, kind: str, report: Progress) -> str:
-    digest = hashlib.new(kind, usedforsecurity=False)
-    total = file.stat().st_size
-    with file.open("rb") as handle:
-        while chunk := handle.read(CHUNK):
-            digest.update(chunk)
-            report(handle.tell(), total)
-    return digest.hexdigest()
-
-
-def _stage(report: Stages, name: str) -> Progress:
-    return lambda done, total: report(name, done, total)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,10 +9,9 @@ from typing import Any
 
 from fssd.atomic import atomic_write, make_folder
 from fssd.data.class_names import names_for
-from fssd.data.unpack import CHUNK, Progress, silent
+from fssd.data.unpack import silent
 from fssd.errors import CheckpointError, FetchError
-from fssd.fetch.download import download
-from fssd.fetch.install import Stages
+from fssd.fetch.obtain import ObtainedFile, Stages
 from fssd.importers.foreign import Imported
 from fssd.zoo.published import PUBLISHED, Published, fetched_file, note_file, read_note, weights_folder
 
@@ -32,42 +30,20 @@ def fetch_weights(name: str, *, report: Stages = silent, pauses: Sequence[float]
     published, folder = PUBLISHED[name], weights_folder()
     make_folder(folder)
     file = folder / published.file_name
-    brought = file.is_file()
-    if not brought:
-        try:
-            download(published.url, file, report=_stage(report, "download"), pauses=pauses)
-        except FetchError as error:
-            reason = str(error).partition("; ")[0]  # without advice that is for archives of data sets
-            by_hand = f"place {published.file_name} into {folder} by hand first"
-            raise FetchError(f"{reason}; run the same command again, or {by_hand}") from error
-    digest = _check(published, file, brought, _stage(report, "check"))
+    try:
+        obtained = ObtainedFile(published.url, file, report=report, pauses=pauses)
+    except FetchError as error:
+        reason = str(error).partition("; ")[0]  # without advice that is for archives of data sets
+        by_hand = f"place {published.file_name} into {folder} by hand first"
+        raise FetchError(f"{reason}; run the same command again, or {by_hand}") from error
+    digest = obtained.check("sha256", published.sha256)
     facts = {"published_as": name, "url": published.url, "sha256": digest, "licence": published.licence}
     if published.detector:
         _import(published, file, fetched_file(name), facts)
-        if not brought:
-            file.unlink()
+    obtained.discard(keep=not published.detector)
     note = {**facts, "size": fetched_file(name).stat().st_size}
     atomic_write(note_file(name), json.dumps(note))
     return fetched_file(name)
-
-
-def _check(published: Published, file: Path, brought: bool, report: Progress) -> str:
-    """The sha256 of a file. Raises FetchError if it is not the published one."""
-    digest = hashlib.sha256()
-    total = file.stat().st_size
-    with file.open("rb") as handle:
-        while chunk := handle.read(CHUNK):
-            digest.update(chunk)
-            report(handle.tell(), total)
-    found = digest.hexdigest()
-    if found.startswith(published.sha256):
-        return found
-    if brought:
-        reason = f"its sha256 is {found}, not {published.sha256}"
-        raise FetchError(f"{file}: {reason}; it is damaged or another file, delete it to fetch it again")
-    file.unlink()
-    reason = f"its sha256 is {found}, not {published.sha256}; the file was deleted, fetch it again"
-    raise FetchError(f"{published.url}: {reason}")
 
 
 def _import(published: Published, file: Path, target: Path, facts: dict[str, Any]) -> None:
@@ -88,7 +64,3 @@ def _read(published: Published, file: Path) -> Imported:
     from fssd.importers.pth import import_pth
 
     return import_pth(file, published.model)
-
-
-def _stage(report: Stages, name: str) -> Progress:
-    return lambda done, total: report(name, done, total)

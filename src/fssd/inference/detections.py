@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, overload
@@ -225,6 +225,8 @@ def class_labels(names: Sequence[str], classes: Sequence[str]) -> list[int]:
     """The 0-based label of each name. Raises ConfigError for one that is not there."""
     if isinstance(names, str):
         raise ConfigError(f"classes is the text {names!r}; give a list of names, such as [{names!r}]")
+    if not isinstance(names, Iterable):
+        raise ConfigError(f"classes is {names!r}; give a list of names, such as [{classes[0]!r}]")
     for name in names:
         if name not in classes:
             raise ConfigError(f"there is no class {name!r} in this model{nearest(str(name), classes)}")

@@ -272,8 +272,11 @@ class Detector:
         """
         if scales is None:
             return [self]
+        if isinstance(scales, (str, bytes)) or not isinstance(scales, Iterable):
+            raise ConfigError(f"scales is {scales!r}; give a list of sizes, such as [300, 512]")
+        scales = np.array(list(scales)).tolist()  # numbers of numpy as plain ones
         if not scales or len(set(scales)) < len(scales):
-            raise ConfigError(f"scales are {list(scales)}; give one or more sizes, each once")
+            raise ConfigError(f"scales are {scales}; give one or more sizes, each once")
         if not isinstance(self.runner, NetworkRunner):
             raise ConfigError(
                 "an exported file has one input size; leave out scales, or load the model it is made from"

@@ -149,7 +149,8 @@ def encode_image(suffix: str, image: Image, settings: Sequence[int] = ()) -> byt
     """(H, W, 3) uint8 RGB as the content of a file; settings: OpenCV's. Raises ImageError."""
     done, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), settings)
     if not done:
-        raise ImageError(f"an image of {image.shape[1]} x {image.shape[0]} cannot be encoded as {suffix}")
+        size = f"{image.shape[1]} x {image.shape[0]}"
+        raise ImageError(f"an image of {size} cannot be encoded as {suffix}; write a .png, or scale it down")
     return bytes(data)
 
 

@@ -25,7 +25,7 @@ from fssd.inference.video import Film
 
 Picture = str | Path | PIL.Image.Image | np.ndarray | Tensor | bytes | bytearray | memoryview | io.IOBase
 _BYTES = (bytes, bytearray, memoryview)
-_SINGLE = (PIL.Image.Image, *_BYTES, io.IOBase)
+_SINGLE = (PIL.Image.Image, *_BYTES)
 LARGEST_DOWNLOAD = 100_000_000  # bytes
 PATIENCE = 30.0  # seconds without a byte from a server
 
@@ -43,8 +43,9 @@ def kind_of(images: Any) -> Literal["one", "several", "film"]:
         return _kind_of_path(str(images))
     if isinstance(images, (np.ndarray, Tensor)):
         return "several" if is_batch(images) else "one"
-    # Bytes and open files can be iterated over too.
-    return "one" if isinstance(images, _SINGLE) or not hasattr(images, "__iter__") else "several"
+    # Bytes and open files can be iterated over too; not every open file is an io.IOBase.
+    single = isinstance(images, _SINGLE) or _is_open_file(images)
+    return "one" if single or not hasattr(images, "__iter__") else "several"
 
 
 def as_array(image: Any, allow_url: bool = False) -> Image:
@@ -58,10 +59,12 @@ def as_array(image: Any, allow_url: bool = False) -> Image:
         _check_path(str(image))
         return read_image(Path(image))
     if isinstance(image, PIL.Image.Image):
+        if not all(image.size):
+            raise ImageError("a PIL image of {} x {} has no pixels; leave it out".format(*image.size))
         return convert_picture(_eight_bits(image))
     if isinstance(image, _BYTES):
         return decode_image(bytes(image), type(image).__name__)
-    if isinstance(image, io.IOBase):
+    if _is_open_file(image):
         return _from_file(image)
     if is_batch(image):
         shape = tuple(image.shape)
@@ -144,6 +147,10 @@ def _check_path(name: str) -> None:
         raise ImageError("is a video, where one image is needed; name an image", file=path)
 
 
+def _is_open_file(value: Any) -> bool:
+    return callable(getattr(value, "read", None))
+
+
 def _from_file(file: io.IOBase) -> Image:
     """The image in the rest of an open file."""
     name = str(getattr(file, "name", type(file).__name__))
@@ -152,7 +159,8 @@ def _from_file(file: io.IOBase) -> Image:
     except (OSError, ValueError) as error:
         raise ImageError(f"{name}: cannot be read ({error}); open it for reading in binary mode") from error
     if not isinstance(data, bytes):
-        raise ImageError(f"{name}: is open as text; open it in binary mode, open(path, 'rb')")
+        kind = "text" if isinstance(data, str) else f"something that gives {type(data).__name__}"
+        raise ImageError(f"{name}: is open as {kind}; open it in binary mode, open(path, 'rb')")
     if not data and file.seekable() and file.tell():
         raise ImageError(f"{name}: has been read to its end; call seek(0) first")
     return decode_image(data, name)

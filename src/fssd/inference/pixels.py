@@ -57,8 +57,11 @@ def from_tensor(values: Tensor) -> Image:
             raise ImageError(f"{what} has its channels last; give tensor.permute(2, 0, 1)")
     if values.ndim not in (2, 3) or values.numel() == 0 or (values.ndim == 3 and not first):
         raise ImageError(f"{what} is no image; give (H, W), (3, H, W) or (4, H, W)")
+    if values.layout != torch.strided or values.is_quantized:
+        raise ImageError(f"{what} is sparse or quantised; give tensor.to_dense() or tensor.dequantize()")
     plain = values.detach().cpu()
-    array = (plain.float() if plain.dtype == torch.bfloat16 else plain).numpy()
+    small = plain.is_floating_point() and plain.dtype.itemsize < 4  # numpy does not know them all
+    array = (plain.float() if small else plain).numpy()
     return _rgb(_eight_bits(array[:, :, None] if array.ndim == 2 else array.transpose(1, 2, 0), what))
 
 

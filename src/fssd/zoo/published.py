@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from fssd.data.archive import cache_folder
 from fssd.errors import CheckpointError, nearest
 
 FOLDER_VARIABLE = "FSSD_WEIGHTS"
@@ -82,8 +83,7 @@ def weights_folder() -> Path:
     """Where fetched weights lie: $FSSD_WEIGHTS, else fssd/weights in the user's cache folder."""
     if own := os.environ.get(FOLDER_VARIABLE):
         return Path(own).expanduser()
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "fssd" / "weights"
+    return cache_folder() / "weights"
 
 
 def fetched_file(name: str) -> Path:
