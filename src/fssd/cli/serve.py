@@ -29,7 +29,8 @@ class Serve:
     port: Port = 8080
     """Port to listen on; 0 for any free one."""
     runtime: str = "auto"
-    """torch, onnx, openvino, or auto for the file's own. PyTorch models are exported for the others first."""
+    """torch, the name of a runtime such as onnx or openvino, or auto for the file's own. PyTorch models are
+    exported for the others first."""
     device: Device = "auto"
     workers: Count | None = None
     """Batches computed at the same time, each in its own thread; None for the runtime's best number."""

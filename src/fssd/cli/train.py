@@ -1,5 +1,6 @@
 """fssd train --model fssd300-lite --data DATA --out DIR [--epochs N | --iterations N] [--resume]"""
 
+import shlex
 from argparse import ArgumentParser
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +57,7 @@ def run(arguments: list[str]) -> int:
     if result.model is not None:
         print(f"model: {result.model}")
     if not result.finished:
-        how = f"fssd train --out {result.out} --resume"
+        how = f"fssd train --out {shlex.quote(str(result.out))} --resume"
         print(f"stopped after {command.minutes:g} minutes; continue with: {how}")
     return 0
 

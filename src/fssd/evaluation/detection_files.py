@@ -43,7 +43,9 @@ def is_detection_file(path: Path) -> bool:
     return path.is_file() and (path.suffix.lower() == ".json" or is_archive(path))
 
 
-def read_detections(path: Path, dataset: DataSet, names: tuple[str, ...] | None = None) -> FileDetections:
+def read_detections(
+    path: str | Path, dataset: DataSet, names: tuple[str, ...] | None = None
+) -> FileDetections:
     """Read the detections of a data set's images.
 
     path: a folder of comp4 files or YOLO txt, COCO's result json, the json of `fssd detect`, or an archive
@@ -54,6 +56,7 @@ def read_detections(path: Path, dataset: DataSet, names: tuple[str, ...] | None 
     have; images without detections have none. All are counted in `notes`. Raises DataError with file and
     line for a fault, and if no image fits; ConfigError for class numbers without names.
     """
+    path = Path(path)
     rows = read_rows(unpacked(path) if is_archive(path) else path, dataset, names)
     matched = match_images(rows.images, dataset.records, path)
     by_record: dict[int, list[ResultRow]] = {}

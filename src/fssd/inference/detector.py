@@ -70,8 +70,9 @@ class Detector:
         threads: int | None = None,
         tiles: int | str | Tiles | None = None,
     ) -> Detector:
-        """Open a model file, the folder of a run, an exported file (.onnx, OpenVINO's .xml), or a packaged
-        model by its name: "animals", or "animals-int8" for OpenVINO.
+        """Open a model file, the folder of a run, an exported file (.onnx, OpenVINO's .xml, ncnn's .param,
+        TensorRT's .engine), a model on a hub ("hf://user/name"), or a packaged or fetched one by its name:
+        "animals", "animals-int8" for OpenVINO, "ssd300-coco".
 
         device: "cpu", "cuda", ... or "auto" (None); 1 is "cuda:1". backbone: the module, for a model whose
         backbone was passed as a module. threads: of an exported file's runtime, one per core if None; for

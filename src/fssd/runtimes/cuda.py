@@ -1,7 +1,7 @@
 """The fastest way to run a network on CUDA: folded, channels last, in bfloat16, as one CUDA graph.
 
     det = fssd.Detector.load("runs/mine", device="cuda")
-    fast = fssd.Detector(CudaRunner(det.network), det.classes)
+    fast = fssd.Detector(CudaRunner(det.network), det.classes, det.facts)
 
 A graph launches all kernels at once; launching them one by one takes longer than a small batch computes.
 """

@@ -50,10 +50,12 @@ def agree_batch_size(
     most = min(MOST_ON_CPU if device.type == "cpu" else MOST, len(dataset))
     if config.global_batch is not None:
         most = min(most, -(-config.global_batch // process.world))
-    size = together(process, lambda: measured_size(config, dataset, device, backbone, max(most, 1)))
+    most = max(most, 1)
+    size = together(process, lambda: measured_size(config, dataset, device, backbone, most))
     size = -highest([-size], process, device)[0]
     if process.is_first:
         kind = "as much as its memory holds" if device.type == "cuda" else "more is hardly faster"
+        kind = "the most that is tried" if size == most else kind
         print(f"batch size auto: {size} ({device.type}, {kind}); --lr is not scaled with it", file=sys.stderr)
     return replace(config, batch_size=size)
 
