@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fssd.data.join import match_classes
+from fssd.data.join import join_sets, match_classes
 from fssd.data.sample import DataSet, background_record
 from fssd.evaluation.results import write_coco_results
 from fssd.inference.detections import Detections
@@ -32,6 +32,13 @@ def test_category_ids_go_with_their_classes(classes: Sequence[str], ids: Sequenc
     before = dataset(("cat", "dog"), (3, 9))
     assert match_classes(before, classes).facts == {"format": "coco", "category_ids": ids}
     assert before.facts["category_ids"] == (3, 9), "unchanged"
+
+
+def test_category_ids_of_joined_sets() -> None:
+    sets = [dataset(("cat", "dog"), (3, 9)), dataset(("puppy", "cow"), (9, 4)), dataset(("ant",), None)]
+    joined = join_sets(sets, ("cow", "dog", "ant", "cat"), {"puppy": "dog"})
+    assert joined.facts["category_ids"] == (4, 9, None, 3)
+    assert "category_ids" not in join_sets(sets[2:], ("ant",), {}).facts
 
 
 def test_a_set_without_category_ids_gets_none() -> None:

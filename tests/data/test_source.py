@@ -16,7 +16,7 @@ from fssd.data.check import check_data
 from fssd.data.formats.labels import LabelledObject, build_record
 from fssd.data.formats.reader import Reader
 from fssd.data.sample import DataSet, Problem
-from fssd.data.source import find_reader, list_splits, open_data, problem_error, require_usable
+from fssd.data.source import find_reader, list_splits, open_data, other_formats, problem_error, require_usable
 from fssd.errors import ConfigError, DataError, ImageError, LabelError
 
 REAL = os.environ.get("FSSD_TEST_DATA", "")
@@ -215,6 +215,7 @@ def test_joined_sources(joined: Path) -> None:
     assert contents(train) == expected
     assert contents(val) == {"b": ["cow"]}
     assert list_splits(file) == ("train", "val")
+    assert other_formats(file) == (), "a file that joins sources is no YOLO yaml"
     assert (train.facts["images"], train.facts["format"], val.facts["images"]) == (4, "coco+voc", 1)
     assert contents(open_data(file)) == {**expected, "b": ["cow"]}
     boxes = {record.image_id: record.boxes.tolist() for record in train.records}

@@ -255,3 +255,16 @@ def test_a_json_file_gives_the_same_numbers_in_pycocotools(tmp_path: Path) -> No
 def _in_order_of(file: Path, dataset: DataSet, detections: list[Detections]) -> list[Detections]:
     by_id = {r.image_id: d for r, d in zip(dataset.records, detections, strict=True)}
     return [by_id[record.image_id] for record in open_data(file.parent.parent, "val").records]
+
+
+@pytest.mark.parametrize("first", [20240131120000001, 10**20])
+def test_images_named_by_long_numbers(first: int) -> None:
+    """Such as a time with milliseconds: float64 holds whole numbers up to 2^53 alone."""
+    box = np.array([[10, 10, 60, 60]], np.float32)
+    flags = np.zeros(1, bool)
+    records = tuple(
+        Record(str(first + i), Path("x"), Path("x"), 300, 200, box + 5 * i, np.array([0]), flags, flags)
+        for i in range(8)
+    )
+    found = [Detections(r.boxes, np.ones(1, np.float32), r.labels, CLASSES) for r in records]
+    assert coco_average_precision(DataSet(CLASSES, records), found).numbers["AP"] == 1

@@ -99,7 +99,7 @@ def test_coco_json(tmp_path: Path) -> None:
 def test_category_ids_without_any_in_the_data_set(tmp_path: Path) -> None:
     file = tmp_path / "results.json"
     file.write_text(json.dumps([{"image_id": "a", "category_id": 2, "bbox": [1, 2, 3, 4], "score": 0.5}]))
-    found = read_detections(file, data("a"))
+    found = read_detections(str(file), data("a"))
     assert found.detections[0].names == ["traffic light"]  # counted from 1, and told
     assert "taken as its classes in order, from 1: 1 is 'cat', 4 is 'dog'" in found.notes[1]
     named = read_detections(file, data("a"), ("dog", "big_dog"))

@@ -10,14 +10,15 @@ import yaml
 
 from fssd.config import TrainConfig, to_values
 from fssd.data.division import Division
+from fssd.data.scenes import make_scenes
 from fssd.errors import ConfigError, DataError
 from fssd.evaluation.measured import measured_images, trained_on
 
 
-def run_folder(folder: Path, data: Path, division: Division | None = None) -> Path:
+def run_folder(folder: Path, data: Path, division: Division | None = None, split: str = "train") -> Path:
     """The model file of a run on `data`."""
     folder.mkdir()
-    config = TrainConfig(data=data, out=folder, train_split="train", val_split="auto" if division else "val")
+    config = TrainConfig(data=data, out=folder, train_split=split, val_split="auto" if division else "val")
     (folder / "config.yaml").write_text(yaml.safe_dump(to_values(config)))
     if division is not None:
         division.save(folder)
@@ -53,6 +54,30 @@ def test_what_the_run_kept(scenes: Path, train_alone: Path, tmp_path: Path) -> N
     other = run_folder(tmp_path / "other", train_alone, kept(scenes, 5, 7, 9))
     both, _ = measured_images(train_alone, "auto", [model, other], 0.0)
     assert {record.image_id for record in both.records} == kept(scenes, 5, 7).val, "of two: what both kept"
+
+
+def test_what_the_run_kept_of_several_splits(tmp_path: Path) -> None:
+    """The images that a run kept come from the splits it was trained on, not from `train` alone."""
+    data = make_scenes(tmp_path / "data", train=6, val=3, size=64)
+    sets = data / "ImageSets" / "Main"
+    (sets / "val.txt").rename(sets / "extra.txt")
+    ids = [(sets / f"{name}.txt").read_text().split() for name in ("train", "extra")]
+    division = Division(frozenset(ids[0][2:] + ids[1][1:]), frozenset([*ids[0][:2], ids[1][0]]), {"seed": 0})
+    model = run_folder(tmp_path / "run", data, division, split="train+extra")
+    dataset, _ = measured_images(data, "auto", [model], 0.0)
+    assert {record.image_id for record in dataset.records} == division.val
+
+
+@pytest.mark.parametrize("spelling", ["relative", "link", "yaml"])
+def test_trained_images_by_another_path(
+    scenes: Path, train_alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spelling: str
+) -> None:
+    model = run_folder(tmp_path / "run", scenes)
+    monkeypatch.chdir(scenes.parent)
+    (tmp_path / "link").symlink_to(scenes)
+    data = {"relative": Path(scenes.name), "link": tmp_path / "link", "yaml": train_alone}[spelling]
+    with pytest.raises(ConfigError, match=r"trained on 12 of these 12 images, .*--seen-images"):
+        measured_images(data, "train", [model], 0.0)
 
 
 def test_trained_images(scenes: Path, train_alone: Path, tmp_path: Path) -> None:

@@ -164,3 +164,15 @@ def test_validation_leaves_out_too(
         train(strict, backbone=tiny_backbone())
     assert state(tmp_path / "strict")["evaluation_due"]
     assert state(tmp_path / "strict")["iteration"] == 1
+
+
+def test_validation_in_tiles_leaves_out_too(
+    data: Path, tmp_path: Path, tiny_backbone: MakeBackbone, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Results of tiles come image by image: some of a batch are done when one is found broken."""
+    cut(data, "val_00001")
+    config = config_for(
+        data, tmp_path / "run", val_split="val", iterations=1, bad_share=0.3, batch_size=3, tiles="128"
+    )
+    assert train(config, backbone=tiny_backbone()).best is not None
+    assert "val_00001.jpg" in capsys.readouterr().err

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,10 @@ def join_sets(parts: Sequence[DataSet], classes: Sequence[str], renames: Mapping
     problems = tuple(problem for part in parts for problem in part.problems)
     formats = sorted({str(part.facts["format"]) for part in parts if "format" in part.facts})
     images = sum(int(part.facts.get("images", len(part))) for part in parts)
-    return DataSet(tuple(classes), tuple(records), problems, {"images": images, "format": "+".join(formats)})
+    facts: dict[str, Any] = {"images": images, "format": "+".join(formats)}
+    if (known := category_ids(parts, classes, renames)) is not None:
+        facts["category_ids"] = known
+    return DataSet(tuple(classes), tuple(records), problems, facts)
 
 
 def match_classes(data: DataSet, classes: Sequence[str]) -> DataSet:
@@ -66,7 +70,9 @@ def match_classes(data: DataSet, classes: Sequence[str]) -> DataSet:
     return DataSet(tuple(classes), tuple(records), tuple(problems), facts)
 
 
-def category_ids(sets: Iterable[DataSet], classes: Sequence[str]) -> tuple[Any, ...] | None:
+def category_ids(
+    sets: Iterable[DataSet], classes: Sequence[str], renames: Mapping[str, str] = MappingProxyType({})
+) -> tuple[Any, ...] | None:
     """COCO's ids of the classes that the sets state, each class by its name; None for a class without one.
 
     None for all if no set states any, or if two state other ids of a class.
@@ -75,7 +81,7 @@ def category_ids(sets: Iterable[DataSet], classes: Sequence[str]) -> tuple[Any, 
     stated = [data for data in sets if data.facts.get("category_ids") is not None]
     for data in stated:
         for name, key in zip(data.classes, data.facts["category_ids"], strict=True):
-            if key is not None and found.setdefault(name, key) != key:
+            if key is not None and found.setdefault(renames.get(name, name), key) != key:
                 return None
     return tuple(map(found.get, classes)) if stated else None
 

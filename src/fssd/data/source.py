@@ -120,6 +120,9 @@ def find_reader(path: Path) -> tuple[Reader, Path]:
 def other_formats(path: Path) -> tuple[str, ...]:
     """The names of the formats that a path holds labels of as well, and that are not read."""
     path = _existing(path)
+    if not is_remote(path) and (file := _find_joined(path)) is not None:
+        others = (name for part in _read_joined(file).parts for name in other_formats(part.path))
+        return tuple(dict.fromkeys(others))
     taken, _ = find_reader(path)
     if taken is SHARDS:
         return ()

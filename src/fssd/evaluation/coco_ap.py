@@ -16,6 +16,7 @@ from fssd.inference.detections import Detections
 
 # Neither pycocotools nor hotcoco reads an `ignore` key for boxes. An area outside every range has the same
 # effect: the object is not counted, and a detection that matches it is ignored.
+MOST_DIGITS = 15  # of an image id: 10^15 is less than 2^53, up to which float64 holds every whole number
 IGNORED_AREA = -1.0
 
 # The order of the area ranges and of the limits on detections per image in the result.
@@ -82,14 +83,19 @@ def require_hotcoco() -> Any:
 
 
 def _image_ids(records: Sequence[Record]) -> npt.NDArray[np.int64]:
-    """The data set's own ids where they are numbers, else 1, 2, ...
+    """The data set's own ids where they are numbers that float64 (of the rows) can hold, else 1, 2, ...
 
     Equal scores in different images are ranked by image id, so COCO's own ids give COCO's own numbers.
     """
     names = [r.image_id for r in records]
-    if len(set(names)) == len(names) and all(n.isascii() and n.isdigit() and str(int(n)) == n for n in names):
+    if len(set(names)) == len(names) and all(map(_is_number, names)):
         return np.array([int(n) for n in names], np.int64)
     return np.arange(1, len(names) + 1)
+
+
+def _is_number(name: str) -> bool:
+    plain = name.isascii() and name.isdigit() and len(name) <= MOST_DIGITS
+    return plain and str(int(name)) == name
 
 
 def _truth_columns(dataset: DataSet, image_ids: npt.NDArray[np.int64]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from fssd.config import CONFIG_FILE, load_config
 from fssd.data.columns import take
 from fssd.data.division import Division, read_division
+from fssd.data.same_files import true_paths
 from fssd.data.sample import DataSet
 from fssd.data.source import list_splits, open_data, require_usable
 from fssd.data.split_names import training_split, validation_split
@@ -76,7 +77,8 @@ def _kept_images(
         splits = f"splits here: {', '.join(known)}" if known else "it has no splits"
         reason = f'has no validation split; {splits}; choose one with --split, or "none" for every image'
         raise DataError(reason, file=data)
-    dataset = opened(training_split(known))
+    trained = {run.split for run in runs if run.data is not None and _are_same(run.data, data)}
+    dataset = opened(trained.pop() if len(trained) == 1 else training_split(known))
     common = frozenset.intersection(*kept)
     inside = [index for index, record in enumerate(dataset.records) if record.image_id in common]
     records = take(dataset.records, inside)
@@ -98,13 +100,28 @@ def _are_same(one: Path, other: Path) -> bool:
     return one.resolve() == other.resolve()
 
 
+def _trained_images(data: Path, run: TrainedOn, images: Path | None) -> DataSet | None:
+    """What the run was trained on, under whatever path `data` names it; None if that cannot be read here."""
+    if run.data is None or not (run.data.exists() or is_remote(run.data)):
+        return None
+    if _are_same(run.data, data):
+        return open_data(run.data, run.split, images=images)
+    if is_remote(run.data) or is_remote(data):
+        return None
+    try:
+        return open_data(run.data, run.split, images=run.images)
+    except DataError:
+        return None  # another data set, which need not be in order now
+
+
 def _refuse_trained(dataset: DataSet, data: Path, run: TrainedOn, images: Path | None) -> None:
-    if run.data is None or not (run.data.exists() or is_remote(run.data)) or not _are_same(run.data, data):
+    trained = _trained_images(data, run, images)
+    if trained is None:
         return
-    trained = open_data(run.data, run.split, images=images)
     side = None if run.division is None else run.division.train
-    paths = {record.path for record in trained.records if side is None or record.image_id in side}
-    seen = sum(record.path in paths for record in dataset.records)
+    paths = true_paths(record.path for record in trained.records if side is None or record.image_id in side)
+    own = set(paths)
+    seen = sum(path in own for path in true_paths(record.path for record in dataset.records))
     if seen:
         raise ConfigError(
             f"{run.model} was trained on {seen} of these {len(dataset)} images, so its accuracy on them says"

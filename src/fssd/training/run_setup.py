@@ -111,7 +111,9 @@ class RunSetup:
         freeze(self.network, config)
         check_parallel(config, self.network)
         if config.class_weights:
-            weights = class_weights(config.class_weights, self.folder.data["train"]["objects"])
+            counted = self.folder.data["train"]["objects"]  # in the order of the alphabet after a resume
+            objects = {name: counted.get(name, 0) for name in self.train_set.classes}
+            weights = class_weights(config.class_weights, objects)
             self.network.heads.weigh_classes(torch.from_numpy(weights).float().to(self.device))
             if saved is None and self.process.is_first:
                 pairs = zip(self.train_set.classes, weights, strict=True)

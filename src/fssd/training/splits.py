@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from fssd.config import TrainConfig
 from fssd.data.division import Division, divide, read_division
+from fssd.data.same_files import true_paths
 from fssd.data.sample import DataSet
 from fssd.data.source import describe, list_splits, open_data, other_formats, print_left_out, require_usable
 from fssd.data.split_names import training_split, validation_split
@@ -106,8 +107,8 @@ def _training_split(known: Sequence[str], config: TrainConfig) -> str | None:
 
 
 def _refuse_overlap(config: TrainConfig, train: DataSet, val: DataSet) -> None:
-    trained = {record.path for record in train.records}
-    shared = sum(record.path in trained for record in val.records)
+    trained = set(true_paths(record.path for record in train.records))
+    shared = sum(path in trained for path in true_paths(record.path for record in val.records))
     if shared and not config.seen_images:
         raise ConfigError(
             f"{config.data}: {shared} of {len(val)} images of the split {config.val_split!r} are trained on"

@@ -92,8 +92,9 @@ def _detect_own(
         except ImageError as error:
             bad = next(i for i in indices if i not in found and dataset.records[i].path == error.file)
             broken[dataset.records[bad].image_id] = error
-            rest = [batch for batch in group if batch[0] not in found]
-            damaged = [[index for index in batch if index != bad] for batch in rest if bad in batch]
-            others = [batch for batch in rest if bad not in batch]
-            groups[:0] = [part for part in (damaged, others) if any(part)]
+            # With tiles, some images of a batch may be done.
+            rest = [[index for index in batch if index not in found and index != bad] for batch in group]
+            small = [[batch] for batch in rest if 0 < len(batch) < batch_size]
+            whole = [batch for batch in rest if len(batch) == batch_size]
+            groups[:0] = [*small, whole] if whole else small
     return _Own(found, broken, False)

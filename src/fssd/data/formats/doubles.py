@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import filecmp
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from fssd.data.same_files import true_paths
 from fssd.data.sample import Problem, Record
 
 
@@ -20,13 +20,9 @@ def are_equal(one: Path, other: Path) -> bool:
 
 def same_pictures(records: Sequence[Record], root: Path) -> list[Problem]:
     """A warning that counts the records whose picture another record has under another path (a link)."""
-    folders: dict[str, str] = {}
     first: dict[str, Record] = {}
     again: list[tuple[Record, Record]] = []
-    for record in records:
-        folder, name = os.path.split(record.path)
-        real = folders.get(folder) or folders.setdefault(folder, os.path.realpath(folder))
-        path = os.path.realpath(record.path) if record.path.is_symlink() else f"{real}/{name}"
+    for record, path in zip(records, true_paths(one.path for one in records), strict=True):
         known = first.setdefault(path, record)
         if known is not record:
             again.append((record, known))
