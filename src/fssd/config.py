@@ -367,6 +367,8 @@ def _conflicts(config: TrainConfig) -> Iterator[tuple[set[str], str]]:
         yield {"epochs", "iterations"}, "give either --epochs or --iterations, not both"
     if config.steps and config.schedule not in (None, "multistep"):
         yield {"steps", "schedule"}, "steps belong to --schedule multistep; leave --steps or --schedule out"
+    if any(step < 1 for step in config.steps):
+        yield {"steps"}, "steps are updates after which the rate falls, each 1 or more; correct --steps"
     if config.start == "nothing" and config.weights is not None:
         yield {"start", "weights"}, "--start nothing takes no --weights; leave one of them out"
     if config.warmup_power is not None and config.warmup == 0:

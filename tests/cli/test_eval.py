@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import yaml
 
 from fssd.cli.main import BAD_INPUT, main
 from fssd.data.scenes import CLASSES
@@ -80,8 +81,9 @@ def test_eval_refuses_names_before_it_detects(
         (["--coco-results", "folder"], "folder: is a folder"),
         (["--voc-results", "full"], "comp4_det_val_five.txt: is a folder"),
         (["--report", "full"], "index.html: is a folder"),
-        (["--json", "a.json", "--coco-results", "./a.json"], "two results have the same file"),
+        (["--json", "a.json", "--coco-results", "./a.json"], "is named for two results"),
         (["--json", "MODEL"], "is an input and would be overwritten"),
+        (["--json", "DATA"], "is an input and would be overwritten"),
         (["--coco-results", "LABEL"], "is an input and would be overwritten"),
         (["--json", "/proc/none/a.json"], "/proc/none"),
     ],
@@ -98,9 +100,11 @@ def test_eval_refuses_outputs_before_it_detects(
     monkeypatch.chdir(tmp_path)
     for name in ("folder", "full/comp4_det_val_five.txt", "full/index.html"):
         (tmp_path / name).mkdir(parents=True)
-    inputs = {"MODEL": model_file, "LABEL": scenes / "Annotations/val_00000.xml"}
+    data = tmp_path / "data.yaml"
+    data.write_text(yaml.safe_dump({"sources": [{"data": str(scenes)}]}))
+    inputs = {"MODEL": model_file, "LABEL": scenes / "Annotations/val_00000.xml", "DATA": data}
     arguments = [inputs.get(flag, flag) for flag in flags]
-    assert run("eval", model_file, "--data", scenes, "--workers", 0, *arguments) == BAD_INPUT
+    assert run("eval", model_file, "--data", data, "--workers", 0, *arguments) == BAD_INPUT
     assert message in only_error(capsys)
 
 

@@ -143,6 +143,26 @@ def test_scatter_mistakes(model_file: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_scatter_overwrites_nothing_and_finds_mistakes_at_once(
+    model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fssd.cli.scatter._accuracies", None)  # the work that takes long
+    data, photo = tmp_path / "boxes.csv", tmp_path / "photo.png"
+    data.write_text("")
+    photo.write_bytes(b"")
+    for given, told in (
+        (
+            ("--data", data, "--out", tmp_path / "boxes.png"),
+            r"boxes\.csv: is an input and would be overwritten",
+        ),
+        (("--image", photo, "--out", photo), r"photo\.png: is an input and would be overwritten"),
+        (("--image", tmp_path / "none.jpg", "--out", tmp_path / "a.png"), r"none\.jpg"),
+        (("--out", "/proc/none/a.png"), "/proc/none"),
+    ):
+        with pytest.raises((ConfigError, DataError), match=told):
+            run(scatter, model_file, *given)
+
+
 def test_compare_models_of_different_classes(
     model_file: Path, other_classes: Path, shots: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

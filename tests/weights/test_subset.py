@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -114,9 +115,15 @@ def test_classes_that_cannot_be_taken(wanted: list[str], message: str) -> None:
 def test_a_folder_with_another_model_is_left_alone(lite_file: Path, tmp_path: Path) -> None:
     (tmp_path / "best.safetensors").write_bytes(b"someone's")
     for folder in (lite_file.parent, tmp_path):
-        with pytest.raises(ConfigError, match="holds another model"):
+        with pytest.raises(ConfigError, match=r"holds (another model|a training)"):
             write_subset(lite_file, ["dog"], folder)
         assert not (folder / "final.safetensors").exists()
+    (tmp_path / "mine").mkdir()
+    shutil.copyfile(lite_file, tmp_path / "mine" / "final.safetensors")
+    with pytest.raises(ConfigError, match="holds another model"):
+        write_subset(lite_file, ["dog"], tmp_path / "mine")
+    for wanted in ("dog", "cat"):  # the second replaces the first
+        write_subset(lite_file, [wanted], tmp_path / "again")
     with pytest.raises(CheckpointError, match="no such model file"):
         write_subset(tmp_path / "absent.safetensors", ["dog"], tmp_path / "out")
     with pytest.raises(ConfigError, match="no class 'dragon'"):

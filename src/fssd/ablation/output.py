@@ -20,6 +20,7 @@ from fssd.figures.scatter import machine
 from fssd.model.cost import multiply_adds, parameters
 from fssd.model.network import Network, channels_last
 from fssd.plots import INK, QUIET, TEXT, colour, new_panels, save_plot, save_table
+from fssd.training.data_facts import validation_name
 from fssd.training.log import LOG_FILE, LastEvaluation, last_evaluation, read_log
 
 if TYPE_CHECKING:
@@ -211,9 +212,11 @@ def _unmeasured(run: Run) -> LastEvaluation | None:
 
 def _notes(report: dict[str, Any], run: Run) -> list[str]:
     iou = "0.50:0.95" if report.get("iou") is None else f"{report['iou']:.2f}"
+    name = validation_name(run.config)
+    where = f"({name})" if run.config.val_split == "auto" else f"of split {name}"
     return [
-        f"AP in percent ({report.get('metric')}, IoU {iou}) on {report.get('images')} images of split"
-        f" {run.config.val_split} after the last update; mean ± standard deviation over the seeds.",
+        f"AP in percent ({report.get('metric')}, IoU {iou}) on {report.get('images')} images"
+        f" {where} after the last update; mean ± standard deviation over the seeds.",
         _COLUMNS.format(machine(torch.device("cpu"))),
     ]
 

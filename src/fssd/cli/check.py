@@ -10,7 +10,7 @@ from typing import Annotated
 
 import tyro
 
-from fssd.cli.options import Flag, parse
+from fssd.cli.options import Flag, parse, spare_inputs
 from fssd.cli.result import add_result, wants_json
 
 
@@ -55,7 +55,9 @@ def run(arguments: list[str]) -> int:
     options = {"size": list(command.size)} if command.size else {}
     with torch.device("meta"):  # no weights are needed
         network = build_model(command.model, 1, **options)
-    require_writable(*filter(None, [command.json, command.report and command.report / PAGE_FILE]))
+    outputs = list(filter(None, [command.json, command.report and command.report / PAGE_FILE]))
+    spare_inputs([command.data], outputs)
+    require_writable(*outputs)
     survey = Survey(thumbnails=command.report is not None)
     decode = not command.labels_only
     with _bar() as watch:

@@ -114,11 +114,12 @@ def _run(command: Eval, process: Process) -> int:
     report = evaluate_detections(dataset, found, command.measuring.metric, command.iou)
     console.print(report.table())
     add_document(report.to_json(settings or None))
+    steps = [partial(_write, command, dataset, Outcome(found, report, notes, settings))]
     if command.keep_tiles:
-        print(_keep_tiles(command.model, settings))
+        steps.append(partial(_keep_tiles, command.model, settings))
     if command.keep_thresholds and detector is not None:
-        print(_keep_thresholds(command, dataset, found, detector.classes))
-    _write(command, dataset, Outcome(found, report, notes, settings))
+        steps.append(partial(_keep_thresholds, command, dataset, found, detector.classes))
+    write_each(*steps)
     return 0
 
 
@@ -133,8 +134,8 @@ def _settings(command: Eval, detector: Detector) -> dict[str, Any]:
     return {**command.thresholds.given(), **command.rules.given(), **own, "scales": scales}
 
 
-def _keep_tiles(model: Path, settings: Mapping[str, Any]) -> str:
-    """Write the tiles of these settings into the model; what was written, for people."""
+def _keep_tiles(model: Path, settings: Mapping[str, Any]) -> None:
+    """Write the tiles of these settings into the model, and say so."""
     from fssd.data.tiles import FACT, read_tiles
     from fssd.weights.checkpoint import model_file, write_facts
 
@@ -142,7 +143,7 @@ def _keep_tiles(model: Path, settings: Mapping[str, Any]) -> str:
     file = model_file(model)
     write_facts(file, {FACT: None if tiles is None else tiles.facts()})
     add_result(tiles=None if tiles is None else tiles.facts())
-    return f"tiles kept in {file}: {tiles or 'none'}"
+    print(f"tiles kept in {file}: {tiles or 'none'}")
 
 
 def _refuse_other_rules(command: Eval) -> None:
@@ -157,8 +158,10 @@ def _refuse_other_rules(command: Eval) -> None:
         raise ConfigError(f"--keep-thresholds is for detection without --{flag}; leave one of the two out")
 
 
-def _keep_thresholds(command: Eval, dataset: DataSet, found: list[Detections], classes: Sequence[str]) -> str:
-    """Write them into the model, which has these classes; what was written, for people."""
+def _keep_thresholds(
+    command: Eval, dataset: DataSet, found: list[Detections], classes: Sequence[str]
+) -> None:
+    """Write them into the model, which has these classes, and say so."""
     from fssd.evaluation.class_scores import best_class_scores, write_class_scores
     from fssd.weights.checkpoint import model_file
 
@@ -169,7 +172,7 @@ def _keep_thresholds(command: Eval, dataset: DataSet, found: list[Detections], c
     scores = ", ".join(f"{name} {score:.3f}" for name, score in best.items())
     others = [name for name in classes if name not in best]
     missing = f"; 0.5 for {', '.join(others)}, never found correctly" if others else ""
-    return f"thresholds kept in {file}: {scores or 'none'}{missing}"
+    print(f"thresholds kept in {file}: {scores or 'none'}{missing}")
 
 
 def _input(command: Eval) -> Path:
@@ -196,10 +199,8 @@ def _check_outputs(command: Eval, dataset: DataSet) -> None:
         files += voc_files(command.voc_results, ids, dataset.classes, split=dataset.facts["split"] or "test")
     own = _input(command)
     inputs = list(own.rglob("*.txt")) if own.is_dir() else [own]
-    spare_inputs([*inputs, *(record.source for record in dataset.records)], files)
-    if len({file.resolve() for file in files}) < len(files):
-        raise ConfigError("two results have the same file; give each a name of its own")
-    require_writable(*files)
+    spare_inputs([*inputs, command.data, *(record.source for record in dataset.records)], files)
+    require_writable(*files, *([own] if command.keep_thresholds or command.keep_tiles else ()))
 
 
 class Outcome(NamedTuple):

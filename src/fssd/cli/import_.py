@@ -101,12 +101,10 @@ def _write_model(command: Import, found: Imported, form: str) -> None:
     from fssd.atomic import make_folder
     from fssd.data.class_names import names_for
     from fssd.importers.imported_model import write_imported
-    from fssd.weights.checkpoint import holds_run
+    from fssd.weights.checkpoint import require_room
 
     classes = names_for(found.num_classes, command.classes)
-    if holds_run(command.out):
-        problem = "holds a training, whose models would be taken for the imported one or be replaced"
-        raise ConfigError(f"{command.out}: {problem}; choose another folder")
+    require_room(command.out, "imported_format")
     make_folder(command.out)
     target = command.out / FINAL_FILE
     facts = {"imported_format": form}

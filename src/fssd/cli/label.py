@@ -35,6 +35,7 @@ class Label:
 def run(arguments: list[str]) -> int:
     """Detect in every image and write drafts; one that cannot be read is reported and left out."""
     command = parse(Label, arguments)
+    from fssd.atomic import require_writable_folder
     from fssd.data.writers.convert import find_writer
     from fssd.data.writers.new_folder import require_new
     from fssd.inference.detector import Detector
@@ -43,6 +44,7 @@ def run(arguments: list[str]) -> int:
 
     find_writer(command.to)
     require_new(command.out)
+    require_writable_folder(command.out)
     files, others = find_stills(command.images)
     made = draft_labels(
         Detector.load(command.model, device=command.device),

@@ -42,7 +42,7 @@ class Pick:
 def run(arguments: list[str]) -> int:
     """Print each chosen image with its uncertainty, the most worth labelling first."""
     command = parse(Pick, arguments)
-    from fssd.atomic import atomic_write
+    from fssd.atomic import atomic_write, require_writable, require_writable_folder
     from fssd.cli.options import spare_inputs
     from fssd.data.writers.new_folder import require_new
     from fssd.inference.inputs import find_stills
@@ -50,8 +50,11 @@ def run(arguments: list[str]) -> int:
 
     if command.copy is not None:
         require_new(command.copy)
+        require_writable_folder(command.copy)
     files, others = find_stills(command.images)
-    spare_inputs(files, [] if command.out is None else [command.out])
+    if command.out is not None:
+        spare_inputs(files, [command.out])
+        require_writable(command.out)
     seen, uncertainties, thumbnails = _look(command, files)
     if not seen:
         raise DataError("none of the images can be read")

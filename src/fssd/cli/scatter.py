@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from fssd.cli.options import FLAT, Device, Flag, Loading, Measuring, open_models, parse, refuse_names
+from fssd.cli.options import (
+    FLAT,
+    Device,
+    Flag,
+    Loading,
+    Measuring,
+    open_models,
+    parse,
+    refuse_names,
+    spare_inputs,
+)
 from fssd.cli.result import add_result
 from fssd.config import Count
 from fssd.errors import ConfigError
@@ -54,6 +64,8 @@ def run(arguments: list[str]) -> int:
 
     stated = _files(command)
     files = list(stated)
+    table = command.out.with_suffix(".csv")
+    _check_outputs(command, files, [command.out, table])
     detectors = open_models(files, command.device, {command.loading: Loading()})
     refuse_names(command.measuring, detectors)
     accuracies = _accuracies(command, files, detectors)
@@ -69,13 +81,23 @@ def run(arguments: list[str]) -> int:
         how = "" if point.measured else " (stated)"
         print(f"{point.name}: {point.speed:.1f} images/s{how}, mAP {100 * point.ap:.1f} %")
     machine = _machine(detectors)
-    table = command.out.with_suffix(".csv")
     scatter.write_csv(table, points, accuracies[0], machine, command.paper)
     save_plot(command.out, scatter.draw_scatter(points, accuracies[0], machine, command.paper))
     print(f"{len(points)} models in {command.out}, numbers in {table}")
     rows = [point._asdict() for point in points]
     add_result(models=rows, machine=machine, picture=command.out, table=table)
     return 0
+
+
+def _check_outputs(command: Scatter, files: Sequence[Path], outputs: Sequence[Path]) -> None:
+    """Raise what would keep the result from being made, before the time is spent."""
+    from fssd.atomic import require_writable
+    from fssd.inference.inputs import find_only_stills
+
+    spare_inputs([*files, *filter(None, (command.data, command.image))], outputs)
+    require_writable(*outputs)
+    if command.image is not None:
+        find_only_stills([str(command.image)])
 
 
 def _files(command: Scatter) -> dict[Path, float | None]:

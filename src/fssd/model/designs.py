@@ -160,7 +160,7 @@ def _find_class(name: str, table: Mapping[str, str], kind: str, base: type[Any])
     """
     path = table.get(name, name)
     module, _, attribute = path.partition(":")
-    if not module or not attribute:
+    if not module or not attribute or module.startswith("."):
         raise ConfigError(
             f'there is no {kind} {name!r}{nearest(name, table)}; your own is "package.module:Class"'
         )

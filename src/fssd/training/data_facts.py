@@ -25,7 +25,7 @@ def data_facts(splits: TrainingSplits, trained: ClassCounts) -> dict[str, Any]:
     facts: dict[str, Any] = {"name": config.data.name, "format": str(train.facts.get("format", "own"))}
     facts["train"] = _part(config.train_split or "all images", train, trained.objects.tolist())
     if val is not None:
-        facts["val"] = _part(_validation_name(config), val, objects_per_class(val).tolist())
+        facts["val"] = _part(validation_name(config), val, objects_per_class(val).tolist())
     return facts
 
 
@@ -34,7 +34,8 @@ def _part(split: str, dataset: DataSet, objects: Iterable[int]) -> dict[str, Any
     return {"split": split, "images": len(dataset), "objects": counts}
 
 
-def _validation_name(config: TrainConfig) -> str:
+def validation_name(config: TrainConfig) -> str:
+    """The images that a run is evaluated on, in words: the name of their split, or their share."""
     if config.val_split != "auto":
         return config.val_split or "all images"
     if config.folds:

@@ -112,6 +112,19 @@ def holds_run(folder: Path) -> bool:
     return any((folder / name).exists() for name in (BEST_FILE, STATE_FILE, CONFIG_FILE))
 
 
+def require_room(folder: Path, mark: str) -> None:
+    """Raise ConfigError unless a model can be written to a folder as its final one.
+
+    That of an earlier call of the same kind is replaced. mark: the fact that such a model has.
+    """
+    if holds_run(folder):
+        problem = "holds a training, whose models would be taken for this one or be replaced"
+        raise ConfigError(f"{folder}: {problem}; choose another folder")
+    file = folder / FINAL_FILE
+    if file.exists() and mark not in read_tensors(file)[1]:
+        raise ConfigError(f"{folder}: holds another model; choose a folder of its own")
+
+
 def is_model_folder(folder: Path) -> bool:
     """Whether a MODEL that is this folder means a model: that of a run, or one that was written into it."""
     return holds_run(folder) or (folder / FINAL_FILE).exists()

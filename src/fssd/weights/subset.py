@@ -11,7 +11,7 @@ from fssd.atomic import make_folder
 from fssd.config import FINAL_FILE
 from fssd.errors import ConfigError, nearest
 from fssd.model.network import Network
-from fssd.weights.checkpoint import holds_run, load_model, model_file, write_tensors
+from fssd.weights.checkpoint import load_model, model_file, require_room, write_tensors
 from fssd.weights.transfer import by_prior, rows_of
 
 # Classes that VOC and COCO spell differently.
@@ -35,8 +35,9 @@ def write_subset(model: Path, wanted: Sequence[str], folder: Path) -> tuple[Path
     folder in which the result would replace a model or be mistaken for one of a run.
     """
     source = model_file(model)
-    if folder.resolve() == source.parent.resolve() or holds_run(folder):
+    if folder.resolve() == source.parent.resolve():
         raise ConfigError(f"{folder}: holds another model; choose a folder of its own")
+    require_room(folder, "subset_of")
     network, classes, facts = load_model(source)
     indices = find_classes(classes, wanted)
     tensors = take_classes(network, indices)
