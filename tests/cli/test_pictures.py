@@ -189,6 +189,13 @@ def test_compare_mistakes(model_file: Path, other_classes: Path, shots: Path, tm
         run(compare, *both, shots, "--out", shots / "1.png")
     with pytest.raises(ConfigError, match="score is 50"):
         run(compare, *both, shots, "--score", 50)
+    page = ("--data", shots, "--report", tmp_path / "page")
+    for given in (("--score", 0.9), ("--columns", 7), ("--out", "a.png")):
+        with pytest.raises(ConfigError, match=f"{given[0]} is for a picture; leave it out"):
+            run(compare, *both, *page, *given)
+    for given in (("--iou", 0.75), ("--draws", 50), ("--metric", "coco"), ("--seen-images",)):
+        with pytest.raises(ConfigError, match=f"{given[0]} is for a page; leave it out"):
+            run(compare, *both, shots, *given)
     (shots / "film.mp4").write_bytes(b"")
     with pytest.raises(DataError, match=r"film\.mp4: is a video, where images are needed"):
         run(compare, *both, shots, "--out", tmp_path / "a.png")

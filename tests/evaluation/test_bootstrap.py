@@ -60,8 +60,7 @@ def test_weights_are_repetitions(make_set: Any, metric: Metric, seed: int) -> No
     if metric == "coco":
         pytest.importorskip("hotcoco")
     dataset, found = mixed(make_set, seed)
-    if metric != "coco":  # where a second detection on a difficult object is no false positive
-        dataset = some_difficult(dataset)
+    dataset = some_difficult(dataset)
     rng = np.random.default_rng(seed)
     for times in ([1] * len(dataset), [*rng.integers(0, 4, len(dataset) - 1).tolist(), 1]):
         expected = evaluate_detections(*repeated(dataset, found, times), metric)

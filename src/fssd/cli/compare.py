@@ -16,6 +16,7 @@ from fssd.cli.options import (
     Loading,
     Measuring,
     Selection,
+    changed,
     open_models,
     parse,
     refuse_names,
@@ -71,6 +72,7 @@ def run(arguments: list[str]) -> int:
     command = parse(Compare, arguments)
     if (command.data is None) != (command.report is None):
         raise ConfigError("a page needs both: give --data DATA and --report DIR")
+    _refuse_idle_flags(command)
     from fssd.evaluation.detection_files import is_detection_file
     from fssd.weights.checkpoint import model_file
 
@@ -81,6 +83,18 @@ def run(arguments: list[str]) -> int:
     for path in filter(is_detection_file, () if command.report else models):
         raise ConfigError(f"{path}: holds detections; to compare them give --data and --report")
     return _picture(command, models) if command.report is None else _page(command, models)
+
+
+def _refuse_idle_flags(command: Compare) -> None:
+    """Raise ConfigError for flags of a page with a picture, or of a picture with a page."""
+    plain = Compare(command.model_a, command.model_b, command.images)
+    picture = [name for name in ("out", "columns", "cell") if getattr(command, name) != getattr(plain, name)]
+    picture += ["score"] * (command.selection.score != PICTURE_SCORE)
+    page = [name for name in ("iou", "draws") if getattr(command, name) != getattr(plain, name)]
+    page += changed(command.measuring, plain.measuring)
+    idle, kind = (page, "page") if command.report is None else (picture, "picture")
+    if idle:
+        raise ConfigError(f"--{idle[0].replace('_', '-')} is for a {kind}; leave it out")
 
 
 def _picture(command: Compare, models: list[Path]) -> int:

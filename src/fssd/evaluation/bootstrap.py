@@ -109,7 +109,7 @@ def compare_rankings(a: Rankings, b: Rankings, resamples: int = 1000, seed: int 
 def _coco_curves(dataset: DataSet, detections: Sequence[Detections]) -> Iterator[tuple[Ranked, ...]]:
     limited = [_limit(relabel(d, dataset.classes)) for d in detections]
     for iou in COCO_IOUS:
-        found = judge(dataset, limited, float(iou)).found
+        found = judge(dataset, limited, float(iou), once=True).found
         order = np.argsort(-found.score, kind="stable")
         correct, image, label = found.correct[order], found.image[order], found.label[order]
         yield tuple(_ranked(correct[label == c], image[label == c]) for c in range(len(dataset.classes)))

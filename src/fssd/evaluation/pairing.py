@@ -2,7 +2,8 @@
 
 Detections choose in order of their scores. Each takes the free object of its class that it overlaps most, if
 that overlap reaches the threshold. A detection without an object is a false positive, unless it lies on a
-difficult object or a crowd of its class: these take any number of detections, and both are ignored.
+difficult object or a crowd of its class: these take any number of detections, and both are ignored. In
+COCO's own numbers a difficult object takes one, like any other.
 """
 
 from __future__ import annotations
@@ -66,8 +67,13 @@ class Judgement(NamedTuple):
     images: int
 
 
-def judge(dataset: DataSet, detections: Sequence[Detections], iou: float = 0.5) -> Judgement:
-    """Pair the detections of each record with its objects by class name; other classes are left out."""
+def judge(
+    dataset: DataSet, detections: Sequence[Detections], iou: float = 0.5, *, once: bool = False
+) -> Judgement:
+    """Pair the detections of each record with its objects by class name; other classes are left out.
+
+    once: a difficult object takes one detection, not any number.
+    """
     nothing, no_box = np.zeros(0, np.int64), np.zeros((0, 4))
     found_parts = [PairedDetections(nothing, no_box, np.zeros(0), nothing, nothing)]
     object_parts = [PairedObjects(nothing, no_box, nothing, nothing)]
@@ -76,7 +82,7 @@ def judge(dataset: DataSet, detections: Sequence[Detections], iou: float = 0.5) 
         found = relabel(given, dataset.classes)
         order = np.argsort(-found.scores, kind="stable")
         boxes, labels = found.boxes[order].astype(np.float64), found.labels[order]
-        taken, ignored = _pair(boxes, labels, record, iou)
+        taken, ignored = _pair(boxes, labels, record, iou, once)
         kept, counted = np.flatnonzero(~ignored), np.flatnonzero(~ignored_objects(record))
         # From indices among all objects of the image to rows of the table of objects that are not ignored.
         partner = np.searchsorted(counted, taken[kept]) + object_rows
@@ -100,7 +106,7 @@ def rows_of(images: Ints, image: int) -> Ints:
     return np.arange(*np.searchsorted(images, [image, image + 1]))
 
 
-def _pair(boxes: Floats, labels: Ints, record: Record, iou: float) -> tuple[Ints, Bools]:
+def _pair(boxes: Floats, labels: Ints, record: Record, iou: float, once: bool) -> tuple[Ints, Bools]:
     """For D detections, best first: the object each takes, (D,), -1 for none; whether it is ignored, (D,)."""
     taken = np.full(len(boxes), FREE, np.int64)
     ignored = np.zeros(len(boxes), bool)
@@ -111,12 +117,16 @@ def _pair(boxes: Floats, labels: Ints, record: Record, iou: float) -> tuple[Ints
         own = np.maximum(areas(boxes), np.finfo(np.float64).tiny)[:, None]
         overlap[:, record.crowd] = intersections(boxes, crowd) / own
     hit = (overlap >= iou) & (labels[:, None] == record.labels[None])  # (D, G)
-    free = counted.copy()
+    free, used = counted.copy(), np.zeros(len(counted), bool)
     for row in np.flatnonzero(hit.any(axis=1)):
         rivals = np.flatnonzero(hit[row] & free)
         if len(rivals):
             taken[row] = rivals[np.argmax(overlap[row, rivals])]
             free[taken[row]] = False
-        else:
-            ignored[row] = bool((hit[row] & ~counted).any())
+            continue
+        passed = np.flatnonzero(hit[row] & ~counted & ~used)
+        ignored[row] = len(passed) > 0
+        if once and len(passed):
+            best = passed[np.argmax(overlap[row, passed])]
+            used[best] = not record.crowd[best]
     return taken, ignored
