@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -537,6 +538,12 @@ def check_bounds(settings: Any) -> None:
         if dataclasses.is_dataclass(value):
             check_bounds(value)
         check_number(key, value, kind)
+
+
+def cache_folder() -> Path:
+    """Where files go that can be made again: XDG_CACHE_HOME/fssd, or ~/.cache/fssd."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "fssd"
 
 
 def check_number(key: str, value: Any, kind: Any) -> None:

@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
-from fssd.data.archive import cache_folder, unpacked
+from fssd.config import cache_folder
+from fssd.data.archive import unpacked
 from fssd.data.source import list_splits, open_data
 from fssd.errors import DataError
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import yaml
 
+from fssd.config import cache_folder
 from fssd.data import label_cache
-from fssd.data.archive import cache_folder
 from fssd.data.formats.coco import COCO
 from fssd.data.formats.csv_boxes import CSV
 from fssd.data.formats.reader import Reader

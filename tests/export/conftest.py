@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fssd.data.archive import cache_folder
+from fssd.config import cache_folder
 from fssd.errors import FetchError
 from fssd.export.onnxruntime_web import PACKAGE, runtime_files
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from fssd.config import cache_folder
 from fssd.data.formats.lookup import folder_split
 from fssd.data.unpack import TAR, ZIP, unpack
 from fssd.errors import DataError, FetchError
@@ -51,9 +51,3 @@ def _without_wrapper(folder: Path) -> Path:
     inside = [item for item in folder.iterdir() if item.name != "__MACOSX" and item.name[0] != "."]
     is_wrapped = len(inside) == 1 and inside[0].is_dir() and not folder_split([inside[0].name])
     return inside[0] if is_wrapped else folder
-
-
-def cache_folder() -> Path:
-    """Where files go that can be made again: XDG_CACHE_HOME/fssd, or ~/.cache/fssd."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "fssd"

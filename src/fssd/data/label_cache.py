@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fssd.atomic import atomic_path
-from fssd.data.archive import cache_folder
+from fssd.config import cache_folder
 from fssd.data.columns import Columns, Paths, RecordTable, Texts, compact
 from fssd.data.formats.reader import Reader
 from fssd.data.sample import DataSet, Problem

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fssd.atomic import make_folder
-from fssd.data.archive import cache_folder
+from fssd.config import cache_folder
 from fssd.errors import ConfigError, FetchError
 from fssd.fetch.download import download
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from fssd.data.archive import cache_folder
+from fssd.config import cache_folder
 from fssd.errors import CheckpointError, nearest
 
 FOLDER_VARIABLE = "FSSD_WEIGHTS"

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fssd.atomic import atomic_write, names_file
-from fssd.data.archive import cache_folder
+from fssd.config import cache_folder
 from fssd.data.columns import Columns, Paths, Spans, Texts
 from fssd.errors import DataError
 from fssd.storage.folders import Folder, is_remote
