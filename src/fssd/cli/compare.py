@@ -88,9 +88,10 @@ def run(arguments: list[str]) -> int:
 def _refuse_idle_flags(command: Compare) -> None:
     """Raise ConfigError for flags of a page with a picture, or of a picture with a page."""
     plain = Compare(command.model_a, command.model_b, command.images)
-    picture = [name for name in ("out", "columns", "cell") if getattr(command, name) != getattr(plain, name)]
+    given = changed(command, plain)
+    picture = [name for name in given if name in ("out", "columns", "cell")]
     picture += ["score"] * (command.selection.score != PICTURE_SCORE)
-    page = [name for name in ("iou", "draws") if getattr(command, name) != getattr(plain, name)]
+    page = [name for name in given if name in ("iou", "draws")]
     page += changed(command.measuring, plain.measuring)
     idle, kind = (page, "page") if command.report is None else (picture, "picture")
     if idle:

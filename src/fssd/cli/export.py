@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +13,7 @@ from fssd.cli.options import (
     Flag,
     Model,
     Score,
+    changed,
     note_without_tiles,
     open_usable,
     parse,
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from fssd.inference.detector import Detector
 
 # What is of use only where NMS is inside, and only beside --calibrate.
-THRESHOLDS = ("score", "overlap", "limits")
-MEASURING = ("train_split", "val_split", "bad_share", "allow_drop", "allow_few")
+THRESHOLDS = {"score", "overlap", "limits"}
+MEASURING = {"train_split", "val_split", "bad_share", "allow_drop", "allow_few"}
 # Files of weights alone: suffix, and those of what is written beside.
 WEIGHTS = {"safetensors": (".safetensors",), "darknet": (".weights", ".cfg")}
 
@@ -220,26 +220,20 @@ def _check(command: Export) -> None:
         raise ConfigError("--int8 needs images to calibrate on; name a data set with --calibrate")
     if command.calibrate is not None and not command.int8:
         raise ConfigError("--calibrate is for --int8; add that, or name images for the check with --images")
-
     _check_thresholds_and_images(command)
 
 
 def _check_thresholds_and_images(command: Export) -> None:
     """Raise ConfigError for flags that would do nothing."""
-    if not command.nms and command.to != "web" and _differs(command, THRESHOLDS):
+    given = set(changed(command, Export(command.model, command.out)))
+    if not command.nms and command.to != "web" and given & THRESHOLDS:
         flags = "--score, --overlap, --top-k and --keep"
         raise ConfigError(f"{flags} are built in with --nms alone; add that, or give them at run time")
-    if command.calibrate is None and _differs(command, MEASURING):
+    if command.calibrate is None and given & MEASURING:
         flags = "--train-split, --val-split, --bad-share, --allow-drop and --allow-few"
         raise ConfigError(f"{flags} are for --int8 with --calibrate; leave them out")
     if command.int8 and command.images:
         raise ConfigError("--int8 is measured on the images of --calibrate; leave --images out")
-
-
-def _differs(command: Export, names: Iterable[str]) -> bool:
-    """Whether one of these settings is another than the default."""
-    plain = Export(command.model, command.out)
-    return any(getattr(command, name) != getattr(plain, name) for name in names)
 
 
 def _pictures(command: Export, geometry: Geometry) -> Tensor | None:

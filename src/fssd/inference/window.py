@@ -46,7 +46,7 @@ class FrameWindow:
 
 def _require_windows() -> None:
     # Qt and GTK abort the process where there is no display, so it is not tried.
-    if sys.platform.startswith("linux") and not (any(map(os.environ.get, DISPLAYS))):
+    if sys.platform.startswith("linux") and not any(map(os.environ.get, DISPLAYS)):
         raise ConfigError("--show needs a display, and DISPLAY is not set; leave it out")
     if re.search(r"^\s*GUI:\s*NONE", cv2.getBuildInformation(), flags=re.MULTILINE):
         raise ConfigError(
