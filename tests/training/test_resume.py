@@ -429,6 +429,7 @@ def test_a_resumed_run_keeps_the_precision_that_auto_chose(
         train(config, resume=True, minutes=minutes, backbone=tiny_backbone())
 
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    monkeypatch.setattr("fssd.training.precision.bf16_ratio", lambda: 0.5)
     begin_or_go_on("moved", "auto", minutes=0)
     assert load_config(tmp_path / "moved" / "config.yaml").amp == "bf16"
     assert read_tensors(tmp_path / "moved" / "last.safetensors")[1]["config"]["amp"] == "bf16"
