@@ -98,7 +98,7 @@ def test_the_newest_frame_comes_first() -> None:
 
     def go() -> None:
         if len(camera.tones) == 3:
-            step.wait(30)  # the first frame has been taken
+            step.wait(240)  # the first frame has been taken
         if not camera.tones:
             all_read.set()
 
@@ -107,7 +107,7 @@ def test_the_newest_frame_comes_first() -> None:
     number, image = next(frames)
     assert (number, image[0, 0].tolist()) == (0, [0, 0, 10])
     step.set()
-    assert all_read.wait(30)
+    assert all_read.wait(240)
     number, image = next(frames)
     assert (number, image[0, 0].tolist()) == (3, [0, 0, 40])
     with pytest.raises(ImageError, match="after 0 attempts"):
@@ -116,7 +116,7 @@ def test_the_newest_frame_comes_first() -> None:
 
 def test_nothing_is_read_any_more_once_it_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Python aborts if a thread comes out of OpenCV while it ends."""
-    monkeypatch.setattr(live, "FAREWELL", 30)
+    monkeypatch.setattr(live, "FAREWELL", 240)
     camera = Camera([10] * 1000, lambda: Event().wait(0.2))
     frames = NewestFrames(lambda: camera, "camera", 0).frames()
     next(frames)

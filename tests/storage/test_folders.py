@@ -79,7 +79,7 @@ def test_a_forked_process_reads_with_a_client_of_its_own(folder: Folder) -> None
     child = context.Process(target=read_in_child, args=(folder, answers))
     child.start()
     assert answers.get(timeout=120) == b"12"
-    child.join(60)
+    child.join(240)
     assert child.exitcode == 0
     assert folder.read_range("a.bin", 2, 1) == b"2"
 

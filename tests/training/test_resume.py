@@ -114,7 +114,7 @@ def kill_when(process: subprocess.Popen[bytes], reached: Callable[[], bool]) -> 
         assert time.monotonic() < end, "did not get there"
         time.sleep(0.005)
     os.kill(process.pid, signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=240)
     assert process.returncode == -signal.SIGKILL
 
 
