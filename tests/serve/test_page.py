@@ -113,6 +113,12 @@ def test_drop_an_image_and_see_the_boxes(page: Any, photo: Path, answer: list[di
         assert text == f"{shown[place]['name']} {round(100 * shown[place]['score'])} %"
 
 
+@pytest.mark.parametrize("page", [(320, 568)], ids=["small phone"], indirect=True)
+def test_the_smallest_phone_shows_all_of_its_width(page: Any, photo: Path) -> None:
+    look_at(page, photo)
+    assert fits(page)
+
+
 def test_slider_filters_without_a_request(page: Any, photo: Path, answer: list[dict[str, Any]]) -> None:
     look_at(page, photo)
     before = len(page.asked)
