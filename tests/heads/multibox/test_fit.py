@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +12,10 @@ import numpy.typing as npt
 import pytest
 import torch
 
+from fssd.boxes import Floats
 from fssd.data.source import open_data
 from fssd.errors import ConfigError
-from fssd.heads.multibox.fit import best_overlaps, fit_priors, fit_to_coverage
+from fssd.heads.multibox.fit import _fit_priors, best_overlaps, fit_priors, fit_to_coverage
 from fssd.heads.multibox.priors import Level
 from fssd.model.build import build_model
 
@@ -86,6 +87,7 @@ def test_same_seed_same_priors() -> None:
     grids = [Level(20, 30, (10.0, 10.0), ((50.0, 50.0),) * 2)]
     state = torch.get_rng_state()
     first = fit_priors(boxes, grids, seed=3)
+    _fit_priors.cache_clear()
     assert fit_priors(boxes, grids, seed=3) == first
     assert fit_priors(boxes, grids, seed=4) != first
     assert torch.equal(torch.get_rng_state(), state)
@@ -169,19 +171,23 @@ def test_as_many_priors_as_the_coverage_needs() -> None:
     assert fit_to_coverage(boxes, [one], 0.5) == fit_priors(boxes, [one])
 
 
-def test_the_same_again_is_not_fitted_again(monkeypatch: pytest.MonkeyPatch) -> None:
+Fit = Callable[[Floats, list[Level]], tuple[Level, ...]]
+
+
+@pytest.mark.parametrize("fit", [fit_priors, lambda boxes, levels: fit_to_coverage(boxes, levels, 0.5)])
+def test_the_same_again_is_not_fitted_again(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
     one = Level(10, 10, (30.0, 30.0), ((50.0, 50.0),))
     boxes = scatter(40, 40, 300)
-    fitted = fit_to_coverage(boxes, [one], 0.5)
+    fitted = fit(boxes, [one])
 
     def refuse(*_: object) -> None:
         raise AssertionError("it was fitted again")
 
-    monkeypatch.setattr("fssd.heads.multibox.fit.fit_priors", refuse)
-    assert fit_to_coverage(boxes.copy(), [one], 0.5) == fitted
+    monkeypatch.setattr("fssd.heads.multibox.fit._optimise", refuse)
+    assert fit(boxes.copy(), [one]) == fitted
     boxes[0] += 1
     with pytest.raises(AssertionError):
-        fit_to_coverage(boxes, [one], 0.5)
+        fit(boxes, [one])
 
 
 def test_priors_are_added_on_the_level_that_needs_them() -> None:

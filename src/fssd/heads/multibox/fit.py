@@ -52,7 +52,13 @@ def fit_priors(boxes: Floats, levels: Sequence[Level], seed: int = 0) -> tuple[L
     that coarse levels get the large shapes. A level keeps its priors where less than 1 % of the boxes are in
     its range.
     """
-    middles = _middles(boxes).float()
+    return _fit_priors(boxes.tobytes(), boxes.dtype.str, tuple(levels), seed)
+
+
+@lru_cache(maxsize=16)  # rows and seeds of an ablation ask for the same
+def _fit_priors(values: bytes, dtype: str, levels: tuple[Level, ...], seed: int) -> tuple[Level, ...]:
+    """values, dtype: of the (N, 4) boxes."""
+    middles = _middles(_boxes(values, dtype)).float()
     generator = torch.Generator().manual_seed(seed)
     finest = min(math.prod(level.step) for level in levels)
     ranges = [_side_range(level, math.prod(level.step) == finest) for level in levels]
@@ -80,10 +86,10 @@ def fit_to_coverage(boxes: Floats, levels: Sequence[Level], share: float) -> tup
     return _fit_to_coverage(boxes.tobytes(), boxes.dtype.str, tuple(levels), share)
 
 
-@lru_cache(maxsize=16)  # rows and seeds of an ablation ask for the same, half a minute each
+@lru_cache(maxsize=16)
 def _fit_to_coverage(values: bytes, dtype: str, levels: tuple[Level, ...], share: float) -> tuple[Level, ...]:
-    """values, dtype: of the (N, 4) boxes."""
-    boxes: Floats = np.frombuffer(values, dtype=dtype).reshape(-1, 4).copy()
+    """As `_fit_priors`."""
+    boxes = _boxes(values, dtype)
     kept = np.random.default_rng(0).permutation(len(boxes))[:LOOKED_AT]
     looked_at = np.asarray(boxes, dtype=np.float32)[np.sort(kept)]
     looked_at = looked_at[(looked_at[:, 2:] > looked_at[:, :2]).all(axis=1)]
@@ -99,6 +105,11 @@ def _fit_to_coverage(values: bytes, dtype: str, levels: tuple[Level, ...], share
                 f" {covered.mean():.3f} of the boxes; ask for less, or take a larger --size"
             )
         levels = tuple(_enlarged(row) if index == level else row for index, row in enumerate(levels))
+
+
+def _boxes(values: bytes, dtype: str) -> Floats:
+    boxes: Floats = np.frombuffer(values, dtype=dtype).reshape(-1, 4).copy()
+    return boxes
 
 
 def _neediest(boxes: Floats, levels: Sequence[Level]) -> int:
