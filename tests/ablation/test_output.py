@@ -13,7 +13,8 @@ from fssd.config import TrainConfig
 
 ROWS = (AblationRow("plain", TrainConfig(), None, 77.2), AblationRow("fused", TrainConfig(), None, None))
 COSTS = {"plain": Cost(1_000, 2_000_000_000, 10.0), "fused": Cost(2_000, 2_500_000_000, 12.5)}
-UPDATES = {"plain": (1200, 32), "fused": (600, 32)}
+UPDATES = {"plain": {0: 1200, 1: 1200, 2: 1200}, "fused": {0: 600, 2: 450}}  # the last one ended early
+BATCHES = {"plain": 32, "fused": 32}
 
 
 def evaluation(value: float, small: float | None) -> dict[str, Any]:
@@ -34,14 +35,14 @@ def test_mean_and_sample_deviation() -> None:
 
 
 def test_gain_is_over_the_first_row_with_the_same_seed() -> None:
-    plain, fused = make_lines(ROWS, RESULTS, UPDATES, COSTS)
+    plain, fused = make_lines(ROWS, RESULTS, UPDATES, BATCHES, COSTS)
     assert plain.gain == (0.0, 0.0, 0.0)
     assert fused.seeds == (0, 2)
     assert fused.gain == pytest.approx((3.0, 1.0))
 
 
 def test_markdown() -> None:
-    text = markdown("T", ["note"], make_lines(ROWS, RESULTS, UPDATES, COSTS))
+    text = markdown("T", ["note"], make_lines(ROWS, RESULTS, UPDATES, BATCHES, COSTS))
     lines = text.splitlines()
     assert lines[0] == "# T" and "note" in lines
     assert lines[-2] == (
@@ -49,16 +50,16 @@ def test_markdown() -> None:
         " | 11.0 ± 1.4 | 50.0 ± 0.0 | 75.0 ± 0.0 |  | 1,000 | 2.00 G | 10.0 | 77.2 |"
     )
     assert lines[-1] == (
-        "| fused | 2 | 600 x 32 | 54.0 ± 1.4"
+        "| fused | 2 | 450 to 600 x 32 | 54.0 ± 1.4"
         " | 22.0 ± 2.8 | 50.0 ± 0.0 | 75.0 ± 0.0 | +2.0 ± 1.4 | 2,000 | 2.50 G"
         " | 12.5 |  |"
     )
 
 
 def test_csv_has_every_run() -> None:
-    columns, rows = csv_rows(make_lines(ROWS, RESULTS, UPDATES, COSTS))
+    columns, rows = csv_rows(make_lines(ROWS, RESULTS, UPDATES, BATCHES, COSTS))
     assert columns[:5] == ["row", "seed", "updates", "images_per_update", "mAP"]
-    assert rows[0][2:4] == [1200, 32]
+    assert [row[2:4] for row in rows[2:]] == [[1200, 32], [600, 32], [450, 32]]
     assert [(row[0], row[1], row[4]) for row in rows] == [
         ("plain", 0, 50.0), ("plain", 1, 52.0), ("plain", 2, 54.0), ("fused", 0, 53.0), ("fused", 2, 55.0),
     ]  # fmt: skip
@@ -66,9 +67,9 @@ def test_csv_has_every_run() -> None:
 
 
 def test_rows_without_a_result_are_left_out() -> None:
-    assert [line.row.name for line in make_lines(ROWS, {"plain": RESULTS["plain"]}, UPDATES, COSTS)] == [
-        "plain"
-    ]
+    assert [
+        line.row.name for line in make_lines(ROWS, {"plain": RESULTS["plain"]}, UPDATES, BATCHES, COSTS)
+    ] == ["plain"]
 
 
 THEIRS = PublishedRow("theirs", 73.2, "Table 3", "On another GPU")
@@ -76,14 +77,14 @@ OTHERS = PublishedRow("others", 83.8, "Table 4", "")
 
 
 def test_published_rows_stand_where_the_file_has_them() -> None:
-    measured = make_lines(ROWS, RESULTS, UPDATES, COSTS)
+    measured = make_lines(ROWS, RESULTS, UPDATES, BATCHES, COSTS)
     lines = in_order(measured, [THEIRS, OTHERS], ["theirs", "plain", "fused", "others", "not finished"])
     assert lines == [THEIRS, *measured, OTHERS]
 
 
 def test_published_rows_have_a_value_and_a_source_and_nothing_measured() -> None:
     noted = (replace(ROWS[0], note="79.8 in the text"), ROWS[1])
-    plain, fused = make_lines(noted, RESULTS, UPDATES, COSTS)
+    plain, fused = make_lines(noted, RESULTS, UPDATES, BATCHES, COSTS)
     lines = markdown("T", [], [THEIRS, plain, OTHERS, fused]).splitlines()
     assert lines[5] == "| theirs | published |  |  |  |  |  |  |  |  |  | 73.2 (1) |"
     assert lines[6].startswith("| plain | 3 |") and lines[6].endswith(
@@ -110,7 +111,7 @@ def test_plot_shows_published_rows_as_crosses(tmp_path: Path, monkeypatch: pytes
     pytest.importorskip("matplotlib")
     drawn: list[Any] = []
     monkeypatch.setattr("fssd.ablation.output.save_plot", lambda _, axes: drawn.append(axes))
-    draw_table(tmp_path / "t.png", [THEIRS, *make_lines(ROWS, RESULTS, UPDATES, COSTS)])
+    draw_table(tmp_path / "t.png", [THEIRS, *make_lines(ROWS, RESULTS, UPDATES, BATCHES, COSTS)])
     (panel,) = drawn
     crosses = [line for line in panel.get_lines() if line.get_marker() == "x"]
     assert [(list(x.get_xdata()), list(x.get_ydata())) for x in crosses] == [([73.2], [0]), ([77.2], [1])]

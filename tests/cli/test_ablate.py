@@ -64,6 +64,55 @@ def test_finished_runs_are_kept_and_more_seeds_added(
     }
 
 
+def test_time_over_leaves_no_finished_row_out(
+    plan: Path, trained: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A row that was added in front is not started; the one behind it stays in the table."""
+    out, longer = tmp_path / "runs", tmp_path / "three.yaml"
+    shutil.copytree(trained, out)
+    longer.write_text(
+        PLAN.replace("  - {name: fused", "  - {name: new, set: {model: ssd300-lite}}\n  - {name: fused")
+    )
+    arguments = ["ablate", str(longer), "--data", str(scenes), "--out", str(out), "--minutes", "1e-9"]
+    assert main(arguments) == 1
+    said = capsys.readouterr().out
+    assert "new, seed 0: not started: the time is over" in said and "2 of 3 runs are finished" in said
+    assert [row["row"] for row in table(out)] == ["plain", "fused"]
+
+
+def test_a_run_begun_otherwise_is_refused_before_the_first_training(
+    plan: Path, trained: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "runs"
+    shutil.copytree(trained, out)
+    shutil.rmtree(out / "plain")
+    other = tmp_path / "two.yaml"
+    other.write_text(PLAN.replace("model: fssd300-lite,", "model: fssd300-lite, lr: 0.002,"))
+    assert main(["ablate", str(other), "--data", str(scenes), "--out", str(out)]) == 2
+    said = capsys.readouterr()
+    assert "was made with lr 0.001, not 0.002" in said.err and "training" not in said.out
+    assert not (out / "plain").exists()
+
+
+@pytest.mark.parametrize("content", [None, ""])
+def test_a_finished_run_whose_log_is_lost_is_named(
+    content: str | None,
+    plan: Path,
+    trained: Path,
+    scenes: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "runs"
+    shutil.copytree(trained, out)
+    log = out / "plain" / "seed-0" / "log.jsonl"
+    log.unlink() if content is None else log.write_text(content)
+    assert main(["ablate", str(plan), "--data", str(scenes), "--out", str(out)]) == 2
+    assert (
+        f"{log.parent}: has a final.safetensors, but log.jsonl holds no evaluation" in capsys.readouterr().err
+    )
+
+
 def test_time_over_and_taken_up_again(plan: Path, scenes: Path, tmp_path: Path) -> None:
     arguments = ["ablate", str(plan), "--data", str(scenes), "--out", str(tmp_path / "runs")]
     assert main([*arguments, "--minutes", "0.000001"]) == 1
@@ -181,7 +230,10 @@ def test_a_row_that_fails_does_not_stop_the_others(
     assert [row["row"] for row in table(out)] == ["calm"]
 
 
-def test_a_row_starts_from_the_row_it_comes_after(scenes: Path, tmp_path: Path) -> None:
+def test_a_row_starts_from_the_row_it_comes_after(
+    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And is refused where that row's model is gone: trained again, it would be another one."""
     plan = tmp_path / "after.yaml"
     plan.write_text(
         "settings: {iterations: 1, batch_size: 2, augment: none, ema: 0, lr: 1.0e-12}\n"
@@ -194,6 +246,52 @@ def test_a_row_starts_from_the_row_it_comes_after(scenes: Path, tmp_path: Path) 
     ssd, fssd = (load_model(out / name / "seed-0").network.backbone for name in ("ssd", "fssd"))
     weight = "_blocks.3._project_conv.weight"
     assert abs(ssd.state_dict()[weight] - fssd.state_dict()[weight]).max() < 1e-6
+    shutil.rmtree(out / "ssd")
+    assert main(["ablate", str(plan), "--data", str(scenes), "--out", str(out)]) == 2
+    assert (
+        f"{out / 'fssd' / 'seed-0'}: was begun from a model of row ssd that is not" in capsys.readouterr().err
+    )
+    assert not (out / "ssd").exists()
+
+
+@pytest.mark.parametrize("name", ["table.md", "table.csv", "table.png"])
+def test_a_table_of_something_else_is_kept(
+    name: str, plan: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).write_text("mine")
+    assert main(["ablate", str(plan), "--data", str(scenes), "--out", str(tmp_path)]) == 2
+    assert f"{tmp_path}: holds a {name}, but no run of this ablation" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == [name] and (tmp_path / name).read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("settings", "row", "given", "says"),
+    [
+        ("seed: 7", "", "", "settings: the seed of a run follows from --seeds"),
+        ("lr: 0.1", "set: {out: elsewhere}", "", "set: the out of a run follows from --out"),
+        ("lr: 0.1", "", "seed=9", "--set: the seed of a run follows from --seeds"),
+        (
+            "lr: 0.1",
+            "after: a, set: {start: ssd, weights: x.safetensors}",
+            "",
+            "leave the weights out of set",
+        ),
+    ],
+)
+def test_a_setting_that_would_do_nothing_is_refused(
+    settings: str,
+    row: str,
+    given: str,
+    says: str,
+    scenes: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(f"settings: {{{settings}}}\nrows: [{{name: a}}, {{name: b, {row}}}]\n")
+    arguments = ["ablate", str(plan), "--data", str(scenes), "--out", str(tmp_path / "runs")]
+    assert main([*arguments, *(["--set", given] if given else [])]) == 2
+    assert says in capsys.readouterr().err
 
 
 def test_rows_with_priors_fitted_to_the_data(plan: Path, scenes: Path, tmp_path: Path) -> None:
@@ -241,6 +339,7 @@ def test_rows_that_a_server_measures(
     for state in ("training", "already finished"):
         assert main(arguments) == 0
         said = capsys.readouterr().out
+        (out / "plain" / "seed-0" / "log.jsonl").unlink(missing_ok=True)  # the number is the model's own
         assert f"plain, seed 0: {state}" in said
         assert "| plain | 1 | 1 x 2 | - | - | - | - |  |" in said
         assert f"`fssd submit {out / 'plain' / 'seed-0'} --data DATA --to voc2012" in said

@@ -16,16 +16,20 @@ from fssd.ablation.plan import AblationPlan, AblationRow, PublishedRow
 from fssd.ablation.run import Run
 from fssd.atomic import atomic_write
 from fssd.bench.timing import take_turns
+from fssd.config import FINAL_FILE
+from fssd.errors import ConfigError
 from fssd.figures.scatter import machine
 from fssd.model.cost import multiply_adds, parameters
 from fssd.model.network import Network, channels_last
 from fssd.plots import INK, QUIET, TEXT, colour, new_panels, save_plot, save_table
 from fssd.training.data_facts import validation_name
-from fssd.training.log import LOG_FILE, LastEvaluation, last_evaluation, read_log
+from fssd.training.log import LastEvaluation, last_evaluation
+from fssd.weights.checkpoint import read_model
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+TABLES = ("table.md", "table.csv", "table.png")
 MEASURES = ("mAP", "small", "medium", "large")
 _COLUMNS = (
     "Updates x images in each; ms: network alone, one image, fp32, median ({}). The last column is the"
@@ -46,13 +50,14 @@ class Cost:
 class Line:
     """One row of the table.
 
-    updates: of each run, and images per update. values: for each measure, the AP in percent by seed; nan if
+    updates: by seed. batch: images per update. values: for each measure, the AP in percent by seed; nan if
     there is no object of that size. gain: by seed, the mAP minus that of the first row with the same seed.
     """
 
     row: AblationRow
     seeds: tuple[int, ...]
-    updates: tuple[int, int]
+    updates: tuple[int, ...]
+    batch: int
     values: Mapping[str, tuple[float, ...]]
     gain: tuple[float, ...]
     cost: Cost
@@ -78,13 +83,14 @@ def _forward(network: Network) -> None:
 def make_lines(
     rows: Sequence[AblationRow],
     results: Mapping[str, Mapping[int, Mapping[str, Any]]],
-    updates: Mapping[str, tuple[int, int]],
+    updates: Mapping[str, Mapping[int, int]],
+    batches: Mapping[str, int],
     costs: Mapping[str, Cost],
 ) -> list[Line]:
     """The lines of the rows that have results.
 
-    results: by row name and seed, the last evaluation as `Report.to_json` wrote it. updates: by row name, the
-    number of updates and the images per update.
+    results: by row name and seed, the last evaluation as `Report.to_json` wrote it. updates: the number of
+    updates until then. batches: by row name, the images per update.
     """
     first = results.get(rows[0].name, {})
     lines = []
@@ -96,7 +102,8 @@ def make_lines(
         values = {measure: tuple(_percent(own[seed], measure) for seed in seeds) for measure in MEASURES}
         paired = [seed for seed in seeds if seed in first]
         gain = tuple(_percent(own[seed], "mAP") - _percent(first[seed], "mAP") for seed in paired)
-        lines.append(Line(row, seeds, updates[row.name], values, gain, costs[row.name]))
+        made = tuple(updates[row.name][seed] for seed in seeds)
+        lines.append(Line(row, seeds, made, batches[row.name], values, gain, costs[row.name]))
     return lines
 
 
@@ -132,7 +139,7 @@ def markdown(title: str, notes: Sequence[str], lines: Sequence[Line | PublishedR
             text.append(cells([line.name, "published", *[""] * (len(head) - 3), f"{line.value:.1f}{mark}"]))
             continue
         cost = line.cost
-        texts = [line.row.name, str(len(line.seeds)), "{:,} x {}".format(*line.updates)]
+        texts = [line.row.name, str(len(line.seeds)), f"{_span(line.updates)} x {line.batch}"]
         texts += [mean_spread(line.values[measure]) for measure in MEASURES]
         texts.append("" if line is first else mean_spread(line.gain, signed=True))
         texts += [f"{cost.parameters:,}", f"{cost.multiply_adds / 1e9:.2f} G", f"{cost.milliseconds:.1f}"]
@@ -140,6 +147,12 @@ def markdown(title: str, notes: Sequence[str], lines: Sequence[Line | PublishedR
         text.append(cells(texts))
     numbered = [f"{number}. {note}" for number, note in enumerate(remarks, start=1)]
     return "\n".join([*text, *([""] if numbered else []), *numbered]) + "\n"
+
+
+def _span(updates: Sequence[int]) -> str:
+    """`600`, or `450 to 600` where runs ended early."""
+    least, most = min(updates), max(updates)
+    return f"{least:,}" if least == most else f"{least:,} to {most:,}"
 
 
 def remark(row: AblationRow | PublishedRow) -> str:
@@ -179,35 +192,50 @@ def csv_rows(lines: Sequence[Line | PublishedRow]) -> tuple[list[str], list[list
             measured = ["" if math.isnan(value) else round(value, 3) for value in values]
             cost = [line.cost.parameters, line.cost.multiply_adds, round(line.cost.milliseconds, 2)]
             paper = "" if line.row.paper is None else line.row.paper
-            rows.append([line.row.name, seed, *line.updates, *measured, *cost, paper, note])
+            length = [line.updates[index], line.batch]
+            rows.append([line.row.name, seed, *length, *measured, *cost, paper, note])
     return columns, rows
+
+
+def require_own(out: Path, plan: AblationPlan) -> None:
+    """Raise ConfigError if `out` has a table of something else: no row of this plan has a folder there."""
+    if any((out / row.name).is_dir() for row in plan.rows):
+        return
+    for name in TABLES:
+        if (out / name).exists():
+            raise ConfigError(
+                f"{out}: holds a {name}, but no run of this ablation; give another folder as --out"
+            )
 
 
 def write_report(out: Path, plan: AblationPlan, finished: Sequence[Run], costs: dict[str, Cost]) -> None:
     """Write the table of the finished runs, if any was evaluated."""
     results: dict[str, dict[int, dict[str, Any]]] = {}
-    updates: dict[str, tuple[int, int]] = {}
+    updates: dict[str, dict[int, int]] = {}
     for run in finished:
         last = last_evaluation(run.folder) or _unmeasured(run)
         if last is not None:
             results.setdefault(run.row.name, {})[run.seed] = last.report
-            updates[run.row.name] = (last.iteration, run.config.images_per_update(1))
-    measured = make_lines(plan.rows, results, updates, costs)
+            updates.setdefault(run.row.name, {})[run.seed] = last.iteration
+    batches = {run.row.name: run.config.images_per_update(1) for run in finished}
+    measured = make_lines(plan.rows, results, updates, batches, costs)
     if not measured:
         return
     report = next(iter(results[measured[0].row.name].values()))
     lines = in_order(measured, plan.published, plan.order)
     notes = _notes(report, finished[0]) if plan.server is None else _server_notes(plan.server, finished[0])
-    atomic_write(out / "table.md", markdown(plan.title, notes, lines))
-    save_table(out / "table.csv", *csv_rows(lines))
-    draw_table(out / "table.png", lines)
+    text, values, picture = (out / name for name in TABLES)
+    atomic_write(text, markdown(plan.title, notes, lines))
+    save_table(values, *csv_rows(lines))
+    draw_table(picture, lines)
 
 
 def _unmeasured(run: Run) -> LastEvaluation | None:
     """What stands for the evaluation of a finished run whose images have no public labels."""
     if run.config.val_split is not None:
         return None
-    return LastEvaluation(read_log(run.folder / LOG_FILE)[-1]["iteration"], {"map": None, "sizes": {}})
+    facts = read_model(run.folder / FINAL_FILE)[1]
+    return LastEvaluation(facts["iteration"], {"map": None, "sizes": {}})
 
 
 def _notes(report: dict[str, Any], run: Run) -> list[str]:

@@ -118,7 +118,17 @@ def _settings(values: Mapping[str, Any], key: str, where: str) -> Mapping[str, A
     settings = values.get(key) or {}
     if not isinstance(settings, Mapping):
         raise ConfigError(f"{where}: {key} must map names to values, not be {settings!r}")
+    refuse_flags(settings, f"{where}: {key}")
     return settings
+
+
+def refuse_flags(settings: Mapping[str, Any], where: str) -> None:
+    """Raise ConfigError for settings that an ablation takes from its own flags."""
+    for key, flag in (("seed", "--seeds"), ("out", "--out")):
+        if key in settings:
+            raise ConfigError(
+                f"{where}: the {key} of a run follows from {flag} of the ablation; leave it out"
+            )
 
 
 def _name(where: str, entry: Any, before: Sequence[str]) -> str:
@@ -175,7 +185,10 @@ def _row(
     config = TrainConfig()
     if named is not None:
         config = load_config(find_config(Path(str(named)), beside=file.parent))
-    for values in (settings, _settings(entry, "set", where)):
+    own = _settings(entry, "set", where)
+    if after is not None and "weights" in own:
+        raise ConfigError(f"{where}: starts from the model of row {after}; leave the weights out of set")
+    for values in (settings, own):
         config = with_values(config, values, where=f"{where}: ")
     note = entry.get("note") or ""
     if not isinstance(note, str) or (note and paper is None):

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fssd.ablation.run import OWN_FAULTS, Run, is_finished
+from fssd.ablation.run import OWN_FAULTS, Run, finished_folders, is_finished
 from fssd.engines.ray_session import connect
 from fssd.errors import ConfigError, FssdError, Stopped
 from fssd.training.stop import StopRequest, stop_requests
@@ -68,8 +68,9 @@ def train_runs_on_ray(runs: Sequence[Run], minutes: float | None, cpus: int | No
         until = math.inf if minutes is None else time.time() + 60 * minutes
         pending: dict[Any, Run] = {}
         refs: dict[Path, Any] = {}
+        finished = finished_folders(runs)
         for run in runs:
-            if is_finished(run):
+            if run.folder in finished:
                 run.say("already finished")
                 yield run
                 continue

@@ -1,12 +1,13 @@
 """Trains the rows of an ablation, seed by seed, each run in its own folder: OUT/ROW/seed-N."""
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fssd.ablation.plan import AblationPlan, AblationRow, Budget, shorten
+from fssd.ablation.plan import AblationPlan, AblationRow, Budget, refuse_flags, shorten
 from fssd.config import (
     AUTO,
     COMPARED,
@@ -23,7 +24,7 @@ from fssd.config import (
 from fssd.data.repeats import Repeats
 from fssd.errors import ConfigError, Stopped, TrainingError
 from fssd.training.distributed import this_process
-from fssd.training.log import last_evaluation
+from fssd.training.log import LOG_FILE, last_evaluation
 from fssd.training.loop import train
 from fssd.training.splits import name_splits, open_splits
 from fssd.training.start import complete, oversampling, require_weights
@@ -63,6 +64,7 @@ def plan_runs(
 
     data: replaces the data of the rows. changes: settings for every row. Raises ConfigError.
     """
+    refuse_flags(changes or {}, "--set")
     runs = []
     counted: dict[tuple[Any, ...], int] = {}
     for seed in range(seeds):
@@ -138,12 +140,12 @@ def train_runs(runs: Sequence[Run], minutes: float | None) -> Iterator[Run]:
 
     A run whose settings do not work, or whose loss is not finite, is abandoned, together with the runs that
     start from it; the others continue. Raises the other errors of `fssd.training.loop.train`, Stopped among
-    them, and ConfigError for a run that was begun with other settings.
+    them, and ConfigError for a run that was begun with other settings, before the first is trained.
     """
-    failed: set[Path] = set()
+    finished, failed = finished_folders(runs), set[Path]()
     stop_at = None if minutes is None else time.monotonic() + 60 * minutes
     for run in runs:
-        if is_finished(run):
+        if run.folder in finished:
             run.say("already finished")
             yield run
             continue
@@ -154,7 +156,7 @@ def train_runs(runs: Sequence[Run], minutes: float | None) -> Iterator[Run]:
         left = None if stop_at is None else (stop_at - time.monotonic()) / 60
         if left is not None and left <= 0:
             run.say("not started: the time is over")
-            return
+            continue
         run.say("training")
         try:
             result = train(run.config, resume=True, minutes=left)
@@ -166,16 +168,39 @@ def train_runs(runs: Sequence[Run], minutes: float | None) -> Iterator[Run]:
             progress = stopped.progress and f"{run.row.name}, seed {run.seed}: {stopped.progress}"
             raise Stopped(stopped.number, progress, "the same command continues") from None
         if not result.finished:
+            stop_at = -math.inf
             run.say("stopped: the time is over")
-            return
+            continue
         yield run
 
 
+def finished_folders(runs: Sequence[Run]) -> set[Path]:
+    """The folders of the runs that need no training. Raises ConfigError as `is_finished`, and for a run that
+    was begun from the model of a run that is to be trained again."""
+    finished = {run.folder for run in runs if is_finished(run)}
+    for run in runs:
+        start = run.config.weights
+        if run.row.after and start is not None and start.parent not in finished and _is_begun(run.folder):
+            raise ConfigError(
+                f"{run.folder}: was begun from a model of row {run.row.after} that is not in {start.parent} any"
+                " more; remove both folders to train both again, or put that model back"
+            )
+    return finished
+
+
+def _is_begun(folder: Path) -> bool:
+    files = (folder / FINAL_FILE, folder / STATE_FILE)
+    return (folder / CONFIG_FILE).exists() and any(file.exists() for file in files)
+
+
 def is_finished(run: Run) -> bool:
-    """Whether the run has its final model. Raises ConfigError if it was made with other settings or data."""
-    file, ended = run.folder / CONFIG_FILE, (run.folder / FINAL_FILE).exists()
-    if not file.exists() or not (ended or (run.folder / STATE_FILE).exists()):
+    """Whether the run has its final model and was evaluated.
+
+    Raises ConfigError if it was made with other settings or data, or its evaluation is lost.
+    """
+    if not _is_begun(run.folder):
         return False
+    file, ended = run.folder / CONFIG_FILE, (run.folder / FINAL_FILE).exists()
     may_change = set(RESUME_MAY_CHANGE)
     if ended:
         # Other data or weights would give another result; but the weights of a row with `after` are always
@@ -187,4 +212,9 @@ def is_finished(run: Run) -> bool:
     if not ended:
         return False
     require_same_form(run.folder / FINAL_FILE, run.config)
-    return run.config.val_split is None or last_evaluation(run.folder) is not None
+    if run.config.val_split is not None and last_evaluation(run.folder) is None:
+        raise ConfigError(
+            f"{run.folder}: has a {FINAL_FILE}, but {LOG_FILE} holds no evaluation; put that file back, or remove"
+            " the folder to train the run again"
+        )
+    return True

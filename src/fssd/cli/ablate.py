@@ -49,6 +49,7 @@ class Ablate:
 def run(arguments: list[str]) -> int:
     """Train what is missing and write the table; 0 if it is complete, 1 if time ran out or a run failed."""
     command = parse(Ablate, arguments)
+    from fssd.ablation.output import require_own
     from fssd.ablation.plan import parse_budget, read_plan
     from fssd.ablation.preview import preview
     from fssd.ablation.run import plan_runs
@@ -69,6 +70,7 @@ def run(arguments: list[str]) -> int:
     if command.engine == "ray":
         require_ray()
     out = command.out or Path("runs") / command.file.stem
+    require_own(out, plan)
     budget = None if command.budget is None else parse_budget(command.budget)
     changes = parse_options(command.set)
     runs = plan_runs(plan, out, seeds=command.seeds, data=command.data, budget=budget, changes=changes)
