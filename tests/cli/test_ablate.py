@@ -274,7 +274,7 @@ def test_a_table_of_something_else_is_kept(
             "lr: 0.1",
             "after: a, set: {start: ssd, weights: x.safetensors}",
             "",
-            "leave the weights out of set",
+            "leave the weights out",
         ),
     ],
 )

@@ -126,9 +126,7 @@ def refuse_flags(settings: Mapping[str, Any], where: str) -> None:
     """Raise ConfigError for settings that an ablation takes from its own flags."""
     for key, flag in (("seed", "--seeds"), ("out", "--out")):
         if key in settings:
-            raise ConfigError(
-                f"{where}: the {key} of a run follows from {flag} of the ablation; leave it out"
-            )
+            raise ConfigError(f"{where}: the {key} of a run follows from {flag} of ablate; leave it out")
 
 
 def _name(where: str, entry: Any, before: Sequence[str]) -> str:

@@ -182,8 +182,8 @@ def finished_folders(runs: Sequence[Run]) -> set[Path]:
         start = run.config.weights
         if run.row.after and start is not None and start.parent not in finished and _is_begun(run.folder):
             raise ConfigError(
-                f"{run.folder}: was begun from a model of row {run.row.after} that is not in {start.parent} any"
-                " more; remove both folders to train both again, or put that model back"
+                f"{run.folder}: was begun from a model of row {run.row.after} that is not in {start.parent}"
+                " any more; remove both folders to train both again, or put that model back"
             )
     return finished
 
@@ -214,7 +214,7 @@ def is_finished(run: Run) -> bool:
     require_same_form(run.folder / FINAL_FILE, run.config)
     if run.config.val_split is not None and last_evaluation(run.folder) is None:
         raise ConfigError(
-            f"{run.folder}: has a {FINAL_FILE}, but {LOG_FILE} holds no evaluation; put that file back, or remove"
-            " the folder to train the run again"
+            f"{run.folder}: has a {FINAL_FILE}, but {LOG_FILE} holds no evaluation; put that file back, or"
+            " remove the folder to train the run again"
         )
     return True
