@@ -332,10 +332,24 @@ def test_safetensors_file_of_another_program(tmp_path: Path, metadata: dict[str,
     refused(tmp_path / "x.safetensors", "not one of fssd's")
 
 
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.float8_e4m3fn])
+def test_tensors_that_are_no_plain_numbers(tmp_path: Path, dtype: torch.dtype) -> None:
+    path = tmp_path / "x.safetensors"
+    write_tensors(path, {"a": torch.ones(3).to(dtype)}, {"format": 2, "kind": "model"})
+    refused(path, "'a' is (complex64|float8_e4m3fn); save it as plain floating-point numbers")
+
+
+def test_metadata_that_is_null(tmp_path: Path) -> None:
+    header = b'{"__metadata__":null,"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+    (tmp_path / "x.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    refused(tmp_path / "x.safetensors", "not one of fssd's")
+
+
 @pytest.mark.parametrize(
     ("header", "message"),
     [
         ("{", "damaged"),
+        ("[" * 100_000, "damaged"),
         ("", "damaged"),
         ("[1, 2]", "not a JSON object"),
         ('"text"', "not a JSON object"),
@@ -365,6 +379,8 @@ def test_json_that_is_no_document(tmp_path: Path, header: str, message: str) -> 
         ({"model": "fssd300-lite-2"}, "there is no model 'fssd300-lite-2'"),
         ({"classes": []}, "at least one class"),
         ({"options": {"blend": 1}}, "no option 'blend'"),
+        ({"classes": [1, 2, 3]}, "its classes are no list of names"),
+        ({"options": {"geometry": []}}, "its network cannot be rebuilt"),
         ({"classes": ["a"]}, "has shape"),  # two logits a prior, not four
         ({"model": "ssd300-lite", "options": {}}, "another network"),
     ],

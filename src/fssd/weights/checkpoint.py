@@ -28,6 +28,8 @@ from fssd.zoo.models import MODELS, find_model
 
 FORMAT = 2
 HEADER = "fssd"  # safetensors stores keys in hash order; with a single key equal content gives equal bytes
+READABLE = {torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.bool}
+READABLE |= {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
 NEEDED = {"model": str, "options": dict, "own_backbone": bool, "classes": list}
 
 
@@ -78,13 +80,15 @@ def load_model(
         if not isinstance(facts.get(key), kind):
             raise CheckpointError(f"{file}: its header has no usable {key!r}; save the model again")
     classes, options = tuple(facts["classes"]), dict(facts["options"])
+    if not all(isinstance(name, str) for name in classes):
+        raise CheckpointError(f"{file}: its classes are no list of names; save the model again")
     if backbone is not None:
         options["backbone"] = backbone
     elif facts["own_backbone"]:
         raise CheckpointError(f"{file}: was made with a backbone of its own; pass that module as backbone=")
     try:
         network = build_model(facts["model"], len(classes), **options)
-    except ConfigError as error:
+    except (ConfigError, TypeError, ValueError) as error:  # of options that are of another type
         raise CheckpointError(f"{file}: its network cannot be rebuilt: {error}") from error
     fill(network, tensors, file)
     return Loaded(network.to(device).eval(), classes, facts)
@@ -155,6 +159,17 @@ def check_shape(file: Path, name: str, given: Tensor, own: Tensor) -> None:
         raise CheckpointError(f"{file}: {name!r} has shape {has}, the network needs {needs}")
 
 
+def check_plain(file: Path, name: str, tensor: Tensor) -> None:
+    """Raise CheckpointError for a tensor that is not simply real numbers in memory."""
+    kind = "quantised" if tensor.is_quantized else "on no device (meta)" if tensor.is_meta else ""
+    if tensor.layout is not torch.strided:
+        kind = "sparse"
+    elif not kind and tensor.dtype not in READABLE:
+        kind = str(tensor.dtype).removeprefix("torch.")
+    if kind:
+        raise CheckpointError(f"{file}: {name!r} is {kind}; save it as plain floating-point numbers")
+
+
 def check_finite(file: Path, name: str, tensor: Tensor) -> None:
     """Raise CheckpointError if a tensor of the file has NaN or infinity."""
     if not tensor.isfinite().all():
@@ -184,6 +199,7 @@ def read_model(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if facts.get("kind") != "model":
         raise CheckpointError(f"{file}: holds a training state; use {BEST_FILE} beside it")
     for name, tensor in tensors.items():
+        check_plain(file, name, tensor)
         check_finite(file, name, tensor)
     return tensors, facts
 
@@ -197,13 +213,14 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         tensors = safetensors.torch.load(content)
         length = int.from_bytes(content[:8], "little")
-        header = json.loads(content[8 : 8 + length]).get("__metadata__", {}).get(HEADER)
+        outer = json.loads(content[8 : 8 + length])
+        header = (outer.get("__metadata__") or {}).get(HEADER)
         if header is None:
             raise CheckpointError(f"{file}: is a safetensors file, but not one of fssd's")
         if not is_intact(content):
             raise CheckpointError(f"{file}: is damaged or was changed after it was written; copy it again")
         document = json.loads(header)
-    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+    except (safetensors.SafetensorError, ValueError, KeyError, RecursionError) as error:
         raise damaged(file, "a safetensors file", str(error)) from error
     if not isinstance(document, dict):
         raise CheckpointError(f"{file}: its header is a {type(document).__name__}, not a JSON object")

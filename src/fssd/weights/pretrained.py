@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from fssd.backbones.backbone import Backbone
 from fssd.errors import CheckpointError, ConfigError
 from fssd.model.network import Network
-from fssd.weights.checkpoint import below, check_finite, check_shape, model_file, read_model
+from fssd.weights.checkpoint import below, check_finite, check_plain, check_shape, model_file, read_model
 from fssd.weights.content import read_content
 
 # Keys of a training's checkpoint that hold the state dict; of two the first is taken.
@@ -24,8 +24,6 @@ WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "weights", "ema")
 DEEPEST = 3  # wrappers in each other; a pickle may hold itself
 # Prefixes of DataParallel, torch.compile and a detector that wraps another.
 PREFIXES = ("module.", "_orig_mod.", "model.")
-READABLE = {torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.bool}
-READABLE |= {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
 
 
 def load_backbone(network: Network, file: Path | None, read: Mapping[str, Tensor] | None = None) -> int:
@@ -97,7 +95,7 @@ def read_state_dict(file: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{file}: holds no dict of tensors, alone or under {keys}; save a state dict")
     tensors = {str(key).removeprefix("module."): tensor for key, tensor in loaded.items()}
     for name, tensor in tensors.items():
-        _check_plain(file, name, tensor)
+        check_plain(file, name, tensor)
     while tensors and (shared := next((p for p in PREFIXES if all(n.startswith(p) for n in tensors)), "")):
         tensors = below(tensors, shared)
     return tensors
@@ -133,17 +131,6 @@ def _read_pickle(file: Path, content: bytes) -> Any:
             ) from error
         reason = "damaged" if "Weights only" in str(error) else str(error) or type(error).__name__
         raise CheckpointError(f"{file}: cannot be read as weights ({reason.splitlines()[0]})") from error
-
-
-def _check_plain(file: Path, name: str, tensor: Tensor) -> None:
-    """Raise CheckpointError for a tensor that is not simply numbers in memory."""
-    kind = "quantised" if tensor.is_quantized else "on no device (meta)" if tensor.is_meta else ""
-    if tensor.layout is not torch.strided:
-        kind = "sparse"
-    elif not kind and tensor.dtype not in READABLE:
-        kind = str(tensor.dtype).removeprefix("torch.")
-    if kind:
-        raise CheckpointError(f"{file}: {name!r} is {kind}; save it as plain floating-point numbers")
 
 
 def is_safetensors(file: Path) -> bool:
