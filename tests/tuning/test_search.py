@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import yaml
 
 from fssd.cli.main import main
-from fssd.config import load_config
+from fssd.config import load_config, to_values
 from fssd.errors import ConfigError
+from fssd.training.splits import name_splits
+from fssd.training.start import complete
 from fssd.tuning.search import portable, read_search
+from fssd.tuning.trials import trial_folder
 
 FILE = """
 settings: {model: ssd300-lite, epochs: 5, data: photos, augment: mild, amp: "off", steps: [10, 20]}
@@ -122,6 +129,79 @@ def test_refused_files(tmp_path: Path, text: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says) as caught:
         read_search(write(tmp_path, text), tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_setting_says_itself_whether_it_is_whole(tmp_path: Path) -> None:
+    text = "settings: {data: d}\nsearch: {mosaic: {from: 0, to: 1}, batch_size: {from: 8.0, to: 3.2e1},"
+    text += " options.width: {from: 1, to: 9}, options.rate: {from: 1, to: 9.5}}\n"
+    drawn = [read_search(write(tmp_path, text)).values(number, 0) for number in range(50)]
+    whole = {key: all(float(one[key]).is_integer() for one in drawn) for key in drawn[0]}
+    assert whole == {"mosaic": False, "batch_size": True, "options.width": True, "options.rate": False}
+
+
+@pytest.fixture
+def begin(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], int]:
+    """Runs `fssd tune` with a file of that text up to its first trial, which ends it with 7."""
+    pytest.importorskip("ray", reason='needs Ray: pip install "fssd[ray]"')
+    words = ["--data", str(scenes), "--out", str(tmp_path / "tuned"), "--trials", "2"]
+    over = Mock(side_effect=SystemExit(7))
+    monkeypatch.setattr("fssd.tuning.ray_tune.search_on_ray", over)
+
+    def run(text: str) -> int:
+        try:
+            return main(["tune", str(write(tmp_path, text)), *words])
+        except SystemExit as ended:
+            return int(str(ended.code))
+
+    return run
+
+
+PLAIN = "settings: {model: ssd300-lite, iterations: 2}\nsearch: {lr: [0.1, 0.2]}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("settings: {start: ssd, weights: none.safetensors}\nsearch: {lr: [0.1, 0.2]}\n", "none.safetensors"),
+        ("search: {options.nosuch: [1, 2]}\n", "nosuch"),
+        ("settings: {out: there}\nsearch: {lr: [0.1, 0.2]}\n", "leave out: away"),
+    ],
+)
+def test_what_fails_every_trial_is_refused_before_the_first(
+    text: str, says: str, begin: Callable[[str], int], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert begin(text) == 2
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "tuned").exists()
+
+
+def test_results_of_something_else_are_kept(
+    begin: Callable[[str], int], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    mine = tmp_path / "tuned" / "best.yaml"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    assert begin(PLAIN) == 2
+    assert "holds a best.yaml, but no search" in capsys.readouterr().err
+    assert mine.read_text() == "mine" and len(list(mine.parent.iterdir())) == 1
+
+
+def test_a_search_whose_base_has_changed_is_refused(
+    begin: Callable[[str], int], scenes: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """As if the first trial had been trained before the change."""
+    base, trial = tmp_path / "base.yaml", trial_folder(tmp_path / "tuned", 0)
+    base.write_text("momentum: 0.9\n")
+    text = f"base: base.yaml\n{PLAIN}"
+    assert begin(text) == 7
+    config = read_search(write(tmp_path, text), scenes).config(0, 0)
+    trial.mkdir(parents=True)
+    asked = name_splits(complete(replace(config, out=trial)))
+    (trial / "config.yaml").write_text(yaml.safe_dump(json.loads(json.dumps(to_values(asked)))))
+    assert begin(text) == 7
+    base.write_text("momentum: 0.5\n")
+    assert begin(text) == 2
+    assert f"{trial}: was made with momentum 0.9, not 0.5" in capsys.readouterr().err
 
 
 def test_ray_is_named_where_it_is_missing(

@@ -9,7 +9,7 @@ import tyro
 from fssd.atomic import atomic_write
 from fssd.cli.options import parse
 from fssd.cli.result import add_result
-from fssd.config import Bound, Count, Seed
+from fssd.config import Bound, Count, Seed, TrainConfig
 from fssd.errors import ConfigError
 
 Percent = Annotated[int, Bound("1 to 100", lambda value: 1 <= value <= 100)]
@@ -40,15 +40,13 @@ class Tune:
 
 
 def run(arguments: list[str]) -> int:
-    """Search, or go on; 0 if all trials have ended, 1 if the search was interrupted."""
+    """Search, or go on; 0 if all trials have ended, 1 if the search was interrupted or every trial failed."""
     command = parse(Tune, arguments)
     from fssd.engines.ray_session import require_ray
     from fssd.training.distributed import this_process
-    from fssd.training.splits import open_splits
-    from fssd.training.start import complete, require_objects
     from fssd.tuning.ray_tune import search_on_ray
     from fssd.tuning.search import read_search
-    from fssd.tuning.trials import read_trials, trial_folder, write_results
+    from fssd.tuning.trials import failures, read_trials, trial_folder, write_results
 
     require_ray()
     if (world := this_process().world) > 1:
@@ -58,12 +56,8 @@ def run(arguments: list[str]) -> int:
         replace(search.config(number, command.seed), out=trial_folder(command.out, number))
         for number in range(command.trials)
     ]
-    first = complete(configs[0])
-    splits = open_splits(first, quiet=True)
-    require_objects(first, splits.train)
-    if splits.val is None:
-        raise ConfigError(f"{command.file}: a search needs a split to evaluate on; give it a val_split")
-    _begin(command)
+    _check(command, configs)
+    _begin(command, configs)
     ended = search_on_ray(
         configs, command.out, cpus=command.cpus, first=command.first, factor=command.factor, say=print
     )
@@ -71,15 +65,45 @@ def run(arguments: list[str]) -> int:
     best = write_results(command.out, search, trials, command.seed)
     print((command.out / "table.md").read_text(encoding="utf-8"))
     add_result(out=command.out, best=best, table=command.out / "table.md", finished=ended)
+    failed = failures(command.out, command.trials)
+    for number, reason in failed.items():
+        print(f"trial {number:04} failed: {reason}")
     if best is not None:
         print(f"the best settings: fssd train --config {best} --out ...")
     if not ended:
         print("the search was interrupted; the same command goes on")
-    return 0 if ended else 1
+    return 0 if ended and len(failed) < command.trials else 1
 
 
-def _begin(command: Tune) -> None:
-    """Note in the folder what is searched. Raises ConfigError if it was begun with something else."""
+def _check(command: Tune, configs: list[TrainConfig]) -> None:
+    """Raise the package's errors for what would fail, trial by trial, only in the processes of Ray."""
+    from fssd.training.splits import open_splits
+    from fssd.training.start import complete, fresh_network, require_objects, require_weights
+
+    first = complete(configs[0])
+    require_weights(first)
+    splits = open_splits(first, quiet=True)
+    require_objects(first, splits.train)
+    if splits.val is None:
+        raise ConfigError(f"{command.file}: a search needs a split to evaluate on; give it a val_split")
+    reasons: dict[str, ConfigError | None] = {}
+    for config in configs:
+        plain = replace(complete(config), priors=None, prior_coverage=None)  # fitting them takes a while
+        if (key := str(config.options)) not in reasons:
+            reasons[key] = None
+            try:
+                fresh_network(plain, splits.train, None, quiet=True)
+            except ConfigError as error:
+                reasons[key] = error
+    failed = [reason for reason in reasons.values() if reason is not None]
+    if len(failed) == len(reasons):
+        raise failed[0]
+
+
+def _begin(command: Tune, configs: list[TrainConfig]) -> None:
+    """Note in the folder what is searched. Raises ConfigError if it is of something else."""
+    from fssd.tuning.trials import RESULTS, require_same_trials
+
     flags = {key: getattr(command, key) for key in ("data", "trials", "seed", "first", "factor")}
     text = f"# {', '.join(f'{key} {value}' for key, value in flags.items())}\n"
     text += command.file.read_text(encoding="utf-8")
@@ -88,5 +112,9 @@ def _begin(command: Tune) -> None:
         raise ConfigError(
             f"{command.out}: was begun with another search, see {kept}; go on with that or choose a new --out"
         )
+    for name in () if kept.exists() else RESULTS:
+        if (command.out / name).exists():
+            raise ConfigError(f"{command.out}: holds a {name}, but no search; give another folder as --out")
+    require_same_trials(configs)
     command.out.mkdir(parents=True, exist_ok=True)
     atomic_write(kept, text)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 
@@ -87,7 +87,10 @@ def read_search(file: Path, data: Path | None = None) -> Search:
             raise ConfigError(f"{file}: there is no key {key!r}{nearest(str(key), KEYS)}")
     named = entry.get("base")
     base = TrainConfig() if named is None else load_config(_base_file(Path(str(named)), file.parent))
-    settings = with_values(base, _mapping(entry, "settings", file), where=f"{file}: ")
+    given = _mapping(entry, "settings", file)
+    if "out" in given:
+        raise ConfigError(f"{file}: settings: trials lie in the folder that --out names; leave out: away")
+    settings = with_values(base, given, where=f"{file}: ")
     settings = replace(settings, data=data or settings.data)
     ranges = {str(k): _range(str(k), v, f"{file}: {k}") for k, v in _mapping(entry, "search", file).items()}
     if not ranges:
@@ -140,8 +143,14 @@ def _range(name: str, value: Any, where: str) -> Range | Choice:
     if not -math.inf < low < high < math.inf or (log and low <= 0):
         needs = "above 0 and " if log else ""
         raise ConfigError(f"{where}: from must be {needs}below to, not {low:g} and {high:g}")
-    ends = (value["from"], value["to"])
-    return Range(low, high, log, all(isinstance(end, int) for end in ends))
+    return Range(low, high, log, _is_whole(name, (value["from"], value["to"])))
+
+
+def _is_whole(name: str, ends: Sequence[Any]) -> bool:
+    """Whether whole numbers are drawn: by the type of the setting, of a model option by the ends given."""
+    if name.startswith(OPTION):
+        return all(isinstance(end, int) for end in ends)
+    return int in (KINDS[name], *get_args(KINDS[name]))
 
 
 def _check_values(search: Search, file: Path) -> None:

@@ -12,13 +12,24 @@ import yaml
 
 from fssd.ablation.output import cells
 from fssd.atomic import atomic_write
-from fssd.config import FINAL_FILE
+from fssd.config import (
+    AUTO,
+    CONFIG_FILE,
+    FINAL_FILE,
+    RESUME_MAY_CHANGE,
+    TrainConfig,
+    read_mapping,
+    to_values,
+)
 from fssd.plots import save_table
 from fssd.training.log import LOG_FILE, read_log
+from fssd.training.splits import name_splits
+from fssd.training.start import complete
+from fssd.training.state import require_same
 from fssd.tuning.search import Search, portable
 
 FAILED_FILE = "failed.txt"  # in the folder of a trial, why it ended
-TABLE, BEST = "table", "best.yaml"
+RESULTS = TABLE, VALUES, BEST = "table.md", "table.csv", "best.yaml"
 
 
 class SearchTrial(NamedTuple):
@@ -36,6 +47,28 @@ class SearchTrial(NamedTuple):
 
 def trial_folder(out: Path, number: int) -> Path:
     return out / "trials" / f"{number:04}"
+
+
+def require_same_trials(configs: Sequence[TrainConfig]) -> None:
+    """Raise ConfigError if a trial was begun with other settings, as by a change of the file's `base`."""
+    for config in configs:
+        assert config.out is not None
+        file = config.out / CONFIG_FILE
+        if not file.is_file():
+            continue
+        asked = name_splits(complete(config))
+        chosen = {key for key in ("amp", "batch_size") if getattr(asked, key) in ("auto", AUTO)}
+        require_same(read_mapping(file), to_values(asked), config.out, RESUME_MAY_CHANGE | chosen)
+
+
+def failures(out: Path, count: int) -> dict[int, str]:
+    """Why trials have failed, by their number."""
+    files = {number: trial_folder(out, number) for number in range(count)}
+    return {
+        number: (folder / FAILED_FILE).read_text(encoding="utf-8").strip()
+        for number, folder in files.items()
+        if (folder / FAILED_FILE).is_file() and not (folder / FINAL_FILE).exists()
+    }
 
 
 def read_trials(out: Path, search: Search, count: int, seed: int, over: bool) -> list[SearchTrial]:
@@ -69,8 +102,8 @@ def write_results(out: Path, search: Search, trials: Sequence[SearchTrial], seed
         rows.append([one.number, one.state, one.updates, value, *(_text(one.values[name]) for name in names)])
     lines = [cells(head), cells(["---:", "---", "---:", "---:", *["---"] * len(names)])]
     lines += [cells([str(value) for value in row]) for row in rows]
-    atomic_write(out / f"{TABLE}.md", "\n".join(lines) + "\n")
-    save_table(out / f"{TABLE}.csv", head, rows)
+    atomic_write(out / TABLE, "\n".join(lines) + "\n")
+    save_table(out / VALUES, head, rows)
     if not trials or math.isnan(trials[0].best):
         return None
     best = out / BEST
