@@ -128,6 +128,12 @@ def detectors(tiny_backbone: Callable[[], nn.Module]) -> dict[str, Detector]:
 
 
 @pytest.fixture
+def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a test of something else: an exported file is compared on 5 images and not on all."""
+    monkeypatch.setattr("fssd.export.images.CHECKED", 5)
+
+
+@pytest.fixture
 def one_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     """For a test whose exports are all of one network: it is traced once for each opset."""
     kept: dict[int, Any] = {}

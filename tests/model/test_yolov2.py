@@ -222,7 +222,9 @@ def test_folding_changes_nothing() -> None:
         torch.testing.assert_close(folded(images)[0], network(images)[0], rtol=1e-3, atol=1e-4)
 
 
-def test_it_trains_evaluates_exports_and_opens(scenes: Path, tmp_path: Path, one_trace: None) -> None:
+def test_it_trains_evaluates_exports_and_opens(
+    scenes: Path, tmp_path: Path, one_trace: None, few_pictures: None
+) -> None:
     pytest.importorskip("onnx", reason='needs onnx: pip install "fssd[export]"')
     pytest.importorskip("openvino", reason='needs openvino: pip install "fssd[openvino]"')
     train(config_for(scenes, tmp_path / "run", multi_scale=(128, 192)), backbone=Small())

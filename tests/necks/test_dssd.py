@@ -269,7 +269,9 @@ def test_it_trains_evaluates_exports_and_opens(whole_life: Callable[..., Detecto
     assert detector.network.neck.channels == [160] * 5
 
 
-def test_a_dssd_of_residual_blocks_trains_and_is_exported(tmp_path: Path, one_trace: None) -> None:
+def test_a_dssd_of_residual_blocks_trains_and_is_exported(
+    tmp_path: Path, one_trace: None, few_pictures: None
+) -> None:
     """DSSD321 at 128 px on a small ResNet."""
     pytest.importorskip("onnx", reason='needs onnx: pip install "fssd[export]"')
     pytest.importorskip("openvino", reason='needs openvino: pip install "fssd[openvino]"')
