@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -188,3 +189,35 @@ def test_files_that_lie_where_ray_makes_its_notes_stay(
             ray_train.train_on_ray(config, 2)
         assert [str(path.relative_to(out)) for path in sorted(out.rglob("*"))] == kept
     assert storages[0] != storages[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"), [("The actor died.\n  pid: 7", "The actor died."), ("", "ActorDiedError")]
+)
+def test_a_controller_that_dies(
+    tmp_path: Path, text: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fssd.training import ray_train
+
+    class ActorDiedError(Exception):
+        pass
+
+    class Trainer:
+        def __init__(self, *_: object, **__: object) -> None:
+            pass
+
+        def fit(self) -> None:
+            raise ActorDiedError(text)
+
+    anything = dict.fromkeys(("ScalingConfig", "RunConfig", "FailureConfig", "LoggingConfig"), dict)
+    modules = {
+        "ray.train": SimpleNamespace(TrainingFailedError=KeyError, **anything),
+        "ray.train.torch": SimpleNamespace(TorchTrainer=Trainer, TorchConfig=dict),
+        "ray.exceptions": SimpleNamespace(RayError=ActorDiedError),
+    }
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    job = ray_train.Job(TrainConfig(out=tmp_path), str(tmp_path), 0)
+    message = f"Ray lost what leads the processes ({reason}); go on with --resume"
+    with pytest.raises(TrainingError, match=re.escape(message)):
+        ray_train._fit(job, 2, tmp_path, False, 60)

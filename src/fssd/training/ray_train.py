@@ -119,6 +119,7 @@ def _fit(job: Job, processes: int, storage: Path, use_gpu: bool, timeout: float)
     # By name: Ray's types are those of an older interface, which its variables choose between.
     api: Any = import_module("ray.train")
     torch_api: Any = import_module("ray.train.torch")
+    exceptions: Any = import_module("ray.exceptions")
     resources = {"CPU": 1, **({"GPU": 1} if use_gpu else {})}
     backend = "nccl" if use_gpu else "gloo"
     trainer = torch_api.TorchTrainer(
@@ -142,6 +143,9 @@ def _fit(job: Job, processes: int, storage: Path, use_gpu: bool, timeout: float)
     except api.TrainingFailedError as error:
         reason = str(error).strip().splitlines()[-1]
         raise TrainingError(f"the processes failed {RESTARTS + 1} times, at last with: {reason}") from error
+    except exceptions.RayError as error:  # what starts the group again was lost itself
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise TrainingError(f"Ray lost what leads the processes ({reason}); go on with --resume") from error
     if isinstance(ended, FssdError):
         raise ended
     if not isinstance(ended, Result):
