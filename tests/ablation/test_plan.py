@@ -48,6 +48,12 @@ def test_rows_take_their_file_then_the_common_settings_then_their_own(tmp_path: 
         ("rows: [{name: a}, {name: a}]", "row 2: the name 'a' occurs twice"),
         ("rows: [{name: a, after: b}, {name: b}]", "after is 'b', which is not a row above"),
         ("rows: [{name: a, paper: high}]", "paper is 'high'"),
+        ("rows: [{name: a, paper: .nan}]", "paper is nan; it must be a number, percent"),
+        ("rows: [{name: a, paper: .inf}]", "paper is inf; it must be a number, percent"),
+        (f"rows: [{{name: a, paper: 7{'0' * 400}}}]", "it must be a number, percent"),
+        ("rows: [{name: Faster R-CNN}]", "name is 'Faster R-CNN'; it must be letters"),
+        ("rows: [{name: ' a', published: {value: 73.2, source: x}}]", "with spaces between them"),
+        ("rows: [{name: table.md}]", "the table is written to table.md"),
         ("rows: [{name: a, set: {epoch: 3}}]", "row 1: there is no setting 'epoch'"),
         ("rows: [{name: a, set: 3}]", "set must map"),
         ("settings: 3\nrows: [{name: a}]", "settings must map"),
@@ -102,7 +108,7 @@ def test_budgets(text: str, budget: tuple[float, str]) -> None:
     assert parse_budget(text) == budget
 
 
-@pytest.mark.parametrize("text", ["20", "ep", "-3ep", "0it", "1.5it", "3 hours"])
+@pytest.mark.parametrize("text", ["20", "ep", "-3ep", "0it", "1.5it", "3 hours", "9" * 400 + "it"])
 def test_what_is_no_budget(text: str) -> None:
     with pytest.raises(ConfigError, match="such as 20ep or 5000it"):
         parse_budget(text)
@@ -195,3 +201,10 @@ def test_a_budget_with_an_automatic_batch(scenes: Path, tmp_path: Path) -> None:
     plan = read_plan(write(tmp_path, f"settings: {settings}\nrows: [{{name: a}}]"))
     with pytest.raises(ConfigError, match="row a: rows are compared and need one batch_size"):
         plan_runs(plan, tmp_path / "out", seeds=1, budget=Budget(2, "epochs"))
+
+
+def test_the_name_of_a_published_row_may_have_spaces(tmp_path: Path) -> None:
+    """It has no folder, nor any other file."""
+    published = "published: {value: 73.2, source: x}"
+    text = f"rows: [{{name: a}}, {{name: Faster R-CNN, {published}}}, {{name: table.md, {published}}}]"
+    assert list(read_plan(write(tmp_path, text)).order) == ["a", "Faster R-CNN", "table.md"]

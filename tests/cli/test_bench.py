@@ -110,6 +110,14 @@ def test_a_failure_leaves_the_older_file(tmp_path: Path) -> None:
     assert out.read_text() == "before"
 
 
+def test_a_result_that_cannot_be_written_is_refused_first(
+    tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("fssd.bench.measure.measure", None)
+    assert ask(model_file, "--json", tmp_path) == BAD_INPUT
+    assert f"{tmp_path}: is a folder; give the name of a file" in capsys.readouterr().err
+
+
 def test_several_models(tmp_path: Path, model_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib", reason='plots need matplotlib: pip install "fssd[plot]"')
     out = tmp_path / "new"

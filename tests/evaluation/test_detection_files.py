@@ -70,6 +70,16 @@ def test_comp4(tmp_path: Path) -> None:
     assert is_detection_file(folder) and is_detection_file(tmp_path)
 
 
+def test_text_files_with_a_byte_order_mark(tmp_path: Path) -> None:
+    comp4(tmp_path / "comp4", test_cat="\ufeffa 0.5 1 1 1 3\n")
+    found = read_detections(tmp_path / "comp4", data("a"))
+    assert rows(found.detections[0]) == [("cat", 0.5, [1, 1, 1, 3])]
+    (tmp_path / "yolo").mkdir()
+    (tmp_path / "yolo" / "a.txt").write_text("\ufeff0 0.5 0.5 0.5 0.5 0.25\n", encoding="utf-8")
+    found = read_detections(tmp_path / "yolo", data("a", format="yolo"))
+    assert len(found.detections[0]) == 1
+
+
 def test_a_class_that_ends_like_another_belongs_to_its_own_file(tmp_path: Path) -> None:
     """`test_big_dog` could be split test_big of dog; the other files say that the split is test."""
     comp4(tmp_path, test_big_dog="a 0.5 1 1 2 3\n", test_cat="", test_mouse="a 0.4 1 1 2 3\n")

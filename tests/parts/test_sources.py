@@ -15,6 +15,7 @@ from fssd.errors import ConfigError, DataError
 from fssd.evaluation.part_reader import read_parts
 from fssd.inference.detections import Detections
 from fssd.parts import part_detector
+from fssd.parts import sources as sources_module
 from fssd.parts.fingerprint import Fingerprint
 from fssd.parts.local_engine import run_here
 from fssd.parts.part_detector import PartJob
@@ -23,6 +24,7 @@ from fssd.parts.part_rows import Counts, read_success, write_success
 from fssd.parts.plan_rows import PlanRow
 from fssd.parts.sources import Sources
 from fssd.parts.unique_names import unique_rows
+from fssd.storage.folders import Folder
 from fssd.storage.open_folder import open_folder
 
 
@@ -58,6 +60,32 @@ def test_a_list_keeps_its_order(folder: Path) -> None:
     (folder / "list.txt").write_text("\n".join([*lines, "", lines[0]]) + "\n")
     assert names(folder / "list.txt") == lines
     assert names(f"@{folder / 'list.txt'}") == lines
+
+
+def test_a_list_with_a_byte_order_mark(folder: Path) -> None:
+    lines = [str(folder / "b.jpg"), str(folder / "a.PNG")]
+    (folder / "list.txt").write_text("\n".join(lines), encoding="utf-8-sig")
+    assert names(folder / "list.txt") == lines
+    (folder / "list.txt").write_text("\n".join(lines), encoding="utf-16")
+    with pytest.raises(DataError, match=r"list\.txt \(line 1\): .*zero byte; write the list as UTF-8"):
+        names(folder / "list.txt")
+    (folder / "list.txt").write_text("a.jpg\nb\0.jpg")
+    with pytest.raises(DataError, match=r"list\.txt \(line 2\)"):
+        names(folder / "list.txt")
+
+
+@pytest.mark.parametrize(
+    ("source", "file"),
+    [("/names.parquet", "/names.parquet"), ("names.parquet", "./names.parquet"), ("/a/n.parquet",) * 2],
+)
+def test_the_folder_of_a_parquet_file(source: str, file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def opened(folder: Folder, name: str) -> None:
+        raise DataError("opened", file=folder.path(name))
+
+    monkeypatch.setattr(sources_module, "open_parquet", opened)
+    with pytest.raises(DataError) as caught:
+        names(source)
+    assert str(caught.value) == f"{file}: opened"
 
 
 @pytest.mark.parametrize("column", ["image", "path", "only"])

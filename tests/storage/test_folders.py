@@ -84,6 +84,17 @@ def test_a_forked_process_reads_with_a_client_of_its_own(folder: Folder) -> None
     assert folder.read_range("a.bin", 2, 1) == b"2"
 
 
+@pytest.mark.parametrize("name", ["../x.tar", "/tmp/x.tar", "a/../../x.tar", ".", ".."])
+def test_nothing_is_kept_outside_its_folder(tmp_path: Path, name: str) -> None:
+    pytest.importorskip("pyarrow")
+    from fssd.storage.s3_folder import S3Folder
+
+    folder = S3Folder("s3://bucket/data", kept=str(tmp_path / "kept"))
+    with pytest.raises(DataError, match=r"its name leads out of .*kept"):
+        folder.read_range(name, 0, 1)
+    assert not list(tmp_path.iterdir())
+
+
 def test_places() -> None:
     assert location(Path("s3://bucket/a")) == location("s3://bucket/a/") == "s3://bucket/a"
     assert is_remote(Path("s3://bucket/a")) and not is_remote("data/s3")

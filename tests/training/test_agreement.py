@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,13 @@ SETTINGS: dict[str, Any] = {
 }
 QUICK = "import fssd.training.agreement as agreement\nagreement.LOOKS, agreement.PAUSE = 2, 0.1"
 SILENT = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")
-SILENT += ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "TORCHELASTIC_MAX_RESTARTS")
+SILENT += (
+    "MASTER_PORT",
+    "SLURM_STEP_NUM_TASKS",
+    "OMPI_COMM_WORLD_SIZE",
+    "PMI_SIZE",
+    "TORCHELASTIC_MAX_RESTARTS",
+)
 CPU = torch.device("cpu")
 
 
@@ -97,6 +104,11 @@ def test_launchers(variables: pytest.MonkeyPatch, given: dict[str, str], process
         ({"PMI_SIZE": "3"}, "one of 3 processes"),
         ({"WORLD_SIZE": "2"}, "WORLD_SIZE is 2, but RANK is not set"),
         ({"WORLD_SIZE": "two"}, "WORLD_SIZE is 'two'; it must be a whole number"),
+        ({"WORLD_SIZE": "²", "RANK": "0"}, "WORLD_SIZE is '²'; it must be a whole number"),
+        ({"WORLD_SIZE": "0"}, "WORLD_SIZE is 0; it must be 1 or more"),
+        ({"WORLD_SIZE": "1", "RANK": "3"}, r"RANK is 3 of 1 processes \(WORLD_SIZE\); they are"),
+        ({"WORLD_SIZE": "2", "RANK": "2"}, "RANK is 2 of 2 processes"),
+        ({"SLURM_NTASKS": "2", "SLURM_PROCID": "7", "MASTER_ADDR": "n0"}, "SLURM_PROCID is 7 of 2 processes"),
     ],
     ids=str,
 )
@@ -107,6 +119,42 @@ def test_lone_processes_are_refused(
         variables.setenv(name, value)
     with pytest.raises(ConfigError, match=message):
         this_process()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"WORLD_SIZE": "2"}, "one of 2 processes, but MASTER_ADDR, the host of the first, is not set"),
+        ({"WORLD_SIZE": "2", "MASTER_ADDR": "n0"}, "MASTER_PORT is not set; it must be a port"),
+        ({"WORLD_SIZE": "2", "MASTER_ADDR": "n0", "MASTER_PORT": "abc"}, "MASTER_PORT is 'abc'"),
+        ({"MASTER_ADDR": "n0", "MASTER_PORT": "65536"}, "MASTER_PORT is 65536; it must be a port"),
+        ({"MASTER_ADDR": "n0", "MASTER_PORT": "0"}, "MASTER_PORT is 0; it must be a port"),
+    ],
+    ids=str,
+)
+def test_a_place_of_the_first_process_that_cannot_be(
+    variables: pytest.MonkeyPatch, given: dict[str, str], message: str
+) -> None:
+    for name, value in given.items():
+        variables.setenv(name, value)
+    with pytest.raises(ConfigError, match=message), process_group(Process(1, 2, 1), CPU):
+        pass
+
+
+@pytest.mark.parametrize("launcher", [{}, {"WORLD_SIZE": "2", "RANK": "1"}])
+def test_a_first_process_that_does_not_answer(
+    variables: pytest.MonkeyPatch, launcher: dict[str, str]
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        place = f"127.0.0.1:{taken.getsockname()[1]}"
+        host, _, port = place.partition(":")
+        for name, value in {"MASTER_ADDR": host, "MASTER_PORT": port, **launcher}.items():
+            variables.setenv(name, value)
+        message = f"process 1 of 2 cannot join the others at {place} .*check MASTER_ADDR and MASTER_PORT"
+        with pytest.raises(ConfigError, match=message), process_group(Process(1, 2, 1), CPU, 1e-3):
+            pass
+    assert not dist.is_initialized()
 
 
 def test_a_store_that_would_hang_is_refused(variables: pytest.MonkeyPatch) -> None:

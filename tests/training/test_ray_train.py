@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +18,8 @@ from ray_cluster import RayCluster
 
 from fssd.cli.main import main
 from fssd.config import TrainConfig
-from fssd.errors import ConfigError
+from fssd.errors import ConfigError, TrainingError
+from fssd.training.loop import Result
 from fssd.weights.checkpoint import read_tensors
 
 HANG = 400  # seconds after which a test that hangs fails
@@ -155,3 +159,65 @@ def test_a_missing_package_is_named(scenes: Path, tmp_path: Path, refuse: Any) -
     refuse("ray")
     with pytest.raises(ConfigError, match=r'pip install "fssd\[ray\]"'):
         train_on_ray(TrainConfig(data=scenes, out=tmp_path / "run"), 2)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_files_that_lie_where_ray_makes_its_notes_stay(
+    scenes: Path, tmp_path: Path, fails: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fssd.training import ray_train
+
+    out = tmp_path / "run"
+    storages: list[Path] = []
+
+    def fit(job: ray_train.Job, processes: int, storage: Path, *_: object) -> Result:
+        (storage / "train").mkdir(parents=True)
+        storages.append(storage)
+        if fails:
+            raise TrainingError("over")
+        return Result(out, None, None, finished=True)
+
+    ray = SimpleNamespace(cluster_resources=lambda: {"CPU": 2})
+    monkeypatch.setattr(ray_train, "connect", lambda _: nullcontext(ray))
+    monkeypatch.setattr(ray_train, "_fit", fit)
+    config = TrainConfig(data=scenes, out=out, start="nothing", device="cpu")
+    for kept in ([], ["ray", "ray/thesis.txt"]):
+        if kept:
+            (out / "ray").mkdir(parents=True)
+            (out / "ray" / "thesis.txt").touch()
+        with pytest.raises(TrainingError) if fails else nullcontext():
+            ray_train.train_on_ray(config, 2)
+        assert [str(path.relative_to(out)) for path in sorted(out.rglob("*"))] == kept
+    assert storages[0] != storages[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"), [("The actor died.\n  pid: 7", "The actor died."), ("", "ActorDiedError")]
+)
+def test_a_controller_that_dies(
+    tmp_path: Path, text: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fssd.training import ray_train
+
+    class ActorDiedError(Exception):
+        pass
+
+    class Trainer:
+        def __init__(self, *_: object, **__: object) -> None:
+            pass
+
+        def fit(self) -> None:
+            raise ActorDiedError(text)
+
+    anything = dict.fromkeys(("ScalingConfig", "RunConfig", "FailureConfig", "LoggingConfig"), dict)
+    modules = {
+        "ray.train": SimpleNamespace(TrainingFailedError=KeyError, **anything),
+        "ray.train.torch": SimpleNamespace(TorchTrainer=Trainer, TorchConfig=dict),
+        "ray.exceptions": SimpleNamespace(RayError=ActorDiedError),
+    }
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    job = ray_train.Job(TrainConfig(out=tmp_path), str(tmp_path), 0)
+    message = f"Ray lost what leads the processes ({reason}); go on with --resume"
+    with pytest.raises(TrainingError, match=re.escape(message)):
+        ray_train._fit(job, 2, tmp_path, False, 60)

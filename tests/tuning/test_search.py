@@ -107,6 +107,7 @@ def test_trials_on_different_splits_are_measured_on_one_that_is_named(tmp_path: 
         ("search: {lr: {from: 0.1, to: 0.01}}\n", "from must be below to, not 0.1 and 0.01"),
         ("search: {lr: {from: 0, to: 0.1, log: true}}\n", "from must be above 0 and below to"),
         ("search: {lr: {from: a, to: 0.1}}\n", "from and to are numbers"),
+        (f"search: {{lr: {{from: 0.1, to: 7{'0' * 400}}}}}\n", "from and to are numbers"),
         ("search: {lr: {from: 0.1, to: 0.2, log: 3}}\n", "log is true or false"),
         ("search: {seed: [1, 2]}\n", "trials with different seed cannot be compared"),
         ("search: {split_seed: [1, 2]}\n", "trials with different split_seed cannot be compared"),

@@ -22,13 +22,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, TypeGuard, get_args
 
 from fssd.config import TrainConfig, find_config, load_config, read_mapping, with_values
 from fssd.errors import ConfigError, nearest
 from fssd.evaluation.submit import Server
 
 ROW_KEYS = ("name", "config", "set", "after", "paper", "note", "published")
+_TABLE_FILES = ("table.md", "table.csv", "table.png")  # beside the folders of the rows
 PUBLISHED_KEYS = ("value", "source", "note")
 FILE_KEYS = ("title", "settings", "server", "rows")
 
@@ -135,8 +136,13 @@ def _name(where: str, entry: Any, before: Sequence[str]) -> str:
         raise ConfigError(f"{where} is {entry!r}; a row is a mapping such as {{name: a, config: a.yaml}}")
     _check_keys(entry, ROW_KEYS, where)
     name = entry.get("name")
-    if not isinstance(name, str) or not re.fullmatch(r"[\w.+-]+", name) or name.startswith("."):
-        raise ConfigError(f"{where}: name is {name!r}; it must be letters, digits, - + . and _")
+    published = "published" in entry
+    pattern = r"[\w.+-]+( [\w.+-]+)*" if published else r"[\w.+-]+"
+    if not isinstance(name, str) or not re.fullmatch(pattern, name) or name.startswith("."):
+        spaces = ", with spaces between them" if published else ""
+        raise ConfigError(f"{where}: name is {name!r}; it must be letters, digits, - + . and _{spaces}")
+    if name in _TABLE_FILES and not published:
+        raise ConfigError(f"{where}: the table is written to {name}, so no row can have this name; rename it")
     if name in before:
         raise ConfigError(f"{where}: the name {name!r} occurs twice; rename one of the rows")
     return name
@@ -155,13 +161,17 @@ def _published(where: str, name: str, entry: Mapping[str, Any]) -> PublishedRow:
         )
     _check_keys(values, PUBLISHED_KEYS, f"{where}: published")
     value, source, note = (values.get(key) for key in PUBLISHED_KEYS)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 100:
+    if not _is_percent(value):
         raise ConfigError(f"{where}: published value is {value!r}; it must be a number, percent")
     if not isinstance(source, str) or not source.strip():
         raise ConfigError(f"{where}: published source is {source!r}; say where the value is printed")
     if note is not None and not isinstance(note, str):
         raise ConfigError(f"{where}: published note is {note!r}; it must be a text")
     return PublishedRow(name, float(value), source.strip(), (note or "").strip())
+
+
+def _is_percent(value: Any) -> TypeGuard[float]:
+    return not isinstance(value, bool) and isinstance(value, (int, float)) and 0 <= value <= 100
 
 
 def _row(
@@ -177,7 +187,7 @@ def _row(
         near = nearest(str(after), before)
         raise ConfigError(f"{where}: after is {after!r}, which is not a row above it{near}")
     paper = entry.get("paper")
-    if paper is not None and (isinstance(paper, bool) or not isinstance(paper, (int, float))):
+    if paper is not None and not _is_percent(paper):
         raise ConfigError(f"{where}: paper is {paper!r}; it must be a number, percent")
     named = entry.get("config")
     config = TrainConfig()
@@ -197,7 +207,7 @@ def _row(
 def parse_budget(text: str) -> Budget:
     """The length in a text such as `20ep` or `5000it`. Raises ConfigError."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)(ep|it)", text.strip())
-    if match is None or float(match[1]) <= 0 or (match[2] == "it" and "." in match[1]):
+    if match is None or not 0 < float(match[1]) < math.inf or (match[2] == "it" and "." in match[1]):
         raise ConfigError(f"budget is {text!r}; it is a length of each run such as 20ep or 5000it")
     return Budget(float(match[1]), "epochs" if match[2] == "ep" else "iterations")
 

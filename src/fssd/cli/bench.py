@@ -62,13 +62,11 @@ def run(arguments: list[str]) -> int:
     _check(command)
     from tempfile import TemporaryDirectory
 
-    from fssd.atomic import make_folder
+    from fssd.atomic import require_writable
     from fssd.bench.measure import Setup, use_threads
     from fssd.bench.photographs import made_pictures, user_pictures
 
-    for file in (command.json, command.markdown, command.plot):
-        if file is not None:
-            make_folder(file.parent)
+    require_writable(*filter(None, (command.json, command.markdown, command.plot)))
     use_threads(command.threads)
     with TemporaryDirectory(prefix="fssd-bench-") as name:
         folder = Path(name)

@@ -10,7 +10,16 @@ import yaml
 
 from fssd.cli.options import FLAT, Flag, parse
 from fssd.cli.result import add_result, leave_result_out
-from fssd.config import CONFIG_FILE, Count, Positive, TrainConfig, load_config, with_values, without_replaced
+from fssd.config import (
+    CONFIG_FILE,
+    Count,
+    Positive,
+    TrainConfig,
+    load_config,
+    load_yaml,
+    with_values,
+    without_replaced,
+)
 from fssd.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -105,7 +114,7 @@ def parse_options(pairs: tuple[str, ...]) -> dict[str, Any]:
         if not equals or not key:
             raise ConfigError(f"--set takes KEY=VALUE, not {pair!r}; for example --set merge=sum")
         try:
-            options[key] = yaml.safe_load(value)
+            options[key] = load_yaml(value)
         except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2020-13-45
             raise ConfigError(f"--set {key}: {value!r} is not a YAML value") from error
     return options

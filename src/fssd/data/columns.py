@@ -20,7 +20,7 @@ from fssd.storage.folders import Folder
 
 Ints = npt.NDArray[np.integer[Any]]
 DIFFICULT, CROWD = 1, 2  # bits of `Columns.flags`
-_TEXT = ("utf-8", "surrogatepass")  # file names may hold bytes that are no text
+TEXT = ("utf-8", "surrogatepass")  # file names may hold bytes that are no text
 
 
 def _ends(counts: Sequence[int]) -> Ints:
@@ -37,14 +37,14 @@ class Texts(Sequence[str]):
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> Texts:
-        parts = [text.encode(*_TEXT) for text in texts]
+        parts = [text.encode(*TEXT) for text in texts]
         return cls(np.frombuffer(b"".join(parts), np.uint8), _ends([len(part) for part in parts]))
 
     def __len__(self) -> int:
         return len(self.ends) - 1
 
     def __getitem__(self, index: Any) -> Any:
-        return self.data[self.ends[index] : self.ends[index + 1]].tobytes().decode(*_TEXT)
+        return self.data[self.ends[index] : self.ends[index + 1]].tobytes().decode(*TEXT)
 
 
 @dataclass(frozen=True, eq=False)

@@ -87,7 +87,7 @@ def _read_comp4(folder: Path, files: Sequence[Path], dataset: DataSet) -> Result
     rows = ResultRows(folder, "VOC's comp4 files")
     for file, name in _comp4_classes(folder, files, dataset).items():
         rows.classes += (name,)
-        text = file.read_bytes().decode("utf-8", "surrogateescape")
+        text = file.read_bytes().decode("utf-8-sig", "surrogateescape")
         for index, line in enumerate(text.splitlines(), start=1):
             words, place = line.split(), f"line {index}"
             if not words:
@@ -182,7 +182,7 @@ def _read_yolo(
     for file in (file for file in files if file != stated):
         image = file.relative_to(folder).with_suffix("").as_posix()
         rows.images[image] = []
-        text = file.read_bytes().decode("utf-8", "surrogateescape")
+        text = file.read_bytes().decode("utf-8-sig", "surrogateescape")
         for index, line in enumerate(text.splitlines(), start=1):
             words, place = line.split(), f"line {index}"
             if not words:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -94,11 +95,15 @@ class Sources:
 
 
 def _listed(file: Path) -> Iterator[str]:
-    """The lines of a text file; empty ones are passed over."""
+    """The lines of a text file, with or without a byte order mark; empty ones are passed over."""
     try:
         with file.open("rb") as lines:
-            for line in lines:
-                if name := os.fsdecode(line.strip()):
+            for number, line in enumerate(lines, start=1):
+                if b"\0" in line:
+                    reason = "is no name of a file, it has a zero byte; write the list as UTF-8"
+                    raise DataError(reason, file=file, place=f"line {number}")
+                own = line.removeprefix(BOM_UTF8) if number == 1 else line
+                if name := os.fsdecode(own.strip()):
                     yield name
     except OSError as error:
         raise DataError(f"this list cannot be read ({error.strerror}); check its name", file=file) from error
@@ -106,8 +111,8 @@ def _listed(file: Path) -> Iterator[str]:
 
 def _in_parquet(source: str) -> Iterator[str]:
     """The names in a column `image`, `path`, `file` or `name`, or in the only one there is."""
-    parent, _, name = source.rpartition("/")
-    parquet = open_parquet(open_folder(parent or "."), name)
+    parent, slash, name = source.rpartition("/")
+    parquet = open_parquet(open_folder(parent or slash or "."), name)
     column = _name_column(parquet.schema_arrow, source)
     with reading_parquet(source):
         for batch in parquet.iter_batches(_BATCH, columns=[column]):

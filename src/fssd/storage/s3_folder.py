@@ -101,7 +101,7 @@ class S3Folder(Folder):
 
     def read_range(self, name: str, offset: int, size: int) -> bytes:
         if self.kept:
-            fetch_once(Path(self.kept, name), partial(self._download, name))
+            fetch_once(self._kept_file(name), partial(self._download, name))
             return LocalFolder(self.kept).read_range(name, offset, size)
         with self._told(name):
             data = bytes(_handle(self._key(name), *_settings()).read_at(size, offset))
@@ -133,6 +133,14 @@ class S3Folder(Folder):
             stream = self._client().open_input_stream(self._key(name))
             with stream:
                 copyfileobj(stream, target, _CHUNK)
+
+    def _kept_file(self, name: str) -> Path:
+        """Where a file is kept whole. Raises DataError for a name that would lead out of the folder."""
+        folder = Path(self.kept).absolute()
+        file = Path(os.path.normpath(folder / name))
+        if folder not in file.parents:
+            raise DataError(f"its name leads out of {self.kept}; rename it", file=self.path(name))
+        return file
 
     def _key(self, name: str) -> str:
         return self.path(name).removeprefix("s3://")

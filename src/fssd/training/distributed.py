@@ -16,7 +16,8 @@ from fssd.errors import ConfigError, FssdError, TrainingError
 from fssd.inference.detector import pick_device
 
 TIMEOUT = 10.0  # minutes; as long as NCCL waits by default
-SLURM_PORT = "29500"  # of the first process, where MASTER_PORT is not given; torchrun's default too
+SLURM_PORT = 29500  # of the first process, where MASTER_PORT is not given; torchrun's default too
+_LAST_PORT = 65535
 # What mpirun tells each of its processes: how many there are.
 MPI_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 Key = TypeVar("Key")
@@ -49,7 +50,7 @@ def this_process() -> Process:
         world = _number("WORLD_SIZE", 1)
         if world > 1 and "RANK" not in os.environ:
             raise ConfigError(f"WORLD_SIZE is {world}, but RANK is not set; start with torchrun, or set both")
-        return Process(_number("RANK", 0), world, local)
+        return _numbered("RANK", "WORLD_SIZE", world, local)
     tasks = _number("SLURM_STEP_NUM_TASKS", _number("SLURM_NTASKS", 1))
     if tasks > 1 and "SLURM_PROCID" in os.environ:
         if "MASTER_ADDR" not in os.environ:
@@ -57,7 +58,7 @@ def this_process() -> Process:
                 f"this is one of {tasks} Slurm tasks, but MASTER_ADDR, the host of task 0, is not set; export"
                 " it before srun, or set WORLD_SIZE=1 for tasks that train alone, each with its own --out"
             )
-        return Process(_number("SLURM_PROCID", 0), tasks, local)
+        return _numbered("SLURM_PROCID", "SLURM_NTASKS", tasks, local)
     for name in MPI_SIZES:
         if (size := _number(name, 1)) > 1:
             raise ConfigError(
@@ -65,6 +66,16 @@ def this_process() -> Process:
                 " RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT for each"
             )
     return Process(0, 1, 0)
+
+
+def _numbered(variable: str, of: str, world: int, local: int) -> Process:
+    """The process of the number in a variable; `of` is that of their number. Raises ConfigError."""
+    if world < 1:
+        raise ConfigError(f"the environment variable {of} is {world}; it must be 1 or more")
+    rank = _number(variable, 0)
+    if rank >= world:
+        raise ConfigError(f"{variable} is {rank} of {world} processes ({of}); they are numbered from 0")
+    return Process(rank, world, local)
 
 
 def is_launched() -> bool:
@@ -75,7 +86,7 @@ def is_launched() -> bool:
 
 def _number(variable: str, default: int) -> int:
     text = os.environ.get(variable, "").strip()
-    if text and not text.isdigit():
+    if text and not text.isdecimal():
         raise ConfigError(f"the environment variable {variable} is {text!r}; it must be a whole number")
     return int(text) if text else default
 
@@ -112,22 +123,47 @@ def process_group(process: Process, device: torch.device, timeout: float = TIMEO
         yield
         return
     _refuse_shared_store()
-    where: dict[str, Any] = {}
-    if "WORLD_SIZE" not in os.environ:
-        port = os.environ.get("MASTER_PORT", SLURM_PORT)
-        where = {
-            "init_method": f"tcp://{os.environ['MASTER_ADDR']}:{port}",
-            "rank": process.rank,
-            "world_size": process.world,
-        }
-    if device.type == "cuda":
-        where["device_id"] = device  # else NCCL guesses it at the first barrier
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=timedelta(minutes=timeout), **where)
+    _join(process, device, timeout)
     try:
         yield
     finally:
         dist.destroy_process_group()
+
+
+def _join(process: Process, device: torch.device, timeout: float) -> None:
+    place = _first_place(process)
+    where: dict[str, Any] = {}
+    if "WORLD_SIZE" not in os.environ:
+        where = {"init_method": f"tcp://{place}", "rank": process.rank, "world_size": process.world}
+    if device.type == "cuda":
+        where["device_id"] = device  # else NCCL guesses it at the first barrier
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    try:
+        dist.init_process_group(backend, timeout=timedelta(minutes=timeout), **where)
+    except (ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(
+            f"process {process.rank} of {process.world} cannot join the others at {place} ({reason}); check"
+            " MASTER_ADDR and MASTER_PORT, and that all processes were started and see each other"
+        ) from error
+
+
+def _first_place(process: Process) -> str:
+    """HOST:PORT of the first process. Raises ConfigError."""
+    host = os.environ.get("MASTER_ADDR", "").strip()
+    if not host:
+        raise ConfigError(
+            f"this is one of {process.world} processes, but MASTER_ADDR, the host of the first, is not set;"
+            " start with torchrun, or set MASTER_ADDR and MASTER_PORT for each"
+        )
+    port = _number("MASTER_PORT", 0 if "WORLD_SIZE" in os.environ else SLURM_PORT)
+    if not 1 <= port <= _LAST_PORT:
+        stated = os.environ.get("MASTER_PORT", "not set")
+        raise ConfigError(
+            f"the environment variable MASTER_PORT is {stated}; it must be a port that is free on the host of"
+            f" the first process, 1 to {_LAST_PORT}"
+        )
+    return f"{host}:{port}"
 
 
 def _refuse_shared_store() -> None:

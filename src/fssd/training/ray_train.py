@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 import os
+import secrets
 import shutil
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from fssd.atomic import make_folder, remove_leftovers, temporary_prefix
 from fssd.config import TrainConfig
 from fssd.engines.ray_session import connect, own_signals
 from fssd.errors import ConfigError, FssdError, Stopped, TrainingError
@@ -75,12 +79,27 @@ def train_on_ray(
     with connect(processes) as ray:
         use_gpu = _use_gpu(ray, config, processes)
         job = Job(config, str(Path.cwd()), until)
-        storage = config.out.absolute() / STORAGE
-        print(f"{processes} processes train; see {config.out}/log.jsonl", file=sys.stderr)
-        try:
+        with _storage(config.out.absolute()) as storage:
+            print(f"{processes} processes train; see {config.out}/log.jsonl", file=sys.stderr)
             return _fit(job, processes, storage, use_gpu, (timeout or TIMEOUT) * 60)
-        finally:
-            shutil.rmtree(storage, ignore_errors=True)
+
+
+@contextmanager
+def _storage(out: Path) -> Iterator[Path]:
+    """A fresh folder in the folder of the run for Ray's notes, which goes when the run has ended.
+
+    It lies a level deeper than what a run on another machine takes for the leftovers of a killed one.
+    """
+    place = out / STORAGE
+    make_folder(place)
+    remove_leftovers(place)
+    storage = place / f"{temporary_prefix()}{secrets.token_hex(6)}"
+    try:
+        yield storage
+    finally:
+        shutil.rmtree(storage, ignore_errors=True)
+        with suppress(OSError):  # the user's own files lie there too
+            place.rmdir()
 
 
 def _use_gpu(ray: Any, config: TrainConfig, processes: int) -> bool:
@@ -100,6 +119,7 @@ def _fit(job: Job, processes: int, storage: Path, use_gpu: bool, timeout: float)
     # By name: Ray's types are those of an older interface, which its variables choose between.
     api: Any = import_module("ray.train")
     torch_api: Any = import_module("ray.train.torch")
+    exceptions: Any = import_module("ray.exceptions")
     resources = {"CPU": 1, **({"GPU": 1} if use_gpu else {})}
     backend = "nccl" if use_gpu else "gloo"
     trainer = torch_api.TorchTrainer(
@@ -123,6 +143,9 @@ def _fit(job: Job, processes: int, storage: Path, use_gpu: bool, timeout: float)
     except api.TrainingFailedError as error:
         reason = str(error).strip().splitlines()[-1]
         raise TrainingError(f"the processes failed {RESTARTS + 1} times, at last with: {reason}") from error
+    except exceptions.RayError as error:  # what starts the group again was lost itself
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise TrainingError(f"Ray lost what leads the processes ({reason}); go on with --resume") from error
     if isinstance(ended, FssdError):
         raise ended
     if not isinstance(ended, Result):

@@ -133,7 +133,7 @@ def _range(name: str, value: Any, where: str) -> Range | Choice:
         )
     try:
         low, high = float(value["from"]), float(value["to"])
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ConfigError(
             f"{where}: from and to are numbers, not {value['from']!r} and {value['to']!r}"
         ) from None

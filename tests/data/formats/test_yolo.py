@@ -216,6 +216,8 @@ def test_box_that_leaves_the_image_is_clipped(tmp_path: Path) -> None:
         ("names: [cat]", "no split 'train'"),
         ("train: images/empty\nnames: [cat]", "split 'train' holds no image"),
         ("train: [a, b\nnames: x", "not valid YAML"),
+        ("train: a\nnames:\n  0: cat\n  0: dog", r"\(line 4\): is not valid YAML \(the key 0 is there twice"),
+        ("train: a\nnames: [cat]\ntrain: b", r"\(line 3\).*the key 'train' is there twice"),
         ("- a\n- b", "key: value"),
         ("\x00", "YAML"),
     ],

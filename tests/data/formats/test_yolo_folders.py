@@ -142,6 +142,13 @@ def test_ids_are_paths(tmp_path: Path) -> None:
     assert [record.image_id for record in opened(tmp_path).records] == ["day/a.png", "night/a.png"]
 
 
+def test_labels_with_a_byte_order_mark(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    text(tmp_path / "a.txt", f"\ufeff{ROW}")
+    data = opened(tmp_path)
+    np.testing.assert_allclose(data.records[0].boxes, [BOX], atol=1e-4)
+
+
 def test_without_class_names(tmp_path: Path) -> None:
     picture(tmp_path / "a.png")
     text(tmp_path / "a.txt", ROW + ROW.replace("1", "3", 1))

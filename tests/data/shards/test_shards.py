@@ -327,6 +327,94 @@ def test_a_damaged_folder_is_named(shards: Path, tmp_path: Path) -> None:
         open_data(shards, "train", images=tmp_path)
 
 
+BENT: list[tuple[str, Any, str]] = [
+    ("label", np.int32(77), "label 0 is 77"),
+    ("label", np.int32(-1), "label 0 is -1"),
+    ("shard", np.int32(99), "shard 0 is 99"),
+    ("shard", np.int32(-1), "shard 0 is -1"),
+    ("offset", np.int64(-600), "offset 0 is -600"),
+    ("offset", np.int64(2**63 - 1), "offset 0 lies with its size beyond its shard"),
+    ("size", np.int64(2**60), "offset 0 lies with its size beyond its shard"),
+    ("size", np.int64(0), "size 0 is 0"),
+    ("width", np.int32(-5), "width 0 is -5"),
+    ("height", np.int32(0), "height 0 is 0"),
+    ("box", np.float32("nan"), "box 0 has a side that is no number"),
+    ("objects", np.array([0, 10**9]), "the parts of objects do not follow each other"),
+    ("objects", np.array([-1]), "the parts of objects do not follow each other"),
+    ("id", np.array([0, 10**9]), "the parts of id do not follow each other"),
+    ("id text", np.uint8(0xFF), r"the column id is no text in UTF-8 \(byte 0\)"),
+    ("file text", np.uint8(0xC3), r"the column file is no text in UTF-8 \(byte 0\)"),
+    ("file", np.array([0, 1]), "file 1 begins inside a character"),
+]
+
+
+def bend(index: Path, column: str, value: Any) -> None:
+    """Write a value over the first one of a column, in the file."""
+    import pyarrow
+
+    content = bytearray(index.read_bytes())
+    whole = pyarrow.py_buffer(content)
+    batch = pyarrow.ipc.open_file(pyarrow.BufferReader(whole)).get_batch(0)
+    objects = batch.column("objects").values
+    inner = {"box": lambda: objects.field("box").values, "label": lambda: objects.field("label")}
+    name = column.removesuffix(" text")
+    array = inner[name]() if name in inner else batch.column(name)
+    place = array.buffers()[2 if name != column else 1].address - whole.address
+    written = value.tobytes()
+    content[place : place + len(written)] = written
+    index.write_bytes(content)
+
+
+@pytest.mark.parametrize(("column", "value", "reason"), BENT)
+def test_an_index_with_a_value_that_nobody_wrote(
+    shards: Path, tmp_path: Path, column: str, value: Any, reason: str
+) -> None:
+    folder = copied(shards, tmp_path / "bent")
+    if column == "file":
+        bend(folder / INDEX_FILE, "file text", np.frombuffer("ü".encode(), np.uint8))
+    bend(folder / INDEX_FILE, column, value)
+    with pytest.raises(DataError, match=rf"index\.arrow: is damaged \({reason}\); write it again"):
+        open_data(folder, "train")
+
+
+@pytest.mark.parametrize("name", ["", "..", "../x.tar", "/tmp/x.tar", "a\\x.tar", "c:x.tar"])
+def test_a_shard_is_a_file_of_its_folder(shards: Path, tmp_path: Path, name: str) -> None:
+    folder = copied(shards, tmp_path / "bent")
+    retell(folder / INDEX_FILE, "shards", {name: 10_240})
+    with pytest.raises(DataError, match=r"damaged \(the shard .* is not the name of a file in this folder"):
+        list_splits(folder)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("shards", {"a.tar": 1.5}, r"the shard 'a\.tar' has 1\.5 bytes"),
+        ("shards", {"a.tar": 2**63}, r"the shard 'a\.tar' has 9223372036854775808 bytes"),
+        ("classes", ["cat", 3], "the class 3 is no text"),
+        ("splits", {"train": [0, 999]}, "split 'train' is the rows 0 to 999 of 16"),
+        ("splits", {"train": [-1, 3]}, "split 'train' is the rows -1 to 3 of 16"),
+    ],
+)
+def test_an_index_with_metadata_that_nobody_wrote(
+    shards: Path, tmp_path: Path, key: str, value: Any, reason: str
+) -> None:
+    folder = copied(shards, tmp_path / "bent")
+    retell(folder / INDEX_FILE, key, value)
+    with pytest.raises(DataError, match=rf"index\.arrow: is damaged \({reason}\)"):
+        open_data(folder, "train")
+
+
+def retell(index: Path, key: str, value: Any) -> None:
+    """Write the index with another value in its metadata."""
+    import pyarrow
+
+    reader = pyarrow.ipc.open_file(index.read_bytes())
+    document = json.loads(reader.schema.metadata[b"fssd"]) | {key: value}
+    batch = reader.get_batch(0).replace_schema_metadata({b"fssd": json.dumps(document).encode()})
+    with pyarrow.ipc.new_file(str(index), batch.schema) as writer:
+        writer.write_batch(batch)
+
+
 def test_a_shard_that_is_cut_later_is_an_image_error(shards: Path, tmp_path: Path) -> None:
     folder = copied(shards, tmp_path / "cut")
     records = open_data(folder, "train").records

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from codecs import BOM_UTF8
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ def is_label_file(file: Path) -> bool | None:
     """Whether the first line is a row of labels; None of an empty file."""
     try:
         with file.open("rb") as stream:
-            lines = stream.read(_LOOKS_AT).split(b"\n")
+            lines = stream.read(_LOOKS_AT).removeprefix(BOM_UTF8).split(b"\n")
         words = next((line.split() for line in lines if line.strip()), None)
         values = list(map(float, words or ()))
     except (OSError, ValueError):

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from fssd.config import load_yaml
 from fssd.data.decode import IMAGE_EXTENSIONS
 from fssd.data.formats.labels import read_lines
 from fssd.data.formats.leftovers import first_named
@@ -28,7 +29,7 @@ _KEY = re.compile(rb"^(names|nc|train|val|test|sources)\s*:", re.MULTILINE)
 def read_yaml(file: Path) -> dict[str, Any]:
     """The mapping in a YAML file. Raises DataError if the file is missing, broken or no mapping."""
     try:
-        content = yaml.safe_load(file.read_bytes())
+        content = load_yaml(file.read_bytes())
     except FileNotFoundError as error:
         raise DataError("the file is missing", file=file) from error
     except yaml.MarkedYAMLError as error:

@@ -23,6 +23,7 @@ import numpy.typing as npt
 from fssd.atomic import atomic_write, names_file
 from fssd.config import cache_folder
 from fssd.data.columns import Columns, Paths, Spans, Texts
+from fssd.data.shards.index_check import check_columns, check_facts
 from fssd.errors import DataError
 from fssd.storage.folders import Folder, is_remote
 from fssd.storage.open_folder import open_folder
@@ -102,17 +103,15 @@ def open_index(place: str) -> ShardIndex:
     That of a remote folder is copied into the user's cache folder, if that can be written.
     """
     folder = open_folder(place)
-    source = _local_copy(folder)
-    batch, facts = _batch(source, folder)
+    index = _mapped(place, folder)
+    facts, columns = index.facts, index.columns
     try:
-        columns = _columns(
-            batch, facts, folder, None if isinstance(source, bytes) else partial(_reopen, place)
-        )
-    except (KeyError, AttributeError, ValueError, TypeError) as error:
+        check_columns(columns, len(facts.classes), list(facts.shards.values()), facts.splits)
+    except ValueError as error:
         raise _damaged(folder, str(error)) from error
     if not is_remote(place):
         _check_shards(folder, facts)
-    return ShardIndex(facts, columns)
+    return index
 
 
 def read_facts(place: str) -> IndexFacts:
@@ -121,8 +120,19 @@ def read_facts(place: str) -> IndexFacts:
     return _batch(_local_copy(folder), folder)[1]
 
 
+def _mapped(place: str, folder: Folder) -> ShardIndex:
+    source = _local_copy(folder)
+    batch, facts = _batch(source, folder)
+    reopen = None if isinstance(source, bytes) else partial(_reopen, place)
+    try:
+        return ShardIndex(facts, _columns(batch, facts, folder, reopen))
+    except (KeyError, AttributeError, ValueError, TypeError) as error:
+        raise _damaged(folder, str(error)) from error
+
+
 def _reopen(place: str) -> Columns:
-    return open_index(place).columns
+    """In a process of a loader: its parent has checked the rows."""
+    return _mapped(place, open_folder(place)).columns
 
 
 def _local_copy(folder: Folder) -> Path | bytes:
@@ -157,6 +167,7 @@ def _batch(source: Path | bytes, folder: Folder) -> tuple[Any, IndexFacts]:
         facts = IndexFacts(**document)
         splits = {name: (int(first), int(end)) for name, (first, end) in facts.splits.items()}
         facts = IndexFacts(tuple(facts.classes), splits, dict(facts.shards), facts.facts, facts.plan)
+        check_facts(facts.classes, facts.shards)
         return reader.get_batch(0), facts
     except FileNotFoundError as error:
         raise _missing(folder) from error
