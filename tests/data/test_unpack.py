@@ -116,6 +116,54 @@ def test_damage(tmp_path: Path, target: Path, name: str) -> None:
         assert not list(target.iterdir())
 
 
+def five(file: Path) -> bytearray:
+    """A tar of five members of 1,000 bytes, each a header and two blocks, then zeros up to 10,240 bytes."""
+    make_tar(file, {f"kit/{number}": bytes([number]) * 1000 for number in range(5)})
+    return bytearray(file.read_bytes())
+
+
+MEMBER = 3 * 512
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "new", "reason"),
+    [
+        (2 * MEMBER + 5, 2 * MEMBER + 6, b"\xff", "no member and no end of the archive at byte 3072"),
+        (2 * MEMBER, 3 * MEMBER, bytes(MEMBER), "it goes on after its end at byte 3072"),
+        (3 * MEMBER, None, b"", "no member and no end of the archive at byte 4608"),
+        (3 * MEMBER + 100, None, b"", "no member and no end of the archive at byte 4608"),
+        (5 * MEMBER + 511, None, b"", "no member and no end of the archive at byte 7680"),
+    ],
+    ids=["header", "zeros", "cut between members", "cut in a header", "cut at the end"],
+)
+def test_members_lost_to_damage(
+    tmp_path: Path, target: Path, begin: int, end: int | None, new: bytes, reason: str
+) -> None:
+    content = five(tmp_path / "a.tar")
+    content[begin:end] = new
+    (tmp_path / "a.tar").write_bytes(content)
+    with pytest.raises(FetchError, match=rf"a\.tar: is damaged or not an archive \({reason}\)"):
+        unpack(tmp_path / "a.tar", target)
+    assert not list(target.iterdir())
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 20])
+def test_one_block_of_zeros_ends_a_tar(tmp_path: Path, target: Path, blocks: int) -> None:
+    content = five(tmp_path / "a.tar")[: 5 * MEMBER] + bytes(512 * blocks)
+    (tmp_path / "a.tar").write_bytes(content)
+    unpack(tmp_path / "a.tar", target)
+    assert len(files(target)) == 5
+
+
+@pytest.mark.parametrize("ending", [b"", bytes(8)], ids=["missing", "wrong"])
+def test_checksum_of_a_compressed_tar(tmp_path: Path, target: Path, ending: bytes) -> None:
+    file = make_tar(tmp_path / "a.tar.gz", GOOD)
+    file.write_bytes(file.read_bytes()[:-8] + ending)  # RFC 1952: CRC32 and ISIZE
+    with pytest.raises(FetchError, match="is damaged or not an archive"):
+        unpack(file, target)
+    assert not list(target.iterdir())
+
+
 def test_wrong_bytes_in_zip(tmp_path: Path, target: Path) -> None:
     file = tmp_path / "a.zip"
     with zipfile.ZipFile(file, "w") as archive:

@@ -73,13 +73,32 @@ def _members(file: Path) -> Iterator[list[_Member]]:
                 yield [_zip_member(archive, info, file) for info in archive.infolist()]
         else:
             with tarfile.open(file) as tar:
-                yield [_tar_member(tar, info, file) for info in tar]
+                members = [_tar_member(tar, info, file) for info in tar]
+                _require_end(tar)
+                yield members
     except _DAMAGE as error:
         raise _damaged(file, error) from error
     except OSError as error:
         if error.errno is not None:  # an error of the disk, not of the archive
             raise
         raise _damaged(file, error) from error  # gzip and bz2 raise OSError for damaged bytes
+
+
+def _require_end(tar: tarfile.TarFile) -> None:
+    """Raise ReadError unless the members end with a block of zeros, and nothing comes after them.
+
+    tarfile takes a damaged or cut header for the end of the archive, so that the members after it would be
+    missing. Reading on to the end also compares the checksum of a compressed archive.
+    """
+    reader = tar.fileobj
+    assert reader is not None
+    reader.seek(tar.offset)
+    block = reader.read(tarfile.BLOCKSIZE)
+    if len(block) < tarfile.BLOCKSIZE or block.strip(b"\0"):
+        raise tarfile.ReadError(f"no member and no end of the archive at byte {tar.offset}")
+    while rest := reader.read(CHUNK):
+        if rest.strip(b"\0"):
+            raise tarfile.ReadError(f"it goes on after its end at byte {tar.offset}")
 
 
 def _damaged(file: Path, error: Exception) -> FetchError:
