@@ -174,6 +174,18 @@ def test_wrong_bytes_in_zip(tmp_path: Path, target: Path) -> None:
     assert not list(target.iterdir())
 
 
+def test_zip_that_places_a_member_before_its_beginning(tmp_path: Path, target: Path) -> None:
+    file = make_zip(tmp_path / "a.zip", GOOD)
+    content = bytearray(file.read_bytes())
+    end = content.rindex(b"PK\5\6")
+    place = int.from_bytes(content[end + 16 : end + 20], "little")  # of the list of members
+    content[end + 16 : end + 20] = (place + 1000).to_bytes(4, "little")
+    file.write_bytes(content)
+    with pytest.raises(FetchError, match=r"a\.zip: is damaged or not an archive"):
+        unpack(file, target)
+    assert not list(target.iterdir())
+
+
 @pytest.mark.parametrize("name", KINDS)
 def test_file_and_folder_of_one_name(tmp_path: Path, target: Path, name: str) -> None:
     with pytest.raises(FetchError, match="occurs twice"):

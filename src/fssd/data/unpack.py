@@ -6,6 +6,7 @@ can be written outside the folder.
 
 from __future__ import annotations
 
+import errno
 import lzma
 import shutil
 import stat
@@ -79,9 +80,10 @@ def _members(file: Path) -> Iterator[list[_Member]]:
     except _DAMAGE as error:
         raise _damaged(file, error) from error
     except OSError as error:
-        if error.errno is not None:  # an error of the disk, not of the archive
-            raise
-        raise _damaged(file, error) from error  # gzip and bz2 raise OSError for damaged bytes
+        # gzip and bz2 raise OSError for damaged bytes, and seeking to the place that they name is an EINVAL.
+        if error.errno not in (None, errno.EINVAL):
+            raise  # an error of the disk, not of the archive
+        raise _damaged(file, error) from error
 
 
 def _require_end(tar: tarfile.TarFile) -> None:
