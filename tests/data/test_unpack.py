@@ -64,7 +64,8 @@ KINDS = ["a.tar", "a.tar.gz", "a.zip"]
 def test_unpacks_beside_what_is_there(tmp_path: Path, target: Path, name: str) -> None:
     (target / "kit" / "2012").mkdir(parents=True)
     (target / "kit" / "2012" / "kept").write_bytes(b"k")
-    (target / "kit" / "readme").write_bytes(b"old")
+    (target / "kit" / "2007").mkdir()
+    (target / "kit" / "2007" / "a.txt").write_bytes(b"a")
     done: list[tuple[int, int | None]] = []
     last = unpack(make(tmp_path / name, GOOD), target, lambda *now: done.append(now))
     assert last == PurePosixPath("kit/readme")
@@ -218,6 +219,32 @@ def test_the_rest_of_a_killed_process_is_removed(tmp_path: Path, target: Path) -
     (target / ".unpacking-a.zip" / "kit" / "half").write_bytes(b"h")
     unpack(make_zip(tmp_path / "a.zip", GOOD), target)
     assert files(target) == GOOD
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_file_with_other_content_stays(tmp_path: Path, target: Path, name: str) -> None:
+    """Of equal length too; nothing else is unpacked beside it."""
+    (target / "kit" / "2007").mkdir(parents=True)
+    (target / "kit" / "2007" / "a.txt").write_bytes(b"A")
+    with pytest.raises(FetchError, match=r"a\.txt: is there already, and the archive has it with other"):
+        unpack(make(tmp_path / name, GOOD), target)
+    assert files(target) == {"kit/2007/a.txt": b"A"}
+
+
+def test_an_archive_that_holds_its_own_name(target: Path) -> None:
+    file = make_zip(target / "a.zip", {**GOOD, "a.zip": b"another"})
+    content = file.read_bytes()
+    with pytest.raises(FetchError, match=r"a\.zip: is there already"):
+        unpack(file, target)
+    assert files(target) == {"a.zip": content}
+
+
+@pytest.mark.parametrize("name", [".unpacking-a.zip/kit", ".Notes/b.zip.json"])
+def test_names_that_are_kept(tmp_path: Path, target: Path, name: str) -> None:
+    file = make_zip(tmp_path / "a.zip", {**GOOD, name: b"{}"})
+    with pytest.raises(FetchError, match="has a name that fssd keeps for itself; nothing was unpacked"):
+        unpack(file, target, reserved={".notes"})
+    assert not list(target.iterdir())
 
 
 def test_folder_in_the_way(tmp_path: Path, target: Path) -> None:
