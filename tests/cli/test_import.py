@@ -89,6 +89,30 @@ def test_a_backbone_is_written_and_starts_a_training(
 # ---- mistakes
 
 
+def test_a_backbone_replaces_only_its_own_earlier_import(ssd_file: Path, tmp_path: Path) -> None:
+    """Not its own input either, nor what another program or version wrote."""
+    out = tmp_path / "out"
+    given = ["--model", "vgg16", "--out", str(out)]
+    for _ in range(2):
+        assert run([str(ssd_file), *given]) == 0
+    file = out / "backbone.safetensors"
+    written = file.read_bytes()
+    other = tmp_path / "other.bin"
+    other.write_bytes(ssd_file.read_bytes())
+    with pytest.raises(ConfigError, match=r"backbone\.safetensors: was not written by .* other\.bin"):
+        run([str(other), *given])
+    with pytest.raises(ConfigError, match=r"from other\.bin; choose another --out"):
+        run([str(other), "--model", "resnet50-caffe", "--out", str(out)])
+    with pytest.raises(ConfigError, match="is an input and would be overwritten"):
+        run([str(file), *given])
+    assert file.read_bytes() == written
+    for content in (b"", safetensors.torch.save({"a": torch.ones(1)})):
+        file.write_bytes(content)
+        with pytest.raises(ConfigError, match="was not written by"):
+            run([str(ssd_file), *given])
+        assert file.read_bytes() == content
+
+
 def test_wrong_class_names_and_folders(ssd_file: Path, tmp_path: Path) -> None:
     given = [str(ssd_file), "--model", "ssd300-vgg16", "--out", str(tmp_path)]
     with pytest.raises(ConfigError, match="voc: has 20 class names, but the model has 3 classes"):
