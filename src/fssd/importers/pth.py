@@ -3,10 +3,14 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+
+from fssd.backbones.vgg import VGG16Reduced
 from fssd.backbones.vgg_weights import VGG_PLACES, vgg16_layers, vgg16_names
 from fssd.errors import CheckpointError
 from fssd.importers import pytorchssd, ssd_pytorch, torchvision_ssd
 from fssd.importers.foreign import BACKBONE, Foreign, Imported, Wanted
+from fssd.weights.checkpoint import check_shape
 from fssd.weights.pretrained import read_state_dict
 
 # By the beginning of a name that no other format has.
@@ -69,5 +73,10 @@ def _import_backbone(foreign: Foreign) -> Imported:
                 raise foreign.error(f"has the names of {foreign.origin}, but {lacks}")
             taken[own] = names[own]
     foreign.take(taken)  # for its checks
+    with torch.device("meta"):
+        shapes = VGG16Reduced().state_dict()
+    for own, theirs in taken.items():
+        if not theirs.startswith("classifier."):  # those are thinned out, and taken only if they can be
+            check_shape(foreign.file, theirs, foreign.get(theirs), shapes[own])
     layers = vgg16_layers(foreign.tensors, foreign.wanted.colours)
     return foreign.imported({}, 0, {key: layers[key] for key in taken})
