@@ -153,6 +153,32 @@ def test_the_format_is_told_by_content(form: str, tmp_path: Path) -> None:
     assert file_format(file) == form.split(maxsplit=1)[0]
 
 
+@pytest.mark.parametrize("name", ["a.weights", "resnet.conv.1x1.pth", "darknet19_448.conv.23"])
+def test_what_pytorch_wrote_is_not_taken_for_darknets(name: str, tmp_path: Path) -> None:
+    torch.save({"a": torch.ones(2)}, tmp_path / name)
+    assert file_format(tmp_path / name) == "pth"
+    (tmp_path / name).write_bytes(bytes(20))
+    assert file_format(tmp_path / name) == ("caffemodel" if name.endswith("pth") else "darknet")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "is empty"),
+        (b"<!DOCTYPE html><html>", "is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is a pointer of Git LFS"),
+    ],
+)
+def test_failed_downloads_of_darknets_weights(content: bytes, reason: str, tmp_path: Path) -> None:
+    file = tmp_path / "yolov2.weights"
+    file.write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"yolov2\.weights: {reason}"):
+        run([str(file), "--model", "yolov2-416", "--out", str(tmp_path / "out")])
+    network = build_model("yolov2-128", 1, width=16)
+    with pytest.raises(CheckpointError, match=rf"yolov2\.weights: {reason}"):
+        load_backbone(network, file)
+
+
 # ---- class names
 
 

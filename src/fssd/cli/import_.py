@@ -78,14 +78,16 @@ def run(arguments: list[str]) -> int:
 def file_format(file: Path) -> Literal["caffemodel", "darknet", "pth", "safetensors"]:
     """The format of a file of weights, by its first bytes; darknet's by its name.
 
-    Raises CheckpointError if it cannot be read.
+    Raises CheckpointError if it cannot be read or its download failed.
     """
     from fssd.backbones.darknet_weights import is_darknet
+    from fssd.weights.content import refuse_failed_download
     from fssd.weights.pretrained import is_safetensors
 
     try:
         with file.open("rb") as handle:
-            head = handle.read(4)
+            head = handle.read(64)
+        refuse_failed_download(file, head)
         if is_safetensors(file):
             return "safetensors"
     except FileNotFoundError as error:
