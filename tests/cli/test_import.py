@@ -89,6 +89,30 @@ def test_a_backbone_is_written_and_starts_a_training(
 # ---- mistakes
 
 
+def test_a_backbone_replaces_only_its_own_earlier_import(ssd_file: Path, tmp_path: Path) -> None:
+    """Not its own input either, nor what another program or version wrote."""
+    out = tmp_path / "out"
+    given = ["--model", "vgg16", "--out", str(out)]
+    for _ in range(2):
+        assert run([str(ssd_file), *given]) == 0
+    file = out / "backbone.safetensors"
+    written = file.read_bytes()
+    other = tmp_path / "other.bin"
+    other.write_bytes(ssd_file.read_bytes())
+    with pytest.raises(ConfigError, match=r"backbone\.safetensors: was not written by .* other\.bin"):
+        run([str(other), *given])
+    with pytest.raises(ConfigError, match=r"from other\.bin; choose another --out"):
+        run([str(other), "--model", "resnet50-caffe", "--out", str(out)])
+    with pytest.raises(ConfigError, match="is an input and would be overwritten"):
+        run([str(file), *given])
+    assert file.read_bytes() == written
+    for content in (b"", safetensors.torch.save({"a": torch.ones(1)})):
+        file.write_bytes(content)
+        with pytest.raises(ConfigError, match="was not written by"):
+            run([str(ssd_file), *given])
+        assert file.read_bytes() == content
+
+
 def test_wrong_class_names_and_folders(ssd_file: Path, tmp_path: Path) -> None:
     given = [str(ssd_file), "--model", "ssd300-vgg16", "--out", str(tmp_path)]
     with pytest.raises(ConfigError, match="voc: has 20 class names, but the model has 3 classes"):
@@ -127,6 +151,32 @@ def test_the_format_is_told_by_content(form: str, tmp_path: Path) -> None:
     else:
         torch.save(tensors, file, _use_new_zipfile_serialization=form == "pth")
     assert file_format(file) == form.split(maxsplit=1)[0]
+
+
+@pytest.mark.parametrize("name", ["a.weights", "resnet.conv.1x1.pth", "darknet19_448.conv.23"])
+def test_what_pytorch_wrote_is_not_taken_for_darknets(name: str, tmp_path: Path) -> None:
+    torch.save({"a": torch.ones(2)}, tmp_path / name)
+    assert file_format(tmp_path / name) == "pth"
+    (tmp_path / name).write_bytes(bytes(20))
+    assert file_format(tmp_path / name) == ("caffemodel" if name.endswith("pth") else "darknet")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "is empty"),
+        (b"<!DOCTYPE html><html>", "is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is a pointer of Git LFS"),
+    ],
+)
+def test_failed_downloads_of_darknets_weights(content: bytes, reason: str, tmp_path: Path) -> None:
+    file = tmp_path / "yolov2.weights"
+    file.write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"yolov2\.weights: {reason}"):
+        run([str(file), "--model", "yolov2-416", "--out", str(tmp_path / "out")])
+    network = build_model("yolov2-128", 1, width=16)
+    with pytest.raises(CheckpointError, match=rf"yolov2\.weights: {reason}"):
+        load_backbone(network, file)
 
 
 # ---- class names

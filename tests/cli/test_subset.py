@@ -8,7 +8,7 @@ import pytest
 
 from fssd.cli.subset import run
 from fssd.errors import ConfigError
-from fssd.weights.checkpoint import load_model
+from fssd.weights.checkpoint import load_model, save_model
 
 
 def test_named_classes_come_in_the_order_given(
@@ -29,6 +29,60 @@ def test_the_result_lies_beside_the_run(model_file: Path, tmp_path: Path) -> Non
     file.symlink_to(model_file)
     assert run([str(file.parent), "--classes", load_model(model_file).classes[0]]) == 0
     assert (tmp_path / "runs" / "mine-subset" / "final.safetensors").is_file()
+
+
+def placed(model_file: Path, place: Path) -> Path:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.symlink_to(model_file)
+    return place
+
+
+def subset(model: Path | str, model_file: Path, *more: str) -> Path:
+    """Where a subset without --out was written."""
+    with pytest.MonkeyPatch.context() as patch:
+        told: dict[str, object] = {}
+        patch.setattr("fssd.cli.subset.add_result", lambda **facts: told.update(facts))
+        assert run([str(model), "--classes", load_model(model_file).classes[0], *more]) == 0
+    return Path(str(told["file"])).parent
+
+
+def test_each_file_of_a_folder_has_a_result_of_its_own(model_file: Path, tmp_path: Path) -> None:
+    for name in ("dayshift", "nightshift"):
+        file = placed(model_file, tmp_path / "m" / f"{name}.safetensors")
+        assert subset(file, model_file) == tmp_path / f"m-{name}-subset"
+
+
+def test_models_by_name_leave_their_result_in_the_current_folder(
+    model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not beside the cache of published weights, nor in that of the hub."""
+    monkeypatch.setenv("FSSD_WEIGHTS", str(tmp_path / "weights"))
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    published = placed(model_file, tmp_path / "weights" / "ssd300-coco.safetensors")
+    snapshot = placed(model_file, tmp_path / "hub" / "snapshots" / "0a1b" / "best.safetensors")
+    monkeypatch.setattr("fssd.zoo.models.find_published", lambda *_, **__: published)
+    monkeypatch.setattr("fssd.zoo.models.hub_file", lambda _: snapshot)
+    assert subset("ssd300-coco", model_file) == Path("ssd300-coco-subset")
+    assert subset("hf://user/birds", model_file) == Path("birds-subset")
+    assert {path.name for path in here.iterdir()} == {"ssd300-coco-subset", "birds-subset"}
+    assert not list((tmp_path / "hub").rglob("*-subset"))
+
+
+def test_a_subset_of_another_model_is_replaced_only_when_named(model_file: Path, tmp_path: Path) -> None:
+    file = placed(model_file, tmp_path / "m" / "best.safetensors")
+    out = subset(file, model_file)
+    written = (out / "final.safetensors").read_bytes()
+    assert subset(file, model_file) == out, "the same again"
+    network, classes, _ = load_model(model_file)
+    file.unlink()
+    save_model(file, network.state_dict(), network, classes, {"iteration": 0, "seed": 5})
+    with pytest.raises(ConfigError, match="holds a subset of another model; name a folder with --out"):
+        subset(file, model_file)
+    assert (out / "final.safetensors").read_bytes() == written
+    assert subset(file, model_file, "--out", str(out)) == out
+    assert load_model(out).facts["seed"] == 5
 
 
 def test_voc_and_coco_stand_for_all_their_classes(model_file: Path, tmp_path: Path) -> None:

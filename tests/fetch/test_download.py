@@ -111,6 +111,28 @@ def test_not_there(server: Any, file: Path) -> None:
     assert not list(file.parent.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [
+        ("my photos.tar", "/my%20photos.tar"),
+        ("gr\u00fcn.tar?v=\u00e4 1", "/gr%C3%BCn.tar?v=%C3%A4%201"),
+        ("a%20b.tar?x=1&y=%2F", "/a%20b.tar?x=1&y=%2F"),
+    ],
+)
+def test_a_url_as_people_write_it(server: Any, file: Path, name: str, asked: str) -> None:
+    server.files[asked.removeprefix("/")] = CONTENT
+    download(server.url(name), file, pauses=())
+    assert file.read_bytes() == CONTENT
+    assert server.gets == [(asked, None)]
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:80a/a.tar", "http://127.0.0.1 /a.tar", "no address"])
+def test_what_is_no_url_is_not_tried_again(file: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.time, "sleep", None)
+    with pytest.raises(FetchError, match=r"is not a URL to fetch from .*; correct it"):
+        download(url, file)
+
+
 def test_server_that_is_busy_is_asked_again(server: Any, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
     monkeypatch.setattr(module.time, "sleep", slept.append)

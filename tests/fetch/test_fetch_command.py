@@ -103,8 +103,21 @@ def test_another_checksum_in_the_table_is_another_archive(table: Path, server: A
     ):
         text = text.replace(before, after)
     table.write_text(text)
+    named = tmp_path / "voc/VOCdevkit/VOC2007/ImageSets/Main/test.txt"
+    with pytest.raises(FetchError, match=r"test\.txt: is there already.* with other content; move it away"):
+        fetch(table, tmp_path / "voc", "--parts", "test")
+    assert named.read_text() == "000001\n"
+    named.unlink()
     fetch(table, tmp_path / "voc", "--parts", "test")
-    assert (tmp_path / "voc/VOCdevkit/VOC2007/ImageSets/Main/test.txt").read_text() == "000009\n"
+    assert named.read_text() == "000009\n"
+
+
+def test_an_archive_with_notes_of_its_own(server: Any, tmp_path: Path) -> None:
+    server.files["a.zip"] = coco_zip({".fetched/b.zip.json": b"{}"})
+    (tmp_path / "table.yaml").write_text(f"mine:\n  - url: {server.url('a.zip')}\n")
+    with pytest.raises(FetchError, match=r"'\.fetched/b\.zip\.json' has a name that fssd keeps for itself"):
+        run(["mine", "--table", str(tmp_path / "table.yaml"), "--to", str(tmp_path / "to")])
+    assert [item.name for item in (tmp_path / "to").iterdir() if item.is_dir()] == []
 
 
 def test_wrong_checksum(table: Path, server: Any, tmp_path: Path) -> None:
@@ -171,7 +184,7 @@ def test_a_download_that_was_interrupted_later_is_removed(
 ) -> None:
     """Also one that was interrupted while it was unpacked: no user has brought it."""
 
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     to = tmp_path / "voc"

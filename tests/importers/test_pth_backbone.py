@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,14 @@ def reducedfc() -> dict[str, Tensor]:
     tensors["33.weight"] = torch.linspace(-1, 1, 1024 * 1024).reshape(1024, 1024, 1, 1)
     tensors["33.bias"] = -torch.arange(1024.0)
     return tensors
+
+
+def small(prefix: str) -> dict[str, Tensor]:
+    """All tensors in their shapes, each of one number in memory, and so in a file."""
+    shapes = {"31": (1024, 512, 3, 3), "33": (1024, 1024, 1, 1)} if not prefix else {}
+    shapes |= {f"{prefix}{place}": (outputs, inputs, 3, 3) for place, (inputs, outputs) in PLACES.items()}
+    weights = {f"{layer}.weight": torch.zeros(1).expand(shape) for layer, shape in shapes.items()}
+    return weights | {f"{layer}.bias": torch.zeros(1).expand(shape[0]) for layer, shape in shapes.items()}
 
 
 def test_reducedfc_is_bgr_and_has_fc6_and_fc7(tmp_path: Path) -> None:
@@ -117,3 +126,34 @@ def test_what_a_backbone_lacks_is_named(tmp_path: Path) -> None:
         import_pth(file, "vgg16")
     with pytest.raises(CheckpointError, match=r"holds a vgg16 .*, not a ssd300-vgg16"):
         import_pth(file, "ssd300-vgg16")
+
+
+@pytest.mark.parametrize("prefix", ["", "features."])
+@pytest.mark.parametrize(
+    ("place", "shape", "needs"),
+    [
+        ("5.weight", (128, 3, 3, 3), (128, 64, 3, 3)),
+        ("12.bias", (), (256,)),
+        ("0.weight", (64, 1, 3, 3), (64, 3, 3, 3)),
+        ("0.weight", (64, 5, 3, 3), (64, 3, 3, 3)),
+    ],
+)
+def test_a_shape_that_no_vgg16_has_is_named(
+    tmp_path: Path, prefix: str, place: str, shape: tuple[int, ...], needs: tuple[int, ...]
+) -> None:
+    tensors = small(prefix)
+    tensors[f"{prefix}{place}"] = torch.zeros(shape)
+    torch.save(tensors, tmp_path / "vgg.pth")
+    reason = re.escape(f"'{prefix}{place}' has shape {shape}, the network needs {needs}")
+    with pytest.raises(CheckpointError, match=reason):
+        import_pth(tmp_path / "vgg.pth", "vgg16")
+
+
+def test_a_training_does_not_start_from_one_channel_either(tmp_path: Path) -> None:
+    """Whose conv1_1 would become three channels where the normalisation is folded into it."""
+    tensors = small("features.")
+    tensors["features.0.weight"] = torch.zeros(64, 1, 3, 3)
+    torch.save({**tensors, "classifier.6.bias": torch.zeros(2)}, tmp_path / "vgg.pth")
+    network = build_model("fssd300-vgg16", 1)
+    with pytest.raises(CheckpointError, match=r"'conv1_1\.weight' has shape \(64, 1, 3, 3\), the network"):
+        load_backbone(network, tmp_path / "vgg.pth")

@@ -64,6 +64,25 @@ def test_other_networks_are_refused(
 
 
 @pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        ("vgg.0.weight", "ssd300-vgg16"),
+        ("backbone.features.0.weight", "ssd300-vgg16"),
+        ("features.0.weight", "vgg16"),
+        ("0.weight", "vgg16"),
+        ("conv1_1.weight", "vgg16"),
+    ],
+)
+@pytest.mark.parametrize("choice", [True, False])
+def test_align_corners_of_a_network_that_resizes_no_maps(
+    tmp_path: Path, key: str, name: str, choice: bool
+) -> None:
+    torch.save({key: torch.zeros(1)}, tmp_path / "weights.pth")
+    with pytest.raises(ConfigError, match="which resizes no maps; leave --align-corners out"):
+        import_pth(tmp_path / "weights.pth", name, align_corners=choice)
+
+
+@pytest.mark.parametrize(
     ("name", "options", "message"),
     [
         ("ssd300-vgg", {}, "did you mean 'ssd300-vgg16'"),

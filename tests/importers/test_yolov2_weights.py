@@ -256,6 +256,15 @@ def test_other_networks_are_not_written(tmp_path: Path) -> None:
         export_darknet(Detector(network, ("a", "b")), tmp_path / "x.weights")
 
 
+@pytest.mark.parametrize(("name", "value"), [("mean", [0, 0, 9]), ("std", [255, 128, 255])])
+def test_pixels_that_darknet_would_see_otherwise(tmp_path: Path, name: str, value: list[float]) -> None:
+    """It divides by 255 and knows neither a mean nor another std."""
+    network = build_model("yolov2-128", 2, width=16, **{name: value})
+    with pytest.raises(ConfigError, match=f"has a {name} of .*, and darknet's is always"):
+        export_darknet(Detector(network, ("a", "b")), tmp_path / "x.weights")
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_backbone_alone_starts_a_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "darknet19_448.conv.23"
     writer, inputs = Writer(4), 3

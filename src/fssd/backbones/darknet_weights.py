@@ -7,6 +7,7 @@ running variance and weights; one without is its bias and weights (pjreddie/dark
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ from fssd.errors import CheckpointError
 
 SUFFIX = ".weights"
 VERSION = (0, 2, 0)  # written: that of current darknet
+_ZIP = b"PK\x03\x04"  # how a file of torch.save begins; a version of darknet's format is never so high
 NORMED = ("1.bias", "1.weight", "1.running_mean", "1.running_var", "0.weight")
 LINEAR = ("bias", "weight")
 
@@ -55,8 +57,14 @@ def _counts_in_64_bits(version: tuple[int, int, int]) -> bool:
 
 def is_darknet(file: Path) -> bool:
     """Whether the name is that of darknet's weights, or of their first layers: darknet19_448.conv.23. The
-    content does not tell."""
-    return file.suffix == SUFFIX or ".conv." in file.name
+    content tells only that a file is PyTorch's, whatever its name."""
+    if file.suffix != SUFFIX and re.search(r"\.conv\.\d+$", file.name) is None:
+        return False
+    try:
+        with file.open("rb") as handle:
+            return handle.read(len(_ZIP)) != _ZIP
+    except OSError:  # whoever reads it says why it cannot be read
+        return True
 
 
 def read_darknet(file: Path) -> DarknetFile:

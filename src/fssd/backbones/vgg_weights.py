@@ -43,8 +43,8 @@ def vgg16_layers(tensors: Mapping[str, Tensor], colours: str | None = None) -> d
             layers[f"{fc}.weight"], layers[f"{fc}.bias"] = thin_out(
                 layers[f"{fc}.weight"], layers[f"{fc}.bias"]
             )
-    if "conv1_1.weight" not in layers or layers["conv1_1.weight"].ndim != 4:
-        return layers
+    if "conv1_1.weight" not in layers or layers["conv1_1.weight"].shape[1:] != (3, 3, 3):
+        return layers  # whoever fills a network says that they do not fit
     first = names["conv1_1.weight"]
     if (colours or ("bgr" if first == "0.weight" else "rgb")) == "bgr":
         layers["conv1_1.weight"] = layers["conv1_1.weight"].flip(1)

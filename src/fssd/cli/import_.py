@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from fssd.cli.options import parse
+from fssd.cli.options import parse, spare_inputs
 from fssd.cli.result import add_result
 from fssd.config import FINAL_FILE
 from fssd.errors import CheckpointError, ConfigError
@@ -46,6 +46,8 @@ def run(arguments: list[str]) -> int:
             f"{command.model} is a backbone without classes and priors; leave those options out"
         )
     form = file_format(command.file)
+    if command.model in BACKBONES:
+        _require_room_for_backbone(command)
     if form == "caffemodel" and command.align_corners is not None:
         raise ConfigError("Caffe always aligns corners; leave --align-corners out")
     if form == "darknet" and (command.align_corners is not None or command.colours):
@@ -76,14 +78,16 @@ def run(arguments: list[str]) -> int:
 def file_format(file: Path) -> Literal["caffemodel", "darknet", "pth", "safetensors"]:
     """The format of a file of weights, by its first bytes; darknet's by its name.
 
-    Raises CheckpointError if it cannot be read.
+    Raises CheckpointError if it cannot be read or its download failed.
     """
     from fssd.backbones.darknet_weights import is_darknet
+    from fssd.weights.content import refuse_failed_download
     from fssd.weights.pretrained import is_safetensors
 
     try:
         with file.open("rb") as handle:
-            head = handle.read(4)
+            head = handle.read(64)
+        refuse_failed_download(file, head)
         if is_safetensors(file):
             return "safetensors"
     except FileNotFoundError as error:
@@ -119,16 +123,20 @@ def _write_model(command: Import, found: Imported, form: str) -> None:
     add_result(file=target, classes=classes)
 
 
-def _write_backbone(command: Import, found: Imported) -> None:
-    import safetensors.torch
+def _require_room_for_backbone(command: Import) -> None:
+    from fssd.importers.imported_backbone import BACKBONE_FILE, require_room_for_backbone
 
-    from fssd.atomic import atomic_write, make_folder
+    spare_inputs([command.file], [command.out / BACKBONE_FILE])
+    require_room_for_backbone(command.out, command.model, command.file)
+
+
+def _write_backbone(command: Import, found: Imported) -> None:
+    from fssd.atomic import make_folder
+    from fssd.importers.imported_backbone import write_imported_backbone
 
     make_folder(command.out)
-    target = command.out / "backbone.safetensors"
-    plain = {name: tensor.contiguous() for name, tensor in found.tensors.items()}
-    atomic_write(target, safetensors.torch.save(plain))
-    print(f"backbone: {command.model}, {len(plain)} tensors taken; start a training from it with")
+    target = write_imported_backbone(command.out, command.model, found, command.file)
+    print(f"backbone: {command.model}, {len(found.tensors)} tensors taken; start a training from it with")
     model = "yolov2-416" if command.model == "darknet19" else f"fssd300-{command.model}"
     print(f"  fssd train --model {model} --weights {target} ...")
     print(f"written: {target}")

@@ -1,13 +1,14 @@
 """fssd subset MODEL --classes voc|coco|NAMES... [--out DIR]"""
 
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated
 
 import tyro
 
 from fssd.cli.options import parse
 from fssd.cli.result import add_result
+from fssd.config import MODEL_FILES
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,8 @@ class Subset:
     classes: tuple[str, ...]
     """Names in the order wanted, or voc or coco for all of theirs; "aeroplane" finds "airplane" and so on."""
     out: Path | None = None
-    """Folder to write final.safetensors into; by default NAME-subset, beside the run's folder or, for a
-    packaged model, in the current one."""
+    """Folder to write final.safetensors into; by default RUN-subset beside the run's folder, RUN-FILE-subset
+    for another file than best or final, or NAME-subset in the current folder for a model by name."""
 
 
 def run(arguments: list[str]) -> int:
@@ -31,7 +32,7 @@ def run(arguments: list[str]) -> int:
     tables: dict[tuple[str, ...], tuple[str, ...]] = {("voc",): VOC, ("coco",): COCO}
     wanted = tables.get(command.classes, command.classes)
     folder = command.out or _default_folder(command.model)
-    target, old = write_subset(command.model, wanted, folder)
+    target, old = write_subset(command.model, wanted, folder, replace=command.out is not None)
     for name, before in zip(wanted, old, strict=True):
         print(name if name == before else f"{name} (was {before})")
     print(f"written: {target}")
@@ -41,10 +42,15 @@ def run(arguments: list[str]) -> int:
 
 def _default_folder(model: Path) -> Path:
     from fssd.weights.checkpoint import model_file
+    from fssd.zoo.hub import is_hub_address, read_address
     from fssd.zoo.models import FOLDER
+    from fssd.zoo.published import weights_folder
 
     file = model_file(model)
-    if file.parent == FOLDER:
-        return Path(f"{file.stem}-subset")  # not in the package's folder
+    own = [] if file.name in MODEL_FILES else [file.stem]
+    if is_hub_address(model):
+        return Path("-".join([PurePosixPath(read_address(model).repository).name, *own, "subset"]))
     run = file.parent.resolve()
-    return run.with_name(f"{run.name}-subset")
+    if run in (FOLDER.resolve(), weights_folder().resolve()):
+        return Path(f"{file.stem}-subset")  # not among the models by name
+    return run.with_name("-".join([run.name, *own, "subset"]))

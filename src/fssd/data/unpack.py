@@ -6,13 +6,15 @@ can be written outside the folder.
 
 from __future__ import annotations
 
+import errno
+import filecmp
 import lzma
 import shutil
 import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -44,20 +46,25 @@ class _Member:
     open: Callable[[], IO[bytes] | None] | None
 
 
-def unpack(file: Path, folder: Path, report: Progress = silent) -> PurePosixPath | None:
+def unpack(
+    file: Path, folder: Path, report: Progress = silent, *, reserved: Collection[str] = ()
+) -> PurePosixPath | None:
     """Unpack a tar or zip file into a folder, which may hold other files; returns the path of its last file.
 
     Everything is first written to `.unpacking-NAME` in the folder and then moved, so a failure leaves nothing
-    behind. Raises FetchError for a damaged archive, a path outside the folder, a link, a device, an encrypted
-    member, and if the disk is too full.
+    behind. reserved: names that nothing of the archive may have at its top.
+    Raises FetchError for a damaged archive, a path outside the folder, a link, a device, an encrypted member,
+    a file that is there with other content, and if the disk is too full.
     """
     staging = folder / f".unpacking-{file.name}"
     shutil.rmtree(staging, ignore_errors=True)  # left by a killed process
     try:
         with _members(file) as members:
+            _refuse_names(members, {staging.name, *reserved}, file)
             _require_space(members, folder, file)
             staging.mkdir(parents=True)
             _write(members, staging, file, report)
+        _require_free(staging, folder)
         _merge(staging, folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -73,13 +80,33 @@ def _members(file: Path) -> Iterator[list[_Member]]:
                 yield [_zip_member(archive, info, file) for info in archive.infolist()]
         else:
             with tarfile.open(file) as tar:
-                yield [_tar_member(tar, info, file) for info in tar]
+                members = [_tar_member(tar, info, file) for info in tar]
+                _require_end(tar)
+                yield members
     except _DAMAGE as error:
         raise _damaged(file, error) from error
     except OSError as error:
-        if error.errno is not None:  # an error of the disk, not of the archive
-            raise
-        raise _damaged(file, error) from error  # gzip and bz2 raise OSError for damaged bytes
+        # gzip and bz2 raise OSError for damaged bytes, and seeking to the place that they name is an EINVAL.
+        if error.errno not in (None, errno.EINVAL):
+            raise  # an error of the disk, not of the archive
+        raise _damaged(file, error) from error
+
+
+def _require_end(tar: tarfile.TarFile) -> None:
+    """Raise ReadError unless the members end with a block of zeros, and nothing comes after them.
+
+    tarfile takes a damaged or cut header for the end of the archive, so that the members after it would be
+    missing. Reading on to the end also compares the checksum of a compressed archive.
+    """
+    reader = tar.fileobj
+    assert reader is not None
+    reader.seek(tar.offset)
+    block = reader.read(tarfile.BLOCKSIZE)
+    if len(block) < tarfile.BLOCKSIZE or block.strip(b"\0"):
+        raise tarfile.ReadError(f"no member and no end of the archive at byte {tar.offset}")
+    while rest := reader.read(CHUNK):
+        if rest.strip(b"\0"):
+            raise tarfile.ReadError(f"it goes on after its end at byte {tar.offset}")
 
 
 def _damaged(file: Path, error: Exception) -> FetchError:
@@ -113,6 +140,13 @@ def _inside(name: str, file: Path) -> PurePosixPath:
 
 def _refused(file: Path, name: str, reason: str) -> FetchError:
     return FetchError(f"{file}: member {name!r} {reason}; nothing was unpacked, get the archive elsewhere")
+
+
+def _refuse_names(members: Sequence[_Member], names: Collection[str], file: Path) -> None:
+    folded = {name.casefold() for name in names}  # as file systems may do
+    for member in members:
+        if member.path.parts and member.path.parts[0].casefold() in folded:
+            raise _refused(file, str(member.path), "has a name that fssd keeps for itself")
 
 
 def _require_space(members: Sequence[_Member], folder: Path, file: Path) -> None:
@@ -149,13 +183,24 @@ def _copy(source: Callable[[], IO[bytes] | None], target: Path) -> int:
         return writing.tell()
 
 
+def _require_free(source: Path, target: Path) -> None:
+    """Raise FetchError if something in `source` would replace anything but an equal file in `target`."""
+    for item in source.iterdir():
+        there = target / item.name
+        if item.is_dir() and there.is_dir():
+            _require_free(item, there)
+        elif there.is_dir() or (item.is_dir() and there.exists()):
+            raise FetchError(f"{there}: is in the way of an unpacked file; move it away")
+        elif there.exists() and not filecmp.cmp(item, there, shallow=False):
+            reason = "is there already, and the archive has it with other content"
+            raise FetchError(f"{there}: {reason}; move it away or choose another folder")
+
+
 def _merge(source: Path, target: Path) -> None:
     """Move the content of `source` to `target`: a new folder in one step, an existing one file by file."""
     for item in sorted(source.iterdir()):
         moved = target / item.name
         if item.is_dir() and moved.is_dir():
             _merge(item, moved)
-        elif moved.is_dir() or (item.is_dir() and moved.exists()):
-            raise FetchError(f"{moved}: is in the way of an unpacked file; move it away")
         else:
             item.replace(moved)

@@ -8,16 +8,15 @@ from pathlib import Path
 import torch
 
 from fssd.atomic import atomic_path, atomic_write
-from fssd.backbones.darknet import STAGES
+from fssd.backbones.darknet import STAGES, Darknet19
 from fssd.backbones.darknet_weights import SUFFIX, count, cut, darknet_bytes, read_darknet
-from fssd.errors import ExportError
+from fssd.errors import ConfigError, ExportError
+from fssd.export.companions import CFG_SUFFIX, require_own_beside
 from fssd.export.write import check_suffix
 from fssd.inference.detector import Detector
 from fssd.model.network import Network
 from fssd.necks.yolov2 import PASSTHROUGH
 from fssd.weights.yolov2_layers import yolov2_order, yolov2_parts
-
-CFG_SUFFIX = ".cfg"
 
 Section = tuple[str, dict[str, object]]
 
@@ -25,12 +24,14 @@ Section = tuple[str, dict[str, object]]
 def export_darknet(detector: Detector, out: Path) -> int:
     """Write `out`, a .weights file, and its .cfg, if what is read back from it is what was written.
 
-    Returns how many numbers it holds. Raises ConfigError for another network or suffix, ExportError if the
-    file fails.
+    Returns how many numbers it holds. Raises ConfigError for another network or suffix, for a mean or std
+    other than darknet's, and for a .cfg that is not of an earlier export; ExportError if the file fails.
     """
     check_suffix(out, SUFFIX)
     network = detector.network
-    _, _, heads = yolov2_parts(network)
+    backbone, _, heads = yolov2_parts(network)
+    _require_pixels(network, backbone)
+    require_own_beside(out, (CFG_SUFFIX,))
     shapes, tensors = yolov2_order(network), network.state_dict()
     with atomic_path(out) as temporary:
         temporary.write_bytes(darknet_bytes(int(heads.seen), (tensors[name] for name in shapes)))
@@ -39,6 +40,15 @@ def export_darknet(detector: Detector, out: Path) -> int:
             raise ExportError(f"{out}: other numbers were read than written; check the disk and export again")
         atomic_write(out.with_suffix(CFG_SUFFIX), darknet_cfg(network))
     return count(shapes)
+
+
+def _require_pixels(network: Network, backbone: Darknet19) -> None:
+    """Raise ConfigError unless the network sees pixels as darknet does, whose files hold neither of these."""
+    for name, own in (("mean", backbone.mean), ("std", backbone.std)):
+        found = tuple(network.get_buffer(name).flatten().tolist())
+        if found != own:
+            reason = f"has a {name} of {found}, and darknet's is always {own}"
+            raise ConfigError(f"the model {reason}; export it to another runtime, such as --to onnx")
 
 
 def darknet_cfg(network: Network) -> str:

@@ -46,6 +46,7 @@ def export_site(
 
     nms: thresholds built into the model. images: (N, 3, H, W) uint8 RGB to compare on; synthetic ones are
     added to a small number. ort: folder of onnxruntime-web; None downloads it. fp16: half precision.
+    Of an earlier page in `out` only what is of the page is replaced: its files, `assets` and `ort`.
     Raises ConfigError for a folder with other things in it, a missing package or browser, or a head without
     NMS; FetchError; ExportError if the page fails. `out` is then left as it was.
     """
@@ -118,12 +119,19 @@ def _write_page(folder: Path, runtime: Mapping[str, bytes]) -> None:
 
 @contextmanager
 def _replaced(out: Path) -> Iterator[Path]:
-    """A new folder that takes the place of `out` if the block ends without an error."""
+    """A new folder whose files and folders take the place of those in `out` if the block ends without an
+    error. Others stay: a page that is published may lie in a repository, with a CNAME beside it."""
     make_folder(out.resolve().parent)
     with tempfile.TemporaryDirectory(prefix=temporary_prefix(), dir=out.resolve().parent) as temporary:
         new, old = Path(temporary) / "new", Path(temporary) / "old"
         new.mkdir()
         yield new
-        if out.is_dir():
-            shutil.move(out, old)
-        shutil.move(new, out)
+        if not out.is_dir():
+            shutil.move(new, out)
+            return
+        old.mkdir()
+        for item in new.iterdir():
+            there = out / item.name
+            if there.exists():
+                shutil.move(there, old / item.name)
+            shutil.move(item, there)

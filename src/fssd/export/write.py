@@ -17,6 +17,7 @@ from fssd.config import LOCAL, Opset, check_number
 from fssd.data.sample import DataSet
 from fssd.errors import ConfigError, ExportError
 from fssd.evaluation.evaluate import evaluate_detections
+from fssd.export.companions import require_own_beside
 from fssd.export.graph import OPSET, in_half, lowered, trace
 from fssd.export.opencv_check import OpenCvSession
 from fssd.export.parity import HALVED, ROUNDING, Parity, Tolerance, check
@@ -65,12 +66,13 @@ def export_model(
     added to a small number. trial: quantise to eight bits; then only mAP is compared. allow_drop: accept any
     loss of mAP. opset: of ONNX, 17 to 21. fp16: weights and arithmetic of the network in half precision,
     which may move boxes by 0.5 px of the input and scores by 0.01. opencv: of ONNX, let OpenCV agree as well.
-    Raises ExportError if the file fails or the trial has too few images, ConfigError for a suffix or a
-    missing package. `out` is then left as it was.
+    Raises ExportError if the file fails or the trial has too few images, ConfigError for a suffix, a
+    missing package, or a file beside `out` that is not of an earlier export. `out` is then left as it was.
     """
     out = Path(out)
     runtime = find_runtime(to)
     check_suffix(out, runtime.suffix)
+    require_own_beside(out, runtime.beside)
     if opencv and (to != "onnx" or trial is not None):
         raise ConfigError("OpenCV checks ONNX files in floating point alone; leave opencv out")
     runtime.refuse(nms=nms is not None, eight_bits=trial is not None, fp16=fp16)

@@ -135,12 +135,14 @@ def _read_archive(row: Any, where: str) -> Archive:
 def _require_archive(url: str, where: str) -> str:
     try:
         parts = urlsplit(url)
+        _ = parts.port  # which is read, and may be none, only now
     except ValueError as error:
         raise ConfigError(f"{where}: {url!r} is not a URL ({error})") from error
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(f"{where}: {url!r} is not a URL; it must begin with http:// or https://")
     name = _file_name(url)
-    if name.startswith(".") or "\\" in name or not name.lower().endswith(ZIP + TAR):
+    unsafe = name.startswith(".") or re.search(r"[\x00-\x1f\x7f-\x9f\\]", name)
+    if unsafe or not name.lower().endswith(ZIP + TAR):
         raise ConfigError(f"{where}: {url!r} must end in the name of an archive ({', '.join(ZIP + TAR)})")
     return name
 

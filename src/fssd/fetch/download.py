@@ -12,9 +12,10 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException, HTTPResponse, InvalidURL
 from pathlib import Path
 from urllib.error import HTTPError, URLError
+from urllib.parse import quote, urlsplit, urlunsplit
 from urllib.request import Request, urlopen
 
 from fssd.atomic import atomic_write
@@ -130,7 +131,7 @@ def _request(url: str, part: _PartialFile, version: _Version | None) -> HTTPResp
         if version.validator:
             headers["If-Range"] = version.validator
     try:
-        response: HTTPResponse = urlopen(Request(url, headers=headers), timeout=TIMEOUT)
+        response: HTTPResponse = urlopen(Request(_encoded(url), headers=headers), timeout=TIMEOUT)
         return response
     except HTTPError as error:
         with error:
@@ -143,9 +144,18 @@ def _request(url: str, part: _PartialFile, version: _Version | None) -> HTTPResp
                 raise _BrokenError(f"the server answers {error.code} {error.reason}") from error
             advice = "check the URL, or give another one in a --table"
             raise FetchError(f"{url}: the server answers {error.code} {error.reason}; {advice}") from error
-    except (OSError, HTTPException, ValueError) as error:
+    except (InvalidURL, ValueError) as error:  # which no second try changes
+        raise FetchError(f"{url}: is not a URL to fetch from ({error}); correct it") from error
+    except (OSError, HTTPException) as error:
         reason = error.reason if isinstance(error, URLError) else error
         raise _BrokenError(f"the server does not answer ({str(reason) or type(reason).__name__})") from error
+
+
+def _encoded(url: str) -> str:
+    """A URL with the spaces and letters that people write escaped, and escapes as they are (RFC 3986)."""
+    parts = urlsplit(url)
+    path, query = (quote(part, safe="/%:@!$&'()*+,;=~?") for part in (parts.path, parts.query))
+    return urlunsplit(parts._replace(path=path, query=query))
 
 
 def _prepare(

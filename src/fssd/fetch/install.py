@@ -29,14 +29,15 @@ def install(
     If the folder already holds a file of that name, it is used instead of a download and not deleted. If the
     table has no checksum for the archive, nothing is compared and its sha256 is returned. keep: do not delete
     the downloaded archive.
-    Raises FetchError; ConfigError if the folder cannot be made.
+    Raises FetchError, also for a file that is there with other content; ConfigError if the folder cannot be
+    made.
     """
     make_folder(folder)
     file = folder / archive.file_name
     obtained = ObtainedFile(archive.url, file, size=archive.size, report=report, pauses=pauses)
     kind, expected = archive.checksum or ("sha256", None)
     checksum = f"{kind}:{obtained.check(kind, expected)}"
-    last = unpack(file, folder, stage(report, "unpack"))
+    last = unpack(file, folder, stage(report, "unpack"), reserved={NOTES})
     if hasattr(os, "sync"):
         os.sync()  # the unpacked files must be on the disk before the note that says so
     make_folder(folder / NOTES)

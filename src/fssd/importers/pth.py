@@ -3,10 +3,14 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+
+from fssd.backbones.vgg import VGG16Reduced
 from fssd.backbones.vgg_weights import VGG_PLACES, vgg16_layers, vgg16_names
-from fssd.errors import CheckpointError
+from fssd.errors import CheckpointError, ConfigError
 from fssd.importers import pytorchssd, ssd_pytorch, torchvision_ssd
 from fssd.importers.foreign import BACKBONE, Foreign, Imported, Wanted
+from fssd.weights.checkpoint import check_shape
 from fssd.weights.pretrained import read_state_dict
 
 # By the beginning of a name that no other format has.
@@ -31,8 +35,8 @@ def import_pth(
     BGR for the FSSD ports and vgg16_reducedfc.pth. priors: table of prior sizes, which the file does not
     tell; by default "coco" for 80 classes and for torchvision, else "voc". align_corners: how an FSSD port
     resized; by default as `import_pytorchssd` says. Raises ConfigError for an unknown name, colour order or
-    table; CheckpointError for a file that is damaged, would run code, is of no known format, or holds another
-    network than `name`.
+    table, and for align_corners of a network that resizes no maps; CheckpointError for a file that is
+    damaged, would run code, is of no known format, or holds another network than `name`.
     """
     wanted = Wanted(name, colours, priors, align_corners)
     wanted.check()
@@ -40,6 +44,8 @@ def import_pth(
     for prefix, (origin, read) in FORMATS.items():
         foreign = Foreign(file, origin, tensors, wanted)
         if foreign.has(prefix):
+            if read is not pytorchssd.import_pytorchssd:
+                _refuse_align_corners(foreign)
             return read(foreign)
     if foreign.has("base.") and foreign.has("L2Norm."):
         raise CheckpointError(
@@ -55,8 +61,15 @@ def import_pth(
     raise CheckpointError(f"{file}: has no names of a known format{example}; known: {known}")
 
 
+def _refuse_align_corners(foreign: Foreign) -> None:
+    if foreign.wanted.align_corners is not None:
+        reason = f"holds {foreign.origin}, which resizes no maps"
+        raise ConfigError(f"{foreign.file}: {reason}; leave --align-corners out")
+
+
 def _import_backbone(foreign: Foreign) -> Imported:
     foreign.must_hold(BACKBONE)
+    _refuse_align_corners(foreign)
     names = vgg16_names(foreign.tensors)
     features_alone = not any(own.startswith("fc") for own in names)
     taken = {}
@@ -69,5 +82,10 @@ def _import_backbone(foreign: Foreign) -> Imported:
                 raise foreign.error(f"has the names of {foreign.origin}, but {lacks}")
             taken[own] = names[own]
     foreign.take(taken)  # for its checks
+    with torch.device("meta"):
+        shapes = VGG16Reduced().state_dict()
+    for own, theirs in taken.items():
+        if not theirs.startswith("classifier."):  # those are thinned out, and taken only if they can be
+            check_shape(foreign.file, theirs, foreign.get(theirs), shapes[own])
     layers = vgg16_layers(foreign.tensors, foreign.wanted.colours)
     return foreign.imported({}, 0, {key: layers[key] for key in taken})

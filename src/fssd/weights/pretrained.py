@@ -6,6 +6,7 @@ import io
 import re
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from fssd.backbones.backbone import Backbone
 from fssd.errors import CheckpointError, ConfigError
 from fssd.model.network import Network
 from fssd.weights.checkpoint import below, check_finite, check_plain, check_shape, model_file, read_model
-from fssd.weights.content import read_content
+from fssd.weights.content import read_content, refuse_failed_download
 
 # Keys of a training's checkpoint that hold the state dict; of two the first is taken.
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "weights", "ema")
@@ -46,10 +47,17 @@ def load_backbone(network: Network, file: Path | None, read: Mapping[str, Tensor
         )
     if known is None:
         return _fill_known(backbone, read_state_dict(file) if read is None else read, file)
-    tensors = known.read(file) if read is None else None
+    tensors = _read_own(known, file) if read is None else None
     if tensors is None:
         tensors = known.adapt(read_state_dict(file) if read is None else read)
     return _fill_known(backbone, tensors, file, known.may_lack)
+
+
+def _read_own(backbone: Backbone, file: Path) -> Mapping[str, Tensor] | None:
+    """What `Backbone.read` reads. Raises CheckpointError for what a failed download leaves."""
+    with suppress(OSError), file.open("rb") as handle:  # whoever reads it says why it cannot be read
+        refuse_failed_download(file, handle.read(64))
+    return backbone.read(file)
 
 
 def load_ssd(network: Network, file: Path) -> int:

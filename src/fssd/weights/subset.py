@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -11,7 +12,7 @@ from fssd.atomic import make_folder
 from fssd.config import FINAL_FILE
 from fssd.errors import ConfigError, nearest
 from fssd.model.network import Network
-from fssd.weights.checkpoint import load_model, model_file, require_room, write_tensors
+from fssd.weights.checkpoint import load_model, model_file, read_tensors, require_room, write_tensors
 from fssd.weights.transfer import by_prior, rows_of
 
 # Classes that VOC and COCO spell differently.
@@ -23,14 +24,19 @@ VOC_TO_COCO = {
     "diningtable": "dining table",
     "tvmonitor": "tv",
 }
+# What a subset has otherwise than its model, or a later training or evaluation changes.
+_PASSING = {"classes", "class_scores", "iteration", "metrics"}
 OTHER_NAMES = VOC_TO_COCO | {coco: voc for voc, coco in VOC_TO_COCO.items()}
 
 
-def write_subset(model: Path, wanted: Sequence[str], folder: Path) -> tuple[Path, tuple[str, ...]]:
+def write_subset(
+    model: Path, wanted: Sequence[str], folder: Path, *, replace: bool = True
+) -> tuple[Path, tuple[str, ...]]:
     """Write `folder`/final.safetensors with the classes `wanted` of a model; return it and their old names.
 
-    model: see `model_file`. The new file keeps the model's facts except its metrics and
-    the thresholds of its classes, which were measured among all of them.
+    model: see `model_file`. replace: whether a subset of another model may be replaced, as one of the same
+    model always is. The new file keeps the model's facts except its metrics and the thresholds of its
+    classes, which were measured among all of them.
     Raises CheckpointError for a file that is not a model; ConfigError for classes that it lacks, and for a
     folder in which the result would replace a model or be mistaken for one of a run.
     """
@@ -40,12 +46,21 @@ def write_subset(model: Path, wanted: Sequence[str], folder: Path) -> tuple[Path
     require_room(folder, "subset_of")
     network, classes, facts = load_model(source)
     indices = find_classes(classes, wanted)
+    facts = {**facts, "subset_of": list(classes)}
+    target = folder / FINAL_FILE
+    if not replace and target.exists() and _lasting(read_tensors(target)[1]) != _lasting(facts):
+        problem = "holds a subset of another model"
+        raise ConfigError(f"{folder}: {problem}; name a folder with --out, this one if it may be replaced")
     tensors = take_classes(network, indices)
     make_folder(folder)
-    target = folder / FINAL_FILE
     kept = {key: value for key, value in facts.items() if key not in ("metrics", "class_scores")}
-    write_tensors(target, tensors, {**kept, "classes": list(wanted), "subset_of": list(classes)})
+    write_tensors(target, tensors, {**kept, "classes": list(wanted)})
     return target, tuple(classes[index] for index in indices)
+
+
+def _lasting(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts by which subsets of one model are known."""
+    return {key: value for key, value in facts.items() if key not in _PASSING}
 
 
 def find_classes(classes: Sequence[str], wanted: Sequence[str]) -> list[int]:

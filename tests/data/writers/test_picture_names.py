@@ -71,10 +71,23 @@ def test_a_picture_that_one_split_lists_twice() -> None:
 
 def test_characters() -> None:
     assert names("cvat", all=[("1", "/in/a\\b\n .jpg"), ("2", "/in/.c.jpg"), ("3", "/in/ü, & 'x'.jpg")]) == [
-        "images/all/a_b_ .jpg",
+        "images/all/a_b_.jpg",
         "images/all/c.jpg",
         "images/all/ü, & 'x'.jpg",
     ]
+
+
+@pytest.mark.parametrize("odd", ["\u2028", "\u2029", "\x85", "\x9c", "\x0b", "\x1e"])
+def test_characters_that_end_a_line(odd: str) -> None:
+    assert names("voc", all=[("1", f"/in/a{odd}b.jpg")]) == ["JPEGImages/a_b.jpg"]
+
+
+@pytest.mark.parametrize("space", [" ", "\u00a0", "\u3000", "\u2003"])
+def test_space_around_a_name_that_stands_in_a_list(space: str) -> None:
+    pairs = [("1", f"/in/a{space}.jpg"), ("2", f"/in/{space}b.jpg"), ("3", f"/in/c{space}d.jpg")]
+    expected = ["JPEGImages/a.jpg", "JPEGImages/b.jpg", f"JPEGImages/c{space}d.jpg"]
+    assert names("voc", all=pairs) == expected
+    assert names("voc", all=[("1", f"/in/.{space}.e.jpg")]) == ["JPEGImages/e.jpg"]
 
 
 def test_suffix_of_the_content_where_the_name_has_none(

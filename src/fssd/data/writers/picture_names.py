@@ -19,7 +19,8 @@ _LAYOUT = frozenset({
     "images", "labels", "jpegimages", "annotations", "vocdevkit", "data", "__macosx", "runs", "node_modules",
     "venv", "site-packages", "checkpoints", "wandb",
 })  # fmt: skip
-_UNSAFE = re.compile(r"[\x00-\x1f\x7f\\\ud800-\udfff\ufffe\uffff]")
+# Control characters and those that end a line: names stand in lists, one a line.
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\\\ud800-\udfff\ufffe\uffff]")
 
 
 class PictureNames:
@@ -52,7 +53,7 @@ class PictureNames:
     def _wanted(self, record: Record, base: Path, split: str) -> PurePosixPath:
         """The path below the folder of all pictures, without folders that name the split or a layout."""
         below = named_by_id(record) or record.path.absolute().relative_to(base)
-        *folders, name = (_UNSAFE.sub("_", part).strip().lstrip(".") or "_" for part in below.parts)
+        *folders, name = (_safe(part) for part in below.parts)
         if PurePosixPath(name).suffix.lower() not in IMAGE_EXTENSIONS:
             name += SUFFIXES[read_header(record.picture).format][0]
         folders = [part for part in folders if not _is_layout(part, [split])]
@@ -86,6 +87,14 @@ class PictureNames:
         """Equal for names that some file system, or the names of label files, do not tell apart."""
         name = file.with_suffix("") if self.writer.file_each else file
         return unicodedata.normalize("NFC", name.as_posix()).casefold()
+
+
+def _safe(part: str) -> str:
+    """A name without what readers of lists strip, at the end of its stem too: lists hold names without the
+    suffix."""
+    plain = re.sub(r"^[\s.]+", "", _UNSAFE.sub("_", part).strip())
+    stem, dot, suffix = plain.rpartition(".")
+    return f"{stem.rstrip()}{dot}{suffix}" or "_"
 
 
 def _is_layout(folder: str, splits: Collection[str]) -> bool:
