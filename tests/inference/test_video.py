@@ -155,7 +155,7 @@ def test_a_number_of_frames_that_is_too_low_hides_none(tmp_path: Path) -> None:
 
 
 class Capture:
-    """Stands for OpenCV's: `frames` are those that `read` gives, None for one that cannot be decoded."""
+    """Stands for OpenCV's: `frames` are those of the film, None for one that cannot be decoded."""
 
     frames: tuple[int | None, ...] = (1, 1)
     declared, rate, times = 2.0, 25.0, True
@@ -166,10 +166,12 @@ class Capture:
     def isOpened(self) -> bool:  # noqa: N802 (OpenCV's name)
         return True
 
-    def read(self) -> tuple[bool, Image | None]:
+    def grab(self) -> bool:
         self.number += 1
-        good = self.number < len(self.frames) and self.frames[self.number] is not None
-        return good, frame(COLOURS[0]) if good else None
+        return self.number < len(self.frames) and self.frames[self.number] is not None
+
+    def retrieve(self) -> tuple[bool, Image | None]:
+        return True, frame(COLOURS[0])
 
     def get(self, key: int) -> float:
         if key == cv2.CAP_PROP_POS_MSEC:
@@ -223,6 +225,37 @@ def test_which_frames_are_missing(
     film, told = read(Path(name))
     assert len(film.decoded) == sum(one is not None for one in frames)
     assert told.startswith(reason) if reason else not told
+
+
+@pytest.mark.parametrize("start", range(12))
+def test_a_stretch_is_part_of_the_whole_wherever_frames_were_lost(
+    start: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind the fourth frame the times tell that the container has lost five without a word."""
+    write_film(tmp_path / "a.avi", "MJPG", 12)
+
+    def numbers(begin: int) -> list[int]:
+        lost = iter([0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0])
+        monkeypatch.setattr(Film, "_skipped", lambda *_: next(lost))
+        film = Film(tmp_path / "a.avi")
+        assert len(list(film.frames(begin))) == len(film.decoded)
+        return film.decoded
+
+    assert numbers(0)[:6] == [0, 1, 2, 3, 9, 10]
+    assert numbers(start) == [number for number in numbers(0) if number >= start]
+
+
+def test_a_film_that_is_cut_short_before_the_stretch_asked_for(tmp_path: Path) -> None:
+    """Of a stretch behind its end nothing is read, and the number told is that of the last frame there is."""
+    path = tmp_path / "a.mkv"
+    write_film(path, "MJPG", 60)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    there = len(read(path)[0].decoded)
+    film = Film(path)
+    film.declared = 0  # as of a film of variable rate, whose number of frames is not held against it
+    assert list(film.frames(there + 5)) == []
+    with pytest.raises(ImageError, match=f"is cut short after frame {there - 1}; fetch the film again"):
+        film.require_whole(there + 5)
 
 
 # ---- what MPEG-4 can hold

@@ -216,6 +216,35 @@ def test_flags_without_an_effect(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("flags", [("--classes", "dgo"), ("--class-scores", "dog=2"), ("--tiles", "²")])
+@pytest.mark.parametrize("engine", [(), LOCAL])
+def test_settings_that_cannot_be_leave_results_as_they_are(
+    detect: Detect, shots: Path, tmp_path: Path, engine: tuple[str, ...], flags: tuple[str, ...]
+) -> None:
+    out = tmp_path / "out"
+    assert detect(shots / "000.png", "--out", out, *engine, *flags) == 2
+    assert not list(out.glob("**/*.*"))
+    if not engine:
+        assert detect(shots / "000.png", "--out", out) == 0
+        before = {file.name: file.read_bytes() for file in out.iterdir()}
+        assert detect(shots / "000.png", "--out", out, *flags) == 2
+        assert {file.name: file.read_bytes() for file in out.iterdir()} == before
+
+
+def test_a_list_is_not_overwritten_by_the_plan(
+    detect: Detect, shots: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import pyarrow as pa
+    from pyarrow.parquet import write_table
+
+    source = tmp_path / "plan.parquet"
+    write_table(pa.table({"image": [str(shots / "000.png")], "mine": [1]}), source)
+    before = source.read_bytes()
+    assert detect(source, "--out", tmp_path, *LOCAL) == 2
+    assert f"{source}: is a source and would become the plan" in capsys.readouterr().err
+    assert source.read_bytes() == before
+
+
 def test_a_part_that_is_damaged_is_named(
     detect: Detect, shots: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

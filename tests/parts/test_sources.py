@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -11,12 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fssd.errors import ConfigError, DataError
+from fssd.errors import ConfigError, DataError, ImageError
 from fssd.evaluation.part_reader import read_parts
 from fssd.inference.detections import Detections
 from fssd.parts import part_detector
 from fssd.parts import sources as sources_module
+from fssd.parts.film_reader import FilmReader
 from fssd.parts.fingerprint import Fingerprint
+from fssd.parts.image_reader import read_ahead
 from fssd.parts.local_engine import run_here
 from fssd.parts.part_detector import PartJob
 from fssd.parts.part_plan import PartPlan, read_plan_of, write_plan
@@ -110,6 +113,7 @@ def test_a_parquet_file_of_names(folder: Path, column: str) -> None:
         (["a.jpg", ""], "a name is empty; remove that row"),
         ([b"a.jpg", b""], "a name is empty; remove that row"),
         (["a.jpg", None], "a name is empty; remove that row"),
+        (["a\0b.mp4"], r"'a\\x00b.mp4' has a zero byte and is no name of a file"),
     ],
 )
 def test_a_parquet_file_of_what_is_no_name(folder: Path, values: list[Any], told: str) -> None:
@@ -224,6 +228,35 @@ def test_names_are_sorted_on_disk(tmp_path: Path) -> None:
         tracemalloc.stop()
     assert not unlike
     assert peak < 1_000_000
+
+
+def test_a_full_disk_for_the_names(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr("fssd.parts.unique_names._sorted", full)
+    with pytest.raises(ConfigError, match=r"cannot be sorted there .*disk is full.*set TMPDIR"):
+        list(unique_rows([str(folder)], Sources()))
+
+
+def test_a_name_that_no_file_can_have_is_an_error_of_its_row(tmp_path: Path) -> None:
+    (found,) = read_ahead([PlanRow("a" * 300 + ".jpg")], tmp_path, 1)
+    assert isinstance(found, ImageError) and "File name too long" in str(found)
+
+
+def test_another_plan_in_the_same_place_is_read_anew(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow", reason='needs pyarrow: pip install "fssd[s3]"')
+    folder = open_folder(tmp_path)
+    for name in ("one.jpg", "two.jpg"):
+        plan = write_plan(folder, Fingerprint("0" * 64, {}, "0", (), 3), [PlanRow(name)], tmp_path)
+        assert [row.image for row in plan.part(0)] == [name]
+
+
+def test_a_film_of_a_store_is_told_by_its_own_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "film.mp4").write_bytes(b"no film")
+    monkeypatch.setattr("fssd.parts.film_reader.open_folder", lambda _: open_folder(tmp_path))
+    with pytest.raises(ImageError, match=r"^s3://bucket/film\.mp4: "):
+        FilmReader(tmp_path).stretch(PlanRow("x", "film", "s3://bucket/film.mp4", 0, None))
 
 
 def planned(folder: Path, monkeypatch: pytest.MonkeyPatch) -> PartPlan:

@@ -42,7 +42,7 @@ def run(arguments: list[str]) -> int:
     work = DetectWork(command, detector, len(files), _state(command))
     endings = [".json", ".tracks.json"] if command.tracking.track else [".json"]
     drawn = [*pictures, *drawn_films, *(f"{name}{end}" for name in drawn_films for end in endings)]
-    work.detector.sized(command.scales or None)  # refuses sizes before the first image
+    detector.require_settings(**command.given(), scales=command.scales or None)
     if tiles := detector.tiling(command.given()):
         print(f"looking at {tiles}", file=sys.stderr)
     _check_outputs(work, files, drawn, output_names(stills, ""))

@@ -127,7 +127,7 @@ class TileFlags:
     def given(self) -> dict[str, Any]:
         """The flags that were given, as settings of a detector."""
         settings = {name: value for name, value in vars(self).items() if value is not None}
-        if self.tiles is not None and self.tiles.isdigit():
+        if self.tiles is not None and self.tiles.isdecimal():
             settings["tiles"] = int(self.tiles)
         return settings
 

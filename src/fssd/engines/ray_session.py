@@ -72,7 +72,7 @@ def connect(cpus: int | None = None) -> Iterator[Any]:
 def _require_answer(address: str) -> None:
     """Raise ConfigError if nothing listens at HOST:PORT; Ray itself would go on trying for minutes."""
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
+    if not host or not port.isdecimal():
         return  # "auto" and the like
     try:
         socket.create_connection((host.rpartition("//")[2].strip("[]"), int(port)), timeout=10).close()

@@ -34,7 +34,7 @@ def is_cut_short(path: Path) -> bool:
             with path.open("rb") as file:
                 start, size = _segment(file)
             return size is not None and start + size > length
-    except (OSError, EOFError):
+    except (OSError, EOFError, ValueError):  # ValueError: a name with a zero byte
         pass
     return False
 

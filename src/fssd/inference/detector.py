@@ -159,6 +159,10 @@ class Detector:
         """
         return self._detect(every_image, images, **settings)
 
+    def require_settings(self, **settings: Any) -> None:
+        """Raise ConfigError for settings that `stream` would refuse, before there is an image or a result."""
+        next(self.stream(iter(()), **settings), None)
+
     def _detect(
         self,
         read: Callable[[Any, bool], Iterator[NamedImage]],

@@ -85,8 +85,13 @@ def read_images(files: Iterable[Path], readable: list[int], sizes: list[tuple[in
 
 
 def require_target(file: Path) -> None:
-    """Raise ImageError for a link to a file that is not there."""
-    if file.is_symlink() and not file.exists():
+    """Raise ImageError for a link to a file that is not there, and for a name that no file can have."""
+    try:
+        is_broken = file.is_symlink() and not file.exists()
+    except (OSError, ValueError) as error:
+        reason = f"cannot be looked up ({getattr(error, 'strerror', None) or error}); correct its name"
+        raise ImageError(reason, file=file) from error
+    if is_broken:
         raise ImageError(f"is a broken link to {file.readlink()}; restore that file or remove it", file=file)
 
 

@@ -47,6 +47,7 @@ class Film:
         self.decoded: list[int] = []
         self.times: list[float] = []
         self.lost: list[range] = []
+        self._last = -1
         with _opened(path) as capture:
             rate, count = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self.rate = rate if 0.01 <= rate <= 1000 else UNKNOWN_RATE
@@ -63,18 +64,19 @@ class Film:
         last, failures, seconds = -1, 0, 0.0  # seconds: at the start of the last frame
         with _opened(self.path) as capture:
             while failures <= MOST_FAILURES and (last + failures + 1 < self.declared or not failures):
-                if last + failures + 1 < start:
-                    good = capture.grab()
-                else:
-                    good, frame = capture.read()
-                if not good:
+                if not capture.grab():
                     failures += 1
                     continue
                 before, seconds = seconds, capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
                 failures += self._skipped(seconds - before) if last >= 0 else 0
                 self._lose(last + 1, last + 1 + failures)
                 last, failures = last + 1 + failures, 0
+                self._last = last
                 if last < start:
+                    continue
+                good, frame = capture.retrieve()
+                if not good:
+                    self._lose(last, last + 1)
                     continue
                 self.decoded.append(last)
                 self.times.append(self._time(last, seconds))
@@ -96,7 +98,7 @@ class Film:
         lost = [one for one in cut if one]
         if not lost:
             if self._is_cut and stop is None:
-                reason = f"is cut short after frame {self.decoded[-1]}; fetch the film again"
+                reason = f"is cut short after frame {self._last}; fetch the film again"
                 raise ImageError(reason, file=self.path)
             return
         count = sum(map(len, lost))

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from fssd.data.sample import Image
+from fssd.errors import ImageError
 from fssd.inference.video import Film
 from fssd.parts.plan_rows import PlanRow
 from fssd.storage.folders import is_remote
 from fssd.storage.open_folder import open_folder
+
+
+@contextmanager
+def _told(place: str) -> Iterator[None]:
+    """Errors of a film name it as the plan does: one of a store lies in a temporary file."""
+    try:
+        yield
+    except ImageError as error:
+        if not is_remote(place):
+            raise
+        raise ImageError(error.reason, file=place) from error
 
 
 class FilmReader:
@@ -32,11 +46,16 @@ class FilmReader:
         """
         start = row.start or 0
         if self._next != (row.place, start):
-            self._film = Film(self._local(row.place))
+            with _told(row.place):
+                self._film = Film(self._local(row.place))
             self._frames = self._film.frames(start)
             self._pending: tuple[int, Image] | None = None
         self._next = ("", None)  # until this stretch has been read to its end
-        return self._until(row), lambda: self._film.require_whole(start, row.stop)
+        return self._until(row), partial(self._require_whole, row)
+
+    def _require_whole(self, row: PlanRow) -> None:
+        with _told(row.place):
+            self._film.require_whole(row.start or 0, row.stop)
 
     def _until(self, row: PlanRow) -> Iterator[tuple[int, Image]]:
         while (frame := self._pending or self._following()) is not None:

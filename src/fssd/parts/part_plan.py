@@ -7,7 +7,7 @@ the same rows. A row group of plan.parquet is a part, the least that is computed
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -45,22 +45,31 @@ class PartPlan:
     def part(self, index: int) -> list[PlanRow]:
         """The rows of a part. Raises DataError if the plan is damaged."""
         with reading_parquet(self.folder.path(PLAN)):
-            return from_columns(_opened(self.folder, self.rows).read_row_group(index))
+            return from_columns(_opened(self.folder).read_row_group(index))
 
     def part_rows(self, index: int) -> int:
         """The number of rows of a part. Raises DataError if the plan is damaged."""
         with reading_parquet(self.folder.path(PLAN)):
-            return int(_opened(self.folder, self.rows).metadata.row_group(index).num_rows)
+            return int(_opened(self.folder).metadata.row_group(index).num_rows)
 
 
 @lru_cache(maxsize=1)
-def _opened(folder: Folder, _rows: int) -> Any:
-    """plan.parquet, opened once in a process; `_rows` makes another plan in the same place another entry."""
+def _opened(folder: Folder) -> Any:
+    """plan.parquet, opened once in a process."""
     return open_parquet(folder, PLAN)
+
+
+def require_free(folder: Folder, sources: Sequence[str]) -> None:
+    """Raise ConfigError if a source is the file that the plan will be."""
+    plan = folder.path(PLAN)
+    same = [source for source in sources if source == plan or Path(source).resolve() == Path(plan).resolve()]
+    if same:
+        raise ConfigError(f"{same[0]}: is a source and would become the plan; choose another --out")
 
 
 def read_plan_of(folder: Folder) -> PartPlan | None:
     """The plan that lies in DEST, None if there is none. Raises DataError if plan.json is damaged."""
+    _opened.cache_clear()  # another plan may have been in the same place
     if not folder.exists(SETTINGS):
         return None
     try:
@@ -74,6 +83,7 @@ def read_plan_of(folder: Folder) -> PartPlan | None:
 
 def write_plan(folder: Folder, fingerprint: Fingerprint, rows: Iterable[PlanRow], base: Path) -> PartPlan:
     """Write the plan of these images and films and return it. Films are opened, to divide them."""
+    _opened.cache_clear()
     with _temporary(folder) as file:
         count, parts = _write_rows(file, _weighed(rows, base, fingerprint.part), fingerprint.part)
         folder.upload(file, PLAN)

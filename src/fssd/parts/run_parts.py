@@ -13,7 +13,7 @@ from fssd.inference.inputs import counts_by_suffix
 from fssd.parts.fingerprint import Fingerprint, absolute_source, installed_version, model_digest
 from fssd.parts.local_engine import run_here
 from fssd.parts.part_detector import PartJob
-from fssd.parts.part_plan import PartPlan, check_same, read_plan_of, write_plan
+from fssd.parts.part_plan import PartPlan, check_same, read_plan_of, require_free, write_plan
 from fssd.parts.part_rows import Counts, finished_parts, read_success, write_success
 from fssd.parts.ray_engine import run_on_ray
 from fssd.parts.sources import Sources
@@ -45,14 +45,14 @@ def detect_parts(
     require_arrow()
     folder = open_folder(out)
     fingerprint = _fingerprint(model, sources, settings, part)
+    require_free(folder, sources)
     plan = read_plan_of(folder)
     if plan is not None:
         check_same(plan, fingerprint)
         if (counts := read_success(folder)) is not None:
             return counts
     detector = Detector.load(model, device=device if engine == "local" else "cpu")
-    detector.sized(settings.get("scales"))  # refuses sizes and tiles before anything is written
-    detector.tiling(settings)
+    detector.require_settings(**settings)
     if plan is None:
         plan = _new_plan(folder, fingerprint, sources)
     missing = sorted(set(range(plan.parts)) - finished_parts(folder))

@@ -126,7 +126,10 @@ def _name(value: object, source: str, place: str) -> str:
     if not isinstance(value, (str, bytes)):
         reason = f"{show(value)} is no name; give the names of files as text"
         raise DataError(reason, file=source, place=place)
-    return os.fsdecode(value)
+    name = os.fsdecode(value)
+    if "\0" in name:
+        raise DataError(f"{show(value)} has a zero byte and is no name of a file", file=source, place=place)
+    return name
 
 
 def _name_column(schema: Any, source: str) -> str:

@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from fssd.errors import ConfigError
 from fssd.parts.plan_rows import PlanRow
 from fssd.parts.sources import Sources
 
@@ -19,15 +20,19 @@ _PRAGMAS = ("journal_mode=OFF", "synchronous=OFF", "temp_store=FILE", f"cache_si
 def unique_rows(arguments: Sequence[str], sources: Sources) -> Iterator[PlanRow]:
     """Each image once, in the order of the arguments; those of a folder are sorted, those of a list are not.
 
-    The first place counts for one that comes twice. Raises what `Sources.rows` does.
+    The first place counts for one that comes twice. Raises what `Sources.rows` does, and ConfigError if the
+    temporary files find no room.
     """
-    with (
-        TemporaryDirectory(prefix="fssd-names-") as folder,
-        closing(sqlite3.connect(Path(folder, "names"))) as database,
-    ):
-        for pragma in _PRAGMAS:
-            database.execute(f"PRAGMA {pragma}")
-        yield from _sorted(database, arguments, sources)
+    with TemporaryDirectory(prefix="fssd-names-") as folder:
+        try:
+            with closing(sqlite3.connect(Path(folder, "names"))) as database:
+                for pragma in _PRAGMAS:
+                    database.execute(f"PRAGMA {pragma}")
+                yield from _sorted(database, arguments, sources)
+        except sqlite3.OperationalError as error:
+            place = Path(folder).parent
+            reason = f"{place}: the names of the inputs cannot be sorted there ({error})"
+            raise ConfigError(f"{reason}; make room, or set TMPDIR to a folder that has some") from error
 
 
 def _sorted(database: sqlite3.Connection, arguments: Sequence[str], sources: Sources) -> Iterator[PlanRow]:

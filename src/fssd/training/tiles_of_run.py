@@ -97,7 +97,7 @@ def check_tiles(config: TrainConfig) -> None:
             if getattr(config, name) is not None:
                 flag = name.replace("_", "-")
                 raise ConfigError(f"--{flag} is for tiles; give --tiles too, or leave it out")
-    elif config.tiles != "auto" and not (str(config.tiles).isdigit() and int(config.tiles) >= LEAST):
+    elif config.tiles != "auto" and not (str(config.tiles).isdecimal() and int(config.tiles) >= LEAST):
         raise ConfigError(f"tiles are {config.tiles!r}; give a number of pixels from {LEAST}, or auto")
 
 
