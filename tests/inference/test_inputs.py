@@ -76,6 +76,8 @@ def test_videos_are_told_by_their_name() -> None:
 def test_results_do_not_share_a_name() -> None:
     files = [Path("a/x.jpg"), Path("b/x.png"), Path("c/X.jpg"), Path("x-2.jpg"), Path("y.tar.gif")]
     assert output_names(files, ".jpg") == ["x.jpg", "x-2.jpg", "X-3.jpg", "x-2-2.jpg", "y.tar.jpg"]
+    kept = {"b/x.png": "x.jpg", "gone/y.jpg": "Y.tar.jpg"}
+    assert output_names(files, ".jpg", kept) == ["x-2.jpg", "x.jpg", "X-3.jpg", "x-2-2.jpg", "y.tar-2.jpg"]
 
 
 @pytest.mark.parametrize("argument", ["https://host/a.jpg", "HTTP://host/b.jpg", "rtsp://camera:554/live"])

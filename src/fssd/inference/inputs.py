@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from fssd.data.decode import IMAGE_EXTENSIONS, read_image
@@ -90,17 +90,23 @@ def require_target(file: Path) -> None:
         raise ImageError(f"is a broken link to {file.readlink()}; restore that file or remove it", file=file)
 
 
-def output_names(files: Iterable[Path], suffix: str) -> list[str]:
-    """A file name for the result of each input: its stem, numbered if several inputs share it."""
-    taken: set[str] = set()
-    names = []
-    for file in files:
-        name, number = f"{file.stem}{suffix}", 2
-        while name.lower() in taken:
-            name, number = f"{file.stem}-{number}{suffix}", number + 1
-        taken.add(name.lower())
-        names.append(name)
-    return names
+def output_names(files: Iterable[Path], suffix: str, kept: Mapping[str, str] | None = None) -> list[str]:
+    """A file name for the result of each input: its stem, numbered if several inputs share it.
+
+    kept: names that inputs have already, by their paths.
+    """
+    own = kept or {}
+    taken = {name.lower() for name in own.values()}
+    return [own.get(str(file)) or _free_name(file.stem, suffix, taken) for file in files]
+
+
+def _free_name(stem: str, suffix: str, taken: set[str]) -> str:
+    """A name that is not taken, which it is then."""
+    name, number = f"{stem}{suffix}", 2
+    while name.lower() in taken:
+        name, number = f"{stem}-{number}{suffix}", number + 1
+    taken.add(name.lower())
+    return name
 
 
 def _expand(argument: str, passed_over: Counter[str]) -> list[Path]:
