@@ -177,3 +177,27 @@ def test_what_was_added_in_between(
     for place, film in {"b": "x.mp4", "c": "x-2.mp4", "a": "x-3.mp4"}.items():
         rows = json.loads((out / f"{film}.json").read_bytes())
         assert {row["image"].rpartition("#")[0] for row in rows} == {str(folder / place / name)}
+
+
+def test_a_source_that_is_spelled_otherwise_starts_from_the_beginning(
+    model_file: Path,
+    shots: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Each image is there once; `./` before a source changes no name, so that it is no other spelling."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("2.png", "4.png", "5.png", "f.avi"):
+        (shots / name).unlink()
+    out, flags = tmp_path / "out", ("--device", "cpu", "--batch-size", "1")
+    for source in ("shots", "./shots/"):
+        with monkeypatch.context() as patch:
+            fill_disk(patch, 2)
+            assert main(["detect", str(model_file), source, "--out", str(out), *flags]) == 2
+    told = capsys.readouterr().err
+    assert "going on" in told and "written over" not in told
+    assert main(words(model_file, out, shots, flags=flags)) == 0
+    assert f"the source shots in {tmp_path}, not {shots} is written over" in capsys.readouterr().err
+    names = [row["image"] for row in json.loads((out / "detections.json").read_bytes())]
+    assert names == [str(shots / f"{number}.png") for number in (0, 1, 3)]

@@ -10,7 +10,7 @@ from typing import Any
 
 from fssd.atomic import atomic_write
 from fssd.inference.inputs import output_names
-from fssd.parts.fingerprint import Fingerprint, absolute_source, installed_version, model_digest
+from fssd.parts.fingerprint import Fingerprint, installed_version, model_digest
 
 FILE = "unfinished.json"
 
@@ -27,8 +27,8 @@ class Unfinished:
         self, folder: Path, model: Path, sources: Sequence[str], settings: Mapping[str, Any]
     ) -> None:
         self._file = folder / FILE
-        places = tuple(map(absolute_source, sources))
-        self._made = Fingerprint(model_digest(model), dict(settings), installed_version(), places, 0)
+        spelled = _as_spelled(sources)
+        self._made = Fingerprint(model_digest(model), dict(settings), installed_version(), spelled, 0)
         before = _read(self._file)
         self.others = [] if before is None else before[0].differences(self._made)
         self.goes_on = before is not None and not self.others
@@ -54,6 +54,17 @@ class Unfinished:
     def end(self) -> None:
         """Note that all is done: the same command starts from the beginning."""
         self._file.unlink(missing_ok=True)
+
+
+def _as_spelled(sources: Sequence[str]) -> tuple[str, ...]:
+    """The sources, and the folder that relative ones begin at.
+
+    Images have the names in the results that their sources give them: under another spelling of the same
+    source they would be others, and be there twice.
+    """
+    paths = [Path(source) for source in sources]
+    base = () if all(path.is_absolute() for path in paths) else (f"in {Path.cwd()}",)
+    return (*map(str, paths), *base)
 
 
 def _read(file: Path) -> tuple[Fingerprint, dict[str, str], list[str]] | None:
