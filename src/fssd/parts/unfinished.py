@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fssd.atomic import atomic_write
+from fssd.errors import ConfigError
 from fssd.inference.inputs import output_names
 from fssd.parts.fingerprint import Fingerprint, installed_version, model_digest
 
@@ -20,7 +21,7 @@ class Unfinished:
 
     goes_on: whether an earlier call of the same command was ended before it was done. others: what differs
     from an earlier call of another command, whose results are written over. films: the names of those that
-    are done.
+    are done. Raises ConfigError where the file is of something else, such as shards that are being written.
     """
 
     def __init__(
@@ -68,9 +69,16 @@ def _as_spelled(sources: Sequence[str]) -> tuple[str, ...]:
 
 
 def _read(file: Path) -> tuple[Fingerprint, dict[str, str], list[str]] | None:
-    """None also for a file of something else: it is no state of ours, and nothing is lost with it."""
+    """None if there is no file, or one of an earlier version that goes on in another way."""
+    if not file.exists():
+        return None
     try:
         content = json.loads(file.read_bytes())
-        return Fingerprint.read(content["made with"]), dict(content["names"]), list(content["films"])
-    except (OSError, ValueError, KeyError, TypeError):
+        made = Fingerprint.read(content["made with"])
+    except (ValueError, KeyError, TypeError) as error:
+        reason = "is not of `fssd detect` and would be overwritten; move it or choose another --out"
+        raise ConfigError(f"{file}: {reason}") from error
+    try:
+        return made, dict(content["names"]), list(content["films"])
+    except (ValueError, KeyError, TypeError):
         return None
