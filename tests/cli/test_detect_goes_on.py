@@ -179,6 +179,24 @@ def test_what_was_added_in_between(
         assert {row["image"].rpartition("#")[0] for row in rows} == {str(folder / place / name)}
 
 
+def test_results_below_the_source_are_no_inputs(
+    model_file: Path, shots: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`fssd detect MODEL .`, whose results are in `found`, ended and gone on with, then once more."""
+    for name in ("2.png", "4.png", "5.png", "f.avi"):
+        (shots / name).unlink()
+    monkeypatch.chdir(shots)
+    arguments = ["detect", str(model_file), ".", "--device", "cpu", "--batch-size", "1"]
+    with monkeypatch.context() as patch:
+        fill_disk(patch, 2)
+        assert main(arguments) == 2
+    for files in (3, 4):  # 0.jpg, detections.json, unfinished.json; three pictures and the json
+        capsys.readouterr()
+        assert main(arguments) == 0
+        told = capsys.readouterr()
+        assert f"passed over: {files} in found" in told.err and "3 of 3 inputs done" in told.out
+
+
 def test_a_source_that_is_spelled_otherwise_starts_from_the_beginning(
     model_file: Path,
     shots: Path,

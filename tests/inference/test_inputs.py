@@ -99,6 +99,35 @@ def test_what_is_passed_over_is_counted(folder: Path, capsys: pytest.CaptureFixt
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected", "told"),
+    [
+        ([""], ["a.PNG", "b.jpg", "x[1].jpg"], "3 .txt, 2 in {out}, 1 .rm, 1 broken link"),
+        (["**/[acfx]*.*"], ["a.PNG", "x[1].jpg"], "2 in {out}, 1 .rm, 1 .txt"),
+        (["deep/c.webp", "*.jpg"], ["deep/c.webp", "b.jpg", "x[1].jpg"], ""),
+        (["deep"], ["deep/c.webp", "deep/film.mp4"], ""),
+        (["deep/*.webp"], ["deep/c.webp"], ""),
+    ],
+)
+def test_results_are_no_inputs(
+    folder: Path, arguments: list[str], expected: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those in `deep`, unless its files are named, or it is itself what is searched."""
+    out = folder / "deep"
+    files = find_inputs([str(folder / argument) for argument in arguments], out)
+    assert [path.relative_to(folder).as_posix() for path in files] == expected
+    passed_over = capsys.readouterr().err
+    assert passed_over == (f"passed over: {told}\n".format(out=out) if told else "")
+
+
+def test_only_results(folder: Path) -> None:
+    (folder / "new").mkdir()
+    (folder / "deep").rename(folder / "new" / "found")
+    out = folder / "new" / "found"
+    with pytest.raises(DataError, match=f"holds no image or video, but 2 in {out}$"):
+        find_inputs([str(folder / "new")], out)
+
+
 def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
     for name in ("in/b.jpg", "in/real/c.jpg", "other/d.jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -31,7 +31,7 @@ def run(arguments: list[str]) -> int:
     from fssd.inference.detector import Detector
     from fssd.inference.inputs import find_inputs, is_video, output_names
 
-    files = find_inputs(command.images)
+    files = find_inputs(command.images, command.folder)
     if not files:
         raise DataError("there are no inputs; name images, folders or videos")
     stills = [file for file in files if not is_video(file)]
