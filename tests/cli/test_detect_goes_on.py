@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -14,6 +15,8 @@ import numpy as np
 import pytest
 
 from fssd.cli.main import main
+from fssd.data.sample import Image
+from fssd.inference.detections import Detections
 
 # Ends itself when the picture of a number is drawn, so that no test depends on the clock.
 PROGRAM = """
@@ -56,6 +59,19 @@ def end(number: int, picture: int, arguments: list[str]) -> subprocess.Completed
     command = [sys.executable, "-c", PROGRAM, str(number), str(picture), *arguments]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+
+def fill_disk(patch: pytest.MonkeyPatch, picture: int) -> None:
+    """Let the disk be full when the picture of a number is drawn: an end without a process of its own."""
+    draw, drawn = Detections.draw, [0]
+
+    def draw_and_fill(found: Detections) -> Image:
+        drawn[0] += 1
+        if drawn[0] == picture:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return draw(found)
+
+    patch.setattr(Detections, "draw", draw_and_fill)
 
 
 def contents(out: Path) -> dict[str, bytes]:
@@ -133,3 +149,73 @@ def test_a_kill_between_the_two_files_of_a_detection(model_file: Path, shots: Pa
     assert sorted(names) == [str(image) for image in images]
     of_coco = [json.loads((folder / "coco.json").read_bytes()) for folder in (out, whole)]
     assert sorted(map(str, of_coco[0])) == sorted(map(str, of_coco[1]))
+
+
+@pytest.mark.parametrize(("name", "pictures"), [("x.png", 2), ("x.avi", 6)])
+def test_what_was_added_in_between(
+    model_file: Path, shots: Path, tmp_path: Path, name: str, pictures: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new input that would have had the name of a finished one gets another, and is detected."""
+    source = shots / ("0.png" if name == "x.png" else "f.avi")
+    folder, out = tmp_path / "in", tmp_path / "out"
+    for place in ("b", "c"):
+        (folder / place).mkdir(parents=True)
+        (folder / place / name).write_bytes(source.read_bytes())
+    arguments = words(model_file, out, folder, flags=("--device", "cpu", "--batch-size", "1"))
+    with monkeypatch.context() as patch:
+        fill_disk(patch, pictures)
+        assert main(arguments) == 2
+    (folder / "a").mkdir()
+    (folder / "a" / name).write_bytes(source.read_bytes())
+    assert main(arguments) == 0
+    if name == "x.png":
+        rows = json.loads((out / "detections.json").read_bytes())
+        found = {row["image"]: row["picture"] for row in rows}
+        expected = {"b": "x.jpg", "c": "x-2.jpg", "a": "x-3.jpg"}
+        assert found == {str(folder / place / name): picture for place, picture in expected.items()}
+        return
+    for place, film in {"b": "x.mp4", "c": "x-2.mp4", "a": "x-3.mp4"}.items():
+        rows = json.loads((out / f"{film}.json").read_bytes())
+        assert {row["image"].rpartition("#")[0] for row in rows} == {str(folder / place / name)}
+
+
+def test_results_below_the_source_are_no_inputs(
+    model_file: Path, shots: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`fssd detect MODEL .`, whose results are in `found`, ended and gone on with, then once more."""
+    for name in ("2.png", "4.png", "5.png", "f.avi"):
+        (shots / name).unlink()
+    monkeypatch.chdir(shots)
+    arguments = ["detect", str(model_file), ".", "--device", "cpu", "--batch-size", "1"]
+    with monkeypatch.context() as patch:
+        fill_disk(patch, 2)
+        assert main(arguments) == 2
+    for files in (3, 4):  # 0.jpg, detections.json, unfinished.json; three pictures and the json
+        capsys.readouterr()
+        assert main(arguments) == 0
+        told = capsys.readouterr()
+        assert f"passed over: {files} in found" in told.err and "3 of 3 inputs done" in told.out
+
+
+def test_a_source_that_is_spelled_otherwise_starts_from_the_beginning(
+    model_file: Path,
+    shots: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Each image is there once; `./` before a source changes no name, so that it is no other spelling."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("2.png", "4.png", "5.png", "f.avi"):
+        (shots / name).unlink()
+    out, flags = tmp_path / "out", ("--device", "cpu", "--batch-size", "1")
+    for source in ("shots", "./shots/"):
+        with monkeypatch.context() as patch:
+            fill_disk(patch, 2)
+            assert main(["detect", str(model_file), source, "--out", str(out), *flags]) == 2
+    told = capsys.readouterr().err
+    assert "going on" in told and "written over" not in told
+    assert main(words(model_file, out, shots, flags=flags)) == 0
+    assert f"the source shots in {tmp_path}, not {shots} is written over" in capsys.readouterr().err
+    names = [row["image"] for row in json.loads((out / "detections.json").read_bytes())]
+    assert names == [str(shots / f"{number}.png") for number in (0, 1, 3)]

@@ -76,6 +76,8 @@ def test_videos_are_told_by_their_name() -> None:
 def test_results_do_not_share_a_name() -> None:
     files = [Path("a/x.jpg"), Path("b/x.png"), Path("c/X.jpg"), Path("x-2.jpg"), Path("y.tar.gif")]
     assert output_names(files, ".jpg") == ["x.jpg", "x-2.jpg", "X-3.jpg", "x-2-2.jpg", "y.tar.jpg"]
+    kept = {"b/x.png": "x.jpg", "gone/y.jpg": "Y.tar.jpg"}
+    assert output_names(files, ".jpg", kept) == ["x-2.jpg", "x.jpg", "X-3.jpg", "x-2-2.jpg", "y.tar-2.jpg"]
 
 
 @pytest.mark.parametrize("argument", ["https://host/a.jpg", "HTTP://host/b.jpg", "rtsp://camera:554/live"])
@@ -95,6 +97,35 @@ def test_what_is_passed_over_is_counted(folder: Path, capsys: pytest.CaptureFixt
     assert capsys.readouterr().err == "passed over: 1 .txt, 1 without a suffix\n"
     find_inputs([str(folder / "b.jpg"), str(folder / "deep" / "film.mp4")])
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected", "told"),
+    [
+        ([""], ["a.PNG", "b.jpg", "x[1].jpg"], "3 .txt, 2 in {out}, 1 .rm, 1 broken link"),
+        (["**/[acfx]*.*"], ["a.PNG", "x[1].jpg"], "2 in {out}, 1 .rm, 1 .txt"),
+        (["deep/c.webp", "*.jpg"], ["deep/c.webp", "b.jpg", "x[1].jpg"], ""),
+        (["deep"], ["deep/c.webp", "deep/film.mp4"], ""),
+        (["deep/*.webp"], ["deep/c.webp"], ""),
+    ],
+)
+def test_results_are_no_inputs(
+    folder: Path, arguments: list[str], expected: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those in `deep`, unless its files are named, or it is itself what is searched."""
+    out = folder / "deep"
+    files = find_inputs([str(folder / argument) for argument in arguments], out)
+    assert [path.relative_to(folder).as_posix() for path in files] == expected
+    passed_over = capsys.readouterr().err
+    assert passed_over == (f"passed over: {told}\n".format(out=out) if told else "")
+
+
+def test_only_results(folder: Path) -> None:
+    (folder / "new").mkdir()
+    (folder / "deep").rename(folder / "new" / "found")
+    out = folder / "new" / "found"
+    with pytest.raises(DataError, match=f"holds no image or video, but 2 in {out}$"):
+        find_inputs([str(folder / "new")], out)
 
 
 def test_linked_folders_are_followed_once(tmp_path: Path) -> None:

@@ -31,15 +31,15 @@ def run(arguments: list[str]) -> int:
     from fssd.inference.detector import Detector
     from fssd.inference.inputs import find_inputs, is_video, output_names
 
-    files = find_inputs(command.images)
+    files = find_inputs(command.images, command.folder)
     if not files:
         raise DataError("there are no inputs; name images, folders or videos")
     stills = [file for file in files if not is_video(file)]
     films = [file for file in files if is_video(file)]
     _check_kinds(command, stills, films)
-    pictures, drawn_films = output_names(stills, ".jpg"), output_names(films, ".mp4")
     detector = Detector.load(command.model, device=command.device)
-    work = DetectWork(command, detector, len(files), _state(command))
+    work = DetectWork(command, detector, len(files), state := _state(command))
+    pictures, drawn_films = state.output_names(stills, ".jpg"), state.output_names(films, ".mp4")
     endings = [".json", ".tracks.json"] if command.tracking.track else [".json"]
     drawn = [*pictures, *drawn_films, *(f"{name}{end}" for name in drawn_films for end in endings)]
     detector.require_settings(**command.given(), scales=command.scales or None)

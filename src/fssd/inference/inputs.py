@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from fssd.data.decode import IMAGE_EXTENSIONS, read_image
@@ -26,16 +26,19 @@ _IS_NEITHER = {
 }
 
 
-def find_inputs(arguments: Sequence[str]) -> list[Path]:
+def find_inputs(arguments: Sequence[str], out: Path | None = None) -> list[Path]:
     """Image and film files without duplicates, in the order given; folders are searched deeply and sorted.
 
     Links to folders are followed once. Hidden files and folders, and macOS's, are not looked at. Prints a
     line that counts what else is passed over in folders and patterns. A broken link with the name of an image
     or film is among the files: reading it will fail. Raises DataError for an argument that names nothing, for
     a file that is neither image nor film, and for a URL.
+
+    out: where results go. What lies there is passed over in folders and patterns that begin outside of it.
     """
     passed_over: Counter[str] = Counter()
-    files = list(dict.fromkeys(file for argument in arguments for file in _expand(argument, passed_over)))
+    found = (file for argument in arguments for file in _expand(argument, passed_over, out))
+    files = list(dict.fromkeys(found))
     if passed_over:
         print(f"passed over: {counts_by_suffix(passed_over)}", file=sys.stderr)
     return files
@@ -95,24 +98,30 @@ def require_target(file: Path) -> None:
         raise ImageError(f"is a broken link to {file.readlink()}; restore that file or remove it", file=file)
 
 
-def output_names(files: Iterable[Path], suffix: str) -> list[str]:
-    """A file name for the result of each input: its stem, numbered if several inputs share it."""
-    taken: set[str] = set()
-    names = []
-    for file in files:
-        name, number = f"{file.stem}{suffix}", 2
-        while name.lower() in taken:
-            name, number = f"{file.stem}-{number}{suffix}", number + 1
-        taken.add(name.lower())
-        names.append(name)
-    return names
+def output_names(files: Iterable[Path], suffix: str, kept: Mapping[str, str] | None = None) -> list[str]:
+    """A file name for the result of each input: its stem, numbered if several inputs share it.
+
+    kept: names that inputs have already, by their paths.
+    """
+    own = kept or {}
+    taken = {name.lower() for name in own.values()}
+    return [own.get(str(file)) or _free_name(file.stem, suffix, taken) for file in files]
 
 
-def _expand(argument: str, passed_over: Counter[str]) -> list[Path]:
+def _free_name(stem: str, suffix: str, taken: set[str]) -> str:
+    """A name that is not taken, which it is then."""
+    name, number = f"{stem}{suffix}", 2
+    while name.lower() in taken:
+        name, number = f"{stem}-{number}{suffix}", number + 1
+    taken.add(name.lower())
+    return name
+
+
+def _expand(argument: str, passed_over: Counter[str], out: Path | None) -> list[Path]:
     path = Path(argument)
     if path.is_dir():
         others: Counter[str] = Counter()
-        files = _sift(files_below(path), others)
+        files = _sift(_outside(files_below(path), path, out, others), others)
         missing = f"this folder holds no image or video{', but ' * bool(others)}{counts_by_suffix(others)}"
         passed_over.update(others)
     elif path.exists() or path.is_symlink():
@@ -123,11 +132,35 @@ def _expand(argument: str, passed_over: Counter[str]) -> list[Path]:
         raise DataError(f"{argument}: URLs are not read; download the file and name that")
     else:
         matches = (Path(match) for match in glob.glob(argument, recursive=True))  # noqa: PTH207 (absolute too)
-        files = _sift((file for file in matches if not file.is_dir()), passed_over)
+        matching = (file for file in matches if not file.is_dir())
+        files = _sift(_outside(matching, _base(path), out, passed_over), passed_over)
         missing = "no such file, folder or pattern; check the path"
     if not files:
         raise DataError(missing, file=path)
     return files
+
+
+def _base(pattern: Path) -> Path:
+    """The folder that a pattern begins in."""
+    return next(parent for parent in pattern.parents if not glob.has_magic(str(parent)))
+
+
+def _outside(
+    files: Iterable[Path], root: Path, out: Path | None, passed_over: Counter[str]
+) -> Iterator[Path]:
+    """The files but for those of a folder of results below `root`, which are counted by its name."""
+    if out is None or root.resolve() not in out.resolve().parents:
+        yield from files
+        return
+    results = out.resolve()
+    parents: dict[Path, bool] = {}  # of each folder, whether it lies among the results
+    for file in files:
+        if file.parent not in parents:
+            parents[file.parent] = file.parent.resolve().is_relative_to(results)
+        if parents[file.parent]:
+            passed_over[f"in {out}"] += 1
+        else:
+            yield file
 
 
 def files_below(root: Path) -> Iterator[Path]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fssd.data.formats.json_values import show
-from fssd.data.formats.shards import UNFINISHED_FILE
+from fssd.data.formats.shards import holds_unfinished
 from fssd.data.shards.shard_index import INDEX_FILE, open_index
 from fssd.errors import ConfigError, DataError
 from fssd.inference.inputs import count_other, counts_by_suffix, files_below, is_input
@@ -145,7 +145,7 @@ def _name_column(schema: Any, source: str) -> str:
 
 def _holds_shards(source: str) -> bool:
     folder = open_folder(source)
-    return any(map(folder.exists, (INDEX_FILE, UNFINISHED_FILE)))
+    return folder.exists(INDEX_FILE) or holds_unfinished(folder)
 
 
 def _in_shards(source: str) -> Iterator[PlanRow]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from fssd.atomic import atomic_write
-from fssd.parts.fingerprint import Fingerprint, absolute_source, installed_version, model_digest
+from fssd.errors import ConfigError
+from fssd.inference.inputs import output_names
+from fssd.parts.fingerprint import Fingerprint, installed_version, model_digest
 
 FILE = "unfinished.json"
 
@@ -18,23 +20,32 @@ class Unfinished:
     """The state of a detection in a folder.
 
     goes_on: whether an earlier call of the same command was ended before it was done. others: what differs
-    from an earlier call of another command, whose results are written over. films: those that are done.
+    from an earlier call of another command, whose results are written over. films: the names of those that
+    are done. Raises ConfigError where the file is of something else, such as shards that are being written.
     """
 
     def __init__(
         self, folder: Path, model: Path, sources: Sequence[str], settings: Mapping[str, Any]
     ) -> None:
         self._file = folder / FILE
-        places = tuple(map(absolute_source, sources))
-        self._made = Fingerprint(model_digest(model), dict(settings), installed_version(), places, 0)
+        spelled = _as_spelled(sources)
+        self._made = Fingerprint(model_digest(model), dict(settings), installed_version(), spelled, 0)
         before = _read(self._file)
         self.others = [] if before is None else before[0].differences(self._made)
         self.goes_on = before is not None and not self.others
-        self.films: set[str] = set(before[1]) if before is not None and self.goes_on else set()
+        self._names: dict[str, str] = before[1] if before is not None and self.goes_on else {}
+        self.films: set[str] = set(before[2]) if before is not None and self.goes_on else set()
+
+    def output_names(self, files: Iterable[Path], suffix: str) -> list[str]:
+        """Those of `output_names`; an input of the earlier call keeps its own, whatever was added since."""
+        paths = list(files)
+        names = output_names(paths, suffix, self._names)
+        self._names.update(zip(map(str, paths), names, strict=True))
+        return names
 
     def begin(self) -> None:
         """Note that the work has begun; its folder exists."""
-        content = {"made with": asdict(self._made), "films": sorted(self.films)}
+        content = {"made with": asdict(self._made), "names": self._names, "films": sorted(self.films)}
         atomic_write(self._file, json.dumps(content) + "\n")
 
     def film_is_done(self, name: str) -> None:
@@ -46,10 +57,28 @@ class Unfinished:
         self._file.unlink(missing_ok=True)
 
 
-def _read(file: Path) -> tuple[Fingerprint, list[str]] | None:
-    """None also for a file of something else: it is no state of ours, and nothing is lost with it."""
+def _as_spelled(sources: Sequence[str]) -> tuple[str, ...]:
+    """The sources, and the folder that relative ones begin at.
+
+    Images have the names in the results that their sources give them: under another spelling of the same
+    source they would be others, and be there twice.
+    """
+    paths = [Path(source) for source in sources]
+    base = () if all(path.is_absolute() for path in paths) else (f"in {Path.cwd()}",)
+    return (*map(str, paths), *base)
+
+
+def _read(file: Path) -> tuple[Fingerprint, dict[str, str], list[str]] | None:
+    """None if there is no file, or one of an earlier version that goes on in another way."""
+    if not file.exists():
+        return None
     try:
         content = json.loads(file.read_bytes())
-        return Fingerprint.read(content["made with"]), list(content["films"])
-    except (OSError, ValueError, KeyError, TypeError):
+        made = Fingerprint.read(content["made with"])
+    except (ValueError, KeyError, TypeError) as error:
+        reason = "is not of `fssd detect` and would be overwritten; move it or choose another --out"
+        raise ConfigError(f"{file}: {reason}") from error
+    try:
+        return made, dict(content["names"]), list(content["films"])
+    except (ValueError, KeyError, TypeError):
         return None

@@ -26,6 +26,7 @@ from fssd.cli.main import main
 from fssd.config import TrainConfig
 from fssd.data.check import check_data
 from fssd.data.decode import read_bytes, read_image
+from fssd.data.formats.shards import SHARDS
 from fssd.data.groups import group_images
 from fssd.data.loader import read_fitting
 from fssd.data.sample import DataSet, Record
@@ -34,6 +35,7 @@ from fssd.data.shards.write_shards import shard_data
 from fssd.data.source import describe, find_reader, list_splits, open_data, require_usable
 from fssd.data.writers.convert import convert_data
 from fssd.errors import ConfigError, DataError, ImageError
+from fssd.parts.sources import Sources
 from fssd.storage.open_folder import open_folder
 from fssd.training.loop import train
 from fssd.weights.checkpoint import read_tensors
@@ -481,6 +483,23 @@ def test_an_index_goes_to_another_process_as_its_place(shards: Path) -> None:
 def test_shards_are_recognised_by_their_index(shards: Path) -> None:
     assert find_reader(shards)[0].name == find_reader(shards / INDEX_FILE)[0].name == "shards"
     assert find_reader(shards / INDEX_FILE)[1] == shards
+
+
+@pytest.mark.parametrize(
+    ("content", "is_ours"), [({"plan": "0a1b"}, True), ({"made with": {}, "films": []}, False), ([], False)]
+)
+def test_unfinished_shards_are_recognised_by_their_content(
+    tmp_path: Path, content: object, is_ours: bool
+) -> None:
+    """Plain `fssd detect` leaves an unfinished.json too."""
+    (tmp_path / "unfinished.json").write_text(json.dumps(content))
+    Pillow.new("RGB", (4, 3)).save(tmp_path / "a.png")
+    assert (SHARDS.recognise(tmp_path) is not None) == is_ours
+    if is_ours:
+        with pytest.raises(DataError, match="index"):
+            list(Sources().rows(str(tmp_path)))
+    else:
+        assert [row.image for row, _ in Sources().rows(str(tmp_path))] == [str(tmp_path / "a.png")]
 
 
 # ---- training

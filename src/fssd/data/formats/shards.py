@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from fssd.data.join import match_classes
 from fssd.data.sample import DataSet
 from fssd.data.shards.shard_index import INDEX_FILE, open_index, read_facts, split_rows
 from fssd.errors import ConfigError, DataError, nearest
-from fssd.storage.folders import is_remote, location
+from fssd.storage.folders import Folder, is_remote, location
+from fssd.storage.local_folder import LocalFolder
 
 UNFINISHED_FILE = "unfinished.json"  # while shards are written
 
@@ -21,8 +23,20 @@ def _find(path: Path) -> Path | None:
         return path.parent if path.name == INDEX_FILE else path
     if path.name == INDEX_FILE and path.is_file():
         return path.parent
-    is_written = path.is_dir() and ((path / INDEX_FILE).is_file() or (path / UNFINISHED_FILE).is_file())
+    folder = LocalFolder(location(path))
+    is_written = path.is_dir() and (folder.exists(INDEX_FILE) or holds_unfinished(folder))
     return path if is_written else None
+
+
+def holds_unfinished(folder: Folder) -> bool:
+    """Whether shards are being written there; plain `fssd detect` has a file of the same name."""
+    if not folder.exists(UNFINISHED_FILE):
+        return False
+    try:
+        content = json.loads(folder.read(UNFINISHED_FILE))
+    except ValueError:
+        return False
+    return isinstance(content, dict) and "plan" in content
 
 
 def _splits(root: Path) -> tuple[str, ...]:
