@@ -38,10 +38,8 @@ def run(arguments: list[str]) -> int:
     films = [file for file in files if is_video(file)]
     _check_kinds(command, stills, films)
     detector = Detector.load(command.model, device=command.device)
-    work = DetectWork(command, detector, len(files), _state(command))
-    pictures, drawn_films = (
-        work.unfinished.output_names(*one) for one in ((stills, ".jpg"), (films, ".mp4"))
-    )
+    work = DetectWork(command, detector, len(files), state := _state(command))
+    pictures, drawn_films = state.output_names(stills, ".jpg"), state.output_names(films, ".mp4")
     endings = [".json", ".tracks.json"] if command.tracking.track else [".json"]
     drawn = [*pictures, *drawn_films, *(f"{name}{end}" for name in drawn_films for end in endings)]
     detector.require_settings(**command.given(), scales=command.scales or None)
