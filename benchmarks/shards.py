@@ -44,6 +44,7 @@ from fssd.runtimes.cores import usable_cores
 SCENES = 64
 SCENE_SIZE = 500  # pixels, as the longer side of a VOC photograph
 OBJECTS = 3  # in a made-up image
+CLASSES = 80
 
 
 def main() -> None:
@@ -133,7 +134,7 @@ def made_up(count: int) -> tuple[Record, ...]:
             640,
             480,
             np.concatenate([own, own + 50], axis=1),
-            np.array([number % 80] * OBJECTS, np.int64),
+            np.array([number % CLASSES] * OBJECTS, np.int64),
             flags.copy(),
             flags.copy(),
         )
@@ -148,7 +149,8 @@ def write_made_up(table: RecordTable, folder: Path) -> int:
     spans = Spans((), np.zeros(count, np.int64), where, np.full(count, 100, np.int64))
     with (folder / "all-000000.tar").open("wb") as file:
         file.truncate(100 * count)
-    facts = IndexFacts(("thing",), {"": (0, count)}, {"all-000000.tar": 100 * count}, {}, "")
+    classes = tuple(f"thing {number}" for number in range(CLASSES))
+    facts = IndexFacts(classes, {"": (0, count)}, {"all-000000.tar": 100 * count}, {}, "")
     write_index(folder / INDEX_FILE, replace(table.columns, spans=spans), np.zeros(count, np.int32), facts)
     return (folder / INDEX_FILE).stat().st_size
 

@@ -163,7 +163,7 @@ def test_pushing_names_a_damaged_configuration_of_the_run(model_file: Path, tmp_
         folder.mkdir()
     (run / "best.safetensors").write_bytes(model_file.read_bytes())
     (run / "config.yaml").write_text("lr: [")
-    with pytest.raises(ConfigError, match=r"run/config\.yaml: is not valid YAML"):
+    with pytest.raises(ConfigError, match=r"run/config\.yaml \(line 1\): is not valid YAML"):
         write_shared_model(run, shelf, address="hf://me/digits")
     (run / "config.yaml").write_text("")
     assert "config.yaml" in write_shared_model(run, shelf, address="hf://me/digits").files
