@@ -158,9 +158,10 @@ def test_a_damaged_configuration_of_a_run_is_named(
 ) -> None:
     out = tmp_path / "runs"
     shutil.copytree(trained, out)
-    (out / "plain" / "seed-0" / "config.yaml").write_text("lr: [")
+    file = out / "plain" / "seed-0" / "config.yaml"
+    file.write_text("lr: [")
     assert main(["ablate", str(plan), "--data", str(scenes), "--out", str(out)]) == 2
-    assert f"{out / 'plain' / 'seed-0' / 'config.yaml'} (line 1): is not valid YAML" in capsys.readouterr().err
+    assert f"{file} (line 1): is not valid YAML" in capsys.readouterr().err
 
 
 def test_other_data_in_the_same_folder_is_refused(
