@@ -161,7 +161,7 @@ class Detector:
 
     def require_settings(self, **settings: Any) -> None:
         """Raise ConfigError for settings that `stream` would refuse, before there is an image or a result."""
-        next(self.stream(iter(()), **settings), None)
+        next(self._detect(every_image, iter(()), **settings), None)
 
     def _detect(
         self,
