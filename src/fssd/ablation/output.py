@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from fssd.ablation.plan import AblationPlan, AblationRow, PublishedRow
+from fssd.ablation.plan import TABLES, AblationPlan, AblationRow, PublishedRow
 from fssd.ablation.run import Run
 from fssd.atomic import atomic_write
 from fssd.bench.timing import take_turns
@@ -29,7 +29,6 @@ from fssd.weights.checkpoint import read_model
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-TABLES = ("table.md", "table.csv", "table.png")
 MEASURES = ("mAP", "small", "medium", "large")
 _COLUMNS = (
     "Updates x images in each; ms: network alone, one image, fp32, median ({}). The last column is the"

@@ -29,7 +29,7 @@ from fssd.errors import ConfigError, nearest
 from fssd.evaluation.submit import Server
 
 ROW_KEYS = ("name", "config", "set", "after", "paper", "note", "published")
-_TABLE_FILES = ("table.md", "table.csv", "table.png")  # beside the folders of the rows
+TABLES = ("table.md", "table.csv", "table.png")  # beside the folders of the rows
 PUBLISHED_KEYS = ("value", "source", "note")
 FILE_KEYS = ("title", "settings", "server", "rows")
 
@@ -141,7 +141,7 @@ def _name(where: str, entry: Any, before: Sequence[str]) -> str:
     if not isinstance(name, str) or not re.fullmatch(pattern, name) or name.startswith("."):
         spaces = ", with spaces between them" if published else ""
         raise ConfigError(f"{where}: name is {name!r}; it must be letters, digits, - + . and _{spaces}")
-    if name in _TABLE_FILES and not published:
+    if name in TABLES and not published:
         raise ConfigError(f"{where}: the table is written to {name}, so no row can have this name; rename it")
     if name in before:
         raise ConfigError(f"{where}: the name {name!r} occurs twice; rename one of the rows")
