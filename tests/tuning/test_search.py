@@ -176,6 +176,17 @@ def test_what_fails_every_trial_is_refused_before_the_first(
     assert not (tmp_path / "tuned").exists()
 
 
+def test_a_search_begins_if_one_of_its_networks_can_be_built(
+    begin: Callable[[str], int], tmp_path: Path
+) -> None:
+    """An SSD has no merge: the first of two trials will fail, with the options that the second can have."""
+    text = "settings: {iterations: 2, options: {merge: sum}}\n"
+    text += "search: {model: [ssd300-lite, fssd300-lite, ssd300-lite]}\n"
+    search = read_search(write(tmp_path, text), tmp_path)
+    assert [search.values(number, 0)["model"] for number in (0, 1)] == ["ssd300-lite", "fssd300-lite"]
+    assert begin(text) == 7
+
+
 def test_results_of_something_else_are_kept(
     begin: Callable[[str], int], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

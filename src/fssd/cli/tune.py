@@ -86,18 +86,15 @@ def _check(command: Tune, configs: list[TrainConfig]) -> None:
     require_objects(first, splits.train)
     if splits.val is None:
         raise ConfigError(f"{command.file}: a search needs a split to evaluate on; give it a val_split")
-    reasons: dict[str, ConfigError | None] = {}
+    reasons = []
     for config in configs:
-        plain = replace(complete(config), priors=None, prior_coverage=None)  # fitting them takes a while
-        if (key := str(config.options)) not in reasons:
-            reasons[key] = None
-            try:
-                fresh_network(plain, splits.train, None, quiet=True)
-            except ConfigError as error:
-                reasons[key] = error
-    failed = [reason for reason in reasons.values() if reason is not None]
-    if len(failed) == len(reasons):
-        raise failed[0]
+        try:
+            plain = replace(complete(config), priors=None, prior_coverage=None)  # fitting them takes a while
+            fresh_network(plain, splits.train, None, quiet=True)
+            return
+        except ConfigError as error:
+            reasons.append(error)
+    raise reasons[0]  # none can be built
 
 
 def _begin(command: Tune, configs: list[TrainConfig]) -> None:
