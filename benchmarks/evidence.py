@@ -23,7 +23,8 @@ import numpy.typing as npt
 
 from fssd.ablation.output import cells, mean_spread
 from fssd.atomic import atomic_write
-from fssd.config import CONFIG_FILE, FINAL_FILE, load_config
+from fssd.config.config_files import load_config
+from fssd.config.run_files import CONFIG_FILE, FINAL_FILE
 from fssd.data.source import open_data
 from fssd.evaluation.bootstrap import rank
 from fssd.evaluation.evaluate import evaluate_detections

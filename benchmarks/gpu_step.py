@@ -23,7 +23,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from fssd.bench.machine import describe_machine
 from fssd.bench.peak import peak_meter
-from fssd.config import CHOICES, TrainConfig
+from fssd.config.train_config import CHOICES, TrainConfig
 from fssd.data.batch import Batch
 from fssd.model.build import build_model
 from fssd.model.cost import multiply_adds

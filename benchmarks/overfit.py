@@ -19,7 +19,8 @@ from typing import Any
 
 from fssd.atomic import atomic_write
 from fssd.cli.train import parse_options
-from fssd.config import TrainConfig, with_values
+from fssd.config.settings import with_values
+from fssd.config.train_config import TrainConfig
 from fssd.data.scenes import make_scenes
 from fssd.model.cost import parameters
 from fssd.training.loop import train

@@ -39,7 +39,9 @@ from fssd.bench.machine import write_figures
 from fssd.bench.measure import use_threads
 from fssd.bench.timing import Spread, line, milliseconds, ratio, spread
 from fssd.cli.train import parse_options
-from fssd.config import TrainConfig, load_config, to_values, with_values
+from fssd.config.config_files import load_config
+from fssd.config.settings import with_values
+from fssd.config.train_config import TrainConfig, to_values
 from fssd.data.batch import Batch
 from fssd.data.loader import BatchPositions, Examples, Views, training_batches
 from fssd.data.sample import DataSet

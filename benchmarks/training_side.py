@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from fssd.config import TrainConfig, with_values
+from fssd.config.settings import with_values
+from fssd.config.train_config import TrainConfig
 from fssd.training import loop
 
 BATCHES = 4  # that stay in memory, and are taken in turn

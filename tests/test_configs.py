@@ -10,7 +10,9 @@ import torch
 import yaml
 
 from fssd.ablation.plan import read_plan
-from fssd.config import TrainConfig, load_config, to_values, with_values
+from fssd.config.config_files import load_config
+from fssd.config.settings import with_values
+from fssd.config.train_config import TrainConfig, to_values
 from fssd.data.source import list_splits
 from fssd.model.build import build_model
 from fssd.model.cost import parameters

@@ -19,7 +19,8 @@ from fssd.ablation.plan import read_plan
 from fssd.cli.main import COMMANDS, MODULES
 from fssd.cli.result import take_json
 from fssd.cli.train import Train
-from fssd.config import TrainConfig, load_config
+from fssd.config.config_files import load_config
+from fssd.config.train_config import TrainConfig
 from fssd.data.scenes import CLASSES
 from fssd.model.build import build_model
 from fssd.model.cost import multiply_adds, parameters

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from torch import nn
 
-from fssd.config import load_config
+from fssd.config.config_files import load_config
 from fssd.inference.detector import Detector
 from fssd.training.loop import train
 from fssd.weights.checkpoint import read_tensors

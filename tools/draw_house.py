@@ -20,7 +20,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "fssd"
 
 # From the ground up. A room imports from floors below its own; on the ground, from those before it.
 FLOORS = (
-    ("errors", "atomic", "config", "boxes", "plots", "zoo", "storage", "engines"),
+    ("errors", "atomic", "config", "boxes", "plots", "storage", "zoo", "engines"),
     ("data", "layers"),
     ("backbones", "fetch"),
     ("necks",),

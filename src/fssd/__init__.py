@@ -25,7 +25,7 @@ from fssd.errors import (
 )
 
 if TYPE_CHECKING:
-    from fssd.config import TrainConfig
+    from fssd.config.train_config import TrainConfig
     from fssd.data.source import open_data
     from fssd.evaluation.detection_files import read_detections
     from fssd.evaluation.evaluate import evaluate_detections as evaluate
@@ -48,7 +48,7 @@ except PackageNotFoundError:  # frozen, zipped or copied without its metadata
 _SOURCES = {
     "Detections": "fssd.inference.detections:Detections",
     "Detector": "fssd.inference.detector:Detector",
-    "TrainConfig": "fssd.config:TrainConfig",
+    "TrainConfig": "fssd.config.train_config:TrainConfig",
     "build_model": "fssd.model.build:build_model",
     "evaluate": "fssd.evaluation.evaluate:evaluate_detections",
     "export_model": "fssd.export.write:export_model",

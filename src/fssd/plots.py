@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fssd.atomic import atomic_path, atomic_write, make_folder
-from fssd.config import MODEL_FILES
+from fssd.config.run_files import MODEL_FILES
 from fssd.errors import ConfigError
 
 if TYPE_CHECKING:

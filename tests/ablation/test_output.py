@@ -9,7 +9,7 @@ import pytest
 
 from fssd.ablation.output import Cost, csv_rows, draw_table, in_order, make_lines, markdown, mean_spread
 from fssd.ablation.plan import AblationRow, PublishedRow
-from fssd.config import TrainConfig
+from fssd.config.train_config import TrainConfig
 
 ROWS = (AblationRow("plain", TrainConfig(), None, 77.2), AblationRow("fused", TrainConfig(), None, None))
 COSTS = {"plain": Cost(1_000, 2_000_000_000, 10.0), "fused": Cost(2_000, 2_500_000_000, 12.5)}

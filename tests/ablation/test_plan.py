@@ -7,7 +7,8 @@ import pytest
 
 from fssd.ablation.plan import Budget, parse_budget, read_plan, shorten
 from fssd.ablation.run import plan_runs
-from fssd.config import TrainConfig, load_config
+from fssd.config.config_files import load_config
+from fssd.config.train_config import TrainConfig
 from fssd.data.source import open_data
 from fssd.errors import ConfigError
 

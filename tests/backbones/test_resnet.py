@@ -21,7 +21,7 @@ from fssd.backbones.resnet import (
     ResNet101Dilated,
 )
 from fssd.backbones.resnet_weights import caffe_names
-from fssd.config import TrainConfig
+from fssd.config.train_config import TrainConfig
 from fssd.errors import ConfigError
 from fssd.model.build import build_model
 from fssd.model.cost import parameters

@@ -10,7 +10,8 @@ import pytest
 
 from fssd.cli import train
 from fssd.cli.options import FLAT, Iou, Loading, Measuring, Share, ThresholdFlags, parse
-from fssd.config import Count, TrainConfig
+from fssd.config.bounds import Count
+from fssd.config.train_config import TrainConfig
 from fssd.errors import ConfigError
 from fssd.training import loop
 

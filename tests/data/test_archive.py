@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 import pytest
 
-from fssd.config import cache_folder
 from fssd.data.archive import unpacked
 from fssd.data.source import list_splits, open_data
 from fssd.errors import DataError
+from fssd.storage.cache_folder import cache_folder
 
 
 @pytest.fixture(autouse=True)

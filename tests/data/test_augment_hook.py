@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from fssd.config import TrainConfig
+from fssd.config.train_config import TrainConfig
 from fssd.data.augment_hook import AugmentHook, find_augmenter
 from fssd.data.geometry import Warp
 from fssd.data.loader import Views

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import yaml
 
-from fssd.config import cache_folder
 from fssd.data import label_cache
 from fssd.data.formats.coco import COCO
 from fssd.data.formats.csv_boxes import CSV
@@ -24,6 +23,7 @@ from fssd.data.label_cache import read_labels
 from fssd.data.sample import DataSet, Record
 from fssd.data.source import open_data
 from fssd.errors import DataError
+from fssd.storage.cache_folder import cache_folder
 
 OLD = 1_500_000_000  # seconds; long before the test
 JPEG = bytes.fromhex(  # the header of a JPEG of 100 x 80

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from fssd.config import TrainConfig, to_values
+from fssd.config.train_config import TrainConfig, to_values
 from fssd.data.batch import Batch, Targets
 from fssd.data.geometry import Letterbox, Warp
 from fssd.data.loader import BatchPositions, Examples, Views, training_batches

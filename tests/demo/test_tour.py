@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from fssd.config import TrainConfig
+from fssd.config.train_config import TrainConfig
 from fssd.data.scenes import CLASSES
 from fssd.demo import tour as demo
 from fssd.errors import CheckpointError

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fssd.config import Metric
+from fssd.config.train_config import Metric
 from fssd.data.sample import DataSet
 from fssd.evaluation.bootstrap import compare_rankings, rank
 from fssd.evaluation.evaluate import evaluate_detections

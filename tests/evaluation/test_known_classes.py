@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from fssd.config import Metric
+from fssd.config.train_config import Metric
 from fssd.data.sample import DataSet, Record
 from fssd.errors import ConfigError
 from fssd.evaluation.evaluate import evaluate_detections

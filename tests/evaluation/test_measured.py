@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fssd.config import TrainConfig, to_values
+from fssd.config.train_config import TrainConfig, to_values
 from fssd.data.division import Division
 from fssd.data.scenes import make_scenes
 from fssd.errors import ConfigError, DataError

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from fssd.config import cache_folder
 from fssd.errors import FetchError
 from fssd.export.onnxruntime_web import PACKAGE, runtime_files
+from fssd.storage.cache_folder import cache_folder
 
 
 @pytest.fixture(scope="session")

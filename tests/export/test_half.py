@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from fssd.config import TrainConfig, to_values
+from fssd.config.train_config import TrainConfig, to_values
 from fssd.errors import ConfigError, ExportError
 from fssd.export import half
 from fssd.export.half import export_half, halved

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fssd.cli.main import main
-from fssd.config import TrainConfig
+from fssd.config.train_config import TrainConfig
 from fssd.data.source import open_data
 from fssd.evaluation.evaluate import evaluate_detections
 from fssd.export.write import export_model

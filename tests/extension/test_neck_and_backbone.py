@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from fssd.config import TrainConfig, load_config
+from fssd.config.config_files import load_config
+from fssd.config.train_config import TrainConfig
 from fssd.data.source import open_data
 from fssd.errors import CheckpointError, ConfigError
 from fssd.inference.detector import Detector

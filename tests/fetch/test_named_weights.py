@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from fssd.cli.main import main
-from fssd.config import TrainConfig
+from fssd.config.train_config import TrainConfig
 from fssd.data.class_names import COCO
 from fssd.errors import CheckpointError, FetchError
 from fssd.importers.named_weights import fetch_weights

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fssd.config import TrainConfig
+from fssd.config.train_config import TrainConfig
 from fssd.errors import CheckpointError
 from fssd.importers import caffe as module
 from fssd.importers.caffe import import_caffe

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fssd.bench.subject import open_subject
-from fssd.config import TrainConfig
+from fssd.config.train_config import TrainConfig
 from fssd.data.geometry import Letterbox
 from fssd.data.source import open_data
 from fssd.errors import ConfigError

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fssd.config import TrainConfig
+from fssd.config.train_config import TrainConfig
 from fssd.data.source import open_data
 from fssd.evaluation.evaluate import evaluate_detections
 from fssd.export.write import export_model

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fssd.config import TrainConfig
+from fssd.config.train_config import TrainConfig
 from fssd.data.scenes import make_scenes
 from fssd.errors import ConfigError
 from fssd.inference.detector import Detector

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fssd.backbones.densenet import DenseNet121
-from fssd.config import TrainConfig
+from fssd.config.train_config import TrainConfig
 from fssd.errors import ConfigError
 from fssd.inference.detector import Detector
 from fssd.model.build import build_model

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from card import fill_part, metrics_table
-from fssd.config import TrainConfig, to_values, with_values
+from fssd.config.settings import with_values
+from fssd.config.train_config import TrainConfig, to_values
 from fssd.errors import ConfigError
 from fssd.export.write import portable
 from fssd.weights.model_card import recipe

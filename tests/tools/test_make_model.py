@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import make_model as module
-from fssd.config import TrainConfig, to_values
+from fssd.config.train_config import TrainConfig, to_values
 from fssd.data.scenes import CLASSES
 from fssd.inference.detector import Detector
 from fssd.model.build import build_model

@@ -31,7 +31,8 @@ sys.path.extend(part for part in given["path"] if part not in sys.path)
 
 import torch.distributed as dist
 import fssd
-from fssd.config import TrainConfig, with_values
+from fssd.config.settings import with_values
+from fssd.config.train_config import TrainConfig
 
 # A group that ends with a reducer can hang, see `Updater.close`.
 reducers, make, end = [], dist.Reducer, dist.destroy_process_group

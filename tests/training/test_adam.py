@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from fssd.config import TrainConfig
+from fssd.config.train_config import TrainConfig
 from fssd.errors import ConfigError
 from fssd.model.build import build_model
 from fssd.training.loop import train

@@ -11,7 +11,9 @@ import torch
 from torch import nn
 
 from fssd.cli.main import main
-from fssd.config import AUTO, TrainConfig, load_config, to_values, with_values
+from fssd.config.config_files import load_config
+from fssd.config.settings import with_values
+from fssd.config.train_config import AUTO, TrainConfig, to_values
 from fssd.data.source import open_data
 from fssd.errors import ConfigError
 from fssd.training import batch_size

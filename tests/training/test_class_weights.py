@@ -14,7 +14,9 @@ import torch.nn.functional as F
 import yaml
 from torch import nn
 
-from fssd.config import TrainConfig, load_config, with_values
+from fssd.config.config_files import load_config
+from fssd.config.settings import with_values
+from fssd.config.train_config import TrainConfig
 from fssd.data.source import open_data
 from fssd.errors import ConfigError
 from fssd.heads.multibox.loss import multibox_loss

@@ -49,7 +49,8 @@ SCRIPT = """
 import importlib.util, json, os, sys, time
 
 import fssd
-from fssd.config import TrainConfig, with_values
+from fssd.config.settings import with_values
+from fssd.config.train_config import TrainConfig
 from fssd.heads.multibox.multibox_head import MultiboxHead
 from fssd.training import run_setup
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from fssd.config import TrainConfig
+from fssd.config.train_config import TrainConfig
 from fssd.data.geometry import Warp
 from fssd.data.loader import Views
 from fssd.data.source import open_data

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fssd.config import TrainConfig
+from fssd.config.train_config import TrainConfig
 from fssd.training.loop import train
 from fssd.weights.checkpoint import load_model
 

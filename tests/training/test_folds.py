@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fssd.cli.main import main
-from fssd.config import TrainConfig
+from fssd.config.train_config import TrainConfig
 from fssd.data.division import read_division
 from fssd.errors import ConfigError
 from fssd.evaluation.evaluate import Report

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from fssd.backbones.efficientnet_lite import BN_EPS, SameConv2d
-from fssd.config import TrainConfig, resolve
+from fssd.config.resolve import resolve
+from fssd.config.train_config import TrainConfig
 from fssd.data.source import open_data
 from fssd.errors import ConfigError
 from fssd.model.build import build_model

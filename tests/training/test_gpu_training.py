@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from fssd.config import Amp, Kernels, TrainConfig
+from fssd.config.train_config import Amp, Kernels, TrainConfig
 from fssd.data.batch import Batch
 from fssd.data.scenes import make_scenes
 from fssd.export.images import make_pictures

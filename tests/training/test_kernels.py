@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fssd.config import Kernels, TrainConfig
+from fssd.config.train_config import Kernels, TrainConfig
 from fssd.errors import ConfigError
 from fssd.training.kernels import WORKSPACE, kernel_choice
 from fssd.training.loop import train

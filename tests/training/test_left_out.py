@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from fssd.config import TrainConfig
+from fssd.config.train_config import TrainConfig
 from fssd.errors import ConfigError, ImageError
 from fssd.training import loop
 from fssd.training.loop import train

@@ -17,7 +17,8 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from fssd.config import TrainConfig, load_config
+from fssd.config.config_files import load_config
+from fssd.config.train_config import TrainConfig
 from fssd.data.geometry import Warp
 from fssd.data.loader import BatchPositions, Examples, Views, training_batches
 from fssd.data.source import open_data

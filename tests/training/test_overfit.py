@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fssd.config import TrainConfig
+from fssd.config.train_config import TrainConfig
 from fssd.data.scenes import make_scenes
 from fssd.training.loop import train
 

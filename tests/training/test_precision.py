@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fssd.config import Amp
+from fssd.config.train_config import Amp
 from fssd.errors import ConfigError
 from fssd.training.distributed import Process
 from fssd.training.precision import agree_amp, choose_amp

@@ -17,7 +17,7 @@ import torch
 from ray_cluster import RayCluster
 
 from fssd.cli.main import main
-from fssd.config import TrainConfig
+from fssd.config.train_config import TrainConfig
 from fssd.errors import ConfigError, TrainingError
 from fssd.training.loop import Result
 from fssd.weights.checkpoint import read_tensors

@@ -18,7 +18,8 @@ import pytest
 import torch
 from torch import nn
 
-from fssd.config import Amp, TrainConfig, load_config, to_values
+from fssd.config.config_files import load_config
+from fssd.config.train_config import Amp, TrainConfig, to_values
 from fssd.data.scenes import make_scenes
 from fssd.errors import CheckpointError, ConfigError
 from fssd.heads.multibox.multibox_head import MultiboxHead

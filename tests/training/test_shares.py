@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from fssd.config import TrainConfig
+from fssd.config.train_config import TrainConfig
 from fssd.errors import ConfigError
 from fssd.training.distributed import Process
 from fssd.training.shares import share_of

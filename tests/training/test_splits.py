@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from fssd.config import TrainConfig
+from fssd.config.train_config import TrainConfig
 from fssd.data.division import read_division
 from fssd.errors import ConfigError, DataError
 from fssd.training.splits import name_splits, open_splits

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from torch import nn
 
-from fssd.config import TrainConfig, to_values
+from fssd.config.train_config import TrainConfig, to_values
 from fssd.data.source import open_data
 from fssd.training.loop import train
 from fssd.training.start import complete, fresh_network

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fssd.config import TrainConfig
+from fssd.config.train_config import TrainConfig
 from fssd.data.batch import Batch
 from fssd.errors import TrainingError
 from fssd.heads.multibox.multibox_head import MultiboxHead

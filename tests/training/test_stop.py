@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from torch import nn
 
-from fssd.config import TrainConfig
+from fssd.config.train_config import TrainConfig
 from fssd.errors import Stopped
 from fssd.heads.multibox.multibox_head import MultiboxHead
 from fssd.inference.detector import Detector

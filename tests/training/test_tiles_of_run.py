@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from torch import nn
 
-from fssd.config import TrainConfig
+from fssd.config.train_config import TrainConfig
 from fssd.data.geometry import Warp
 from fssd.data.sample import DataSet, Record
 from fssd.data.tiles import ObjectSides, Tiles

@@ -16,7 +16,7 @@ import pytest
 from torch import nn
 
 from fssd.cli.main import main
-from fssd.config import TrainConfig
+from fssd.config.train_config import TrainConfig
 from fssd.data.augment_hook import find_augmenter
 from fssd.errors import ConfigError
 from fssd.training import trackers

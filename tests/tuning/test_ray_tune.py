@@ -15,7 +15,8 @@ import yaml
 from ray_cluster import RayCluster
 
 from fssd.cli.main import main
-from fssd.config import TrainConfig, load_config
+from fssd.config.config_files import load_config
+from fssd.config.train_config import TrainConfig
 from fssd.errors import ConfigError, DataError, FssdError, TrainingError
 from fssd.training import loop
 from fssd.tuning.ray_tune import run_trial

@@ -14,7 +14,8 @@ import pytest
 import yaml
 
 from fssd.cli.main import main
-from fssd.config import load_config, to_values
+from fssd.config.config_files import load_config
+from fssd.config.train_config import to_values
 from fssd.errors import ConfigError
 from fssd.training.splits import name_splits
 from fssd.training.start import complete

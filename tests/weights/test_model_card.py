@@ -11,7 +11,7 @@ import yaml
 from torch import nn
 
 from fssd.cli.main import main
-from fssd.config import TrainConfig
+from fssd.config.train_config import TrainConfig
 from fssd.errors import ConfigError
 from fssd.export.shared_model import write_shared_model
 from fssd.training.loop import train

@@ -16,7 +16,7 @@ from fssd.ablation.plan import TABLES, AblationPlan, AblationRow, PublishedRow
 from fssd.ablation.run import Run
 from fssd.atomic import atomic_write
 from fssd.bench.timing import take_turns
-from fssd.config import FINAL_FILE
+from fssd.config.run_files import FINAL_FILE
 from fssd.errors import ConfigError
 from fssd.figures.scatter import machine
 from fssd.model.cost import multiply_adds, parameters

@@ -24,7 +24,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeGuard, get_args
 
-from fssd.config import TrainConfig, find_config, load_config, read_mapping, with_values
+from fssd.config.config_files import find_config, load_config
+from fssd.config.settings import with_values
+from fssd.config.train_config import TrainConfig
+from fssd.config.yaml_files import read_mapping
 from fssd.errors import ConfigError, nearest
 from fssd.evaluation.submit import Server
 

@@ -6,7 +6,7 @@ import torch
 
 from fssd.ablation.output import cells, remark
 from fssd.ablation.plan import AblationPlan, AblationRow, PublishedRow
-from fssd.config import TrainConfig
+from fssd.config.train_config import TrainConfig
 from fssd.model.build import build_model
 from fssd.model.cost import multiply_adds, parameters
 from fssd.training.start import FIT, network_options

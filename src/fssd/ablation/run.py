@@ -8,19 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from fssd.ablation.plan import AblationPlan, AblationRow, Budget, refuse_flags, shorten
-from fssd.config import (
-    AUTO,
-    COMPARED,
-    CONFIG_FILE,
-    DIVIDED,
-    FINAL_FILE,
-    RESUME_MAY_CHANGE,
-    STATE_FILE,
-    TrainConfig,
-    read_mapping,
-    to_values,
-    with_values,
-)
+from fssd.config.run_files import CONFIG_FILE, FINAL_FILE, STATE_FILE
+from fssd.config.settings import with_values
+from fssd.config.train_config import AUTO, COMPARED, DIVIDED, RESUME_MAY_CHANGE, TrainConfig, to_values
+from fssd.config.yaml_files import read_mapping
 from fssd.data.repeats import Repeats
 from fssd.errors import ConfigError, Stopped, TrainingError
 from fssd.training.distributed import this_process

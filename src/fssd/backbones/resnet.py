@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from fssd.backbones.backbone import Backbone, MapShape
 from fssd.backbones.pixel_statistics import CAFFE_MEAN, TORCHVISION_MEAN, TORCHVISION_STD
 from fssd.backbones.resnet_weights import resnet_layers
-from fssd.config import Positive, check_number
+from fssd.config.bounds import Positive, check_number
 from fssd.layers.blocks import CaffeBatchNorm
 from fssd.layers.folding import fold_sequences, normalised, set_fixed
 

@@ -8,7 +8,8 @@ import tyro
 
 from fssd.cli.options import parse
 from fssd.cli.result import add_result
-from fssd.config import Bound, Count, Positive, find_config
+from fssd.config.bounds import Bound, Count, Positive
+from fssd.config.config_files import find_config
 from fssd.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import tyro
 
 from fssd.cli.options import Device, Score, parse
 from fssd.cli.result import add_document
-from fssd.config import Count, Natural
+from fssd.config.bounds import Count, Natural
 from fssd.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from fssd.cli.options import (
     spare_inputs,
 )
 from fssd.cli.result import add_result
-from fssd.config import Bound, Count
+from fssd.config.bounds import Bound, Count
 from fssd.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fssd.cli.options import parse
 from fssd.cli.result import add_result
-from fssd.config import Count
+from fssd.config.bounds import Count
 from fssd.errors import Stopped
 
 

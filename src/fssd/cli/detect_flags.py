@@ -21,7 +21,7 @@ from fssd.cli.options import (
     TileFlags,
     TrackFlags,
 )
-from fssd.config import Count
+from fssd.config.bounds import Count
 
 Engine = Literal["local", "ray"]
 

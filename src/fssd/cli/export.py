@@ -20,7 +20,7 @@ from fssd.cli.options import (
     spare_inputs,
 )
 from fssd.cli.result import add_result
-from fssd.config import Opset, Share
+from fssd.config.bounds import Opset, Share
 from fssd.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import tyro
 
 from fssd.cli.options import parse, spare_inputs
 from fssd.cli.result import add_result
-from fssd.config import FINAL_FILE
+from fssd.config.run_files import FINAL_FILE
 from fssd.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:

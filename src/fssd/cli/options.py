@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 import tyro
 
 from fssd.cli.result import TO_FILE
-from fssd.config import BelowOne, Count, Metric, Natural, Share, check_bounds
+from fssd.config.bounds import BelowOne, Count, Natural, Share, check_bounds
+from fssd.config.train_config import Metric
 from fssd.errors import ConfigError, FssdError
 
 if TYPE_CHECKING:

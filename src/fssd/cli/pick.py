@@ -12,7 +12,7 @@ import tyro
 
 from fssd.cli.options import BatchSize, Device, Flag, Model, parse, show_progress
 from fssd.cli.result import add_result
-from fssd.config import Count, Share
+from fssd.config.bounds import Count, Share
 from fssd.errors import DataError
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from fssd.cli.options import (
     spare_inputs,
 )
 from fssd.cli.result import add_result
-from fssd.config import Count
+from fssd.config.bounds import Count
 from fssd.errors import ConfigError
 
 if TYPE_CHECKING:

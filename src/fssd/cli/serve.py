@@ -10,7 +10,7 @@ import tyro
 
 from fssd.cli.options import FLAT, Device, Flag, TileFlags, parse
 from fssd.cli.result import add_result, write_result
-from fssd.config import Bound, Count, Share
+from fssd.config.bounds import Bound, Count, Share
 from fssd.errors import ConfigError
 
 Port = Annotated[int, Bound("between 0 and 65535", lambda value: 0 <= value <= 65535)]

@@ -10,7 +10,7 @@ import tyro
 
 from fssd.cli.options import BadShare, parse, show_progress
 from fssd.cli.result import add_result
-from fssd.config import Count
+from fssd.config.bounds import Count
 
 _MEGABYTE = 1 << 20
 

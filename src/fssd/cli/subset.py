@@ -8,7 +8,7 @@ import tyro
 
 from fssd.cli.options import parse
 from fssd.cli.result import add_result
-from fssd.config import MODEL_FILES
+from fssd.config.run_files import MODEL_FILES
 
 
 @dataclass(frozen=True)

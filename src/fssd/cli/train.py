@@ -10,16 +10,12 @@ import yaml
 
 from fssd.cli.options import FLAT, Flag, parse
 from fssd.cli.result import add_result, leave_result_out
-from fssd.config import (
-    CONFIG_FILE,
-    Count,
-    Positive,
-    TrainConfig,
-    load_config,
-    load_yaml,
-    with_values,
-    without_replaced,
-)
+from fssd.config.bounds import Count, Positive
+from fssd.config.config_files import load_config
+from fssd.config.run_files import CONFIG_FILE
+from fssd.config.settings import with_values, without_replaced
+from fssd.config.train_config import TrainConfig
+from fssd.config.yaml_files import load_yaml
 from fssd.errors import ConfigError
 
 if TYPE_CHECKING:

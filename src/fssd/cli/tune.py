@@ -9,7 +9,8 @@ import tyro
 from fssd.atomic import atomic_write
 from fssd.cli.options import parse
 from fssd.cli.result import add_result
-from fssd.config import Bound, Count, Seed, TrainConfig
+from fssd.config.bounds import Bound, Count, Seed
+from fssd.config.train_config import TrainConfig
 from fssd.errors import ConfigError
 
 Percent = Annotated[int, Bound("1 to 100", lambda value: 1 <= value <= 100)]

@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from fssd.config import cache_folder
 from fssd.data.formats.lookup import folder_split
 from fssd.data.unpack import TAR, ZIP, unpack
 from fssd.errors import DataError, FetchError
+from fssd.storage.cache_folder import cache_folder
 
 
 def is_archive(path: Path) -> bool:

@@ -24,10 +24,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fssd.atomic import atomic_path
-from fssd.config import cache_folder
 from fssd.data.columns import Columns, Paths, RecordTable, Texts, compact
 from fssd.data.formats.reader import Reader
 from fssd.data.sample import DataSet, Problem
+from fssd.storage.cache_folder import cache_folder
 
 LEAST_IMAGES = 2000  # fewer are read in less than a second
 MOST_BYTES = 1 << 30  # of the whole folder; the files used least recently are removed

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fssd.config import packaged
+from fssd.config.config_files import packaged
 from fssd.data.archive import is_archive, unpacked
 from fssd.data.columns import compact
 from fssd.data.decode import IMAGE_EXTENSIONS

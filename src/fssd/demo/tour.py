@@ -10,7 +10,9 @@ import numpy as np
 from rich.console import Console
 
 from fssd.atomic import make_folder
-from fssd.config import CONFIG_FILE, TrainConfig, load_config
+from fssd.config.config_files import load_config
+from fssd.config.run_files import CONFIG_FILE
+from fssd.config.train_config import TrainConfig
 from fssd.data.decode import read_image
 from fssd.data.sample import DataSet, Image
 from fssd.data.scenes import make_scenes

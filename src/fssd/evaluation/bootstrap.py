@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fssd.config import Metric
+from fssd.config.train_config import Metric
 from fssd.data.sample import DataSet
 from fssd.evaluation.evaluate import relabel, voc_precision
 from fssd.evaluation.known_classes import ignored_objects

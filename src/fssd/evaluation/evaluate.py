@@ -13,7 +13,7 @@ import numpy.typing as npt
 from rich.table import Table
 from rich.text import Text
 
-from fssd.config import Metric
+from fssd.config.train_config import Metric
 from fssd.data.sample import DataSet
 from fssd.errors import ConfigError, DataError, nearest
 from fssd.evaluation.coco_ap import coco_average_precision, labels_by_name, require_hotcoco

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from fssd.config import CONFIG_FILE, load_config
+from fssd.config.config_files import load_config
+from fssd.config.run_files import CONFIG_FILE
 from fssd.data.columns import take
 from fssd.data.division import Division, read_division
 from fssd.data.same_files import true_paths

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fssd.atomic import make_folder
-from fssd.config import cache_folder
 from fssd.errors import ConfigError, FetchError
 from fssd.fetch.download import download
+from fssd.storage.cache_folder import cache_folder
 
 VERSION = "1.30.0"
 SHA512 = "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="

@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 import yaml
 
 from fssd.atomic import atomic_write
-from fssd.config import CONFIG_FILE, FINAL_FILE, LOCAL, MODEL_FILES, read_mapping
+from fssd.config.run_files import CONFIG_FILE, FINAL_FILE, MODEL_FILES
+from fssd.config.train_config import LOCAL
+from fssd.config.yaml_files import read_mapping
 from fssd.model.cost import parameters
 from fssd.weights.checkpoint import load_model, model_file
 from fssd.weights.model_card import CARD_FILE, stated_licence, write_card

@@ -13,7 +13,8 @@ from typing import Any
 from torch import Tensor
 
 from fssd.atomic import atomic_path, temporary_prefix
-from fssd.config import LOCAL, Opset, check_number
+from fssd.config.bounds import Opset, check_number
+from fssd.config.train_config import LOCAL
 from fssd.data.sample import DataSet
 from fssd.errors import ConfigError, ExportError
 from fssd.evaluation.evaluate import evaluate_detections

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from fssd.config import Count, Share, check_bounds
+from fssd.config.bounds import Count, Share, check_bounds
 from fssd.data.batch import MakeTargets, Targets
 from fssd.errors import ConfigError, nearest
 from fssd.layers.blocks import xavier

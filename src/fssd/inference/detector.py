@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fssd.config import Count, check_number
+from fssd.config.bounds import Count, check_number
 from fssd.data.geometry import Geometry, Size
 from fssd.data.loader import Pictures, Windows, cut_tiles, picture_batches
 from fssd.data.sample import DataSet, Image

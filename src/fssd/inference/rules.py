@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from fssd.boxes import suppress
-from fssd.config import Share, check_number
+from fssd.config.bounds import Share, check_number
 from fssd.data.geometry import Size
 from fssd.data.tiles import Window
 from fssd.errors import ConfigError

@@ -8,7 +8,7 @@ from typing import NamedTuple, cast
 
 import numpy as np
 
-from fssd.config import Metric
+from fssd.config.train_config import Metric
 from fssd.data.sample import DataSet
 from fssd.evaluation.evaluate import Report, average_precisions, relabel
 from fssd.evaluation.mistakes import Errors, confusion_matrix, find_errors, gains

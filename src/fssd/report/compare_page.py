@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fssd.config import Metric
+from fssd.config.train_config import Metric
 from fssd.data.sample import DataSet
 from fssd.evaluation.bootstrap import Comparison, Difference, compare_rankings, rank
 from fssd.evaluation.evaluate import SIZES, evaluate_detections

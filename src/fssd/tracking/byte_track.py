@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fssd.config import Natural, Share, check_number
+from fssd.config.bounds import Natural, Share, check_number
 from fssd.errors import ConfigError
 from fssd.inference.detections import Detections
 from fssd.tracking.association import associate, solver

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import torch
 
-from fssd.config import RESUME_MAY_CHANGE, to_values
+from fssd.config.train_config import RESUME_MAY_CHANGE, to_values
 from fssd.errors import ConfigError, FssdError
 from fssd.training.distributed import Process, each, wait_for_all
 from fssd.training.folder import RunFolder, Saved, read_saved

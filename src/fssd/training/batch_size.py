@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fssd.config import AUTO, TrainConfig, load_config
+from fssd.config.config_files import load_config
+from fssd.config.train_config import AUTO, TrainConfig
 from fssd.data.batch import Batch
 from fssd.data.sample import DataSet
 from fssd.errors import ConfigError

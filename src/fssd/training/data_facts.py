@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fssd.config import TrainConfig
+from fssd.config.train_config import TrainConfig
 from fssd.data.class_counts import ClassCounts, count_classes, rare_classes
 from fssd.data.sample import DataSet
 from fssd.evaluation.known_classes import objects_per_class

@@ -10,7 +10,8 @@ import yaml
 from torch import Tensor
 
 from fssd.atomic import atomic_write, make_folder, remove_leftovers, require_writable_folder
-from fssd.config import BEST_FILE, CONFIG_FILE, FINAL_FILE, STATE_FILE, to_values
+from fssd.config.run_files import BEST_FILE, CONFIG_FILE, FINAL_FILE, STATE_FILE
+from fssd.config.train_config import to_values
 from fssd.errors import ConfigError, TrainingError
 from fssd.evaluation.evaluate import Report
 from fssd.model.cost import parameters

@@ -10,7 +10,8 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from fssd.atomic import atomic_write
-from fssd.config import FINAL_FILE, TrainConfig
+from fssd.config.run_files import FINAL_FILE
+from fssd.config.train_config import TrainConfig
 from fssd.errors import ConfigError, Stopped
 from fssd.training.log import last_evaluation
 from fssd.training.loop import Result, train

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from torch import nn
 
 from fssd.backbones.backbone import backbone_stages
-from fssd.config import TrainConfig
+from fssd.config.train_config import TrainConfig
 from fssd.errors import ConfigError
 from fssd.model.network import Network
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import torch
 
-from fssd.config import Kernels
+from fssd.config.train_config import Kernels
 from fssd.errors import ConfigError
 
 WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"  # cuBLAS reads it once, when it is first used

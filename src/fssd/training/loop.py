@@ -18,7 +18,9 @@ from typing import NamedTuple
 
 import torch
 
-from fssd.config import CONFIG_FILE, Positive, TrainConfig, check_number
+from fssd.config.bounds import Positive, check_number
+from fssd.config.run_files import CONFIG_FILE
+from fssd.config.train_config import TrainConfig
 from fssd.data.batch import Batch
 from fssd.data.sample import DataSet
 from fssd.errors import ConfigError, DataError, Stopped, TrainingError

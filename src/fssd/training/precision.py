@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from fssd.config import Amp, load_config
+from fssd.config.config_files import load_config
+from fssd.config.train_config import Amp
 from fssd.errors import ConfigError
 from fssd.training.distributed import Process, any_process, each, together
 from fssd.training.speed_probe import bf16_ratio

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fssd.atomic import make_folder, remove_leftovers, temporary_prefix
-from fssd.config import TrainConfig
+from fssd.config.train_config import TrainConfig
 from fssd.engines.ray_session import connect, own_signals
 from fssd.errors import ConfigError, FssdError, Stopped, TrainingError
 from fssd.training.distributed import TIMEOUT, this_process

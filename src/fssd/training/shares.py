@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from torch.utils.data import Sampler
 
-from fssd.config import TrainConfig
+from fssd.config.train_config import TrainConfig
 from fssd.data.loader import BatchPositions
 from fssd.errors import ConfigError
 from fssd.training.distributed import Process

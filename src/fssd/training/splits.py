@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from fssd.config import TrainConfig
+from fssd.config.train_config import TrainConfig
 from fssd.data.division import Division, divide, read_division
 from fssd.data.same_files import true_paths
 from fssd.data.sample import DataSet

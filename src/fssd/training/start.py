@@ -11,7 +11,9 @@ import torch
 from torch import nn
 
 from fssd.backbones import BACKBONES
-from fssd.config import STATE_FILE, TrainConfig, resolve
+from fssd.config.resolve import resolve
+from fssd.config.run_files import STATE_FILE
+from fssd.config.train_config import TrainConfig
 from fssd.data.augment_hook import find_augmenter
 from fssd.data.input_boxes import input_boxes
 from fssd.data.mixing import Mixing

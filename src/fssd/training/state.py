@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fssd.config import RESUME_MAY_CHANGE, STATE_FILE, TrainConfig, to_values
+from fssd.config.run_files import STATE_FILE
+from fssd.config.train_config import RESUME_MAY_CHANGE, TrainConfig, to_values
 from fssd.errors import CheckpointError, ConfigError
 from fssd.model.network import Network
 from fssd.necks.fssd import NARROW

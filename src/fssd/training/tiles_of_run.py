@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fssd.boxes import intersections
-from fssd.config import TrainConfig
+from fssd.config.train_config import TrainConfig
 from fssd.data.geometry import Geometry
 from fssd.data.input_boxes import input_boxes, record_size
 from fssd.data.sample import Boxes, DataSet

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from fssd.atomic import atomic_write
-from fssd.config import TrainConfig, to_values
+from fssd.config.train_config import TrainConfig, to_values
 from fssd.errors import ConfigError, nearest
 
 IDS_FILE = "trackers.json"

@@ -10,7 +10,8 @@ from typing import Any
 
 from fssd.ablation.run import OWN_FAULTS
 from fssd.atomic import atomic_write
-from fssd.config import FINAL_FILE, TrainConfig
+from fssd.config.run_files import FINAL_FILE
+from fssd.config.train_config import TrainConfig
 from fssd.engines.ray_session import connect, own_signals
 from fssd.errors import ConfigError
 from fssd.evaluation.evaluate import Report

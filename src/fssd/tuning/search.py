@@ -10,17 +10,10 @@ from typing import Any, NamedTuple, get_args
 
 import numpy as np
 
-from fssd.config import (
-    COMPARED,
-    DIVIDED,
-    KINDS,
-    TrainConfig,
-    find_config,
-    load_config,
-    read_mapping,
-    to_values,
-    with_values,
-)
+from fssd.config.config_files import find_config, load_config
+from fssd.config.settings import with_values
+from fssd.config.train_config import COMPARED, DIVIDED, KINDS, TrainConfig, to_values
+from fssd.config.yaml_files import read_mapping
 from fssd.errors import ConfigError, nearest
 from fssd.training.start import complete
 

@@ -12,15 +12,9 @@ import yaml
 
 from fssd.ablation.output import cells
 from fssd.atomic import atomic_write
-from fssd.config import (
-    AUTO,
-    CONFIG_FILE,
-    FINAL_FILE,
-    RESUME_MAY_CHANGE,
-    TrainConfig,
-    read_mapping,
-    to_values,
-)
+from fssd.config.run_files import CONFIG_FILE, FINAL_FILE
+from fssd.config.train_config import AUTO, RESUME_MAY_CHANGE, TrainConfig, to_values
+from fssd.config.yaml_files import read_mapping
 from fssd.plots import save_table
 from fssd.training.log import LOG_FILE, read_log
 from fssd.training.splits import name_splits

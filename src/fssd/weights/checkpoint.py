@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from fssd.atomic import atomic_write
-from fssd.config import BEST_FILE, CONFIG_FILE, FINAL_FILE, MODEL_FILES, STATE_FILE
+from fssd.config.run_files import BEST_FILE, CONFIG_FILE, FINAL_FILE, MODEL_FILES, STATE_FILE
 from fssd.errors import CheckpointError, ConfigError
 from fssd.model.build import build_model
 from fssd.model.designs import find_design

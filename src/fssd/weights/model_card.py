@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from fssd.atomic import atomic_write
-from fssd.config import LOCAL, TrainConfig, to_values
+from fssd.config.train_config import LOCAL, TrainConfig, to_values
 from fssd.errors import ConfigError, shown
 from fssd.zoo.hub import is_hub_address
 

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from fssd.atomic import make_folder
-from fssd.config import FINAL_FILE
+from fssd.config.run_files import FINAL_FILE
 from fssd.errors import ConfigError, nearest
 from fssd.model.network import Network
 from fssd.weights.checkpoint import load_model, model_file, read_tensors, require_room, write_tensors

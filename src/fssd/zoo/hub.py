@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
-from fssd.config import CONFIG_FILE, MODEL_FILES
+from fssd.config.run_files import CONFIG_FILE, MODEL_FILES
 from fssd.errors import ConfigError, FetchError, shown
 
 BESIDE = {".xml": (".bin",), ".param": (".bin", ".json")}  # `Runtime.beside`, by the suffix of its file

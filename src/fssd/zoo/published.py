@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from fssd.config import cache_folder
 from fssd.errors import CheckpointError, nearest
+from fssd.storage.cache_folder import cache_folder
 
 FOLDER_VARIABLE = "FSSD_WEIGHTS"
 FULL_DIGEST = 64  # hex digits of a sha256

@@ -23,7 +23,7 @@ from torch import nn
 pytest.importorskip("pyarrow", reason='needs pyarrow: pip install "fssd[s3]"')
 
 from fssd.cli.main import main
-from fssd.config import TrainConfig
+from fssd.config.train_config import TrainConfig
 from fssd.data.check import check_data
 from fssd.data.decode import read_bytes, read_image
 from fssd.data.formats.shards import SHARDS

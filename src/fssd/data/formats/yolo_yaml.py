@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from fssd.config import load_yaml
+from fssd.config.yaml_files import load_yaml
 from fssd.data.decode import IMAGE_EXTENSIONS
 from fssd.data.formats.labels import read_lines
 from fssd.data.formats.leftovers import first_named

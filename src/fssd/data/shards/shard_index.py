@@ -21,10 +21,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fssd.atomic import atomic_write, names_file
-from fssd.config import cache_folder
 from fssd.data.columns import Columns, Paths, Spans, Texts
 from fssd.data.shards.index_check import check_columns, check_facts
 from fssd.errors import DataError
+from fssd.storage.cache_folder import cache_folder
 from fssd.storage.folders import Folder, is_remote
 from fssd.storage.open_folder import open_folder
 from fssd.storage.s3_folder import S3Folder, require_arrow

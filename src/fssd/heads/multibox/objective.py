@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from fssd.config import Positive, check_number
+from fssd.config.bounds import Positive, check_number
 from fssd.errors import ConfigError, nearest
 
 LOC_LOSSES = ("smooth_l1", "giou", "ciou")

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from fssd.config import Count, check_number
+from fssd.config.bounds import Count, check_number
 from fssd.errors import ConfigError, nearest
 from fssd.heads.head import HeadBlueprint
 from fssd.layers.blocks import ConvNorm, NormedPredictor, SeparablePredictor
