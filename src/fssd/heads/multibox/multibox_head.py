@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,6 +15,7 @@ from fssd.data.batch import Targets
 from fssd.errors import ConfigError
 from fssd.heads.head import Candidates, Decode, Found, Head, HeadBlueprint, Origins, Thresholds, as_tensors
 from fssd.heads.head import Raw as Predictions
+from fssd.heads.multibox.chosen_levels import chosen_levels
 from fssd.heads.multibox.detect import class_scores, detect
 from fssd.heads.multibox.fit import best_overlaps, fit_priors, fit_to_coverage
 from fssd.heads.multibox.focal import START
@@ -23,11 +23,7 @@ from fssd.heads.multibox.loss import count_positives, multibox_loss
 from fssd.heads.multibox.objective import OBJECTIVE_OPTIONS, SSD_OBJECTIVE, Objective, one_of, read_objective
 from fssd.heads.multibox.prediction import OPTIONS, Predictor, prediction_modules, predictors
 from fssd.heads.multibox.priors import (
-    RULES,
     Level,
-    Ratios,
-    fitted_levels,
-    make_levels,
     make_priors,
     read_level,
     spread_level,
@@ -131,7 +127,7 @@ class MultiboxHead(Head):
         3x3 with batch norm and ReLU before each predictor. head_norm: 3x3 predictors without bias, each
         followed by batch norm, as DSOD's are (False).
         """
-        options, levels = blueprint.options, _levels(blueprint)
+        options, levels = blueprint.options, chosen_levels(blueprint)
         prediction, channels = prediction_modules(blueprint)
         shared = _shared(blueprint, channels, levels)
         return cls(
@@ -323,40 +319,6 @@ class MultiboxHead(Head):
         return Raw(torch.cat(offsets, dim=1), torch.cat(logits, dim=1))
 
 
-def _levels(blueprint: HeadBlueprint) -> tuple[Level, ...]:
-    options = blueprint.options
-    priors = options["priors"]
-    if isinstance(priors, Mapping):
-        given = sorted({"ratios", "truncate", "clip"} & set(options))
-        if given:
-            raise ConfigError(f"{given[0]} belongs to a table of priors, not to fitted ones; leave it out")
-        return fitted_levels(blueprint.cells, blueprint.steps, priors)
-    if not isinstance(options.get("truncate", True), bool):
-        raise ConfigError(f"truncate is {options['truncate']!r}; it is true or false")
-    ratios = _ratios(options.get("ratios"))
-    # A level that takes several sizes of the table is as many levels there, which are joined afterwards.
-    index = [level for level, count in enumerate(blueprint.prior_scales) for _ in range(count)]
-    if ratios is None and options.get("shared_head"):
-        ratios = ((2.0, 3.0),) * len(index)
-    rows = make_levels(
-        [blueprint.cells[level] for level in index],
-        [blueprint.steps[level] for level in index],
-        blueprint.image_size,
-        priors,
-        ratios=ratios,
-        truncate=options.get("truncate", True),
-        clip=options.get("clip", "none"),
-        rule=options.get("prior_rule", RULES[0]),
-        starts=None if blueprint.starts is None else [blueprint.starts[level] for level in index],
-    )
-    joined: dict[int, Level] = {}
-    for level, row in zip(index, rows, strict=True):
-        before = joined.get(level, row._replace(shapes=(), centres=row.centres and ()))
-        centres = None if row.centres is None else (before.centres or ()) + row.centres
-        joined[level] = row._replace(shapes=before.shapes + row.shapes, centres=centres)
-    return tuple(joined.values())
-
-
 def _shared(blueprint: HeadBlueprint, channels: Sequence[int], levels: tuple[Level, ...]) -> bool:
     shared = blueprint.options.get("shared_head", False)
     if not isinstance(shared, bool):
@@ -383,18 +345,6 @@ def _has_sigmoid(document: Mapping[str, Any]) -> bool:
     if scores not in ("softmax", SIGMOID):
         raise ValueError(f"scores are {scores!r}")
     return bool(scores == SIGMOID)
-
-
-def _ratios(rows: Sequence[Sequence[float]] | None) -> Ratios | None:
-    if rows is None:
-        return None
-    try:
-        ratios = tuple(tuple(float(ratio) for ratio in row) for row in rows)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"ratios are {rows!r}; give a list of numbers for each level") from error
-    if not all(0 < ratio < math.inf for row in ratios for ratio in row):
-        raise ConfigError(f"ratios are {rows}; each must be above 0 and finite")
-    return ratios
 
 
 def _flatten(x: Tensor, last: int) -> Tensor:
