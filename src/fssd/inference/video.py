@@ -1,4 +1,4 @@
-"""Reading and writing of film files, with OpenCV's FFmpeg."""
+"""Reading and writing of film files, with OpenCV's FFmpeg, or PyAV's for AV1."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from fssd.errors import ImageError
 from fssd.inference.containers import is_cut_short, is_damaged, may_have_sound
 from fssd.inference.edit_list import shown_seconds
 from fssd.inference.frame_size import sized, writable_size
+from fssd.inference.pyav_capture import PyAvCapture
 
 # FFmpeg's own lines about damage name no file. `Film.require_whole` says the same of a file's frames.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
@@ -28,7 +29,10 @@ os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 UNKNOWN_RATE = 25.0
 COUNTING = frozenset({".mp4", ".m4v", ".mov", ".3gp", ".3g2", ".avi"})  # containers that count their frames
 MOST_FAILURES = 100_000  # undecodable frames in a row, after which a film is taken to end there
+AV1 = frozenset(cv2.VideoWriter.fourcc(*name) for name in ("AV01", "av01"))
 MOST_TICKS = 65535  # a second, of MPEG-4's time base
+
+Capture = cv2.VideoCapture | PyAvCapture
 
 
 class Film:
@@ -92,7 +96,7 @@ class Film:
         end = sys.maxsize if stop is None else stop
         first, behind = bisect_left(self.decoded, start), bisect_left(self.decoded, end)
         if not self.decoded and not start:
-            reason = "holds no frame that can be decoded; convert it, for example to mp4"
+            reason = "holds no frame that can be decoded; convert it, for example to H.264 in mp4"
             raise ImageError(reason, file=self.path)
         cut = (range(max(one.start, start), min(one.stop, end)) for one in self.lost)
         lost = [one for one in cut if one]
@@ -212,15 +216,27 @@ def _writable_rate(rate: float) -> float:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[cv2.VideoCapture]:
+def _opened(path: Path) -> Iterator[Capture]:
     with _plain_path(path) as text:
-        capture = cv2.VideoCapture(text, cv2.CAP_FFMPEG)
+        capture = _capture(text, path)
     try:
-        if not capture.isOpened():
-            raise ImageError("cannot be opened as a video; check that it plays elsewhere", file=path)
         yield capture
     finally:
         capture.release()
+
+
+def _capture(text: str, path: Path) -> Capture:
+    """The film at its first frame. text: its path for OpenCV."""
+    capture = cv2.VideoCapture(text, cv2.CAP_FFMPEG)
+    if not capture.isOpened():
+        raise ImageError("cannot be opened as a video; check that it plays elsewhere", file=path)
+    if int(capture.get(cv2.CAP_PROP_FOURCC)) not in AV1:
+        return capture
+    can_decode = capture.grab()
+    capture.release()
+    if can_decode:
+        return cv2.VideoCapture(text, cv2.CAP_FFMPEG)
+    return PyAvCapture(text, path)
 
 
 @contextmanager
