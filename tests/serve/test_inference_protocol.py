@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from httpx import Response
 from PIL import Image as Pillow
 from starlette.testclient import TestClient
 
@@ -24,6 +26,7 @@ from fssd.serve.service import Service, Settings
 SCORE = 0.3
 LIMITS = ServerLimits(batch=3, pixels=40_000, seconds=600)
 MODEL = "/v2/models/digits"
+LENGTH = "Inference-Header-Content-Length"
 
 
 @pytest.fixture(scope="module")
@@ -75,20 +78,23 @@ def arrays(answer: dict[str, Any]) -> dict[str, np.ndarray]:
 
 def test_health_and_metadata(client: TestClient) -> None:
     for path in ("/v2", "/v2/"):
-        assert client.get(path).json() == {"name": "fssd", "version": __version__, "extensions": []}
+        told = client.get(path).json()
+        assert told == {"name": "fssd", "version": __version__, "extensions": ["binary_tensor_data"]}
     assert client.get("/v2/health/live").json() == {"live": True}
     assert client.get("/v2/health/ready").json() == {"live": True, "ready": True}
     assert client.get(f"{MODEL}/ready").json() == {"name": "digits", "ready": True}
     model = client.get(MODEL).json()
-    assert (model["name"], model["platform"]) == ("digits", "pytorch")
+    assert (model["name"], model["versions"], model["platform"]) == ("digits", ["1"], "pytorch")
+    assert client.get(f"{MODEL}/versions/1").json() == model
+    assert client.get(f"{MODEL}/versions/1/ready").json() == {"name": "digits", "ready": True}
     for row in (*model["inputs"], *model["outputs"]):
         assert set(row) == {"name", "datatype", "shape"}
         assert all(size == -1 or size > 0 for size in row["shape"])
     answer = infer(client, files(photo(0)))
-    told = {row["name"]: row for row in model["outputs"]}
-    assert set(told) == {row["name"] for row in answer["outputs"]}
+    stated_outputs = {row["name"]: row for row in model["outputs"]}
+    assert set(stated_outputs) == {row["name"] for row in answer["outputs"]}
     for row in answer["outputs"]:
-        stated = told[row["name"]]
+        stated = stated_outputs[row["name"]]
         assert row["datatype"] == stated["datatype"] and len(row["shape"]) == len(stated["shape"])
         assert all(size in (-1, here) for size, here in zip(stated["shape"], row["shape"], strict=True))
 
@@ -96,7 +102,7 @@ def test_health_and_metadata(client: TestClient) -> None:
 def test_several_files(client: TestClient, detector: Detector) -> None:
     images = [photo(1), photo(2, 40, 60)]
     answer = infer(client, files(*images), id="42", parameters={"score": 0.4, "max": 7})
-    assert (answer["model_name"], answer["id"]) == ("digits", "42")
+    assert (answer["model_name"], answer["model_version"], answer["id"]) == ("digits", "1", "42")
     outputs = arrays(answer)
     expected = detector(images, score=0.4, keep=7)
     assert outputs["count"].tolist() == [len(one) for one in expected]
@@ -117,11 +123,108 @@ def test_pixels(client: TestClient, detector: Detector) -> None:
     flat = infer(client, {**tensor, "data": pixels.flatten().tolist()})
     nested = infer(client, {**tensor, "data": pixels.tolist()})
     assert flat == nested
-    assert "id" not in flat and "model_version" not in flat
+    assert "id" not in flat
     expected = detector(list(pixels), score=SCORE)
     assert arrays(flat)["count"].tolist() == [len(one) for one in expected]
     one = infer(client, {**tensor, "shape": list(pixels[0].shape), "data": pixels[0].tolist()})
     assert arrays(one)["count"].tolist() == [len(expected[0])]
+
+
+def with_bytes(document: dict[str, Any], rest: bytes) -> dict[str, Any]:
+    """What `TestClient.post` takes for a body of JSON and bytes."""
+    text = json.dumps(document).encode()
+    return {"content": text + rest, "headers": {LENGTH: str(len(text))}}
+
+
+def decoded(response: Response) -> dict[str, Any]:
+    """The outputs of an answer as bytes, by the rules of the extension."""
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"] == "application/octet-stream"
+    length = int(response.headers[LENGTH])
+    rest = response.content[length:]
+    found: dict[str, Any] = {}
+    for row in json.loads(response.content[:length])["outputs"]:
+        size = row.get("parameters", {}).get("binary_data_size")
+        if size is None:
+            found[row["name"]] = row["data"]
+            continue
+        assert "data" not in row
+        data, rest = rest[:size], rest[size:]
+        if row["datatype"] == "BYTES":
+            found[row["name"]] = []
+            while data:
+                end = 4 + int.from_bytes(data[:4], "little")
+                found[row["name"]].append(data[4:end].decode())
+                data = data[end:]
+        else:
+            kind = {"FP32": "<f4", "INT64": "<i8"}[row["datatype"]]
+            found[row["name"]] = np.frombuffer(data, kind).tolist()
+        assert len(found[row["name"]]) == np.prod(row["shape"])
+    assert not rest
+    return found
+
+
+def test_tensors_as_bytes(client: TestClient) -> None:
+    images = [photo(1), photo(2, 40, 60)]
+    plain = {row["name"]: row["data"] for row in infer(client, files(*images))["outputs"]}
+    pngs = [base64.b64decode(in_base64(image)) for image in images]
+    rest = b"".join(len(png).to_bytes(4, "little") + png for png in pngs)
+    tensor = {"name": "image", "shape": [2, 1], "datatype": "BYTES"}
+    tensor |= {"parameters": {"binary_data_size": len(rest)}}
+    asked = {"inputs": [tensor], "parameters": {"binary_data_output": True}}
+    found = decoded(client.post(f"{MODEL}/versions/1/infer", **with_bytes(asked, rest)))
+    assert found.keys() == plain.keys() and len(plain["scores"])
+    for name, data in plain.items():
+        assert found[name] == (pytest.approx(data, rel=1e-6) if name in ("boxes", "scores") else data)
+    some = [{"name": "names", "parameters": {"binary_data": True}}, {"name": "count"}]
+    mixed = decoded(client.post(f"{MODEL}/infer", json={"inputs": [files(*images)], "outputs": some}))
+    assert mixed == {"names": plain["names"], "count": plain["count"]}
+    in_json = {"inputs": [tensor], "outputs": [{"name": "scores"}]}
+    answer = client.post(f"{MODEL}/infer", **with_bytes(in_json, rest)).json()
+    assert answer["outputs"][0]["data"] == plain["scores"]
+
+
+def test_pixels_as_bytes(client: TestClient) -> None:
+    pixels = np.stack([photo(3), photo(4)])
+    tensor = {"name": "pixels", "shape": list(pixels.shape), "datatype": "UINT8"}
+    plain = infer(client, {**tensor, "data": pixels.flatten().tolist()})
+    asked = {"inputs": [{**tensor, "parameters": {"binary_data_size": pixels.size}}]}
+    assert client.post(f"{MODEL}/infer", **with_bytes(asked, pixels.tobytes())).json() == plain
+
+
+IMAGE = {"name": "image", "shape": [1], "datatype": "BYTES", "data": ["AAAA"]}
+PIXELS = {"name": "pixels", "shape": [1, 1, 2, 3], "datatype": "UINT8", "data": [1, 2, 3, 4, 5, 6]}
+SIX = {"name": "pixels", "shape": [1, 1, 2, 3], "datatype": "UINT8", "parameters": {"binary_data_size": 6}}
+COUNT = {"name": "count"}
+FILES = {"name": "image", "shape": [2], "datatype": "BYTES"}
+
+
+@pytest.mark.parametrize(
+    ("tensor", "rest", "reason"),
+    [
+        (SIX, b"12345", "not the number of bytes that follow the JSON, 5"),
+        ({**SIX, "parameters": {"binary_data_size": "6"}}, b"123456", "not the number of bytes"),
+        ({**SIX, "parameters": {"binary_data_size": True}}, b"1", "not the number of bytes"),
+        ({**SIX, "shape": [1, 1, 1, 3]}, b"123456", "does not have the shape"),
+        ({**SIX, "data": [1]}, b"123456", "not both"),
+        ({**SIX, "parameters": {"shared_memory_region": "a"}}, b"", "no parameter shared_memory_region"),
+        ({**SIX, "parameters": [1]}, b"", "no object"),
+        ({**PIXELS}, b"123456", "the input has no binary_data_size"),
+        ({**FILES, "parameters": {"binary_data_size": 3}}, b"123", "end within element 1 of 2"),
+        ({**FILES, "parameters": {"binary_data_size": 9}}, b"\1\0\0\0a\2\0\0\0", "end within element 2 of 2"),
+        ({**FILES, "parameters": {"binary_data_size": 12}}, bytes(12), "4 bytes are left"),
+    ],
+)
+def test_wrong_bytes(client: TestClient, tensor: dict[str, Any], rest: bytes, reason: str) -> None:
+    response = client.post(f"{MODEL}/infer", **with_bytes({"inputs": [tensor]}, rest))
+    assert response.status_code == 400 and reason in response.json()["error"], response.text
+
+
+@pytest.mark.parametrize("length", ["-1", "x", "1000", "9" * 5000, "\u0663"])
+def test_a_wrong_length_of_the_json(client: TestClient, length: str) -> None:
+    headers = {LENGTH: length.encode("latin-1", "replace").decode("latin-1")}
+    response = client.post(f"{MODEL}/infer", content=json.dumps({"inputs": [PIXELS]}), headers=headers)
+    assert response.status_code == 400 and LENGTH in response.json()["error"], response.text
 
 
 def test_wanted_outputs(client: TestClient) -> None:
@@ -129,10 +232,6 @@ def test_wanted_outputs(client: TestClient) -> None:
     assert [row["name"] for row in answer["outputs"]] == ["count", "scores"]
     nothing = arrays(infer(client, files(photo(5)), parameters={"score": 1}))
     assert nothing["boxes"].shape == (1, 0, 4) and nothing["count"].tolist() == [0]
-
-
-IMAGE = {"name": "image", "shape": [1], "datatype": "BYTES", "data": ["AAAA"]}
-PIXELS = {"name": "pixels", "shape": [1, 1, 2, 3], "datatype": "UINT8", "data": [1, 2, 3, 4, 5, 6]}
 
 
 @pytest.mark.parametrize(
@@ -166,6 +265,17 @@ PIXELS = {"name": "pixels", "shape": [1, 1, 2, 3], "datatype": "UINT8", "data": 
         ({"inputs": [IMAGE], "parameters": 0}, 400, "parameters is no object"),
         ({"inputs": [IMAGE], "parameters": []}, 400, "parameters is no object"),
         ({"inputs": [IMAGE], "outputs": [{"name": "box"}]}, 400, "did you mean 'boxes'"),
+        (
+            {"inputs": [IMAGE], "outputs": [{"name": "boxes", "parameters": {"binary": 1}}]},
+            400,
+            "only parameter",
+        ),
+        (
+            {"inputs": [IMAGE], "outputs": [{"name": "boxes", "parameters": {"binary_data": 1}}]},
+            400,
+            "neither",
+        ),
+        ({"inputs": [IMAGE], "parameters": {"binary_data_output": 1}}, 400, "neither true nor false"),
         ({"inputs": [IMAGE], "parameters": {"scor": 1}}, 400, "did you mean 'score'"),
         ({"inputs": [IMAGE], "parameters": {"score": 2}}, 400, "in its range"),
         ({"inputs": [IMAGE], "parameters": {"max": 1.5}}, 400, "in its range"),
@@ -181,7 +291,7 @@ def test_errors(client: TestClient, body: Any, status: int, reason: str) -> None
 
 
 def test_other_addresses(client: TestClient) -> None:
-    for path in ("/v2/models/other", "/v2/models/other/ready", f"{MODEL}/versions/1", "/v2/nothing"):
+    for path in ("/v2/models/other", "/v2/models/other/ready", f"{MODEL}/versions/2", "/v2/nothing"):
         response = client.get(path)
         assert response.status_code == 404 and isinstance(response.json()["error"], str)
     response = client.get(f"{MODEL}/infer")

@@ -57,6 +57,11 @@ class RequestError(Exception):
         return {"error": {"code": self.code, "message": self.message}}
 
 
+def bad_tensor(reason: str) -> RequestError:
+    """The error of an inference request that does not hold what it should."""
+    return RequestError("bad_tensor", f"The request cannot be used: {reason}.")
+
+
 class DisconnectError(Exception):
     """The client disconnected; no answer is needed."""
 

@@ -144,6 +144,7 @@ class ModelMetadata(BaseModel):
     """The model, for the Open Inference Protocol."""
 
     name: str
+    versions: list[str]
     platform: str
     inputs: list[TensorMetadata]
     outputs: list[TensorMetadata]
@@ -166,6 +167,7 @@ class InferenceAnswer(BaseModel):
     """The objects of each image, filled up to the image with the most; `count` says how many it has."""
 
     model_name: str
+    model_version: str
     id: str | None = Field(None, description="That of the request, if it had one.")
     outputs: list[OutputTensor]
 
@@ -199,7 +201,8 @@ def inference_body(inputs: Iterable[str], outputs: Iterable[str]) -> dict[str, A
         "outputs": {"type": "array", "items": wanted},
     }
     request = {"type": "object", "required": ["inputs"], "properties": properties}
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": request}}}}
+    content = {"application/json": {"schema": request}, "application/octet-stream": {"schema": BINARY}}
+    return {"requestBody": {"required": True, "content": content}}
 
 
 def form_body(field: str, schema: dict[str, Any], others: tuple[str, ...] = ()) -> dict[str, Any]:
