@@ -164,6 +164,7 @@ def test_stages_of_dssd(
     assert config.iterations == 1000 * length
     assert config.train_only == ("new" if start == "ssd" else "all")
     assert config.freeze_all_norms == bool(second)
+    assert (config.bias_lr, config.norm_bias_lr) == (2, 1)
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,43 @@ def test_vgg16_takes_the_recipe_of_the_paper(model: str) -> None:
     assert (config.momentum, config.weight_decay, config.bias_lr, config.batch_size) == (0.9, 5e-4, 2, 32)
 
 
+@pytest.mark.parametrize(
+    ("model", "steps"),
+    [
+        ("ssd321-resnet101", (40_000, 60_000)),  # of 70,000 updates (DSSD 4)
+        ("yolov2-416", (26_250, 39_375)),  # epochs 60 and 90 of 160 (YOLO9000, 3)
+        ("dsod300", (14_000, 28_000, 42_000, 56_000)),  # 20k to 80k of 100k
+        ("fssd300-vgg16", ()),  # SSD's, 2/3 and 5/6
+    ],
+)
+def test_the_rate_falls_when_the_authors_say(model: str, steps: tuple[int, ...]) -> None:
+    config = complete(given(model=model, iterations=70_000))
+    assert config.steps_of(70_000) == steps
+    assert complete(config) == config
+    own = complete(given(model=model, iterations=70_000, steps=(7,)))
+    assert (own.steps_of(70_000), own.step_shares) == ((7,), None)
+    assert complete(given(model=model, schedule="cosine")).step_shares is None
+
+
+def test_shares_of_the_run_alone_mean_multistep() -> None:
+    config = complete(given(model="fssd300-lite", step_shares=(0.5, 0.9)))
+    assert (config.schedule, config.steps_of(1000)) == ("multistep", (500, 900))
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"steps": (5,), "step_shares": (0.5,)}, "--step-shares"),
+        ({"schedule": "cosine", "step_shares": (0.5,)}, "--step-shares"),
+        ({"step_shares": (0.0,)}, "between 0 and 1"),
+        ({"step_shares": (1.0,)}, "between 0 and 1"),
+    ],
+)
+def test_wrong_shares_of_the_run(values: dict[str, Any], named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        complete(given(**values))
+
+
 @pytest.mark.parametrize("model", ["ssd300-lite", "fssd300-lite"])
 def test_lite_takes_a_recipe_of_its_own(model: str) -> None:
     config = complete(given(model=model))

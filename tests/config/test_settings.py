@@ -81,6 +81,9 @@ def test_unknown_key_names_the_nearest(key: str, meant: str) -> None:
         ("steps", [80_000.5]),
         ("steps", [True]),
         ("steps", [float("inf")]),
+        ("step_shares", "half"),
+        ("step_shares", [True]),
+        ("step_shares", [float("nan")]),
         ("options", "merge"),
         ("options", ["merge"]),
         ("data", {"train": "here"}),
@@ -105,6 +108,9 @@ def test_wrong_type_names_the_setting(key: str, value: Any) -> None:
         ("steps", [80_000, 100_000], (80_000, 100_000)),
         ("steps", [], ()),
         ("steps", 80_000, (80_000,)),
+        ("step_shares", [0.5, 0.8], (0.5, 0.8)),
+        ("step_shares", 0.5, (0.5,)),
+        ("step_shares", None, None),
         ("size", 512, (512,)),
         ("size", [640, 384], (640, 384)),
         ("data", "here/it/is", Path("here/it/is")),
@@ -155,6 +161,8 @@ REPLACED = [
     ({"start": "ssd", "weights": Path("a")}, {"start": "nothing"}, {"start": "nothing", "weights": None}),
     ({"start": "nothing"}, {"weights": Path("a")}, {"start": "backbone", "weights": Path("a")}),
     ({"start": "ssd", "weights": Path("a")}, {"weights": Path("b")}, {"start": "ssd", "weights": Path("b")}),
+    ({"steps": (5, 7)}, {"step_shares": (0.5,)}, {"steps": (), "step_shares": (0.5,)}),
+    ({"step_shares": (0.5,)}, {"schedule": "cosine"}, {"schedule": "cosine", "step_shares": None}),
     ({"epochs": 20.0}, {"iterations": None}, {"epochs": 20.0, "iterations": None}),
 ]
 

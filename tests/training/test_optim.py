@@ -114,6 +114,15 @@ def test_other_bias_rate() -> None:
     assert found["heads.loc.0.weight"] == (3, DECAY)
 
 
+def test_shifts_of_norms_have_a_rate_of_their_own() -> None:
+    """DSSD: beta has rate 1, the biases of heads and deconvolutions 2; nothing of it decays."""
+    net = network("ssd321-resnet101")
+    found = settings_of(net, norm_bias_lr=1.0)
+    shifts = [key for key in found if is_norm(net, key) and key.endswith("bias")]
+    assert len(shifts) > 100 and all(found[key] == (1, 0) for key in shifts)
+    assert found["heads.loc.0.bias"] == (2, 0)
+
+
 def test_backbone_has_a_rate_of_its_own() -> None:
     found = settings_of(network("fssd300-vgg16"), backbone_lr=0.25, new_layers_lr=2.0)
     assert found["backbone.conv1_1.weight"] == (0.25, DECAY)

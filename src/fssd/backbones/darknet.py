@@ -46,6 +46,7 @@ class Darknet19(Backbone):
         "epochs": 160.0,
         "lr": 1e-3,
         "schedule": "multistep",
+        "step_shares": (60 / 160, 90 / 160),
         "warmup": 1000,
         "ema": 0.0,
         "clip_norm": 0.0,

@@ -36,6 +36,7 @@ class DS(Backbone):
         "epochs": 773.0,
         "lr": 2.5e-2,
         "schedule": "multistep",
+        "step_shares": (0.2, 0.4, 0.6, 0.8),
         "warmup": 0,
         "ema": 0.0,
         "clip_norm": 0.0,

@@ -73,6 +73,7 @@ class ResNet(Backbone):
         "epochs": 135.0,
         "lr": 1e-3,
         "schedule": "multistep",
+        "step_shares": (4 / 7, 6 / 7),
         "warmup": 0,
         "ema": 0.0,
         "clip_norm": 0.0,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from numbers import Integral, Real
 from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from fssd.errors import ConfigError
+
+LEAST, LARGEST = 2.0**-126, (2 - 2.0**-23) * 2.0**127  # of float32, the least one of full precision
 
 
 class Bound(NamedTuple):
@@ -38,6 +40,19 @@ def check_bounds(settings: Any) -> None:
         if dataclasses.is_dataclass(value):
             check_bounds(value)
         check_number(key, value, kind)
+
+
+def finite_numbers(values: Any) -> tuple[float, ...]:
+    """The numbers in a list, as floats. Raises TypeError or ValueError for anything else.
+
+    Among it what float32, in which networks count, makes infinite, or 0 of a number that is not.
+    """
+    if isinstance(values, (str, bytes, Mapping)) or any(isinstance(value, (bool, str)) for value in values):
+        raise TypeError("not a list of numbers")
+    numbers = tuple(float(value) for value in values)
+    if not all(value == 0 or LEAST <= abs(value) <= LARGEST for value in numbers):
+        raise ValueError("a number is not finite in 32 bits")
+    return numbers
 
 
 def check_number(key: str, value: Any, kind: Any) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from fssd.config.bounds import finite_numbers
 from fssd.errors import ConfigError
 
 
@@ -18,6 +19,10 @@ def _whole(value: Any) -> int:
 
 def _whole_ones(values: Any) -> tuple[int, ...]:
     return tuple(map(_whole, [values] if isinstance(values, int) else values))
+
+
+def _numbers(values: Any) -> tuple[float, ...]:
+    return finite_numbers([values] if isinstance(values, (int, float)) else values)
 
 
 def _words(values: Any) -> tuple[str, ...]:
@@ -45,6 +50,7 @@ READERS: dict[Any, tuple[str, tuple[Any, ...], Callable[[Any], Any]]] = {
     float: ("a number", (int, float, str), float),
     int: ("a whole number", (int, float, str), _whole),
     tuple: ("whole numbers", (list, tuple, int), _whole_ones),
+    tuple[float, ...]: ("numbers", (list, tuple, int, float), _numbers),
     tuple[str, ...]: ("words, or a mapping", (list, tuple, str, Mapping), _words),
     Mapping: ("a mapping", (Mapping,), dict),
     bool: ("true or false", (bool,), bool),

@@ -14,11 +14,13 @@ from fssd.errors import ConfigError, nearest
 
 def resolve(config: TrainConfig, recipe: Mapping[str, Any]) -> TrainConfig:
     """Fill in the backbone's recipe and check that the settings fit together. Raises ConfigError."""
-    if config.steps and config.schedule is None:
+    if (config.steps or config.step_shares) and config.schedule is None:
         config = dataclasses.replace(config, schedule="multistep")
     filled = {key: value for key, value in recipe.items() if getattr(config, key) is None}
     if config.iterations is not None:
         filled.pop("epochs", None)
+    if config.steps or (config.schedule or filled.get("schedule")) != "multistep":
+        filled.pop("step_shares", None)
     config = dataclasses.replace(config, **filled)
     if config.train_split == "none":
         config = dataclasses.replace(config, train_split=None)

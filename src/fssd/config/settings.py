@@ -48,14 +48,9 @@ def conflicts(config: TrainConfig) -> Iterator[tuple[set[str], str]]:
     """The pairs of settings that exclude each other in `config`, each with what to do about it."""
     if config.epochs is not None and config.iterations is not None:
         yield {"epochs", "iterations"}, "give either --epochs or --iterations, not both"
-    if config.steps and config.schedule not in (None, "multistep"):
-        yield {"steps", "schedule"}, "steps belong to --schedule multistep; leave --steps or --schedule out"
-    if any(step < 1 for step in config.steps):
-        yield {"steps"}, "steps are updates after which the rate falls, each 1 or more; correct --steps"
+    yield from _schedule_conflicts(config)
     if config.start == "nothing" and config.weights is not None:
         yield {"start", "weights"}, "--start nothing takes no --weights; leave one of them out"
-    if config.warmup_power is not None and config.warmup == 0:
-        yield {"warmup_power", "warmup"}, "--warmup-power is of a warm-up; give --warmup too or leave it out"
     if config.global_batch is not None and config.accumulate != 1:
         message = "--global-batch is shared out in as many batches as are needed; leave --accumulate out"
         yield {"global_batch", "accumulate"}, message
@@ -66,6 +61,22 @@ def conflicts(config: TrainConfig) -> Iterator[tuple[set[str], str]]:
         yield {"batch_size", "folds"}, "folds are compared and need one --batch-size, not auto; give a number"
     if config.val_share is not None and config.folds:
         yield {"val_share", "folds"}, "give either --val-share or --folds, not both"
+
+
+def _schedule_conflicts(config: TrainConfig) -> Iterator[tuple[set[str], str]]:
+    if config.steps and config.schedule not in (None, "multistep"):
+        yield {"steps", "schedule"}, "steps belong to --schedule multistep; leave --steps or --schedule out"
+    if config.steps and config.step_shares:
+        yield {"steps", "step_shares"}, "give either --steps or --step-shares, not both"
+    if config.step_shares and config.schedule not in (None, "multistep"):
+        message = "step shares belong to --schedule multistep; leave --step-shares or --schedule out"
+        yield {"step_shares", "schedule"}, message
+    if not all(0 < share < 1 for share in config.step_shares or ()):
+        yield {"step_shares"}, "step shares lie between 0 and 1, the whole run; correct --step-shares"
+    if any(step < 1 for step in config.steps):
+        yield {"steps"}, "steps are updates after which the rate falls, each 1 or more; correct --steps"
+    if config.warmup_power is not None and config.warmup == 0:
+        yield {"warmup_power", "warmup"}, "--warmup-power is of a warm-up; give --warmup too or leave it out"
 
 
 def _convert(key: str, value: Any, where: str) -> Any:

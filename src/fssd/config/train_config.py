@@ -152,10 +152,14 @@ class TrainConfig:
     """Multiple of that penalty for scales and shifts of batch norms outside the heads (DSOD: 1)."""
     bias_lr: NotNegative = 2.0
     """Learning rate multiple of biases (Caffe's param multiplier)."""
+    norm_bias_lr: NotNegative | None = None
+    """That of the shifts of batch norms (DSSD: 1); by default as of other biases."""
     schedule: Schedule | None = None
     """How the learning rate falls."""
     steps: tuple[int, ...] = ()
-    """Iterations at which multistep divides the rate by ten; () for 2/3 and 5/6 of the run."""
+    """Iterations at which multistep divides the rate by ten; () for the shares below."""
+    step_shares: tuple[float, ...] | None = None
+    """The same as shares of the run, in place of --steps (SSD: 0.6667 0.8333)."""
     warmup: Natural | None = None
     """Iterations over which the rate rises to its value (paper: none); at most a fifth of the run."""
     warmup_power: Positive | None = None
@@ -246,6 +250,10 @@ class TrainConfig:
             object.__setattr__(self, "tiles", str(tiles))
         for key in ("class_weights", "log_to"):
             object.__setattr__(self, key, words_of(key, getattr(self, key)))
+
+    def steps_of(self, total: int) -> tuple[int, ...]:
+        """The iterations of a run of `total` at which multistep divides; () for SSD's, 2/3 and 5/6."""
+        return self.steps or tuple(round(total * share) for share in self.step_shares or ())
 
     def images_per_update(self, processes: int) -> int:
         """Images of one update of the weights, in all processes together."""

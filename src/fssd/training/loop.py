@@ -290,7 +290,7 @@ class _Run(RunSetup):
             base=config.lr or 0.0,
             total=self.total,
             schedule=config.schedule or "constant",
-            steps=config.steps,
+            steps=config.steps_of(self.total),
             warmup=min(config.warmup or 0, self.total // 5),
             warmup_power=config.warmup_power,
         )

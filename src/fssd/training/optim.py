@@ -19,6 +19,7 @@ def make_optimizer(
     momentum: float,
     weight_decay: float,
     bias_lr: float = 2.0,
+    norm_bias_lr: float | None = None,
     new_layers_lr: float = 1.0,
     backbone_lr: float = 1.0,
     norm_decay: float = 0.0,
@@ -27,7 +28,8 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """An optimizer over groups that each have an `lr_scale` and a decay; `set_lr` sets the rates.
 
-    Weights decay; biases learn `bias_lr` times as fast without decay; scales and shifts of normalisation
+    Weights decay; biases learn `bias_lr` times as fast without decay, the shifts of normalisation
+    `norm_bias_lr` times if that is given; scales and shifts of normalisation
     do not decay, but for `norm_decay` times the penalty outside the heads. The heads, and what the neck calls
     fresh (see `Neck.fresh`), learn `new_layers_lr` times as fast, the backbone `backbone_lr` times. fused:
     one kernel for all parameters, on a GPU. kind: "sgd", or "adam", whose first beta is `momentum` and whose
@@ -43,7 +45,8 @@ def make_optimizer(
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         is_bias = name.endswith("bias")
-        scale = (bias_lr if is_bias else 1.0) * faster.get(id(parameter), 1.0)
+        of_bias = norm_bias_lr if id(parameter) in of_norms and norm_bias_lr is not None else bias_lr
+        scale = (of_bias if is_bias else 1.0) * faster.get(id(parameter), 1.0)
         decay = of_norms.get(id(parameter), 0.0 if is_bias else weight_decay)
         groups.setdefault((scale, decay), []).append(parameter)
     rows = [

@@ -60,6 +60,7 @@ class Updater:
             momentum=config.momentum,
             weight_decay=config.weight_decay,
             bias_lr=config.bias_lr,
+            norm_bias_lr=config.norm_bias_lr,
             new_layers_lr=config.new_layers_lr,
             backbone_lr=config.backbone_lr,
             kind=config.optimizer,
