@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -309,3 +310,15 @@ def test_fssd_fuses_strides_8_16_and_32() -> None:
         fifty, hundred = build_model("fssd300-resnet50", 20), build_model("fssd300-resnet101", 20)
     assert parameters(fifty) == 35_580_462
     assert parameters(hundred) == 54_572_590
+
+
+def test_pretrained_statistics_are_not_swept_away_by_the_first_batch(tmp_path: Path) -> None:
+    """A file's statistics are of a whole training, so a batch of zeros takes a thousandth off them."""
+    tensors = {key: x for key, x in SmallDilated().state_dict().items() if not key.endswith("tracked")}
+    tensors["bn1.running_mean"] = torch.full((64,), 5.0)
+    file = tmp_path / "resnet.safetensors"
+    safetensors.torch.save_file(tensors, file)
+    network = build_model("single300-vgg16", 1, backbone=SmallDilated())
+    load_backbone(network, file)
+    network.backbone.bn1.train()(torch.zeros(2, 64, 4, 4))
+    assert network.backbone.bn1.running_mean.tolist() == pytest.approx([5 * 0.999] * 64)

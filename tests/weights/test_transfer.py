@@ -91,6 +91,17 @@ PRIORS = "its boxes are relative to other priors and are learned anew; to keep i
             {},
             "its maps are resized in another way; keep that with --set align_corners=false",
         ),
+        (
+            {"resize": "bilinear", "neck": "fpn"},
+            {"neck": "fpn"},
+            "its levels are computed in another way; to keep that, give --set resize=bilinear",
+        ),
+        (
+            {"neck": "fpn"},
+            {"resize": "bilinear", "neck": "fpn"},
+            "its levels are computed in another way; to keep that, leave resize out",
+        ),
+        ({"neck": "fpn"}, {"resize": "nearest", "neck": "fpn"}, ""),
         ({"priors": "coco", "clip": "none", "align_corners": True, "geometry": "warp"}, {}, ""),
         ({"loc_loss": "giou"}, {}, ""),
     ],

@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import safetensors.torch
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from fssd.backbones.backbone import Backbone
 from fssd.errors import CheckpointError, ConfigError
+from fssd.layers.blocks import CaffeBatchNorm
 from fssd.model.network import Network
 from fssd.weights.checkpoint import below, check_finite, check_plain, check_shape, model_file, read_model
 from fssd.weights.content import read_content, refuse_failed_download
@@ -23,6 +24,7 @@ from fssd.weights.content import read_content, refuse_failed_download
 # Keys of a training's checkpoint that hold the state dict; of two the first is taken.
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "weights", "ema")
 DEEPEST = 3  # wrappers in each other; a pickle may hold itself
+SETTLED = 1_000_000  # updates; from then on Caffe's batch norm gives a new batch its least weight
 # Prefixes of DataParallel, torch.compile and a detector that wraps another.
 PREFIXES = ("module.", "_orig_mod.", "model.")
 
@@ -162,4 +164,7 @@ def _fill_known(
             taken += 1
         elif key.partition(".")[0] not in may_lack:
             raise CheckpointError(f"{file}: has no {key!r}; these weights are of another network")
+    for name, norm in module.named_modules():
+        if isinstance(norm, CaffeBatchNorm) and f"{name}.running_mean" in tensors:
+            cast("Tensor", norm.num_batches_tracked).fill_(SETTLED)
     return taken

@@ -91,6 +91,33 @@ def _other_meanings(network: Network, before: Network) -> Iterator[str]:
     aligned = _aligned(before)
     if _aligned(network) != aligned:
         yield f"its maps are resized in another way; keep that with --set align_corners={_word(all(aligned))}"
+    elif same_size and not _same_maps(network, before):
+        yield f"its levels are computed in another way{_keep_form(network, before)}"
+
+
+def _same_maps(network: Network, before: Network) -> bool:
+    """Whether two networks of equal weights have equal levels: options can leave all shapes as they are."""
+    width, height = network.image_size
+    image = torch.randn((1, 3, height, width), generator=torch.Generator().manual_seed(0))
+    here, there = (_levels(one, image) for one in (network, before))
+    return all(
+        torch.allclose(one, other, rtol=1e-3, atol=1e-3) for one, other in zip(here, there, strict=True)
+    )
+
+
+def _levels(network: Network, image: Tensor) -> list[Tensor]:
+    trains = network.training
+    levels: list[Tensor] = network.eval().neck(network.backbone(image))
+    network.train(trains)
+    return levels
+
+
+def _keep_form(network: Network, before: Network) -> str:
+    """How to compute levels as `before` does, by the options that differ."""
+    own, other = network.spec.options, before.spec.options
+    keys = sorted(key for key in {*own, *other} - set(PRIOR_OPTIONS) if own.get(key) != other.get(key))
+    ways = [f"give --set {key}={_word(other[key])}" if key in other else f"leave {key} out" for key in keys]
+    return f"; to keep that, {' and '.join(ways)}" if ways else ""
 
 
 def _priors(network: Network) -> Floats | None:
