@@ -16,9 +16,11 @@ from torch import Tensor, nn
 
 from fssd.backbones.backbone import feature_shapes
 from fssd.backbones.efficientnet_lite import EfficientNetLite0
+from fssd.backbones.mobilenet import MobileNetV1
+from fssd.backbones.resnet import ResNet50
 from fssd.errors import ConfigError
 from fssd.model.build import build_model
-from fssd.model.designs import DESIGNS
+from fssd.model.designs import BLITZNET_MEAN, DESIGNS
 from fssd.model.network import Network
 from fssd.necks.fusion import Fusion, Source
 
@@ -419,10 +421,41 @@ def test_a_wide_map_gets_a_1x1_in_the_light_form_too() -> None:
         ("ssd300-lite", {"merge": "sum"}, "has no option 'merge'"),
         ("ssd300-vgg16", {"pyramid": "after"}, "has no option 'pyramid'"),
         ("fssd300-vgg16", {"ratios": [[2], [2, 3]]}, "ratios lists 2 levels"),
-        ("fssd300-vgg16", {"ratios": [2, 3]}, "ratios are .*; give a list of numbers for each level"),
+        ("fssd300-vgg16", {"ratios": [2, 3]}, "ratios are .*; give a list of finite numbers for each level"),
         ("fssd300-lite", {"priors": {"shapes": 5}}, "fitted priors are damaged"),
         ("fssd300-lite", {"priors": {"shapes": [[3]] * 6}}, "fitted priors are damaged"),
         ("fssd300-lite", {"priors": {"shapes": [[["a", "b"]]] * 6}}, "fitted priors are damaged"),
+        ("fssd300-lite", {"priors": {"shapes": ["12"] * 6}}, "fitted priors are damaged"),
+        ("fssd300-lite", {"priors": {"shapes": [[]] * 6}}, "a level needs a shape"),
+        ("fssd300-lite", {"priors": {"shapes": [[[0, 9]]] * 6}}, "each side of it lies above 0"),
+        ("fssd300-lite", {"priors": {"shapes": [[[-5, float("nan")]]] * 6}}, "not finite in 32 bits"),
+        (
+            "fssd300-lite",
+            {"priors": {"shapes": [[[9, 9], [8, 8]]] * 6, "centres": [[[0.5, 0.5]]] * 6}},
+            "a level has 2 shapes and 1 centres",
+        ),
+        ("fssd300-lite", {"priors": {"shapes": [[[9, 9]]] * 6}, "prior_rule": "dsd"}, "no prior_rule 'dsd'"),
+        ("fssd300-vgg16", {"ratios": "222222"}, "ratios are '222222'"),
+        ("fssd300-vgg16", {"ratios": [[True]] * 6}, "ratios are "),
+        ("fssd300-vgg16", {"ratios": [[1e300]] * 6}, "ratios are "),
+        ("fssd300-lite", {"mean": "123"}, "mean is '123'; it takes three finite numbers"),
+        ("fssd300-lite", {"std": [1e-300] * 3}, "it takes three finite numbers"),
+        ("fssd300-lite", {"mean": [1e300] * 3}, "it takes three finite numbers"),
+        ("fssd300-lite", {"sources": ["stride8", "stride16", "stride16"]}, "name each map once"),
+        ("fssd300-lite", {"as_is": ["stride8", "stride8"]}, "name each source once"),
+        ("fssd300-lite", {"transform": ["1x1"]}, r"there is no transform \['1x1'\]"),
+        ("fssd300-lite", {"fused_stride": 8.0}, "fused_stride is 8.0"),
+        ("fssd300-lite", {"geometry": ["warp"]}, r"there is no geometry \['warp'\]"),
+        ("ssd300-vgg16", {"kernels": [3.0]}, "kernels has 3.0"),
+        ("ssd300-vgg16", {"prediction": "c", "prediction_kernel": 3.0}, "prediction_kernel is 3.0"),
+        ("fpn300-vgg16", {"shared_head": True, "kernels": 5}, "kernels is 5; it is a list"),
+        ("fpn300-vgg16", {"shared_head": True, "kernels": [[3]]}, r"kernels has \[3\]"),
+        ("single300-vgg16", {"source": ["fc7"]}, r"no feature map \['fc7'\]"),
+        ("yolov2-416", {"light": True}, "has no light form"),
+        ("fssd300-lite", {"backbone": 5}, "backbone is 5; it is a name"),
+        ("fssd300-lite", {"backbone": None}, "backbone is None; it is a name"),
+        ("fssd300-lite", {"backbone": ResNet50}, r"the class ResNet50; make one of it, ResNet50\(\)"),
+        ("fssd300-lite", {"neck": "fssd.necks.neck:Neck"}, "is not a subclass of fssd.necks.neck.Neck"),
         ("fssd300-lite", {"neck": ":Own"}, "there is no neck ':Own'"),
         ("fssd300-lite", {"head": "own:"}, "there is no head 'own:'"),
     ],
@@ -432,9 +465,40 @@ def test_unknown_choices_are_refused_by_name(name: str, options: dict[str, Any],
         meta(name, 3, **options)
 
 
-def test_a_model_needs_a_class() -> None:
+@pytest.mark.parametrize("count", [0, -1, 2.5, float("nan"), "20", True, None])
+def test_a_model_needs_a_class(count: Any) -> None:
     with pytest.raises(ConfigError, match="at least one class"):
-        meta("fssd300-lite", 0)
+        meta("fssd300-lite", count)
+
+
+def test_colours_belong_to_the_backbone() -> None:
+    """BlitzNet's own mean is of MSRA's ResNet; another backbone brings its own."""
+    own = build_model("blitznet300-resnet50", 2)
+    assert own.mean.flatten().tolist() == pytest.approx([123.15, 115.9, 103.06])
+    other = build_model("blitznet300-resnet50", 2, backbone="mobilenetv1", x4=False)
+    assert other.mean.flatten().tolist() == pytest.approx(MobileNetV1.mean)
+    assert max(abs(a - b) for a, b in zip(MobileNetV1.mean, BLITZNET_MEAN, strict=True)) > 0.5
+
+
+def test_a_backbone_given_as_a_module_makes_the_network_of_its_name() -> None:
+    with torch.device("meta"):
+        own = build_model("fssd300-vgg16", 2, backbone=ResNet50())
+    assert own.neck.fusion.channels == meta("fssd300-resnet50", 2).neck.fusion.channels
+    assert {source.name for source in own.neck.fusion.sources} == {"layer2", "layer3", "layer4"}
+    assert own.spec.own_backbone
+
+
+def test_the_port_takes_fitted_priors() -> None:
+    """Its ratios, clip and whole pixels are of a table."""
+    shapes = [[[float(9 * (level + 1)), 9.0]] for level in range(6)]
+    network = meta("fssd300-vgg16", 2, variant="pytorchssd", priors={"shapes": shapes})
+    assert [level.shapes for level in network.heads.levels] == [((9.0 * (i + 1), 9.0),) for i in range(6)]
+
+
+def test_a_shared_head_keeps_the_ratios_of_dssd() -> None:
+    """Eight priors a cell everywhere (DSSD 3.2), which one head can serve."""
+    network = meta("fpn300-vgg16", 2, shared_head=True, prior_rule="dssd")
+    assert {level.anchors for level in network.heads.levels} == {8}
 
 
 # ---------------------------------------------------------------- a backbone of one's own
@@ -599,7 +663,7 @@ def test_normalisation_needs_finite_numbers(name: str, value: Any) -> None:
 
 
 def test_images_are_not_divided_by_zero() -> None:
-    with pytest.raises(ConfigError, match=r"std is \[0, 0, 0\]; its numbers must be finite above 0"):
+    with pytest.raises(ConfigError, match=r"std is \[0, 0, 0\]; its numbers must be above 0"):
         meta("fssd300-lite", std=[0, 0, 0])
 
 

@@ -109,3 +109,9 @@ def test_the_network_itself_is_left_alone(tiny_backbone: Callable[[], nn.Module]
     after = network.state_dict()
     assert list(before) == list(after)
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize("name", ["fssd300-lite", "ssd300-vgg16"])
+def test_a_head_that_is_folded_stays_as_it_is(tiny_backbone: Callable[[], nn.Module], name: str) -> None:
+    network = fold(lived_in(build_model(name, 2, backbone=tiny_backbone())))
+    assert_equal(network, images=1)

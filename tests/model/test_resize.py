@@ -110,6 +110,14 @@ def test_taps_that_have_only_met_padding_are_left_out() -> None:
         assert not rest.any() and own[key].all()
 
 
+def test_a_head_for_all_levels_keeps_what_any_of_them_taught_it() -> None:
+    """Only the last level has one cell; all the others use the outer taps."""
+    network = build_model("fpn300-vgg16", 1, shared_head=True)
+    own, other = dict(network.named_parameters()), dict(resized(network, (332, 332)).named_parameters())
+    for key in ("heads.loc.0.weight", "heads.conf.0.weight"):
+        assert torch.equal(other[key], own[key])
+
+
 @pytest.mark.parametrize(
     ("name", "cells"),
     [("single300-vgg16", [(25, 25)]), ("dsod300", [(50, 50), (25, 25), (13, 13), (7, 7), (4, 4), (2, 2)])],
@@ -162,6 +170,13 @@ def test_yolov2_takes_every_32nd_size() -> None:
     assert raw.shape[2:] == (15, 15)
     with pytest.raises(ConfigError, match="with sides of 128 to 1024 px, in steps of 32"):
         resized(network, (400, 400))
+
+
+def test_yolov2_on_a_backbone_that_rounds_up_is_refused_between() -> None:
+    """13 cells of 32 px are 416 px; 410 px would put the centres of cells beside those of the layers."""
+    network = build_model("yolov2-416", 2, backbone="mobilenetv1", width=8)
+    with pytest.raises(ConfigError, match="410 x 410 px"):
+        resized(network, (410, 410))
 
 
 def test_a_module_that_looks_at_values(tiny_backbone: Callable[[], nn.Module]) -> None:

@@ -94,6 +94,6 @@ GEOMETRIES: dict[str, type[Geometry]] = {kind.name: kind for kind in (Warp, Lett
 
 def make_geometry(name: str, size: Size) -> Geometry:
     """The geometry called `name` for an input of `size`. Raises ConfigError for an unknown name."""
-    if name not in GEOMETRIES:
-        raise ConfigError(f"there is no geometry {name!r}{nearest(name, GEOMETRIES)}")
+    if not isinstance(name, str) or name not in GEOMETRIES:
+        raise ConfigError(f"there is no geometry {name!r}{nearest(str(name), GEOMETRIES)}")
     return GEOMETRIES[name](size)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 from torch import nn
 
 from fssd.backbones import BACKBONES
 from fssd.backbones.backbone import Backbone, feature_shapes
+from fssd.config.bounds import finite_numbers
 from fssd.data.geometry import make_geometry
 from fssd.errors import ConfigError, nearest
 from fssd.heads.head import Head, HeadBlueprint
@@ -51,14 +52,10 @@ def build_model(name: str, num_classes: int, **options: Any) -> Network:
 
     Raises ConfigError for an unknown name, option or value, or choices that do not fit together.
     """
-    if num_classes < 1:
-        raise ConfigError(
-            f"a model needs at least one class, not {num_classes}; background is added by itself"
-        )
+    _check_classes(num_classes)
     design = find_design(name, options)
     module = options.get("backbone")
-    own = isinstance(module, nn.Module)
-    filled = _with_defaults(name, design, own, options)
+    filled = _with_defaults(name, design, options)
     geometry = make_geometry(filled.get("geometry", "warp"), design.size)
     backbone = module if isinstance(module, nn.Module) else _fresh_backbone(design, filled)
     _check_multiple(backbone, design)
@@ -67,20 +64,29 @@ def build_model(name: str, num_classes: int, **options: Any) -> Network:
         _three(key, filled.get(key), backbone, default) for key, default in (("mean", 0), ("std", 1))
     )
     plain = {key: value for key, value in options.items() if not isinstance(value, nn.Module)}
-    network = Network(backbone, neck, heads, geometry, mean, std, Spec(name, num_classes, plain, own))
+    network = Network(
+        backbone, neck, heads, geometry, mean, std, Spec(name, num_classes, plain, backbone is module)
+    )
     if "norm_fraction" in options:
         _set_fraction(network, options["norm_fraction"])
     return network
 
 
-def _with_defaults(name: str, design: Design, own: bool, options: Mapping[str, Any]) -> Mapping[str, Any]:
+def _check_classes(count: Any) -> None:
+    if isinstance(count, bool) or not isinstance(count, Integral) or int(count) < 1:
+        raise ConfigError(f"a model needs at least one class, not {count!r}; background is added by itself")
+
+
+def _with_defaults(name: str, design: Design, options: Mapping[str, Any]) -> Mapping[str, Any]:
     """The options over the defaults of backbone and design. Raises ConfigError for an unknown one.
 
-    own: whether the backbone is a module of the user's, which has neither options nor defaults.
+    A backbone that is given as a module is made already, so it takes no options.
     """
     known = COMMON_OPTIONS | neck_class(design.neck).known_options | head_class(design.head).known_options
-    defaults = design.options
-    if not own:
+    defaults, module = design.options, options.get("backbone")
+    if isinstance(module, Backbone):
+        defaults = {**module.defaults, **defaults}
+    elif not isinstance(module, nn.Module):
         backbone = backbone_class(design.backbone)
         known |= backbone.known_options
         defaults = {**backbone.defaults, **defaults}
@@ -154,12 +160,12 @@ def _check_multiple(backbone: nn.Module, design: Design) -> None:
 def _three(name: str, given: Any, backbone: nn.Module, default: float) -> tuple[float, ...]:
     values: Sequence[float] = getattr(backbone, name, (default,) * 3) if given is None else given
     try:
-        numbers = tuple(float(value) for value in values)
+        numbers = finite_numbers(values)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"{name} is {values!r}; it takes three numbers, for red, green and blue") from error
+        wants = "three finite numbers, for red, green and blue"
+        raise ConfigError(f"{name} is {values!r}; it takes {wants}") from error
     if len(numbers) != 3:
         raise ConfigError(f"{name} has {len(numbers)} numbers; it takes three, for red, green and blue")
-    if not all(map(math.isfinite, numbers)) or (name == "std" and min(numbers) <= 0):
-        above = " above 0" if name == "std" else ""
-        raise ConfigError(f"{name} is {values!r}; its numbers must be finite{above}")
+    if name == "std" and min(numbers) <= 0:
+        raise ConfigError(f"std is {values!r}; its numbers must be above 0")
     return numbers

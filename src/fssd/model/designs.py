@@ -41,6 +41,7 @@ DILATED = "resnet101-dilated"
 # the two finest levels, eight priors a cell.
 RESIDUAL = {"extras": "residual", "prediction": "c", "kernels": (5, 5), "prior_rule": "dssd"}
 
+OF_BACKBONE = ("mean", "std")  # options of a design that belong to its own backbone
 BLITZNET_MEAN = (123.15, 115.9, 103.06)  # RGB
 
 DESIGNS = {
@@ -100,9 +101,14 @@ def find_design(name: str, options: Mapping[str, Any]) -> Design:
     """
     design = DESIGNS.get(name) or _composed(name)
     parts = {key: options[key] for key in ("neck", "head") if key in options}
-    if isinstance(options.get("backbone"), str):
-        parts["backbone"] = options["backbone"]
+    if "backbone" in options:
+        others = {key: value for key, value in design.options.items() if key not in OF_BACKBONE}
+        design = design._replace(options=others)
+        if not isinstance(options["backbone"], nn.Module):
+            parts["backbone"] = options["backbone"]
     for key, value in parts.items():
+        if key == "backbone" and isinstance(value, type):
+            raise ConfigError(f"backbone is the class {value.__name__}; make one of it, {value.__name__}()")
         if not isinstance(value, str):
             raise ConfigError(f'{key} is {value!r}; it is a name, or "package.module:Class"')
     light = options.get("light", design.light)
@@ -172,6 +178,8 @@ def _find_class(name: str, table: Mapping[str, str], kind: str, base: type[Any])
         ) from error
     except AttributeError as error:
         raise ConfigError(f"the {kind} {name!r}: module {module} has no {attribute!r}") from error
-    if not (isinstance(found, type) and issubclass(found, base) and issubclass(found, nn.Module)):
+    if found is base or not (
+        isinstance(found, type) and issubclass(found, base) and issubclass(found, nn.Module)
+    ):
         raise ConfigError(f"the {kind} {name!r} is not a subclass of {base.__module__}.{base.__name__}")
     return found

@@ -133,15 +133,14 @@ def _live_taps(probe: Network) -> dict[str, Tensor]:
     Such taps have learned nothing, and would add noise to a larger map: the outer ones of a 3x3 on a single
     cell, for example. Given are (rows, columns) of 1 for a tap that has met values, else 0.
     """
-    found: dict[str, Tensor] = {}
+    met: dict[str, Tensor] = {}  # a layer that several levels share meets values on any of them
     copied = deepcopy(probe).eval()
 
     def watch(name: str) -> Any:
         def note(conv: nn.Conv2d, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             axes = [_live(conv, axis, inputs[0].shape[axis], output.shape[axis]) for axis in (-2, -1)]
             taps = axes[0][:, None] * axes[1]
-            if not bool(taps.all()):
-                found[name] = taps
+            met[name] = torch.maximum(met.get(name, taps), taps)
 
         return note
 
@@ -153,7 +152,7 @@ def _live_taps(probe: Network) -> dict[str, Tensor]:
             module.register_forward_hook(watch(name))
     width, height = copied.image_size
     copied(torch.zeros(1, 3, height, width, device=copied.device))
-    return found
+    return {name: taps for name, taps in met.items() if not bool(taps.all())}
 
 
 def _live(conv: nn.Conv2d, axis: int, cells: int, outputs: int) -> Tensor:

@@ -46,6 +46,7 @@ PORT_RATIOS: dict[tuple[int, int], tuple[tuple[float, ...], ...]] = {
 # Differences of the authors' PyTorch port, lzx1413/PytorchSSD, that options can express. The others (SSD's
 # prior steps, a conv6_2 without padding) have no option and come only with the variant.
 PORT_OPTIONS = {"reduce_all": True, "norm": "batch-affine", "truncate": False, "clip": "all"}
+OF_TABLE = ("ratios", "truncate", "clip")  # options of a table of priors
 
 
 class FSSD(Neck):
@@ -74,7 +75,10 @@ class FSSD(Neck):
                 raise ConfigError(
                     "the variant 'pytorchssd' has 300 or 512 px; leave out --size or the variant"
                 )
-            return {**PORT_OPTIONS, "ratios": PORT_RATIOS[blueprint.image_size], **options}
+            form = {**PORT_OPTIONS, "ratios": PORT_RATIOS[blueprint.image_size]}
+            if isinstance(options.get("priors"), Mapping):  # fitted ones have no table
+                form = {key: value for key, value in form.items() if key not in OF_TABLE}
+            return {**form, **options}
         if isinstance(variant, str) and variant in FORMS:
             options = with_form(FORMS[variant], options)
         if blueprint.light:

@@ -113,15 +113,17 @@ def check_fusion(blueprint: Blueprint) -> None:
     if not isinstance(sources, (list, tuple)) or not all(isinstance(name, str) for name in sources):
         what = "the text " if isinstance(sources, str) else ""
         raise ConfigError(f"sources is {what}{sources!r}; it is a list such as [conv4_3, fc7]")
+    if len(set(sources)) < len(sources):
+        raise ConfigError(f"sources is {sources!r}; name each map once")
     _check_as_is(options)
     for key in ("width", "project"):
         value = options.get(key, 1)
         if not isinstance(value, int) or isinstance(value, bool) or value < (key == "width"):
             raise ConfigError(f"{key} is {value!r}; it is a number of channels")
     transform, stride = options.get("transform", "1x1"), options.get("fused_stride", FINEST_STRIDE)
-    if transform not in KERNELS:
+    if not isinstance(transform, str) or transform not in KERNELS:
         raise ConfigError(f"there is no transform {transform!r}{nearest(str(transform), KERNELS)}")
-    if stride not in STRIDES or isinstance(stride, bool):
+    if type(stride) is not int or stride not in STRIDES:
         raise ConfigError(f"fused_stride is {stride!r}; it is {' or '.join(map(str, STRIDES))}")
     scale = options.get("source_scale", SOURCE_SCALE)
     if not isinstance(scale, (int, float)) or isinstance(scale, bool) or not 0 < scale < math.inf:
@@ -134,6 +136,8 @@ def _check_as_is(options: Mapping[str, Any]) -> None:
     names = options.get("as_is", ())
     if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
         raise ConfigError(f"as_is is {names!r}; it is a list such as [stride8]")
+    if len(set(names)) < len(names):
+        raise ConfigError(f"as_is is {names!r}; name each source once")
     if names and options.get("reduce_all"):
         raise ConfigError("reduce_all puts a 1x1 on every source; leave out as_is, or reduce_all")
 

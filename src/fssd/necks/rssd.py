@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fssd.errors import ConfigError, nearest
-from fssd.layers.blocks import CaffeBatchNorm, ConvReLU
+from fssd.layers.blocks import CaffeBatchNorm, ConvReLU, enlarging_window
 from fssd.necks.fssd import FRACTION, LIGHT_FRACTION
 from fssd.necks.fusion_forms import LIGHT_WIDTH
 from fssd.necks.neck import Blueprint, Cells
@@ -130,15 +130,11 @@ def _deconvolutions(width: int, cells: Sequence[Cells], depthwise: bool) -> nn.M
     """From the last of these levels to the first, each to twice the cells, or one less or more."""
     layers = nn.ModuleList()
     for coarse, fine in pairwise(reversed(cells)):
-        rows, columns = (_doubling(*sides) for sides in zip(coarse, fine, strict=True))
-        kernel, padding = zip(rows, columns, strict=True)
-        layers.append(nn.ConvTranspose2d(width, width, kernel, 2, padding, groups=width if depthwise else 1))
+        rows, columns = (enlarging_window(*sides) for sides in zip(coarse, fine, strict=True))
+        kernel, stride, padding = zip(rows, columns, strict=True)
+        groups = width if depthwise else 1
+        layers.append(nn.ConvTranspose2d(width, width, kernel, stride, padding, groups=groups))
     return layers
-
-
-def _doubling(coarse: int, fine: int) -> tuple[int, int]:
-    """Kernel and padding of a deconvolution of stride 2 that makes `fine` cells of `coarse`."""
-    return (2, 0) if fine == 2 * coarse else (3, int(fine < 2 * coarse))
 
 
 def _pools(kind: str, cells: Sequence[Cells]) -> nn.ModuleList:

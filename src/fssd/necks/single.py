@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fssd.errors import ConfigError, nearest
 from fssd.layers.blocks import L2Norm
 from fssd.necks.neck import Blueprint, Neck, even_steps
+from fssd.necks.residual_extras import nominal_stride
 from fssd.necks.windows import levels_from
 
 STRIDE = 16  # of the default map, as in Faster R-CNN and R-FCN, which Fig. 1 (b) stands for
@@ -32,11 +33,13 @@ class Single(Neck):
         """Option source: the map to predict from; by default the backbone's last at stride 16 or finer."""
         shapes = blueprint.shapes
         width, height = blueprint.image_size
-        fine = [
-            name for name, x in shapes.items() if x.rows * STRIDE >= height and x.columns * STRIDE >= width
-        ]
+        strides = {
+            name: max(nominal_stride(height, x.rows), nominal_stride(width, x.columns))
+            for name, x in shapes.items()
+        }
+        fine = [name for name, stride in strides.items() if stride <= STRIDE]
         source = blueprint.options.get("source", fine[-1] if fine else list(shapes)[-1])
-        if source not in shapes:
+        if not isinstance(source, str) or source not in shapes:
             raise ConfigError(
                 f"there is no feature map {source!r} to predict from{nearest(str(source), shapes)}"
             )

@@ -41,6 +41,8 @@ class YOLOv2(Neck):
         Options: generation: 2017, or 2016, see above. width: channels of the 3x3 convolutions (1,024; fewer
         are ours, for a lighter detector). Raises ConfigError.
         """
+        if blueprint.light:
+            raise ConfigError(f"{blueprint.model} has no light form; give fewer channels with width instead")
         generation, width = generation_of(blueprint.options), _width(blueprint.options.get("width", WIDTH))
         names = list(blueprint.shapes)[-2:]
         fine, last = (blueprint.shapes[names[0]], blueprint.shapes[names[-1]])

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
-from fssd.errors import ConfigError
+from fssd.config.bounds import finite_numbers
+from fssd.errors import ConfigError, nearest
 from fssd.heads.head import HeadBlueprint
 from fssd.heads.multibox.priors import RULES, Level, Ratios, fitted_levels, make_levels
 
@@ -16,7 +16,9 @@ def chosen_levels(blueprint: HeadBlueprint) -> tuple[Level, ...]:
     Raises ConfigError for options that are wrong or do not go together.
     """
     options = blueprint.options
-    priors = options["priors"]
+    priors, rule = options["priors"], options.get("prior_rule", RULES[0])
+    if not isinstance(rule, str) or rule not in RULES:
+        raise ConfigError(f"there is no prior_rule {rule!r}{nearest(str(rule), RULES)}")
     if isinstance(priors, Mapping):
         given = sorted({"ratios", "truncate", "clip"} & set(options))
         if given:
@@ -27,7 +29,7 @@ def chosen_levels(blueprint: HeadBlueprint) -> tuple[Level, ...]:
     ratios = _ratios(options.get("ratios"))
     # A level that takes several sizes of the table is as many levels there, which are joined afterwards.
     index = [level for level, count in enumerate(blueprint.prior_scales) for _ in range(count)]
-    if ratios is None and options.get("shared_head"):
+    if ratios is None and options.get("shared_head") and rule == RULES[0]:
         ratios = ((2.0, 3.0),) * len(index)
     rows = make_levels(
         [blueprint.cells[level] for level in index],
@@ -37,7 +39,7 @@ def chosen_levels(blueprint: HeadBlueprint) -> tuple[Level, ...]:
         ratios=ratios,
         truncate=options.get("truncate", True),
         clip=options.get("clip", "none"),
-        rule=options.get("prior_rule", RULES[0]),
+        rule=rule,
         starts=None if blueprint.starts is None else [blueprint.starts[level] for level in index],
     )
     joined: dict[int, Level] = {}
@@ -52,9 +54,9 @@ def _ratios(rows: Sequence[Sequence[float]] | None) -> Ratios | None:
     if rows is None:
         return None
     try:
-        ratios = tuple(tuple(float(ratio) for ratio in row) for row in rows)
+        ratios = tuple(map(finite_numbers, rows))
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"ratios are {rows!r}; give a list of numbers for each level") from error
-    if not all(0 < ratio < math.inf for row in ratios for ratio in row):
-        raise ConfigError(f"ratios are {rows}; each must be above 0 and finite")
+        raise ConfigError(f"ratios are {rows!r}; give a list of finite numbers for each level") from error
+    if not all(ratio > 0 for row in ratios for ratio in row):
+        raise ConfigError(f"ratios are {rows}; each must be above 0")
     return ratios

@@ -129,13 +129,14 @@ class MultiboxHead(Head):
         """
         options, levels = blueprint.options, chosen_levels(blueprint)
         prediction, channels = prediction_modules(blueprint)
+        makers = predictors(blueprint)
         shared = _shared(blueprint, channels, levels)
         return cls(
             channels,
             levels,
             blueprint.image_size,
             blueprint.num_classes,
-            predictors(blueprint),
+            makers,
             prediction,
             shared=shared,
             objective=read_objective(options),
@@ -296,6 +297,8 @@ class MultiboxHead(Head):
 
         Separable predictors stay two: joined, their 1x1 would multiply as many zeros as numbers.
         """
+        if self.joined is not None:
+            return
         fold_sequences(self)
         pairs = [(_alone(loc), _alone(conf)) for loc, conf in zip(self.loc, self.conf, strict=True)]
         if all(isinstance(part, nn.Conv2d) for pair in pairs for part in pair):

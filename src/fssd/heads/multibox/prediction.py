@@ -45,7 +45,7 @@ def prediction_modules(blueprint: HeadBlueprint) -> tuple[nn.ModuleList, list[in
     if blueprint.light:
         raise ConfigError(f"{blueprint.model} is of light width, which has no prediction modules; leave it a")
     middle = options.get("prediction_kernel", MIDDLES[0])
-    if middle not in MIDDLES or isinstance(middle, bool):
+    if type(middle) is not int or middle not in MIDDLES:
         raise ConfigError(
             f"prediction_kernel is {middle!r}; it is 3, as in DSSD's code, or 1, as in its figure"
         )
@@ -73,7 +73,7 @@ def predictors(blueprint: HeadBlueprint) -> list[Predictor]:
         return [SeparablePredictor] * levels
     kernels = _per_level("kernels", options, blueprint, 3)
     for kernel in kernels:
-        if kernel not in KERNELS or isinstance(kernel, bool):
+        if type(kernel) is not int or kernel not in KERNELS:
             raise ConfigError(f"kernels has {kernel!r}; a kernel is {', '.join(map(str, KERNELS))}")
     inter = options.get("inter")
     if inter is None:

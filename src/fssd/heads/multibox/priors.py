@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fssd.config.bounds import finite_numbers
 from fssd.errors import ConfigError, nearest
 
 Pair = tuple[float, float]
@@ -82,7 +83,7 @@ def standard_ratios(levels: int, rule: str = "ssd") -> Ratios:
     """
     if rule == "dssd":
         return (DSSD_RATIOS,) * levels
-    return ((2,), *((2, 3),) * (levels - 3), (2,), (2,))
+    return ((2,), *((2, 3),) * (levels - 3), (2,), (2,))[:levels]
 
 
 def table_scale(side: float, levels: int, table: str, rule: str = "ssd") -> Scale:
@@ -173,20 +174,25 @@ def fitted_levels(
             f"the fitted priors are not for the {len(cells)} levels of this network; fit them again"
         )
     try:
-        return tuple(
-            Level(
-                rows,
-                columns,
-                (float(step[0]), float(step[1])),
-                _pairs(shapes[i]),
-                None if centres is None else _pairs(centres[i]),
-            )
-            for i, ((rows, columns), step) in enumerate(zip(cells, steps, strict=True))
-        )
-    except (TypeError, ValueError, IndexError) as error:
-        raise ConfigError(
-            f"the fitted priors are damaged ({error}): each is a width and a height; fit them again"
-        ) from error
+        pairs = [_pairs(row) for row in shapes]
+        middles = [None] * len(cells) if centres is None else [_pairs(row) for row in centres]
+    except (TypeError, ValueError) as error:
+        raise _damaged(str(error)) from error
+    for shape, middle in zip(pairs, middles, strict=True):
+        if not shape or min(min(pair) for pair in shape) <= 0:
+            raise _damaged("a level needs a shape, and each side of it lies above 0")
+        if middle is not None and len(middle) != len(shape):
+            raise _damaged(f"a level has {len(shape)} shapes and {len(middle)} centres")
+    return tuple(
+        Level(rows, columns, (float(step[0]), float(step[1])), shape, middle)
+        for (rows, columns), step, shape, middle in zip(cells, steps, pairs, middles, strict=True)
+    )
+
+
+def _damaged(reason: str) -> ConfigError:
+    return ConfigError(
+        f"the fitted priors are damaged ({reason}): each is a width and a height; fit them again"
+    )
 
 
 def cell_shapes(
@@ -300,4 +306,4 @@ def _pair(values: Sequence[float]) -> Pair:
 
 
 def _pairs(rows: Sequence[Sequence[float]]) -> tuple[Pair, ...]:
-    return tuple(_pair(row) for row in rows)
+    return tuple(_pair(finite_numbers(row)) for row in rows)

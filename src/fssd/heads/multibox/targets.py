@@ -11,10 +11,9 @@ import torch
 from fssd.boxes import encode
 from fssd.data.batch import Targets
 from fssd.heads.multibox.atss import PriorGroup, match_atss
-from fssd.heads.multibox.match import Floats, Owners, match
+from fssd.heads.multibox.match import MATCHED, Floats, Owners, match
 from fssd.heads.multibox.priors import Level, exact_priors
 
-THRESHOLD = 0.5  # IoU from which a prior is positive (SSD 2.2)
 MATCHINGS = ("ssd", "atss")
 
 
@@ -30,7 +29,7 @@ class MultiboxTargets:
     priors: Floats
     shares: Floats
     image_size: tuple[int, int]
-    threshold: float = THRESHOLD
+    threshold: float = MATCHED
     groups: tuple[PriorGroup, ...] = ()
 
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -178,10 +179,20 @@ class YOLOv2Head(Head):
         self,
         image_size: tuple[int, int],
         cells: Sequence[Cells],
-        steps: Sequence[tuple[float, float]],  # noqa: ARG002 (they follow from the others)
+        steps: Sequence[tuple[float, float]],
     ) -> None:
-        """See `Head`. Anchors keep their sizes in cells, and so in pixels."""
+        """See `Head`. Anchors keep their sizes in cells, and so in pixels.
+
+        Raises ConfigError where the cells do not divide the image, as the decoding of boxes takes them to.
+        """
         ((rows, columns),) = cells
+        width, height = image_size
+        ((x, y),) = steps
+        if not (math.isclose(x * columns, width) and math.isclose(y * rows, height)):
+            raise ConfigError(
+                f"{width} x {height} px are not {columns} x {rows} cells of {x:g} x {y:g} px; choose"
+                " sides that are multiples of these"
+            )
         self.grid = self.grid._replace(rows=rows, columns=columns, image_size=image_size)
         self.targets = RegionTargets(image_size)
 
