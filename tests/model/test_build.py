@@ -480,25 +480,11 @@ def test_colours_belong_to_the_backbone() -> None:
     assert max(abs(a - b) for a, b in zip(MobileNetV1.mean, BLITZNET_MEAN, strict=True)) > 0.5
 
 
-def test_a_backbone_given_as_a_module_makes_the_network_of_its_name() -> None:
-    with torch.device("meta"):
-        own = build_model("fssd300-vgg16", 2, backbone=ResNet50())
-    assert own.neck.fusion.channels == meta("fssd300-resnet50", 2).neck.fusion.channels
-    assert {source.name for source in own.neck.fusion.sources} == {"layer2", "layer3", "layer4"}
-    assert own.spec.own_backbone
-
-
 def test_the_port_takes_fitted_priors() -> None:
     """Its ratios, clip and whole pixels are of a table."""
     shapes = [[[float(9 * (level + 1)), 9.0]] for level in range(6)]
     network = meta("fssd300-vgg16", 2, variant="pytorchssd", priors={"shapes": shapes})
     assert [level.shapes for level in network.heads.levels] == [((9.0 * (i + 1), 9.0),) for i in range(6)]
-
-
-def test_a_shared_head_keeps_the_ratios_of_dssd() -> None:
-    """Eight priors a cell everywhere (DSSD 3.2), which one head can serve."""
-    network = meta("fpn300-vgg16", 2, shared_head=True, prior_rule="dssd")
-    assert {level.anchors for level in network.heads.levels} == {8}
 
 
 # ---------------------------------------------------------------- a backbone of one's own

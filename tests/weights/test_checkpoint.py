@@ -156,9 +156,15 @@ def test_file_is_plain_safetensors(file: Path) -> None:
         ("fssd300-mobilenetv2", {"light": True}, {"light": True, "variant": "narrow"}),
         ("ssd300-lite", {}, {}),
         ("fssd300-mobilenetv2", {}, {}),
+        (
+            "blitznet300-resnet50",
+            {"backbone": "mobilenetv1", "x4": False},
+            {"backbone": "mobilenetv1", "x4": False, "mean": (123.15, 115.9, 103.06)},
+        ),
+        ("yolov2-416", {"light": True, "width": 8}, {"width": 8}),
     ],
 )
-def test_light_models_of_format_1_are_narrow(
+def test_models_of_format_1_are_the_networks_that_they_were(
     tmp_path: Path, model: str, then: dict[str, Any], now: dict[str, Any]
 ) -> None:
     torch.manual_seed(0)

@@ -19,7 +19,7 @@ def resolve(config: TrainConfig, recipe: Mapping[str, Any]) -> TrainConfig:
     filled = {key: value for key, value in recipe.items() if getattr(config, key) is None}
     if config.iterations is not None:
         filled.pop("epochs", None)
-    if config.steps or (config.schedule or filled.get("schedule")) != "multistep":
+    if config.steps or config.schedule is not None:  # the recipe's shares are of the recipe's schedule
         filled.pop("step_shares", None)
     config = dataclasses.replace(config, **filled)
     if config.train_split == "none":

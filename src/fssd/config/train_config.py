@@ -159,7 +159,7 @@ class TrainConfig:
     steps: tuple[int, ...] = ()
     """Iterations at which multistep divides the rate by ten; () for the shares below."""
     step_shares: tuple[float, ...] | None = None
-    """The same as shares of the run, in place of --steps (SSD: 0.6667 0.8333)."""
+    """The same as shares of the run, in place of --steps; by default 2/3 and 5/6, as SSD has it."""
     warmup: Natural | None = None
     """Iterations over which the rate rises to its value (paper: none); at most a fifth of the run."""
     warmup_power: Positive | None = None

@@ -80,13 +80,11 @@ def _check_classes(count: Any) -> None:
 def _with_defaults(name: str, design: Design, options: Mapping[str, Any]) -> Mapping[str, Any]:
     """The options over the defaults of backbone and design. Raises ConfigError for an unknown one.
 
-    A backbone that is given as a module is made already, so it takes no options.
+    A backbone that is given as a module takes no options and has no defaults.
     """
     known = COMMON_OPTIONS | neck_class(design.neck).known_options | head_class(design.head).known_options
     defaults, module = design.options, options.get("backbone")
-    if isinstance(module, Backbone):
-        defaults = {**module.defaults, **defaults}
-    elif not isinstance(module, nn.Module):
+    if not isinstance(module, nn.Module):
         backbone = backbone_class(design.backbone)
         known |= backbone.known_options
         defaults = {**backbone.defaults, **defaults}

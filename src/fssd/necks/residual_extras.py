@@ -115,14 +115,14 @@ def _grids(blueprint: Blueprint, shapes: Sequence[MapShape]) -> tuple[list[Grid]
     """Of every level, from top to bottom and from left to right."""
     width, height = blueprint.image_size
     start = blueprint.first_centre or 0.0
-    rows = [Grid(shape.rows, nominal_stride(height, shape.rows), start) for shape in shapes]
-    columns = [Grid(shape.columns, nominal_stride(width, shape.columns), start) for shape in shapes]
+    rows = [Grid(shape.rows, _stride(height, shape.rows), start) for shape in shapes]
+    columns = [Grid(shape.columns, _stride(width, shape.columns), start) for shape in shapes]
     while min(rows[-1].cells, columns[-1].cells) > 1:
         rows.append(rows[-1].coarser(height))
         columns.append(columns[-1].coarser(width))
     return rows, columns
 
 
-def nominal_stride(side: int, cells: int) -> float:
+def _stride(side: int, cells: int) -> float:
     """Pixels from cell to cell of a map that strides of 2 made: a power of two."""
     return float(2 ** round(math.log2(side / cells)))

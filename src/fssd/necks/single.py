@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from fssd.errors import ConfigError, nearest
 from fssd.layers.blocks import L2Norm
 from fssd.necks.neck import Blueprint, Neck, even_steps
-from fssd.necks.residual_extras import nominal_stride
 from fssd.necks.windows import levels_from
 
 STRIDE = 16  # of the default map, as in Faster R-CNN and R-FCN, which Fig. 1 (b) stands for
@@ -30,14 +29,15 @@ class Single(Neck):
 
     @classmethod
     def build(cls, blueprint: Blueprint) -> Single:
-        """Option source: the map to predict from; by default the backbone's last at stride 16 or finer."""
+        """Option source: the map to predict from; by default the backbone's last with a cell for every 16 px.
+
+        A backbone that rounds its maps down has fewer cells at stride 16; then it is the map before.
+        """
         shapes = blueprint.shapes
         width, height = blueprint.image_size
-        strides = {
-            name: max(nominal_stride(height, x.rows), nominal_stride(width, x.columns))
-            for name, x in shapes.items()
-        }
-        fine = [name for name, stride in strides.items() if stride <= STRIDE]
+        fine = [
+            name for name, x in shapes.items() if x.rows * STRIDE >= height and x.columns * STRIDE >= width
+        ]
         source = blueprint.options.get("source", fine[-1] if fine else list(shapes)[-1])
         if not isinstance(source, str) or source not in shapes:
             raise ConfigError(

@@ -20,7 +20,7 @@ from fssd.atomic import atomic_write
 from fssd.config.run_files import BEST_FILE, CONFIG_FILE, FINAL_FILE, MODEL_FILES, STATE_FILE
 from fssd.errors import CheckpointError, ConfigError
 from fssd.model.build import build_model
-from fssd.model.designs import find_design
+from fssd.model.designs import DESIGNS, OF_BACKBONE, find_design
 from fssd.model.network import Network
 from fssd.necks.fssd import NARROW
 from fssd.weights.content import BLANK, KEY, damaged, is_intact, read_content, seal
@@ -233,12 +233,22 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _from_format_1(document: dict[str, Any]) -> dict[str, Any]:
-    """The document as this version would have written it: then, light FSSDs were all of the narrow form."""
+    """The document as this version would have written it.
+
+    Then, light FSSDs were all of the narrow form, BlitzNet's mean stayed with another backbone, and `light`
+    meant nothing to YOLOv2.
+    """
     name, options = document.get("model"), document.get("options")
     try:
         design = find_design(name, options) if isinstance(name, str) and isinstance(options, dict) else None
     except ConfigError:  # building the network says what is wrong
         design = None
-    if design is not None and design.neck in ("fssd", "fssd.necks.fssd:FSSD") and design.light:
-        options = {**(options or {}), "variant": NARROW}
+    if design is None or not isinstance(options, dict):
+        return {**document, "format": FORMAT}
+    own = DESIGNS[str(name)].options if name in DESIGNS and "backbone" in options else {}
+    options = {**{key: own[key] for key in OF_BACKBONE if key in own}, **options}
+    if design.neck in ("fssd", "fssd.necks.fssd:FSSD") and design.light:
+        options["variant"] = NARROW
+    if design.neck == "yolov2":
+        options.pop("light", None)
     return {**document, "options": options, "format": FORMAT}

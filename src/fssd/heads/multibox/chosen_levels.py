@@ -29,7 +29,7 @@ def chosen_levels(blueprint: HeadBlueprint) -> tuple[Level, ...]:
     ratios = _ratios(options.get("ratios"))
     # A level that takes several sizes of the table is as many levels there, which are joined afterwards.
     index = [level for level, count in enumerate(blueprint.prior_scales) for _ in range(count)]
-    if ratios is None and options.get("shared_head") and rule == RULES[0]:
+    if ratios is None and options.get("shared_head"):
         ratios = ((2.0, 3.0),) * len(index)
     rows = make_levels(
         [blueprint.cells[level] for level in index],
