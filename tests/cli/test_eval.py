@@ -142,6 +142,28 @@ def test_eval_tells_of_classes_that_the_detector_does_not_know(
     assert content["unknown_classes"] == ["Five"] and content["classes"]["Five"] == 0
 
 
+@pytest.mark.usefixtures("untouched")
+def test_files_of_the_data_set_are_spared(
+    model_file: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(scenes, data)
+    split, picture = data / "ImageSets/Main/val.txt", data / "JPEGImages/val_00000.jpg"
+    joined = tmp_path / "joined.yaml"
+    joined.write_text(yaml.safe_dump({"sources": [{"data": str(data)}]}))
+    before = {file: file.read_bytes() for file in (split, picture)}
+    for flags, message in (
+        (["eval", model_file, "--data", data, "--json", split], "exists already in the data set"),
+        (["eval", model_file, "--data", joined, "--json", picture], "is an input and would be overwritten"),
+        (["check", data, "--json", split], "exists already in the data set"),
+        (["check", joined, "--labels-only", "--json", picture], "is an input and would be overwritten"),
+    ):
+        assert run(*flags) == BAD_INPUT
+        assert message in only_error(capsys)
+    assert before == {file: file.read_bytes() for file in (split, picture)}
+    assert run("check", data, "--labels-only", "--json", data / "new.json") == GOOD
+
+
 @pytest.mark.parametrize("flags", [["--json", "folder"], ["--report", "full"]])
 def test_check_refuses_outputs_before_it_checks(
     scenes: Path,

@@ -25,7 +25,9 @@ from fssd.cli.options import (
     open_models,
     parse,
     refuse_names,
+    spare_folder,
     spare_inputs,
+    spare_records,
     write_each,
 )
 from fssd.cli.result import add_document, add_result
@@ -191,15 +193,17 @@ def _check_outputs(command: Eval, dataset: DataSet) -> None:
     from fssd.report.html import PAGE_FILE
 
     files = [file for file in (command.json, command.coco_results) if file is not None]
-    if command.report is not None:
-        require_matplotlib()
-        files.append(command.report / PAGE_FILE)
     if command.voc_results is not None:
         ids = [record.image_id for record in dataset.records]
         files += voc_files(command.voc_results, ids, dataset.classes, split=dataset.facts["split"] or "test")
+    spare_records(dataset.records, files)
+    spare_folder(command.data, files)
+    if command.report is not None:
+        require_matplotlib()
+        files.append(command.report / PAGE_FILE)
     own = _input(command)
     inputs = list(own.rglob("*.txt")) if own.is_dir() else [own]
-    spare_inputs([*inputs, command.data, *(record.source for record in dataset.records)], files)
+    spare_inputs([*inputs, command.data], files)
     require_writable(*files, *([own] if command.keep_thresholds or command.keep_tiles else ()))
 
 

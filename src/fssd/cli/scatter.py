@@ -19,6 +19,7 @@ from fssd.cli.options import (
     parse,
     refuse_names,
     spare_inputs,
+    spare_records,
 )
 from fssd.cli.result import add_result
 from fssd.config.bounds import Count
@@ -156,6 +157,7 @@ def _accuracies(
     if command.data is None:
         return [stored_accuracy(detector, file) for file, detector in models.items()]
     dataset = command.measuring.open(command.data, list(models), list(models.values()))
+    spare_records(dataset.records, [command.out, command.out.with_suffix(".csv")])
     accuracies = []
     for file, detector in pairs:
         if detector is None:
