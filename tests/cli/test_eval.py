@@ -142,6 +142,27 @@ def test_eval_tells_of_classes_that_the_detector_does_not_know(
     assert content["unknown_classes"] == ["Five"] and content["classes"]["Five"] == 0
 
 
+def test_eval_of_some_classes_alone(
+    model_file: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "a.json"
+    arguments = ["--data", scenes, "--workers", 0, "--json", file, "--voc-results", tmp_path / "voc"]
+    arguments += ["--report", tmp_path / "page", "--score", 0.2, "--nms", 0.45, "--flip"]
+    assert run("eval", model_file, *arguments, "--classes", "five", "two") == GOOD
+    assert "note: measured without 'eight', " in capsys.readouterr().err
+    content = json.loads(file.read_text())
+    assert set(content["classes"]) == {"five", "two"} and content["unknown_classes"] == []
+    assert content["settings"]["classes"] == ["five", "two"]
+    page = (tmp_path / "page/index.html").read_text()
+    assert "<p>detected with --score 0.2, --classes five two, --flip</p>" in page  # 0.45 is the model's own
+    assert sorted(each.name for each in (tmp_path / "voc").iterdir()) == [
+        "comp4_det_val_five.txt",
+        "comp4_det_val_two.txt",
+    ]
+    assert run("eval", model_file, *arguments, "--classes", "fife") == BAD_INPUT
+    assert "did you mean 'five'?" in only_error(capsys)
+
+
 @pytest.mark.usefixtures("untouched")
 def test_files_of_the_data_set_are_spared(
     model_file: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -95,8 +95,7 @@ def _run(command: Eval, process: Process) -> int:
     if command.keep_thresholds or command.keep_tiles:
         require_own_model(command.model, detector)
     settings = {} if detector is None else _settings(command, detector)
-    models = {} if detector is None else {command.model: detector}
-    dataset = command.measuring.open(command.data, list(models), list(models.values()), command.iou)
+    dataset = _open(command, detector)
     _check_outputs(command, dataset)
     console = Console()
     notes: tuple[str, ...] = ()
@@ -108,9 +107,10 @@ def _run(command: Eval, process: Process) -> int:
     if note := unknown_note(dataset, classes):
         print(f"note: {note}", file=sys.stderr)
     if detector is not None:
-        loading = asdict(command.loading)
+        loading, defaults = asdict(command.loading), detector.runner.defaults
+        notes = _told(settings, vars(defaults))
         found = detect_in_group(detector, dataset, console, process, **loading, **settings)
-        settings |= vars(detector.runner.defaults.replaced(command.thresholds.given()))
+        settings |= vars(defaults.replaced(command.thresholds.given()))
     if not process.is_first:
         return 0
     report = evaluate_detections(dataset, found, command.measuring.metric, command.iou)
@@ -125,6 +125,22 @@ def _run(command: Eval, process: Process) -> int:
     return 0
 
 
+def _open(command: Eval, detector: Detector | None) -> DataSet:
+    """The images to measure on, with the labels of --classes alone."""
+    from fssd.evaluation.known_classes import wanted_classes
+
+    wanted = command.rules.classes
+    if detector is None or not wanted:
+        models = {} if detector is None else {command.model: detector}
+        return command.measuring.open(command.data, list(models), list(models.values()), command.iou)
+    detector.require_settings(classes=list(wanted))
+    dataset = command.measuring.open(command.data, [command.model], [detector], command.iou)
+    dataset, note = wanted_classes(dataset, wanted)
+    if note:
+        print(f"note: {note}", file=sys.stderr)
+    return dataset
+
+
 def _settings(command: Eval, detector: Detector) -> dict[str, Any]:
     """Those of the detector, checked before the data are read; tiles are the model's own if not given."""
     scales = list(command.scales) or None
@@ -134,6 +150,18 @@ def _settings(command: Eval, detector: Detector) -> dict[str, Any]:
         print(f"looking at {tiles}", file=sys.stderr)
     own = {"tiles": "none"} if tiles is None else tiles.settings()
     return {**command.thresholds.given(), **command.rules.given(), **own, "scales": scales}
+
+
+def _told(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> tuple[str, ...]:
+    """A line about the settings of a detector that are not those of every evaluation, none if all are."""
+    told = []
+    for name, value in settings.items():
+        if value in (None, "none") or value == defaults.get(name):
+            continue
+        many = [f"{key}={one}" for key, one in value.items()] if isinstance(value, Mapping) else value
+        text = "" if value is True else " ".join(map(str, many)) if isinstance(many, list) else str(value)
+        told.append(f"--{name.replace('_', '-')} {text}".rstrip())
+    return (f"detected with {', '.join(told)}",) if told else ()
 
 
 def _keep_tiles(model: Path, settings: Mapping[str, Any]) -> None:
@@ -208,7 +236,7 @@ def _check_outputs(command: Eval, dataset: DataSet) -> None:
 
 
 class Outcome(NamedTuple):
-    """What was found and how good it is. notes: on a file of detections. settings: of a detector, or none."""
+    """What was found and how good it is. notes: how the detections were made. settings: of a detector, or none."""
 
     found: list[Detections]
     report: Report

@@ -28,7 +28,7 @@ _WRONG = "Wrong detections at the best thresholds, most confident first, at most
 class ReportSubject(NamedTuple):
     """What a page is about. name: of the model. data: as the user named it. split: None or "none" is all.
 
-    notes: sentences about detections that were read from a file.
+    notes: sentences about how the detections were made, or read from a file.
     """
 
     name: str
