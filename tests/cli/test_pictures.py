@@ -120,7 +120,12 @@ def test_scatter_with_stored_accuracy(measured: Path, tmp_path: Path) -> None:
 
 
 def test_scatter_measures_on_data(
-    model_file: Path, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model_file: Path,
+    other_classes: Path,
+    scenes: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     pytest.importorskip("matplotlib")
     monkeypatch.setattr("fssd.figures.scatter.detection_speeds", lambda detectors, *_: [4.0] * len(detectors))
@@ -130,6 +135,10 @@ def test_scatter_measures_on_data(
     (row,) = csv.DictReader(out.with_suffix(".csv").open())  # a model that is named twice counts once
     assert (row["name"], row["images_per_second"], row["metric"]) == ("untrained", "4.0", "voc07")
     assert 0 <= float(row["map"]) < 0.2  # what chance finds
+    assert "knows no" not in capsys.readouterr().err
+    assert run(scatter, other_classes, "--out", out, *arguments) == 0
+    note = f"note: {other_classes}: the detector knows no 'eight', 'five', "
+    assert note in capsys.readouterr().err
 
 
 def test_scatter_mistakes(model_file: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -149,7 +150,9 @@ def _machine(detectors: Sequence[Detector | None]) -> str:
 def _accuracies(
     command: Scatter, files: Sequence[Path], detectors: Sequence[Detector | None]
 ) -> list[Accuracy]:
+    from fssd.evaluation.detection_files import FileDetections
     from fssd.evaluation.evaluate import evaluate_detections
+    from fssd.evaluation.known_classes import unknown_note
     from fssd.figures.scatter import Accuracy, stored_accuracy
 
     pairs = list(zip(files, detectors, strict=True))
@@ -160,10 +163,13 @@ def _accuracies(
     spare_records(dataset.records, [command.out, command.out.with_suffix(".csv")])
     accuracies = []
     for file, detector in pairs:
-        if detector is None:
-            found = command.measuring.read(file, dataset).detections
+        side = command.measuring.read(file, dataset) if detector is None else detector
+        if note := unknown_note(dataset, side.classes):
+            print(f"note: {file}: {note}", file=sys.stderr)
+        if isinstance(side, FileDetections):
+            found = side.detections
         else:
-            found = list(detector.evaluate_on(dataset, **asdict(command.loading)))
+            found = list(side.evaluate_on(dataset, **asdict(command.loading)))
         report = evaluate_detections(dataset, found, command.measuring.metric)
         accuracies.append(Accuracy(report.map, report.metric, report.iou))
     return accuracies
