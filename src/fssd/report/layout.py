@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 from typing import NamedTuple, SupportsFloat
@@ -12,6 +13,7 @@ from fssd.report.html import Html, join, tag
 
 LONG = 30  # rows; a longer table scrolls in a box of fixed height
 DASH, MINUS, TIMES = "\u2013", "\u2212", "\u00d7"
+FIRST_STRONG, END = "\u2068", "\u2069"  # around text that has a direction of its own
 
 
 class Section(NamedTuple):
@@ -128,8 +130,9 @@ def cell(value: object) -> Cell:
 
 
 def share(value: SupportsFloat) -> str:
-    """`12.3 %`, for a card."""
-    return f"{percent(float(value))} %"
+    """`12.3 %`, for a card; a dash for nan."""
+    number = float(value)
+    return DASH if math.isnan(number) else f"{percent(number)} %"
 
 
 def percent_cell(value: float, most: float = 1.0) -> Cell:
@@ -149,6 +152,12 @@ def signed_cell(value: float) -> Cell:
     """A difference, coloured by its sign unless it is zero."""
     text = signed(value)
     return Cell(text, kind={"+": "n good", MINUS: "n bad"}.get(text[0], "n"))
+
+
+def isolated(name: str) -> str:
+    """A name for use inside a text: if it runs from right to left, the text around it keeps its order."""
+    turns = any(unicodedata.bidirectional(character) in {"R", "AL"} for character in name)
+    return f"{FIRST_STRONG}{name}{END}" if turns else name
 
 
 def plural(count: int, one: str, many: str = "") -> str:
