@@ -94,7 +94,7 @@ def scatter(sides: Floats, overlap: Floats, shapes: Floats, limit: float, matche
         some = sides[(overlap >= matched) == hit]
         axes.plot(some[:, 0], some[:, 1], "o", color=ink, markersize=2.6, alpha=0.45, markeredgewidth=0)
     axes.plot(shapes[:, 0], shapes[:, 1], "x", color=INK, markersize=5, markeredgewidth=1.2)
-    ticks = [side for side in (4, 8, 16, 32, 64, 128, 256, 512) if side <= limit]
+    ticks = [2**power for power in range(2, int(limit).bit_length())]
     axes.set(xscale="log", yscale="log")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_ticks(ticks, labels=[str(side) for side in ticks])
