@@ -104,6 +104,17 @@ def save_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[objec
     atomic_write(path, text.getvalue())
 
 
+def require_own_table(path: Path, columns: Sequence[str]) -> None:
+    """Raise ConfigError if the CSV file beside a plot would replace one with other columns."""
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        first = file.readline(10_000)
+    if not first.startswith(",".join(columns[:2]).encode()):
+        reason = "exists already and is no table of such a plot; give the plot, whose name it has, another one"
+        raise ConfigError(f"{path}: {reason}")
+
+
 def check_suffix(path: Path, suffixes: Sequence[str] = PLOT_SUFFIXES, flag: str = "--out") -> None:
     """Raise ConfigError unless the name of a picture ends in one of `suffixes` (lower case)."""
     if path.suffix.lower() not in suffixes:

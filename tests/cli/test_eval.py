@@ -185,6 +185,21 @@ def test_files_of_the_data_set_are_spared(
     assert run("check", data, "--labels-only", "--json", data / "new.json") == GOOD
 
 
+@pytest.mark.parametrize("verb", ["check", "eval", "compare"])
+def test_pages_of_others_are_spared(
+    model_file: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    page = tmp_path / "index.html"
+    page.write_text("mine")
+    other = tmp_path / "other.safetensors"
+    shutil.copy(model_file, other)
+    models = {"check": [scenes], "eval": [model_file, "--data", scenes]}
+    models["compare"] = [model_file, other, "--data", scenes]
+    assert run(verb, *models[verb], "--report", tmp_path) == BAD_INPUT
+    assert "index.html: exists already and is no page of fssd" in only_error(capsys)
+    assert page.read_text() == "mine"
+
+
 @pytest.mark.parametrize("flags", [["--json", "folder"], ["--report", "full"]])
 def test_check_refuses_outputs_before_it_checks(
     scenes: Path,

@@ -81,6 +81,17 @@ def test_curves(log: Path, tmp_path: Path) -> None:
     require_picture(out, 900, 450)
     (row,) = csv.DictReader(out.with_suffix(".csv").open())
     assert (row["name"], row["iteration"], row["mean"]) == ("mine", "10", "0.5")
+    assert run(curves, log, "--out", out) == 0  # replaces its own files
+
+
+@pytest.mark.parametrize("verb", [curves, scatter])
+def test_tables_of_others_are_spared(verb: ModuleType, log: Path, measured: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    table = tmp_path / "own.csv"
+    table.write_text("name,price\nfan,3\n")
+    with pytest.raises(ConfigError, match=r"own\.csv: exists already and is no table of such a plot"):
+        run(verb, log if verb is curves else measured, "--out", tmp_path / "own.png")
+    assert table.read_text() == "name,price\nfan,3\n" and not (tmp_path / "own.png").exists()
 
 
 def test_curves_tells_what_it_leaves_out(

@@ -48,10 +48,11 @@ def run(arguments: list[str]) -> int:
     from fssd.model.coverage import coverage_advice
     from fssd.plots import require_matplotlib
     from fssd.report.data_page import Survey, write_data_page
-    from fssd.report.html import PAGE_FILE
+    from fssd.report.html import PAGE_FILE, require_own_page
 
     if command.report is not None:
         require_matplotlib()
+        require_own_page(command.report)
     options = {"size": list(command.size)} if command.size else {}
     with torch.device("meta"):  # no weights are needed
         network = build_model(command.model, 1, **options)

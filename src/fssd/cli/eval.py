@@ -218,7 +218,7 @@ def _check_outputs(command: Eval, dataset: DataSet) -> None:
     from fssd.atomic import require_writable
     from fssd.evaluation.results import voc_files
     from fssd.plots import require_matplotlib
-    from fssd.report.html import PAGE_FILE
+    from fssd.report.html import PAGE_FILE, require_own_page
 
     files = [file for file in (command.json, command.coco_results) if file is not None]
     if command.voc_results is not None:
@@ -228,6 +228,7 @@ def _check_outputs(command: Eval, dataset: DataSet) -> None:
     spare_folder(command.data, files)
     if command.report is not None:
         require_matplotlib()
+        require_own_page(command.report)
         files.append(command.report / PAGE_FILE)
     own = _input(command)
     inputs = list(own.rglob("*.txt")) if own.is_dir() else [own]
@@ -236,7 +237,7 @@ def _check_outputs(command: Eval, dataset: DataSet) -> None:
 
 
 class Outcome(NamedTuple):
-    """What was found and how good it is. notes: how the detections were made. settings: of a detector, or none."""
+    """What was found and how good it is. notes: how it was detected. settings: of a detector, or none."""
 
     found: list[Detections]
     report: Report

@@ -94,8 +94,11 @@ def run(arguments: list[str]) -> int:
 def _check_outputs(command: Scatter, files: Sequence[Path], outputs: Sequence[Path]) -> None:
     """Raise what would keep the result from being made, before the time is spent."""
     from fssd.atomic import require_writable
+    from fssd.figures.scatter import COLUMNS
     from fssd.inference.inputs import find_only_stills
+    from fssd.plots import require_own_table
 
+    require_own_table(command.out.with_suffix(".csv"), COLUMNS)
     spare_inputs([*files, *filter(None, (command.data, command.image))], outputs)
     require_writable(*outputs)
     if command.image is not None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 WIDTH, HEIGHT = 900, 450  # pixels
 LABEL_GAP = 0.075  # of the height of the axes, between the names of two lines
+COLUMNS = ("name", "number", "metric", "iteration", "runs", "mean", "min", "max")  # of the CSV file
 SIZES = ("small", "medium", "large")
 CLASS = "class:"  # before the name of a class that is also that of another number
 LEADER = {"arrowstyle": "-", "linewidth": 1.0, "shrinkA": 2, "shrinkB": 3, "relpos": (0, 0.5)}
@@ -88,8 +89,7 @@ def write_csv(path: Path, curves: CurveSet) -> None:
         for line in curves.lines
         for iteration, *values in zip(line.iterations, line.mean, line.low, line.high, strict=True)
     ]
-    columns = ("name", "number", "metric", "iteration", "runs", "mean", "min", "max")
-    plots.save_table(path, columns, rows)
+    plots.save_table(path, COLUMNS, rows)
 
 
 def draw_curves(curves: CurveSet) -> Axes:

@@ -9,7 +9,7 @@ from numbers import Integral, Real
 from typing import NamedTuple, SupportsFloat
 
 import fssd
-from fssd.report.html import Html, join, tag
+from fssd.report.html import MAKER, Html, join, tag
 
 LONG = 30  # rows; a longer table scrolls in a box of fixed height
 DASH, MINUS, TIMES = "\u2013", "\u2212", "\u00d7"
@@ -54,7 +54,7 @@ def document(
     links = (tag("li", tag("a", section.title, href=f"#{section.anchor}")) for section in sections)
     contents = tag("nav", tag("ul", *links), aria_label="Sections")
     parts = [tag("section", tag("h2", one.title), one.body, id=one.anchor) for one in sections]
-    foot = tag("footer", f"Made by fssd {fssd.__version__}. This file needs no other file.")
+    foot = tag("footer", f"{MAKER} {fssd.__version__}. This file needs no other file.")
     return join([head, contents, tag("main", *parts), foot])
 
 
