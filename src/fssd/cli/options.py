@@ -65,8 +65,8 @@ class Selection:
     """Which detections are kept; None takes what the network's authors evaluate with."""
 
     score: Share | None = None
-    """Keep detections that score more than this. None is what SSD evaluates with (0.01) in `eval` and `submit`,
-    and 0.5, or what `fssd eval --keep-thresholds` wrote into the model, in `detect` and `why`."""
+    """Keep detections that score more than this. None is what SSD evaluates with (0.01) in `eval` and
+    `submit`, and 0.5, or what `fssd eval --keep-thresholds` wrote into the model, in `detect` and `why`."""
     nms: Share | None = None
     """IoU above which the less confident of two detections of one class is dropped (SSD: 0.45)."""
 
