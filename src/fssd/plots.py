@@ -111,7 +111,9 @@ def require_own_table(path: Path, columns: Sequence[str]) -> None:
     with path.open("rb") as file:
         first = file.readline(10_000)
     if not first.startswith(",".join(columns[:2]).encode()):
-        reason = "exists already and is no table of such a plot; give the plot, whose name it has, another one"
+        reason = (
+            "exists already and is no table of such a plot; give the plot, whose name it has, another one"
+        )
         raise ConfigError(f"{path}: {reason}")
 
 

@@ -96,9 +96,7 @@ def test_numbers_behind_the_page(data: tuple[DataSet, list[Detections]]) -> None
     assert analysis.errors.counts()["missed"] == 1
 
 
-def test_names_from_right_to_left(
-    make_set: Any, images: list[Path], tmp_path: Path, read_page: Any
-) -> None:
+def test_names_from_right_to_left(make_set: Any, images: list[Path], tmp_path: Path, read_page: Any) -> None:
     name = "\u05d7\u05ea\u05d5\u05dc"
     rows = [([(0, A)], [(0, 0.9, A)]), ([(0, A)], [(0, 0.95, B)])]
     page = read_page(write(tmp_path, make_set(rows, (name,), paths=images[:2])))
