@@ -134,7 +134,9 @@ def test_eval_tells_of_classes_that_the_detector_does_not_know(
     data = digits_under_other_names(scenes, tmp_path / "data", "<name>five</name>", "<name>Five</name>")
     file = tmp_path / "a.json"
     arguments = ["--split", "none", "--workers", 0, "--json", file]
-    assert run("eval", model_file, "--data", data, *arguments) == GOOD
+    voc = tmp_path / "voc"
+    assert run("eval", model_file, "--data", data, *arguments, "--voc-results", voc) == GOOD
+    assert not (voc / "comp4_det_test_Five.txt").exists() and len(list(voc.iterdir())) == len(CLASSES) - 1
     captured = capsys.readouterr()
     assert "note: the detector knows no 'Five' (did you mean 'five'?); its AP is 0\n" in captured.err
     assert "classes that the model knows" in captured.out

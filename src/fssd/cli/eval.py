@@ -261,7 +261,8 @@ def _write(command: Eval, dataset: DataSet, outcome: Outcome) -> None:
         steps.append(partial(write_coco_results, command.coco_results, dataset, found))
     if command.voc_results is not None:
         ids = [record.image_id for record in dataset.records]
-        arguments = (command.voc_results, ids, found, dataset.classes)
+        known = [name for name in dataset.classes if name in found[0].classes]  # no file: an unknown class
+        arguments = (command.voc_results, ids, found, known)
         steps.append(partial(write_voc_results, *arguments, split=split or "test"))
     if command.report is not None:
         (name,) = model_names([_input(command)])
