@@ -98,8 +98,8 @@ def _check_outputs(command: Scatter, files: Sequence[Path], outputs: Sequence[Pa
     from fssd.inference.inputs import find_only_stills
     from fssd.plots import require_own_table
 
-    require_own_table(command.out.with_suffix(".csv"), COLUMNS)
     spare_inputs([*files, *filter(None, (command.data, command.image))], outputs)
+    require_own_table(command.out.with_suffix(".csv"), COLUMNS)
     require_writable(*outputs)
     if command.image is not None:
         find_only_stills([str(command.image)])
