@@ -110,6 +110,14 @@ def test_curves_tells_what_it_leaves_out(
     )
 
 
+@pytest.mark.filterwarnings("error")
+def test_curves_of_a_run_that_was_evaluated_at_its_start_alone(log: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    file = log / "log.jsonl"
+    file.write_text(file.read_text().replace("10", "0", 1))
+    assert run(curves, log, "--out", tmp_path / "a.png") == 0
+
+
 def test_curves_mistakes(log: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there is nothing to plot"):
         run(curves)

@@ -101,7 +101,7 @@ def draw_curves(curves: CurveSet) -> Axes:
         axes.plot(line.iterations, mean, dashes, color=ink, linewidth=1.8, marker="o", ms=3.5)
         if line.runs > 1:
             axes.fill_between(line.iterations, low, high, color=ink, alpha=0.18, linewidth=0)
-    axes.set_xlim(0, 1.01 * max(line.iterations[-1] for line in curves.lines))
+    axes.set_xlim(0, 1.01 * max(1, *(line.iterations[-1] for line in curves.lines)))
     plots.limit_percent(axes)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.set_xlabel("iterations")
