@@ -105,7 +105,9 @@ def draw_curves(curves: CurveSet) -> Axes:
     plots.limit_percent(axes)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.set_xlabel("iterations")
-    axes.set_ylabel(f"{_title(curves.number)} (%)", parse_math=False)  # a class may be called $x$
+    axes.set_ylabel(
+        f"{plots.shortened(_title(curves.number))} (%)", parse_math=False
+    )  # a class may be called $x$
     axes.set_title(_note(curves), loc="left", fontsize=plots.TEXT, color=plots.QUIET)
     _name_ends(axes, curves.lines)
     return axes
@@ -183,7 +185,7 @@ def _name_ends(axes: Axes, lines: Sequence[Curve]) -> None:
     for index, (line, height) in enumerate(zip(lines, plots.spread(heights, LABEL_GAP, 0, 1), strict=True)):
         dashes = "-" if line.iterations[-1] == end else ":"  # dotted: not a part of the curve
         axes.annotate(
-            line.name,
+            plots.shortened(line.name),
             (line.iterations[-1], 100 * line.mean[-1]),
             (1.035, height),
             textcoords="axes fraction",

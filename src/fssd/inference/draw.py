@@ -110,7 +110,7 @@ def _draw_labels(
 def fitting_text(name: str, size: int, width: int, height: int) -> tuple[str, Any, int]:
     """The name, its font and the padding: reduced in size to fit, then cut; "" if nothing fits."""
     text = " ".join(name.split())  # a line break would make the label two lines high
-    if not text.isascii() and _system_font() is None:
+    if not text.isascii() and system_font() is None:
         text = unicodedata.normalize("NFKD", text)
         text = "".join(c for c in text if not unicodedata.combining(c))  # u for ü rather than an empty box
     while text:
@@ -127,16 +127,16 @@ def fitting_text(name: str, size: int, width: int, height: int) -> tuple[str, An
 
 @lru_cache(maxsize=64)
 def _font(size: int, ascii_only: bool) -> Any:
-    file = None if ascii_only else _system_font()
+    file = None if ascii_only else system_font()
     return ImageFont.load_default(size=size) if file is None else ImageFont.truetype(file, size)
 
 
 @lru_cache(maxsize=1)
-def _system_font() -> str | None:
-    for file in SYSTEM_FONTS:
+def system_font() -> str | None:
+    """The file of the font for names beyond ASCII; None if there is none."""
+    for name in SYSTEM_FONTS:
         with suppress(OSError):
-            ImageFont.truetype(file, 10)
-            return file
+            return str(ImageFont.truetype(name, 10).path)
     return None
 
 
