@@ -164,8 +164,7 @@ def _svg(axes: Axes, label: str) -> Html:
 
     figure: Any = axes.figure
     text = io.StringIO()
-    settings = {"svg.fonttype": "none", "svg.hashsalt": label}
-    with mpl.rc_context(settings), all_letters(figure):
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": label}), all_letters(figure):
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     return tag("div", Html(_embedded(text.getvalue())), role="img", aria_label=label)
 
