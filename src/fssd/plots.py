@@ -11,7 +11,7 @@ import io
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,14 @@ DOTS_PER_INCH = 150  # text of 10 points is then 21 pixels high, readable in a p
 TEXT, SMALL_TEXT = 9.0, 6.5  # points
 LONGEST_NAME = 36  # characters
 MAIN_FONT = "DejaVu Sans"  # comes with matplotlib
+# Of these the first that is installed; Pillow's own font has only ASCII.
+SYSTEM_FONTS = (
+    "NotoSansCJK-Regular.ttc",
+    "Arial Unicode.ttf",
+    "DejaVuSans.ttf",
+    "NotoSans-Regular.ttf",
+    "arial.ttf",
+)
 LEAST_PERCENT = 5.0  # an axis of AP spans at least this
 PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 METRICS = {"voc07": "11-point AP", "voc12": "integral AP", "coco": "COCO"}
@@ -115,13 +123,22 @@ def all_letters(figure: Any) -> Iterator[None]:
 def _families() -> list[str]:
     from matplotlib import font_manager
 
-    from fssd.inference.draw import system_font
-
     file = system_font()
     if file is None:
         return [MAIN_FONT]
     font_manager.fontManager.addfont(file)
     return list(dict.fromkeys([MAIN_FONT, font_manager.FontProperties(fname=file).get_name()]))
+
+
+@cache
+def system_font() -> str | None:
+    """The file of a font for names beyond ASCII, in plots and on boxes; None if none is installed."""
+    from PIL import ImageFont
+
+    for name in SYSTEM_FONTS:
+        with suppress(OSError):
+            return str(ImageFont.truetype(name, 10).path)
+    return None
 
 
 def shortened(name: str, longest: int = LONGEST_NAME) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import colorsys
 import unicodedata
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from PIL import ImageDraw, ImageFont
 from fssd.atomic import atomic_write
 from fssd.data.sample import Boxes, Image
 from fssd.errors import ImageError
+from fssd.plots import system_font
 
 Colour = tuple[int, int, int]  # RGB, 0..255
 Rectangle = tuple[int, int, int, int]  # x1, y1, x2, y2, pixels, last one included
@@ -28,15 +28,6 @@ GOLDEN_RATIO = 0.618034  # step of the hue from class to class, which keeps the 
 SHADES = ((0.85, 0.95), (0.95, 0.65), (0.45, 1.0))  # (saturation, value), in turn
 LONGEST_JPEG = 65_500  # pixels, of libjpeg
 SMALLEST_TEXT = 7  # pixels; smaller text is illegible
-
-# Pillow's own font has only ASCII; for other names the first of these that is installed is used.
-SYSTEM_FONTS = (
-    "NotoSansCJK-Regular.ttc",
-    "Arial Unicode.ttf",
-    "DejaVuSans.ttf",
-    "NotoSans-Regular.ttf",
-    "arial.ttf",
-)
 
 
 def class_colour(index: int) -> Colour:
@@ -129,15 +120,6 @@ def fitting_text(name: str, size: int, width: int, height: int) -> tuple[str, An
 def _font(size: int, ascii_only: bool) -> Any:
     file = None if ascii_only else system_font()
     return ImageFont.load_default(size=size) if file is None else ImageFont.truetype(file, size)
-
-
-@lru_cache(maxsize=1)
-def system_font() -> str | None:
-    """The file of the font for names beyond ASCII; None if there is none."""
-    for name in SYSTEM_FONTS:
-        with suppress(OSError):
-            return str(ImageFont.truetype(name, 10).path)
-    return None
 
 
 def encode_png(image: Image) -> bytes:
