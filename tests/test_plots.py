@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from fssd.errors import ConfigError
+from fssd.figures.curves import Curve, CurveSet, draw_curves
 from fssd.plots import (
     check_suffix,
     distinct_names,
@@ -19,6 +20,7 @@ from fssd.plots import (
     new_axes,
     save_plot,
     save_table,
+    shortened,
     spread,
     without_seed,
 )
@@ -127,6 +129,25 @@ def test_labels_of_close_points_do_not_overlap() -> None:
         assert not any(box.overlaps(other) for other in boxes[index + 1 :])
         assert axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1
         assert axes.bbox.y0 <= box.y0 and box.y1 <= axes.bbox.y1
+
+
+def test_long_names_keep_their_ends() -> None:
+    assert shortened("runs/short") == "runs/short"
+    assert shortened("abcdefghij", 6) == "ab\u2026hij"
+    assert len(shortened("a" * 120)) == 36
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", ["\u732b\u3068\u72ac", "a" * 120])
+def test_names_of_any_script_and_length_are_drawn_without_a_warning(tmp_path: Path, name: str) -> None:
+    pytest.importorskip("matplotlib")
+    line = Curve(name, 1, (1, 2), (0.1, 0.2), (0.1, 0.2), (0.1, 0.2), 0)
+    curves = CurveSet([line], name, "voc12", 0.5)
+    save_plot(tmp_path / "a.png", draw_curves(curves))
+    axes = new_axes(300, 200)
+    axes.plot([1], [1], "o")
+    label_points(axes, [(1.0, 1.0)], [name], [9.0], ["black"])
+    save_plot(tmp_path / "b.png", axes)
 
 
 @pytest.mark.parametrize(

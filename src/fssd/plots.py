@@ -9,7 +9,10 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +28,16 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 INK, QUIET, GRID = "#333333", "#767676", "#E6E6E6"
 DOTS_PER_INCH = 150  # text of 10 points is then 21 pixels high, readable in a picture 900 wide
 TEXT, SMALL_TEXT = 9.0, 6.5  # points
+LONGEST_NAME = 36  # characters
+MAIN_FONT = "DejaVu Sans"  # comes with matplotlib
+# Of these the first that is installed; Pillow's own font has only ASCII.
+SYSTEM_FONTS = (
+    "NotoSansCJK-Regular.ttc",
+    "Arial Unicode.ttf",
+    "DejaVuSans.ttf",
+    "NotoSans-Regular.ttf",
+    "arial.ttf",
+)
 LEAST_PERCENT = 5.0  # an axis of AP spans at least this
 PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 METRICS = {"voc07": "11-point AP", "voc12": "integral AP", "coco": "COCO"}
@@ -90,8 +103,50 @@ def save_plot(path: Path, axes: Axes) -> None:
     """Write the figure of `axes` in the format of the suffix, atomically, making the folder."""
     make_folder(path.parent)
     figure: Any = axes.figure
-    with atomic_path(path) as temporary:
+    with atomic_path(path) as temporary, all_letters(figure):
         figure.savefig(temporary, dpi=DOTS_PER_INCH)
+
+
+@contextmanager
+def all_letters(figure: Any) -> Iterator[None]:
+    """Letters that matplotlib's font lacks are drawn in the font of names on boxes, without a warning."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        text.set_fontfamily(_families())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
+
+
+@cache
+def _families() -> list[str]:
+    from matplotlib import font_manager
+
+    file = system_font()
+    if file is None:
+        return [MAIN_FONT]
+    font_manager.fontManager.addfont(file)
+    return list(dict.fromkeys([MAIN_FONT, font_manager.FontProperties(fname=file).get_name()]))
+
+
+@cache
+def system_font() -> str | None:
+    """The file of a font for names beyond ASCII, in plots and on boxes; None if none is installed."""
+    from PIL import ImageFont
+
+    for name in SYSTEM_FONTS:
+        with suppress(OSError):
+            return str(ImageFont.truetype(name, 10).path)
+    return None
+
+
+def shortened(name: str, longest: int = LONGEST_NAME) -> str:
+    """The name for a plot: a long one without its middle, since the names of runs differ at their ends."""
+    if len(name) <= longest:
+        return name
+    end = longest // 2
+    return f"{name[: longest - end - 1]}\u2026{name[-end:]}"
 
 
 def save_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -102,6 +157,19 @@ def save_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[objec
     writer.writerow(columns)
     writer.writerows(rows)
     atomic_write(path, text.getvalue())
+
+
+def require_own_table(path: Path, columns: Sequence[str]) -> None:
+    """Raise ConfigError if the CSV file beside a plot would replace one with other columns."""
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        first = file.readline(10_000)
+    if not first.startswith(",".join(columns[:2]).encode()):
+        reason = (
+            "exists already and is no table of such a plot; give the plot, whose name it has, another one"
+        )
+        raise ConfigError(f"{path}: {reason}")
 
 
 def check_suffix(path: Path, suffixes: Sequence[str] = PLOT_SUFFIXES, flag: str = "--out") -> None:
@@ -200,10 +268,21 @@ def label_points(
     points: (x, y) in data units, the most important first, because they are labelled first. sizes: of the
     text, points. Call this last, because it measures the finished plot.
     """
+    figure: Any = axes.figure
+    with all_letters(figure):
+        figure.draw_without_rendering()
+        _place_names(axes, points, list(map(shortened, names)), sizes, colours)
+
+
+def _place_names(
+    axes: Axes,
+    points: Sequence[tuple[float, float]],
+    names: Sequence[str],
+    sizes: Sequence[float],
+    colours: Sequence[str],
+) -> None:
     from matplotlib.transforms import Bbox
 
-    figure: Any = axes.figure
-    figure.draw_without_rendering()
     marks = axes.transData.transform(points)
     reach = 3 * DOTS_PER_INCH / 72  # half a mark and some margin, pixels
     taken = [Bbox.from_extents(x - reach, y - reach, x + reach, y + reach) for x, y in marks]
@@ -211,6 +290,7 @@ def label_points(
         text: Any = axes.annotate(
             name, point, (0, 0), textcoords="offset points", fontsize=size, color=ink, parse_math=False
         )
+        text.set_fontfamily(_families())
         text.set_in_layout(False)
         best = min(POSITIONS, key=lambda position: _covered(axes, _put(text, position), taken))
         taken.append(_put(text, best))

@@ -134,12 +134,72 @@ def test_eval_tells_of_classes_that_the_detector_does_not_know(
     data = digits_under_other_names(scenes, tmp_path / "data", "<name>five</name>", "<name>Five</name>")
     file = tmp_path / "a.json"
     arguments = ["--split", "none", "--workers", 0, "--json", file]
-    assert run("eval", model_file, "--data", data, *arguments) == GOOD
+    voc = tmp_path / "voc"
+    assert run("eval", model_file, "--data", data, *arguments, "--voc-results", voc) == GOOD
+    assert not (voc / "comp4_det_test_Five.txt").exists() and len(list(voc.iterdir())) == len(CLASSES) - 1
     captured = capsys.readouterr()
     assert "note: the detector knows no 'Five' (did you mean 'five'?); its AP is 0\n" in captured.err
     assert "classes that the model knows" in captured.out
     content = json.loads(file.read_text())
     assert content["unknown_classes"] == ["Five"] and content["classes"]["Five"] == 0
+
+
+def test_eval_of_some_classes_alone(
+    model_file: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "a.json"
+    arguments = ["--data", scenes, "--workers", 0, "--json", file, "--voc-results", tmp_path / "voc"]
+    arguments += ["--report", tmp_path / "page", "--score", 0.2, "--nms", 0.45, "--flip"]
+    assert run("eval", model_file, *arguments, "--classes", "five", "two") == GOOD
+    assert "note: measured without 'eight', " in capsys.readouterr().err
+    content = json.loads(file.read_text())
+    assert set(content["classes"]) == {"five", "two"} and content["unknown_classes"] == []
+    assert content["settings"]["classes"] == ["five", "two"]
+    page = (tmp_path / "page/index.html").read_text()
+    assert "<p>detected with --score 0.2, --classes five two, --flip</p>" in page  # 0.45 is the model's own
+    assert sorted(each.name for each in (tmp_path / "voc").iterdir()) == [
+        "comp4_det_val_five.txt",
+        "comp4_det_val_two.txt",
+    ]
+    assert run("eval", model_file, *arguments, "--classes", "fife") == BAD_INPUT
+    assert "did you mean 'five'?" in only_error(capsys)
+
+
+@pytest.mark.usefixtures("untouched")
+def test_files_of_the_data_set_are_spared(
+    model_file: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(scenes, data)
+    split, picture = data / "ImageSets/Main/val.txt", data / "JPEGImages/val_00000.jpg"
+    joined = tmp_path / "joined.yaml"
+    joined.write_text(yaml.safe_dump({"sources": [{"data": str(data)}]}))
+    before = {file: file.read_bytes() for file in (split, picture)}
+    for flags, message in (
+        (["eval", model_file, "--data", data, "--json", split], "exists already in the data set"),
+        (["eval", model_file, "--data", joined, "--json", picture], "is an input and would be overwritten"),
+        (["check", data, "--json", split], "exists already in the data set"),
+        (["check", joined, "--labels-only", "--json", picture], "is an input and would be overwritten"),
+    ):
+        assert run(*flags) == BAD_INPUT
+        assert message in only_error(capsys)
+    assert before == {file: file.read_bytes() for file in (split, picture)}
+    assert run("check", data, "--labels-only", "--json", data / "new.json") == GOOD
+
+
+@pytest.mark.parametrize("verb", ["check", "eval", "compare"])
+def test_pages_of_others_are_spared(
+    model_file: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    page = tmp_path / "index.html"
+    page.write_text("mine")
+    other = tmp_path / "other.safetensors"
+    shutil.copy(model_file, other)
+    models = {"check": [scenes], "eval": [model_file, "--data", scenes]}
+    models["compare"] = [model_file, other, "--data", scenes]
+    assert run(verb, *models[verb], "--report", tmp_path) == BAD_INPUT
+    assert "index.html: exists already and is no page of fssd" in only_error(capsys)
+    assert page.read_text() == "mine"
 
 
 @pytest.mark.parametrize("flags", [["--json", "folder"], ["--report", "full"]])

@@ -35,6 +35,13 @@ def test_flags_do_not_name_their_group() -> None:
     assert (look.loading, look.measuring.split) == (Loading(batch_size=2), "none")
 
 
+def test_every_threshold_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(Look, ["--help"])
+    score = " ".join(capsys.readouterr().out.split("--score")[1].split("--nms")[0].replace("│", "").split())
+    assert "Keep detections that score more than this. None is what SSD evaluates with" in score
+
+
 @pytest.mark.parametrize(
     ("flag", "bad", "good", "needs"),
     [

@@ -50,6 +50,8 @@ def test_mistakes(model_file: Path, shots: Path, capsys: pytest.CaptureFixture[s
         (["--count", "0"], "count"),
         (["--count", "1", "--copy", str(shots)], "exists already"),
         (["--count", "1", "--out", str(shots / "copy.jpg")], "is an input and would be overwritten"),
+        (["--count", "1", "--out", str(model_file)], "is an input and would be overwritten"),
+        (["--count", "1", "--link"], "--link is for the folder of --copy; give both"),
     ):
         assert main(["pick", str(model_file), str(shots), *flags]) == 2
         assert message in capsys.readouterr().err

@@ -81,6 +81,17 @@ def test_curves(log: Path, tmp_path: Path) -> None:
     require_picture(out, 900, 450)
     (row,) = csv.DictReader(out.with_suffix(".csv").open())
     assert (row["name"], row["iteration"], row["mean"]) == ("mine", "10", "0.5")
+    assert run(curves, log, "--out", out) == 0  # replaces its own files
+
+
+@pytest.mark.parametrize("verb", [curves, scatter])
+def test_tables_of_others_are_spared(verb: ModuleType, log: Path, measured: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    table = tmp_path / "own.csv"
+    table.write_text("name,price\nfan,3\n")
+    with pytest.raises(ConfigError, match=r"own\.csv: exists already and is no table of such a plot"):
+        run(verb, log if verb is curves else measured, "--out", tmp_path / "own.png")
+    assert table.read_text() == "name,price\nfan,3\n" and not (tmp_path / "own.png").exists()
 
 
 def test_curves_tells_what_it_leaves_out(
@@ -97,6 +108,14 @@ def test_curves_tells_what_it_leaves_out(
         "note: a: left out 1 iterations at which not all of its 2 runs were evaluated"
         in capsys.readouterr().err
     )
+
+
+@pytest.mark.filterwarnings("error")
+def test_curves_of_a_run_that_was_evaluated_at_its_start_alone(log: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    file = log / "log.jsonl"
+    file.write_text(file.read_text().replace("10", "0", 1))
+    assert run(curves, log, "--out", tmp_path / "a.png") == 0
 
 
 def test_curves_mistakes(log: Path, tmp_path: Path) -> None:
@@ -120,7 +139,12 @@ def test_scatter_with_stored_accuracy(measured: Path, tmp_path: Path) -> None:
 
 
 def test_scatter_measures_on_data(
-    model_file: Path, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model_file: Path,
+    other_classes: Path,
+    scenes: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     pytest.importorskip("matplotlib")
     monkeypatch.setattr("fssd.figures.scatter.detection_speeds", lambda detectors, *_: [4.0] * len(detectors))
@@ -130,6 +154,10 @@ def test_scatter_measures_on_data(
     (row,) = csv.DictReader(out.with_suffix(".csv").open())  # a model that is named twice counts once
     assert (row["name"], row["images_per_second"], row["metric"]) == ("untrained", "4.0", "voc07")
     assert 0 <= float(row["map"]) < 0.2  # what chance finds
+    assert "knows no" not in capsys.readouterr().err
+    assert run(scatter, other_classes, "--out", out, *arguments) == 0
+    note = f"note: {other_classes}: the detector knows no 'eight', 'five', "
+    assert note in capsys.readouterr().err
 
 
 def test_scatter_mistakes(model_file: Path, tmp_path: Path) -> None:

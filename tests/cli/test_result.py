@@ -112,6 +112,12 @@ def test_usage(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert set(result([verb, "--no-such-flag", "1"], capsys, BAD_INPUT)) == {"error"}
 
 
+@pytest.mark.parametrize("verb", [["evla"], []])
+def test_no_verb(verb: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    (error,) = result(verb, capsys, BAD_INPUT).values()
+    assert error.startswith("there is no command ") and ("did you mean 'eval'" in error) == bool(verb)
+
+
 NOT_THERE = {
     "ablate": "nothing.yaml",
     "bench": "nothing.safetensors",

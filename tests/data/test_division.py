@@ -15,7 +15,7 @@ from fssd.data import groups
 from fssd.data.division import divide, read_division
 from fssd.data.groups import group_images
 from fssd.data.sample import DataSet, Record
-from fssd.errors import DataError
+from fssd.errors import ConfigError, DataError
 
 
 def photograph(seed: int) -> Any:
@@ -147,3 +147,19 @@ def test_file(tmp_path: Path) -> None:
     (tmp_path / "division.json").write_text("{")
     with pytest.raises(DataError, match=r"division.json: is damaged"):
         read_division(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"share": 0.0}, "share is 0.0; it must be above 0 and below 1"),
+        ({"share": 1.5}, "share is 1.5; it must be above 0 and below 1"),
+        ({"share": float("nan")}, "share is nan"),
+        ({"folds": 3}, "fold is 0 of 3 folds; it must be between 1 and 3"),
+        ({"folds": 3, "fold": 4}, "fold is 4 of 3 folds"),
+        ({"folds": -1, "fold": 1}, "fold is 1 of -1 folds"),
+    ],
+)
+def test_shares_and_folds_that_are_none(tmp_path: Path, given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        divide(dataset(tmp_path, {"a": [0], "b": [0], "c": [0]}), seed=0, **given)

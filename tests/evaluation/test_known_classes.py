@@ -13,7 +13,7 @@ from fssd.config.train_config import Metric
 from fssd.data.sample import DataSet, Record
 from fssd.errors import ConfigError
 from fssd.evaluation.evaluate import evaluate_detections
-from fssd.evaluation.known_classes import known_to_both, unknown_classes, unknown_note
+from fssd.evaluation.known_classes import known_to_both, unknown_classes, unknown_note, wanted_classes
 from fssd.inference.detections import Detections
 
 BOX = [10, 10, 60, 60]
@@ -110,3 +110,19 @@ def test_nothing_to_compare() -> None:
     data = dataset(("cat", "cow", "owl"), [0, 1])
     with pytest.raises(ConfigError, match="left out, unknown to B: 'cat'; left out, unknown to both: 'cow'"):
         known_to_both(data, ("cat", "owl"), ("dog", "owl"))
+
+
+def test_the_mean_is_that_of_the_wanted_classes() -> None:
+    data = dataset(("cat", "dog", "cow"), [0, 1], [2])
+    data.facts["split"] = "val"
+    cat, note = wanted_classes(data, ["cat", "bird"])
+    assert (cat.classes, cat.facts["split"], len(cat)) == (("cat",), "val", 2)
+    assert note == "measured without 'dog', 'cow'"
+    row = found(("cat", "dog", "cow"), ("cat", 0.9, BOX))
+    nothing = found(("cat", "dog", "cow"))
+    assert evaluate_detections(data, [row, nothing], "voc12").map == pytest.approx(1 / 3)
+    report = evaluate_detections(cat, [row, nothing], "voc12")
+    assert (report.map, report.classes, report.objects) == (1, {"cat": 1}, 1)
+    assert wanted_classes(data, data.classes)[1] == ""
+    with pytest.raises(ConfigError, match="no object of 'bird'; choose among its classes: cat, dog, cow"):
+        wanted_classes(data, ["bird"])

@@ -119,7 +119,7 @@ def test_any_class_name(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["Fußgänger", "行人"])
 def test_any_class_name_without_system_fonts(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(draw, "_system_font", lambda: None)
+    monkeypatch.setattr(draw, "system_font", lambda: None)
     draw._font.cache_clear()
     assert (
         draw_boxes(blank(), np.array([[50, 60, 150, 160]], np.float32), [name], [(255, 0, 0)]) != GREY

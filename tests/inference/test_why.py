@@ -253,6 +253,15 @@ def test_text_json_and_picture(spoken: Callable[..., Detector]) -> None:
     assert (why_picture(explain(spoken({}), IMAGE), IMAGE) != 90).any()
 
 
+def test_the_legend_of_a_narrow_image_can_be_read(spoken: Callable[..., Detector]) -> None:
+    image = np.full((1500, 40, 3), 90, np.uint8)
+    picture = why_picture(explain(spoken({}), image), image)
+    assert picture.shape[1] == 640
+    legend = picture[1500:, 40:]  # right of the square of its colour
+    assert (legend < 100).all(axis=2).sum() > 100, "dark letters"
+    assert len(legend) < 60
+
+
 def test_the_verb(model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     photo = tmp_path / "photo.png"
     cv2.imwrite(str(photo), np.random.default_rng(2).integers(0, 256, (120, 160, 3)).astype(np.uint8))

@@ -73,7 +73,7 @@ def test_one_plot_for_seven_classes_names_unchanged() -> None:
     assert len(lines()) == 4
     texts = Texts(first).found
     assert [name for name in NAMES[:7] if name in texts] == [*NAMES[:4], *NAMES[5:7]]
-    assert f"{'a' * 21}\u2026" in texts
+    assert f"{'a' * 10}\u2026{'a' * 11}" in texts
     assert "eighth" in Texts(second).found
 
 

@@ -55,11 +55,11 @@ def data(tmp_path: Path) -> Path:
     return root
 
 
-def page_of(data: Path, folder: Path, decode: bool = True) -> Path:
+def page_of(data: Path, folder: Path, decode: bool = True, **options: Any) -> Path:
     survey = Survey()
     report = check_data(data, decode=decode, visit=survey.visit)
     with torch.device("meta"):  # no weights are needed
-        network = build_model("ssd300-vgg16", 1)
+        network = build_model("ssd300-vgg16", 1, **options)
     return write_data_page(folder, report, survey, network)[0]
 
 
@@ -86,6 +86,16 @@ def test_numbers_of_boxes(data: Path, tmp_path: Path, read_page: Any) -> None:
     assert counts == [1, 0, 0, 2, 0, 0, 1]
     assert ">0.0<" in rows[0]
     assert ">100.0<" in rows[6]
+
+
+@pytest.mark.parametrize(("size", "has"), [(300, False), (1024, True)])
+def test_plots_are_as_wide_as_the_input(
+    data: Path, tmp_path: Path, read_page: Any, size: int, has: bool
+) -> None:
+    source = read_page(page_of(data, tmp_path / "page", size=[size])).source
+    plots = source.split("<svg")
+    assert [">1024<" in plots[1], ">1024<" in plots[3]] == [has, has]
+    assert ">512<" in plots[1]
 
 
 def test_without_decoding(data: Path, tmp_path: Path, read_page: Any) -> None:

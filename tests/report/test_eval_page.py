@@ -96,6 +96,14 @@ def test_numbers_behind_the_page(data: tuple[DataSet, list[Detections]]) -> None
     assert analysis.errors.counts()["missed"] == 1
 
 
+def test_names_from_right_to_left(make_set: Any, images: list[Path], tmp_path: Path, read_page: Any) -> None:
+    name = "\u05d7\u05ea\u05d5\u05dc"
+    rows = [([(0, A)], [(0, 0.9, A)]), ([(0, A)], [(0, 0.95, B)])]
+    page = read_page(write(tmp_path, make_set(rows, (name,), paths=images[:2])))
+    assert f"\u2068{name}\u2069, 50 \u00d7 50 px" in page.text  # missed
+    assert f"\u2068{name}\u2069 95%: nothing is labelled there" in page.text
+
+
 def test_coco_numbers(data: tuple[DataSet, list[Detections]], tmp_path: Path, read_page: Any) -> None:
     pytest.importorskip("hotcoco")
     page = read_page(write(tmp_path, data, "coco"))
@@ -110,6 +118,7 @@ def test_nothing_found(data: tuple[DataSet, list[Detections]], tmp_path: Path, r
     assert "No class has a correct detection." in page.text
     assert "nothing was detected in this image" in page.text
     assert "None." in page.text
+    assert "\u2013 %" not in page.text  # correct detections of none
 
 
 def test_an_image_that_no_longer_exists(data: tuple[DataSet, list[Detections]], tmp_path: Path) -> None:

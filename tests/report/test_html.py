@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from fssd.report.html import Html, escape, file_link, tag, write_page
+from fssd.errors import ConfigError
+from fssd.report.html import Html, escape, file_link, require_own_page, tag, write_page
+from fssd.report.layout import document
 
 HOSTILE = "</td><script>alert('x')</script>&amp;\" onload=\"y"
 
@@ -64,3 +66,12 @@ def test_page(tmp_path: Path) -> None:
     assert text.startswith("<!doctype html>")
     read = Reader(text)
     assert [name for name, _ in read.tags if name in ("title", "script", "p")] == ["title", "p"]
+
+
+def test_a_page_replaces_pages_of_fssd_alone(tmp_path: Path) -> None:
+    require_own_page(tmp_path)
+    write_page(tmp_path, "title", document("check", "data", [], [], []))
+    require_own_page(tmp_path)
+    (tmp_path / "index.html").write_text("<p>My notes on what was made by fssd</p>")
+    with pytest.raises(ConfigError, match=r"index\.html: exists already and is no page of fssd"):
+        require_own_page(tmp_path)

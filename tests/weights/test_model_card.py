@@ -96,6 +96,17 @@ def test_a_model_that_tells_little_has_a_card_too() -> None:
     assert "## Classes" not in text and "| licence | not stated |" in text
 
 
+def test_names_are_text_and_no_markup() -> None:
+    classes = ["<script>alert(1)</script>", "*star*", "_a_b_", "[x](y)", "&lt;"]
+    text = model_card({"model": "ssd300-lite", "classes": classes}, (300, 300), 9, 'runs/it\'s "my" *run*')
+    assert (
+        r"| classes | \<script>alert(1)\</script>, \*star\*, \_a_b\_, \[x](y), \&lt; |" in text.splitlines()
+    )
+    assert """# it's "my" \\*run\\*""" in text.splitlines()
+    assert """fssd detect 'runs/it'"'"'s "my" *run*' photo.jpg""" in text.splitlines()
+    assert """found = fssd.Detector.load("runs/it's \\"my\\" *run*")("photo.jpg")""" in text.splitlines()
+
+
 @pytest.mark.parametrize("licence", ["Apache 2.0", "MIT", "", "mit\n"])
 def test_what_is_no_licence(licence: str, model_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["push", str(model_file), "hf://me/x", "--licence", licence]) == 2

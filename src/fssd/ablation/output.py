@@ -21,7 +21,7 @@ from fssd.errors import ConfigError
 from fssd.figures.scatter import machine
 from fssd.model.cost import multiply_adds, parameters
 from fssd.model.network import Network, channels_last
-from fssd.plots import INK, QUIET, TEXT, colour, new_panels, save_plot, save_table
+from fssd.plots import INK, QUIET, TEXT, colour, new_panels, save_plot, save_table, shortened
 from fssd.training.data_facts import validation_name
 from fssd.training.log import LastEvaluation, last_evaluation
 from fssd.weights.checkpoint import read_model
@@ -275,7 +275,9 @@ def draw_table(path: Path, lines: Sequence[Line | PublishedRow]) -> None:
         panel.set_xlabel("mAP %" if measure == "mAP" else f"AP %, {measure}")
         panel.set_ylim(len(lines) - 0.5, -0.7)
         names = [line.name if isinstance(line, PublishedRow) else line.row.name for line in lines]
-        panel.set_yticks(range(len(lines)), names, parse_math=False)  # a row may be called a$b$
+        panel.set_yticks(
+            range(len(lines)), map(shortened, names), parse_math=False
+        )  # a row may be called a$b$
         _widen(panel)
     if any(value is not None for value in paper.values()):
         panels[0].set_xlabel("mAP %  (\u00d7 the paper's)")

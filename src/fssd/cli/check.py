@@ -10,7 +10,7 @@ from typing import Annotated
 
 import tyro
 
-from fssd.cli.options import Flag, parse, spare_inputs
+from fssd.cli.options import Flag, parse, spare_folder, spare_inputs, spare_records
 from fssd.cli.result import add_result, wants_json
 
 
@@ -48,20 +48,24 @@ def run(arguments: list[str]) -> int:
     from fssd.model.coverage import coverage_advice
     from fssd.plots import require_matplotlib
     from fssd.report.data_page import Survey, write_data_page
-    from fssd.report.html import PAGE_FILE
+    from fssd.report.html import PAGE_FILE, require_own_page
 
     if command.report is not None:
         require_matplotlib()
+        require_own_page(command.report)
     options = {"size": list(command.size)} if command.size else {}
     with torch.device("meta"):  # no weights are needed
         network = build_model(command.model, 1, **options)
-    outputs = list(filter(None, [command.json, command.report and command.report / PAGE_FILE]))
+    files = [] if command.json is None else [command.json]
+    spare_folder(command.data, files)
+    outputs = [*files, *([] if command.report is None else [command.report / PAGE_FILE])]
     spare_inputs([command.data], outputs)
     require_writable(*outputs)
     survey = Survey(thumbnails=command.report is not None)
     decode = not command.labels_only
     with _bar() as watch:
         report = check_data(command.data, command.splits or None, decode, survey.visit, watch, command.images)
+    spare_records((seen.record for seen in survey.images), files)
     if command.report is not None:
         page, pairs = write_data_page(command.report, report, survey, network)
         print(f"report in {page}; near-duplicates across splits: {pairs}", file=sys.stderr)

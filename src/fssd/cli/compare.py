@@ -133,9 +133,10 @@ def _page(command: Compare, models: list[Path]) -> int:
     from fssd.plots import model_names, require_matplotlib
     from fssd.report.compare_page import verdict, write_compare_page
     from fssd.report.eval_page import ReportSubject
-    from fssd.report.html import PAGE_FILE
+    from fssd.report.html import PAGE_FILE, require_own_page
 
     require_matplotlib()
+    require_own_page(command.report)
     require_writable(command.report / PAGE_FILE)
     groups = {command.loading: Loading(), command.selection: Selection(score=PICTURE_SCORE)}
     detectors = open_models(models, command.device, groups)

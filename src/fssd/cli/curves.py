@@ -26,13 +26,17 @@ class Curves:
 
 def run(arguments: list[str]) -> int:
     command = parse(Curves, arguments)
-    from fssd.figures.curves import draw_curves, read_curves, write_csv
-    from fssd.plots import check_suffix, require_matplotlib, save_plot
+    from fssd.atomic import require_writable
+    from fssd.figures.curves import COLUMNS, draw_curves, read_curves, write_csv
+    from fssd.plots import check_suffix, require_matplotlib, require_own_table, save_plot
 
     check_suffix(command.out)
     if all(run.is_file() for run in command.runs):
         raise ConfigError("there is nothing to plot; name the folders of runs")
     require_matplotlib()
+    table = command.out.with_suffix(".csv")
+    require_own_table(table, COLUMNS)
+    require_writable(command.out, table)
     # `runs/table2/*` also matches the tables beside the runs.
     curves = read_curves([run for run in command.runs if not run.is_file()], command.metric_name)
     axes = draw_curves(curves)
@@ -40,7 +44,6 @@ def run(arguments: list[str]) -> int:
         if line.left_out:
             what = f"iterations at which not all of its {line.runs} runs were evaluated"
             print(f"note: {line.name}: left out {line.left_out} {what}", file=sys.stderr)
-    table = command.out.with_suffix(".csv")
     write_csv(table, curves)
     save_plot(command.out, axes)
     print(f"{len(curves.lines)} lines in {command.out}, numbers in {table}")

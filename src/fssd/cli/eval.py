@@ -25,7 +25,9 @@ from fssd.cli.options import (
     open_models,
     parse,
     refuse_names,
+    spare_folder,
     spare_inputs,
+    spare_records,
     write_each,
 )
 from fssd.cli.result import add_document, add_result
@@ -93,8 +95,7 @@ def _run(command: Eval, process: Process) -> int:
     if command.keep_thresholds or command.keep_tiles:
         require_own_model(command.model, detector)
     settings = {} if detector is None else _settings(command, detector)
-    models = {} if detector is None else {command.model: detector}
-    dataset = command.measuring.open(command.data, list(models), list(models.values()), command.iou)
+    dataset = _open(command, detector)
     _check_outputs(command, dataset)
     console = Console()
     notes: tuple[str, ...] = ()
@@ -106,9 +107,10 @@ def _run(command: Eval, process: Process) -> int:
     if note := unknown_note(dataset, classes):
         print(f"note: {note}", file=sys.stderr)
     if detector is not None:
-        loading = asdict(command.loading)
+        loading, defaults = asdict(command.loading), detector.runner.defaults
+        notes = _told(settings, vars(defaults))
         found = detect_in_group(detector, dataset, console, process, **loading, **settings)
-        settings |= vars(detector.runner.defaults.replaced(command.thresholds.given()))
+        settings |= vars(defaults.replaced(command.thresholds.given()))
     if not process.is_first:
         return 0
     report = evaluate_detections(dataset, found, command.measuring.metric, command.iou)
@@ -123,6 +125,22 @@ def _run(command: Eval, process: Process) -> int:
     return 0
 
 
+def _open(command: Eval, detector: Detector | None) -> DataSet:
+    """The images to measure on, with the labels of --classes alone."""
+    from fssd.evaluation.known_classes import wanted_classes
+
+    wanted = command.rules.classes
+    if detector is None or not wanted:
+        models = {} if detector is None else {command.model: detector}
+        return command.measuring.open(command.data, list(models), list(models.values()), command.iou)
+    detector.require_settings(classes=list(wanted))
+    dataset = command.measuring.open(command.data, [command.model], [detector], command.iou)
+    dataset, note = wanted_classes(dataset, wanted)
+    if note:
+        print(f"note: {note}", file=sys.stderr)
+    return dataset
+
+
 def _settings(command: Eval, detector: Detector) -> dict[str, Any]:
     """Those of the detector, checked before the data are read; tiles are the model's own if not given."""
     scales = list(command.scales) or None
@@ -132,6 +150,18 @@ def _settings(command: Eval, detector: Detector) -> dict[str, Any]:
         print(f"looking at {tiles}", file=sys.stderr)
     own = {"tiles": "none"} if tiles is None else tiles.settings()
     return {**command.thresholds.given(), **command.rules.given(), **own, "scales": scales}
+
+
+def _told(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> tuple[str, ...]:
+    """A line about the settings of a detector that are not those of every evaluation, none if all are."""
+    told = []
+    for name, value in settings.items():
+        if value in (None, "none") or value == defaults.get(name):
+            continue
+        many = [f"{key}={one}" for key, one in value.items()] if isinstance(value, Mapping) else value
+        text = "" if value is True else " ".join(map(str, many)) if isinstance(many, list) else str(value)
+        told.append(f"--{name.replace('_', '-')} {text}".rstrip())
+    return (f"detected with {', '.join(told)}",) if told else ()
 
 
 def _keep_tiles(model: Path, settings: Mapping[str, Any]) -> None:
@@ -188,23 +218,26 @@ def _check_outputs(command: Eval, dataset: DataSet) -> None:
     from fssd.atomic import require_writable
     from fssd.evaluation.results import voc_files
     from fssd.plots import require_matplotlib
-    from fssd.report.html import PAGE_FILE
+    from fssd.report.html import PAGE_FILE, require_own_page
 
     files = [file for file in (command.json, command.coco_results) if file is not None]
-    if command.report is not None:
-        require_matplotlib()
-        files.append(command.report / PAGE_FILE)
     if command.voc_results is not None:
         ids = [record.image_id for record in dataset.records]
         files += voc_files(command.voc_results, ids, dataset.classes, split=dataset.facts["split"] or "test")
+    spare_records(dataset.records, files)
+    spare_folder(command.data, files)
+    if command.report is not None:
+        require_matplotlib()
+        require_own_page(command.report)
+        files.append(command.report / PAGE_FILE)
     own = _input(command)
     inputs = list(own.rglob("*.txt")) if own.is_dir() else [own]
-    spare_inputs([*inputs, command.data, *(record.source for record in dataset.records)], files)
+    spare_inputs([*inputs, command.data], files)
     require_writable(*files, *([own] if command.keep_thresholds or command.keep_tiles else ()))
 
 
 class Outcome(NamedTuple):
-    """What was found and how good it is. notes: on a file of detections. settings: of a detector, or none."""
+    """What was found and how good it is. notes: how it was detected. settings: of a detector, or none."""
 
     found: list[Detections]
     report: Report
@@ -228,7 +261,8 @@ def _write(command: Eval, dataset: DataSet, outcome: Outcome) -> None:
         steps.append(partial(write_coco_results, command.coco_results, dataset, found))
     if command.voc_results is not None:
         ids = [record.image_id for record in dataset.records]
-        arguments = (command.voc_results, ids, found, dataset.classes)
+        known = [name for name in dataset.classes if name in found[0].classes]  # no file: an unknown class
+        arguments = (command.voc_results, ids, found, known)
         steps.append(partial(write_voc_results, *arguments, split=split or "test"))
     if command.report is not None:
         (name,) = model_names([_input(command)])

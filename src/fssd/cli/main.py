@@ -10,7 +10,7 @@ from importlib import import_module
 from io import TextIOWrapper
 
 from fssd.cli.result import add_result, result_on_stdout, take_json
-from fssd.errors import FssdError, Stopped, nearest
+from fssd.errors import ConfigError, FssdError, Stopped, nearest
 
 COMMANDS = {
     "train": "train a detector on your own images",
@@ -83,8 +83,7 @@ def _run(arguments: list[str]) -> int:
         return 0
     verb, rest = arguments[0], arguments[1:]
     if verb not in COMMANDS:
-        print(f"error: there is no command {verb!r}{nearest(verb, COMMANDS)}", file=sys.stderr)
-        return BAD_INPUT
+        rest = arguments
     rest, wants_json = take_json(verb, rest)
     if not wants_json:
         return _run_verb(verb, rest)
@@ -101,6 +100,8 @@ def _run(arguments: list[str]) -> int:
 
 def _run_verb(verb: str, arguments: list[str]) -> int:
     try:
+        if verb not in COMMANDS:
+            raise ConfigError(f"there is no command {verb!r}{nearest(verb, COMMANDS)}")
         return int(import_module(f"fssd.cli.{MODULES.get(verb, verb)}").run(arguments))
     except FssdError as error:
         message = str(error)

@@ -18,7 +18,7 @@ from fssd.errors import ConfigError, FssdError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from fssd.data.sample import DataSet
+    from fssd.data.sample import DataSet, Record
     from fssd.evaluation.detection_files import FileDetections
     from fssd.inference.detections import Detections
     from fssd.inference.detector import Detector
@@ -64,7 +64,9 @@ BadShare = Annotated[BelowOne, tyro.conf.arg(help=_BAD_SHARE)]
 class Selection:
     """Which detections are kept; None takes what the network's authors evaluate with."""
 
-    score: Score | None = None
+    score: Share | None = None
+    """Keep detections that score more than this. None is what SSD evaluates with (0.01) in `eval` and
+    `submit`, and 0.5, or what `fssd eval --keep-thresholds` wrote into the model, in `detect` and `why`."""
     nms: Share | None = None
     """IoU above which the less confident of two detections of one class is dropped (SSD: 0.45)."""
 
@@ -292,6 +294,27 @@ def spare_inputs(inputs: Sequence[Path], outputs: Sequence[Path]) -> None:
         if output.resolve() in written:
             raise ConfigError(f"{output}: is named for two results; choose another name for one of them")
         written.add(output.resolve())
+
+
+def spare_folder(data: Path, outputs: Sequence[Path]) -> None:
+    """Raise ConfigError if a result would overwrite anything in the folder of a data set."""
+    folder = data.resolve()
+    for output in outputs:
+        if folder in output.resolve().parents and output.exists():
+            reason = f"exists already in the data set {data}; choose another name, or remove it first"
+            raise ConfigError(f"{output}: {reason}")
+
+
+def spare_records(records: Iterable[Record], outputs: Sequence[Path]) -> None:
+    """Raise ConfigError if a result would overwrite a label file or an image, wherever they lie."""
+    from fssd.data.same_files import true_paths
+
+    there = {str(output.resolve()): output for output in outputs if output.exists()}
+    if not there:
+        return
+    read = (path for record in records for path in (record.source, record.path))
+    for file in there.keys() & set(true_paths(read)):
+        raise ConfigError(f"{there[file]}: is an input and would be overwritten; choose another name")
 
 
 def write_each(*steps: Callable[[], object]) -> None:

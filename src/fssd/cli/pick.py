@@ -13,7 +13,7 @@ import tyro
 from fssd.cli.options import BatchSize, Device, Flag, Model, parse, show_progress
 from fssd.cli.result import add_result
 from fssd.config.bounds import Count, Share
-from fssd.errors import DataError
+from fssd.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from fssd.data.duplicates import Thumbnail
@@ -33,7 +33,7 @@ class Pick:
     copy: Path | None = None
     """New folder to copy the chosen images into."""
     link: Flag = False
-    """Link them instead of copying."""
+    """Link the images in the folder of --copy instead of copying them."""
     score: Annotated[Share, tyro.conf.arg(help="Detections that score less do not count.")] = 0.05
     batch_size: BatchSize = 8
     device: Device = "auto"
@@ -47,13 +47,16 @@ def run(arguments: list[str]) -> int:
     from fssd.data.writers.new_folder import require_new
     from fssd.inference.inputs import find_stills
     from fssd.inference.pick import pick
+    from fssd.weights.checkpoint import model_file
 
+    if command.link and command.copy is None:
+        raise ConfigError("--link is for the folder of --copy; give both")
     if command.copy is not None:
         require_new(command.copy)
         require_writable_folder(command.copy)
     files, others = find_stills(command.images)
     if command.out is not None:
-        spare_inputs(files, [command.out])
+        spare_inputs([*files, model_file(command.model)], [command.out])
         require_writable(command.out)
     seen, uncertainties, thumbnails = _look(command, files)
     if not seen:
@@ -103,7 +106,7 @@ def _copy(paths: list[Path], folder: Path, link: bool) -> None:
     from fssd.data.writers.to_labelme import LABELME_WRITER
 
     records = [background_record(path.as_posix(), path) for path in paths]
-    names = PictureNames(LABELME_WRITER).name({"": records})[""]  # pictures at the top, each stem once
+    names = PictureNames(LABELME_WRITER).name({"": records})[""]  # each once, as deep as they lie
     with new_folder(folder) as root:
         for path, name in zip(paths, names, strict=True):
             place_picture(path, root / name, link)

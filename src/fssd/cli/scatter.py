@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from fssd.cli.options import (
     parse,
     refuse_names,
     spare_inputs,
+    spare_records,
 )
 from fssd.cli.result import add_result
 from fssd.config.bounds import Count
@@ -92,9 +94,12 @@ def run(arguments: list[str]) -> int:
 def _check_outputs(command: Scatter, files: Sequence[Path], outputs: Sequence[Path]) -> None:
     """Raise what would keep the result from being made, before the time is spent."""
     from fssd.atomic import require_writable
+    from fssd.figures.scatter import COLUMNS
     from fssd.inference.inputs import find_only_stills
+    from fssd.plots import require_own_table
 
     spare_inputs([*files, *filter(None, (command.data, command.image))], outputs)
+    require_own_table(command.out.with_suffix(".csv"), COLUMNS)
     require_writable(*outputs)
     if command.image is not None:
         find_only_stills([str(command.image)])
@@ -148,7 +153,9 @@ def _machine(detectors: Sequence[Detector | None]) -> str:
 def _accuracies(
     command: Scatter, files: Sequence[Path], detectors: Sequence[Detector | None]
 ) -> list[Accuracy]:
+    from fssd.evaluation.detection_files import FileDetections
     from fssd.evaluation.evaluate import evaluate_detections
+    from fssd.evaluation.known_classes import unknown_note
     from fssd.figures.scatter import Accuracy, stored_accuracy
 
     pairs = list(zip(files, detectors, strict=True))
@@ -156,12 +163,16 @@ def _accuracies(
     if command.data is None:
         return [stored_accuracy(detector, file) for file, detector in models.items()]
     dataset = command.measuring.open(command.data, list(models), list(models.values()))
+    spare_records(dataset.records, [command.out, command.out.with_suffix(".csv")])
     accuracies = []
     for file, detector in pairs:
-        if detector is None:
-            found = command.measuring.read(file, dataset).detections
+        side = command.measuring.read(file, dataset) if detector is None else detector
+        if note := unknown_note(dataset, side.classes):
+            print(f"note: {file}: {note}", file=sys.stderr)
+        if isinstance(side, FileDetections):
+            found = side.detections
         else:
-            found = list(detector.evaluate_on(dataset, **asdict(command.loading)))
+            found = list(side.evaluate_on(dataset, **asdict(command.loading)))
         report = evaluate_detections(dataset, found, command.measuring.metric)
         accuracies.append(Accuracy(report.map, report.metric, report.iou))
     return accuracies

@@ -20,7 +20,7 @@ from fssd.atomic import atomic_write
 from fssd.data.columns import take
 from fssd.data.groups import group_images
 from fssd.data.sample import DataSet
-from fssd.errors import DataError
+from fssd.errors import ConfigError, DataError
 
 DIVISION_FILE = "division.json"
 LEAST, MOST = 0.5, 2.0  # of the share that validation should have: within these limits a class is left alone
@@ -70,8 +70,13 @@ def read_division(folder: Path) -> Division | None:
 def divide(dataset: DataSet, seed: int, share: float = 0.15, folds: int = 0, fold: int = 0) -> Division:
     """A part of the images for validation: a share of them, or with `folds` the fold of that number (from 1).
 
-    Raises DataError if the images are too few, or too much alike, to be divided.
+    Raises DataError if the images are too few, or too much alike, to be divided, and ConfigError for a share
+    or a fold that is none.
     """
+    if folds and not 1 <= fold <= folds:
+        raise ConfigError(f"fold is {fold} of {folds} folds; it must be between 1 and {folds}")
+    if not folds and not 0 < share < 1:
+        raise ConfigError(f"share is {share}; it must be above 0 and below 1")
     groups = group_images(dataset.records)
     members: dict[str, list[int]] = defaultdict(list)
     for index, key in enumerate(groups.keys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +39,23 @@ def unknown_note(dataset: DataSet, known: Sequence[str]) -> str:
         return ""
     named = _listed([f"{name!r}{_meant(name, dataset, known)}" for name in unknown])
     return f"the detector knows no {named}; {'its' if len(unknown) == 1 else 'their'} AP is 0"
+
+
+def wanted_classes(dataset: DataSet, wanted: Sequence[str]) -> tuple[DataSet, str]:
+    """The data set with the wanted classes alone, and a line about those left out.
+
+    An image whose objects are all left out stays, as background. Raises ConfigError if nothing is left.
+    """
+    kept = tuple(name for name in dataset.classes if name in wanted)
+    chosen = join_sets([dataset], kept, {})
+    if not objects_per_class(chosen).any():
+        raise ConfigError(
+            f"the data set has no object of {_listed(list(map(repr, wanted)))}; choose among its classes:"
+            f" {_listed(dataset.classes)}"
+        )
+    left_out = [repr(name) for name in dataset.classes if name not in wanted]
+    chosen = replace(chosen, facts={**dataset.facts, **chosen.facts})
+    return chosen, f"measured without {_listed(left_out)}" if left_out else ""
 
 
 def known_to_both(dataset: DataSet, a: Sequence[str], b: Sequence[str]) -> tuple[DataSet, str]:

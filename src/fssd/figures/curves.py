@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 WIDTH, HEIGHT = 900, 450  # pixels
 LABEL_GAP = 0.075  # of the height of the axes, between the names of two lines
+COLUMNS = ("name", "number", "metric", "iteration", "runs", "mean", "min", "max")  # of the CSV file
 SIZES = ("small", "medium", "large")
 CLASS = "class:"  # before the name of a class that is also that of another number
 LEADER = {"arrowstyle": "-", "linewidth": 1.0, "shrinkA": 2, "shrinkB": 3, "relpos": (0, 0.5)}
@@ -88,8 +89,7 @@ def write_csv(path: Path, curves: CurveSet) -> None:
         for line in curves.lines
         for iteration, *values in zip(line.iterations, line.mean, line.low, line.high, strict=True)
     ]
-    columns = ("name", "number", "metric", "iteration", "runs", "mean", "min", "max")
-    plots.save_table(path, columns, rows)
+    plots.save_table(path, COLUMNS, rows)
 
 
 def draw_curves(curves: CurveSet) -> Axes:
@@ -101,11 +101,13 @@ def draw_curves(curves: CurveSet) -> Axes:
         axes.plot(line.iterations, mean, dashes, color=ink, linewidth=1.8, marker="o", ms=3.5)
         if line.runs > 1:
             axes.fill_between(line.iterations, low, high, color=ink, alpha=0.18, linewidth=0)
-    axes.set_xlim(0, 1.01 * max(line.iterations[-1] for line in curves.lines))
+    axes.set_xlim(0, 1.01 * max(1, *(line.iterations[-1] for line in curves.lines)))
     plots.limit_percent(axes)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.set_xlabel("iterations")
-    axes.set_ylabel(f"{_title(curves.number)} (%)", parse_math=False)  # a class may be called $x$
+    axes.set_ylabel(
+        f"{plots.shortened(_title(curves.number))} (%)", parse_math=False
+    )  # a class may be called $x$
     axes.set_title(_note(curves), loc="left", fontsize=plots.TEXT, color=plots.QUIET)
     _name_ends(axes, curves.lines)
     return axes
@@ -183,7 +185,7 @@ def _name_ends(axes: Axes, lines: Sequence[Curve]) -> None:
     for index, (line, height) in enumerate(zip(lines, plots.spread(heights, LABEL_GAP, 0, 1), strict=True)):
         dashes = "-" if line.iterations[-1] == end else ":"  # dotted: not a part of the curve
         axes.annotate(
-            line.name,
+            plots.shortened(line.name),
             (line.iterations[-1], 100 * line.mean[-1]),
             (1.035, height),
             textcoords="axes fraction",

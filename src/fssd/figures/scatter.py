@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 WIDTH, HEIGHT = 900, 600  # pixels
+COLUMNS = ("name", "images_per_second", "map", "metric", "machine", "from")  # of the CSV file
 WIDE = 4  # the axis of speeds is logarithmic if their ratio is at least this
 
 
@@ -125,7 +126,7 @@ def write_csv(path: Path, points: Sequence[Point], accuracy: Accuracy, device: s
         rows.append((name, speed, ap, accuracy.metric, *((device, "here") if measured else ("", "stated"))))
     if paper:
         rows += [(name, fps, ap / 100, "voc07", gpu, "paper") for name, fps, gpu, ap in PAPER_TABLE_3]
-    plots.save_table(path, ("name", "images_per_second", "map", "metric", "machine", "from"), rows)
+    plots.save_table(path, COLUMNS, rows)
 
 
 def draw_scatter(points: Sequence[Point], accuracy: Accuracy, device: str, paper: bool) -> Axes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import colorsys
 import unicodedata
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from PIL import ImageDraw, ImageFont
 from fssd.atomic import atomic_write
 from fssd.data.sample import Boxes, Image
 from fssd.errors import ImageError
+from fssd.plots import system_font
 
 Colour = tuple[int, int, int]  # RGB, 0..255
 Rectangle = tuple[int, int, int, int]  # x1, y1, x2, y2, pixels, last one included
@@ -28,15 +28,6 @@ GOLDEN_RATIO = 0.618034  # step of the hue from class to class, which keeps the 
 SHADES = ((0.85, 0.95), (0.95, 0.65), (0.45, 1.0))  # (saturation, value), in turn
 LONGEST_JPEG = 65_500  # pixels, of libjpeg
 SMALLEST_TEXT = 7  # pixels; smaller text is illegible
-
-# Pillow's own font has only ASCII; for other names the first of these that is installed is used.
-SYSTEM_FONTS = (
-    "NotoSansCJK-Regular.ttc",
-    "Arial Unicode.ttf",
-    "DejaVuSans.ttf",
-    "NotoSans-Regular.ttf",
-    "arial.ttf",
-)
 
 
 def class_colour(index: int) -> Colour:
@@ -110,7 +101,7 @@ def _draw_labels(
 def fitting_text(name: str, size: int, width: int, height: int) -> tuple[str, Any, int]:
     """The name, its font and the padding: reduced in size to fit, then cut; "" if nothing fits."""
     text = " ".join(name.split())  # a line break would make the label two lines high
-    if not text.isascii() and _system_font() is None:
+    if not text.isascii() and system_font() is None:
         text = unicodedata.normalize("NFKD", text)
         text = "".join(c for c in text if not unicodedata.combining(c))  # u for ü rather than an empty box
     while text:
@@ -127,17 +118,8 @@ def fitting_text(name: str, size: int, width: int, height: int) -> tuple[str, An
 
 @lru_cache(maxsize=64)
 def _font(size: int, ascii_only: bool) -> Any:
-    file = None if ascii_only else _system_font()
+    file = None if ascii_only else system_font()
     return ImageFont.load_default(size=size) if file is None else ImageFont.truetype(file, size)
-
-
-@lru_cache(maxsize=1)
-def _system_font() -> str | None:
-    for file in SYSTEM_FONTS:
-        with suppress(OSError):
-            ImageFont.truetype(file, 10)
-            return file
-    return None
 
 
 def encode_png(image: Image) -> bytes:

@@ -126,9 +126,9 @@ def _draw_dashes(pen: ImageDraw.ImageDraw, box: list[float], colour: Colour, lin
 
 
 def _with_caption(image: Image, lines: list[tuple[str, Colour]]) -> Image:
-    """The image with lines of text below it, each after a square of its colour."""
-    height, width = image.shape[:2]
-    size = max(12, round(0.011 * (width + height)))
+    """The image with lines of text below it, each after a square of its colour; the text gets room enough."""
+    height, width = image.shape[0], max(image.shape[1], LEAST_SIDE)
+    size = max(12, round(0.02 * width))
     across = max(20, int((width - 4 * size) / (0.5 * size)))
     rows = [
         (part, colour if not index else None)

@@ -12,7 +12,7 @@ import numpy as np
 from fssd.evaluation.bootstrap import Difference
 from fssd.evaluation.pairing import Floats
 from fssd.evaluation.scores import BestThreshold, Calibration, Sweep
-from fssd.plots import COLOURS, GRID, INK, QUIET, colour, new_axes
+from fssd.plots import COLOURS, GRID, INK, QUIET, all_letters, colour, new_axes, shortened
 from fssd.report.html import Html, tag
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def scatter(sides: Floats, overlap: Floats, shapes: Floats, limit: float, matche
         some = sides[(overlap >= matched) == hit]
         axes.plot(some[:, 0], some[:, 1], "o", color=ink, markersize=2.6, alpha=0.45, markeredgewidth=0)
     axes.plot(shapes[:, 0], shapes[:, 1], "x", color=INK, markersize=5, markeredgewidth=1.2)
-    ticks = [side for side in (4, 8, 16, 32, 64, 128, 256, 512) if side <= limit]
+    ticks = [2**power for power in range(2, int(limit).bit_length())]
     axes.set(xscale="log", yscale="log")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_ticks(ticks, labels=[str(side) for side in ticks])
@@ -135,7 +135,7 @@ def _lines(lines: Sequence[Line], x: str, y: str, label: str, dots: Sequence[Dot
     axes = _axes()
     for index, ((name, across, up), dot) in enumerate(zip(lines, dots, strict=True)):
         rows, ink = _thinned(across, up), colour(index)
-        axes.plot(100 * across[rows], 100 * up[rows], color=ink, linewidth=1.8, label=_shortened(name))
+        axes.plot(100 * across[rows], 100 * up[rows], color=ink, linewidth=1.8, label=_in_legend(name))
         axes.plot([100 * dot[0]], [100 * dot[1]], "o", color=ink, markersize=6, zorder=3)
     axes.set(xlim=(0, 101), ylim=(0, 103), xlabel=x, ylabel=y)
     legend = axes.legend(fontsize=TEXT - 1, frameon=False, labelcolor=INK, loc="best")
@@ -154,10 +154,9 @@ def _thinned(across: Floats, up: Floats) -> Any:
     return np.unique([*np.maximum(after - 1, 0), *after])
 
 
-def _shortened(name: str) -> str:
+def _in_legend(name: str) -> str:
     # matplotlib leaves names that begin with _ out of a legend.
-    name = f" {name}" if name.startswith("_") else name
-    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+    return shortened(f" {name}" if name.startswith("_") else name, LONGEST_NAME)
 
 
 def _svg(axes: Axes, label: str) -> Html:
@@ -165,7 +164,7 @@ def _svg(axes: Axes, label: str) -> Html:
 
     figure: Any = axes.figure
     text = io.StringIO()
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": label}):
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": label}), all_letters(figure):
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     return tag("div", Html(_embedded(text.getvalue())), role="img", aria_label=label)
 

@@ -223,12 +223,12 @@ def _pair(album: Album, two: Two, image: int) -> Html:
     for letter, analysis in zip(LETTERS, two.analyses, strict=True):
         texts.append(f"{letter} {Tally.by_image(analysis.shown).words(image)}")
         view = whole(album.image(image), marks_of(analysis.shown, image), PAIR_SIDE)
-        pictures.append(picture(view, f"{file.name}, {texts[-1]}"))
+        pictures.append(picture(view, f"{layout.isolated(file.name)}, {texts[-1]}"))
     if album.record(image).stored is None:
         both = tag("a", *pictures, href=file_link(file, album.folder), class_="two")
     else:
         both = tag("div", *pictures, class_="two")
-    return tag("figure", both, tag("figcaption", f"{file.name}: {'; '.join(texts)}"))
+    return tag("figure", both, tag("figcaption", f"{layout.isolated(file.name)}: {'; '.join(texts)}"))
 
 
 def _images(album: Album, two: Two, change: Floats) -> Html:

@@ -208,7 +208,7 @@ def _shape_plots(boxes: _Boxes, overlap: Floats, network: Network) -> list[Html]
     prior_sides = sorted({round(float(side), 1) for side in np.sqrt(shapes.prod(axis=1))})
     prior_ratios = sorted({round(float(width / height), 3) for width, height in shapes})
     ratios = extent[:, 0] / np.maximum(extent[:, 1], 1e-6)
-    powers = [4, 8, 16, 32, 64, 128, 256, 512]
+    powers = _powers(max(network.image_size))
     return [
         layout.caption(
             charts.histogram(sides(boxes.warped), prior_sides, "side, px of the input", powers),
@@ -219,10 +219,15 @@ def _shape_plots(boxes: _Boxes, overlap: Floats, network: Network) -> list[Html]
             "Aspect ratio of the boxes in the network's input. The lines are the ratios of the priors.",
         ),
         layout.caption(
-            charts.scatter(extent[some], overlap[some], shapes, 512, MATCHED),
+            charts.scatter(extent[some], overlap[some], shapes, powers[-1], MATCHED),
             f"Orange boxes overlap no prior by {MATCHED:.2f}; crosses are the priors.",
         ),
     ]
+
+
+def _powers(side: int) -> list[int]:
+    """The powers of two from 4 px to the first that is no shorter than a side."""
+    return [2**power for power in range(2, max(side - 1, 4).bit_length() + 1)]
 
 
 def _share_table(first: str, names: Sequence[str], groups: Ints, overlap: Floats) -> Html:
@@ -249,7 +254,7 @@ def _misfits(folder: Path, survey: Survey, boxes: _Boxes, overlap: Floats, class
         name = classes[boxes.label[row]]
         width, height = boxes.warped[row, 2:] - boxes.warped[row, :2]
         size = f"{width:.0f} {layout.TIMES} {height:.0f} px of the input"
-        text = f"{name}, {size}, best overlap {overlap[row]:.2f}"
+        text = f"{layout.isolated(name)}, {size}, best overlap {overlap[row]:.2f}"
         view = around(pixels, boxes.box[row], [Mark(boxes.box[row], name, FALSE)])
         figures.append(figure(view, record.picture, folder, text, text))
     intro = layout.lead("The boxes with the least overlap, at most one per image.")
@@ -269,7 +274,7 @@ def _samples(folder: Path, survey: Survey, classes: Sequence[str]) -> Html:
                 view = whole(read_image(record.picture), marks, 400)
             except ImageError:
                 continue
-            text = f"{record.path.name}: {layout.plural(len(marks), 'object')}"
+            text = f"{layout.isolated(record.path.name)}: {layout.plural(len(marks), 'object')}"
             figures.append(figure(view, record.picture, folder, text, text))
         parts += [tag("h3", split), layout.gallery(figures)]
     return join(parts)
@@ -304,7 +309,7 @@ def _pair(folder: Path, survey: Survey, pair: Pair) -> Html:
     links, texts = [], []
     for seen in survey.of_pair(pair):
         path = seen.record.path
-        texts.append(f"{seen.split}: {path.name}")
+        texts.append(f"{layout.isolated(seen.split)}: {layout.isolated(path.name)}")
         shown = picture(whole(read_image(seen.record.picture), [], 300), texts[-1])
         links.append(linked(shown, seen.record.picture, folder))
     mirrored = ", mirrored" if pair.mirrored else ""

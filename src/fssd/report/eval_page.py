@@ -15,7 +15,7 @@ from fssd.report.analysis import Analysis, Tally, analyse
 from fssd.report.eval_tables import class_table, confusion_table, curves, error_table
 from fssd.report.galleries import LEGEND, Album, false_positives, missed_objects, worst_images
 from fssd.report.html import Html, join, write_page
-from fssd.report.layout import Card, Section, document, gallery, key, lead, plural, share
+from fssd.report.layout import Card, Section, document, gallery, isolated, key, lead, plural, share
 
 _WORST = (
     "The images with the lowest F1 at the best thresholds. Only boxes that disagree with the labels have a"
@@ -28,7 +28,7 @@ _WRONG = "Wrong detections at the best thresholds, most confident first, at most
 class ReportSubject(NamedTuple):
     """What a page is about. name: of the model. data: as the user named it. split: None or "none" is all.
 
-    notes: sentences about detections that were read from a file.
+    notes: sentences about how the detections were made, or read from a file.
     """
 
     name: str
@@ -55,9 +55,8 @@ def write_eval_page(
 
 def facts(subject: ReportSubject, report: Report) -> list[str]:
     """The lines below the title: data, metric, classes that the model does not know, and notes."""
-    unknown = [f"not known to the model, AP 0: {', '.join(report.unknown_classes)}"] * bool(
-        report.unknown_classes
-    )
+    names = ", ".join(map(isolated, report.unknown_classes))
+    unknown = [f"not known to the model, AP 0: {names}"] * bool(names)
     return [
         f"{subject.images}: {plural(report.images, 'image')}, {plural(report.objects, 'object')}",
         f"AP in percent: {metric_label(report.metric, report.iou)}",

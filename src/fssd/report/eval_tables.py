@@ -10,7 +10,7 @@ import numpy as np
 from fssd.evaluation.evaluate import SIZES
 from fssd.evaluation.mistakes import KINDS, MISSED, kinds_by_class
 from fssd.evaluation.pairing import Ints
-from fssd.evaluation.scores import BestThreshold
+from fssd.evaluation.scores import BestThreshold, Calibration
 from fssd.report import charts
 from fssd.report.analysis import Analysis, Tally
 from fssd.report.html import Html, join, tag
@@ -73,7 +73,7 @@ def error_table(analysis: Analysis) -> Html:
         f" {analysis.shown.iou:.2f} or more, and a detection that overlaps nothing by more than 0.10 lies on"
         " background. Mistakes are counted at the best thresholds. The points of mAP (101-point AP at that"
         " overlap) would be gained if every mistake of the kind, at any score, were corrected; they do not"
-        " add up."
+        " add up. Missed objects are taken out for that; a class whose objects are all missed adds nothing."
     )
     by_class_table = table(("class", *KINDS, MISSED), split, label="Mistakes by class")
     folded = details("By class; false positives count for the predicted class", by_class_table)
@@ -92,8 +92,8 @@ def curves(analysis: Analysis) -> Html:
         "Whether scores can be read as probabilities. In a bar that ends on the dashed line the share of"
         " correct detections equals the score; above the line the model is underconfident, below it"
         " overconfident. The numbers are the detections in each bar. Score and share differ by"
-        f" {percent(analysis.calibration.error)} points on average (expected calibration error), mostly"
-        " because of the many low scores.",
+        f" {percent(analysis.calibration.error)} points on average (expected calibration"
+        f" error){_low_scores(analysis.calibration)}.",
     )
     if not known:
         return join([tag("p", "No class has a correct detection.", class_="empty"), grid([calibration])])
@@ -127,6 +127,12 @@ def confusion_table(analysis: Analysis) -> Html:
     return join([intro, _matrix(matrix, (*names, "nothing"), [*labels, len(names)]), *_pairs(matrix, names)])
 
 
+def _low_scores(result: Calibration) -> str:
+    """A note if the detections of the lowest bin make up more than half of the error."""
+    gaps = np.nan_to_num(result.detections * np.abs(result.score - result.correct))
+    return ", mostly because of the many low scores" if 2 * gaps[0] > gaps.sum() else ""
+
+
 def _without_threshold(analysis: Analysis) -> str:
     """A note if some classes have no best threshold."""
     count = sum(math.isnan(one.f1) for one in analysis.best)
@@ -148,7 +154,7 @@ def _most_confused(matrix: Ints, limit: int) -> list[int]:
 
 
 def _matrix(matrix: Ints, names: Sequence[str], shown: Sequence[int]) -> Html:
-    columns = (tag("th", names[label], scope="col") for label in shown)
+    columns = (tag("th", names[label], scope="col", title=names[label]) for label in shown)
     head = tag("thead", tag("tr", tag("th", "labelled", scope="col"), *columns))
     body = []
     for row in shown:

@@ -16,7 +16,7 @@ from fssd.evaluation.mistakes import KINDS
 from fssd.evaluation.pairing import FREE, Ints, Judgement
 from fssd.report.analysis import Analysis, Tally
 from fssd.report.html import Html
-from fssd.report.layout import TIMES, percent
+from fssd.report.layout import TIMES, isolated, percent
 from fssd.report.thumbnails import CORRECT, FALSE, FOUND, MISSED, Mark, around, figure, whole
 
 WORST = 12  # images
@@ -58,7 +58,7 @@ def worst_images(album: Album, analysis: Analysis) -> list[Html]:
     figures = []
     for image in (int(image) for image in order[:WORST] if mistakes[image]):
         file = album.record(image).path
-        text = f"{file.name}: {tally.words(image)}"
+        text = f"{isolated(file.name)}: {tally.words(image)}"
         view = whole(album.image(image), marks_of(analysis.shown, image))
         figures.append(figure(view, album.record(image).picture, album.folder, text, text))
     return figures
@@ -73,7 +73,7 @@ def missed_objects(album: Album, analysis: Analysis) -> list[Html]:
     for row in _limited(rows[np.argsort(-area, kind="stable")], objects.image):
         image, box = int(objects.image[row]), objects.boxes[row]
         name = analysis.shown.classes[objects.label[row]]
-        text = f"{name}, {box[2] - box[0]:.0f} {TIMES} {box[3] - box[1]:.0f} px"
+        text = f"{isolated(name)}, {box[2] - box[0]:.0f} {TIMES} {box[3] - box[1]:.0f} px"
         view = around(album.image(image), box, _near(analysis.shown, image, missed=row))
         caption = f"{text}: {_why_missed(analysis, row)}"
         figures.append(figure(view, album.record(image).picture, album.folder, f"{text}, missed", caption))
@@ -88,7 +88,7 @@ def false_positives(album: Album, analysis: Analysis) -> list[Html]:
     for row in _limited(rows[np.argsort(-found.score[rows], kind="stable")], found.image):
         image = int(found.image[row])
         view = around(album.image(image), found.boxes[row], _near(analysis.shown, image, false_positive=row))
-        caption = f"{_prediction(analysis.shown, row)}: {_why_false_positive(analysis, row)}"
+        caption = f"{_said(analysis.shown, row)}: {_why_false_positive(analysis, row)}"
         figures.append(figure(view, album.record(image).picture, album.folder, caption, caption))
     return figures
 
@@ -134,7 +134,7 @@ def _why_missed(analysis: Analysis, row: int) -> str:
     if overlap[best] < 0.1:
         return "no detection is near"
     other = ", which found another object" if shown.found.correct[rows[best]] else ""
-    return f"nearest is {_prediction(shown, int(rows[best]))}, overlap {overlap[best]:.2f}{other}"
+    return f"nearest is {_said(shown, int(rows[best]))}, overlap {overlap[best]:.2f}{other}"
 
 
 def _why_false_positive(analysis: Analysis, row: int) -> str:
@@ -144,7 +144,7 @@ def _why_false_positive(analysis: Analysis, row: int) -> str:
         return "nothing is labelled there"
     overlap = overlaps(analysis.shown.found.boxes[[row]], objects.boxes[[partner]])[0, 0]
     name = analysis.shown.classes[objects.label[partner]]
-    return f"{_REASONS[KINDS[errors.kind[row]]].format(name=name)}, overlap {overlap:.2f}"
+    return f"{_REASONS[KINDS[errors.kind[row]]].format(name=isolated(name))}, overlap {overlap:.2f}"
 
 
 def _near(judgement: Judgement, image: int, missed: int = FREE, false_positive: int = FREE) -> list[Mark]:
@@ -161,7 +161,14 @@ def _near(judgement: Judgement, image: int, missed: int = FREE, false_positive: 
     return marks
 
 
+def _said(judgement: Judgement, row: int) -> str:
+    """A detection in a sentence."""
+    found = judgement.found
+    return f"{isolated(judgement.classes[found.label[row]])} {_score(found.score[row])}"
+
+
 def _prediction(judgement: Judgement, row: int) -> str:
+    """A detection on a picture."""
     found = judgement.found
     return f"{judgement.classes[found.label[row]]} {_score(found.score[row])}"
 

@@ -9,8 +9,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 from fssd.atomic import atomic_write, make_folder
+from fssd.errors import ConfigError
 
 PAGE_FILE = "index.html"
+MAKER = "Made by fssd"  # in the footer of every page
 # A page loads nothing and runs nothing.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; form-action 'none'; base-uri 'none'"
 
@@ -60,6 +62,13 @@ def file_link(path: Path, folder: Path) -> str:
         return path.absolute().as_uri()
     # A colon is quoted too, so that no file name can be read as a URL scheme.
     return quote(Path(relative).as_posix().encode("utf-8", "surrogateescape"), safe="/")
+
+
+def require_own_page(folder: Path) -> None:
+    """Raise ConfigError if the page would replace an `index.html` that is no page of fssd."""
+    file = folder / PAGE_FILE
+    if file.is_file() and f"<footer>{MAKER} ".encode() not in file.read_bytes():
+        raise ConfigError(f"{file}: exists already and is no page of fssd; choose another folder")
 
 
 def write_page(folder: Path, title: str, *body: object) -> Path:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 from typing import NamedTuple, SupportsFloat
 
 import fssd
-from fssd.report.html import Html, join, tag
+from fssd.report.html import MAKER, Html, join, tag
 
 LONG = 30  # rows; a longer table scrolls in a box of fixed height
 DASH, MINUS, TIMES = "\u2013", "\u2212", "\u00d7"
+FIRST_STRONG, END = "\u2068", "\u2069"  # around text that has a direction of its own
 
 
 class Section(NamedTuple):
@@ -52,7 +54,7 @@ def document(
     links = (tag("li", tag("a", section.title, href=f"#{section.anchor}")) for section in sections)
     contents = tag("nav", tag("ul", *links), aria_label="Sections")
     parts = [tag("section", tag("h2", one.title), one.body, id=one.anchor) for one in sections]
-    foot = tag("footer", f"Made by fssd {fssd.__version__}. This file needs no other file.")
+    foot = tag("footer", f"{MAKER} {fssd.__version__}. This file needs no other file.")
     return join([head, contents, tag("main", *parts), foot])
 
 
@@ -128,8 +130,9 @@ def cell(value: object) -> Cell:
 
 
 def share(value: SupportsFloat) -> str:
-    """`12.3 %`, for a card."""
-    return f"{percent(float(value))} %"
+    """`12.3 %`, for a card; a dash for nan."""
+    number = float(value)
+    return DASH if math.isnan(number) else f"{percent(number)} %"
 
 
 def percent_cell(value: float, most: float = 1.0) -> Cell:
@@ -149,6 +152,12 @@ def signed_cell(value: float) -> Cell:
     """A difference, coloured by its sign unless it is zero."""
     text = signed(value)
     return Cell(text, kind={"+": "n good", MINUS: "n bad"}.get(text[0], "n"))
+
+
+def isolated(name: str) -> str:
+    """A name for use inside a text: if it runs from right to left, the text around it keeps its order."""
+    turns = any(unicodedata.bidirectional(character) in {"R", "AL"} for character in name)
+    return f"{FIRST_STRONG}{name}{END}" if turns else name
 
 
 def plural(count: int, one: str, many: str = "") -> str:

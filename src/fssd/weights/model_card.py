@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from fssd.zoo.hub import is_hub_address
 
 CARD_FILE = "README.md"
 OWN_WORDS = "<!-- What is written below this line is kept when the card is written again. -->"
+_MARKUP = re.compile(r"[\\|*`<\[~]|(?<!\w)_|_(?!\w)|&(?=#?\w+;)")
 _LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 
 
@@ -77,7 +79,7 @@ def model_card(
     title = address.rstrip("/").rpartition("/")[2]
     classes = [str(name) for name in facts["classes"]]
     header = yaml.safe_dump(_header(facts, title, licence), sort_keys=False, allow_unicode=True)
-    lines = ["---", header.strip(), "---", "", f"# {title}", ""]
+    lines = ["---", header.strip(), "---", "", f"# {_cell(title)}", ""]
     lines += [f"An object detector of the Python package fssd, for {len(classes)} classes.", ""]
     lines += _usage(address)
     lines += ["| | |", "|---|---|", f"| network | `{facts['model']}`, {weights:,} parameters |"]
@@ -112,8 +114,8 @@ def _header(facts: Mapping[str, Any], title: str, licence: str | None) -> dict[s
 
 def _usage(address: str) -> list[str]:
     install = 'pip install "fssd[hub]"' if is_hub_address(address) else "pip install fssd"
-    lines = ["```bash", install, f"fssd detect {address} photo.jpg", "```", ""]
-    load = f'found = fssd.Detector.load("{address}")("photo.jpg")'
+    lines = ["```bash", install, f"fssd detect {shlex.quote(address)} photo.jpg", "```", ""]
+    load = f'found = fssd.Detector.load({json.dumps(address)})("photo.jpg")'
     return [*lines, "```python", "import fssd", "", load, "```", ""]
 
 
@@ -218,4 +220,5 @@ def percent(ap: float | None) -> str:
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").split())
+    """A text that Markdown shows as it is; an _ within a word, as in addresses, needs no escape."""
+    return " ".join(_MARKUP.sub(r"\\\g<0>", text).split())

@@ -289,7 +289,11 @@ def test_refused_before_anything_is_written(source: Path, tmp_path: Path) -> Non
 
 def test_class_names_that_label_files_cannot_hold(tmp_path: Path, make_picture: MakePicture) -> None:
     make_picture(tmp_path / "a.jpg")
-    for names, message in ((["a\nb"], "holds a character"), (["a", "a "], "differ in spaces")):
+    for names, message in (
+        (["a\nb"], "holds a character"),
+        (["a\x85b"], "holds a character"),
+        (["a", "a "], "differ in spaces"),
+    ):
         content = {"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": []}
         categories = [{"id": key, "name": name} for key, name in enumerate(names)]
         (tmp_path / "all.json").write_text(json.dumps({**content, "categories": categories}))

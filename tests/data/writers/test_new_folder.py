@@ -6,8 +6,11 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image as Pillow
 
+from fssd.data.decode import read_header, read_image
 from fssd.data.writers.new_folder import new_folder, place_picture, require_new
 from fssd.errors import ConfigError
 
@@ -61,3 +64,35 @@ def test_refused_before_anything_is_done(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("x")
     with pytest.raises(ConfigError, match="exists already"), new_folder(tmp_path):
         pytest.fail("went on")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "mode"),
+    [
+        ("jpg", "L"),
+        ("jpg", "RGB"),
+        ("jpg", "CMYK"),
+        ("png", "I;16"),
+        ("png", "RGBA"),
+        ("png", "P"),
+        ("webp", "RGB"),
+    ],
+)
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_upright_pictures_keep_their_mode_and_profile(
+    tmp_path: Path, suffix: str, mode: str, orientation: int
+) -> None:
+    exif = Pillow.Exif()
+    exif[0x0112] = orientation
+    source, target = tmp_path / f"a.{suffix}", tmp_path / f"b.{suffix}"
+    ramp = np.arange(32 * 16, dtype=np.uint16).reshape(16, 32)
+    grey = Pillow.fromarray(ramp * 100 if mode == "I;16" else (ramp // 2).astype(np.uint8))
+    picture = grey if grey.mode == mode else grey.convert(mode)
+    picture.save(source, exif=exif, icc_profile=b"profile", lossless=True)
+    place_picture(source, target, upright=True)
+    header = read_header(target)
+    assert (header.orientation, header.mode) == (1, mode)
+    assert Pillow.open(target).info["icc_profile"] == b"profile"
+    np.testing.assert_allclose(read_image(target), read_image(source), atol=8 if suffix == "jpg" else 0)
+    if mode == "I;16":
+        assert sorted(np.asarray(Pillow.open(target)).ravel()) == sorted(100 * ramp.ravel())

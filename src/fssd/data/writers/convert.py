@@ -26,7 +26,7 @@ Track = Callable[[Sequence[Any], str], Iterable[Any]]
 
 _SHOWN = 5  # warnings
 _UNWRITABLE = re.compile(
-    r"[\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]"
+    r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]"
 )  # XML and lists of names have no place for
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import secrets
 import shutil
@@ -12,9 +13,20 @@ from pathlib import Path
 from PIL import Image as Pillow
 
 from fssd.atomic import make_folder
-from fssd.data.decode import read_bytes, read_header, read_image
+from fssd.data.decode import ImageHeader, read_bytes, read_header, read_image
 from fssd.data.stored import PictureSource, StoredPicture
 from fssd.errors import ConfigError
+
+_TURNS = {
+    2: Pillow.Transpose.FLIP_LEFT_RIGHT,
+    3: Pillow.Transpose.ROTATE_180,
+    4: Pillow.Transpose.FLIP_TOP_BOTTOM,
+    5: Pillow.Transpose.TRANSPOSE,
+    6: Pillow.Transpose.ROTATE_270,
+    7: Pillow.Transpose.TRANSVERSE,
+    8: Pillow.Transpose.ROTATE_90,
+}
+"""What makes a picture upright, by its EXIF orientation."""
 
 
 def require_new(folder: Path) -> None:
@@ -54,15 +66,25 @@ def place_picture(source: PictureSource, target: Path, link: bool = False, uprig
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     if upright and (header := read_header(source)).orientation != 1:
-        kind = "JPEG" if header.format == "MPO" else header.format
-        settings = {"quality": 95, "subsampling": 0} if kind == "JPEG" else {"lossless": True}
-        Pillow.fromarray(read_image(source)).save(target, kind, **settings)
+        _write_upright(source, header, target)
     elif isinstance(source, StoredPicture):
         target.write_bytes(read_bytes(source))
     elif link:
         _link(Path(source).resolve(), target)
     else:
         shutil.copyfile(source, target)
+
+
+def _write_upright(source: PictureSource, header: ImageHeader, target: Path) -> None:
+    """In the pixel mode of the picture: grey, 16 bits, transparency, CMYK and a colour profile stay."""
+    read_image(source)  # which tells what is damaged
+    kind = "JPEG" if header.format == "MPO" else header.format
+    settings = {"quality": 95, "subsampling": 0} if kind == "JPEG" else {"lossless": True}
+    with Pillow.open(
+        io.BytesIO(read_bytes(source)), formats=[header.format.replace("MPO", "JPEG")]
+    ) as picture:
+        profile = picture.info.get("icc_profile")
+        picture.transpose(_TURNS[header.orientation]).save(target, kind, icc_profile=profile, **settings)
 
 
 def _link(source: Path, target: Path) -> None:
