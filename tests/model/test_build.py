@@ -421,7 +421,7 @@ def test_a_wide_map_gets_a_1x1_in_the_light_form_too() -> None:
         ("ssd300-lite", {"merge": "sum"}, "has no option 'merge'"),
         ("ssd300-vgg16", {"pyramid": "after"}, "has no option 'pyramid'"),
         ("fssd300-vgg16", {"ratios": [[2], [2, 3]]}, "ratios lists 2 levels"),
-        ("fssd300-vgg16", {"ratios": [2, 3]}, "ratios are .*; give a list of finite numbers for each level"),
+        ("fssd300-vgg16", {"ratios": [2, 3]}, "ratios are .*; give a list of numbers for each level"),
         ("fssd300-lite", {"priors": {"shapes": 5}}, "fitted priors are damaged"),
         ("fssd300-lite", {"priors": {"shapes": [[3]] * 6}}, "fitted priors are damaged"),
         ("fssd300-lite", {"priors": {"shapes": [[["a", "b"]]] * 6}}, "fitted priors are damaged"),

@@ -56,7 +56,7 @@ def _ratios(rows: Sequence[Sequence[float]] | None) -> Ratios | None:
     try:
         ratios = tuple(map(finite_numbers, rows))
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"ratios are {rows!r}; give a list of finite numbers for each level") from error
+        raise ConfigError(f"ratios are {rows!r}; give a list of numbers for each level") from error
     if not all(ratio > 0 for row in ratios for ratio in row):
         raise ConfigError(f"ratios are {rows}; each must be above 0")
     return ratios
