@@ -22,8 +22,11 @@ import sys
 import tarfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import PIL.Image
 
 ROOT = Path(__file__).parents[1]
 RESULTS = "results.jsonl"
@@ -122,7 +125,7 @@ class Session:
             figures |= read(output)
         except (OSError, ValueError, KeyError, IndexError) as error:
             ok, figures = False, {**figures, "error": f"{type(error).__name__}: {error}"}
-        self.write(name, ok, figures if ok else {**figures, "output": (output + errors)[-3000:]})
+        self.write(name, ok, figures if ok else {**figures, "output": (output + errors)[-20_000:]})
 
 
 def _run(command: Sequence[str | Path], limit: float) -> tuple[bool, str, str]:
@@ -186,19 +189,25 @@ def _find_packages(packs: Sequence[Path]) -> None:
 def unpack(packs: Sequence[Path], to: Path) -> tuple[Path, int]:
     """Lay the packs out as a COCO folder of the images that have arrived, and how many have not."""
     images, annotations = to / "images", to / "annotations"
-    for folder in (images, annotations):
+    packed = to.with_name(f"{to.name}-labels")  # of all images; outside the data set
+    for folder in (images, annotations, packed):
         folder.mkdir(parents=True, exist_ok=True)
     for file in (file for folder in packs for file in sorted(folder.glob("images-*.tar"))):
         mark = to / f"{file.name}.done"
         if not mark.exists():
             with tarfile.open(file) as tar:
                 tar.extractall(images, filter="data")
+                files = [images / name for name in tar.getnames()]
+            with ThreadPoolExecutor() as pool:
+                list(pool.map(_as_jpeg, files))
             mark.touch()
     missing = 0
     for source in (file for folder in packs for file in sorted(folder.glob("instances_*.json"))):
-        shutil.copyfile(source, to / source.name)
-    for file in sorted(to.glob("instances_*.json")):
+        shutil.copyfile(source, packed / source.name)
+    for file in sorted(packed.glob("instances_*.json")):
         labels = json.loads(file.read_text(encoding="utf-8"))
+        for image in labels["images"]:
+            image["file_name"] = f"{Path(image['file_name']).stem}.jpg"
         there = [image for image in labels["images"] if (images / image["file_name"]).is_file()]
         missing += len(labels["images"]) - len(there)
         ids = {image["id"] for image in there}
@@ -206,6 +215,13 @@ def unpack(packs: Sequence[Path], to: Path) -> tuple[Path, int]:
         text = json.dumps({**labels, "images": there, "annotations": objects})
         (annotations / file.name).write_text(text, encoding="utf-8")
     return to, missing
+
+
+def _as_jpeg(file: Path) -> None:
+    """In place of a WebP file, which takes several times as long to decode and is decoded in each epoch."""
+    with PIL.Image.open(file) as image:
+        image.save(file.with_suffix(".jpg"), "JPEG", quality=92)
+    file.unlink()
 
 
 # ---- the parts

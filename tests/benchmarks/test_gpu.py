@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
+import shutil
 import sys
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +18,7 @@ import pytest
 
 from fssd.data.source import open_data
 
+FOLDER = Path(__file__).parents[2] / "benchmarks"
 Script = Callable[[str], ModuleType]
 
 
@@ -64,13 +68,14 @@ def test_images_and_boxes_are_halved_together(script: Script, pack: Path, tmp_pa
 def test_images_that_have_not_arrived_are_left_out_and_counted(
     script: Script, pack: Path, tmp_path: Path
 ) -> None:
-    images = [
-        (f"{split}-{i:06}.jpg", b"x" * 100) for split, n in (("val", 1), ("train", 3)) for i in range(n)
-    ]
-    parts = list(script("gpu_pack").shards(images, 2 * 1124))
+    picture = io.BytesIO()
+    PIL.Image.new("RGB", (320, 240)).save(picture, "WEBP")
+    content = picture.getvalue()
+    images = [(f"{split}-{i:06}.webp", content) for split, n in (("val", 1), ("train", 3)) for i in range(n)]
+    parts = list(script("gpu_pack").shards(images, 2 * (len(content) + 1024)))
     assert [[name for name, _ in part] for part in parts] == [
-        ["val-000000.jpg", "train-000000.jpg"],
-        ["train-000001.jpg", "train-000002.jpg"],
+        ["val-000000.webp", "train-000000.webp"],
+        ["train-000001.webp", "train-000002.webp"],
     ]
     some = tmp_path / "some"
     some.mkdir()
@@ -111,3 +116,61 @@ def test_a_step_that_takes_too_long_is_stopped_and_one_without_time_not_begun(
     gpu.Session(tmp_path, 0.05, 1).step("late", 1.5, waits, lambda _: {})
     (row,) = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
     assert row["step"] == "long" and not row["ok"] and "stopped after" in row["output"]
+
+
+def test_runs_of_the_first_seed_come_first(
+    script: Script,
+    pack: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """And none is begun without time for it."""
+    monkeypatch.syspath_prepend(FOLDER)
+    gpu_runs = script("gpu_runs")
+    begun = []
+
+    class Pool:
+        def __init__(self, *_: Any, **__: Any) -> None: ...
+
+        def __enter__(self) -> Pool:
+            return self
+
+        def __exit__(self, *_: Any) -> None: ...
+
+        def submit(self, call: Any, run: Any, end: float) -> Future[str]:
+            begun.append((run.config.out.relative_to(tmp_path / "runs").as_posix(), run.config.data))
+            future: Future[str] = Future()
+            future.set_result(call(run, end))
+            return future
+
+    monkeypatch.setattr(gpu_runs, "ProcessPoolExecutor", Pool)
+    packs = tmp_path / "packs"
+    for name in ("one", "two"):
+        shutil.copytree(pack, packs / name)
+    given = [
+        "fusion-light",
+        "--packs",
+        str(packs),
+        "--data",
+        "one",
+        "two",
+        "--seeds",
+        "2",
+        "--minutes",
+        "0.01",
+    ]
+    folders = ["--out", str(tmp_path / "runs"), "--work", str(tmp_path / "work")]
+    monkeypatch.setattr(
+        sys, "argv", ["gpu_runs.py", *given, *folders, "--budget", "5it", "--set", "workers=0"]
+    )
+    assert gpu_runs.main() == 0
+    rows = ("ssd", "fssd-concat", "fssd-sum", "fpn", "rssd")
+    expected = [
+        (f"{name}/{row}/seed-{s}", tmp_path / "work" / name)
+        for s in (0, 1)
+        for name in ("one", "two")
+        for row in rows
+    ]
+    assert begun == expected
+    assert "{'not begun': 20}" in capsys.readouterr().out

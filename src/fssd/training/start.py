@@ -129,6 +129,8 @@ def fresh_network(
     else:
         boxes = RunTiles.of(config, dataset, geometry).input_boxes(dataset, geometry)
     if fits:
+        if not quiet:
+            print(f"fitting priors to {len(boxes):,} boxes, which may take a minute", flush=True)
         wanted = {} if config.prior_coverage is None else {"coverage": config.prior_coverage}
         options |= network.heads.fitted(boxes, **wanted)
         network = _build(config, len(dataset.classes), options)

@@ -15,12 +15,19 @@ import torch
 from fssd.boxes import Floats
 from fssd.data.source import open_data
 from fssd.errors import ConfigError
-from fssd.heads.multibox.fit import _fit_priors, best_overlaps, fit_priors, fit_to_coverage
+from fssd.heads.multibox.fit import _fit_priors, _fit_to_coverage, best_overlaps, fit_priors, fit_to_coverage
 from fssd.heads.multibox.priors import Level
 from fssd.model.build import build_model
 
 REAL = os.environ.get("FSSD_TEST_DATA", "")
 needs_data = pytest.mark.skipif(not REAL, reason="FSSD_TEST_DATA does not name a folder of data sets")
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No fit of an earlier run of the tests is taken."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
 
 MIDDLE = (0.5, 0.5)
 MAPS = (38, 19, 10, 5, 3, 1)
@@ -184,6 +191,8 @@ def test_the_same_again_is_not_fitted_again(fit: Fit, monkeypatch: pytest.Monkey
         raise AssertionError("it was fitted again")
 
     monkeypatch.setattr("fssd.heads.multibox.fit._optimise", refuse)
+    assert fit(boxes.copy(), [one]) == fitted
+    _fit_to_coverage.cache_clear()  # another process
     assert fit(boxes.copy(), [one]) == fitted
     boxes[0] += 1
     with pytest.raises(AssertionError):

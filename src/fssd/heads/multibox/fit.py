@@ -21,6 +21,7 @@ from torch import Tensor
 
 from fssd.boxes import Floats, iou, to_center_size
 from fssd.errors import ConfigError
+from fssd.heads.multibox.kept_fits import kept_fit
 from fssd.heads.multibox.match import MATCHED
 from fssd.heads.multibox.priors import Level, make_priors
 
@@ -80,8 +81,8 @@ def fit_to_coverage(boxes: Floats, levels: Sequence[Level], share: float) -> tup
     """Fitted levels that give at least `share` (0..1) of the boxes a prior at IoU 0.5.
 
     As `fit_priors`, but the level on which most of the uncovered boxes belong by their size gets two more
-    priors a cell, and all are fitted again, until the share is reached. Raises ConfigError if it is not
-    reached with 24 a cell.
+    priors a cell, and all are fitted again, until the share is reached. What was fitted is kept in the
+    user's cache folder. Raises ConfigError if the share is not reached with 24 a cell.
     """
     return _fit_to_coverage(boxes.tobytes(), boxes.dtype.str, tuple(levels), share)
 
@@ -89,7 +90,11 @@ def fit_to_coverage(boxes: Floats, levels: Sequence[Level], share: float) -> tup
 @lru_cache(maxsize=16)
 def _fit_to_coverage(values: bytes, dtype: str, levels: tuple[Level, ...], share: float) -> tuple[Level, ...]:
     """As `_fit_priors`."""
-    boxes = _boxes(values, dtype)
+    return kept_fit(values, dtype, levels, share, lambda: _search(_boxes(values, dtype), levels, share))
+
+
+def _search(boxes: Floats, levels: tuple[Level, ...], share: float) -> tuple[Level, ...]:
+    """Fit again and again, with more priors, until the share is reached."""
     kept = np.random.default_rng(0).permutation(len(boxes))[:LOOKED_AT]
     looked_at = np.asarray(boxes, dtype=np.float32)[np.sort(kept)]
     looked_at = looked_at[(looked_at[:, 2:] > looked_at[:, :2]).all(axis=1)]
