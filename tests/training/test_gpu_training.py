@@ -5,6 +5,7 @@ With FSSD_TEST_DEVICE=cpu they run on a CPU, which tries the tests themselves.
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from fssd.data.scenes import make_scenes
 from fssd.export.images import make_pictures
 from fssd.heads.head import Thresholds
 from fssd.inference.detector import Detector
+from fssd.layers.blocks import CaffeBatchNorm
 from fssd.model.build import build_model
 from fssd.model.network import Network, channels_last
 from fssd.runtimes.cuda import CudaRunner
@@ -103,7 +105,7 @@ def first_losses(
     return losses
 
 
-@pytest.mark.parametrize("name", ["fssd300-lite", "fssd300-vgg16"])
+@pytest.mark.parametrize("name", ["fssd300-lite", "rssd300-lite", "fpn300-lite", "fssd300-vgg16"])
 @pytest.mark.parametrize(("amp", "tolerance"), [("off", 1e-3), ("bf16", 1e-2), ("fp16", 2e-3)])
 def test_a_step_has_the_loss_of_the_cpu(device: torch.device, name: str, amp: Amp, tolerance: float) -> None:
     """In float32 to 1e-3; bf16 has 8 bits of fraction (4e-3), fp16 11 (5e-4).
@@ -117,6 +119,70 @@ def test_a_step_has_the_loss_of_the_cpu(device: torch.device, name: str, amp: Am
         found = first_losses(name, amp, device, 2)
     assert found == pytest.approx(reference, rel=tolerance)
     assert reference[0] != reference[1]
+
+
+@pytest.mark.parametrize("name", ["ssd300-lite", "fssd300-lite", "rssd300-lite", "fpn300-lite"])
+def test_every_gradient_is_that_of_the_cpu(device: torch.device, name: str) -> None:
+    """Parameter by parameter, so that a wrong kernel is named: norm of the difference over the gradient's.
+
+    Not in bf16: with random weights its rounding alone turns the gradients of the first layers around.
+    """
+    gradients = []
+    with deterministic():
+        for where in (torch.device("cpu"), device):
+            network = network_of(name).to(where).train()
+            config = TrainConfig(amp="off", clip_norm=0.0, ema=0.0)
+            Updater(network, config, where, ALONE).backward(batch_of(network, 4), 0, last=True)
+            parameters = dict(network.named_parameters())
+            gradients.append({key: one.grad.cpu() for key, one in parameters.items() if one.grad is not None})
+    expected, found = gradients
+    assert expected.keys() == found.keys()
+    least = 1e-4 * max(float(one.norm()) for one in expected.values())
+    errors = {key: float((found[key] - one).norm() / (one.norm() + least)) for key, one in expected.items()}
+    assert {key: error for key, error in errors.items() if error > 1e-2} == {}
+
+
+LAYERS = {
+    "deconvolution, depthwise": nn.ConvTranspose2d(64, 64, 2, stride=2, groups=64),
+    "deconvolution, depthwise, one cell less": nn.ConvTranspose2d(64, 64, 3, stride=2, padding=1, groups=64),
+    "deconvolution": nn.ConvTranspose2d(64, 64, 3, stride=2, padding=1),
+    "depthwise": nn.Conv2d(64, 64, 3, stride=2, padding=1, groups=64),
+    "max pool": nn.MaxPool2d(2, stride=2, ceil_mode=True),
+    "max pool, overlapping": nn.MaxPool2d(3, stride=2, ceil_mode=True),
+    "average pool": nn.AvgPool2d(2, stride=2, ceil_mode=True),
+    "norm": CaffeBatchNorm(64, affine=True),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize(("amp", "tolerance"), [("off", 1e-4), ("bf16", 1e-2), ("fp16", 2e-3)])
+@pytest.mark.parametrize("cells", [(19, 19), (5, 3), (1, 1)])
+def test_every_layer_is_that_of_the_cpu(
+    device: torch.device, name: str, amp: Amp, tolerance: float, cells: tuple[int, int]
+) -> None:
+    """Output and gradients in each precision, against float32 on the same rounded numbers."""
+    if cells == (1, 1) and "pool" in name:
+        pytest.skip("nothing to pool")
+    dtype = {"off": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[amp]
+    generator = torch.Generator().manual_seed(0)
+    layer = channels_last(copy.deepcopy(LAYERS[name]))
+    for parameter in layer.parameters():
+        parameter.data.copy_(torch.randn(parameter.shape, generator=generator).to(dtype))
+    x = torch.randn(8, 64, *cells, generator=generator).to(dtype).to(memory_format=torch.channels_last)
+    back = torch.randn(layer(x.float()).shape, generator=generator).to(dtype)
+    results = []
+    with deterministic():
+        for where, precision in ((torch.device("cpu"), torch.float32), (device, dtype)):
+            module = copy.deepcopy(layer).to(where).train()
+            given = x.to(where, torch.float32).requires_grad_()
+            with torch.autocast(where.type, precision, enabled=precision != torch.float32):
+                out = module(given.to(precision))
+            out.backward(back.to(where, out.dtype))
+            results.append([out, given.grad, *(one.grad for one in module.parameters())])
+    for one, other in zip(*results, strict=True):
+        assert one is not None and other is not None
+        error = (other.detach().cpu().float() - one.detach()).norm() / one.detach().norm().clamp(min=1e-6)
+        assert float(error) < tolerance
 
 
 @pytest.mark.parametrize("amp", ["off", "bf16"])
