@@ -231,12 +231,12 @@ def run_tests(session: Session, tiny: bool) -> None:
     """The tests marked `cuda`. tiny: as far as a CPU can run them."""
     if tiny:
         os.environ["FSSD_TEST_DEVICE"] = "cpu"
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "cuda", "-p", "no:cacheprovider", "-rA"]
+    command = [sys.executable, "-m", "pytest", "-m", "cuda", "-p", "no:cacheprovider", "-v"]
 
     def read(output: str) -> Mapping[str, Any]:
         lines = output.splitlines()
-        marks = ("PASSED", "FAILED", "SKIPPED", "ERROR")
-        return {"summary": lines[-1], "tests": [line for line in lines if line.startswith(marks)]}
+        marks = (" PASSED", " FAILED", " SKIPPED", " ERROR")  # each as it ends, so a stopped run has them too
+        return {"summary": lines[-1], "tests": [line for line in lines if any(map(line.__contains__, marks))]}
 
     session.step("tests", 200, [*command, *(ROOT / test for test in TESTS)], read)
 
