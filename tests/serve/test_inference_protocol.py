@@ -36,7 +36,8 @@ def detector(detectors: dict[str, Detector]) -> Detector:
 
 @pytest.fixture(scope="module")
 def client(detector: Detector) -> Iterator[TestClient]:
-    service = Service([detector], Settings(score=SCORE, limits=LIMITS, name="digits"))
+    """Every image is computed alone: in a batch, which depends on the moment, the last digits are others."""
+    service = Service([detector], Settings(score=SCORE, limits=LIMITS, name="digits", batch=1))
     with TestClient(make_app(service)) as opened:
         yield opened
 
