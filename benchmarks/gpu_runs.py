@@ -17,6 +17,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def main() -> int:
     runs = [run for name in args.data for run in planned(plan, args, name)]
     runs.sort(key=lambda run: run.seed)  # stable: within a seed set by set, row by row
     args.out.mkdir(parents=True, exist_ok=True)
-    states: dict[str, int] = {}
+    states: Counter[str] = Counter()
     context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
     logs = args.out / "logs"
     logs.mkdir(exist_ok=True)
@@ -49,9 +50,9 @@ def main() -> int:
         waiting: dict[Future[str], Run] = {pool.submit(take, run, end): run for run in runs}
         for done in as_completed(waiting):
             state = _outcome(done)
-            states[state.partition(":")[0]] = states.get(state.partition(":")[0], 0) + 1
+            states[state.partition(":")[0]] += 1
             print(f"{time.monotonic() - end:7.1f} s  {waiting[done].folder}: {state}", flush=True)
-    print(states, flush=True)
+    print(dict(states), flush=True)
     _table([args.out / name for name in args.data], args.out / "evidence.md")
     return 0
 
