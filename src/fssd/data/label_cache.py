@@ -27,7 +27,7 @@ from fssd.atomic import atomic_path
 from fssd.data.columns import Columns, Paths, RecordTable, Texts, compact
 from fssd.data.formats.reader import Reader
 from fssd.data.sample import DataSet, Problem
-from fssd.storage.cache_folder import cache_folder
+from fssd.storage.cache_folder import cache_folder, code_digest
 
 LEAST_IMAGES = 2000  # fewer are read in less than a second
 MOST_BYTES = 1 << 30  # of the whole folder; the files used least recently are removed
@@ -74,8 +74,7 @@ def _without_collector() -> Iterator[None]:
 @cache
 def _code() -> str:
     """A digest of the code that reads labels: its results may differ in another version."""
-    files = sorted(Path(__file__).parent.rglob("*.py"))
-    return hashlib.blake2b(b"".join(file.read_bytes() for file in files), digest_size=20).hexdigest()
+    return code_digest(sorted(Path(__file__).parent.rglob("*.py")))
 
 
 def _load(file: Path) -> DataSet | None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from fssd.atomic import atomic_write
 from fssd.heads.multibox.priors import Level
-from fssd.storage.cache_folder import cache_folder
+from fssd.storage.cache_folder import cache_folder, code_digest
 
 Levels = tuple[Level, ...]
 _CODE = ("fit.py", "priors.py")  # what fitted levels follow from
@@ -40,8 +40,7 @@ def kept_fit(boxes: bytes, dtype: str, levels: Levels, share: float, fit: Callab
 @cache
 def _code() -> str:
     """A digest of the code that fits: another version may fit other levels."""
-    files = [Path(__file__).with_name(name) for name in _CODE]
-    return hashlib.blake2b(b"".join(file.read_bytes() for file in files), digest_size=20).hexdigest()
+    return code_digest(Path(__file__).with_name(name) for name in _CODE)
 
 
 def _read(file: Path) -> Levels | None:
