@@ -11,8 +11,8 @@ import torch.multiprocessing
 from torch import Tensor, nn
 
 from fssd.errors import ConfigError
-from fssd.layers.blocks import CaffeBatchNorm
 from fssd.layers.joint_norm import JointBatchNorm, JointCaffeBatchNorm, join_norms
+from fssd.layers.norms import CaffeBatchNorm
 
 pytestmark = pytest.mark.skipif(not dist.is_available(), reason="this torch has no torch.distributed")
 SIZES = (3, 1)  # images of each process

@@ -15,7 +15,7 @@ from fssd.config.train_config import TrainConfig
 from fssd.data.scenes import make_scenes
 from fssd.errors import ConfigError
 from fssd.inference.detector import Detector
-from fssd.layers.blocks import CaffeBatchNorm
+from fssd.layers.norms import CaffeBatchNorm
 from fssd.model.build import build_model
 from fssd.model.cost import multiply_adds, parameters
 from fssd.model.fold import fold

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fssd.errors import ConfigError
 from fssd.inference.detector import Detector
-from fssd.layers.blocks import resize_asymmetric
+from fssd.layers.enlarge import resize_asymmetric
 from fssd.model.build import build_model
 from fssd.model.cost import multiply_adds, parameters
 from fssd.model.fold import fold

@@ -11,7 +11,7 @@ import torch
 from fssd.errors import ConfigError
 from fssd.heads.multibox.priors import Level
 from fssd.inference.detector import Detector
-from fssd.layers.blocks import L2Norm
+from fssd.layers.norms import L2Norm
 from fssd.model.build import build_model
 from fssd.model.cost import parameters
 from fssd.model.network import Network

@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fssd.backbones.efficientnet_lite import BN_EPS, SameConv2d
+from fssd.backbones.efficientnet_lite import SameConv2d
 from fssd.config.resolve import resolve
 from fssd.config.train_config import TrainConfig
 from fssd.data.source import open_data
 from fssd.errors import ConfigError
+from fssd.layers.norms import light_norm
 from fssd.model.build import build_model
 from fssd.training.freeze import freeze, freeze_stages, training_mode
 from fssd.training.loop import train
@@ -21,7 +22,7 @@ from fssd.weights.checkpoint import model_file, read_tensors, save_model
 
 def test_a_convolution_with_fixed_statistics_equals_both_layers_forwards_and_backwards() -> None:
     torch.manual_seed(0)
-    conv, norm = SameConv2d(4, 6, 3, 2).double(), nn.BatchNorm2d(6, BN_EPS).double().eval()
+    conv, norm = SameConv2d(4, 6, 3, 2).double(), light_norm(6).double().eval()
     for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
         assert tensor is not None
         tensor.data.uniform_(0.5, 2)

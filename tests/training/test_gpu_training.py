@@ -24,7 +24,7 @@ from fssd.data.scenes import make_scenes
 from fssd.export.images import make_pictures
 from fssd.heads.head import Thresholds
 from fssd.inference.detector import Detector
-from fssd.layers.blocks import CaffeBatchNorm
+from fssd.layers.norms import CaffeBatchNorm
 from fssd.model.build import build_model
 from fssd.model.network import Network, channels_last
 from fssd.runtimes.cuda import CudaRunner

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fssd.errors import ConfigError
-from fssd.layers.blocks import xavier
+from fssd.layers.first_weights import xavier
 
 
 class MapShape(NamedTuple):

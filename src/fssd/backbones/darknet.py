@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from fssd.backbones.backbone import Backbone, MapShape
 from fssd.backbones.darknet_weights import count, cut, darknet_order, is_darknet, read_darknet
 from fssd.errors import CheckpointError
-from fssd.layers.blocks import ConvNormLeaky, he
+from fssd.layers.blocks import ConvNormLeaky
+from fssd.layers.first_weights import he
 from fssd.layers.folding import fold_sequences
 
 # (outputs, kernel) of each convolution; a pool lies between stages.

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from fssd.backbones.backbone import Backbone, MapShape
 from fssd.backbones.pixel_statistics import CAFFE_MEAN
-from fssd.layers.blocks import CaffeBatchNorm
 from fssd.layers.folding import fold_sequences
+from fssd.layers.norms import CaffeBatchNorm
 from fssd.layers.pre_activation import growing_block, pre_activation
 
 

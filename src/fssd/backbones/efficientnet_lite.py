@@ -18,9 +18,7 @@ from fssd.backbones.backbone import Backbone, MapShape
 from fssd.errors import ConfigError
 from fssd.layers.depthwise import depthwise
 from fssd.layers.folding import normalised
-
-BN_EPS = 1e-3
-BN_MOMENTUM = 0.03  # the original 0.01 averages over more steps than a short fine-tuning has
+from fssd.layers.norms import light_norm
 
 
 class Stage(NamedTuple):
@@ -97,11 +95,11 @@ class InvertedResidual(nn.Module):
         self.has_expand = expand != 1
         if self.has_expand:
             self._expand_conv = SameConv2d(inputs, hidden, 1)
-            self._bn0 = nn.BatchNorm2d(hidden, BN_EPS, BN_MOMENTUM)
+            self._bn0 = light_norm(hidden)
         self._depthwise_conv = SameConv2d(hidden, hidden, kernel, stride, groups=hidden)
-        self._bn1 = nn.BatchNorm2d(hidden, BN_EPS, BN_MOMENTUM)
+        self._bn1 = light_norm(hidden)
         self._project_conv = SameConv2d(hidden, outputs, 1)
-        self._bn2 = nn.BatchNorm2d(outputs, BN_EPS, BN_MOMENTUM)
+        self._bn2 = light_norm(outputs)
         self.has_shortcut = stride == 1 and inputs == outputs
 
     def expand(self, x: Tensor) -> Tensor:
@@ -147,7 +145,7 @@ class EfficientNetLite0(Backbone):
     def __init__(self) -> None:
         super().__init__()
         self._conv_stem = SameConv2d(3, 32, 3, 2)
-        self._bn0 = nn.BatchNorm2d(32, BN_EPS, BN_MOMENTUM)
+        self._bn0 = light_norm(32)
         self._blocks = nn.ModuleList(_blocks(32))
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:

@@ -17,8 +17,8 @@ from fssd.backbones.backbone import Backbone, MapShape
 from fssd.backbones.pixel_statistics import CAFFE_MEAN, TORCHVISION_MEAN, TORCHVISION_STD
 from fssd.backbones.resnet_weights import resnet_layers
 from fssd.config.bounds import Positive, check_number
-from fssd.layers.blocks import CaffeBatchNorm
 from fssd.layers.folding import fold_sequences, normalised, set_fixed
+from fssd.layers.norms import CaffeBatchNorm
 
 WIDTHS = (64, 128, 256, 512)  # inner channels of the bottlenecks of layer1 to layer4
 EXPANSION = 4  # a bottleneck's output channels by its inner ones

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fssd.config.bounds import Count, Share, check_bounds
 from fssd.data.batch import MakeTargets, Targets
 from fssd.errors import ConfigError, nearest
-from fssd.layers.blocks import xavier
+from fssd.layers.first_weights import xavier
 from fssd.layers.folding import fold_sequences
 from fssd.necks.neck import Cells
 

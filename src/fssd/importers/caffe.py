@@ -32,7 +32,7 @@ from fssd.importers.foreign import (
     ratio_option,
     read_heads,
 )
-from fssd.layers.blocks import CaffeBatchNorm
+from fssd.layers.norms import CaffeBatchNorm
 from fssd.model.build import build_model
 from fssd.model.designs import DESIGNS, Design
 from fssd.model.network import Network

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from fssd.heads.multibox.priors import standard_ratios
 from fssd.importers.caffe_layers import CaffeLayers
 from fssd.importers.foreign import Imported, Wanted, ratio_option, read_heads
-from fssd.layers.blocks import CaffeBatchNorm
+from fssd.layers.norms import CaffeBatchNorm
 from fssd.model.build import build_model
 from fssd.model.network import Network
 

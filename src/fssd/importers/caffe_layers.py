@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fssd.errors import CheckpointError
-from fssd.layers.blocks import CaffeBatchNorm
+from fssd.layers.norms import CaffeBatchNorm
 
 
 class CaffeLayers:

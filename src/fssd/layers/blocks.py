@@ -1,15 +1,12 @@
-"""The few layers that SSD and FSSD are made of, and Caffe's Xavier rule that starts them."""
+"""The layers that the systems are made of, and their light forms."""
 
 from __future__ import annotations
 
-import math
-from typing import Any, cast
-
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fssd.layers.depthwise import DepthwiseConv2d
+from fssd.layers.norms import CaffeBatchNorm, light_norm
 
 
 class ConvReLU(nn.Sequential):
@@ -78,11 +75,11 @@ class LiteBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int = 0) -> None:
         super().__init__()
-        last = nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.03)
+        last = light_norm(outputs)
         nn.init.zeros_(last.weight)
         self.separable = nn.Sequential(
             DepthwiseConv2d(inputs, kernel, stride, padding),
-            nn.BatchNorm2d(inputs, eps=1e-3, momentum=0.03),
+            light_norm(inputs),
             nn.ReLU6(inplace=True),
             nn.Conv2d(inputs, outputs, 1, bias=False),
             last,
@@ -92,7 +89,7 @@ class LiteBlock(nn.Module):
             self.shortcut.append(nn.AvgPool2d(kernel, stride, padding, count_include_pad=False))
         if inputs != outputs:
             self.shortcut.append(nn.Conv2d(inputs, outputs, 1, bias=False))
-            self.shortcut.append(nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.03))
+            self.shortcut.append(light_norm(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu6(self.separable(x) + self.shortcut(x))
@@ -113,7 +110,7 @@ class SeparablePredictor(nn.Sequential):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(
             DepthwiseConv2d(inputs, 3, padding=1),
-            nn.BatchNorm2d(inputs, eps=1e-3, momentum=0.03),
+            light_norm(inputs),
             nn.ReLU6(inplace=True),
             nn.Conv2d(inputs, outputs, 1),
         )
@@ -146,123 +143,3 @@ class Chain(nn.ModuleDict):
         for name, layer in self.items():
             x = features[name] = layer(x)
         return features
-
-
-class L2Norm(nn.Module):
-    """Each pixel's channel vector to unit length, times a learned scale per channel (SSD conv4_3).
-
-    It computes in float32 or more, whatever comes in: in float16 the square of 256 is already infinite.
-    """
-
-    def __init__(self, channels: int, scale: float = 20.0) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.full((channels,), scale))
-
-    def forward(self, x: Tensor) -> Tensor:
-        # The 1e-10 inside the root is Caffe's; it keeps the gradient finite on an all-zero pixel.
-        exact = x.to(torch.promote_types(x.dtype, torch.float32))
-        length = torch.sqrt(exact.square().sum(dim=1, keepdim=True) + 1e-10)
-        normed = exact / length * self.weight[:, None, None]
-        return normed.to(torch.promote_types(x.dtype, self.weight.dtype))
-
-
-class ResponseNorm(nn.LocalResponseNorm):
-    """AlexNet's local response norm, computed in float32 or more; the result has the type of the input."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.to(torch.promote_types(x.dtype, torch.float32))).to(x.dtype)
-
-
-class CaffeBatchNorm(nn.BatchNorm2d):
-    """Batch normalisation whose running statistics are Caffe's bias-corrected moving sums.
-
-    Caffe divides its sums by a counter that decays with them, so after t steps the newest batch weighs
-    (1 - f) / (1 - f^t): the early statistics are a plain mean of the batches seen, not a mixture with
-    the initial 0 and 1. `fraction` is f, Caffe's moving_average_fraction.
-    """
-
-    def __init__(
-        self, channels: int, fraction: float = 0.999, affine: bool = False, eps: float = 1e-5
-    ) -> None:
-        super().__init__(channels, eps=eps, momentum=1 - fraction, affine=affine)
-        self.fraction = fraction
-        self._steps: int | None = None  # mirrors num_batches_tracked; None until that has been read
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.training:
-            self.momentum = (1 - self.fraction) / (1 - self.fraction ** self._next_step())
-        return self.normalise(x)
-
-    def normalise(self, x: Tensor) -> Tensor:
-        """As `nn.BatchNorm2d` with the momentum of this step."""
-        return super().forward(x)
-
-    def _next_step(self) -> int:
-        # Counted here too, because reading a counter that lies on a GPU would wait for the GPU at every step.
-        if self._steps is None:
-            self._steps = 0 if self.num_batches_tracked is None else int(self.num_batches_tracked)
-        self._steps += 1
-        return self._steps
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
-        self._steps = None
-
-
-def resize_bilinear(x: Tensor, size: tuple[int, int], align_corners: bool = True) -> Tensor:
-    """(B, C, H, W) to (B, C, *size), size in (rows, columns).
-
-    align_corners: corner pixels stay in place, as in Caffe's Interp layer; PyTorch's default is False.
-    """
-    return F.interpolate(x, size=size, mode="bilinear", align_corners=align_corners)
-
-
-def he(module: nn.Module) -> None:
-    """Start every convolution in `module` by darknet's rule: N(0, sqrt(2 / fan_in)), biases 0."""
-    for conv in (m for m in module.modules() if isinstance(m, nn.Conv2d)):
-        nn.init.normal_(conv.weight, std=math.sqrt(2 / conv.weight[0].numel()))
-        if conv.bias is not None:
-            nn.init.zeros_(conv.bias)
-
-
-def resize_asymmetric(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, C, H, W) to (B, C, *size), size in (rows, columns), linearly, as TensorFlow 1 does by default.
-
-    The first pixel stays in place: source = target * in / out, and nothing lies beyond the last source pixel.
-    """
-    for dim, cells in zip((2, 3), size, strict=True):
-        last = x.shape[dim] - 1
-        place = torch.arange(cells, device=x.device) * (x.shape[dim] / cells)
-        low = place.floor().long().clamp(max=last)
-        share = (place - low).to(x.dtype).reshape([-1, 1] if dim == 2 else [-1])
-        following = (low + 1).clamp(max=last)
-        x = x.index_select(dim, low) * (1 - share) + x.index_select(dim, following) * share
-    return x
-
-
-def xavier(module: nn.Module) -> None:
-    """Start every convolution in `module` by Caffe's Xavier rule: U(+-sqrt(3 / fan_in)), biases 0.
-
-    For a deconvolution Caffe's fan_in counts its outputs, the second axis of the weight. Convolutions of a
-    `ConvNorm` start with a Gaussian of standard deviation 0.01, as in the code of DSSD.
-    """
-    for conv in (m for m in module.modules() if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d))):
-        if isinstance(conv, GaussianConv2d):
-            continue
-        bound = math.sqrt(3 / (conv.weight[0].numel()))
-        nn.init.uniform_(conv.weight, -bound, bound)
-        if conv.bias is not None:
-            nn.init.zeros_(conv.bias)
-    for block in (m for m in module.modules() if isinstance(m, ConvNorm)):
-        nn.init.normal_(cast("nn.Conv2d", block[0]).weight, std=0.01)
-
-
-def enlarging_window(coarse: int, fine: int) -> tuple[int, int, int]:
-    """Kernel, stride and padding of a deconvolution from `coarse` cells to `fine`, every one of them reached.
-
-    (coarse - 1) * stride + kernel - 2 * padding cells come out of it.
-    """
-    stride = max(1, round(fine / coarse))
-    least = fine - (coarse - 1) * stride  # the kernel without padding
-    padding = max(0, -(-(stride - least) // 2))
-    return least + 2 * padding, stride, padding

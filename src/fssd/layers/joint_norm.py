@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from fssd.errors import ConfigError
-from fssd.layers.blocks import CaffeBatchNorm
+from fssd.layers.norms import CaffeBatchNorm
 
 
 def join_norms(module: nn.Module) -> None:

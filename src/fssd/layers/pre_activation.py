@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fssd.layers.blocks import CaffeBatchNorm
+from fssd.layers.norms import CaffeBatchNorm
 
 
 def pre_activation(inputs: int, outputs: int, kernel: int = 1, stride: int = 1) -> list[nn.Module]:

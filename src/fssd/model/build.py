@@ -14,7 +14,7 @@ from fssd.config.bounds import finite_numbers
 from fssd.data.geometry import make_geometry
 from fssd.errors import ConfigError, nearest
 from fssd.heads.head import Head, HeadBlueprint
-from fssd.layers.blocks import CaffeBatchNorm
+from fssd.layers.norms import CaffeBatchNorm
 from fssd.model.designs import Design, backbone_class, find_design, head_class, neck_class
 from fssd.model.network import Network, Spec
 from fssd.necks.neck import Blueprint

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fssd.backbones.backbone import MapShape
 from fssd.errors import ConfigError, nearest
-from fssd.layers.blocks import L2Norm
+from fssd.layers.norms import L2Norm
 from fssd.layers.pre_activation import pre_activation
 from fssd.necks.neck import Blueprint, Cells, Neck, even_steps
 from fssd.necks.windows import nominal_steps

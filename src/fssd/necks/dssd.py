@@ -10,8 +10,10 @@ from collections.abc import Iterable
 from torch import Tensor, nn
 
 from fssd.errors import ConfigError, nearest
-from fssd.layers.blocks import ConvNorm, enlarging_window
+from fssd.layers.blocks import ConvNorm
 from fssd.layers.depthwise import DepthwiseConv2d
+from fssd.layers.enlarge import enlarging_window
+from fssd.layers.norms import light_norm
 from fssd.necks.neck import Blueprint, Cells
 from fssd.necks.pyramid import LIGHT_WIDTHS
 from fssd.necks.ssd import SSD, AnySSD
@@ -116,17 +118,13 @@ def _light(coarse: int, fine: int, width: int, sizes: tuple[Cells, Cells], merge
     """Ours: a depthwise deconvolution, then a 1x1; a separable convolution. All with batch norm."""
     return Deconvolution(
         nn.ConvTranspose2d(coarse, coarse, *_windows(*sizes), groups=coarse),
-        nn.Sequential(nn.Conv2d(coarse, width, 1, bias=False), _light_norm(width)),
+        nn.Sequential(nn.Conv2d(coarse, width, 1, bias=False), light_norm(width)),
         nn.Sequential(
             DepthwiseConv2d(fine, 3, padding=1),
-            _light_norm(fine),
+            light_norm(fine),
             nn.ReLU6(inplace=True),
             nn.Conv2d(fine, width, 1, bias=False),
-            _light_norm(width),
+            light_norm(width),
         ),
         merge,
     )
-
-
-def _light_norm(channels: int) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.03)

@@ -11,7 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fssd.errors import ConfigError, nearest
-from fssd.layers.blocks import ConvReLU, LiteBlock, resize_bilinear
+from fssd.layers.blocks import ConvReLU, LiteBlock
+from fssd.layers.enlarge import resize_bilinear
+from fssd.layers.norms import light_norm
 from fssd.necks.neck import Blueprint
 from fssd.necks.pyramid import LIGHT_WIDTHS
 from fssd.necks.ssd import SSD, AnySSD
@@ -82,9 +84,7 @@ def _lateral(inputs: int, width: int) -> nn.Module:
 
 
 def _light_lateral(inputs: int, width: int) -> nn.Module:
-    return nn.Sequential(
-        nn.Conv2d(inputs, width, 1, bias=False), nn.BatchNorm2d(width, eps=1e-3, momentum=0.03)
-    )
+    return nn.Sequential(nn.Conv2d(inputs, width, 1, bias=False), light_norm(width))
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int, padding: int) -> nn.Module:

@@ -14,15 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fssd.errors import ConfigError, nearest
-from fssd.layers.blocks import (
-    CaffeBatchNorm,
-    ConvReLU,
-    L2Norm,
-    ResponseNorm,
-    enlarging_window,
-    resize_bilinear,
-)
+from fssd.layers.blocks import ConvReLU
+from fssd.layers.enlarge import enlarging_window, resize_bilinear
 from fssd.layers.folding import Affine, Floor, rescaled, scale_and_shift, set_fixed
+from fssd.layers.norms import CaffeBatchNorm, L2Norm, ResponseNorm
 from fssd.necks.neck import Cells
 
 Merge = Literal["concat", "sum"]

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 from torch import Tensor, nn
 
 from fssd.backbones.backbone import MapShape
-from fssd.layers.blocks import xavier
+from fssd.layers.first_weights import xavier
 from fssd.layers.folding import fold_sequences
 
 Cells = tuple[int, int]  # rows, columns of a map

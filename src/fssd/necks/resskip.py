@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from fssd.backbones.backbone import MapShape
 from fssd.errors import ConfigError, nearest
-from fssd.layers.blocks import Chain, resize_asymmetric, resize_bilinear
+from fssd.layers.blocks import Chain
+from fssd.layers.enlarge import resize_asymmetric, resize_bilinear
+from fssd.layers.norms import light_norm
 from fssd.necks.blitznet_priors import blitznet_shapes
 from fssd.necks.neck import Blueprint, Cells, even_steps
 from fssd.necks.pyramid import LIGHT_WIDTHS
@@ -222,4 +224,4 @@ def _finer(shapes: Mapping[str, MapShape], blueprint: Blueprint) -> str:
 
 
 def _norm(channels: int, light: bool) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.03) if light else nn.BatchNorm2d(channels)
+    return light_norm(channels) if light else nn.BatchNorm2d(channels)

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from fssd.errors import ConfigError, nearest
-from fssd.layers.blocks import CaffeBatchNorm, ConvReLU, enlarging_window
+from fssd.layers.blocks import ConvReLU
+from fssd.layers.enlarge import enlarging_window
+from fssd.layers.norms import CaffeBatchNorm
 from fssd.necks.fssd import FRACTION, LIGHT_FRACTION
 from fssd.necks.fusion_forms import LIGHT_WIDTH
 from fssd.necks.neck import Blueprint, Cells

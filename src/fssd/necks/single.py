@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from torch import Tensor, nn
 
 from fssd.errors import ConfigError, nearest
-from fssd.layers.blocks import L2Norm
+from fssd.layers.norms import L2Norm
 from fssd.necks.neck import Blueprint, Neck, even_steps
 from fssd.necks.windows import levels_from
 

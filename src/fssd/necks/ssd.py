@@ -8,7 +8,8 @@ from typing import TypeVar
 from torch import Tensor, nn
 
 from fssd.errors import ConfigError, nearest
-from fssd.layers.blocks import Chain, L2Norm, LiteBlock
+from fssd.layers.blocks import Chain, LiteBlock
+from fssd.layers.norms import L2Norm
 from fssd.necks.extras import extras_below, make_extras, ssd_extras
 from fssd.necks.neck import Blueprint, Cells, Neck, even_steps
 from fssd.necks.pyramid import LIGHT_WIDTHS

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from fssd.errors import ConfigError, nearest
-from fssd.layers.blocks import ConvNormLeaky, he
+from fssd.layers.blocks import ConvNormLeaky
+from fssd.layers.first_weights import he
 from fssd.necks.neck import Blueprint, Neck, even_steps
 
 GENERATIONS = (2016, 2017)

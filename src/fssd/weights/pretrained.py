@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fssd.backbones.backbone import Backbone
 from fssd.errors import CheckpointError, ConfigError
-from fssd.layers.blocks import CaffeBatchNorm
+from fssd.layers.norms import CaffeBatchNorm
 from fssd.model.network import Network
 from fssd.weights.checkpoint import below, check_finite, check_plain, check_shape, model_file, read_model
 from fssd.weights.content import read_content, refuse_failed_download

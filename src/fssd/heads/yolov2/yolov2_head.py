@@ -25,7 +25,7 @@ from fssd.heads.yolov2.region_decode import (
 )
 from fssd.heads.yolov2.region_loss import region_loss
 from fssd.heads.yolov2.region_targets import RegionTargets
-from fssd.layers.blocks import he
+from fssd.layers.first_weights import he
 from fssd.necks.neck import Cells
 from fssd.necks.yolov2 import generation_of
 
