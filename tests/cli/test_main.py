@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from fssd.atomic import atomic_path
 from fssd.cli.main import COMMANDS, main
 from fssd.zoo.models import PHOTOS
 
@@ -22,6 +25,23 @@ def fssd(*arguments: object, encoding: str = "ascii:strict") -> subprocess.Compl
         env={**os.environ, "PYTHONIOENCODING": encoding},
         check=False,
     )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_verb_that_is_asked_to_end_cleans_up(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(_: list[str]) -> int:
+        with atomic_path(tmp_path / "model.onnx") as file:
+            file.write_bytes(b"half")
+            os.kill(os.getpid(), number)
+            time.sleep(60)
+        return 0
+
+    monkeypatch.setattr("fssd.cli.export.run", run)
+    assert main(["export"]) == 128 + number
+    assert capsys.readouterr().err == "interrupted\n"
+    assert not list(tmp_path.iterdir())
 
 
 def test_help_is_a_verb_too(capsys: pytest.CaptureFixture[str]) -> None:

@@ -307,6 +307,12 @@ def test_split_that_is_not_there(tmp_path: Path) -> None:
     assert (severity, name) == ("error", "test.txt") and "no split 'test'" in reason
 
 
+def test_none_is_every_image(tmp_path: Path) -> None:
+    add(tmp_path, "a")
+    report = check_data(tmp_path, ["none"])
+    assert report.splits["all"].images == 1 and list(report.splits) == ["all"]
+
+
 def test_no_data_at_all(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
         check_data(tmp_path / "none")

@@ -222,6 +222,15 @@ def test_joined_sources(joined: Path) -> None:
     assert boxes["1"] == [[0, 0, 10, 10], [1, 1, 11, 11]]
 
 
+def test_joined_sources_that_call_a_split_differently(tmp_path: Path) -> None:
+    for name, split in (("kit", "valid"), ("other", "val")):
+        voc(tmp_path / name, "train", {f"{name}-a": ["dog"]})
+        voc(tmp_path / name, split, {f"{name}-b": ["dog"]})
+    file = text(tmp_path / "all.yaml", "sources: [{data: kit}, {data: other}]")
+    assert list_splits(file) == ("train", "val")
+    assert set(contents(open_data(file, "val"))) == {"kit-b", "other-b"}
+
+
 def test_classes_of_every_format(tmp_path: Path, joined: Path) -> None:
     expected = {
         joined / "kit": ("cow", "dog", "puppy"),

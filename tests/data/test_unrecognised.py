@@ -34,6 +34,7 @@ def test_pictures_alone(tmp_path: Path) -> None:
     ("names", "advice"),
     [
         (["a.tfrecord", "a.jpg"], "TFRecord files cannot be read: export them as COCO json"),
+        (["metadata.jsonl", "a.jpg"], "JSON lines cannot be read: export them as COCO json"),
         (["a.zip"], "give the archive itself"),
         (["a.json", "a.jpg"], "no .json file there holds labels in a known form: export as COCO"),
         (["a.json"], "and there are no pictures"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -30,7 +31,7 @@ from fssd.cli.options import (
     spare_records,
     write_each,
 )
-from fssd.cli.result import add_document, add_result
+from fssd.cli.result import add_result
 from fssd.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -115,12 +116,13 @@ def _run(command: Eval, process: Process) -> int:
         return 0
     report = evaluate_detections(dataset, found, command.measuring.metric, command.iou)
     console.print(report.table())
-    add_document(report.to_json(settings or None))
-    steps = [partial(_write, command, dataset, Outcome(found, report, notes, settings))]
+    outcome = Outcome(found, report, notes, settings, {})
+    steps = [partial(_write, command, dataset, outcome)]
     if command.keep_tiles:
-        steps.append(partial(_keep_tiles, command.model, settings))
+        steps.append(partial(_keep_tiles, command.model, outcome))
     if command.keep_thresholds and detector is not None:
-        steps.append(partial(_keep_thresholds, command, dataset, found, detector.classes))
+        steps.append(partial(_keep_thresholds, command, dataset, outcome, detector.classes))
+    steps.append(partial(_tell, command.json, outcome))  # last, with what the others kept and wrote
     write_each(*steps)
     return 0
 
@@ -164,15 +166,15 @@ def _told(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> tuple[str
     return (f"detected with {', '.join(told)}",) if told else ()
 
 
-def _keep_tiles(model: Path, settings: Mapping[str, Any]) -> None:
+def _keep_tiles(model: Path, outcome: Outcome) -> None:
     """Write the tiles of these settings into the model, and say so."""
     from fssd.data.tiles import FACT, read_tiles
     from fssd.weights.checkpoint import model_file, write_facts
 
-    tiles = read_tiles(settings, None, {}, (1, 1))
+    tiles = read_tiles(outcome.settings, None, {}, (1, 1))
     file = model_file(model)
     write_facts(file, {FACT: None if tiles is None else tiles.facts()})
-    add_result(tiles=None if tiles is None else tiles.facts())
+    outcome.told["tiles"] = None if tiles is None else tiles.facts()
     print(f"tiles kept in {file}: {tiles or 'none'}")
 
 
@@ -188,17 +190,15 @@ def _refuse_other_rules(command: Eval) -> None:
         raise ConfigError(f"--keep-thresholds is for detection without --{flag}; leave one of the two out")
 
 
-def _keep_thresholds(
-    command: Eval, dataset: DataSet, found: list[Detections], classes: Sequence[str]
-) -> None:
+def _keep_thresholds(command: Eval, dataset: DataSet, outcome: Outcome, classes: Sequence[str]) -> None:
     """Write them into the model, which has these classes, and say so."""
     from fssd.evaluation.class_scores import best_class_scores, write_class_scores
     from fssd.weights.checkpoint import model_file
 
-    best = best_class_scores(dataset, found, command.iou)
+    best = best_class_scores(dataset, outcome.found, command.iou)
     file = model_file(command.model)
     write_class_scores(file, best)
-    add_result(class_scores=best)
+    outcome.told["class_scores"] = best
     scores = ", ".join(f"{name} {score:.3f}" for name, score in best.items())
     others = [name for name in classes if name not in best]
     missing = f"; 0.5 for {', '.join(others)}, never found correctly" if others else ""
@@ -237,26 +237,27 @@ def _check_outputs(command: Eval, dataset: DataSet) -> None:
 
 
 class Outcome(NamedTuple):
-    """What was found and how good it is. notes: how it was detected. settings: of a detector, or none."""
+    """What was found and how good it is. notes: how it was detected. settings: of a detector, or none.
+
+    told: what was kept and written, beside the numbers.
+    """
 
     found: list[Detections]
     report: Report
     notes: tuple[str, ...]
     settings: Mapping[str, Any]
+    told: dict[str, Any]
 
 
 def _write(command: Eval, dataset: DataSet, outcome: Outcome) -> None:
-    """Write every result that was asked for, also if another one fails."""
-    from fssd.atomic import atomic_write
+    """Write every result that was asked for beside the JSON, also if another one fails."""
     from fssd.evaluation.results import write_coco_results, write_voc_results
     from fssd.plots import model_names
     from fssd.report.eval_page import ReportSubject, write_eval_page
 
-    found, report, notes, settings = outcome
+    found, report, notes, _, told = outcome
     steps: list[Callable[[], object]] = []
     split = dataset.facts["split"]
-    if command.json is not None:
-        steps.append(partial(atomic_write, command.json, report.to_json(settings or None)))
     if command.coco_results is not None:
         steps.append(partial(write_coco_results, command.coco_results, dataset, found))
     if command.voc_results is not None:
@@ -268,10 +269,20 @@ def _write(command: Eval, dataset: DataSet, outcome: Outcome) -> None:
         (name,) = model_names([_input(command)])
         subject = ReportSubject(name, command.data, split, notes)
         page = partial(write_eval_page, command.report, subject, dataset, found, report)
-        steps.append(lambda: _say_page(page()))
+        steps.append(lambda: _say_page(page(), told))
     write_each(*steps)
 
 
-def _say_page(page: Path) -> None:
+def _say_page(page: Path, told: dict[str, Any]) -> None:
     print(f"report in {page}")
-    add_result(report=page)
+    told["report"] = str(page)
+
+
+def _tell(file: Path | None, outcome: Outcome) -> None:
+    """The result, to stdout if it was asked for there, and to the file."""
+    from fssd.atomic import atomic_write
+
+    document = json.loads(outcome.report.to_json(outcome.settings or None)) | outcome.told
+    add_result(**document)
+    if file is not None:
+        atomic_write(file, json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")

@@ -6,6 +6,7 @@ Nothing heavy is imported before the verb is known, so that help is fast.
 import errno
 import os
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from io import TextIOWrapper
 
@@ -39,6 +40,11 @@ COMMANDS = {
     "completion": "print the completion of verbs and flags for bash, zsh or fish",
     "demo": "try the packaged model, then train fssd300-lite on digit scenes for minutes",
 }
+
+# These clean up after a signal as after Ctrl-C. The others keep what is done in their own way.
+TIDY = frozenset(
+    {"export", "convert", "import", "subset", "fetch", "push", "label", "pick", "scenes", "submit"}
+)
 
 MODULES = {"import": "import_"}  # verbs that cannot be a module's name
 
@@ -102,7 +108,8 @@ def _run_verb(verb: str, arguments: list[str]) -> int:
     try:
         if verb not in COMMANDS:
             raise ConfigError(f"there is no command {verb!r}{nearest(verb, COMMANDS)}")
-        return int(import_module(f"fssd.cli.{MODULES.get(verb, verb)}").run(arguments))
+        run = import_module(f"fssd.cli.{MODULES.get(verb, verb)}").run
+        return _run_tidily(run, arguments) if verb in TIDY else int(run(arguments))
     except FssdError as error:
         message = str(error)
     except BrokenPipeError:
@@ -127,6 +134,18 @@ def _run_verb(verb: str, arguments: list[str]) -> int:
     print(f"error: {message}", file=sys.stderr)
     add_result(error=message)
     return BAD_INPUT
+
+
+def _run_tidily(run: Callable[[list[str]], int], arguments: list[str]) -> int:
+    from fssd.cli.signals import Ended, ending_signals
+
+    try:
+        with ending_signals():
+            return int(run(arguments))
+    except Ended as ended:
+        print("interrupted", file=sys.stderr)
+        add_result(error="interrupted")
+        return 128 + ended.number
 
 
 def _advice(message: str) -> str:

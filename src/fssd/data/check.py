@@ -166,7 +166,7 @@ def _formats_not_read(path: Path) -> Iterator[Problem]:
 def _asked(path: Path, splits: Sequence[str] | None) -> list[tuple[str, str | None]]:
     """(name in the report, split to open) of each split."""
     if splits is not None:
-        return [(name, name) for name in splits]
+        return [(_ALL, None) if name == "none" else (name, name) for name in splits]
     names = list_splits(path)
     if {"train", "val"} <= set(names):
         names = tuple(name for name in names if name != "trainval")

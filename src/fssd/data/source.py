@@ -242,7 +242,17 @@ def _joined_splits(file: Path) -> tuple[str, ...]:
     named = [tuple(part.splits) for part in parts if part.splits is not None]
     # If the YAML names splits, only those count: the sources' own names would list the same images again.
     groups = named or [list_splits(part.path) for part in parts]
-    return tuple(dict.fromkeys(name for group in groups for name in group))
+    names = dict.fromkeys(name for group in groups for name in group)
+    apart = {(one, other) for group in groups for one in group for other in group}
+    also = {
+        other for name in names for other in names if _also_means(name, other) and (name, other) not in apart
+    }
+    return tuple(name for name in names if name not in also)
+
+
+def _also_means(split: str, other: str) -> bool:
+    """Whether a split of one source stands for that of another, as val does for valid and val2017."""
+    return other != split and other.startswith(split) and other != "trainval"
 
 
 def _joined_classes(file: Path) -> tuple[str, ...]:
@@ -277,13 +287,20 @@ def _open_joined(
 def _asked(part: _Part, split: str | None) -> tuple[str | None, ...]:
     """The split to read from a part, in its own names; () if the part has none for this split."""
     if part.splits is None:
-        return (split,)
+        return (split if split is None else _own_name(part.path, split),)
     names = list(part.splits) if split is None else [name.strip() for name in split.split("+")]
     own = [part.splits[name] for name in names if name in part.splits]
     if not own:
         return ()
     texts = [name for name in own if name is not None]
     return (None,) if len(texts) < len(own) else ("+".join(dict.fromkeys(texts)),)
+
+
+def _own_name(path: Path, split: str) -> str:
+    """What a source calls a split of the joined ones."""
+    known = list_splits(path)
+    alike = [] if split in known else [name for name in known if _also_means(split, name)]
+    return alike[0] if len(alike) == 1 else split
 
 
 def _classes(path: Path) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ _OTHER_LABELS = {
     ".tfrecord": "TFRecord files", ".record": "TFRecord files", ".parquet": "Parquet files",
     ".arrow": "Arrow files", ".mat": "Matlab files", ".h5": "HDF5 files", ".hdf5": "HDF5 files",
     ".pkl": "Python pickles", ".lst": "MXNet lists", ".xlsx": "Excel tables",
+    ".jsonl": "JSON lines", ".ndjson": "JSON lines",
 }  # fmt: skip
 
 

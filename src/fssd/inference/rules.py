@@ -116,7 +116,10 @@ def read_rules(
             raise ConfigError("classes is an empty list, which keeps nothing; name at least one class")
         least[np.setdiff1d(np.arange(len(classes)), labels)] = np.inf
     asked = {**vars(thresholds), "score": float(least.min())}
-    asked["keep"] = len(classes) * thresholds.top_k if inside is None else inside.keep
+    if inside is not None and (agnostic or soft):
+        name = "agnostic" if agnostic else "soft"
+        raise ConfigError(f"this file has NMS inside, which leaves nothing to {name}; export it with --raw")
+    asked["keep"] = len(classes) * thresholds.top_k if inside is None else max(inside.keep, thresholds.keep)
     if agnostic or soft:
         asked["nms"] = 1.0  # every candidate: what NMS within a class drops may survive NMS over classes
     return Rules(thresholds, asked, least, agnostic, soft)

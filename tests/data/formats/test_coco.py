@@ -551,3 +551,62 @@ def test_a_lone_file_in_annotations_is_a_split_of_its_name(tmp_path: Path) -> No
 def test_rows_with_all_of_cocos_keys_are_checked_as_well(tmp_path: Path, changes: dict[str, Any]) -> None:
     data = read_coco(write(tmp_path, content(note(1, **changes))))
     assert not data.records and [problem.severity for problem in data.problems] == ["error"]
+
+
+@pytest.mark.parametrize("folder", ["annotations", "."])
+def test_a_file_for_each_class_is_an_error_not_half_of_the_objects(tmp_path: Path, folder: str) -> None:
+    write(tmp_path / "unused", content())
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/a.jpg").touch()
+    (tmp_path / folder).mkdir(exist_ok=True)
+    for name, category in (("cats", 17), ("dogs", 3)):
+        (tmp_path / folder / f"{name}.json").write_text(json.dumps(content(note(1, category_id=category))))
+    shutil.rmtree(tmp_path / "unused")
+    (problem,) = [problem for problem in open_data(tmp_path).problems if problem.severity == "error"]
+    assert problem.file.name == "dogs.json" and "cats.json" in problem.reason
+
+
+def test_an_image_of_two_splits_is_read_once(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/a.jpg").touch()
+    (tmp_path / "annotations").mkdir()
+    for name in ("instances_trainval.json", "instances_val.json"):
+        (tmp_path / "annotations" / name).write_text(json.dumps(content(note(1))))
+    data = open_data(tmp_path)
+    assert len(data) == 1 and not [problem for problem in data.problems if problem.severity == "error"]
+
+
+@pytest.mark.parametrize("first", ["images", "annotations"])
+def test_a_long_list_hides_the_other_keys(tmp_path: Path, first: str) -> None:
+    """2,500 images with the keys of COCO's own files are more than is read to tell the format."""
+    rows = [
+        {
+            "id": n,
+            "file_name": f"{n:012d}.jpg",
+            "width": 640,
+            "height": 480,
+            "license": 1,
+            "date_captured": "-" * 60,
+        }
+        for n in range(2500)
+    ]
+    usual: dict[str, Any] = {"images": rows, "annotations": [note(n, image_id=n) for n in range(2500)]}
+    keys = (first, *(key for key in usual if key != first))
+    value = {"info": {}, "licenses": [], **{key: usual[key] for key in keys}, "categories": CATEGORIES}
+    file = tmp_path / "train.json"
+    file.write_text(json.dumps(value))
+    assert file.stat().st_size > 1 << 18
+    assert coco_files(tmp_path) == {file: "train"}
+    file.write_text('{"images": [{"id": 1, "file": "' + "a" * (1 << 18) + '"}]}')
+    assert coco_files(tmp_path) == {}
+
+
+def test_an_empty_file_of_roboflow_is_told(tmp_path: Path) -> None:
+    for split, value in (("train", json.dumps(content(note(1)))), ("valid", "")):
+        (tmp_path / split).mkdir()
+        (tmp_path / split / "a.jpg").touch()
+        (tmp_path / split / "_annotations.coco.json").write_text(value)
+    assert list_splits(tmp_path) == ("train", "valid")
+    assert len(open_data(tmp_path, "train")) == 1
+    with pytest.raises(DataError, match=r"valid/_annotations\.coco\.json.*is not valid json"):
+        open_data(tmp_path, "valid")

@@ -172,6 +172,8 @@ def test_semicolons_and_a_mark_at_the_beginning(tmp_path: Path) -> None:
     pictures(tmp_path)
     text(tmp_path / "labels.csv", "\ufeff" + (TENSORFLOW + ROWS).replace(",", ";"))
     assert boxes(opened(tmp_path, "csv")) == FOUND
+    text(tmp_path / "labels.csv", "\r\n" + (TENSORFLOW + ROWS).replace(",", ";"))
+    assert boxes(opened(tmp_path, "csv")) == FOUND
 
 
 @pytest.mark.parametrize(

@@ -441,6 +441,8 @@ def test_what_reads_a_folder_reads_shards(scenes: Path, shards: Path, tmp_path: 
     convert_data(shards, "voc", tmp_path / "back")
     for split in ("train", "val"):
         assert_same_labels(open_data(scenes, split), open_data(tmp_path / "back", split))
+    convert_data(shards, "coco", tmp_path / "coco")  # whose ids are numbers
+    assert not [path for path in (tmp_path / "coco").rglob("*") if ".tar" in str(path)]
     with pytest.raises(ConfigError, match="cannot be linked; leave out --link"):
         convert_data(shards, "voc", tmp_path / "linked", link=True)
     again = shard_data(shards, tmp_path / "again", shard_size=SMALL)

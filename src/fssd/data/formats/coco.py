@@ -52,8 +52,13 @@ def _own_files(files: Sequence[Path]) -> list[Path]:
     instances = [file for file in files if file.stem.startswith(_INSTANCES)]
     if instances and any(json_format(file) == "coco" for file in instances):
         return instances
-    known = {"", "coco"} if files[0].parent.name == "annotations" else {"coco"}
-    return [file for file in files if not file.stem.startswith(_OTHER_TASKS) and json_format(file) in known]
+    return [file for file in files if not file.stem.startswith(_OTHER_TASKS) and _is_coco(file)]
+
+
+def _is_coco(file: Path) -> bool:
+    """By its beginning; by its name too, so that the fault of an empty or cut file is named."""
+    is_usual = file.parent.name == "annotations" or file.name == _ROBOFLOW
+    return json_format(file) in ({"", "coco"} if is_usual else {"coco"})
 
 
 def _split(file: Path, folders: Sequence[str], alone: bool) -> str:

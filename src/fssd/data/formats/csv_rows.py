@@ -45,7 +45,7 @@ def read_words(file: Path) -> Iterator[tuple[int, list[str]]]:
     line = 0
     try:
         with file.open(encoding="utf-8-sig", newline="") as stream:
-            start = stream.readline()
+            start = next(filter(str.strip, stream), "")
             stream.seek(0)
             rows = csv.reader(stream, delimiter=_delimiter(start), strict=True)
             for row in rows:

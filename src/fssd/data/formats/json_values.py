@@ -95,8 +95,19 @@ def _json_format(file: Path, _changed: int, size: int) -> str:
             text = stream.read(limit).lstrip(b"\xef\xbb\xbf \t\r\n")
         known = _of_object(text) if text.startswith(b"{") else _of_list(text) if text[:1] == b"[" else ""
         if known or size <= limit:
-            break
-    return known
+            return known
+    return "coco" if text.startswith(b"{") and _begins_as_coco(text) else ""
+
+
+def _begins_as_coco(text: bytes) -> bool:
+    """A list so long that no other key of the file is in sight, of COCO's images or annotations."""
+    keys = {"images": {"file_name"}, "annotations": {"image_id", "category_id"}}
+    top, inner = "", {name: set[str]() for name in keys}
+    for depth, key in _keys(text):
+        top = key if depth == 1 else top
+        if depth == 3 and top in inner:
+            inner[top].add(key)
+    return any(wanted <= inner[name] for name, wanted in keys.items())
 
 
 def _keys(text: bytes) -> Iterator[tuple[int, str]]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fssd.data.formats.doubles import are_equal
+from fssd.data.formats.labels import Corners
 from fssd.data.formats.lookup import PictureFinder, path_parts
 from fssd.data.formats.stated import LabelFile, StatedImage
 from fssd.data.sample import Problem
 
 MISSING = "missing"
+_SAME = (1.0, 0.01)  # how far corners of one object may differ in two files: pixels, shares of the image
 
 
 @dataclass(frozen=True)
@@ -35,16 +38,16 @@ class Located:
 
 
 def locate(files: Sequence[LabelFile], finder: PictureFinder) -> Located:
-    """Every image with its picture; a file that labels only pictures of files before it is not used."""
+    """Every image with its picture; a file that only repeats what files before it say is not used."""
     used: list[LocatedImage] = []
     copies: list[LocatedImage] = []
     problems: list[Problem] = []
-    owners: dict[tuple[Path, str], Path] = {}
+    owners: dict[tuple[Path, str], LocatedImage] = {}
     same_name: dict[str, list[tuple[Path, list[LocatedImage]]]] = {}
     for file in files:
         found = _guess_missing([_locate(image, finder) for image in file.images])
-        keys = {(item.path, item.image.split) for item in found}
-        twin = owners[next(iter(keys))] if keys and keys <= owners.keys() else None
+        better = {other.file for other in files if other.rank < file.rank}
+        twin = _repeated(found, owners, better)
         before = same_name.setdefault(file.file.name, [])
         twin = twin or next(
             (other for other, images in before if _is_copy(file.file, found, other, images)), None
@@ -55,8 +58,8 @@ def locate(files: Sequence[LabelFile], finder: PictureFinder) -> Located:
             copies += found
             continue
         before.append((file.file, found))
-        owners.update(dict.fromkeys(keys, file.file))
-        owners.update({(path, ""): file.file for path, _ in keys})
+        owners.update({(item.path, item.image.split): item for item in found})
+        owners.update({(item.path, ""): item for item in found})
         used += found
     return Located(tuple(_without_rivals(used)), tuple(copies), tuple(problems))
 
@@ -82,6 +85,35 @@ def _guess_missing(images: list[LocatedImage]) -> list[LocatedImage]:
                 for other, is_missing in zip(images, missing, strict=True)
             ]
     return images
+
+
+def _repeated(
+    images: Sequence[LocatedImage], owners: Mapping[tuple[Path, str], LocatedImage], better: Collection[Path]
+) -> Path | None:
+    """The file before, if all pictures are in such files and have no other objects there.
+
+    better: files of a fuller form of the same export, which need not agree.
+    """
+    source = None
+    for item in images:
+        owner = owners.get((item.path, item.image.split))
+        if owner is None or not (owner.image.source in better or _adds_nothing(item.image, owner.image)):
+            return None
+        source = source or owner.image.source
+    return source
+
+
+def _adds_nothing(image: StatedImage, known: StatedImage) -> bool:
+    """Whether each object of an image is one of another statement of the same image."""
+    tolerance = _SAME[image.shares] if image.shares == known.shares else math.inf
+    return all(
+        any(one.name == other.name and _distance(one.box, other.box) <= tolerance for other in known.objects)
+        for one in image.objects
+    )
+
+
+def _distance(box: Corners, other: Corners) -> float:
+    return max(abs(a - b) for a, b in zip(box, other, strict=True))
 
 
 def _is_copy(file: Path, images: Sequence[LocatedImage], other: Path, others: Sequence[LocatedImage]) -> bool:
@@ -110,15 +142,22 @@ def _stated(image: StatedImage) -> Path:
 
 
 def each_once(images: Sequence[LocatedImage]) -> Iterator[LocatedImage]:
-    """The images; one whose picture has labels already gets a fault, or is passed over in another split."""
+    """The images; one whose picture has labels already gets a fault.
+
+    One of another split that repeats what is known of the picture is passed over.
+    """
     first: dict[Path, LocatedImage] = {}
     for item in images:
         known = None if item.fault else first.setdefault(item.path, item)
         if known is None or known is item:
             yield item
-        elif known.image.split == item.image.split:
-            where = " ".join(filter(None, (str(known.image.source), known.image.where)))
+            continue
+        where = " ".join(filter(None, (str(known.image.source), known.image.where)))
+        if known.image.split == item.image.split:
             yield replace(item, fault=f"{item.path.name} has labels in {where} already; keep one of them")
+        elif not _adds_nothing(item.image, known.image):
+            fault = f"{item.path.name} has other objects in {where}; put the objects of both into one file"
+            yield replace(item, fault=fault)
 
 
 def moved(images: Sequence[LocatedImage]) -> list[Problem]:

@@ -52,7 +52,7 @@ class PictureNames:
 
     def _wanted(self, record: Record, base: Path, split: str) -> PurePosixPath:
         """The path below the folder of all pictures, without folders that name the split or a layout."""
-        below = named_by_id(record) or record.path.absolute().relative_to(base)
+        below = named_by_id(record) or _below(record, base)
         *folders, name = (_safe(part) for part in below.parts)
         if PurePosixPath(name).suffix.lower() not in IMAGE_EXTENSIONS:
             name += SUFFIXES[read_header(record.picture).format][0]
@@ -106,6 +106,14 @@ def named_by_id(record: Record) -> PurePosixPath | None:
     ends = (record.image_id, f"{record.image_id}{record.path.suffix}")
     path = record.path.as_posix()
     return next((PurePosixPath(end) for end in ends if path.endswith(f"/{end}")), None)
+
+
+def _below(record: Record, base: Path) -> Path:
+    """The path below the folder of all pictures; of a picture in a shard the one inside of that."""
+    path = record.path.absolute().relative_to(base)
+    shard = "" if record.stored is None else PurePosixPath(record.stored.shard).name
+    inside = path.parts[path.parts.index(shard) + 1 :] if shard in path.parts else ()
+    return Path(*inside) if inside else path
 
 
 def _are_equal(one: Record, other: Record) -> bool:
