@@ -510,3 +510,13 @@ def test_folders_of_labels_in_a_folder_of_annotations(tmp_path: Path) -> None:
     mask.write_bytes(b"")
     (record,) = read_voc(tmp_path, None).records
     assert record.path.parent == tmp_path / "images"
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le"])
+def test_utf_16_beside_its_picture(tmp_path: Path, encoding: str) -> None:
+    lay(tmp_path, "a.xml", "a.jpg")
+    text = '<?xml version="1.0" encoding="UTF-16"?>' + xml(obj("dog"))
+    (tmp_path / "a.xml").write_bytes(text.encode(encoding))
+    reader, root = find_reader(tmp_path)
+    (record,) = reader.read(root, None, None, None).records
+    assert reader is VOC and record.boxes.tolist() == [list(BOX)]
