@@ -5,30 +5,19 @@ VOC's coordinates are 1-based and inclusive; they are used as written, as in Caf
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fssd.data.decode import IMAGE_EXTENSIONS
 from fssd.data.formats.doubles import are_equal, same_pictures
 from fssd.data.formats.labels import build_record, missing_image, read_lines
 from fssd.data.formats.leftovers import first_named, unlisted
-from fssd.data.formats.lookup import (
-    UNNAMED,
-    PictureFinder,
-    folder_split,
-    in_order,
-    match_split,
-    path_parts,
-    suffix_of,
-    visible_entries,
-    visible_files,
-)  # fmt: skip
+from fssd.data.formats.lookup import in_order, match_split, path_parts, suffix_of
 from fssd.data.formats.reader import Reader
-from fssd.data.formats.voc_xml import Annotation, is_annotation, parse_annotation
+from fssd.data.formats.voc_folder import VocFolder, find_folders
+from fssd.data.formats.voc_xml import Annotation
 from fssd.data.sample import DataSet, Problem, Record
 from fssd.errors import DataError, LabelError
 
@@ -37,93 +26,7 @@ VOC_CLASSES = (
     "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
 
-_LABELS = ("annotations", "annots", "annotation", "xmls", "xml")
-_PICTURES = ("jpegimages", "images", "image", "imgs", "img")
-
 _YEAR = re.compile(r"VOC\d{4}")
-
-
-@dataclass(frozen=True)
-class VocFolder:
-    """One folder that holds Annotations and JPEGImages, or xml files and pictures itself.
-
-    split: its own, for a folder such as train/ without image sets. given: where the pictures are instead.
-    """
-
-    root: Path
-    split: str = ""
-    given: Path | None = None
-    _parsed: dict[Path, Annotation | LabelError] = field(default_factory=dict, compare=False, repr=False)
-
-    def set_file(self, split: str) -> Path:
-        return self.root / "ImageSets" / "Main" / f"{split}.txt"
-
-    def annotation(self, file: Path) -> Annotation | LabelError:
-        """The parsed file, or what is wrong with it; each file is parsed once."""
-        if file not in self._parsed:
-            self._parsed[file] = parse_annotation(file)
-        return self._parsed[file]
-
-    @cached_property
-    def labels(self) -> Path:
-        """The folder of the xml files."""
-        return _subfolder(self.root, _LABELS) or self.root
-
-    @cached_property
-    def pictures(self) -> Path:
-        return self.given or _subfolder(self.root, _PICTURES) or self.root
-
-    @property
-    def is_voc(self) -> bool:
-        if not self.root.is_dir():
-            return False
-        if (self.labels.name, self.pictures.name) == ("Annotations", "JPEGImages"):
-            return True
-        return any(map(is_annotation, self.labels.glob("[!.]*.xml")))
-
-    @cached_property
-    def annotation_files(self) -> tuple[Path, ...]:
-        files = visible_files(self.labels, {".xml"})
-        mixed = self.labels == self.root  # other xml may lie there, but none with the name of a picture
-        own = (
-            file for file in files if not mixed or is_annotation(file) or self.image_id(file) in self.images
-        )
-        return tuple(sorted(own))
-
-    def image_id(self, annotation: Path) -> str:
-        """The path below Annotations without .xml: its stem, or folder/stem."""
-        return annotation.relative_to(self.labels).with_suffix("").as_posix()
-
-    @cached_property
-    def annotated(self) -> frozenset[str]:
-        """The ids that have an annotation."""
-        return frozenset(map(self.image_id, self.annotation_files))
-
-    @cached_property
-    def finder(self) -> PictureFinder:
-        return PictureFinder(self.pictures)
-
-    @cached_property
-    def images(self) -> dict[str, Path]:
-        """Image files by id; where an id has several, .jpg wins."""
-        found = sorted(self.finder.files, key=lambda path: (path.suffix == ".jpg", path.name))
-        return {path.relative_to(self.pictures).with_suffix("").as_posix(): path for path in found}
-
-    @cached_property
-    def _by_stem(self) -> dict[str, Path | None]:
-        """Image files by stem; None where several share one."""
-        found: dict[str, Path | None] = {}
-        for path in self.images.values():
-            found[path.stem] = None if path.stem in found else path
-        return found
-
-    def image(self, image_id: str, filename: str) -> Path:
-        """The image of an id, whatever its extension; else the file that the XML names; else by its name."""
-        name = "/".join(path_parts(filename))
-        keys = (image_id, Path(name).with_suffix("").as_posix() if name else "", Path(name).stem)
-        found = next((self.images[key] for key in keys if key in self.images), None)
-        found = found or self._by_stem.get(Path(image_id).name) or self._by_stem.get(Path(name).stem)
-        return found or self.pictures / (Path(name).name or f"{image_id}.jpg")
 
 
 @dataclass(frozen=True)
@@ -147,7 +50,7 @@ def read_voc(
     like splits. split: one of those, or the name of a file in ImageSets/Main, taken from every folder that
     has it; `2007_trainval` takes it from VOC2007 only.
     """
-    folders, notes = _without_copies([replace(folder, given=images) for folder in _folders(root)], root)
+    folders, notes = _without_copies([replace(folder, given=images) for folder in find_folders(root)], root)
     if not folders:
         reason = "is no VOC folder: it needs Annotations and JPEGImages, or VOC2007 or VOC2012 inside"
         raise DataError(reason, file=root)
@@ -209,45 +112,6 @@ def _labelled(folder: VocFolder) -> Iterator[Path]:
         image_id = folder.image_id(file)
         parsed = None if image_id in folder.images else folder.annotation(file)
         yield folder.image(image_id, parsed.filename if isinstance(parsed, Annotation) else "")
-
-
-def _folders(path: Path) -> list[VocFolder]:
-    """The VOC folders of a path: itself, its VOC<year> folders, those in its VOCdevkit, or its splits."""
-    candidates = [[path], sorted(path.glob("VOC[0-9]*")), sorted(path.glob("VOCdevkit/VOC[0-9]*"))]
-    for group in candidates:
-        found = [folder for folder in map(VocFolder, group) if folder.is_voc]
-        if found:
-            return found
-    return _nested(path) if path.is_dir() else []
-
-
-def _nested(path: Path) -> list[VocFolder]:
-    """Those at any depth. Folders such as train/ without image sets are splits."""
-    seen: dict[str, Path] = {}
-    for entry in visible_entries(path):
-        folder = os.path.split(entry.path)[0]
-        if suffix_of(entry.name) == ".xml" and folder not in seen and is_annotation(Path(entry)):
-            seen[folder] = _root_of(Path(folder), path)
-    folders = []
-    for root in dict.fromkeys(seen.values()):
-        has_sets = any((root / "ImageSets" / "Main").glob("[!.]*.txt"))
-        folders.append(VocFolder(root, "" if has_sets else folder_split(root.relative_to(path).parts)))
-    if any(folder.split for folder in folders):
-        return [folder if folder.split else replace(folder, split=UNNAMED) for folder in folders]
-    return folders
-
-
-def _root_of(labels: Path, top: Path) -> Path:
-    """The folder above Annotations, or the folder of the xml files itself."""
-    below = reversed([labels, *labels.parents][: len(labels.relative_to(top).parts)])
-    return next((folder.parent for folder in below if folder.name.lower() in _LABELS), labels)
-
-
-def _subfolder(root: Path, names: Sequence[str]) -> Path | None:
-    """The folder with the first of these names, in capitals or not."""
-    with os.scandir(root) as entries:
-        folders = {entry.name.lower(): Path(entry) for entry in entries if entry.is_dir()}
-    return next((folders[name] for name in names if name in folders), None)
 
 
 def _splits(folders: Sequence[VocFolder]) -> tuple[str, ...]:
@@ -378,8 +242,8 @@ def _record(image_id: str, entry: _Entry, index: dict[str, int]) -> tuple[Record
 VOC = Reader(
     name="voc",
     looked_for="Annotations and JPEGImages, or xml and pictures side by side (VOC)",
-    recognise=lambda path: path if _folders(path) else None,
-    splits=lambda root: _splits(_folders(root)),
-    classes=lambda root: _classes(_folders(root)),
+    recognise=lambda path: path if find_folders(path) else None,
+    splits=lambda root: _splits(find_folders(root)),
+    classes=lambda root: _classes(find_folders(root)),
     read=read_voc,
 )

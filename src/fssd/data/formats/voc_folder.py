@@ -1,0 +1,146 @@
+"""Finds the VOC folders of a path, and the xml files and pictures of one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+from fssd.data.formats.lookup import (
+    UNNAMED,
+    PictureFinder,
+    folder_split,
+    path_parts,
+    suffix_of,
+    visible_entries,
+    visible_files,
+)  # fmt: skip
+from fssd.data.formats.voc_xml import Annotation, is_annotation, parse_annotation
+from fssd.errors import LabelError
+
+_LABELS = ("annotations", "annots", "annotation", "xmls", "xml")
+_PICTURES = ("jpegimages", "images", "image", "imgs", "img")
+
+
+@dataclass(frozen=True)
+class VocFolder:
+    """One folder that holds Annotations and JPEGImages, or xml files and pictures itself.
+
+    split: its own, for a folder such as train/ without image sets. given: where the pictures are instead.
+    """
+
+    root: Path
+    split: str = ""
+    given: Path | None = None
+    _parsed: dict[Path, Annotation | LabelError] = field(default_factory=dict, compare=False, repr=False)
+
+    def set_file(self, split: str) -> Path:
+        return self.root / "ImageSets" / "Main" / f"{split}.txt"
+
+    def annotation(self, file: Path) -> Annotation | LabelError:
+        """The parsed file, or what is wrong with it; each file is parsed once."""
+        if file not in self._parsed:
+            self._parsed[file] = parse_annotation(file)
+        return self._parsed[file]
+
+    @cached_property
+    def labels(self) -> Path:
+        """The folder of the xml files."""
+        return _subfolder(self.root, _LABELS) or self.root
+
+    @cached_property
+    def pictures(self) -> Path:
+        return self.given or _subfolder(self.root, _PICTURES) or self.root
+
+    @property
+    def is_voc(self) -> bool:
+        if not self.root.is_dir():
+            return False
+        if (self.labels.name, self.pictures.name) == ("Annotations", "JPEGImages"):
+            return True
+        return any(map(is_annotation, self.labels.glob("[!.]*.xml")))
+
+    @cached_property
+    def annotation_files(self) -> tuple[Path, ...]:
+        files = visible_files(self.labels, {".xml"})
+        mixed = self.labels == self.root  # other xml may lie there, but none with the name of a picture
+        own = (
+            file for file in files if not mixed or is_annotation(file) or self.image_id(file) in self.images
+        )
+        return tuple(sorted(own))
+
+    def image_id(self, annotation: Path) -> str:
+        """The path below Annotations without .xml: its stem, or folder/stem."""
+        return annotation.relative_to(self.labels).with_suffix("").as_posix()
+
+    @cached_property
+    def annotated(self) -> frozenset[str]:
+        """The ids that have an annotation."""
+        return frozenset(map(self.image_id, self.annotation_files))
+
+    @cached_property
+    def finder(self) -> PictureFinder:
+        return PictureFinder(self.pictures)
+
+    @cached_property
+    def images(self) -> dict[str, Path]:
+        """Image files by id; where an id has several, .jpg wins."""
+        found = sorted(self.finder.files, key=lambda path: (path.suffix == ".jpg", path.name))
+        return {path.relative_to(self.pictures).with_suffix("").as_posix(): path for path in found}
+
+    @cached_property
+    def _by_stem(self) -> dict[str, Path | None]:
+        """Image files by stem; None where several share one."""
+        found: dict[str, Path | None] = {}
+        for path in self.images.values():
+            found[path.stem] = None if path.stem in found else path
+        return found
+
+    def image(self, image_id: str, filename: str) -> Path:
+        """The image of an id, whatever its extension; else the file that the XML names; else by its name."""
+        name = "/".join(path_parts(filename))
+        keys = (image_id, Path(name).with_suffix("").as_posix() if name else "", Path(name).stem)
+        found = next((self.images[key] for key in keys if key in self.images), None)
+        found = found or self._by_stem.get(Path(image_id).name) or self._by_stem.get(Path(name).stem)
+        return found or self.pictures / (Path(name).name or f"{image_id}.jpg")
+
+
+def find_folders(path: Path) -> list[VocFolder]:
+    """The VOC folders of a path: itself, its VOC<year> folders, those in its VOCdevkit, or its splits."""
+    candidates = [[path], sorted(path.glob("VOC[0-9]*")), sorted(path.glob("VOCdevkit/VOC[0-9]*"))]
+    for group in candidates:
+        found = [folder for folder in map(VocFolder, group) if folder.is_voc]
+        if found:
+            return found
+    return _nested(path) if path.is_dir() else []
+
+
+def _nested(path: Path) -> list[VocFolder]:
+    """Those at any depth. Folders such as train/ without image sets are splits."""
+    seen: dict[str, Path] = {}
+    for entry in visible_entries(path):
+        folder = os.path.split(entry.path)[0]
+        if suffix_of(entry.name) == ".xml" and folder not in seen and is_annotation(Path(entry)):
+            seen[folder] = _root_of(Path(folder), path)
+    folders = []
+    for root in dict.fromkeys(seen.values()):
+        has_sets = any((root / "ImageSets" / "Main").glob("[!.]*.txt"))
+        folders.append(VocFolder(root, "" if has_sets else folder_split(root.relative_to(path).parts)))
+    if any(folder.split for folder in folders):
+        return [folder if folder.split else replace(folder, split=UNNAMED) for folder in folders]
+    return folders
+
+
+def _root_of(labels: Path, top: Path) -> Path:
+    """The folder above Annotations, or the folder of the xml files itself."""
+    below = reversed([labels, *labels.parents][: len(labels.relative_to(top).parts)])
+    return next((folder.parent for folder in below if folder.name.lower() in _LABELS), labels)
+
+
+def _subfolder(root: Path, names: Sequence[str]) -> Path | None:
+    """The folder with the first of these names, in capitals or not."""
+    with os.scandir(root) as entries:
+        folders = {entry.name.lower(): Path(entry) for entry in entries if entry.is_dir()}
+    return next((folders[name] for name in names if name in folders), None)
