@@ -520,3 +520,24 @@ def test_utf_16_beside_its_picture(tmp_path: Path, encoding: str) -> None:
     reader, root = find_reader(tmp_path)
     (record,) = reader.read(root, None, None, None).records
     assert reader is VOC and record.boxes.tolist() == [list(BOX)]
+
+
+@pytest.mark.parametrize("folders", [("Annotations/", "JPEGImages/"), ("", "")])
+def test_xml_files_in_capitals(tmp_path: Path, folders: tuple[str, str]) -> None:
+    labels, pictures = folders
+    for name in ("a.XML", "b.xml", "c.Xml"):
+        lay(tmp_path, labels + name, f"{pictures}{name[0]}.jpg")
+    (tmp_path / labels / "b.xml").rename(tmp_path / labels / "b.XML")
+    reader, root = find_reader(tmp_path)
+    data = reader.read(root, None, None, None)
+    assert reader is VOC and ids(data) == ["a", "b", "c"] and data.problems == ()
+    write_set(tmp_path, "train", "a", "c")
+    assert ids(read_voc(tmp_path, "train")) == ["a", "c"]
+
+
+def test_two_files_whose_names_differ_in_capitals(tmp_path: Path) -> None:
+    lay(tmp_path, "a.xml", "a.jpg")
+    (tmp_path / "a.XML").write_text(xml(obj("cat"), filename="a.jpg"))
+    data = read_voc(tmp_path, None)
+    assert ids(data) == ["a.XML", "a"] and data.classes == ("cat", "dog")
+    assert "1 pictures are listed twice" in data.problems[0].reason

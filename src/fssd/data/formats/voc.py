@@ -38,7 +38,7 @@ class _Entry:
 
     @property
     def file(self) -> Path:
-        return self.folder.labels / f"{self.image_id}.xml"
+        return self.folder.annotations.get(self.image_id, self.folder.labels / f"{self.image_id}.xml")
 
 
 def read_voc(
@@ -75,8 +75,8 @@ def _without_copies(folders: Sequence[VocFolder], root: Path) -> tuple[list[VocF
     for folder in folders:
         if _YEAR.fullmatch(folder.root.name):
             continue  # the years of VOC share no image, and are meant to be read together
-        first = kept.setdefault(folder.annotated, folder)
-        if first is not folder and all(map(are_equal, first.annotation_files, folder.annotation_files)):
+        first = kept.setdefault(frozenset(folder.annotations), folder)
+        if first is not folder and _is_copy(folder, first):
             reason = f"holds the same xml files as {first.root}; those are used and these are left out"
             notes.append(Problem("warning", folder.root, "", reason))
     copies = {note.file for note in notes}
@@ -89,6 +89,10 @@ def _without_copies(folders: Sequence[VocFolder], root: Path) -> tuple[list[VocF
     return left, notes
 
 
+def _is_copy(folder: VocFolder, other: VocFolder) -> bool:
+    return all(are_equal(file, other.annotations[image_id]) for image_id, file in folder.annotations.items())
+
+
 def _unused(
     root: Path, folders: Sequence[VocFolder], entries: Sequence[_Entry], records: Sequence[Record]
 ) -> list[Problem]:
@@ -99,8 +103,8 @@ def _unused(
     listed = {(entry.folder.root, entry.image_id) for entry in entries}
     sets = [(folder, file) for name in _splits(folders) for folder, file in _sets(folders, name)]
     listed |= {(folder.root, entry.image_id) for folder, file in sets for entry in _listed(folder, file)}
-    every = [(folder, file) for folder in read for file in folder.annotation_files]
-    left = [file for folder, file in every if (folder.root, folder.image_id(file)) not in listed]
+    every = {(folder.root, key): file for folder in read for key, file in folder.annotations.items()}
+    left = [file for key, file in every.items() if key not in listed]
     reason = f"{len(left)} of {len(every)} xml files are in no image set and are left out"
     finders = list(dict.fromkeys(folder.finder for folder in read))
     return [*unlisted(root, finders, used), *first_named(root, left, reason)]
@@ -108,8 +112,7 @@ def _unused(
 
 def _labelled(folder: VocFolder) -> Iterator[Path]:
     """The pictures of all xml files; only of those without one of the same name the xml is parsed."""
-    for file in folder.annotation_files:
-        image_id = folder.image_id(file)
+    for image_id, file in folder.annotations.items():
         parsed = None if image_id in folder.images else folder.annotation(file)
         yield folder.image(image_id, parsed.filename if isinstance(parsed, Annotation) else "")
 
@@ -127,7 +130,7 @@ def _splits(folders: Sequence[VocFolder]) -> tuple[str, ...]:
 
 def _classes(folders: Sequence[VocFolder]) -> tuple[str, ...]:
     """VOC's 20 classes for its own folders (VOC2007, ...), even if few occur; else the sorted names found."""
-    annotations = [folder.annotation(file) for folder in folders for file in folder.annotation_files]
+    annotations = [folder.annotation(file) for folder in folders for file in folder.annotations.values()]
     parsed = (annotation for annotation in annotations if isinstance(annotation, Annotation))
     found = {item.name for annotation in parsed for item in annotation.objects}
     is_original = all(re.fullmatch(r"VOC\d{4}", folder.root.name) for folder in folders)
@@ -137,8 +140,8 @@ def _classes(folders: Sequence[VocFolder]) -> tuple[str, ...]:
 def _entries(folders: Sequence[VocFolder], split: str | None) -> tuple[list[_Entry], list[Problem]]:
     if split is None or folders[0].split:
         asked = folders if split is None else _split_folders(folders, split)
-        files = [(folder, file) for folder in asked for file in folder.annotation_files]
-        every = [_Entry(folder, folder.image_id(file), file, "") for folder, file in files]
+        files = [(folder, *pair) for folder in asked for pair in folder.annotations.items()]
+        every = [_Entry(folder, image_id, file, "") for folder, image_id, file in files]
         if not every:
             raise DataError("holds no annotation", file=folders[0].labels)
         return every, []
@@ -193,17 +196,17 @@ def _listed(folder: VocFolder, file: Path) -> list[_Entry]:
 def _known_id(text: str, folder: VocFolder) -> str:
     """The id of a line, which may also be a path of its picture."""
     parts = path_parts(text)
-    if text in folder.annotated or suffix_of(text) not in IMAGE_EXTENSIONS:
+    if text in folder.annotations or suffix_of(text) not in IMAGE_EXTENSIONS:
         return "/".join(parts)
     ends = ("/".join(parts[start:]).rpartition(".")[0] for start in range(len(parts)))
-    return next((end for end in ends if end in folder.annotated), "/".join(parts))
+    return next((end for end in ends if end in folder.annotations), "/".join(parts))
 
 
 def _id_and_flag(line: str, folder: VocFolder) -> tuple[str, str]:
     """The id, which may hold spaces, and the class flag behind it: -1 (not in this image), 0, 1 or ""."""
     whole = line.strip()
     image_id, _, last = whole.replace("\t", " ").rpartition(" ")
-    if not image_id or last not in {"-1", "0", "1"} or whole in folder.annotated:
+    if not image_id or last not in {"-1", "0", "1"} or whole in folder.annotations:
         return whole, ""
     return image_id.rstrip(), last
 
@@ -225,7 +228,7 @@ def _unique_ids(entries: Sequence[_Entry]) -> list[str]:
 
 
 def _record(image_id: str, entry: _Entry, index: dict[str, int]) -> tuple[Record | None, list[Problem]]:
-    if entry.image_id not in entry.folder.annotated:
+    if entry.image_id not in entry.folder.annotations:
         reason = f"its annotation {entry.file} is missing; restore it or remove the line"
         return None, [Problem("error", entry.listed_in, entry.place, reason)]
     annotation = entry.folder.annotation(entry.file)

@@ -10,7 +10,9 @@ from pathlib import Path
 
 from fssd.data.formats.lookup import (
     UNNAMED,
+    VANISHED,
     PictureFinder,
+    entries_in,
     folder_split,
     path_parts,
     suffix_of,
@@ -60,25 +62,23 @@ class VocFolder:
             return False
         if (self.labels.name, self.pictures.name) == ("Annotations", "JPEGImages"):
             return True
-        return any(map(is_annotation, self.labels.glob("[!.]*.xml")))
+        entries = (entry for entry in entries_in(self.labels, VANISHED) if entry.name[0] != ".")
+        return any(is_annotation(Path(entry)) for entry in entries if suffix_of(entry.name) == ".xml")
 
     @cached_property
-    def annotation_files(self) -> tuple[Path, ...]:
-        files = visible_files(self.labels, {".xml"})
+    def annotations(self) -> dict[str, Path]:
+        """The xml files by id, which is the path below Annotations without .xml: a stem, or folder/stem.
+
+        The second of a.xml and a.XML has its whole name as its id.
+        """
         mixed = self.labels == self.root  # other xml may lie there, but none with the name of a picture
-        own = (
-            file for file in files if not mixed or is_annotation(file) or self.image_id(file) in self.images
-        )
-        return tuple(sorted(own))
-
-    def image_id(self, annotation: Path) -> str:
-        """The path below Annotations without .xml: its stem, or folder/stem."""
-        return annotation.relative_to(self.labels).with_suffix("").as_posix()
-
-    @cached_property
-    def annotated(self) -> frozenset[str]:
-        """The ids that have an annotation."""
-        return frozenset(map(self.image_id, self.annotation_files))
+        found: dict[str, Path] = {}
+        for file in sorted(visible_files(self.labels, {".xml"}), reverse=True):
+            path = file.relative_to(self.labels)
+            image_id = path.with_suffix("").as_posix()
+            if not mixed or is_annotation(file) or image_id in self.images:
+                found[path.as_posix() if image_id in found else image_id] = file
+        return dict(reversed(found.items()))
 
     @cached_property
     def finder(self) -> PictureFinder:
