@@ -541,3 +541,32 @@ def test_two_files_whose_names_differ_in_capitals(tmp_path: Path) -> None:
     data = read_voc(tmp_path, None)
     assert ids(data) == ["a.XML", "a"] and data.classes == ("cat", "dog")
     assert "1 pictures are listed twice" in data.problems[0].reason
+
+
+def lay_pair(root: Path, one: str, other: str, *, second_picture: bytes | None) -> None:
+    """Two folders with equal xml files of a picture each."""
+    for folder, picture in ((one, b"visible"), (other, second_picture)):
+        lay(root, f"{folder}/0.xml", f"{folder}/0.jpg")
+        (root / folder / "0.jpg").write_bytes(picture or b"")
+        if picture is None:
+            (root / folder / "0.jpg").unlink()
+
+
+def test_equal_labels_of_other_pictures_are_no_copy(tmp_path: Path) -> None:
+    lay_pair(tmp_path, "rgb", "ir", second_picture=b"infrared")
+    data = read_voc(tmp_path, None)
+    assert sorted(record.path.parent.name for record in data.records) == ["ir", "rgb"]
+    assert ["labels of 2 folders" in problem.reason for problem in data.problems] == [True]
+
+
+@pytest.mark.parametrize(("one", "other"), [("a", "b"), ("b", "a")])
+def test_a_copy_of_the_labels_alone_is_left_out(tmp_path: Path, one: str, other: str) -> None:
+    lay_pair(tmp_path, one, other, second_picture=None)
+    (record,) = read_voc(tmp_path, None).records
+    assert record.path == tmp_path / one / "0.jpg"
+
+
+def test_equal_images_in_two_splits_are_both_read(tmp_path: Path) -> None:
+    lay_pair(tmp_path, "train", "test", second_picture=b"visible")
+    assert VOC.splits(tmp_path) == ("train", "test")
+    assert len(read_voc(tmp_path, "train")) == len(read_voc(tmp_path, "test")) == 1

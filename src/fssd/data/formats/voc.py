@@ -6,7 +6,7 @@ VOC's coordinates are 1-based and inclusive; they are used as written, as in Caf
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -69,16 +69,19 @@ def read_voc(
 
 
 def _without_copies(folders: Sequence[VocFolder], root: Path) -> tuple[list[VocFolder], list[Problem]]:
-    """The folders without those whose xml files are equal to those of one before, and notes on them."""
-    kept: dict[frozenset[str], VocFolder] = {}
+    """The folders without those whose xml files and pictures another has too, and notes on them."""
+    kept: dict[tuple[str, frozenset[str]], list[VocFolder]] = {}
     notes: list[Problem] = []
-    for folder in folders:
+    for folder in sorted(folders, key=lambda folder: not folder.images):  # those with pictures are kept
         if _YEAR.fullmatch(folder.root.name):
             continue  # the years of VOC share no image, and are meant to be read together
-        first = kept.setdefault(frozenset(folder.annotations), folder)
-        if first is not folder and _is_copy(folder, first):
-            reason = f"holds the same xml files as {first.root}; those are used and these are left out"
-            notes.append(Problem("warning", folder.root, "", reason))
+        before = kept.setdefault((folder.split, frozenset(folder.annotations)), [])
+        first = next((other for other in before if _is_copy(folder, other)), None)
+        if first is None:
+            before.append(folder)
+            continue
+        reason = f"holds the same xml files as {first.root}; those are used and these are left out"
+        notes.append(Problem("warning", folder.root, "", reason))
     copies = {note.file for note in notes}
     left = [folder for folder in folders if folder.root not in copies]
     apart = [folder.root for folder in left if not (folder.split or _YEAR.fullmatch(folder.root.name))]
@@ -90,7 +93,11 @@ def _without_copies(folders: Sequence[VocFolder], root: Path) -> tuple[list[VocF
 
 
 def _is_copy(folder: VocFolder, other: VocFolder) -> bool:
-    return all(are_equal(file, other.annotations[image_id]) for image_id, file in folder.annotations.items())
+    """Whether the xml files of two folders are equal byte by byte, and the pictures, which a copy may lack."""
+    if not all(are_equal(file, other.annotations[key]) for key, file in folder.annotations.items()):
+        return False
+    pictures = ((folder.picture(key), other.picture(key)) for key in folder.annotations)
+    return all(mine == theirs or not mine.is_file() or are_equal(mine, theirs) for mine, theirs in pictures)
 
 
 def _unused(
@@ -99,7 +106,8 @@ def _unused(
     """Pictures without xml, and xml that no image set lists, of the folders that are read."""
     asked = {entry.folder.root for entry in entries}
     read = [folder for folder in folders if folder.root in asked]
-    used = {record.path for record in records} | {path for folder in read for path in _labelled(folder)}
+    used = {record.path for record in records}
+    used |= {folder.picture(image_id) for folder in read for image_id in folder.annotations}
     listed = {(entry.folder.root, entry.image_id) for entry in entries}
     sets = [(folder, file) for name in _splits(folders) for folder, file in _sets(folders, name)]
     listed |= {(folder.root, entry.image_id) for folder, file in sets for entry in _listed(folder, file)}
@@ -108,13 +116,6 @@ def _unused(
     reason = f"{len(left)} of {len(every)} xml files are in no image set and are left out"
     finders = list(dict.fromkeys(folder.finder for folder in read))
     return [*unlisted(root, finders, used), *first_named(root, left, reason)]
-
-
-def _labelled(folder: VocFolder) -> Iterator[Path]:
-    """The pictures of all xml files; only of those without one of the same name the xml is parsed."""
-    for image_id, file in folder.annotations.items():
-        parsed = None if image_id in folder.images else folder.annotation(file)
-        yield folder.image(image_id, parsed.filename if isinstance(parsed, Annotation) else "")
 
 
 def _splits(folders: Sequence[VocFolder]) -> tuple[str, ...]:
@@ -234,7 +235,7 @@ def _record(image_id: str, entry: _Entry, index: dict[str, int]) -> tuple[Record
     annotation = entry.folder.annotation(entry.file)
     if isinstance(annotation, LabelError):
         return None, [Problem("error", entry.file, annotation.place, annotation.reason)]
-    path = entry.folder.image(entry.image_id, annotation.filename)
+    path = entry.folder.picture(entry.image_id)
     objects, size = annotation.objects, annotation.size
     record, problems = build_record(image_id, path, entry.file, size, objects=objects, index=index)
     if not path.is_file():

@@ -106,6 +106,11 @@ class VocFolder:
         found = found or self._by_stem.get(Path(image_id).name) or self._by_stem.get(Path(name).stem)
         return found or self.pictures / (Path(name).name or f"{image_id}.jpg")
 
+    def picture(self, image_id: str) -> Path:
+        """The image of an id that has an annotation; that is parsed only if no image has its name."""
+        parsed = None if image_id in self.images else self.annotation(self.annotations[image_id])
+        return self.image(image_id, parsed.filename if isinstance(parsed, Annotation) else "")
+
 
 def find_folders(path: Path) -> list[VocFolder]:
     """The VOC folders of a path: itself, its VOC<year> folders, those in its VOCdevkit, or its splits."""
