@@ -570,3 +570,47 @@ def test_equal_images_in_two_splits_are_both_read(tmp_path: Path) -> None:
     lay_pair(tmp_path, "train", "test", second_picture=b"visible")
     assert VOC.splits(tmp_path) == ("train", "test")
     assert len(read_voc(tmp_path, "train")) == len(read_voc(tmp_path, "test")) == 1
+
+
+SPLIT_BELOW = {
+    "both": ("annotations/{}/{}.xml", "images/{}/{}.jpg"),
+    "labels": ("annotations/{}/{}.xml", "images/{1}.jpg"),
+    "pictures": ("annotations/{1}.xml", "images/{0}/{1}.jpg"),
+    "beside": ("annotations/{1}.xml", "{0}/{1}.jpg"),
+    "deep": ("data/Annotations/{}/day/{}.xml", "data/JPEGImages/{}/day/{}.jpg"),
+}
+
+
+@pytest.mark.parametrize("layout", SPLIT_BELOW)
+def test_splits_below_annotations_or_images(tmp_path: Path, layout: str) -> None:
+    label, picture = SPLIT_BELOW[layout]
+    for split, names in (("train", "ab"), ("val", "cde")):
+        for name in names:
+            lay(tmp_path, label.format(split, name), picture.format(split, name))
+    reader, root = find_reader(tmp_path)
+    assert reader is VOC and reader.splits(root) == ("train", "val")
+    found = {split: reader.read(root, split, None, None) for split in ("train", "val", "train+val")}
+    assert [[record.path.stem for record in data.records] for data in found.values()] == [
+        ["a", "b"],
+        ["c", "d", "e"],
+        ["a", "b", "c", "d", "e"],
+    ]
+    assert not any(data.problems for data in found.values())
+
+
+def test_splits_are_the_same_with_pictures_given(tmp_path: Path) -> None:
+    for split, name in (("train", "a"), ("val", "b")):
+        lay(tmp_path / "own", f"xml/{name}.xml", f"images/{split}/{name}.jpg")
+        lay(tmp_path / "other", f"{name}.xml", f"{name}.jpg")
+    (record,) = open_data(tmp_path / "own", "val", None, tmp_path / "other").records
+    assert record.path == tmp_path / "other/b.jpg"
+
+
+def test_some_folders_below_annotations_are_splits(tmp_path: Path) -> None:
+    for name in ("test/a", "night/b", "c"):
+        lay(tmp_path, f"annotations/{name}.xml", f"images/{name}.jpg")
+    assert VOC.splits(tmp_path) == ("test", "unnamed")
+    assert ids(read_voc(tmp_path, "test")) == ["test/a"]
+    assert ids(read_voc(tmp_path, "unnamed")) == ["c", "night/b"]
+    write_set(tmp_path, "train", "c", "test/a")
+    assert VOC.splits(tmp_path) == ("train",) and ids(read_voc(tmp_path, "train")) == ["c", "test/a"]

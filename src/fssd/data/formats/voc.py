@@ -14,7 +14,7 @@ from fssd.data.decode import IMAGE_EXTENSIONS
 from fssd.data.formats.doubles import are_equal, same_pictures
 from fssd.data.formats.labels import build_record, missing_image, read_lines
 from fssd.data.formats.leftovers import first_named, unlisted
-from fssd.data.formats.lookup import in_order, match_split, path_parts, suffix_of
+from fssd.data.formats.lookup import UNNAMED, choose_splits, in_order, known_splits, path_parts, suffix_of
 from fssd.data.formats.reader import Reader
 from fssd.data.formats.voc_folder import VocFolder, find_folders
 from fssd.data.formats.voc_xml import Annotation
@@ -84,7 +84,8 @@ def _without_copies(folders: Sequence[VocFolder], root: Path) -> tuple[list[VocF
         notes.append(Problem("warning", folder.root, "", reason))
     copies = {note.file for note in notes}
     left = [folder for folder in folders if folder.root not in copies]
-    apart = [folder.root for folder in left if not (folder.split or _YEAR.fullmatch(folder.root.name))]
+    unnamed = [folder for folder in left if not any(folder.splits.values())]
+    apart = [folder.root for folder in unnamed if not _YEAR.fullmatch(folder.root.name)]
     if len(apart) > 1:
         names = ", ".join(str(folder.relative_to(root)) for folder in apart)
         reason = f"labels of {len(apart)} folders are read together ({names}); or give one of them"
@@ -93,7 +94,7 @@ def _without_copies(folders: Sequence[VocFolder], root: Path) -> tuple[list[VocF
 
 
 def _is_copy(folder: VocFolder, other: VocFolder) -> bool:
-    """Whether the xml files of two folders are equal byte by byte, and the pictures, which a copy may lack."""
+    """Whether xml files and pictures are equal byte by byte; a copy may lack the pictures."""
     if not all(are_equal(file, other.annotations[key]) for key, file in folder.annotations.items()):
         return False
     pictures = ((folder.picture(key), other.picture(key)) for key in folder.annotations)
@@ -108,19 +109,30 @@ def _unused(
     read = [folder for folder in folders if folder.root in asked]
     used = {record.path for record in records}
     used |= {folder.picture(image_id) for folder in read for image_id in folder.annotations}
+    finders = list(dict.fromkeys(folder.finder for folder in read))
+    notes = unlisted(root, finders, used)
+    if _are_by_folder(folders):
+        return notes
     listed = {(entry.folder.root, entry.image_id) for entry in entries}
     sets = [(folder, file) for name in _splits(folders) for folder, file in _sets(folders, name)]
     listed |= {(folder.root, entry.image_id) for folder, file in sets for entry in _listed(folder, file)}
     every = {(folder.root, key): file for folder in read for key, file in folder.annotations.items()}
     left = [file for key, file in every.items() if key not in listed]
     reason = f"{len(left)} of {len(every)} xml files are in no image set and are left out"
-    finders = list(dict.fromkeys(folder.finder for folder in read))
-    return [*unlisted(root, finders, used), *first_named(root, left, reason)]
+    return [*notes, *first_named(root, left, reason)]
+
+
+def _are_by_folder(folders: Sequence[VocFolder]) -> bool:
+    """Whether folders tell the splits, not image sets."""
+    return any(split for folder in folders for split in folder.splits.values())
 
 
 def _splits(folders: Sequence[VocFolder]) -> tuple[str, ...]:
     """Names of the split folders, or of the image sets without those of a class, such as `dog_train`."""
-    names = {folder.split for folder in folders if folder.split} or {
+    if _are_by_folder(folders):
+        stated = {split for folder in folders for split in folder.splits.values()}
+        return known_splits(stated | {"" for folder in folders if folder.has_sets})
+    names = {
         file.stem
         for folder in folders
         for file in (folder.root / "ImageSets" / "Main").glob("[!.]*.txt")
@@ -139,10 +151,14 @@ def _classes(folders: Sequence[VocFolder]) -> tuple[str, ...]:
 
 
 def _entries(folders: Sequence[VocFolder], split: str | None) -> tuple[list[_Entry], list[Problem]]:
-    if split is None or folders[0].split:
-        asked = folders if split is None else _split_folders(folders, split)
-        files = [(folder, *pair) for folder in asked for pair in folder.annotations.items()]
-        every = [_Entry(folder, image_id, file, "") for folder, image_id, file in files]
+    if split is None or _are_by_folder(folders):
+        chosen = choose_splits(split, _splits(folders), folders[0].root.parent)
+        every = [
+            _Entry(folder, image_id, file, "")
+            for folder in folders
+            for image_id, file in folder.annotations.items()
+            if chosen is None or (folder.splits.get(image_id) or UNNAMED) in chosen
+        ]
         if not every:
             raise DataError("holds no annotation", file=folders[0].labels)
         return every, []
@@ -160,12 +176,6 @@ def _entries(folders: Sequence[VocFolder], split: str | None) -> tuple[list[_Ent
         first = _set_files(folders, split.split("+")[0].strip())[0][1]
         raise DataError(f"split {split!r} lists no image", file=first)
     return list(entries.values()), problems
-
-
-def _split_folders(folders: Sequence[VocFolder], split: str) -> list[VocFolder]:
-    known, root = _splits(folders), folders[0].root.parent
-    names = {match_split(part.strip(), known, root) for part in split.split("+")}
-    return [folder for folder in folders if folder.split in names]
 
 
 def _set_files(folders: Sequence[VocFolder], part: str) -> list[tuple[VocFolder, Path]]:

@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 
 from fssd.data.formats.lookup import (
-    UNNAMED,
     VANISHED,
     PictureFinder,
     entries_in,
@@ -30,7 +29,7 @@ _PICTURES = ("jpegimages", "images", "image", "imgs", "img")
 class VocFolder:
     """One folder that holds Annotations and JPEGImages, or xml files and pictures itself.
 
-    split: its own, for a folder such as train/ without image sets. given: where the pictures are instead.
+    split: that of the folders above it, such as train/. given: where the pictures are instead.
     """
 
     root: Path
@@ -81,6 +80,24 @@ class VocFolder:
         return dict(reversed(found.items()))
 
     @cached_property
+    def has_sets(self) -> bool:
+        return any((self.root / "ImageSets" / "Main").glob("[!.]*.txt"))
+
+    @cached_property
+    def splits(self) -> dict[str, str]:
+        """The splits that folders tell, by id, "" for none; empty if there are image sets."""
+        if self.has_sets:
+            return {}
+        own = self if self.given is None else replace(self, given=None)  # with its splits in either case
+        return {image_id: own._split_of(image_id) for image_id in self.annotations}
+
+    def _split_of(self, image_id: str) -> str:
+        """That of the innermost folder of the xml file, else of its picture, else of this folder."""
+        picture = self.images.get(image_id) or self._by_stem.get(Path(image_id).name)
+        above = picture.relative_to(self.pictures).parts[:-1] if picture else ()
+        return folder_split(Path(image_id).parts[:-1]) or folder_split(above) or self.split
+
+    @cached_property
     def finder(self) -> PictureFinder:
         return PictureFinder(self.pictures)
 
@@ -123,19 +140,14 @@ def find_folders(path: Path) -> list[VocFolder]:
 
 
 def _nested(path: Path) -> list[VocFolder]:
-    """Those at any depth. Folders such as train/ without image sets are splits."""
+    """Those at any depth, with the split that the folders above them are called like."""
     seen: dict[str, Path] = {}
     for entry in visible_entries(path):
         folder = os.path.split(entry.path)[0]
         if suffix_of(entry.name) == ".xml" and folder not in seen and is_annotation(Path(entry)):
             seen[folder] = _root_of(Path(folder), path)
-    folders = []
-    for root in dict.fromkeys(seen.values()):
-        has_sets = any((root / "ImageSets" / "Main").glob("[!.]*.txt"))
-        folders.append(VocFolder(root, "" if has_sets else folder_split(root.relative_to(path).parts)))
-    if any(folder.split for folder in folders):
-        return [folder if folder.split else replace(folder, split=UNNAMED) for folder in folders]
-    return folders
+    roots = dict.fromkeys(seen.values())
+    return [VocFolder(root, folder_split(root.relative_to(path).parts)) for root in roots]
 
 
 def _root_of(labels: Path, top: Path) -> Path:
