@@ -614,3 +614,48 @@ def test_some_folders_below_annotations_are_splits(tmp_path: Path) -> None:
     assert ids(read_voc(tmp_path, "unnamed")) == ["c", "night/b"]
     write_set(tmp_path, "train", "c", "test/a")
     assert VOC.splits(tmp_path) == ("train",) and ids(read_voc(tmp_path, "train")) == ["c", "test/a"]
+
+
+LISTS = {
+    "ImageSets/{}.txt": ("a", "b c", "d"),
+    "{}.txt": ("./images/a.jpg ./annotations/a.xml", "images/b c.jpg annotations/b c.xml", "images/d.jpg"),
+    "{}_list.txt": ("images/a.jpg\tannotations/a.xml", "annotations/b c.xml", "d"),
+}
+
+
+@pytest.mark.parametrize("list_name", LISTS)
+def test_image_sets_outside_main(tmp_path: Path, list_name: str) -> None:
+    """ImageSets without Main; lists of pairs as PaddleDetection and PaddleX have them."""
+    for name in ("a", "b c", "d"):
+        lay(tmp_path, f"annotations/{name}.xml", f"images/{name}.jpg")
+    first, second, third = LISTS[list_name]
+    names = [Path(list_name.format(split)).stem for split in ("train", "val")]
+    for split, lines in (("train", [first, second]), ("val", [third])):
+        file = tmp_path / list_name.format(split)
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("\n".join(lines))
+    (tmp_path / "label_list.txt").write_text("dog")
+    assert list(VOC.splits(tmp_path)) == names
+    data = read_voc(tmp_path, names[0])
+    assert ids(data) == ["a", "b c"] and data.problems == ()
+    assert ids(read_voc(tmp_path, names[1])) == ["d"]
+
+
+def test_main_comes_before_other_lists(tmp_path: Path) -> None:
+    for name in "ab":
+        write(tmp_path, name, xml(obj()))
+    write_set(tmp_path, "train", "a", "b")
+    for other in ("ImageSets/val.txt", "val.txt"):
+        (tmp_path / other).write_text("a")
+    assert VOC.splits(tmp_path) == ("train",) and read_voc(tmp_path, "train").problems == ()
+
+
+@pytest.mark.parametrize("content", [b"0 .5 .5 .2 .2\n", b"\xff\xfe\x00", b"other.jpg\n"])
+def test_lists_of_other_things_are_named(tmp_path: Path, content: bytes) -> None:
+    lay(tmp_path, "annotations/a.xml", "images/a.jpg")
+    (tmp_path / "train.txt").write_bytes(content)
+    (tmp_path / "notes.txt").write_bytes(content)
+    assert VOC.splits(tmp_path) == ()
+    (problem,) = read_voc(tmp_path, None).problems
+    assert problem.severity == "warning" and "1 lists that name none of the xml files" in problem.reason
+    assert str(tmp_path / "train.txt") in problem.reason

@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fssd.data.decode import IMAGE_EXTENSIONS
 from fssd.data.formats.doubles import are_equal, same_pictures
-from fssd.data.formats.labels import build_record, missing_image, read_lines
+from fssd.data.formats.labels import build_record, missing_image
 from fssd.data.formats.leftovers import first_named, unlisted
-from fssd.data.formats.lookup import UNNAMED, choose_splits, in_order, known_splits, path_parts, suffix_of
+from fssd.data.formats.lookup import UNNAMED, choose_splits, in_order, known_splits
 from fssd.data.formats.reader import Reader
 from fssd.data.formats.voc_folder import VocFolder, find_folders
 from fssd.data.formats.voc_xml import Annotation
@@ -110,7 +109,9 @@ def _unused(
     used = {record.path for record in records}
     used |= {folder.picture(image_id) for folder in read for image_id in folder.annotations}
     finders = list(dict.fromkeys(folder.finder for folder in read))
-    notes = unlisted(root, finders, used)
+    lists = [file for folder in read for file in folder.other_lists]
+    reason = f"{len(lists)} lists that name none of the xml files beside them are not used"
+    notes = [*unlisted(root, finders, used), *first_named(root, lists, reason)]
     if _are_by_folder(folders):
         return notes
     listed = {(entry.folder.root, entry.image_id) for entry in entries}
@@ -131,13 +132,8 @@ def _splits(folders: Sequence[VocFolder]) -> tuple[str, ...]:
     """Names of the split folders, or of the image sets without those of a class, such as `dog_train`."""
     if _are_by_folder(folders):
         stated = {split for folder in folders for split in folder.splits.values()}
-        return known_splits(stated | {"" for folder in folders if folder.has_sets})
-    names = {
-        file.stem
-        for folder in folders
-        for file in (folder.root / "ImageSets" / "Main").glob("[!.]*.txt")
-        if not _has_flags(folder, file)
-    }
+        return known_splits(stated | {"" for folder in folders if folder.sets})
+    names = {name for folder in folders for name, file in folder.sets.items() if not _has_flags(folder, file)}
     return in_order(names)
 
 
@@ -191,39 +187,20 @@ def _set_files(folders: Sequence[VocFolder], part: str) -> list[tuple[VocFolder,
 
 
 def _sets(folders: Sequence[VocFolder], split: str) -> list[tuple[VocFolder, Path]]:
-    return [(folder, folder.set_file(split)) for folder in folders if folder.set_file(split).is_file()]
+    return [(folder, folder.sets[split]) for folder in folders if split in folder.sets]
 
 
 def _listed(folder: VocFolder, file: Path) -> list[_Entry]:
     """One entry a line, without those of the flag -1."""
-    rows = ((number, _id_and_flag(line, folder)) for number, line in enumerate(read_lines(file), 1))
     return [
-        _Entry(folder, _known_id(image_id, folder), file, f"line {number} ({image_id})")
-        for number, (image_id, flag) in rows
-        if image_id and flag != "-1"
+        _Entry(folder, image_id, file, f"line {number} ({image_id})")
+        for number, image_id, flag in folder.lines(file)
+        if flag != "-1"
     ]
 
 
-def _known_id(text: str, folder: VocFolder) -> str:
-    """The id of a line, which may also be a path of its picture."""
-    parts = path_parts(text)
-    if text in folder.annotations or suffix_of(text) not in IMAGE_EXTENSIONS:
-        return "/".join(parts)
-    ends = ("/".join(parts[start:]).rpartition(".")[0] for start in range(len(parts)))
-    return next((end for end in ends if end in folder.annotations), "/".join(parts))
-
-
-def _id_and_flag(line: str, folder: VocFolder) -> tuple[str, str]:
-    """The id, which may hold spaces, and the class flag behind it: -1 (not in this image), 0, 1 or ""."""
-    whole = line.strip()
-    image_id, _, last = whole.replace("\t", " ").rpartition(" ")
-    if not image_id or last not in {"-1", "0", "1"} or whole in folder.annotations:
-        return whole, ""
-    return image_id.rstrip(), last
-
-
 def _has_flags(folder: VocFolder, file: Path) -> bool:
-    return any(_id_and_flag(line, folder)[1] for line in read_lines(file))
+    return any(flag for _, _, flag in folder.lines(file))
 
 
 def _unique_ids(entries: Sequence[_Entry]) -> list[str]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+from fssd.data.decode import IMAGE_EXTENSIONS
+from fssd.data.formats.labels import read_lines
 from fssd.data.formats.lookup import (
     VANISHED,
     PictureFinder,
@@ -17,12 +21,16 @@ from fssd.data.formats.lookup import (
     suffix_of,
     visible_entries,
     visible_files,
+    visible_glob,
 )  # fmt: skip
 from fssd.data.formats.voc_xml import Annotation, is_annotation, parse_annotation
-from fssd.errors import LabelError
+from fssd.errors import DataError, LabelError
 
 _LABELS = ("annotations", "annots", "annotation", "xmls", "xml")
 _PICTURES = ("jpegimages", "images", "image", "imgs", "img")
+
+_PATHS = IMAGE_EXTENSIONS | {".xml"}  # what the paths in lists end with
+_PAIR = re.compile(rf".+({'|'.join(map(re.escape, sorted(IMAGE_EXTENSIONS)))})\s+(.+\.xml)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -38,7 +46,8 @@ class VocFolder:
     _parsed: dict[Path, Annotation | LabelError] = field(default_factory=dict, compare=False, repr=False)
 
     def set_file(self, split: str) -> Path:
-        return self.root / "ImageSets" / "Main" / f"{split}.txt"
+        """The image set of that name, or where it should be."""
+        return self.sets.get(split, self.root / "ImageSets" / "Main" / f"{split}.txt")
 
     def annotation(self, file: Path) -> Annotation | LabelError:
         """The parsed file, or what is wrong with it; each file is parsed once."""
@@ -80,13 +89,59 @@ class VocFolder:
         return dict(reversed(found.items()))
 
     @cached_property
-    def has_sets(self) -> bool:
-        return any((self.root / "ImageSets" / "Main").glob("[!.]*.txt"))
+    def sets(self) -> dict[str, Path]:
+        """The image sets by name: those of ImageSets/Main, else of ImageSets, else the lists beside it."""
+        for folder in (self.root / "ImageSets" / "Main", self.root / "ImageSets"):
+            if files := visible_glob(folder, "*.txt"):
+                return {file.stem: file for file in files}
+        return {file.stem: file for file in self._lists if self._names_any(file)}
+
+    @property
+    def other_lists(self) -> list[Path]:
+        """The lists that name no xml file of this folder, where there is no ImageSets."""
+        has_others = any(file not in self._lists for file in self.sets.values())
+        return [] if has_others else [file for file in self._lists if file.stem not in self.sets]
+
+    @cached_property
+    def _lists(self) -> tuple[Path, ...]:
+        """Files such as train.txt and val_list.txt, as PaddleDetection and PaddleX have them."""
+        files = [] if self.split else visible_glob(self.root, "*.txt")
+        return tuple(file for file in files if folder_split([file.stem.removesuffix("_list")]))
+
+    def _names_any(self, file: Path) -> bool:
+        with suppress(DataError):  # it may be no text at all
+            return any(image_id in self.annotations for _, image_id, _ in self.lines(file))
+        return False
+
+    def lines(self, file: Path) -> Iterator[tuple[int, str, str]]:
+        """Number, id and flag of every line of an image set that is not empty. Raises DataError."""
+        for number, line in enumerate(read_lines(file), 1):
+            text, flag = self._text_and_flag(line.strip())
+            if text:
+                yield number, self._known_id(text), flag
+
+    def _text_and_flag(self, whole: str) -> tuple[str, str]:
+        """The id, which may hold spaces, and the class flag behind it: -1 (not in this image), 0, 1 or ""."""
+        image_id, _, last = whole.replace("\t", " ").rpartition(" ")
+        if not image_id or last not in {"-1", "0", "1"} or whole in self.annotations:
+            return whole, ""
+        return image_id.rstrip(), last
+
+    def _known_id(self, text: str) -> str:
+        """The id of a line, which may also be a path of its picture, of its xml file, or of both."""
+        if text in self.annotations:
+            return text
+        pair = _PAIR.fullmatch(text)
+        parts = path_parts(pair[2] if pair else text)
+        if not parts or suffix_of(parts[-1]) not in _PATHS:
+            return "/".join(parts)
+        ends = ("/".join(parts[start:]).rpartition(".")[0] for start in range(len(parts)))
+        return next((end for end in ends if end in self.annotations), "/".join(parts))
 
     @cached_property
     def splits(self) -> dict[str, str]:
         """The splits that folders tell, by id, "" for none; empty if there are image sets."""
-        if self.has_sets:
+        if self.sets:
             return {}
         own = self if self.given is None else replace(self, given=None)  # with its splits in either case
         return {image_id: own._split_of(image_id) for image_id in self.annotations}
