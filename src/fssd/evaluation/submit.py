@@ -21,7 +21,8 @@ from fssd.atomic import atomic_path, atomic_write
 from fssd.data.formats.json_values import read_json
 from fssd.data.formats.labels import read_lines
 from fssd.data.formats.lookup import match_split
-from fssd.data.formats.voc import VOC_CLASSES, VocFolder
+from fssd.data.formats.voc import VOC_CLASSES
+from fssd.data.formats.voc_folder import VocFolder
 from fssd.data.sample import DataSet, background_record
 from fssd.errors import ConfigError, DataError
 from fssd.evaluation.results import write_coco_results, write_voc_results

@@ -188,3 +188,9 @@ def test_a_picture_without_labels_is_told(tmp_path: Path) -> None:
     picture(tmp_path / "runs/y.jpg")
     (note,) = messages(opened(tmp_path, "cvat"), "warning")
     assert "1 of 2 pictures have no labels and are left out" in note and "b.png" in note
+
+
+def test_utf_16(tmp_path: Path) -> None:
+    file = cvat(tmp_path, image("a.jpg", BOX))
+    file.write_bytes(file.read_text().replace("utf-8", "utf-16").encode("utf-16"))
+    assert boxes(opened(tmp_path, "cvat")) == {"images/a.jpg": [("cat", 10.5, 20, 30, 40.25)]}

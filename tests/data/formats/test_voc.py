@@ -510,3 +510,152 @@ def test_folders_of_labels_in_a_folder_of_annotations(tmp_path: Path) -> None:
     mask.write_bytes(b"")
     (record,) = read_voc(tmp_path, None).records
     assert record.path.parent == tmp_path / "images"
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le"])
+def test_utf_16_beside_its_picture(tmp_path: Path, encoding: str) -> None:
+    lay(tmp_path, "a.xml", "a.jpg")
+    text = '<?xml version="1.0" encoding="UTF-16"?>' + xml(obj("dog"))
+    (tmp_path / "a.xml").write_bytes(text.encode(encoding))
+    reader, root = find_reader(tmp_path)
+    (record,) = reader.read(root, None, None, None).records
+    assert reader is VOC and record.boxes.tolist() == [list(BOX)]
+
+
+@pytest.mark.parametrize("folders", [("Annotations/", "JPEGImages/"), ("", "")])
+def test_xml_files_in_capitals(tmp_path: Path, folders: tuple[str, str]) -> None:
+    labels, pictures = folders
+    for name in ("a.XML", "b.xml", "c.Xml"):
+        lay(tmp_path, labels + name, f"{pictures}{name[0]}.jpg")
+    (tmp_path / labels / "b.xml").rename(tmp_path / labels / "b.XML")
+    reader, root = find_reader(tmp_path)
+    data = reader.read(root, None, None, None)
+    assert reader is VOC and ids(data) == ["a", "b", "c"] and data.problems == ()
+    write_set(tmp_path, "train", "a", "c")
+    assert ids(read_voc(tmp_path, "train")) == ["a", "c"]
+
+
+def test_two_files_whose_names_differ_in_capitals(tmp_path: Path) -> None:
+    lay(tmp_path, "a.xml", "a.jpg")
+    (tmp_path / "a.XML").write_text(xml(obj("cat"), filename="a.jpg"))
+    data = read_voc(tmp_path, None)
+    assert ids(data) == ["a.XML", "a"] and data.classes == ("cat", "dog")
+    assert "1 pictures are listed twice" in data.problems[0].reason
+
+
+def lay_pair(root: Path, one: str, other: str, *, second_picture: bytes | None) -> None:
+    """Two folders with equal xml files of a picture each."""
+    for folder, picture in ((one, b"visible"), (other, second_picture)):
+        lay(root, f"{folder}/0.xml", f"{folder}/0.jpg")
+        (root / folder / "0.jpg").write_bytes(picture or b"")
+        if picture is None:
+            (root / folder / "0.jpg").unlink()
+
+
+def test_equal_labels_of_other_pictures_are_no_copy(tmp_path: Path) -> None:
+    lay_pair(tmp_path, "rgb", "ir", second_picture=b"infrared")
+    data = read_voc(tmp_path, None)
+    assert sorted(record.path.parent.name for record in data.records) == ["ir", "rgb"]
+    assert ["labels of 2 folders" in problem.reason for problem in data.problems] == [True]
+
+
+@pytest.mark.parametrize(("one", "other"), [("a", "b"), ("b", "a")])
+def test_a_copy_of_the_labels_alone_is_left_out(tmp_path: Path, one: str, other: str) -> None:
+    lay_pair(tmp_path, one, other, second_picture=None)
+    (record,) = read_voc(tmp_path, None).records
+    assert record.path == tmp_path / one / "0.jpg"
+
+
+def test_equal_images_in_two_splits_are_both_read(tmp_path: Path) -> None:
+    lay_pair(tmp_path, "train", "test", second_picture=b"visible")
+    assert VOC.splits(tmp_path) == ("train", "test")
+    assert len(read_voc(tmp_path, "train")) == len(read_voc(tmp_path, "test")) == 1
+
+
+SPLIT_BELOW = {
+    "both": ("annotations/{}/{}.xml", "images/{}/{}.jpg"),
+    "labels": ("annotations/{}/{}.xml", "images/{1}.jpg"),
+    "pictures": ("annotations/{1}.xml", "images/{0}/{1}.jpg"),
+    "beside": ("annotations/{1}.xml", "{0}/{1}.jpg"),
+    "deep": ("data/Annotations/{}/day/{}.xml", "data/JPEGImages/{}/day/{}.jpg"),
+}
+
+
+@pytest.mark.parametrize("layout", SPLIT_BELOW)
+def test_splits_below_annotations_or_images(tmp_path: Path, layout: str) -> None:
+    label, picture = SPLIT_BELOW[layout]
+    for split, names in (("train", "ab"), ("val", "cde")):
+        for name in names:
+            lay(tmp_path, label.format(split, name), picture.format(split, name))
+    reader, root = find_reader(tmp_path)
+    assert reader is VOC and reader.splits(root) == ("train", "val")
+    found = {split: reader.read(root, split, None, None) for split in ("train", "val", "train+val")}
+    assert [[record.path.stem for record in data.records] for data in found.values()] == [
+        ["a", "b"],
+        ["c", "d", "e"],
+        ["a", "b", "c", "d", "e"],
+    ]
+    assert not any(data.problems for data in found.values())
+
+
+def test_splits_are_the_same_with_pictures_given(tmp_path: Path) -> None:
+    for split, name in (("train", "a"), ("val", "b")):
+        lay(tmp_path / "own", f"xml/{name}.xml", f"images/{split}/{name}.jpg")
+        lay(tmp_path / "other", f"{name}.xml", f"{name}.jpg")
+    (record,) = open_data(tmp_path / "own", "val", None, tmp_path / "other").records
+    assert record.path == tmp_path / "other/b.jpg"
+
+
+def test_some_folders_below_annotations_are_splits(tmp_path: Path) -> None:
+    for name in ("test/a", "night/b", "c"):
+        lay(tmp_path, f"annotations/{name}.xml", f"images/{name}.jpg")
+    assert VOC.splits(tmp_path) == ("test", "unnamed")
+    assert ids(read_voc(tmp_path, "test")) == ["test/a"]
+    assert ids(read_voc(tmp_path, "unnamed")) == ["c", "night/b"]
+    write_set(tmp_path, "train", "c", "test/a")
+    assert VOC.splits(tmp_path) == ("train",) and ids(read_voc(tmp_path, "train")) == ["c", "test/a"]
+
+
+LISTS = {
+    "ImageSets/{}.txt": ("a", "b c", "d"),
+    "{}.txt": ("./images/a.jpg ./annotations/a.xml", "images/b c.jpg annotations/b c.xml", "images/d.jpg"),
+    "{}_list.txt": ("images/a.jpg\tannotations/a.xml", "annotations/b c.xml", "d"),
+}
+
+
+@pytest.mark.parametrize("list_name", LISTS)
+def test_image_sets_outside_main(tmp_path: Path, list_name: str) -> None:
+    """ImageSets without Main; lists of pairs as PaddleDetection and PaddleX have them."""
+    for name in ("a", "b c", "d"):
+        lay(tmp_path, f"annotations/{name}.xml", f"images/{name}.jpg")
+    first, second, third = LISTS[list_name]
+    names = [Path(list_name.format(split)).stem for split in ("train", "val")]
+    for split, lines in (("train", [first, second]), ("val", [third])):
+        file = tmp_path / list_name.format(split)
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("\n".join(lines))
+    (tmp_path / "label_list.txt").write_text("dog")
+    assert list(VOC.splits(tmp_path)) == names
+    data = read_voc(tmp_path, names[0])
+    assert ids(data) == ["a", "b c"] and data.problems == ()
+    assert ids(read_voc(tmp_path, names[1])) == ["d"]
+
+
+def test_main_comes_before_other_lists(tmp_path: Path) -> None:
+    for name in "ab":
+        write(tmp_path, name, xml(obj()))
+    write_set(tmp_path, "train", "a", "b")
+    for other in ("ImageSets/val.txt", "val.txt"):
+        (tmp_path / other).write_text("a")
+    assert VOC.splits(tmp_path) == ("train",) and read_voc(tmp_path, "train").problems == ()
+
+
+@pytest.mark.parametrize("content", [b"0 .5 .5 .2 .2\n", b"\xff\xfe\x00", b"other.jpg\n"])
+def test_lists_of_other_things_are_named(tmp_path: Path, content: bytes) -> None:
+    lay(tmp_path, "annotations/a.xml", "images/a.jpg")
+    (tmp_path / "train.txt").write_bytes(content)
+    (tmp_path / "notes.txt").write_bytes(content)
+    assert VOC.splits(tmp_path) == ()
+    (problem,) = read_voc(tmp_path, None).problems
+    assert problem.severity == "warning" and "1 lists that name none of the xml files" in problem.reason
+    assert str(tmp_path / "train.txt") in problem.reason

@@ -12,16 +12,14 @@ from fssd.data.formats.labels import Corners, yes_or_no
 from fssd.data.formats.outlines import box_of_ellipse, box_of_points, box_of_rotated
 from fssd.data.formats.stated import LabelFile, StatedImage
 from fssd.data.formats.tool_format import Format
-from fssd.data.formats.xml_text import xml_elements
+from fssd.data.formats.xml_text import first_bytes, xml_elements
 from fssd.errors import DataError, LabelError
 
 _ROOT = re.compile(rb"<annotations[\s>]")
-_LOOKS_AT = 4096
 
 
 def _is_label_file(file: Path) -> bool:
-    with file.open("rb") as stream:
-        return bool(_ROOT.search(stream.read(_LOOKS_AT)))
+    return bool(_ROOT.search(first_bytes(file)))
 
 
 def _parse(file: Path) -> LabelFile:

@@ -8,11 +8,10 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from fssd.data.formats.labels import LabelledObject, yes_or_no
-from fssd.data.formats.xml_text import read_xml
+from fssd.data.formats.xml_text import first_bytes, read_xml
 from fssd.errors import LabelError
 
 _ANNOTATION = re.compile(rb"<annotation[\s>]")  # CVAT's root is <annotations>
-_LOOKS_AT = 4096  # bytes
 
 
 @dataclass(frozen=True)
@@ -27,8 +26,7 @@ class Annotation:
 def is_annotation(file: Path) -> bool:
     """By a quick look at the file."""
     try:
-        with file.open("rb") as stream:
-            return bool(_ANNOTATION.search(stream.read(_LOOKS_AT)))
+        return bool(_ANNOTATION.search(first_bytes(file)))
     except OSError:  # for the parser to name
         return True
 

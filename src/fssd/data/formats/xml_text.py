@@ -15,6 +15,7 @@ _DECLARATION = re.compile(rb"\s*<\?xml[^>]*?encoding\s*=\s*[\"']([\w.:-]+)[\"'][
 _BY_EXPAT = {"utf-8", "us-ascii", "iso-8859-1"}
 _LARGER = {"gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932"}  # what tools write under that name
 _BOM = b"\xef\xbb\xbf"
+_LOOKS_AT = 4096  # bytes
 
 
 def read_xml(file: Path) -> ElementTree.Element:
@@ -29,6 +30,12 @@ def xml_elements(file: Path) -> Iterator[ElementTree.Element]:
         events = ElementTree.iterparse(io.BytesIO(_as_utf8(file.read_bytes())))
         while (event := next(events, None)) is not None:
             yield event[1]
+
+
+def first_bytes(file: Path) -> bytes:
+    """The start of a file without zero bytes, so that tags are found in UTF-16 too. Raises OSError."""
+    with file.open("rb") as stream:
+        return stream.read(_LOOKS_AT).replace(b"\0", b"")
 
 
 @contextmanager

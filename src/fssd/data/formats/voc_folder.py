@@ -1,0 +1,218 @@
+"""Finds the VOC folders of a path, and the xml files and pictures of one."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+from fssd.data.decode import IMAGE_EXTENSIONS
+from fssd.data.formats.labels import read_lines
+from fssd.data.formats.lookup import (
+    VANISHED,
+    PictureFinder,
+    entries_in,
+    folder_split,
+    path_parts,
+    suffix_of,
+    visible_entries,
+    visible_files,
+    visible_glob,
+)  # fmt: skip
+from fssd.data.formats.voc_xml import Annotation, is_annotation, parse_annotation
+from fssd.errors import DataError, LabelError
+
+_LABELS = ("annotations", "annots", "annotation", "xmls", "xml")
+_PICTURES = ("jpegimages", "images", "image", "imgs", "img")
+
+_PATHS = IMAGE_EXTENSIONS | {".xml"}  # what the paths in lists end with
+_PAIR = re.compile(rf".+({'|'.join(map(re.escape, sorted(IMAGE_EXTENSIONS)))})\s+(.+\.xml)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class VocFolder:
+    """One folder that holds Annotations and JPEGImages, or xml files and pictures itself.
+
+    split: that of the folders above it, such as train/. given: where the pictures are instead.
+    """
+
+    root: Path
+    split: str = ""
+    given: Path | None = None
+    _parsed: dict[Path, Annotation | LabelError] = field(default_factory=dict, compare=False, repr=False)
+
+    def set_file(self, split: str) -> Path:
+        """The image set of that name, or where it should be."""
+        return self.sets.get(split, self.root / "ImageSets" / "Main" / f"{split}.txt")
+
+    def annotation(self, file: Path) -> Annotation | LabelError:
+        """The parsed file, or what is wrong with it; each file is parsed once."""
+        if file not in self._parsed:
+            self._parsed[file] = parse_annotation(file)
+        return self._parsed[file]
+
+    @cached_property
+    def labels(self) -> Path:
+        """The folder of the xml files."""
+        return _subfolder(self.root, _LABELS) or self.root
+
+    @cached_property
+    def pictures(self) -> Path:
+        return self.given or _subfolder(self.root, _PICTURES) or self.root
+
+    @property
+    def is_voc(self) -> bool:
+        if not self.root.is_dir():
+            return False
+        if (self.labels.name, self.pictures.name) == ("Annotations", "JPEGImages"):
+            return True
+        entries = (entry for entry in entries_in(self.labels, VANISHED) if entry.name[0] != ".")
+        return any(is_annotation(Path(entry)) for entry in entries if suffix_of(entry.name) == ".xml")
+
+    @cached_property
+    def annotations(self) -> dict[str, Path]:
+        """The xml files by id, which is the path below Annotations without .xml: a stem, or folder/stem.
+
+        The second of a.xml and a.XML has its whole name as its id.
+        """
+        mixed = self.labels == self.root  # other xml may lie there, but none with the name of a picture
+        found: dict[str, Path] = {}
+        for file in sorted(visible_files(self.labels, {".xml"}), reverse=True):
+            path = file.relative_to(self.labels)
+            image_id = path.with_suffix("").as_posix()
+            if not mixed or is_annotation(file) or image_id in self.images:
+                found[path.as_posix() if image_id in found else image_id] = file
+        return dict(reversed(found.items()))
+
+    @cached_property
+    def sets(self) -> dict[str, Path]:
+        """The image sets by name: those of ImageSets/Main, else of ImageSets, else the lists beside it."""
+        for folder in (self.root / "ImageSets" / "Main", self.root / "ImageSets"):
+            if files := visible_glob(folder, "*.txt"):
+                return {file.stem: file for file in files}
+        return {file.stem: file for file in self._lists if self._names_any(file)}
+
+    @property
+    def other_lists(self) -> list[Path]:
+        """The lists that name no xml file of this folder, where there is no ImageSets."""
+        has_others = any(file not in self._lists for file in self.sets.values())
+        return [] if has_others else [file for file in self._lists if file.stem not in self.sets]
+
+    @cached_property
+    def _lists(self) -> tuple[Path, ...]:
+        """Files such as train.txt and val_list.txt, as PaddleDetection and PaddleX have them."""
+        files = [] if self.split else visible_glob(self.root, "*.txt")
+        return tuple(file for file in files if folder_split([file.stem.removesuffix("_list")]))
+
+    def _names_any(self, file: Path) -> bool:
+        with suppress(DataError):  # it may be no text at all
+            return any(image_id in self.annotations for _, image_id, _ in self.lines(file))
+        return False
+
+    def lines(self, file: Path) -> Iterator[tuple[int, str, str]]:
+        """Number, id and flag of every line of an image set that is not empty. Raises DataError."""
+        for number, line in enumerate(read_lines(file), 1):
+            text, flag = self._text_and_flag(line.strip())
+            if text:
+                yield number, self._known_id(text), flag
+
+    def _text_and_flag(self, whole: str) -> tuple[str, str]:
+        """The id, which may hold spaces, and the class flag behind it: -1 (not in this image), 0, 1 or ""."""
+        image_id, _, last = whole.replace("\t", " ").rpartition(" ")
+        if not image_id or last not in {"-1", "0", "1"} or whole in self.annotations:
+            return whole, ""
+        return image_id.rstrip(), last
+
+    def _known_id(self, text: str) -> str:
+        """The id of a line, which may also be a path of its picture, of its xml file, or of both."""
+        if text in self.annotations:
+            return text
+        pair = _PAIR.fullmatch(text)
+        parts = path_parts(pair[2] if pair else text)
+        if not parts or suffix_of(parts[-1]) not in _PATHS:
+            return "/".join(parts)
+        ends = ("/".join(parts[start:]).rpartition(".")[0] for start in range(len(parts)))
+        return next((end for end in ends if end in self.annotations), "/".join(parts))
+
+    @cached_property
+    def splits(self) -> dict[str, str]:
+        """The splits that folders tell, by id, "" for none; empty if there are image sets."""
+        if self.sets:
+            return {}
+        own = self if self.given is None else replace(self, given=None)  # with its splits in either case
+        return {image_id: own._split_of(image_id) for image_id in self.annotations}
+
+    def _split_of(self, image_id: str) -> str:
+        """That of the innermost folder of the xml file, else of its picture, else of this folder."""
+        picture = self.images.get(image_id) or self._by_stem.get(Path(image_id).name)
+        above = picture.relative_to(self.pictures).parts[:-1] if picture else ()
+        return folder_split(Path(image_id).parts[:-1]) or folder_split(above) or self.split
+
+    @cached_property
+    def finder(self) -> PictureFinder:
+        return PictureFinder(self.pictures)
+
+    @cached_property
+    def images(self) -> dict[str, Path]:
+        """Image files by id; where an id has several, .jpg wins."""
+        found = sorted(self.finder.files, key=lambda path: (path.suffix == ".jpg", path.name))
+        return {path.relative_to(self.pictures).with_suffix("").as_posix(): path for path in found}
+
+    @cached_property
+    def _by_stem(self) -> dict[str, Path | None]:
+        """Image files by stem; None where several share one."""
+        found: dict[str, Path | None] = {}
+        for path in self.images.values():
+            found[path.stem] = None if path.stem in found else path
+        return found
+
+    def image(self, image_id: str, filename: str) -> Path:
+        """The image of an id, whatever its extension; else the file that the XML names; else by its name."""
+        name = "/".join(path_parts(filename))
+        keys = (image_id, Path(name).with_suffix("").as_posix() if name else "", Path(name).stem)
+        found = next((self.images[key] for key in keys if key in self.images), None)
+        found = found or self._by_stem.get(Path(image_id).name) or self._by_stem.get(Path(name).stem)
+        return found or self.pictures / (Path(name).name or f"{image_id}.jpg")
+
+    def picture(self, image_id: str) -> Path:
+        """The image of an id that has an annotation; that is parsed only if no image has its name."""
+        parsed = None if image_id in self.images else self.annotation(self.annotations[image_id])
+        return self.image(image_id, parsed.filename if isinstance(parsed, Annotation) else "")
+
+
+def find_folders(path: Path) -> list[VocFolder]:
+    """The VOC folders of a path: itself, its VOC<year> folders, those in its VOCdevkit, or its splits."""
+    candidates = [[path], sorted(path.glob("VOC[0-9]*")), sorted(path.glob("VOCdevkit/VOC[0-9]*"))]
+    for group in candidates:
+        found = [folder for folder in map(VocFolder, group) if folder.is_voc]
+        if found:
+            return found
+    return _nested(path) if path.is_dir() else []
+
+
+def _nested(path: Path) -> list[VocFolder]:
+    """Those at any depth, with the split that the folders above them are called like."""
+    seen: dict[str, Path] = {}
+    for entry in visible_entries(path):
+        folder = os.path.split(entry.path)[0]
+        if suffix_of(entry.name) == ".xml" and folder not in seen and is_annotation(Path(entry)):
+            seen[folder] = _root_of(Path(folder), path)
+    roots = dict.fromkeys(seen.values())
+    return [VocFolder(root, folder_split(root.relative_to(path).parts)) for root in roots]
+
+
+def _root_of(labels: Path, top: Path) -> Path:
+    """The folder above Annotations, or the folder of the xml files itself."""
+    below = reversed([labels, *labels.parents][: len(labels.relative_to(top).parts)])
+    return next((folder.parent for folder in below if folder.name.lower() in _LABELS), labels)
+
+
+def _subfolder(root: Path, names: Sequence[str]) -> Path | None:
+    """The folder with the first of these names, in capitals or not."""
+    with os.scandir(root) as entries:
+        folders = {entry.name.lower(): Path(entry) for entry in entries if entry.is_dir()}
+    return next((folders[name] for name in names if name in folders), None)
