@@ -41,6 +41,32 @@ def test_category_ids_of_joined_sets() -> None:
     assert "category_ids" not in join_sets(sets[2:], ("ant",), {}).facts
 
 
+TOY = {"0": "red", "1": "green", "2": "blue"}
+
+
+@pytest.mark.parametrize(
+    ("sets", "classes", "expected"),
+    [
+        ([TOY], ("red", "green", "blue"), TOY),
+        ([TOY], ("red",), TOY),  # others are known and not wanted
+        ([TOY, None], ("red", "green", "blue", "pink"), {**TOY, "3": "pink"}),
+        ([TOY], ("blue", "red", "green"), {}),  # 0 is red in the label files and blue in this order
+        ([TOY, {"0": "blue"}], ("red", "green", "blue"), {}),
+        ([TOY, {}], ("red", "green", "blue"), {}),
+        ([{"0": "red", "1": "green", "2": "azure"}], ("red", "green", "blue"), TOY),
+        ([{"1": "red", "2": "green"}], ("red", "green"), {}),
+        ([None], ("red",), None),
+    ],
+)
+def test_class_numbers_of_joined_sets(
+    sets: Sequence[dict[str, str] | None], classes: Sequence[str], expected: dict[str, str] | None
+) -> None:
+    parts = [DataSet(tuple((one or {}).values()), (), facts={"class_numbers": one}) for one in sets if one]
+    parts += [DataSet(("pink",), ()) for one in sets if one is None]
+    parts += [DataSet(("red",), (), facts={"class_numbers": {}}) for one in sets if one == {}]
+    assert join_sets(parts, classes, {"azure": "blue"}).facts.get("class_numbers") == expected
+
+
 def test_a_set_without_category_ids_gets_none() -> None:
     assert match_classes(dataset(("cat", "dog"), None), ("dog", "cat")).facts == {"format": "coco"}
 

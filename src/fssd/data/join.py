@@ -47,6 +47,8 @@ def join_sets(parts: Sequence[DataSet], classes: Sequence[str], renames: Mapping
     facts: dict[str, Any] = {"images": images, "format": "+".join(formats)}
     if (known := category_ids(parts, classes, renames)) is not None:
         facts["category_ids"] = known
+    if (numbers := class_numbers(parts, renames)) is not None:
+        facts["class_numbers"] = one_numbering([numbers, numbered(classes)])
     return DataSet(tuple(classes), tuple(records), problems, facts)
 
 
@@ -84,6 +86,34 @@ def category_ids(
             if key is not None and found.setdefault(renames.get(name, name), key) != key:
                 return None
     return tuple(map(found.get, classes)) if stated else None
+
+
+def class_numbers(
+    sets: Iterable[DataSet], renames: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, str] | None:
+    """The names of the class numbers in the label files of all sets; None if no set has numbers.
+
+    Empty if a number has two names, so that none of them says what a class is.
+    """
+    stated = [data.facts["class_numbers"] for data in sets if "class_numbers" in data.facts]
+    if not stated:
+        return None
+    renamed = [{number: renames.get(name, name) for number, name in names.items()} for names in stated]
+    return one_numbering(renamed)
+
+
+def numbered(classes: Sequence[str]) -> dict[str, str]:
+    """The classes by their numbers from 0, which are text as in JSON."""
+    return {str(number): name for number, name in enumerate(classes)}
+
+
+def one_numbering(lists: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """Every number with its name; empty if two lists differ in one, or if a list is empty for that reason."""
+    found: dict[str, str] = {}
+    for names in lists:
+        if not names or any(found.setdefault(number, name) != name for number, name in names.items()):
+            return {}
+    return found
 
 
 def left_out_of_splits(whole: DataSet, parts: Iterable[DataSet]) -> list[str]:

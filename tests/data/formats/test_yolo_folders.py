@@ -185,6 +185,7 @@ def test_the_nearest_class_names_count(tmp_path: Path) -> None:
     data = opened(tmp_path)
     assert data.classes == ("cat", "dog")
     assert [data.classes[record.labels[0]] for record in data.records] == ["dog", "cat"]
+    assert data.facts["class_numbers"] == {}, "1 is a dog here and a cat there"
     picture(tmp_path / "three/b.png")
     text(tmp_path / "three/b.txt")
     with pytest.raises(DataError, match="other class names than"):
