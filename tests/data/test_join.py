@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fssd.data.join import join_sets, match_classes
+from fssd.data.join import join_sets, match_classes, near_misses
 from fssd.data.sample import DataSet, background_record
 from fssd.evaluation.results import write_coco_results
 from fssd.inference.detections import Detections
@@ -78,3 +78,8 @@ def test_results_have_the_ids_of_the_labels_after_a_change_of_classes(tmp_path: 
     one = DataSet(data.classes, (background_record("1", Path("1.jpg")),), facts=data.facts)
     write_coco_results(tmp_path / "coco.json", one, [found])
     assert [row["category_id"] for row in json.loads((tmp_path / "coco.json").read_text())] == [9, 3]
+
+
+def test_names_that_look_the_same() -> None:
+    names = ("caf\u00e9", "cafe\u0301", "cafe", "Traffic Light", "traffic_light")
+    assert near_misses(names) == [("caf\u00e9", "cafe\u0301"), ("Traffic Light", "traffic_light")]

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 
@@ -21,10 +22,10 @@ def join_classes(groups: Sequence[Sequence[str]], renames: Mapping[str, str]) ->
 
 
 def near_misses(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Pairs of names that differ in capitals, spaces, hyphens and underscores only."""
+    """Pairs of names that differ in capitals, spaces, hyphens, underscores and forms of Unicode only."""
     alike: dict[str, list[str]] = {}
     for name in names:
-        alike.setdefault(re.sub(r"[\s_-]+", "", name.casefold()), []).append(name)
+        alike.setdefault(re.sub(r"[\s_-]+", "", normalize("NFC", name).casefold()), []).append(name)
     return [(group[0], other) for group in alike.values() for other in group[1:]]
 
 

@@ -19,6 +19,7 @@ from fssd.data.formats.leftovers import first_named, unlisted
 from fssd.data.formats.lookup import (
     UNNAMED,
     PictureFinder,
+    composed,
     folder_split,
     in_order,
     match_split,
@@ -100,6 +101,14 @@ class VocFolder:
         return frozenset(map(self.image_id, self.annotation_files))
 
     @cached_property
+    def _by_form(self) -> dict[str, str]:
+        return {composed(image_id): image_id for image_id in self.annotated}
+
+    def listed_id(self, text: str) -> str:
+        """The id of an annotation that an image set means, in any form of Unicode."""
+        return text if text in self.annotated else self._by_form.get(composed(text), text)
+
+    @cached_property
     def finder(self) -> PictureFinder:
         return PictureFinder(self.pictures)
 
@@ -111,10 +120,11 @@ class VocFolder:
 
     @cached_property
     def _by_stem(self) -> dict[str, Path | None]:
-        """Image files by stem; None where several share one."""
+        """Image files by composed stem; None where several share one."""
         found: dict[str, Path | None] = {}
         for path in self.images.values():
-            found[path.stem] = None if path.stem in found else path
+            stem = composed(path.stem)
+            found[stem] = None if stem in found else path
         return found
 
     def image(self, image_id: str, filename: str) -> Path:
@@ -122,7 +132,8 @@ class VocFolder:
         name = "/".join(path_parts(filename))
         keys = (image_id, Path(name).with_suffix("").as_posix() if name else "", Path(name).stem)
         found = next((self.images[key] for key in keys if key in self.images), None)
-        found = found or self._by_stem.get(Path(image_id).name) or self._by_stem.get(Path(name).stem)
+        stems = (composed(Path(image_id).name), composed(Path(name).stem))
+        found = found or self._by_stem.get(stems[0]) or self._by_stem.get(stems[1])
         return found or self.pictures / (Path(name).name or f"{image_id}.jpg")
 
 
@@ -330,8 +341,9 @@ def _known_id(text: str, folder: VocFolder) -> str:
     """The id of a line, which may also be a path of its picture."""
     parts = path_parts(text)
     if text in folder.annotated or suffix_of(text) not in IMAGE_EXTENSIONS:
-        return "/".join(parts)
-    ends = ("/".join(parts[start:]).rpartition(".")[0] for start in range(len(parts)))
+        return folder.listed_id("/".join(parts))
+    every = ("/".join(parts[start:]).rpartition(".")[0] for start in range(len(parts)))
+    ends = map(folder.listed_id, every)
     return next((end for end in ends if end in folder.annotated), "/".join(parts))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -169,14 +170,24 @@ def base_folder(content: Mapping[str, Any], file: Path) -> Path:
 
 def _find(stated: str, bases: Sequence[Path]) -> tuple[Path, bool]:
     """The path below the first base; else its longest end that is there. And whether it is another."""
-    first = bases[0] / stated
-    if _is(first.exists):
-        return first, False
-    parts = path_parts(stated)
-    ends = ["/".join(parts[start:]) for start in range(len(parts)) if parts[start] not in {"/", ".."}]
+    forms = _forms(stated)
+    for path in (bases[0] / form for form in forms):
+        if _is(path.exists):
+            return path, False
+    every = [path_parts(form) for form in forms]
+    starts = [start for start, part in enumerate(every[0]) if part not in {"/", ".."}]
+    ends = ["/".join(parts[start:]) for start in starts for parts in every]
     found = (base / end for end in ends for base in bases if _is((base / end).exists))
     place = next(found, None)
-    return (first, False) if place is None else (place, True)
+    return (bases[0] / stated, False) if place is None else (place, True)
+
+
+def _forms(name: str) -> tuple[str, ...]:
+    """The name as it is, then in the forms of Unicode that label files and archives of macOS have."""
+    if name.isascii():
+        return (name,)
+    composed, decomposed = unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name)
+    return tuple(dict.fromkeys((name, composed, decomposed)))
 
 
 def _is(test: Callable[[], bool]) -> bool:
