@@ -166,6 +166,12 @@ def test_class_numbers_are_those_of_the_label_files(tmp_path: Path) -> None:
         read_detections(tmp_path / "known", data("a", class_numbers={}))
 
 
+def test_a_picture_called_classes(tmp_path: Path) -> None:
+    folder = yolo(tmp_path, classes="1 0.5 0.5 0.25 0.5 0.9\n")
+    found = read_detections(folder, data("classes", class_numbers=NUMBERS))
+    assert found.detections[0].names == ["traffic light"]
+
+
 def own(name: str, *objects: Any, size: tuple[int, int] = (200, 100)) -> dict[str, Any]:
     return {"image": name, "width": size[0], "height": size[1], "objects": list(objects), "picture": None}
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from fssd.data.class_names import COCO, COCO_IDS, VOC, read_names
 from fssd.data.formats.json_values import read_json, show
+from fssd.data.formats.yolo_rows import is_label_file
 from fssd.data.join import numbered
 from fssd.data.sample import DataSet
 from fssd.errors import ConfigError, DataError
@@ -176,8 +177,10 @@ def _read_yolo(
 ) -> ResultRows:
     """A txt for each image, its rows `class cx cy w h confidence`, boxes as shares of the image."""
     rows = ResultRows(folder, f"YOLO txt, read as `{_YOLO_ORDER}`", shares=True)
-    stated = folder / NAMES_FILE
-    if names is None and stated in files:
+    stated: Path | None = folder / NAMES_FILE
+    if stated in files and is_label_file(stated):  # of a picture called so
+        stated = None
+    elif names is None and stated in files:
         names = read_names(str(stated))
     classes = _numbered(folder, dataset, names)
     rows.classes = tuple(dict.fromkeys(classes.values()))

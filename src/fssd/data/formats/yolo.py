@@ -101,20 +101,10 @@ def _of_yaml(file: Path, split: str | None, images: Path | None) -> _Layout:
     asked = asked_splits(content, split, file)
     base = base_folder(content, file)
     notes: list[Problem] = []
-    pairs: dict[str, list[LabelledPicture]] = {name: [] for name in yaml_splits(content)}
     if images is not None:
         pairs = _of_given_pictures(content, file, PictureFinder(base, (), images), asked)
     else:
-        labels = LabelFinder(Path(os.path.normpath(base)))
-        for name in pairs:
-            try:
-                pictures, told = split_pictures(content, name, file)
-            except DataError:
-                if name in asked:
-                    raise
-                continue
-            pairs[name] = [LabelledPicture(path, labels.find(path), name) for path in pictures]
-            notes += told if name in asked else ()
+        pairs, notes = _of_stated_pictures(content, file, base, asked)
     chosen = {pair.picture: pair for name in asked for pair in pairs[name]}
     others = [pair for name in pairs if name not in asked for pair in pairs[name]]
     own = tuple(chosen.values())
@@ -127,6 +117,29 @@ def _of_yaml(file: Path, split: str | None, images: Path | None) -> _Layout:
         base = own[0].picture.parent
     finder = PictureFinder(base, (), images)
     return _Layout(file, base, finder, own, others, lambda _: names, [names], notes)
+
+
+def _of_stated_pictures(
+    content: Mapping[str, Any], file: Path, base: Path, asked: Collection[str]
+) -> tuple[dict[str, list[LabelledPicture]], list[Problem]]:
+    """The pairs of each split, and notes on those that are asked for. Raises DataError."""
+    notes: list[Problem] = []
+    pictures: dict[str, list[Path]] = {name: [] for name in yaml_splits(content)}
+    for name in pictures:
+        try:
+            pictures[name], told = split_pictures(content, name, file)
+        except DataError:
+            if name in asked:
+                raise
+            continue
+        notes += told if name in asked else ()
+    every = [path for paths in pictures.values() for path in paths]
+    labels = LabelFinder(Path(os.path.normpath(base))).find(every)
+    pairs = {
+        name: [LabelledPicture(path, labels.get(path), name) for path in paths]
+        for name, paths in pictures.items()
+    }
+    return pairs, notes
 
 
 def _of_given_pictures(
