@@ -177,14 +177,12 @@ def _read_yolo(
 ) -> ResultRows:
     """A txt for each image, its rows `class cx cy w h confidence`, boxes as shares of the image."""
     rows = ResultRows(folder, f"YOLO txt, read as `{_YOLO_ORDER}`", shares=True)
-    stated: Path | None = folder / NAMES_FILE
-    if stated in files and is_label_file(stated):  # of a picture called so
-        stated = None
-    elif names is None and stated in files:
-        names = read_names(str(stated))
+    lists = [file for file in files if file == folder / NAMES_FILE and is_label_file(file) is False]
+    if names is None and lists:  # and no detections in a picture called so
+        names = read_names(str(lists[0]))
     classes = _numbered(folder, dataset, names)
     rows.classes = tuple(dict.fromkeys(classes.values()))
-    for file in (file for file in files if file != stated):
+    for file in (file for file in files if file not in lists):
         image = file.relative_to(folder).with_suffix("").as_posix()
         rows.images[image] = []
         text = file.read_bytes().decode("utf-8-sig", "surrogateescape")

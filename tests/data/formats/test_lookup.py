@@ -110,7 +110,7 @@ def test_a_closed_folder_above_the_data_set_is_none_of_it(tmp_path: Path, close:
 @pytest.mark.parametrize("forms", [("NFD", "NFC"), ("NFC", "NFD")])
 def test_names_in_another_form_of_unicode(tmp_path: Path, folders: str, forms: tuple[str, str]) -> None:
     """macOS packs é as e and an accent; what the file is called inside of labels is the other form."""
-    on_disk, stated = (normalize(form, "Größe caf\u00e9") for form in forms)  # type: ignore[arg-type]
+    on_disk, stated = (normalize(form, "Größe caf\u00e9") for form in forms)
     picture(tmp_path / f"{folders}{on_disk}.png")
     text(tmp_path / "a.csv", f"{CSV}\n{stated}.png,40,30,dog,1,2,9,9\n")
     (record,) = open_data(tmp_path).records

@@ -466,7 +466,7 @@ def test_encodings_that_expat_does_not_know(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("forms", [("NFD", "NFC", "NFC"), ("NFC", "NFD", "NFD"), ("NFD", "NFD", "NFC")])
 def test_names_in_another_form_of_unicode(tmp_path: Path, forms: tuple[str, str, str]) -> None:
-    of_picture, of_label, stated = (normalize(form, "Gr\u00f6\u00dfe") for form in forms)  # type: ignore[arg-type]
+    of_picture, of_label, stated = (normalize(form, "Gr\u00f6\u00dfe") for form in forms)
     lay(tmp_path, f"Annotations/{of_label}.xml", f"JPEGImages/{of_picture}.jpg")
     write_set(tmp_path, "train", stated)
     data = read_voc(tmp_path, "train")
