@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -13,7 +14,7 @@ from unicodedata import normalize
 import numpy as np
 
 from fssd.data.sample import DataSet, Problem, Record
-from fssd.errors import nearest
+from fssd.errors import DataError, nearest
 
 
 def join_classes(groups: Sequence[Sequence[str]], renames: Mapping[str, str]) -> tuple[str, ...]:
@@ -115,6 +116,24 @@ def one_numbering(lists: Sequence[Mapping[str, str]]) -> dict[str, str]:
         if not names or any(found.setdefault(number, name) != name for number, name in names.items()):
             return {}
     return found
+
+
+def open_splits(names: Sequence[str], opened_as: Callable[[str], DataSet]) -> dict[str, DataSet]:
+    """The data set of each split. Raises DataError for one that cannot be opened; it names the others."""
+    opened: dict[str, DataSet] = {}
+    faults: list[DataError] = []
+    for name in names:
+        try:
+            opened[name] = opened_as(name)
+        except DataError as error:
+            faults.append(error)
+    if not faults:
+        return opened
+    first = faults[0]
+    if not opened:
+        raise first
+    reason = f"{first.reason}; the other splits: --splits {shlex.join(opened)}"
+    raise DataError(reason, file=first.file, place=first.place) from first
 
 
 def left_out_of_splits(whole: DataSet, parts: Iterable[DataSet]) -> list[str]:
