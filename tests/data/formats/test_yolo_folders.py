@@ -410,23 +410,3 @@ def test_points_of_a_pose_are_no_polygon(tmp_path: Path) -> None:
     text(tmp_path / "data.yaml", "train: images/train\nnames: [cat, dog]\nkpt_shape: [2, 2]\n")
     data = opened(tmp_path)
     np.testing.assert_allclose(data.records[0].boxes, [BOX], atol=1e-4)
-
-
-@pytest.mark.parametrize("name", ["DATA.YAML", "Data.yml", "SIGNS.YAML", "below/DATA.YAML"])
-def test_yaml_in_capitals(tmp_path: Path, name: str) -> None:
-    file = text(tmp_path / name, "train: images\nnames: [cat, dog]\n")
-    picture(file.parent / "images/a.png")
-    text(file.parent / "labels/a.txt")
-    for path in (tmp_path, file):
-        data = opened(path, "train")
-        assert data.classes == ("cat", "dog") and data.records[0].labels.tolist() == [1]
-    text(file.parent / "data.yaml", "train: images\nnames: [ant, bee]\n")
-    assert opened(tmp_path, "train").classes == ("ant", "bee")
-
-
-def test_several_data_sets_below(tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        picture(tmp_path / name / "images/train/a.png")
-        text(tmp_path / name / "data.yaml", YAML)
-    with pytest.raises(DataError, match="holds several data sets"):
-        find_reader(tmp_path)
