@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fssd.data.join import join_sets, match_classes
+from fssd.data.join import join_sets, match_classes, near_misses
 from fssd.data.sample import DataSet, background_record
 from fssd.evaluation.results import write_coco_results
 from fssd.inference.detections import Detections
@@ -41,6 +41,32 @@ def test_category_ids_of_joined_sets() -> None:
     assert "category_ids" not in join_sets(sets[2:], ("ant",), {}).facts
 
 
+TOY = {"0": "red", "1": "green", "2": "blue"}
+
+
+@pytest.mark.parametrize(
+    ("sets", "classes", "expected"),
+    [
+        ([TOY], ("red", "green", "blue"), TOY),
+        ([TOY], ("red",), TOY),  # others are known and not wanted
+        ([TOY, None], ("red", "green", "blue", "pink"), {**TOY, "3": "pink"}),
+        ([TOY], ("blue", "red", "green"), {}),  # 0 is red in the label files and blue in this order
+        ([TOY, {"0": "blue"}], ("red", "green", "blue"), {}),
+        ([TOY, {}], ("red", "green", "blue"), {}),
+        ([{"0": "red", "1": "green", "2": "azure"}], ("red", "green", "blue"), TOY),
+        ([{"1": "red", "2": "green"}], ("red", "green"), {}),
+        ([None], ("red",), None),
+    ],
+)
+def test_class_numbers_of_joined_sets(
+    sets: Sequence[dict[str, str] | None], classes: Sequence[str], expected: dict[str, str] | None
+) -> None:
+    parts = [DataSet(tuple((one or {}).values()), (), facts={"class_numbers": one}) for one in sets if one]
+    parts += [DataSet(("pink",), ()) for one in sets if one is None]
+    parts += [DataSet(("red",), (), facts={"class_numbers": {}}) for one in sets if one == {}]
+    assert join_sets(parts, classes, {"azure": "blue"}).facts.get("class_numbers") == expected
+
+
 def test_a_set_without_category_ids_gets_none() -> None:
     assert match_classes(dataset(("cat", "dog"), None), ("dog", "cat")).facts == {"format": "coco"}
 
@@ -52,3 +78,8 @@ def test_results_have_the_ids_of_the_labels_after_a_change_of_classes(tmp_path: 
     one = DataSet(data.classes, (background_record("1", Path("1.jpg")),), facts=data.facts)
     write_coco_results(tmp_path / "coco.json", one, [found])
     assert [row["category_id"] for row in json.loads((tmp_path / "coco.json").read_text())] == [9, 3]
+
+
+def test_names_that_look_the_same() -> None:
+    names = ("caf\u00e9", "cafe\u0301", "cafe", "Traffic Light", "traffic_light")
+    assert near_misses(names) == [("caf\u00e9", "cafe\u0301"), ("Traffic Light", "traffic_light")]

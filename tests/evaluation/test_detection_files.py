@@ -18,6 +18,7 @@ from fssd.evaluation.image_names import match_images
 from fssd.inference.detections import Detections
 
 CLASSES = ("cat", "traffic light", "big_dog", "dog")
+NUMBERS = {"0": "cat", "1": "traffic light", "2": "big_dog", "3": "dog"}
 
 
 def record(image_id: str, path: str, size: tuple[int, int] | None = (200, 100)) -> Record:
@@ -76,7 +77,7 @@ def test_text_files_with_a_byte_order_mark(tmp_path: Path) -> None:
     assert rows(found.detections[0]) == [("cat", 0.5, [1, 1, 1, 3])]
     (tmp_path / "yolo").mkdir()
     (tmp_path / "yolo" / "a.txt").write_text("\ufeff0 0.5 0.5 0.5 0.5 0.25\n", encoding="utf-8")
-    found = read_detections(tmp_path / "yolo", data("a", format="yolo"))
+    found = read_detections(tmp_path / "yolo", data("a", class_numbers=NUMBERS))
     assert len(found.detections[0]) == 1
 
 
@@ -131,9 +132,8 @@ def yolo(folder: Path, **files: str) -> Path:
 def test_yolo_txt(tmp_path: Path) -> None:
     """200 x 100 pixels: centre (0.5, 0.5), a quarter of the width and half of the height."""
     folder = yolo(tmp_path, a="1 0.5 0.5 0.25 0.5 0.9\n0 0.1 0.2 0.2 0.4 0.3\n", val__b="")
-    dataset = DataSet(
-        CLASSES, (record("a", "images/a.jpg"), record("val/b", "images/val/b.jpg")), (), {"format": "yolo"}
-    )
+    records = (record("a", "images/a.jpg"), record("val/b", "images/val/b.jpg"))
+    dataset = DataSet(CLASSES, records, facts={"class_numbers": NUMBERS})
     found = read_detections(folder, dataset)
     (one, other) = rows(found.detections[0])
     assert one == ("traffic light", 0.9, [75, 25, 125, 75])
@@ -150,6 +150,26 @@ def test_names_of_class_numbers(tmp_path: Path) -> None:
     assert read_detections(folder, data("a", classes=VOC)).detections[0].names == ["bicycle"]
     (folder / "classes.txt").write_text("dog\nbig_dog\n")
     assert read_detections(folder, data("a")).detections[0].names == ["big_dog"]
+
+
+def test_class_numbers_are_those_of_the_label_files(tmp_path: Path) -> None:
+    numbers = {"1": "dog", "2": "cat", "4": "cow"}  # data sets need not count from 0, nor in this order
+    dataset = data("a", classes=("cat", "dog"), class_numbers=numbers)
+    found = read_detections(
+        yolo(tmp_path / "known", a="2 0.5 0.5 0.25 0.5 0.9\n4 0.1 0.2 0.2 0.4 0.3\n"), dataset
+    )
+    assert found.detections[0].names == ["cat", "cow"] and found.classes == ("dog", "cat", "cow")
+    assert "left out: 1 detection of 1 class not in the data set, the first is 'cow'" in found.notes
+    with pytest.raises(DataError, match="class 0 is not among the 3 classes, numbered 1, 2, 4"):
+        read_detections(yolo(tmp_path / "unknown", a="0 0.5 0.5 0.25 0.5 0.9\n"), dataset)
+    with pytest.raises(ConfigError, match="numbers its classes in several ways; give --names"):
+        read_detections(tmp_path / "known", data("a", class_numbers={}))
+
+
+def test_a_picture_called_classes(tmp_path: Path) -> None:
+    folder = yolo(tmp_path, classes="1 0.5 0.5 0.25 0.5 0.9\n")
+    found = read_detections(folder, data("classes", class_numbers=NUMBERS))
+    assert found.detections[0].names == ["traffic light"]
 
 
 def own(name: str, *objects: Any, size: tuple[int, int] = (200, 100)) -> dict[str, Any]:
@@ -285,7 +305,7 @@ def test_faulty_lines_of_comp4(tmp_path: Path, line: str, message: str) -> None:
 )
 def test_faulty_lines_of_yolo(tmp_path: Path, line: str, message: str) -> None:
     with pytest.raises(DataError, match=re.escape(message)):
-        read_detections(yolo(tmp_path, a=f"{line}\n"), data("a", format="yolo"))
+        read_detections(yolo(tmp_path, a=f"{line}\n"), data("a", class_numbers=NUMBERS))
 
 
 @pytest.mark.parametrize(

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 
 from fssd.data.sample import DataSet, Problem, Record
-from fssd.errors import nearest
+from fssd.errors import DataError, nearest
 
 
 def join_classes(groups: Sequence[Sequence[str]], renames: Mapping[str, str]) -> tuple[str, ...]:
@@ -21,10 +23,10 @@ def join_classes(groups: Sequence[Sequence[str]], renames: Mapping[str, str]) ->
 
 
 def near_misses(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Pairs of names that differ in capitals, spaces, hyphens and underscores only."""
+    """Pairs of names that differ in capitals, spaces, hyphens, underscores and forms of Unicode only."""
     alike: dict[str, list[str]] = {}
     for name in names:
-        alike.setdefault(re.sub(r"[\s_-]+", "", name.casefold()), []).append(name)
+        alike.setdefault(re.sub(r"[\s_-]+", "", normalize("NFC", name).casefold()), []).append(name)
     return [(group[0], other) for group in alike.values() for other in group[1:]]
 
 
@@ -47,6 +49,8 @@ def join_sets(parts: Sequence[DataSet], classes: Sequence[str], renames: Mapping
     facts: dict[str, Any] = {"images": images, "format": "+".join(formats)}
     if (known := category_ids(parts, classes, renames)) is not None:
         facts["category_ids"] = known
+    if (numbers := class_numbers(parts, renames)) is not None:
+        facts["class_numbers"] = one_numbering([numbers, numbered(classes)])
     return DataSet(tuple(classes), tuple(records), problems, facts)
 
 
@@ -84,6 +88,52 @@ def category_ids(
             if key is not None and found.setdefault(renames.get(name, name), key) != key:
                 return None
     return tuple(map(found.get, classes)) if stated else None
+
+
+def class_numbers(
+    sets: Iterable[DataSet], renames: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, str] | None:
+    """The names of the class numbers in the label files of all sets; None if no set has numbers.
+
+    Empty if a number has two names, so that none of them says what a class is.
+    """
+    stated = [data.facts["class_numbers"] for data in sets if "class_numbers" in data.facts]
+    if not stated:
+        return None
+    renamed = [{number: renames.get(name, name) for number, name in names.items()} for names in stated]
+    return one_numbering(renamed)
+
+
+def numbered(classes: Sequence[str]) -> dict[str, str]:
+    """The classes by their numbers from 0, which are text as in JSON."""
+    return {str(number): name for number, name in enumerate(classes)}
+
+
+def one_numbering(lists: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """Every number with its name; empty if two lists differ in one, or if a list is empty for that reason."""
+    found: dict[str, str] = {}
+    for names in lists:
+        if not names or any(found.setdefault(number, name) != name for number, name in names.items()):
+            return {}
+    return found
+
+
+def open_splits(names: Sequence[str], opened_as: Callable[[str], DataSet]) -> dict[str, DataSet]:
+    """The data set of each split. Raises DataError for one that cannot be opened; it names the others."""
+    opened: dict[str, DataSet] = {}
+    faults: list[DataError] = []
+    for name in names:
+        try:
+            opened[name] = opened_as(name)
+        except DataError as error:
+            faults.append(error)
+    if not faults:
+        return opened
+    first = faults[0]
+    if not opened:
+        raise first
+    reason = f"{first.reason}; the other splits: --splits {shlex.join(opened)}"
+    raise DataError(reason, file=first.file, place=first.place) from first
 
 
 def left_out_of_splits(whole: DataSet, parts: Iterable[DataSet]) -> list[str]:

@@ -111,7 +111,7 @@ def _save(file: Path, data: DataSet, root: Path, start: int) -> None:
 
 def _base(root: Path, data: DataSet) -> Path | None:
     """The folder that holds the labels, the pictures and `root`, at most two above it; None if none does."""
-    if root.suffix in {".yaml", ".yml"} and b".txt" in root.read_bytes():
+    if root.suffix.lower() in {".yaml", ".yml"} and b".txt" in root.read_bytes():
         return None  # lists of images, which may lie anywhere
     table = compact(data.records).columns
     folders = {*table.paths.folders, *table.sources.folders}

@@ -13,6 +13,8 @@ from typing import Any
 
 from fssd.data.class_names import COCO, COCO_IDS, VOC, read_names
 from fssd.data.formats.json_values import read_json, show
+from fssd.data.formats.yolo_rows import is_label_file
+from fssd.data.join import numbered
 from fssd.data.sample import DataSet
 from fssd.errors import ConfigError, DataError
 from fssd.evaluation.part_reader import holds_parts, read_parts
@@ -175,11 +177,12 @@ def _read_yolo(
 ) -> ResultRows:
     """A txt for each image, its rows `class cx cy w h confidence`, boxes as shares of the image."""
     rows = ResultRows(folder, f"YOLO txt, read as `{_YOLO_ORDER}`", shares=True)
-    stated = folder / NAMES_FILE
-    if names is None and stated in files:
-        names = read_names(str(stated))
-    rows.classes = _numbered(folder, dataset, names)
-    for file in (file for file in files if file != stated):
+    lists = [file for file in files if file == folder / NAMES_FILE and is_label_file(file) is False]
+    if names is None and lists:  # and no detections in a picture called so
+        names = read_names(str(lists[0]))
+    classes = _numbered(folder, dataset, names)
+    rows.classes = tuple(dict.fromkeys(classes.values()))
+    for file in (file for file in files if file not in lists):
         image = file.relative_to(folder).with_suffix("").as_posix()
         rows.images[image] = []
         text = file.read_bytes().decode("utf-8-sig", "surrogateescape")
@@ -192,27 +195,37 @@ def _read_yolo(
                 reason = f"has {len(words)} words where `{_YOLO_ORDER}` has six{hint}"
                 raise DataError(reason, file=file, place=place)
             label, cx, cy, w, h, score = (number(word, file, place) for word in words)
-            if not (label.is_integer() and 0 <= label < len(rows.classes)):
-                reason = f"class {words[0]} is not among the {len(rows.classes)} classes, counted from 0"
+            name = classes.get(f"{label:.0f}") if label.is_integer() else None
+            if name is None:
+                reason = f"class {words[0]} is not among the {len(classes)} classes, {_counted(classes)}"
                 raise DataError(reason, file=file, place=place)
             corners = (cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2)
             if max(abs(cx), abs(cy), abs(w), abs(h)) > 2:
                 reason = f"{' '.join(words[1:5])} are no shares of the image; the order is {_YOLO_ORDER}"
                 raise DataError(reason, file=file, place=place)
-            rows.add(image, rows.classes[int(label)], *checked(score, corners, file, place))
+            rows.add(image, name, *checked(score, corners, file, place))
     return rows
 
 
-def _numbered(folder: Path, dataset: DataSet, names: tuple[str, ...] | None) -> tuple[str, ...]:
+def _numbered(folder: Path, dataset: DataSet, names: tuple[str, ...] | None) -> dict[str, str]:
     """The names of YOLO's class numbers. Raises ConfigError if nothing says what they mean."""
     if names is not None:
-        return names
-    if "yolo" in (dataset.facts.get("format"), dataset.facts.get("labels")) or dataset.classes in (VOC, COCO):
-        return dataset.classes
+        return numbered(names)
+    known: dict[str, str] | None = dataset.facts.get("class_numbers")
+    if known is None and dataset.classes in (VOC, COCO):
+        return numbered(dataset.classes)
+    if known:
+        return known
+    of_data = "does not number its classes" if known is None else "numbers its classes in several ways"
     raise ConfigError(
-        f"{folder}: has class numbers, and the data set does not number its classes; give --names voc, coco"
+        f"{folder}: has class numbers, and the data set {of_data}; give --names voc, coco"
         " or a text file with one name a line"
     )
+
+
+def _counted(classes: Mapping[str, str]) -> str:
+    numbers = [int(number) for number in classes]
+    return "counted from 0" if numbers == list(range(len(numbers))) else f"numbered {', '.join(classes)}"
 
 
 def _read_own(file: Path, content: list[Any], dataset: DataSet) -> ResultRows:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import pytest
 from annotated import as_json, picture, text
@@ -15,6 +16,7 @@ from fssd.data.formats.lookup import PictureFinder, visible_files
 from fssd.data.source import open_data
 from fssd.errors import DataError
 
+CSV = "filename,width,height,class,xmin,ymin,xmax,ymax"
 Close = Callable[[Path, int], None]
 
 
@@ -102,3 +104,24 @@ def test_a_closed_folder_above_the_data_set_is_none_of_it(tmp_path: Path, close:
     as_json(tmp_path / "closed/other/train.json", content)
     picture(tmp_path / "closed/other/a.png")
     assert len(open_data(tmp_path / "closed/other", "train")) == 1
+
+
+@pytest.mark.parametrize("folders", ["", "images/", "deep/er/"])
+@pytest.mark.parametrize("forms", [("NFD", "NFC"), ("NFC", "NFD")])
+def test_names_in_another_form_of_unicode(tmp_path: Path, folders: str, forms: tuple[str, str]) -> None:
+    """macOS packs é as e and an accent; what the file is called inside of labels is the other form."""
+    on_disk, stated = (normalize(form, "Größe caf\u00e9") for form in forms)
+    picture(tmp_path / f"{folders}{on_disk}.png")
+    text(tmp_path / "a.csv", f"{CSV}\n{stated}.png,40,30,dog,1,2,9,9\n")
+    (record,) = open_data(tmp_path).records
+    assert record.path.name == f"{on_disk}.png"
+
+
+def test_the_exact_form_of_unicode_comes_first(tmp_path: Path) -> None:
+    names = ("caf\u00e9.png", "cafe\u0301.png")
+    for name in names:
+        picture(tmp_path / "deep" / name)
+    rows = [f"{name},200,100,dog,{left},2,9,9" for left, name in enumerate(names)]
+    text(tmp_path / "a.csv", "\n".join([CSV, *rows]))
+    found = {record.path.name: record.boxes[0][0] for record in open_data(tmp_path).records}
+    assert found == {names[0]: 0, names[1]: 1}

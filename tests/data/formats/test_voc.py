@@ -6,6 +6,7 @@ import filecmp
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from unicodedata import normalize
 
 import cv2
 import numpy as np
@@ -461,6 +462,15 @@ def test_encodings_that_expat_does_not_know(tmp_path: Path) -> None:
     file = write(tmp_path, "a", "")
     file.write_bytes(('<?xml version="1.0" encoding="gb2312"?>' + xml(obj("狗"))).encode("gb2312"))
     assert read_voc(tmp_path, None).classes == ("狗",)
+
+
+@pytest.mark.parametrize("forms", [("NFD", "NFC", "NFC"), ("NFC", "NFD", "NFD"), ("NFD", "NFD", "NFC")])
+def test_names_in_another_form_of_unicode(tmp_path: Path, forms: tuple[str, str, str]) -> None:
+    of_picture, of_label, stated = (normalize(form, "Gr\u00f6\u00dfe") for form in forms)
+    lay(tmp_path, f"Annotations/{of_label}.xml", f"JPEGImages/{of_picture}.jpg")
+    write_set(tmp_path, "train", stated)
+    data = read_voc(tmp_path, "train")
+    assert [record.path.name for record in data.records] == [f"{of_picture}.jpg"] and data.problems == ()
 
 
 @needs_data

@@ -101,6 +101,7 @@ def test_numbers_with_gaps(tmp_path: Path) -> None:
     write(tmp_path, "train/a.png", "5 0.5 0.5 0.5 0.5")
     data = read_yolo(yaml_file(tmp_path, "train: images/train\nnames: {0: cat, 5: dog}\n"), "train")
     assert data.records[0].labels.tolist() == [1]
+    assert data.facts["class_numbers"] == {"0": "cat", "5": "dog"}
 
 
 def test_given_classes(tmp_path: Path) -> None:

@@ -185,6 +185,7 @@ def test_the_nearest_class_names_count(tmp_path: Path) -> None:
     data = opened(tmp_path)
     assert data.classes == ("cat", "dog")
     assert [data.classes[record.labels[0]] for record in data.records] == ["dog", "cat"]
+    assert data.facts["class_numbers"] == {}, "1 is a dog here and a cat there"
     picture(tmp_path / "three/b.png")
     text(tmp_path / "three/b.txt")
     with pytest.raises(DataError, match="other class names than"):
@@ -409,11 +410,3 @@ def test_points_of_a_pose_are_no_polygon(tmp_path: Path) -> None:
     text(tmp_path / "data.yaml", "train: images/train\nnames: [cat, dog]\nkpt_shape: [2, 2]\n")
     data = opened(tmp_path)
     np.testing.assert_allclose(data.records[0].boxes, [BOX], atol=1e-4)
-
-
-def test_several_data_sets_below(tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        picture(tmp_path / name / "images/train/a.png")
-        text(tmp_path / name / "data.yaml", YAML)
-    with pytest.raises(DataError, match="holds several data sets"):
-        find_reader(tmp_path)

@@ -106,6 +106,17 @@ def test_a_split_is_read_back_as_it_was(scenes: Path, shards: Path) -> None:
     )
 
 
+def test_class_numbers_stay(tmp_path: Path) -> None:
+    root = tmp_path / "yolo"
+    (root / "images").mkdir(parents=True)
+    Pillow.new("RGB", (20, 10)).save(root / "images/a.png")
+    (root / "data.yaml").write_text("names: {1: cat, 4: dog}\ntrain: images\n")
+    (root / "images/a.txt").write_text("4 0.5 0.5 0.5 0.5\n")
+    shard_data(root, tmp_path / "dest")
+    found = open_data(tmp_path / "dest", "train", ["dog", "cat"])
+    assert found.facts["class_numbers"] == {"1": "cat", "4": "dog"}
+
+
 def test_crowds_areas_and_category_ids_stay(tmp_path: Path) -> None:
     root = coco(tmp_path / "coco")
     shard_data(root, tmp_path / "dest")

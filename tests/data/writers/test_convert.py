@@ -131,6 +131,20 @@ def test_chosen_splits(source: Path, tmp_path: Path) -> None:
     assert list_splits(tmp_path / "all") == ()
 
 
+def test_a_split_whose_folder_is_missing(tmp_path: Path, make_picture: MakePicture) -> None:
+    """Roboflow states a test split, and writes no folder for one that is empty."""
+    for split in ("train", "valid"):
+        make_picture(tmp_path / f"in/{split}/images/a.png")
+    content = "names: [dog]\ntrain: ../train/images\nval: ../valid/images\ntest: ../test/images\n"
+    (tmp_path / "in/data.yaml").write_text(content)
+    with pytest.raises(DataError, match=r"data.yaml \(test\): .*remove the line; .*: --splits train val$"):
+        convert_data(tmp_path / "in", "voc", tmp_path / "out")
+    with pytest.raises(DataError, match=r"remove the line$"):
+        convert_data(tmp_path / "in", "voc", tmp_path / "out", splits=["test"])
+    made = convert_data(tmp_path / "in", "voc", tmp_path / "out", splits=["train", "val"])
+    assert [len(images) for images in made.content.splits.values()] == [1, 1]
+
+
 def test_an_image_set_that_holds_two_others(source: Path, tmp_path: Path) -> None:
     convert_data(source, "voc", tmp_path / "voc")
     sets = tmp_path / "voc" / "ImageSets" / "Main"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Collection, Iterator, Sequence
+import unicodedata
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -114,6 +115,11 @@ def suffix_of(name: str) -> str:
     return f".{name.rpartition('.')[2]}".lower()
 
 
+def composed(name: str) -> str:
+    """A name in the form NFC of Unicode: archives of macOS hold é as e and an accent, label files as é."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
 def _is_file(entry: os.DirEntry[str]) -> bool:
     with suppress(OSError):  # of a link in a circle, or to where nobody may look
         return entry.is_file()
@@ -187,7 +193,7 @@ class PictureFinder:
     label_files: tuple[Path, ...] = ()
     images: Path | None = None
     _folders: dict[tuple[Path, str], tuple[str, ...]] = field(default_factory=dict, compare=False, repr=False)
-    _names: dict[str, frozenset[str]] = field(default_factory=dict, compare=False, repr=False)
+    _names: dict[str, Mapping[str, str]] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def root(self) -> Path:
@@ -206,10 +212,10 @@ class PictureFinder:
 
     @cached_property
     def _index(self) -> dict[str, list[Path]]:
-        """By name in lower case, and by stem after a `/`, which no name holds."""
+        """By composed name in lower case, and by composed stem after a `/`, which no name holds."""
         found: dict[str, list[Path]] = {}
         for path in self.files:
-            for key in (path.name.lower(), f"/{path.stem}"):
+            for key in (composed(path.name).lower(), f"/{composed(path.stem)}"):
                 found.setdefault(key, []).append(path)
         return found
 
@@ -248,8 +254,9 @@ class PictureFinder:
             if len(parts) > 1:
                 path = os.path.normpath(stated if stated[0] == "/" else f"{folder}/{stated}")
                 above, name = os.path.split(path)
-            if name in self._names_in(above):
-                return Path(above, name)
+            inside = self._names_in(above)
+            if (found := inside.get(name) or inside.get(composed(name))) is not None:
+                return Path(above, found)
         return None
 
     def _usual_folders(self, base: Path, split: str) -> tuple[str, ...]:
@@ -262,12 +269,12 @@ class PictureFinder:
             self._folders[base, split] = known
         return known
 
-    def _names_in(self, folder: str) -> frozenset[str]:
-        """The names of the files in a folder; it is listed once."""
+    def _names_in(self, folder: str) -> Mapping[str, str]:
+        """The names of the files in a folder, by themselves and composed; it is listed once."""
         names = self._names.get(folder)
         if names is None:
-            entries = entries_in(folder or ".", NOWHERE)
-            names = frozenset(entry.name for entry in entries if _is_file(entry))
+            own = [entry.name for entry in entries_in(folder or ".", NOWHERE) if _is_file(entry)]
+            names = {composed(name): name for name in own} | {name: name for name in own}
             self._names[folder] = names
         return names
 
@@ -277,12 +284,14 @@ class PictureFinder:
             return ()
         is_name = suffix_of(parts[-1]) in IMAGE_EXTENSIONS
         ranked = []
-        for path in self._index.get(parts[-1].lower() if is_name else f"/{parts[-1]}", ()):
+        last = composed(parts[-1])
+        for path in self._index.get(last.lower() if is_name else f"/{last}", ()):
             of = folder_split(path.relative_to(self.root).parts[:-1])
             is_other = bool(split and of and not is_of_split(of, split)) or self._is_of_another(path, source)
             if not is_other:
-                is_same = not is_name or path.name == parts[-1]
-                ranked.append(((is_same, _common_end(path, parts), _nearness(path, source)), path))
+                own = path.name if is_name else path.stem
+                sameness = (own == parts[-1]) + (composed(own) == last)
+                ranked.append(((sameness, _common_end(path, parts), _nearness(path, source)), path))
         best = max((rank for rank, _ in ranked), default=None)
         return tuple(path for rank, path in ranked if rank == best)
 
@@ -323,7 +332,7 @@ def _pictures_in(top: Path, split: str) -> Iterator[Path]:
 def _common_end(path: Path, parts: Sequence[str]) -> int:
     count = 0
     for mine, theirs in zip(reversed(path.parts[:-1]), reversed(parts[:-1]), strict=False):
-        if mine != theirs:
+        if composed(mine) != composed(theirs):
             break
         count += 1
     return count

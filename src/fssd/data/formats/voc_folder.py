@@ -15,6 +15,7 @@ from fssd.data.formats.labels import read_lines
 from fssd.data.formats.lookup import (
     VANISHED,
     PictureFinder,
+    composed,
     entries_in,
     folder_split,
     path_parts,
@@ -134,9 +135,18 @@ class VocFolder:
         pair = _PAIR.fullmatch(text)
         parts = path_parts(pair[2] if pair else text)
         if not parts or suffix_of(parts[-1]) not in _PATHS:
-            return "/".join(parts)
-        ends = ("/".join(parts[start:]).rpartition(".")[0] for start in range(len(parts)))
+            return self._in_any_form("/".join(parts))
+        every = ("/".join(parts[start:]).rpartition(".")[0] for start in range(len(parts)))
+        ends = map(self._in_any_form, every)
         return next((end for end in ends if end in self.annotations), "/".join(parts))
+
+    def _in_any_form(self, text: str) -> str:
+        """The id of an annotation that an image set means, in any form of Unicode."""
+        return text if text in self.annotations else self._by_form.get(composed(text), text)
+
+    @cached_property
+    def _by_form(self) -> dict[str, str]:
+        return {composed(image_id): image_id for image_id in self.annotations}
 
     @cached_property
     def splits(self) -> dict[str, str]:
@@ -148,7 +158,7 @@ class VocFolder:
 
     def _split_of(self, image_id: str) -> str:
         """That of the innermost folder of the xml file, else of its picture, else of this folder."""
-        picture = self.images.get(image_id) or self._by_stem.get(Path(image_id).name)
+        picture = self.images.get(image_id) or self._by_stem.get(composed(Path(image_id).name))
         above = picture.relative_to(self.pictures).parts[:-1] if picture else ()
         return folder_split(Path(image_id).parts[:-1]) or folder_split(above) or self.split
 
@@ -164,10 +174,11 @@ class VocFolder:
 
     @cached_property
     def _by_stem(self) -> dict[str, Path | None]:
-        """Image files by stem; None where several share one."""
+        """Image files by composed stem; None where several share one."""
         found: dict[str, Path | None] = {}
         for path in self.images.values():
-            found[path.stem] = None if path.stem in found else path
+            stem = composed(path.stem)
+            found[stem] = None if stem in found else path
         return found
 
     def image(self, image_id: str, filename: str) -> Path:
@@ -175,7 +186,8 @@ class VocFolder:
         name = "/".join(path_parts(filename))
         keys = (image_id, Path(name).with_suffix("").as_posix() if name else "", Path(name).stem)
         found = next((self.images[key] for key in keys if key in self.images), None)
-        found = found or self._by_stem.get(Path(image_id).name) or self._by_stem.get(Path(name).stem)
+        stems = (composed(Path(image_id).name), composed(Path(name).stem))
+        found = found or self._by_stem.get(stems[0]) or self._by_stem.get(stems[1])
         return found or self.pictures / (Path(name).name or f"{image_id}.jpg")
 
     def picture(self, image_id: str) -> Path:

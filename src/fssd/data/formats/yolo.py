@@ -42,7 +42,7 @@ from fssd.data.formats.yolo_yaml import (
     yaml_names,
     yaml_splits,
 )  # fmt: skip
-from fssd.data.join import join_classes
+from fssd.data.join import join_classes, one_numbering
 from fssd.data.sample import DataSet, Problem, Record
 from fssd.errors import DataError, ImageError, LabelError
 
@@ -54,7 +54,7 @@ class _Layout:
     """What a data set holds.
 
     base: what lies below it and is not used is named. others: pairs of the splits that are not read.
-    names: those of a label file.
+    names: those of a label file. lists: all that say what class numbers mean.
     """
 
     root: Path
@@ -63,7 +63,7 @@ class _Layout:
     pairs: Sequence[LabelledPicture]
     others: Sequence[LabelledPicture]
     names: Callable[[Path], NameList]
-    classes: tuple[str, ...]
+    lists: Sequence[NameList]
     notes: Sequence[Problem]
 
 
@@ -75,7 +75,7 @@ def read_yolo(
     An image without a label file has no object. The image id is its path under images/. See `Reader`.
     """
     layout = _of_yaml(root, split, images) if root.is_file() else _of_folder(root, split, images)
-    names = tuple(classes) if classes is not None else layout.classes
+    names = tuple(classes) if classes is not None else _all_classes(layout.lists)
     index = {name: label for label, name in enumerate(names)}
     records: list[Record] = []
     problems = list(layout.notes)
@@ -86,7 +86,13 @@ def read_yolo(
         records += [record] if record is not None else []
     problems += [*shapes_taken(root, taken), *_unused(layout)]
     problems += same_pictures(records, root)
-    return DataSet(names, tuple(records), tuple(problems), {"format": "yolo", "images": len(layout.pairs)})
+    numbers = one_numbering([{str(key): name for key, name in one.names.items()} for one in layout.lists])
+    facts = {"format": "yolo", "images": len(layout.pairs), "class_numbers": numbers}
+    return DataSet(names, tuple(records), tuple(problems), facts)
+
+
+def _all_classes(lists: Sequence[NameList]) -> tuple[str, ...]:
+    return join_classes([list(stated.names.values()) for stated in lists], {})
 
 
 def _of_yaml(file: Path, split: str | None, images: Path | None) -> _Layout:
@@ -95,20 +101,10 @@ def _of_yaml(file: Path, split: str | None, images: Path | None) -> _Layout:
     asked = asked_splits(content, split, file)
     base = base_folder(content, file)
     notes: list[Problem] = []
-    pairs: dict[str, list[LabelledPicture]] = {name: [] for name in yaml_splits(content)}
     if images is not None:
         pairs = _of_given_pictures(content, file, PictureFinder(base, (), images), asked)
     else:
-        labels = LabelFinder(Path(os.path.normpath(base)))
-        for name in pairs:
-            try:
-                pictures, told = split_pictures(content, name, file)
-            except DataError:
-                if name in asked:
-                    raise
-                continue
-            pairs[name] = [LabelledPicture(path, labels.find(path), name) for path in pictures]
-            notes += told if name in asked else ()
+        pairs, notes = _of_stated_pictures(content, file, base, asked)
     chosen = {pair.picture: pair for name in asked for pair in pairs[name]}
     others = [pair for name in pairs if name not in asked for pair in pairs[name]]
     own = tuple(chosen.values())
@@ -120,7 +116,30 @@ def _of_yaml(file: Path, split: str | None, images: Path | None) -> _Layout:
     if base.resolve() in {Path(base.anchor), Path.home()}:  # not all of a disk is looked through
         base = own[0].picture.parent
     finder = PictureFinder(base, (), images)
-    return _Layout(file, base, finder, own, others, lambda _: names, tuple(names.names.values()), notes)
+    return _Layout(file, base, finder, own, others, lambda _: names, [names], notes)
+
+
+def _of_stated_pictures(
+    content: Mapping[str, Any], file: Path, base: Path, asked: Collection[str]
+) -> tuple[dict[str, list[LabelledPicture]], list[Problem]]:
+    """The pairs of each split, and notes on those that are asked for. Raises DataError."""
+    notes: list[Problem] = []
+    pictures: dict[str, list[Path]] = {name: [] for name in yaml_splits(content)}
+    for name in pictures:
+        try:
+            pictures[name], told = split_pictures(content, name, file)
+        except DataError:
+            if name in asked:
+                raise
+            continue
+        notes += told if name in asked else ()
+    every = [path for paths in pictures.values() for path in paths]
+    labels = LabelFinder(Path(os.path.normpath(base))).find(every)
+    pairs = {
+        name: [LabelledPicture(path, labels.get(path), name) for path in paths]
+        for name, paths in pictures.items()
+    }
+    return pairs, notes
 
 
 def _of_given_pictures(
@@ -163,28 +182,27 @@ def _of_folder(root: Path, split: str | None, images: Path | None) -> _Layout:
     if not found:
         reason = "none of its label files has a picture of the same name here"
         raise DataError(f"{reason}; give the folder of the images, `images`", file=root)
-    names, classes, notes = _names_of_folder(root)
+    names, lists, notes = _names_of_folder(root)
     chosen = choose_splits(split, _splits_of(found), root)
     pairs = [pair for pair in found if chosen is None or (pair.split or UNNAMED) in chosen]
     others = [pair for pair in found if chosen is not None and (pair.split or UNNAMED) not in chosen]
     without = [pair.picture for pair in pairs if pair.label is None]
     reason = f"{len(without)} of {len(pairs)} pictures have no label file and are backgrounds"
     notes += first_named(root, without, reason)
-    return _Layout(root, root, finder, pairs, others, names, classes, notes)
+    return _Layout(root, root, finder, pairs, others, names, lists, notes)
 
 
-def _names_of_folder(root: Path) -> tuple[Callable[[Path], NameList], tuple[str, ...], list[Problem]]:
-    """The names of a label file, all class names, and a note if these are nowhere."""
+def _names_of_folder(root: Path) -> tuple[Callable[[Path], NameList], list[NameList], list[Problem]]:
+    """The names of a label file, all lists of names, and a note if there are none."""
     lists = NameFinder(root)
     if lists.lists:
-        groups = [list(stated.names.values()) for stated in lists.lists.values()]
-        return lists.find, join_classes(groups, {}), []
+        return lists.find, list(lists.lists.values()), []
     files = [file for file in text_files(root) if is_label_file(file)]
     words = {line.split()[0] for file in files for line in read_lines(file) if line.strip()}
     count = 1 + max((int(word) for word in words if word.isdecimal() and len(word) <= _DIGITS), default=0)
     numbers = NameList(root, {number: str(number) for number in range(count)})
     reason = f"no file names the classes (classes.txt, obj.names): the {count} classes are called 0, 1, ..."
-    return lambda _: numbers, tuple(numbers.names.values()), [Problem("warning", root, "classes", reason)]
+    return lambda _: numbers, [numbers], [Problem("warning", root, "classes", reason)]
 
 
 def _splits_of(pairs: Iterable[LabelledPicture]) -> tuple[str, ...]:
@@ -282,7 +300,7 @@ def _splits(root: Path) -> tuple[str, ...]:
 def _classes(root: Path) -> tuple[str, ...]:
     if root.is_file():
         return tuple(yaml_names(read_yaml(root), root).names.values())
-    return _names_of_folder(root)[1]
+    return _all_classes(_names_of_folder(root)[1])
 
 
 YOLO = Reader(

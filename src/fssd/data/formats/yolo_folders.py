@@ -18,7 +18,7 @@ from fssd.data.formats.lookup import (
     visible_entries,
     visible_files,
 )  # fmt: skip
-from fssd.data.formats.yolo_lookup import LabelFinder, is_name_file
+from fssd.data.formats.yolo_lookup import LabelFinder, is_name_list
 from fssd.data.formats.yolo_rows import is_label_file
 
 _LISTS = re.compile(r"(autosplit_)?(train|val|valid|validation|test)\.txt")
@@ -34,8 +34,8 @@ class LabelledPicture:
 
 
 def text_files(root: Path) -> Iterator[Path]:
-    """The .txt below a folder that may be label files by their name."""
-    return (file for file in visible_files(root, {".txt"}) if not is_name_file(file.name))
+    """The .txt below a folder that may be label files, and are no lists of class names."""
+    return (file for file in visible_files(root, {".txt"}) if not is_name_list(file))
 
 
 def holds_labels(root: Path) -> bool:
@@ -44,13 +44,14 @@ def holds_labels(root: Path) -> bool:
 
 def pairs_of_folder(root: Path, finder: PictureFinder) -> list[LabelledPicture]:
     """The pictures that lists name, else those of all folders in which any has labels."""
-    labels = LabelFinder(root)
     listed = [(picture, split) for split, file in _lists(root) for picture in _listed(file, finder)]
     if listed:
+        labels = LabelFinder(root).find([picture for picture, _ in listed])
         return [
-            LabelledPicture(picture, labels.find(picture), split) for picture, split in dict.fromkeys(listed)
+            LabelledPicture(picture, labels.get(picture), split) for picture, split in dict.fromkeys(listed)
         ]
-    found = [LabelledPicture(path, labels.find(path), _split(path, root)) for path in finder.files]
+    labels = LabelFinder(root).find(finder.files)
+    found = [LabelledPicture(path, labels.get(path), _split(path, root)) for path in finder.files]
     labelled = {pair.picture.parent for pair in found if pair.label is not None}
     return [pair for pair in found if pair.picture.parent in labelled]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import os
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,12 +14,13 @@ from fssd.data.formats.lookup import (
     HASH,
     NOWHERE,
     VANISHED,
+    composed,
     entries_in,
     may_be_folder,
     suffix_of,
     visible_entries,
 )  # fmt: skip
-from fssd.data.formats.yolo_rows import NameList
+from fssd.data.formats.yolo_rows import NameList, is_label_file
 from fssd.errors import DataError
 
 _PICTURES = {"images", "image", "jpegimages", "imgs", "img"}
@@ -35,31 +37,62 @@ _NAME_FILES = (
 
 @dataclass(frozen=True)
 class LabelFinder:
-    """The label files of pictures below a folder, in any of the usual layouts, in capitals or not."""
+    """The label files of pictures below a folder, in any of the usual layouts, in capitals or not.
+
+    labels/x.txt for images/x.jpg, else x.txt beside it, else in a folder of labels near it.
+    """
 
     root: Path
     _folders: dict[Path, list[dict[str, Path]]] = field(default_factory=dict, compare=False, repr=False)
     _subfolders: dict[Path, dict[str, Path]] = field(default_factory=dict, compare=False, repr=False)
     _listed: dict[Path, dict[str, Path]] = field(default_factory=dict, compare=False, repr=False)
 
-    def find(self, picture: Path) -> Path | None:
-        """labels/x.txt for images/x.jpg, else x.txt beside it, else in a folder of labels near it.
+    def find(self, pictures: Sequence[Path]) -> dict[Path, Path]:
+        """The label file of each picture that has one.
 
-        Raises DataError for a folder of labels that cannot be listed: its pictures would be backgrounds.
+        A file that has exactly a picture's name is not lent to another: 20240101-x.txt of 20240101-x.jpg
+        could be that of x.jpg, with Label Studio's hash in front. Raises DataError for a folder of labels
+        that cannot be listed: its pictures would be backgrounds.
         """
-        folders = self._folders.get(picture.parent)
-        if folders is None:
-            existing = dict.fromkeys(path for path in self._near(picture.parent) if path is not None)
-            own = picture.parent  # it may be one that a list states and that is not there
-            folders = self._folders[own] = [
-                self._labels_in(folder, NOWHERE if folder == own else VANISHED) for folder in existing
-            ]
-        for labels in folders:
-            for name in (f"{picture.stem}.txt", f"{picture.name}.txt"):
-                found = labels.get(name) or labels.get(name.lower())
-                if found is not None:
-                    return found
+        own = self._exact(pictures, lambda picture: picture.stem, ())
+        others = [picture for picture in pictures if picture not in own]
+        own |= self._exact(others, lambda picture: picture.name, set(own.values()))
+        taken = set(own.values())
+        found = ((picture, self._nearest(picture, own.get(picture), taken)) for picture in pictures)
+        return {picture: label for picture, label in found if label is not None}
+
+    def _exact(
+        self, pictures: Sequence[Path], name_of: Callable[[Path], str], taken: Collection[Path]
+    ) -> dict[Path, Path]:
+        """The label files of exactly these names."""
+        own: dict[Path, Path] = {}
+        for picture in pictures:
+            name = name_of(picture)
+            found = (labels.get(name) for labels in self._near_labels(picture.parent))
+            exact = (file for file in found if file is not None and file.stem == name and file not in taken)
+            if (file := next(exact, None)) is not None:
+                own[picture] = file
+        return own
+
+    def _nearest(self, picture: Path, own: Path | None, taken: Collection[Path]) -> Path | None:
+        """The file of a picture in the first folder that has one: its own, or one that is no other's."""
+        for labels in self._near_labels(picture.parent):
+            for name in (picture.stem, picture.name):
+                for key in (name, composed(name), composed(name).lower()):
+                    found = labels.get(key)
+                    if found is not None and (found == own or found not in taken):
+                        return found
         return None
+
+    def _near_labels(self, folder: Path) -> list[dict[str, Path]]:
+        """The label files in the folders near that of a picture, the nearest first."""
+        labels = self._folders.get(folder)
+        if labels is None:
+            existing = dict.fromkeys(path for path in self._near(folder) if path is not None)
+            labels = self._folders[folder] = [  # that of the picture may be stated in a list and not there
+                self._labels_in(path, NOWHERE if path == folder else VANISHED) for path in existing
+            ]
+        return labels
 
     def _near(self, folder: Path) -> Iterator[Path | None]:
         above = [folder, *folder.parents]
@@ -90,29 +123,34 @@ class LabelFinder:
             if folder not in self._subfolders:
                 entries = filter(may_be_folder, entries_in(folder, passed_over))
                 names = sorted(entry.name for entry in entries if entry.name[0] != ".")
-                inside = {name.lower(): folder / name for name in reversed(names)}
+                inside = {composed(name).lower(): folder / name for name in reversed(names)}
                 self._subfolders[folder] = inside | {name: folder / name for name in names}
             inside = self._subfolders[folder]
-            if part not in inside and part.lower() not in inside:
+            found = inside.get(part) or inside.get(composed(part).lower())
+            if found is None:
                 return None
-            folder = inside.get(part) or inside[part.lower()]
+            folder = found
         return folder
 
     def _labels_in(self, folder: Path, passed_over: Collection[int]) -> dict[str, Path]:
-        """The .txt of a folder by their names, by these in lower case, and without Label Studio's hash."""
+        """The .txt of a folder by stem: as it is, composed, in lower case, without Label Studio's hash."""
         if folder not in self._listed:
-            entries = entries_in(folder, passed_over)
-            names = sorted(entry.name for entry in entries if suffix_of(entry.name) == ".txt")
-            files = {name: folder / name for name in names if name[0] != "." and not is_name_file(name)}
-            for change in (str.lower, lambda name: HASH.sub("", name, count=1)):
-                for name in list(files):
+            entries = (entry for entry in entries_in(folder, passed_over) if suffix_of(entry.name) == ".txt")
+            names = sorted(
+                entry.name for entry in entries if entry.name[0] != "." and not is_name_list(entry)
+            )
+            files = {name[:-4]: folder / name for name in names}  # of x.TXT and x.txt the second
+            for change in (composed, str.lower, lambda name: HASH.sub("", name, count=1)):
+                for name in sorted(files):
                     files.setdefault(change(name), files[name])
             self._listed[folder] = files
         return self._listed[folder]
 
 
-def is_name_file(name: str) -> bool:
-    return name.lower() in _NAME_FILES or suffix_of(name) == ".names"
+def is_name_list(file: os.DirEntry[str] | Path) -> bool:
+    """Whether a file is called like a list of class names, and holds no boxes, of a picture called so."""
+    is_called = file.name.lower() in _NAME_FILES or suffix_of(file.name) == ".names"
+    return is_called and not is_label_file(Path(file))
 
 
 @dataclass(frozen=True)
@@ -125,7 +163,7 @@ class NameFinder:
     def lists(self) -> dict[Path, NameList]:
         """By folder. Raises DataError."""
         found: dict[Path, NameList] = {}
-        entries = [entry for entry in visible_entries(self.root) if is_name_file(entry.name)]
+        entries = [entry for entry in visible_entries(self.root) if is_name_list(entry)]
         order = {name: rank for rank, name in enumerate(_NAME_FILES)}
         for entry in sorted(entries, key=lambda entry: order.get(entry.name.lower(), 1)):
             file = Path(entry)

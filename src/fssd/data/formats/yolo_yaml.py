@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,14 @@ from fssd.config.yaml_files import load_yaml
 from fssd.data.decode import IMAGE_EXTENSIONS
 from fssd.data.formats.labels import read_lines
 from fssd.data.formats.leftovers import first_named
-from fssd.data.formats.lookup import path_parts, visible_files
+from fssd.data.formats.lookup import path_parts, suffix_of, visible_files, visible_glob
 from fssd.data.formats.yolo_rows import NameList
 from fssd.data.sample import Problem
 from fssd.errors import DataError, nearest
 
 SPLITS = ("train", "val", "test")
 _ALSO = ("train", "val", "valid", "validation", "test")
+_SUFFIXES = frozenset({".yaml", ".yml"})
 _DEPTH = 4  # folders below the yaml in which the folder of another machine is looked for
 _MOST_CLASSES = 10_000
 _KEY = re.compile(rb"^(names|nc|train|val|test|sources)\s*:", re.MULTILINE)
@@ -44,27 +46,36 @@ def read_yaml(file: Path) -> dict[str, Any]:
 
 
 def find_yaml(path: Path) -> Path | None:
-    """The path itself if it is a YAML file, or that of a folder: data.yaml, else the first one."""
-    others = [file for file in sorted(path.glob("[!.]*.y*ml")) if _describes_data(file)]
-    inside = [path / "data.yaml", path / "data.yml", *others]
-    candidates = [path] if path.is_file() else inside
-    return next((file for file in candidates if file.suffix in {".yaml", ".yml"} and file.is_file()), None)
+    """The path itself if it is a YAML file, or that of a folder: data.yaml, else the first one of data."""
+    if path.is_file():
+        return path if suffix_of(path.name) in _SUFFIXES else None
+    found = visible_glob(path, "*.[yY]*[mM][lL]")
+    files = [file for file in found if suffix_of(file.name) in _SUFFIXES and file.is_file()]
+    others = (file for file in files if not _is_called_data(file) and _describes_data(file))
+    called = sorted(filter(_is_called_data, files), key=_rank)
+    return next(iter(called), None) or next(others, None)
+
+
+def _is_called_data(file: Path) -> bool:
+    return file.stem.lower() == "data"
+
+
+def _rank(file: Path) -> int:
+    """Of the names for data.yaml, which some people write in capitals."""
+    return {"data.yaml": 0, "data.yml": 1}.get(file.name, 2)
 
 
 def _describes_data(file: Path) -> bool:
     """Has a key of a data set at its top, unlike environment.yml and other files of a project."""
-    return file.is_file() and bool(_KEY.search(file.read_bytes()))
+    return bool(_KEY.search(file.read_bytes()))
 
 
 def find_nested_yaml(root: Path) -> Path | None:
     """The data.yaml of a data set somewhere below a folder. Raises DataError if there are several."""
-    files = [
-        file
-        for file in visible_files(root, {".yaml", ".yml"})
-        if file.stem == "data" and _describes_data(file)
-    ]
-    depth = min((len(file.parts) for file in files), default=0)
-    highest = [file for file in files if len(file.parts) == depth]
+    called = sorted(filter(_is_called_data, visible_files(root, _SUFFIXES)), key=_rank)
+    files = {file.parent: file for file in reversed(called) if _describes_data(file)}
+    depth = min((len(folder.parts) for folder in files), default=0)
+    highest = sorted(file for folder, file in files.items() if len(folder.parts) == depth)
     if len(highest) > 1:
         raise DataError(
             f"holds several data sets, {highest[0]} and {highest[1]}; give one of them", file=root
@@ -140,7 +151,10 @@ def split_pictures(content: Mapping[str, Any], split: str, file: Path) -> tuple[
             pictures += listed
             notes += found
         else:
-            raise DataError(f"{place} is neither a folder of images nor a .txt list of them", file=file)
+            reason = (
+                f"{place} is neither a folder of images nor a .txt list of them; correct or remove the line"
+            )
+            raise DataError(reason, file=file, place=split)
     if not pictures:
         raise DataError(f"split {split!r} holds no image", file=file)
     once = list(dict.fromkeys(pictures))
@@ -169,14 +183,24 @@ def base_folder(content: Mapping[str, Any], file: Path) -> Path:
 
 def _find(stated: str, bases: Sequence[Path]) -> tuple[Path, bool]:
     """The path below the first base; else its longest end that is there. And whether it is another."""
-    first = bases[0] / stated
-    if _is(first.exists):
-        return first, False
-    parts = path_parts(stated)
-    ends = ["/".join(parts[start:]) for start in range(len(parts)) if parts[start] not in {"/", ".."}]
+    forms = _forms(stated)
+    for path in (bases[0] / form for form in forms):
+        if _is(path.exists):
+            return path, False
+    every = [path_parts(form) for form in forms]
+    starts = [start for start, part in enumerate(every[0]) if part not in {"/", ".."}]
+    ends = ["/".join(parts[start:]) for start in starts for parts in every]
     found = (base / end for end in ends for base in bases if _is((base / end).exists))
     place = next(found, None)
-    return (first, False) if place is None else (place, True)
+    return (bases[0] / stated, False) if place is None else (place, True)
+
+
+def _forms(name: str) -> tuple[str, ...]:
+    """The name as it is, then in the forms of Unicode that label files and archives of macOS have."""
+    if name.isascii():
+        return (name,)
+    composed, decomposed = unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name)
+    return tuple(dict.fromkeys((name, composed, decomposed)))
 
 
 def _is(test: Callable[[], bool]) -> bool:

@@ -21,7 +21,14 @@ from fssd.data.columns import Spans, compact
 from fssd.data.decode import read_bytes
 from fssd.data.formats.shards import UNFINISHED_FILE
 from fssd.data.headers import with_headers
-from fssd.data.join import category_ids, join_classes, left_out_of_splits, match_classes
+from fssd.data.join import (
+    category_ids,
+    class_numbers,
+    join_classes,
+    left_out_of_splits,
+    match_classes,
+    open_splits,
+)
 from fssd.data.sample import DataSet
 from fssd.data.shards.shard_index import INDEX_FILE, IndexFacts, read_facts, write_index
 from fssd.data.shards.shard_plan import Measured, Member, PlannedShard, ShardPlan, plan_shards
@@ -119,7 +126,7 @@ def _open(
     for name in chosen:
         if not name.isprintable() or set(name) & set("/\\:+") or name.startswith("."):
             raise ConfigError(f"the split {name!r} cannot be the name of a file; rename it")
-    opened = {name: opened_as(name) for name in chosen}
+    opened = open_splits(chosen, opened_as)
     classes = join_classes([data.classes for data in opened.values()], {})
     notes = [] if splits else left_out_of_splits(opened_as(), opened.values())
     return {name: match_classes(data, classes) for name, data in opened.items()}, classes, notes
@@ -136,9 +143,11 @@ def _facts(
     for name, own in measured.items():
         ranges[name] = (first, first + len(own))
         first += len(own)
-    facts: dict[str, Any] = {"labels": next(iter(sets.values())).facts.get("format")}
+    facts: dict[str, Any] = {}
     if (known := category_ids(sets.values(), classes)) is not None:
         facts["category_ids"] = list(known)
+    if (numbers := class_numbers(sets.values())) is not None:
+        facts["class_numbers"] = numbers
     return IndexFacts(classes, ranges, {shard.name: shard.size for shard in plan.shards}, facts, plan.digest)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from fssd.data.decode import ImageHeader
 from fssd.data.headers import with_headers
-from fssd.data.join import category_ids, join_classes, left_out_of_splits, match_classes
+from fssd.data.join import category_ids, join_classes, left_out_of_splits, match_classes, open_splits
 from fssd.data.sample import DataSet
 from fssd.data.source import find_reader, list_splits, open_data, problem_error
 from fssd.data.writers import WRITERS
@@ -126,7 +126,7 @@ def _open(
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise ConfigError(f"{len(chosen)} splits would be called {twice!r}; choose with --splits")
-    opened = [opened_as(name) for name in chosen]
+    opened = open_splits(chosen, opened_as).values()
     classes = join_classes([data.classes for data in opened], {})
     if not splits:
         notes += left_out_of_splits(opened_as(), opened)

@@ -1,0 +1,101 @@
+"""Which label file is whose: by its own name first, and no box goes to another picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from unicodedata import normalize
+
+import pytest
+from annotated import picture, text
+
+from fssd.data.formats.lookup import PictureFinder
+from fssd.data.formats.yolo import read_yolo
+from fssd.data.formats.yolo_folders import pairs_of_folder
+from fssd.data.source import open_data
+
+ROW = "0 0.5 0.5 0.5 0.5\n"
+
+
+def data_set(root: Path, pictures: list[str], labels: list[str]) -> Path:
+    for name in pictures:
+        picture(root / "images" / name)
+    for name in labels:
+        text(root / "labels" / name, ROW)
+    return text(root / "data.yaml", "names: [dog]\ntrain: images\n")
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        # A date of eight digits looks like the hash of Label Studio.
+        (
+            ["20240101-cam1.txt", "20240102-cam1.txt"],
+            {
+                "20240101-cam1.jpg": "20240101-cam1.txt",
+                "20240102-cam1.jpg": "20240102-cam1.txt",
+                "cam1.jpg": None,
+            },
+        ),
+        (["20240101-cam1.jpg.txt"], {"20240101-cam1.jpg": "20240101-cam1.jpg.txt", "cam1.jpg": None}),
+        (["20240101-cam1.txt"], {"cam1.jpg": "20240101-cam1.txt"}),
+        (["a.txt"], {"A.jpg": None, "a.jpg": "a.txt"}),
+        (["a.txt"], {"A.jpg": "a.txt"}),
+        (["a.jpg.txt"], {"a.jpg": None, "a.jpg.jpg": "a.jpg.txt"}),
+        (["a.jpg.txt"], {"a.jpg": "a.jpg.txt"}),
+        (["a.txt", "a.jpg.txt"], {"a.jpg": "a.txt", "a.jpg.jpg": "a.jpg.txt"}),
+        (["a.TXT"], {"a.jpg": "a.TXT", "A.jpg": None}),
+        (["a.txt"], {"a.jpg": "a.txt", "a.png": "a.txt"}),  # which is reported
+        (["caf\u00e9.txt"], {"cafe\u0301.jpg": "caf\u00e9.txt"}),
+        (["cafe\u0301.txt"], {"caf\u00e9.jpg": "cafe\u0301.txt"}),
+        (["CAFE\u0301.txt"], {"caf\u00e9.jpg": "CAFE\u0301.txt"}),
+        (["caf\u00e9.txt"], {"cafe\u0301.jpg": None, "caf\u00e9.jpg": "caf\u00e9.txt"}),
+    ],
+)
+@pytest.mark.parametrize("with_yaml", [True, False])
+def test_a_label_file_belongs_to_the_picture_of_its_name(
+    tmp_path: Path, labels: list[str], expected: dict[str, str | None], with_yaml: bool
+) -> None:
+    file = data_set(tmp_path, list(expected), labels)
+    if with_yaml:
+        records = read_yolo(file, "train").records
+        found = {r.path.name: r.source.name if len(r.boxes) else None for r in records}
+    else:
+        pairs = pairs_of_folder(tmp_path, PictureFinder(tmp_path))
+        found = {pair.picture.name: pair.label and pair.label.name for pair in pairs}
+    assert found == expected
+
+
+def test_a_label_file_of_a_picture_in_another_split_is_not_lent(tmp_path: Path) -> None:
+    for name in ("train/20240101-cam1.png", "val/cam1.png"):
+        picture(tmp_path / "images" / name)
+    text(tmp_path / "labels/20240101-cam1.txt", ROW)
+    file = text(tmp_path / "data.yaml", "names: [dog]\ntrain: images/train\nval: images/val\n")
+    assert [len(read_yolo(file, split).records[0].boxes) for split in ("train", "val")] == [1, 0]
+
+
+def test_folders_in_another_form_of_unicode(tmp_path: Path) -> None:
+    picture(tmp_path / "images" / normalize("NFD", "Größe") / "a.png")
+    text(tmp_path / "labels" / normalize("NFC", "Größe") / "a.txt", ROW)
+    text(tmp_path / "train.txt", "./images/" + normalize("NFC", "Größe") + "/a.png\n")
+    file = text(tmp_path / "data.yaml", "names: [dog]\ntrain: train.txt\n")
+    (record,) = read_yolo(file, "train").records
+    assert record.path.is_file() and len(record.boxes) == 1
+
+
+@pytest.mark.parametrize("name", ["classes", "labels", "Classes"])
+@pytest.mark.parametrize("with_yaml", [True, False])
+def test_pictures_called_like_lists_of_names(tmp_path: Path, name: str, with_yaml: bool) -> None:
+    file = data_set(tmp_path, [f"{name}.png", "a.png"], [f"{name}.txt", "a.txt"])
+    if not with_yaml:
+        file.unlink()
+        text(tmp_path / "classes.txt", "dog\n")
+    data = open_data(tmp_path)
+    assert data.classes == ("dog",) and [len(record.boxes) for record in data.records] == [1, 1]
+    assert data.problems == ()
+
+
+def test_a_list_of_names_among_labels_is_none_of_them(tmp_path: Path) -> None:
+    data_set(tmp_path, ["a.png", "classes.png"], ["a.txt"])
+    text(tmp_path / "labels/classes.txt", "dog\ncat\n")
+    data = open_data(tmp_path)
+    assert {r.path.stem: len(r.boxes) for r in data.records} == {"a": 1, "classes": 0}
