@@ -33,7 +33,8 @@ def pictures_of(stream: BinaryIO, report: Report) -> Generator[tuple[int, Image]
     if not is_motion:
         yield 0, decode_image(bytes(data) + stream.read(), "stdin")
         return
-    passed, own = 0, []
+    passed = 0
+    own: list[tuple[int, int]] = []  # where the further pictures of the last photograph lie
     for ended in _blocks(stream, data):
         while (span := _next_jpeg(data) or (_cut_jpeg(data) if ended else None)) is not None:
             start, end = span
