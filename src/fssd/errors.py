@@ -94,3 +94,12 @@ def closest(name: str, known: Iterable[str]) -> str | None:
     folded = {str(other).casefold(): str(other) for other in known}
     close = difflib.get_close_matches(str(name).casefold(), folded, n=1, cutoff=0.5)
     return folded[close[0]] if close else None
+
+
+def lacking(package: str, error: ImportError) -> str:
+    """What to add to the name of a package whose import failed, if the package itself is there, else ""."""
+    if isinstance(error, ModuleNotFoundError):
+        if error.name in (None, package, package.partition(".")[0]):
+            return ""
+        return f" (it is there, but not the module {error.name}, which it needs)"
+    return f" (it is there, but cannot be imported: {error})"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from fssd.atomic import atomic_path, atomic_write, make_folder
 from fssd.config.run_files import MODEL_FILES
-from fssd.errors import ConfigError
+from fssd.errors import ConfigError, lacking
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,7 +65,9 @@ def require_matplotlib() -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise ConfigError('plots need matplotlib; pip install "fssd[plot]"') from error
+        raise ConfigError(
+            f'plots need matplotlib{lacking("matplotlib", error)}; pip install "fssd[plot]"'
+        ) from error
 
 
 def new_axes(width: int, height: int) -> Axes:

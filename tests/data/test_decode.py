@@ -384,6 +384,37 @@ def test_floating_point_pixels_are_refused() -> None:
         decode_image(encode(Pillow.fromarray(np.ones((4, 4), np.float32)), "TIFF"), "a")
 
 
+def float_tiff() -> bytes:
+    """One pixel of three float32, as scientific programs write them; pillow has no such mode."""
+    tags = [
+        (256, 1),
+        (257, 1),
+        (258, 32),
+        (259, 1),
+        (262, 2),
+        (273, 150),
+        (277, 3),
+        (278, 1),
+        (279, 12),
+        (339, 3),
+    ]
+    rows = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    directory = struct.pack("<H", len(tags)) + rows + bytes(4)
+    return (b"II*\0" + struct.pack("<I", 8) + directory).ljust(150, b"\0") + struct.pack("<3f", 0, 0.5, 1)
+
+
+def of_twelve_bits() -> bytes:
+    start = JPEG.index(b"\xff\xc0") + 4  # the precision in the header of the frame
+    return JPEG[:start] + b"\x0c" + JPEG[start + 1 :]
+
+
+@pytest.mark.parametrize("data", [float_tiff(), of_twelve_bits()])
+def test_pixels_of_other_kinds_are_no_damage(data: bytes) -> None:
+    with pytest.raises(ImageError, match=r"a: holds pixels of a kind that is not read .* 8 bits") as caught:
+        decode_image(data, "a")
+    assert "damaged" not in str(caught.value)
+
+
 @pytest.mark.filterwarnings("ignore")  # pillow comments on damaged TIFF tags
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM"])
 def test_damaged_bytes_raise_only_image_errors(kind: str) -> None:

@@ -14,7 +14,7 @@ import PIL.Image
 import pytest
 
 from fssd.errors import ConfigError
-from fssd.inference.detections import Detection, Detections
+from fssd.inference.detections import Detection, Detections, class_labels
 
 CLASSES = ("cat", "dog", "<b>emu")
 BOXES = [[1, 2, 30, 40], [5.25, 6.125, 20, 30], [0, 0, 10, 10], [2, 2, 12, 12]]
@@ -128,7 +128,7 @@ def test_pandas(found: Detections) -> None:
     frame = found.to_pandas()
     assert list(frame.columns) == ["name", "score", "x1", "y1", "x2", "y2", "label"]
     assert frame.loc[1].tolist() == ["cat", 0.75, 5.25, 6.125, 20, 30, 0]
-    assert list(found[:0].to_pandas().columns) == list(frame.columns)
+    assert found[:0].to_pandas().dtypes.to_dict() == frame.dtypes.to_dict()
     assert replace(found, tracks=np.array([7, 3, 5, 9])).to_pandas()["track"].tolist() == [7, 3, 5, 9]
 
 
@@ -188,3 +188,31 @@ def test_from_supervision() -> None:
     for without in (by_number, Boxes(xyxy)):
         with pytest.raises(ConfigError, match="no class names or no class_id"):
             Detections.from_supervision(without)
+
+
+@pytest.mark.parametrize("by_number", [dict(enumerate(CLASSES)), np.array(CLASSES), list(CLASSES)])
+def test_names_by_number(by_number: Any) -> None:
+    """Ultralytics keeps names as a mapping."""
+    boxes = Boxes(np.zeros((2, 4)), class_id=np.array([2, 0]))
+    found = Detections.from_supervision(boxes, by_number)
+    assert (found.classes, found.names, found.labels.tolist()) == (CLASSES, [CLASSES[2], CLASSES[0]], [2, 0])
+    assert all(type(name) is str for name in found.classes)
+    noted = Boxes(np.zeros((2, 4)), class_id=np.array([2, 0]), metadata={"classes": by_number})
+    assert Detections.from_supervision(noted) == found
+
+
+def test_names_of_some_numbers() -> None:
+    """COCO's numbers have gaps, and labels none."""
+    boxes = Boxes(np.zeros((2, 4)), class_id=np.array([17, 1]))
+    found = Detections.from_supervision(boxes, {17: "cat", 1: "person", 90: "toothbrush"})
+    assert found.classes == ("person", "cat", "toothbrush")
+    assert (found.names, found.labels.tolist()) == (["cat", "person"], [1, 0])
+    with pytest.raises(ConfigError, match="class_id 17 has no name among 1 classes"):
+        Detections.from_supervision(boxes, {1: "person"})
+    for unordered in ("ab", {"a"}):
+        with pytest.raises(ConfigError, match="give a list of all names"):
+            Detections.from_supervision(boxes, unordered)  # type: ignore[arg-type]
+
+
+def test_labels_of_names_that_come_once() -> None:
+    assert class_labels((name for name in CLASSES[::-1]), CLASSES) == [2, 1, 0]

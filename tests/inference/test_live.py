@@ -18,19 +18,12 @@ import pytest
 from fssd.cli.main import main
 from fssd.errors import ImageError
 from fssd.inference import live
-from fssd.inference.live import NewestFrames, is_live, open_live, pictures_of, public_name
+from fssd.inference.live import NewestFrames, is_live, open_live, public_name
 from fssd.tracking.live_frames import live_frames
 
 
 def jpeg(tone: int) -> bytes:
     return bytes(cv2.imencode(".jpg", np.full((48, 64, 3), tone, np.uint8))[1])
-
-
-def with_thumbnail(tone: int) -> bytes:
-    """A JPEG that holds another one in a segment, as cameras write them."""
-    inner, outer = jpeg(255), jpeg(tone)
-    segment = b"Exif\0\0" + inner
-    return outer[:2] + b"\xff\xe1" + (len(segment) + 2).to_bytes(2, "big") + segment + outer[2:]
 
 
 def test_what_is_live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,36 +35,6 @@ def test_what_is_live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "7").mkdir()
     assert not is_live("7"), "a folder of that name"
     assert public_name("rtsp://user:secret@host:554/a") == "rtsp://host:554/a"
-
-
-@pytest.mark.parametrize("between", [b"", b"--frame\r\nContent-Type: image/jpeg\r\n\r\n"])
-def test_motion_jpeg_on_stdin(between: bytes) -> None:
-    tones = (10, 90, 170, 250)
-    data = b"".join(between + with_thumbnail(tone) for tone in tones) + b"\r\n"
-    frames = list(pictures_of(io.BytesIO(data)))
-    assert [number for number, _ in frames] == [0, 1, 2, 3]
-    assert [image.shape for _, image in frames] == [(48, 64, 3)] * 4
-    assert [image.mean() for _, image in frames] == pytest.approx(tones, abs=2)
-
-
-def test_one_picture_of_another_format_on_stdin() -> None:
-    png = bytes(cv2.imencode(".png", np.full((5, 7, 3), 30, np.uint8))[1])
-    ((number, image),) = pictures_of(io.BytesIO(png))
-    assert number == 0 and image.shape == (5, 7, 3)
-
-
-@pytest.mark.parametrize(
-    ("data", "told"),
-    [
-        (b"", "stdin"),
-        (b"no picture", "stdin"),
-        (b"--x\r\n\r\n", "holds no"),
-        (jpeg(9) + jpeg(9)[:-9], "stdin#1: is cut"),
-    ],
-)
-def test_stdin_without_whole_pictures(data: bytes, told: str) -> None:
-    with pytest.raises(ImageError, match=told):
-        list(pictures_of(io.BytesIO(data)))
 
 
 class Camera:
@@ -153,7 +116,7 @@ def test_a_fault_of_the_reader_reaches_the_one_who_waits() -> None:
 def test_a_source_that_is_not_there() -> None:
     for source in ("97", "/dev/video97", "http://127.0.0.1:9/stream"):
         with pytest.raises(ImageError, match="cannot be opened"):
-            next(open_live(source, io.BytesIO(), 3))
+            next(open_live(source, io.BytesIO(), 3, pytest.fail))
 
 
 @pytest.fixture
@@ -181,7 +144,7 @@ def stream() -> Iterator[str]:
 
 
 def test_motion_jpeg_over_http(stream: str) -> None:
-    frames = open_live(stream, io.BytesIO(), 0)
+    frames = open_live(stream, io.BytesIO(), 0, pytest.fail)
     number, image = next(frames)
     assert number >= 0 and image.shape == (48, 64, 3)
     with pytest.raises(ImageError, match="gives no more pictures"):
@@ -205,6 +168,17 @@ def test_lines_of_json_on_stdout(
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["frame"] for row in rows] == [0, 2]
     assert set(rows[0]) == {"frame", "width", "height", "objects"}
+
+
+def test_a_damaged_picture_on_stdin_does_not_end_the_others(
+    model_file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = io.BytesIO(jpeg(20) + jpeg(120)[:-9] + jpeg(220))
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=data))
+    assert main(["detect", str(model_file), "-", "--device", "cpu"]) == 1
+    told = capsys.readouterr()
+    assert [json.loads(line)["frame"] for line in told.out.splitlines()] == [0, 2]
+    assert told.err.count("error: ") == 1 and "stdin#1: the JPEG is truncated" in told.err
 
 
 @pytest.mark.parametrize(

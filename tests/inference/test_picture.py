@@ -26,6 +26,13 @@ def png(image: np.ndarray) -> bytes:
     return file.getvalue()
 
 
+def loaded(data: bytes) -> PIL.Image.Image:
+    """A picture that outlives its file."""
+    with PIL.Image.open(io.BytesIO(data)) as picture:
+        picture.load()
+    return picture
+
+
 def opened(data: bytes, rank: int) -> io.BytesIO:
     file = io.BytesIO(data)
     file.seek(rank)
@@ -43,6 +50,11 @@ class OpenFile:
 
     def __iter__(self) -> Any:
         return iter(self.file)
+
+
+def closed(picture: PIL.Image.Image) -> PIL.Image.Image:
+    picture.close()
+    return picture
 
 
 @pytest.mark.parametrize(
@@ -80,6 +92,10 @@ class OpenFile:
         (torch.zeros(2, 9, 9), r"is no image; give \(H, W\), \(3, H, W\)"),
         (torch.full((3, 9, 9), 2.0), "from 2 to 2 is no image of floats"),
         (torch.zeros(3, 9, 9, dtype=torch.int32), "int32 is not uint8"),
+        (torch.zeros(3, 9, 9, device="meta"), r"a tensor \(3, 9, 9\) float32 is on the device meta"),
+        (OpenFile(b""), "OpenFile: the image file is empty"),
+        (closed(PIL.Image.new("RGB", (3, 4))), "a PIL image is closed"),
+        (closed(PIL.Image.open(io.BytesIO(png(SMALL)))), "a PIL image is closed"),
     ],
 )
 def test_one_sentence_for_what_is_no_image(given: Any, reason: str) -> None:
@@ -115,6 +131,14 @@ def test_one_sentence_for_what_is_no_image(given: Any, reason: str) -> None:
         (opened(b"head" + png(SMALL), 4), SMALL),
         (OpenFile(png(SMALL)), SMALL),
         (torch.tensor([[0, 0.5]], dtype=torch.float8_e4m3fn), [[[0, 0, 0], [128, 128, 128]]]),
+        (torch._neg_view(torch.tensor([[0, -0.5]])), [[[0, 0, 0], [128, 128, 128]]]),
+        (
+            torch.complex(torch.zeros(1, 2), torch.tensor([[0, -0.5]])).conj().imag,
+            [[[0, 0, 0], [128, 128, 128]]],
+        ),
+        # 51 of 255 parts of 100 over white: 20 + 204; pillow keeps them multiplied, as 20
+        (PIL.Image.new("LA", (1, 1), (100, 51)).convert("La"), [[[224, 224, 224]]]),
+        (loaded(png(SMALL)), SMALL),
     ],
 )
 def test_every_kind_of_pixels(given: Any, expected: Any) -> None:

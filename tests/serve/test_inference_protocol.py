@@ -277,7 +277,7 @@ def test_wanted_outputs(client: TestClient) -> None:
             "neither",
         ),
         ({"inputs": [IMAGE], "parameters": {"binary_data_output": 1}}, 400, "neither true nor false"),
-        ({"inputs": [IMAGE], "parameters": {"scor": 1}}, 400, "did you mean 'score'"),
+        ({"inputs": [IMAGE], "parameters": {"scor": 1}}, 400, "did you mean 'score'?"),
         ({"inputs": [IMAGE], "parameters": {"score": 2}}, 400, "in its range"),
         ({"inputs": [IMAGE], "parameters": {"max": 1.5}}, 400, "in its range"),
         ({"inputs": [IMAGE], "parameters": {"max": 201}}, 422, "at most 200"),
@@ -322,3 +322,17 @@ def test_answers_are_what_the_document_says(client: TestClient) -> None:
         stated = document["paths"][path]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
         named = document["components"]["schemas"][stated["$ref"].rpartition("/")[2]]["properties"]
         assert client.get(path).json().keys() == named.keys(), path
+
+
+def test_parameters_that_would_be_passed_over(client: TestClient) -> None:
+    asked = {"inputs": [files(photo(0))]}
+    queried = client.post(f"{MODEL}/infer?score=0.9", json=asked)
+    assert (queried.status_code, queried.json()) == (
+        422,
+        {"error": "score: put it into the JSON, under parameters."},
+    )
+    text = json.dumps({**asked, "parameters": 0}).replace(
+        '"parameters": 0', '"parameters": {"max": 1, "max": 2}'
+    )
+    twice = client.post(f"{MODEL}/infer", content=text)
+    assert twice.status_code == 400 and "max stands twice in one object" in twice.json()["error"]

@@ -48,6 +48,15 @@ def test_form_with_files_and_fields() -> None:
     assert split_uploads(kind, body, LIMITS) == [("a.jpg", data), ("ü \u4e2d.png", b"")]
 
 
+@pytest.mark.parametrize("name", ["score", "max", "Score"])
+def test_form_with_parameters(name: str) -> None:
+    with pytest.raises(
+        RequestError, match=rf"{name}: .* put it into the address, as \?{name.lower()}="
+    ) as caught:
+        split_uploads(*form(("a.jpg", b"x"), **{name: "1"}), LIMITS)
+    assert caught.value.code == "bad_parameter"
+
+
 def test_form_without_files() -> None:
     kind, body = form(("a.jpg", b"x"), note="hello")
     assert (

@@ -54,10 +54,17 @@ def detect_live(command: Detect) -> int:
     detector = Detector.load(command.model, device=command.device)
     tracks = tracks_of(command, detector)
     settings = {**command.given(), "scales": command.scales or None}
-    count = 0
+    count = damaged = 0
+
+    def report(error: DataError) -> None:
+        nonlocal damaged
+        damaged += 1
+        print(f"error: {error}", file=sys.stderr)
+
     try:
         retries = RETRIES if flags.reconnect is None else flags.reconnect
-        with ending_signals(), closing(open_live(command.images[0], sys.stdin.buffer, retries)) as frames:
+        source = open_live(command.images[0], sys.stdin.buffer, retries, report)
+        with ending_signals(), closing(source) as frames:
             for frame in live_frames(detector, frames, settings, flags.every or EVERY, tracks):
                 print(frame.row(), flush=True)
                 count += 1
@@ -66,11 +73,10 @@ def detect_live(command: Detect) -> int:
     except Ended as ended:
         raise Stopped(ended.number, "stopped", f"{count} frames done") from None
     except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        report(error)
     finally:
         if window is not None:
             window.close()
         if tracks is not None:
             print(tracks, file=sys.stderr)
-    return 0
+    return 1 if damaged else 0

@@ -47,6 +47,9 @@ _END_OF_IMAGE = b"\xff\xd9"
 _SEQUENTIAL = (0xC0, 0xC1)  # their only spectral selection is 0 to 63; some cameras write other bytes
 _NO_PIXELS = frozenset((*range(0xE0, 0xF0), 0xFE))  # APPn and comments
 _LEFT_OVER = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
+_UNREAD = re.compile(
+    r"unknown pixel mode|cannot handle \d+-bit|unsupported bmp|unknown data organization", re.I
+)
 _STRAY = 4  # bytes that some cameras leave between the coded data and the end marker
 START_OF_SCAN = b"\xff\xda"
 
@@ -164,11 +167,27 @@ def _open(file: BinaryIO, name: Path | str) -> tuple[Pillow.Image, ImageHeader]:
     except (Pillow.DecompressionBombError, Pillow.DecompressionBombWarning) as error:
         raise _too_large("far more", None, name) from error
     except Exception as error:  # damaged headers raise anything from SyntaxError to struct.error
-        if start.startswith(_SIGNATURES) or ("AVIF" in SUFFIXES and start[4:12] == b"ftypavif"):
+        if fault := _unread_kind(file, start):
+            reason = f"holds pixels of a kind that is not read ({fault}); convert it to RGB of 8 bits"
+        elif start.startswith(_SIGNATURES) or ("AVIF" in SUFFIXES and start[4:12] == b"ftypavif"):
             reason = "is damaged or truncated in its header; fetch it again or leave it out"
         else:
             reason = f"is no image in a supported format ({', '.join(_FORMATS)}); convert it"
         raise ImageError(reason, file=name) from error
+
+
+def _unread_kind(file: BinaryIO, start: bytes) -> str:
+    """What pillow says of a header that it understands and whose pixels it does not read, else ""."""
+    for kind in _FORMATS:
+        factory, accepts = Pillow.OPEN[kind]
+        if accepts is None or accepts(start) is not True:
+            continue
+        try:
+            file.seek(0)
+            factory(file, "")
+        except Exception as error:
+            return _text(error) if _UNREAD.match(str(error)) else ""
+    return ""
 
 
 def _orientation(picture: Pillow.Image) -> int:
@@ -253,6 +272,17 @@ def _without_header_faults(data: bytes, segments: Sequence[tuple[int, int, int]]
 def _decode_with_pillow(picture: Pillow.Image, name: Path | str) -> Image:
     try:
         picture.load()
+    except (Pillow.DecompressionBombError, Pillow.DecompressionBombWarning) as error:
+        raise _too_large("far more", None, name) from error
+    except Exception as error:  # on damaged data decoders raise any exception
+        reason = f"is truncated or damaged ({_text(error)}); fetch it again or leave it out"
+        raise ImageError(reason, file=name) from error
+    return _as_rgb(picture, name)
+
+
+def _as_rgb(picture: Pillow.Image, name: Path | str) -> Image:
+    """The pixels of a picture that is loaded."""
+    try:
         if picture.mode == "F":
             raise ImageError("holds floating-point pixels; convert them to 8 bits", file=name)
         if picture.mode.startswith("I"):
@@ -262,10 +292,10 @@ def _decode_with_pillow(picture: Pillow.Image, name: Path | str) -> Image:
         return np.asarray(picture.convert("RGB"))
     except ImageError:
         raise
-    except (Pillow.DecompressionBombError, Pillow.DecompressionBombWarning) as error:
-        raise _too_large("far more", None, name) from error
-    except Exception as error:  # on damaged data decoders raise any exception
-        reason = f"is truncated or damaged ({_text(error)}); fetch it again or leave it out"
+    except Exception as error:
+        reason = (
+            f"has pixels of mode {picture.mode} that do not convert to RGB ({_text(error)}); convert them"
+        )
         raise ImageError(reason, file=name) from error
 
 
@@ -277,7 +307,7 @@ def _from_16_bits(values: npt.NDArray[np.generic], name: Path | str) -> Image:
 
 
 def _on_white(picture: Pillow.Image) -> Image:
-    above = picture.convert("RGBA")
+    above = (picture.convert("LA") if picture.mode == "La" else picture).convert("RGBA")
     white = Pillow.new("RGBA", above.size, (255, 255, 255, 255))
     return np.asarray(Pillow.alpha_composite(white, above).convert("RGB"))
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fssd.errors import ConfigError
+from fssd.errors import ConfigError, lacking
 
 # Ray reads these when it is imported or started; a value that the user has set stays.
 _SETTINGS = {
@@ -34,7 +34,9 @@ def require_ray() -> Any:
     try:
         import ray
     except ImportError as error:
-        raise ConfigError('this needs the package ray; pip install "fssd[ray]"') from error
+        raise ConfigError(
+            f'this needs the package ray{lacking("ray", error)}; pip install "fssd[ray]"'
+        ) from error
     return ray
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fssd.data.sample import DataSet, Record
-from fssd.errors import ConfigError
+from fssd.errors import ConfigError, lacking
 from fssd.evaluation.voc_ap import Floats
 from fssd.inference.detections import Detections
 
@@ -78,7 +78,9 @@ def require_hotcoco() -> Any:
     try:
         import hotcoco
     except ImportError as error:
-        raise ConfigError('COCO metrics need hotcoco; install it with: pip install "fssd[eval]"') from error
+        raise ConfigError(
+            f'COCO metrics need hotcoco{lacking("hotcoco", error)}; pip install "fssd[eval]"'
+        ) from error
     return hotcoco
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, overload
@@ -19,6 +19,8 @@ from fssd.inference.draw import class_colour, draw_boxes, encode_image, write_jp
 from fssd.inference.html_table import detections_html
 from fssd.runtimes.packages import require
 
+Names = Sequence[str] | Mapping[int, str] | npt.NDArray[Any]
+"""Class names in the order of their numbers, or by number."""
 JPEG_SUFFIXES = (".jpg", ".jpeg")
 OTHER_SUFFIXES = (".png", ".webp", ".bmp", ".tif", ".tiff")
 
@@ -182,10 +184,12 @@ class Detections:
 
         Raises ConfigError without pandas.
         """
-        frame = require("pandas", "pandas").DataFrame
+        pandas = require("pandas", "pandas")
+        names = pandas.Series(self.names, dtype=str)  # else the column of no names is one of numbers
         sides = {side: self.boxes[:, index] for index, side in enumerate(("x1", "y1", "x2", "y2"))}
         tracks = {} if self.tracks is None else {"track": self.tracks}
-        return frame({"name": self.names, "score": self.scores, **sides, "label": self.labels, **tracks})
+        columns = {"name": names, "score": self.scores, **sides, "label": self.labels, **tracks}
+        return pandas.DataFrame(columns)
 
     def to_supervision(self) -> Any:
         """As `supervision.Detections`, with the names in `data["class_name"]`, tracks as `tracker_id`.
@@ -203,50 +207,60 @@ class Detections:
 
     @classmethod
     def from_supervision(
-        cls, found: Any, classes: Sequence[str] | None = None, image: Image | None = None
+        cls, found: Any, classes: Names | None = None, image: Image | None = None
     ) -> Detections:
         """The boxes of a `supervision.Detections`, best first; without confidence each scores 1.
 
-        classes: the names by class_id; None takes those that `to_supervision` noted, else the names in
+        classes: the names by class_id: a sequence, or a mapping as of ultralytics, whose numbers become
+        labels from 0 in their order; None takes those that `to_supervision` noted, else the names in
         `data["class_name"]`, in alphabetical order. Raises ConfigError if there are neither, or a class_id
         has no name.
         """
         boxes, count = np.asarray(found.xyxy, np.float32).reshape(-1, 4), len(found)
         scores = np.ones(count) if found.confidence is None else found.confidence
-        classes, labels = _named_labels(found, classes)
+        known, labels = _named_labels(found, classes)
         order = np.argsort(-np.asarray(scores, np.float32), kind="stable")
         numbers = getattr(found, "tracker_id", None)
         tracks = None if numbers is None else np.asarray(numbers, np.int64)[order]
         scores = np.asarray(scores, np.float32)[order]
-        return cls(boxes[order], scores, labels[order], classes, image, tracks=tracks)
+        return cls(boxes[order], scores, labels[order], known, image, tracks=tracks)
 
 
-def class_labels(names: Sequence[str], classes: Sequence[str]) -> list[int]:
+def class_labels(names: Iterable[str], classes: Sequence[str]) -> list[int]:
     """The 0-based label of each name. Raises ConfigError for one that is not there."""
     if isinstance(names, str):
         raise ConfigError(f"classes is the text {names!r}; give a list of names, such as [{names!r}]")
     if not isinstance(names, Iterable):
         raise ConfigError(f"classes is {names!r}; give a list of names, such as [{classes[0]!r}]")
+    names = list(names)  # an iterator gives them once
     for name in names:
         if name not in classes:
             raise ConfigError(f"there is no class {name!r} in this model{nearest(str(name), classes)}")
     return [list(classes).index(name) for name in names]
 
 
-def _named_labels(found: Any, classes: Sequence[str] | None) -> tuple[tuple[str, ...], Labels]:
+def _named_labels(found: Any, given: Names | None) -> tuple[tuple[str, ...], Labels]:
     """The class names and the label of each box, (N,), see `Detections.from_supervision`."""
-    classes = classes or getattr(found, "metadata", {}).get("classes")
+    if isinstance(given, str) or not isinstance(given, (Sequence, Mapping, np.ndarray, type(None))):
+        raise ConfigError(f"classes is {given!r:.60}; give a list of all names, or a mapping by number")
+    if given is None or not len(given):
+        given = getattr(found, "metadata", {}).get("classes")
     names = found.data.get("class_name")
-    if classes is None and names is not None:
+    if given is None and names is not None:
         unique, labels = np.unique(np.asarray(names, dtype=str), return_inverse=True)
         return tuple(unique.tolist()), labels.astype(np.int64)
-    if classes is None or (found.class_id is None and len(found)):
+    if given is None or (found.class_id is None and len(found)):
         raise ConfigError("these detections have no class names or no class_id; give classes= and class_id")
+    by_number = dict(sorted(given.items()) if isinstance(given, Mapping) else enumerate(given))
+    ranks = {number: rank for rank, number in enumerate(by_number)}
     labels = np.zeros(0, np.int64) if found.class_id is None else np.asarray(found.class_id, np.int64)
-    if len(labels) and not 0 <= labels.min() <= labels.max() < len(classes):
-        worst = int(labels.min() if labels.min() < 0 else labels.max())
-        raise ConfigError(f"class_id {worst} has no name among {len(classes)} classes; give all names")
-    return tuple(classes), labels
+    unknown = [number for number in labels.tolist() if number not in ranks]
+    if unknown:
+        worst = min(unknown) if min(unknown) < 0 else max(unknown)
+        raise ConfigError(f"class_id {worst} has no name among {len(ranks)} classes; give all names")
+    return tuple(map(str, by_number.values())), np.array(
+        [ranks[label] for label in labels.tolist()], np.int64
+    )
 
 
 def draw_detections(image: Image, detections: Detections) -> Image:

@@ -12,17 +12,15 @@ from typing import Any, BinaryIO
 import cv2
 import numpy as np
 
-from fssd.data.decode import decode_image
 from fssd.data.sample import Image
 from fssd.errors import ImageError
+from fssd.inference.jpeg_stream import Report, pictures_of
 
 PATIENCE = 10_000  # milliseconds for an address to answer, and for each picture of it
 PAUSE = 1.0  # seconds before an attempt to connect again
 FAREWELL = 2.0  # seconds that the reading thread has to end
 _STREAM = re.compile(r"(rtsps?|rtmp|https?|udp|tcp)://", re.IGNORECASE)
 _DEVICE = re.compile(r"/dev/video(\d+)")
-_BLOCK = 1 << 16
-_START, _END = b"\xff\xd8", 0xD9  # of a JPEG
 
 Frames = Iterator[tuple[int, Image]]
 OpenFrames = Generator[tuple[int, Image], None, None]
@@ -43,15 +41,15 @@ def public_name(source: str) -> str:
     return re.sub(r"://[^/@]*@", "://", source)
 
 
-def open_live(source: str, stdin: BinaryIO, reconnect: int) -> OpenFrames:
+def open_live(source: str, stdin: BinaryIO, reconnect: int, report: Report) -> OpenFrames:
     """The numbers, from 0, and pixels (H, W, 3) uint8 RGB of frames.
 
     Of a camera or stream the newest frame, however many have come since the last one; after a failure it is
-    connected again, at most `reconnect` times in a row. Of stdin every picture: who writes there waits.
-    Raises ImageError, at once if the source cannot be opened.
+    connected again, at most `reconnect` times in a row. Of stdin every picture: who writes there waits; one
+    of several that is damaged goes to `report`. Raises ImageError, at once if the source cannot be opened.
     """
     if source == "-":
-        return pictures_of(stdin)
+        return pictures_of(stdin, report)
     return NewestFrames(lambda: open_capture(source), public_name(source), reconnect).frames()
 
 
@@ -134,55 +132,3 @@ class NewestFrames:
             self._newest = frame or self._newest
             self._error = error
             self._news.set()
-
-
-def pictures_of(stream: BinaryIO) -> OpenFrames:
-    """JPEG pictures one after another (Motion JPEG, also with headers between them), or one of any format.
-
-    Raises ImageError for one that cannot be decoded or is cut short, and if there is none.
-    """
-    data, number = bytearray(stream.read(2)), 0
-    is_motion = bytes(data) in (_START, b"--", b"\r\n")  # as it is, or in parts as HTTP sends it
-    if not is_motion:
-        yield 0, decode_image(bytes(data) + stream.read(), "stdin")
-        return
-    while block := _read_some(stream):
-        data += block
-        while (span := _next_jpeg(data)) is not None:
-            yield number, decode_image(bytes(data[span[0] : span[1]]), f"stdin#{number}")
-            del data[: span[1]]
-            number += 1
-    if _START in data:
-        raise ImageError(f"stdin#{number}: is cut short; check what writes it")
-    if not number:
-        raise ImageError("stdin: holds no picture; pipe a picture or Motion JPEG to it")
-
-
-def _read_some(stream: BinaryIO) -> bytes:
-    """What is there by now, so that a picture is seen as soon as it has come."""
-    read = getattr(stream, "read1", stream.read)
-    return bytes(read(_BLOCK))
-
-
-def _next_jpeg(data: bytearray) -> tuple[int, int] | None:
-    """Where the first JPEG begins and ends, None if it is not there whole.
-
-    Segments are skipped by their lengths, for a picture within (a thumbnail) has an end too.
-    """
-    start = data.find(_START)
-    at = start + 2
-    while start >= 0 and at + 2 <= len(data):
-        kind = data[at + 1]
-        if data[at] != 0xFF or kind == 0 or 0xD0 <= kind <= 0xD7:  # coded data, up to the next marker
-            at = data.find(0xFF, at + 1)
-            if at < 0:
-                return None
-        elif kind == _END:
-            return start, at + 2
-        elif kind == 0xFF:  # a fill byte
-            at += 1
-        elif at + 4 > len(data):
-            return None
-        else:
-            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return None

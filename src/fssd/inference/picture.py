@@ -61,6 +61,8 @@ def as_array(image: Any, allow_url: bool = False) -> Image:
     if isinstance(image, PIL.Image.Image):
         if not all(image.size):
             raise ImageError("a PIL image of {} x {} has no pixels; leave it out".format(*image.size))
+        if _is_closed(image):
+            raise ImageError("a PIL image is closed; use it before, or call its load() before it is closed")
         return convert_picture(_eight_bits(image))
     if isinstance(image, _BYTES):
         return decode_image(bytes(image), type(image).__name__)
@@ -161,9 +163,17 @@ def _from_file(file: io.IOBase) -> Image:
     if not isinstance(data, bytes):
         kind = "text" if isinstance(data, str) else f"something that gives {type(data).__name__}"
         raise ImageError(f"{name}: is open as {kind}; open it in binary mode, open(path, 'rb')")
-    if not data and file.seekable() and file.tell():
+    if not data and _is_read(file):
         raise ImageError(f"{name}: has been read to its end; call seek(0) first")
     return decode_image(data, name)
+
+
+def _is_read(file: io.IOBase) -> bool:
+    """Whether an open file stands behind its start; what has `read` alone does not tell."""
+    try:
+        return file.seekable() and file.tell() > 0
+    except (AttributeError, OSError, ValueError):
+        return False
 
 
 def _from_address(url: str, allow_url: bool) -> Image:
@@ -185,6 +195,19 @@ def _from_address(url: str, allow_url: bool) -> Image:
         return decode_image(data, "download")
     except ImageError as error:
         raise ImageError(f"{url}: {error.reason}") from error
+
+
+def _is_closed(picture: PIL.Image.Image) -> bool:
+    """Whether the pixels are gone, or cannot be read from its file any more."""
+    if getattr(picture, "tile", None):
+        return getattr(picture, "fp", None) is None
+    try:
+        _ = picture.im
+    except ValueError:
+        return True
+    except AssertionError:  # not loaded yet
+        return False
+    return False
 
 
 def _kind_name(value: Any) -> str:

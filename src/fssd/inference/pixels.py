@@ -59,7 +59,9 @@ def from_tensor(values: Tensor) -> Image:
         raise ImageError(f"{what} is no image; give (H, W), (3, H, W) or (4, H, W)")
     if values.layout != torch.strided or values.is_quantized:
         raise ImageError(f"{what} is sparse or quantised; give tensor.to_dense() or tensor.dequantize()")
-    plain = values.detach().cpu()
+    if values.is_meta:
+        raise ImageError(f"{what} is on the device meta, which holds no values; give a tensor with values")
+    plain = values.detach().cpu().resolve_conj().resolve_neg()
     small = plain.is_floating_point() and plain.dtype.itemsize < 4  # numpy does not know them all
     array = (plain.float() if small else plain).numpy()
     return _rgb(_eight_bits(array[:, :, None] if array.ndim == 2 else array.transpose(1, 2, 0), what))

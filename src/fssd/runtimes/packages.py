@@ -10,17 +10,20 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-from fssd.errors import ConfigError
+from fssd.errors import ConfigError, lacking
 
 TELEMETRY = "openvino_telemetry"
 
 
 def require(package: str, extra: str) -> Any:
-    """The module `package`. Raises ConfigError with the extra that installs it, if it is missing."""
+    """The module `package`. Raises ConfigError with the extra that installs it, if it or what it needs is
+    missing."""
     try:
         return import_module(package)
     except ImportError as error:
-        raise ConfigError(f'this needs the package {package}; pip install "fssd[{extra}]"') from error
+        raise ConfigError(
+            f'this needs the package {package}{lacking(package, error)}; pip install "fssd[{extra}]"'
+        ) from error
 
 
 def require_all(packages: Mapping[str, Sequence[str]]) -> None:
@@ -29,7 +32,7 @@ def require_all(packages: Mapping[str, Sequence[str]]) -> None:
     They are imported, because a package may be there and one that it needs not.
     """
     with _without_telemetry():
-        absent = {extra: [name for name in names if _fails(name)] for extra, names in packages.items()}
+        absent = {extra: [*filter(None, map(_absence, names))] for extra, names in packages.items()}
     missing = [name for names in absent.values() for name in names]
     if missing:
         extras = ",".join(extra for extra, names in absent.items() if names)
@@ -37,12 +40,13 @@ def require_all(packages: Mapping[str, Sequence[str]]) -> None:
         raise ConfigError(f'this needs the {kind} {", ".join(missing)}; pip install "fssd[{extras}]"')
 
 
-def _fails(package: str) -> bool:
+def _absence(package: str) -> str:
+    """The package, with what it lacks, if it cannot be imported, else ""."""
     try:
         import_module(package)
-    except ImportError:
-        return True
-    return False
+    except ImportError as error:
+        return package + lacking(package, error)
+    return ""
 
 
 def require_openvino(package: str = "openvino") -> Any:

@@ -18,7 +18,7 @@ from fssd.serve.limits import Clock, all_of, in_time, read_body
 from fssd.serve.pipeline import DetectOptions, ImageResult
 from fssd.serve.refusals import RequestError
 from fssd.serve.service import Service
-from fssd.serve.tensors import INPUTS, OUTPUTS, metadata, output_tensors, read_inference
+from fssd.serve.tensors import INPUTS, OUTPUTS, PARAMETERS, metadata, output_tensors, read_inference
 
 PREFIX, VERSION = "/v2", "1"
 PLATFORMS = {"torch": "pytorch", "onnx": "onnx_onnxv1", "openvino": "openvino_ir"}
@@ -89,6 +89,9 @@ def _add_model(router: APIRouter, service: Service) -> None:
 async def _infer(service: Service, request: Request) -> Response:
     clock = Clock(service.limits.seconds)
     service.gate.check()
+    for name in request.query_params:
+        if name.casefold() in PARAMETERS:
+            raise RequestError("bad_parameter", f"{name}: put it into the JSON, under parameters.")
     with service.gate.memory() as take:
         body = await read_body(request, service.limits, clock, take)
         asked = await service.pipeline.run(read_inference, body, request.headers.get(HEADER), service.limits)

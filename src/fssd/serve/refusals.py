@@ -59,7 +59,12 @@ class RequestError(Exception):
 
 def bad_tensor(reason: str) -> RequestError:
     """The error of an inference request that does not hold what it should."""
-    return RequestError("bad_tensor", f"The request cannot be used: {reason}.")
+    return RequestError("bad_tensor", sentence(f"The request cannot be used: {reason}"))
+
+
+def sentence(text: str) -> str:
+    """The text with a full stop, unless it ends as a question (`did you mean 'score'?`)."""
+    return text if text.endswith("?") else f"{text}."
 
 
 class DisconnectError(Exception):

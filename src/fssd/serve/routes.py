@@ -14,16 +14,15 @@ from fssd.serve import schema
 from fssd.serve.limits import Clock, all_of, in_time, read_body
 from fssd.serve.metrics import CONTENT_TYPE
 from fssd.serve.pipeline import DetectOptions, ImageResult
-from fssd.serve.refusals import RequestError
+from fssd.serve.refusals import RequestError, sentence
 from fssd.serve.service import Service
-from fssd.serve.uploads import Upload, split_uploads
+from fssd.serve.uploads import PARAMETERS, Upload, split_uploads
 
 Score = Annotated[
     float | None, Query(ge=0, le=1, description="Objects score more than this; the server has a default.")
 ]
 Most = Annotated[int | None, Query(alias="max", ge=1, description="Objects in the answer, the best ones.")]
 BODY = ("empty_body", "bad_upload", "slow_upload", "body_too_large", "unsupported_encoding", "bad_parameter")
-PARAMETERS = ("score", "max")
 IMAGE = ("unsupported_image", "damaged_image", "too_many_pixels")
 LATE = ("busy", "stopping", "timeout")
 STAGES = ("read", "decode", "warp", "wait", "network", "finish", "draw", "total")
@@ -41,11 +40,13 @@ Served = Annotated[Service, Depends(_service)]
 async def _options(
     request: Request, service: Served, score: Score = None, most: Most = None
 ) -> DetectOptions:
-    """The options of a request. Raises RequestError, also for an unknown parameter."""
+    """The options of a request. Raises RequestError, also for a parameter that is unknown or given twice."""
     for name in request.query_params:
         if name not in PARAMETERS:
             near = nearest(name, PARAMETERS)
-            raise RequestError("bad_parameter", f"{name}: there is no such parameter{near}.")
+            raise RequestError("bad_parameter", sentence(f"{name}: there is no such parameter{near}"))
+        if len(request.query_params.getlist(name)) > 1:
+            raise RequestError("bad_parameter", f"{name}: it is given more than once; give it once.")
     return service.options(score, most)
 
 

@@ -9,6 +9,7 @@ import base64
 import binascii
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -61,7 +62,7 @@ def read_inference(body: bytes, length: str | None, limits: ServerLimits) -> Inf
         raise RequestError("empty_body", "There is no request; send a JSON object with inputs.")
     text, rest = split_body(body, length)
     try:
-        document = json.loads(text)
+        document = json.loads(text, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         raise bad_tensor("the body is no JSON object") from error
     if not isinstance(document, dict):
@@ -75,6 +76,15 @@ def read_inference(body: bytes, length: str | None, limits: ServerLimits) -> Inf
     score, most, all_binary = _parameters({} if parameters is None else parameters)
     outputs, binary = _outputs(document, all_binary)
     return InferenceRequest(_images(document, rest, limits), outputs, binary, given, score, most)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, of which Python would take the last of two values."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        (name, _), *_ = Counter(name for name, _ in pairs).most_common(1)
+        raise bad_tensor(f"{name} stands twice in one object")
+    return found
 
 
 def metadata(table: Mapping[str, tuple[str, list[int]]]) -> list[dict[str, Any]]:

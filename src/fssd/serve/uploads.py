@@ -16,6 +16,7 @@ from fssd.serve.refusals import RequestError
 
 FORM = "multipart/form-data"
 FIELDS = 16  # the most fields of a form apart from its files; they are ignored
+PARAMETERS = ("score", "max")  # of the address; a form has them by mistake
 BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)  # bytes of the second header, by version
 NAME = "the image"
 
@@ -80,7 +81,7 @@ def is_image(data: bytes) -> bool:
 
 
 def _read_form(content_type: str, body: bytes, limits: ServerLimits) -> list[Upload]:
-    """The files of a form, all kept in memory; its other fields are ignored."""
+    """The files of a form, all kept in memory; of other fields, parameters are refused."""
     boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
     if not boundary:
         raise _bad_form("has no boundary in its Content-Type")
@@ -88,11 +89,15 @@ def _read_form(content_type: str, body: bytes, limits: ServerLimits) -> list[Upl
     fields = 0
     ended = False
 
-    def on_field(_: Field) -> None:
+    def on_field(field: Field) -> None:
         nonlocal fields
         fields += 1
         if fields > FIELDS:
             raise _bad_form("holds too many fields")
+        name = (field.field_name or b"").decode("utf-8", "replace")
+        if name.casefold() in PARAMETERS:
+            advice = f"put it into the address, as ?{name.casefold()}="
+            raise RequestError("bad_parameter", f"{name}: a form holds images alone; {advice}.")
 
     def on_file(file: File) -> None:
         if len(uploads) == limits.batch:

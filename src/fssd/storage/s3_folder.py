@@ -18,7 +18,7 @@ from shutil import copyfileobj
 from typing import Any
 from urllib.parse import urlsplit
 
-from fssd.errors import ConfigError, DataError, FssdError
+from fssd.errors import ConfigError, DataError, FssdError, lacking
 from fssd.storage.fetch_once import fetch_once
 from fssd.storage.folders import Entry, Folder
 from fssd.storage.local_folder import LocalFolder, cut_short
@@ -33,7 +33,9 @@ def require_arrow() -> Any:
     try:
         import pyarrow as arrow
     except ImportError as error:
-        raise ConfigError('this needs the package pyarrow; pip install "fssd[s3]"') from error
+        raise ConfigError(
+            f'this needs the package pyarrow{lacking("pyarrow", error)}; pip install "fssd[s3]"'
+        ) from error
     return arrow
 
 

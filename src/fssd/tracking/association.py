@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fssd.boxes import overlaps
-from fssd.errors import ConfigError
+from fssd.errors import ConfigError, lacking
 
 FAR = 1e5  # the cost of a pair that may not be
 
@@ -40,5 +40,7 @@ def solver() -> Any:
     try:
         from scipy.optimize import linear_sum_assignment
     except ImportError as error:
-        raise ConfigError('tracking needs SciPy; pip install "fssd[track]"') from error
+        raise ConfigError(
+            f'tracking needs SciPy{lacking("scipy.optimize", error)}; pip install "fssd[track]"'
+        ) from error
     return linear_sum_assignment

@@ -19,7 +19,7 @@ from typing import Any, Literal, Protocol
 
 from fssd.atomic import atomic_write
 from fssd.config.train_config import TrainConfig, to_values
-from fssd.errors import ConfigError, nearest
+from fssd.errors import ConfigError, lacking, nearest
 
 IDS_FILE = "trackers.json"
 PROJECT = "fssd"
@@ -124,7 +124,9 @@ def require_trackers(names: Collection[str]) -> None:
             import_module(name)
         except ImportError as error:
             extra = f'pip install "fssd[{EXTRAS[name]}]"'
-            raise ConfigError(f"log_to {name} needs the package {name}; {extra}") from error
+            raise ConfigError(
+                f"log_to {name} needs the package {name}{lacking(name, error)}; {extra}"
+            ) from error
 
 
 class Trackers:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from fssd.config.run_files import CONFIG_FILE, MODEL_FILES
-from fssd.errors import ConfigError, FetchError, shown
+from fssd.errors import ConfigError, FetchError, lacking, shown
 
 BESIDE = {".xml": (".bin",), ".param": (".bin", ".json")}  # `Runtime.beside`, by the suffix of its file
 NETWORK = ("httpx", "httpx2", "requests")  # packages by which huggingface_hub speaks
@@ -116,7 +116,8 @@ def _import_hub() -> Any:
         importlib.import_module("huggingface_hub.errors")  # the package does not import it by itself
         return importlib.import_module("huggingface_hub")
     except ImportError as error:
-        raise ConfigError('hf:// needs the package huggingface_hub; pip install "fssd[hub]"') from error
+        missing = f"huggingface_hub{lacking('huggingface_hub', error)}"
+        raise ConfigError(f'hf:// needs the package {missing}; pip install "fssd[hub]"') from error
 
 
 @contextmanager
