@@ -12,8 +12,13 @@ import pytest
 import yaml
 
 from fssd.cli.main import BAD_INPUT, main
+from fssd.cli.options import _inside_note
+from fssd.data.geometry import Warp
 from fssd.data.scenes import CLASSES
+from fssd.heads.head import Thresholds
 from fssd.inference.detector import Detector
+from fssd.runtimes.header import Header
+from fssd.runtimes.runner import FileRunner
 
 GOOD = 0
 
@@ -263,3 +268,12 @@ def test_detect_writes_the_other_results_if_one_fails(
     assert "No space left on device" in only_error(capsys)
     assert len(json.loads((out / "detections.json").read_text())) == 2
     assert json.loads((out / "coco.json").read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("inside", "said"), [(Thresholds(score=0.3, keep=5), "below a score of 0.3 and at most 5"), (None, "")]
+)
+def test_what_a_file_with_nms_inside_leaves_out_is_told(inside: Thresholds | None, said: str) -> None:
+    header = Header(("a",), Warp((300, 300)), None, inside, {})
+    note = _inside_note(Detector(FileRunner(lambda _: [], header), ("a",)))
+    assert said in note and bool(note) == bool(said)

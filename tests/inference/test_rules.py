@@ -151,8 +151,9 @@ def test_a_file_with_nms_inside_is_asked_for_no_more_than_it_has() -> None:
     rules = read_rules({"classes": ["b"], "keep": 3}, ("a", "b"), inside, inside)
     assert rules.asked["keep"] == 50
     assert rules.asked["nms"] == inside.nms
-    # More than it has is passed on, and refused by the file as it is without rules.
-    assert read_rules({"classes": ["b"], "keep": 51}, ("a", "b"), inside, inside).asked["keep"] == 51
+    for wrong in ({"keep": 51}, {"classes": ["b"], "keep": 51}, {"score": 0.001}, {"score": {"b": 0.001}}):
+        with pytest.raises(ConfigError, match="ask for a score no lower, a keep no higher"):
+            read_rules(wrong, ("a", "b"), inside, inside)
     for name, value in (("agnostic", True), ("soft", "linear")):
         with pytest.raises(ConfigError, match=f"leaves nothing to {name}; export it with --raw"):
             read_rules({name: value}, ("a", "b"), inside, inside)

@@ -303,14 +303,18 @@ def test_other_addresses(client: TestClient) -> None:
     assert f'route="{MODEL}/infer"' in metrics and 'route="/v2/health/live"' in metrics
 
 
-def test_names() -> None:
+def test_names(tmp_path: Path) -> None:
     assert served_name(Path("animals"), None) == "animals"
     assert served_name(Path("runs/mine"), None) == "mine"
     assert served_name(Path("runs/mine/best.safetensors"), "mine-2") == "mine-2"
     assert served_name(Path("hf://user/name"), None) == "name"
+    (tmp_path / "run.v2").mkdir()
+    (tmp_path / "current").symlink_to("run.v2")
+    assert served_name(tmp_path / "run.v2", None) == "run.v2"
+    assert served_name(tmp_path / "current", None) == "current"
     assert served_name(Path("my runs/the 2nd {é}"), None) == "the-2nd", "any folder can be served"
     assert served_name(Path("runs/été"), None) == "t" and served_name(Path("runs/ä"), None) == "model"
-    for name in ("a/b", "ä b", "a{b}"):
+    for name in ("a/b", "ä b", "a{b}", ".", ".."):
         with pytest.raises(ConfigError, match="give --name"):
             served_name(Path("animals"), name)
 

@@ -77,8 +77,8 @@ def run(arguments: list[str]) -> int:
     from fssd.weights.checkpoint import model_file
 
     named = (command.model_a, command.model_b)
-    models = [(path if is_detection_file(path) else model_file(path)).resolve() for path in named]
-    if models[0] == models[1]:
+    models = [path if is_detection_file(path) else model_file(path) for path in named]
+    if models[0].resolve() == models[1].resolve():
         raise ConfigError(f"{command.model_a}: is named twice; name two different models")
     for path in filter(is_detection_file, () if command.report else models):
         raise ConfigError(f"{path}: holds detections; to compare them give --data and --report")

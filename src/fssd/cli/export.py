@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -176,7 +177,8 @@ def _export_page(command: Export) -> int:
     )
     print(done or "not checked in a browser, as asked")
     add_result(out=command.out, to=command.to, checked=done is not None)
-    print(f"exported: {command.out}; to try it: python3 -m http.server --directory {command.out}")
+    folder = shlex.quote(str(command.out))
+    print(f"exported: {command.out}; to try it: python3 -m http.server --directory {folder}")
     return 0
 
 

@@ -259,7 +259,27 @@ def open_models(
         if given:
             flag = given[0].replace("_", "-")
             raise ConfigError(f"--{flag} is for models; {paths[0]} holds detections that are made already")
-    return [None if is_detection_file(path) else Detector.load(path, device=device) for path in paths]
+    detectors = [None if is_detection_file(path) else Detector.load(path, device=device) for path in paths]
+    for path, detector in zip(paths, detectors, strict=True):
+        if detector is not None and (note := _inside_note(detector)):
+            print(f"note: {path} {note}", file=sys.stderr)
+    return detectors
+
+
+def _inside_note(detector: Detector) -> str:
+    """What a file with NMS inside leaves out of an evaluation, "" for any other model."""
+    from fssd.heads.head import Thresholds
+    from fssd.runtimes.runner import FileRunner
+
+    runner = detector.runner
+    inside = runner.thresholds if isinstance(runner, FileRunner) else None
+    usual = Thresholds()
+    if inside is None or (inside.score <= usual.score and inside.keep >= usual.keep):
+        return ""
+    return (
+        f"has NMS inside, which finds nothing below a score of {inside.score:g} and at most {inside.keep}"
+        " objects an image: its AP is lower than that of the network"
+    )
 
 
 def refuse_names(measuring: Measuring, detectors: Sequence[Detector | None]) -> None:

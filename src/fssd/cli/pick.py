@@ -85,7 +85,10 @@ def _look(command: Pick, files: list[Path]) -> tuple[list[Path], list[float], li
     readable: list[int] = []
     uncertainties, thumbnails = [], []
     images = read_images(show_progress(files, "looking"), readable, [])
-    for found in detector.stream(images, score=command.score, batch_size=command.batch_size):
+    score = max(command.score, detector.least_score)
+    if score > command.score:
+        print(f"note: {command.model} has NMS inside, for scores above {score:g}", file=sys.stderr)
+    for found in detector.stream(images, score=score, batch_size=command.batch_size):
         uncertainties.append(uncertainty(found.scores))
         assert found.image is not None
         thumbnails.append(thumbnail(found.image))

@@ -111,8 +111,10 @@ def served_name(model: Path, given: str | None) -> str:
     Raises ConfigError for a given one that cannot.
     """
     if given is None:
-        return re.sub(r"[^\w.-]+", "-", model.resolve().stem, flags=re.ASCII).strip("-") or "model"
-    if not re.fullmatch(r"[\w.-]+", given, flags=re.ASCII):
+        path = model.absolute()  # a link goes by its own name
+        name = path.name if path.is_dir() else path.stem
+        return re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII).strip("-.") or "model"
+    if not re.fullmatch(r"[\w.-]+", given, flags=re.ASCII) or not given.strip("."):
         raise ConfigError(f"{given!r} cannot be part of an address; give --name letters, digits, - and _")
     return given
 

@@ -19,6 +19,7 @@ from fssd.heads.head import Thresholds
 from fssd.inference.detections import Detections, class_labels
 from fssd.inference.image_pyramid import merge
 from fssd.inference.seams import merge_tiles
+from fssd.runtimes.runner import within
 
 Soft = Literal["linear", "gaussian"]
 Floats = npt.NDArray[np.float32]
@@ -105,6 +106,7 @@ def read_rules(
         raise ConfigError(f"class_scores is {by_class!r}; it must map names of classes to numbers")
     thresholds = defaults.replaced(plain)
     if kept is None and not by_class and not agnostic and soft is None:
+        _refuse_more(inside, vars(thresholds), agnostic, soft)
         return Rules(thresholds, {**vars(thresholds)})
     least = np.full(len(classes), thresholds.score, np.float64)
     for name, value in (by_class or {}).items():
@@ -116,13 +118,23 @@ def read_rules(
             raise ConfigError("classes is an empty list, which keeps nothing; name at least one class")
         least[np.setdiff1d(np.arange(len(classes)), labels)] = np.inf
     asked = {**vars(thresholds), "score": float(least.min())}
-    if inside is not None and (agnostic or soft):
-        name = "agnostic" if agnostic else "soft"
-        raise ConfigError(f"this file has NMS inside, which leaves nothing to {name}; export it with --raw")
-    asked["keep"] = len(classes) * thresholds.top_k if inside is None else max(inside.keep, thresholds.keep)
+    _refuse_more(inside, asked, agnostic, soft)
+    asked["keep"] = len(classes) * thresholds.top_k if inside is None else inside.keep
     if agnostic or soft:
         asked["nms"] = 1.0  # every candidate: what NMS within a class drops may survive NMS over classes
     return Rules(thresholds, asked, least, agnostic, soft)
+
+
+def _refuse_more(
+    inside: Thresholds | None, asked: Mapping[str, Any], agnostic: bool, soft: Soft | None
+) -> None:
+    """Raise ConfigError for what a file with NMS inside has dropped already."""
+    if inside is None:
+        return
+    if agnostic or soft:
+        name = "agnostic" if agnostic else "soft"
+        raise ConfigError(f"this file has NMS inside, which leaves nothing to {name}; export it with --raw")
+    within(inside, asked)
 
 
 def soft_scores(boxes: Floats, scores: Floats, kind: Soft, nms: float, least: float) -> Floats:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
 
@@ -100,7 +100,7 @@ class FileRunner(Runner):
         if self.decode is not None:
             return self.decode(predicted, self.defaults.replaced(settings))
         assert self.thresholds is not None  # exactly one of the two is set, see `read_header`
-        wanted = _within(self.thresholds, settings)
+        wanted = within(self.thresholds, settings)
         return [_cut(wanted, *row) for row in zip(*predicted, strict=True)]
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -116,8 +116,8 @@ def _reopened(reopen: Callable[[], FileRunner], digest: str) -> FileRunner:
     return runner
 
 
-def _within(built_in: Thresholds, settings: dict[str, Any]) -> Thresholds:
-    """The requested thresholds, if results for the built-in ones contain all that they need."""
+def within(built_in: Thresholds, settings: Mapping[str, Any]) -> Thresholds:
+    """The requested thresholds. Raises ConfigError if results for the built-in ones lack what they need."""
     wanted = built_in.replaced(settings)
     same = (wanted.nms, wanted.top_k) == (built_in.nms, built_in.top_k)
     if same and wanted.score >= built_in.score and wanted.keep <= built_in.keep:

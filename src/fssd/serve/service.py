@@ -1,5 +1,6 @@
 """The state that the routes share: the model, its settings and limits, the metrics."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -65,6 +66,8 @@ class Service:
         if self.score < self.least_score:
             raise ConfigError(f"this file has NMS inside, for scores above {self.least_score}; raise --score")
         self.most = settings.most if inside is None else min(settings.most, inside.keep)
+        if self.most < settings.most:
+            print(f"note: the file has NMS inside: at most {self.most} objects an image", file=sys.stderr)
         gauge = self.metrics.gauge
         gauge("fssd_queue_images", "Images accepted and not yet answered.", lambda: self.gate.images)
         gauge("fssd_queue_limit", "The most images accepted at a time.", lambda: self.limits.queue)
@@ -90,13 +93,18 @@ class Service:
         for name in result.found.names:
             self.metrics.objects.labels(name).inc()
 
+    def _precision(self) -> str:
+        """That of the computation: weights in half precision are widened when PyTorch reads them."""
+        is_file = isinstance(self.detector.runner, FileRunner)
+        return str(self.detector.facts.get("precision", "fp32")) if is_file else "fp32"
+
     def describe(self) -> dict[str, Any]:
         """The answer of `/model`: the model and its limits, nothing about the machine or the file's path."""
         facts = self.detector.facts
         return {
             "model": str(facts.get("model", "fssd")),
             "runtime": self.settings.runtime,
-            "precision": str(facts.get("precision", "fp32")),
+            "precision": self._precision(),
             "image_size": size_value(self.detector.image_size),
             "classes": [
                 {"name": name, "colour": "#{:02x}{:02x}{:02x}".format(*class_colour(index))}
