@@ -385,3 +385,9 @@ def test_public_names() -> None:
             assert callable(getattr(fssd, name)), name
     with pytest.raises(AttributeError, match="nothing_of_the_kind"):
         _ = fssd.nothing_of_the_kind
+
+
+def test_a_name_for_each_class(detectors: dict[str, Detector]) -> None:
+    network = detectors["tiny"].network
+    with pytest.raises(ConfigError, match="1 class names for a network of"):
+        Detector(network, ["a"])

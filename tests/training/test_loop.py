@@ -269,6 +269,43 @@ def test_best_is_the_highest(
     assert read_tensors(config.out / "last.safetensors")[1]["best"] == 0.5
 
 
+def test_a_function_that_raises_ends_the_run_after_it_is_saved(
+    scenes: Path, tmp_path: Path, tiny_backbone: MakeBackbone
+) -> None:
+    def enough(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    config = small(scenes, tmp_path / "stopped", val_split="val", iterations=2, eval_every=1 / 6)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, backbone=tiny_backbone(), report=enough)
+    assert train(config, resume=True, backbone=tiny_backbone()).finished
+    assert [line["iteration"] for line in log_lines(tmp_path / "stopped") if "evaluation" in line] == [1, 2]
+
+
+def test_a_frozen_module_is_given_back(scenes: Path, tmp_path: Path, tiny_backbone: MakeBackbone) -> None:
+    class Staged(type(tiny_backbone())):  # type: ignore[misc]
+        def stages(self) -> list[list[nn.Module]]:
+            return [[self.fine], [self.middle]]
+
+    backbone = Staged()
+    backbone.coarse.requires_grad_(False)  # as the user wants it
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    train(small(scenes, tmp_path / "run", freeze=1), backbone=backbone)
+    after = backbone.state_dict()
+    assert [name for name in before if torch.equal(before[name], after[name])] == [
+        "fine.weight", "fine.bias", "coarse.weight", "coarse.bias",
+    ]  # fmt: skip
+    assert [name for name, value in backbone.named_parameters() if not value.requires_grad] == [
+        "coarse.weight", "coarse.bias",
+    ]  # fmt: skip
+    card = (tmp_path / "run/README.md").read_text()
+    count = sum(
+        value.numel()
+        for value in load_model(tmp_path / "run/final.safetensors", backbone=Staged())[0].parameters()
+    )
+    assert f"{count:,} parameters" in card
+
+
 def test_epochs_count_passes(scenes: Path, tmp_path: Path, tiny_backbone: MakeBackbone) -> None:
     config = small(scenes, tmp_path / "run", iterations=None, epochs=0.5, batch_size=4, log_every=2)
     train(config, backbone=tiny_backbone())  # half of 12 images, 4 at a time
@@ -499,3 +536,19 @@ def test_weights_that_cannot_be_read(
     with pytest.raises(FssdError) as caught:
         train(small(scenes, tmp_path / "run", model="fssd300-lite", start=start, weights=files[kind]))
     assert str(files[kind]) in str(caught.value)
+
+
+@pytest.mark.parametrize("minutes", [-5, float("nan"), "5"])
+def test_minutes_that_cannot_be(tmp_path: Path, minutes: Any) -> None:
+    with pytest.raises(ConfigError, match="minutes is"):
+        train(TrainConfig(data=tmp_path, out=tmp_path / "run"), minutes=minutes)
+
+
+def test_one_number_stands_for_a_list_of_one() -> None:
+    config = TrainConfig(size=128, multi_scale=160, steps=3, step_shares=0.5)  # type: ignore[arg-type]
+    assert (config.size, config.multi_scale, config.steps, config.step_shares) == (
+        (128,),
+        (160,),
+        (3,),
+        (0.5,),
+    )

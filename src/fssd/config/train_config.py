@@ -248,6 +248,9 @@ class TrainConfig:
         tiles: Any = self.tiles
         if isinstance(tiles, int) and not isinstance(tiles, bool):
             object.__setattr__(self, "tiles", str(tiles))
+        for key in ("size", "multi_scale", "steps", "step_shares"):
+            if type(value := getattr(self, key)) in (int, float):
+                object.__setattr__(self, key, (value,))
         for key in ("class_weights", "log_to"):
             object.__setattr__(self, key, words_of(key, getattr(self, key)))
 

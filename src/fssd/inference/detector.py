@@ -56,6 +56,11 @@ class Detector:
     ) -> None:
         self.runner: Runner = NetworkRunner(model) if isinstance(model, Network) else model
         self.classes = tuple(classes)
+        if isinstance(model, Network) and len(self.classes) != model.spec.num_classes:
+            count = model.spec.num_classes
+            raise ConfigError(
+                f"{len(self.classes)} class names for a network of {count} classes; give {count}"
+            )
         self.facts = facts or {}
         self.tiles = read_tiles({"tiles": tiles}, stored_tiles(self.facts), self.facts, self.image_size)
         self._sized: dict[tuple[int, int], Detector] = {}

@@ -14,7 +14,6 @@ from fssd.config.run_files import BEST_FILE, CONFIG_FILE, FINAL_FILE, STATE_FILE
 from fssd.config.train_config import to_values
 from fssd.errors import ConfigError, TrainingError
 from fssd.evaluation.evaluate import Report
-from fssd.model.cost import parameters
 from fssd.model.network import Network
 from fssd.training.data_facts import count_trained, data_facts
 from fssd.training.distributed import Process
@@ -69,6 +68,7 @@ class RunFolder:
         self.trained = count_trained(splits.config, splits.train)
         self.data = data_facts(splits, self.trained)
         self.tiles: dict[str, Any] = {}  # see `RunTiles.facts`
+        self.parameters = 0  # of the network, frozen ones too
         self.state, self.best, self.final = (self.path / name for name in (STATE_FILE, BEST_FILE, FINAL_FILE))
 
     def check(self, saved: Saved) -> None:
@@ -142,7 +142,7 @@ class RunFolder:
     def _write_card(self, network: Network, facts: dict[str, Any]) -> None:
         card, own = self.path / CARD_FILE, {**describe(network, self.classes), **facts}
         address, thresholds = card_address(self.path), vars(network.heads.thresholds)
-        size, weights = network.image_size, parameters(network)
+        size, weights = network.image_size, self.parameters
         write_card(card, own, size, weights, address, thresholds=thresholds, before=card)
 
     def _facts(self) -> dict[str, Any]:

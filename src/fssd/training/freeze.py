@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from torch import nn
 
@@ -25,6 +26,17 @@ def freeze(network: Network, config: TrainConfig) -> None:
             raise ConfigError(f"{network.spec.name} has no batch norm; leave --freeze-all-norms out")
         for norm in norms:
             norm.requires_grad_(False)
+
+
+@contextmanager
+def given_back(module: nn.Module | None) -> Iterator[None]:
+    """After the block the parameters of a user's module learn, or do not, as they did before it."""
+    before = [] if module is None else [(one, one.requires_grad) for one in module.parameters()]
+    try:
+        yield
+    finally:
+        for parameter, learns in before:
+            parameter.requires_grad_(learns)
 
 
 def freeze_stages(network: Network, stages: int) -> None:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import torch
 
-from fssd.config.bounds import Positive, check_number
+from fssd.config.bounds import NotNegative, Positive, check_number
 from fssd.config.run_files import CONFIG_FILE
 from fssd.config.train_config import TrainConfig
 from fssd.data.batch import Batch
@@ -43,7 +43,7 @@ from fssd.training.distributed import (
     wait_for_all,
 )
 from fssd.training.folder import Saved
-from fssd.training.freeze import training_mode
+from fssd.training.freeze import given_back, training_mode
 from fssd.training.heap import keep_freed_memory
 from fssd.training.kernels import kernel_choice
 from fssd.training.log import Means, RunLog
@@ -109,17 +109,17 @@ def train(
     Raises ConfigError, DataError (a fault in the data set), CheckpointError, TrainingError (a loss that
     is not finite, with the names of the images), Stopped (a KeyboardInterrupt).
     """
+    _check_limits(minutes, timeout)
     stop_at = math.inf if minutes is None else time.monotonic() + 60 * minutes
     config = complete(config)
     assert config.data is not None and config.out is not None
     torch.set_num_threads(config.threads or _ALL_THREADS)
     process = this_process()
-    _check_timeout(timeout)
     device = own_device(config.device, process)
     if device.type == "cpu":
         keep_freed_memory()
     choice = kernel_choice(config.kernels, device)
-    with choice, process_group(process, device, timeout or TIMEOUT):
+    with choice, process_group(process, device, timeout or TIMEOUT), given_back(backbone):
         together(process, lambda: check_start(config, resume))
         saved = agreed_state(config.out, process)
         splits = together(process, lambda: _measurable_splits(config, resume, process))
@@ -147,7 +147,8 @@ def _agreed(
     return replace(splits, config=config)
 
 
-def _check_timeout(timeout: float | None) -> None:
+def _check_limits(minutes: float | None, timeout: float | None) -> None:
+    check_number("minutes", minutes, NotNegative | None)
     check_number("timeout", timeout, Positive | None)
     if timeout is not None and not is_launched():
         raise ConfigError("--timeout is of several processes; start them with torchrun, or leave it out")
@@ -245,8 +246,7 @@ class _Run(RunSetup):
     def _loop(self, log: RunLog | None) -> None:
         start = self.progress.iteration
         if self.progress.due:
-            self._evaluate(start, log)
-            self._save()
+            self._measure(start, log)
         # Closed at once: workers that are left to the garbage collector can outlive the run.
         with contextlib.closing(self.batches(start)) as batches:
             self._updates(batches, log)
@@ -272,8 +272,9 @@ class _Run(RunSetup):
             if saves or self.asked or self.late:
                 self._exchange()
                 if due and not self.asked:
-                    self._evaluate(done, log)
-                self._save()
+                    self._measure(done, log)
+                else:
+                    self._save()
             if self.asked or self.late or (due and self._is_exhausted()):
                 return
 
@@ -334,7 +335,14 @@ class _Run(RunSetup):
     def _training_mode(self) -> None:
         training_mode(self.network, self.config)
 
-    def _evaluate(self, done: int, log: RunLog | None) -> None:
+    def _measure(self, done: int, log: RunLog | None) -> None:
+        """Evaluate and save; then tell the user's function, which may raise to end the run."""
+        report = self._evaluate(done, log)
+        self._save()
+        if report is not None and log is not None and self.report is not None:
+            self.report(done, self.total, report)
+
+    def _evaluate(self, done: int, log: RunLog | None) -> Report | None:
         """Measure on the validation split and keep the model if it is the best so far.
 
         A request to stop ends this early; it is then still due, and made when the run is resumed.
@@ -354,7 +362,7 @@ class _Run(RunSetup):
             raise error or TrainingError("the evaluation failed in the first process; see its message")
         self.progress = self.progress._replace(due=bool(due))
         if report is None:
-            return
+            return None
         better = not math.isnan(report.map) and (
             self.progress.best is None or report.map > self.progress.best
         )
@@ -364,8 +372,7 @@ class _Run(RunSetup):
             self.folder.save_best(self.network, self.updater.weights(), report, done)
         if log is not None:
             log.evaluation(done, json.loads(report.to_json()), better)
-            if self.report is not None:
-                self.report(done, self.total, report)
+        return report
 
     def _detect(self, dataset: DataSet) -> tuple[DataSet, list[Detections]] | None:
         """See `detect_readable`."""

@@ -108,6 +108,7 @@ class RunSetup:
         self.network = channels_last(network.to(self.device))
         check_batch(config, self.network, self.share.least * (self.process.world if config.sync_norm else 1))
         check_scales(config, self.network)
+        self.folder.parameters = sum(one.numel() for one in self.network.parameters())
         freeze(self.network, config)
         check_parallel(config, self.network)
         if config.class_weights:
