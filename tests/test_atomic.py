@@ -17,6 +17,7 @@ from fssd.atomic import (
     atomic_path,
     atomic_write,
     remove_leftovers,
+    replace_together,
     require_writable,
     require_writable_folder,
     temporary_prefix,
@@ -199,3 +200,36 @@ def test_leftovers_of_others_are_removed_when_nothing_has_changed_for_an_hour(tm
         ".tmp-young",
         ".tmp-another_host-1-young.safetensors",
     }
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_files_are_replaced_together_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    if not links:  # as on file systems that have no second names
+
+        def refuse(*_: object) -> None:
+            raise PermissionError(errno.EPERM, "no links")
+
+        monkeypatch.setattr(os, "link", refuse)
+    new, store, elsewhere = (tmp_path / name for name in ("new", "store", "elsewhere"))
+    for folder in (new, store, elsewhere):
+        folder.mkdir()
+    (store / "m.xml").write_text("old graph")
+    (elsewhere / "m.bin").write_text("old weights")
+    (store / "m.bin").symlink_to(elsewhere / "m.bin")
+    names = ("m.bin", "m.json", "m.xml")
+    for name in names[:2]:
+        (new / name).write_text("new")
+    with pytest.raises(FileNotFoundError):  # the third is not there
+        replace_together({new / name: store / name for name in names})
+    assert contents(store) == {"m.xml": "old graph", "m.bin": "old weights"}
+    for name in names:
+        (new / name).write_text("new")
+    replace_together({new / name: store / name for name in names})
+    assert contents(store) == dict.fromkeys(names, "new") and contents(elsewhere) == {"m.bin": "new"}
+    assert (store / "m.bin").is_symlink()

@@ -8,10 +8,10 @@ import secrets
 import shutil
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import TemporaryDirectory, TemporaryFile
 
 from fssd.errors import ConfigError
 
@@ -54,6 +54,44 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         with names_file(path, instead_of=temporary):
             raise error
     _sync_folder(target.parent)
+
+
+def replace_together(moves: Mapping[Path, Path]) -> None:
+    """Move files, in this order, to places where older ones may be; after an error all of those are back.
+
+    moves: places by the file that goes there. Each move is one of `atomic_path`, and in between a reader sees
+    some of them. The older files are kept beside the first place meanwhile.
+    """
+    places = [Path(os.path.realpath(place)) for place in moves.values()]
+    with (
+        TemporaryDirectory(prefix=temporary_prefix(), dir=places[0].parent) as folder,
+        ExitStack() as undo,
+    ):
+        for number, place in enumerate(places):
+            kept = Path(folder) / str(number)
+            _keep(place, kept)
+            undo.callback(_put_back, kept, place)
+        for file, place in zip(moves, moves.values(), strict=True):
+            with atomic_path(place) as temporary:
+                shutil.move(file, temporary)  # a link at the place may lead to another file system
+        undo.pop_all()
+
+
+def _keep(file: Path, kept: Path) -> None:
+    """Let `kept` be what `file` is now, by a second name where the file system has them, else by a copy."""
+    if not file.is_file():
+        return
+    try:
+        os.link(file, kept)
+    except OSError:
+        shutil.copy2(file, kept)
+
+
+def _put_back(kept: Path, file: Path) -> None:
+    if kept.exists():
+        shutil.move(kept, file)
+    elif file.is_file():
+        file.unlink()
 
 
 def temporary_prefix() -> str:

@@ -42,6 +42,26 @@ def test_files_that_stay(tmp_path: Path, there: dict[str, str], out: str, beside
         require_own_beside(tmp_path / out, beside)
 
 
+def test_files_beside_a_link(tmp_path: Path) -> None:
+    store, shelf = tmp_path / "store", tmp_path / "shelf"
+    store.mkdir()
+    shelf.mkdir()
+    out = shelf / "lk.xml"
+    out.symlink_to(store / "m.xml")
+    require_own_beside(out, (".bin",))
+    place(store, bin="theirs")
+    with pytest.raises(ConfigError, match=r"store/m\.bin: is there already, .* of an earlier m\.xml"):
+        require_own_beside(out, (".bin",))
+    place(store, xml="")
+    require_own_beside(out, (".bin",))
+    (shelf / "lk.bin").symlink_to(store / "m.bin")
+    require_own_beside(out, (".bin",))
+    (shelf / "lk.bin").unlink()
+    (shelf / "lk.bin").write_text("stale")
+    with pytest.raises(ConfigError, match=r"shelf/lk\.bin: would be read with lk\.xml, a link to"):
+        require_own_beside(out, (".bin",))
+
+
 def test_files_of_an_earlier_export(tmp_path: Path) -> None:
     for out, beside in (("m.param", NCNN), ("m.xml", (".bin",)), ("m.weights", (".cfg",))):
         require_own_beside(tmp_path / out, beside)
@@ -49,6 +69,15 @@ def test_files_of_an_earlier_export(tmp_path: Path) -> None:
     place(tmp_path, param="", bin="", json=HEADER, weights="", cfg=darknet_cfg(network))
     require_own_beside(tmp_path / "m.param", NCNN)
     require_own_beside(tmp_path / "m.weights", (".cfg",))
+
+
+def test_a_cfg_lies_where_a_link_leads(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "lk.weights").symlink_to(tmp_path / "store" / "real.weights")
+    detector = Detector(build_model("yolov2-128", 1, width=16), ("a",))
+    export_darknet(detector, tmp_path / "lk.weights")
+    assert {file.name for file in (tmp_path / "store").iterdir()} == {"real.weights", "real.cfg"}
+    assert {file.name for file in tmp_path.iterdir()} == {"store", "lk.weights"}
 
 
 def test_exports_ask_before_they_write(tmp_path: Path) -> None:

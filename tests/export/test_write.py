@@ -192,6 +192,22 @@ def test_a_new_file_takes_the_place_of_an_older_one(
     assert_same(before, Detector.load(out)(picture, score=0.05))
 
 
+def test_a_link_leads_to_all_files(
+    export: Callable[..., Any], picture: np.ndarray, tmp_path: Path, to: str
+) -> None:
+    suffix = RUNTIMES[to].suffix
+    store, out = tmp_path / "store", tmp_path / f"lk{suffix}"
+    store.mkdir()
+    out.symlink_to(store / f"real{suffix}")
+    for _ in range(2):  # the second time in place of the first
+        export("tiny", out, to)
+        names = {f"real{end}" for end in (suffix, *RUNTIMES[to].beside)}
+        assert {file.name for file in store.iterdir()} == names
+        assert set(tmp_path.iterdir()) == {store, out} and out.is_symlink()
+    expected = Detector.load(store / f"real{suffix}")(picture, score=0.05)
+    assert_same(expected, Detector.load(out)(picture, score=0.05))
+
+
 def test_real_images_come_first(export: Callable[..., Any], tmp_path: Path) -> None:
     need("onnxruntime")
     for given, compared in ((7, 7), (3, 5)):

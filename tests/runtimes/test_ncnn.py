@@ -71,6 +71,15 @@ def test_damage_and_missing_parts(file: Path, tmp_path: Path) -> None:
     Detector.load(copy(*content))
 
 
+def test_links_and_capitals(file: Path, tmp_path: Path) -> None:
+    link = tmp_path / "lk.param"
+    link.symlink_to(file)
+    assert Detector.load(link).classes
+    for suffix in (".param", ".bin", ".json"):
+        (tmp_path / f"W{suffix.upper()}").write_bytes(file.with_suffix(suffix).read_bytes())
+    assert Detector.load(tmp_path / "W.PARAM").classes
+
+
 def test_what_it_cannot_have(detectors: dict[str, Detector], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="ncnn are written without --nms"):
         export_model(detectors["tiny"], tmp_path / "a.param", "ncnn", nms=Thresholds())

@@ -93,6 +93,7 @@ def run(arguments: list[str]) -> int:
     command = parse(Export, arguments)
     _check(command)
     from fssd.atomic import require_writable
+    from fssd.export.companions import place_of
     from fssd.export.write import check_suffix, export_model
     from fssd.inference.detector import Detector
     from fssd.runtimes.choose import find_runtime
@@ -109,7 +110,7 @@ def run(arguments: list[str]) -> int:
         require_all(runtime.needs(command.int8))
     detector = Detector.load(command.model, device="cpu")
     _ = detector.network  # an exported file cannot be exported again
-    files = [command.out, *(command.out.with_suffix(other) for other in others)]
+    files = [command.out, *(place_of(command.out).with_suffix(other) for other in others)]
     spare_inputs([model_file(command.model), *map(Path, command.images)], files)
     require_writable(*files)
     if runtime is None:

@@ -11,7 +11,7 @@ from fssd.atomic import atomic_path, atomic_write
 from fssd.backbones.darknet import STAGES, Darknet19
 from fssd.backbones.darknet_weights import SUFFIX, count, cut, darknet_bytes, read_darknet
 from fssd.errors import ConfigError, ExportError
-from fssd.export.companions import CFG_SUFFIX, require_own_beside
+from fssd.export.companions import CFG_SUFFIX, place_of, require_own_beside
 from fssd.export.write import check_suffix
 from fssd.inference.detector import Detector
 from fssd.model.network import Network
@@ -38,7 +38,7 @@ def export_darknet(detector: Detector, out: Path) -> int:
         again = cut(read_darknet(temporary).floats, shapes)
         if not all(torch.equal(again[name], tensors[name].cpu()) for name in shapes):
             raise ExportError(f"{out}: other numbers were read than written; check the disk and export again")
-        atomic_write(out.with_suffix(CFG_SUFFIX), darknet_cfg(network))
+        atomic_write(place_of(out).with_suffix(CFG_SUFFIX), darknet_cfg(network))
     return count(shapes)
 
 

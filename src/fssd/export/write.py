@@ -12,13 +12,13 @@ from typing import Any
 
 from torch import Tensor
 
-from fssd.atomic import atomic_path, temporary_prefix
+from fssd.atomic import replace_together, temporary_prefix
 from fssd.config.bounds import Opset, check_number
 from fssd.config.train_config import LOCAL
 from fssd.data.sample import DataSet
 from fssd.errors import ConfigError, ExportError
 from fssd.evaluation.evaluate import evaluate_detections
-from fssd.export.companions import require_own_beside
+from fssd.export.companions import place_of, require_own_beside
 from fssd.export.graph import OPSET, in_half, lowered, trace
 from fssd.export.opencv_check import OpenCvSession
 from fssd.export.parity import HALVED, ROUNDING, Parity, Tolerance, check
@@ -69,11 +69,15 @@ def export_model(
     which may move boxes by 0.5 px of the input and scores by 0.01. opencv: of ONNX, let OpenCV agree as well.
     Raises ExportError if the file fails or the trial has too few images, ConfigError for a suffix, a
     missing package, or a file beside `out` that is not of an earlier export. `out` is then left as it was.
+    Through a symbolic link all files are written beside the file that it points to, under that one's name.
     """
     out = Path(out)
     runtime = find_runtime(to)
     check_suffix(out, runtime.suffix)
     require_own_beside(out, runtime.beside)
+    place = place_of(out)
+    if runtime.beside:
+        check_suffix(place, runtime.suffix)
     if opencv and (to != "onnx" or trial is not None):
         raise ConfigError("OpenCV checks ONNX files in floating point alone; leave opencv out")
     runtime.refuse(nms=nms is not None, eight_bits=trial is not None, fp16=fp16)
@@ -81,7 +85,7 @@ def export_model(
     if trial is not None:
         trial.check(detector.classes)
     on_cpu = Detector(deepcopy(detector.network).to("cpu"), detector.classes, detector.facts)
-    with _finished(out, runtime) as file:
+    with _finished(place, runtime) as file:
         calibration = None if trial is None else trial.images
         write_unchecked(on_cpu, file, runtime, nms=nms, calibration=calibration, opset=opset, fp16=fp16)
         runner = runtime.open(file, "cpu", None)
@@ -151,16 +155,15 @@ def check_suffix(out: Path, suffix: str) -> None:
 def _finished(out: Path, runtime: Runtime) -> Iterator[Path]:
     """A path in a temporary folder, whose files are moved to `out` if the block ends without an error.
 
-    The files beside it are moved first, so that whoever sees the file has all of it.
+    The files beside it are moved first, so that whoever sees the file has all of it. Where there is an older
+    one they are moved last: the new file knows that older ones do not fit, one of version 0.1 does not.
     """
-    with tempfile.TemporaryDirectory(prefix=temporary_prefix(), dir=out.resolve().parent) as folder:
-        file = Path(folder) / out.name
+    with tempfile.TemporaryDirectory(prefix=temporary_prefix(), dir=out.parent) as folder:
+        file = Path(folder) / f"{out.stem}{runtime.suffix}"
         yield file
-        if runtime.beside:
-            out.resolve().unlink(missing_ok=True)  # an old file must not be read with new ones beside it
-        for suffix in (*runtime.beside, runtime.suffix):
-            with atomic_path(out.with_suffix(suffix)) as temporary:
-                file.with_suffix(suffix).replace(temporary)
+        moves = [(file.with_suffix(suffix), out.with_suffix(suffix)) for suffix in runtime.beside]
+        moves.append((file, out))
+        replace_together(dict(reversed(moves) if out.exists() else moves))
 
 
 def _measure(

@@ -12,6 +12,7 @@ from typing import Any
 from fssd.runtimes.choose import runtime_of
 from fssd.storage.folders import is_remote
 from fssd.weights.checkpoint import model_file
+from fssd.weights.content import beside
 
 _CHUNK = 1 << 20
 
@@ -64,7 +65,7 @@ def model_digest(model: Path) -> str:
     file = model_file(model)
     runtime = runtime_of(file)
     digest = hashlib.sha256()
-    for part in (file, *(file.with_suffix(suffix) for suffix in (runtime.beside if runtime else ()))):
+    for part in (file, *(beside(file, suffix) for suffix in (runtime.beside if runtime else ()))):
         if part.is_file():
             with part.open("rb") as stream:
                 while chunk := stream.read(_CHUNK):

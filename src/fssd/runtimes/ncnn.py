@@ -23,7 +23,7 @@ from fssd.runtimes.header import read_header
 from fssd.runtimes.packages import require
 from fssd.runtimes.runner import FileRunner, Images
 from fssd.runtimes.runtime import GRAPH_PACKAGES, Runtime
-from fssd.weights.content import damaged, is_intact, read_content, seal
+from fssd.weights.content import beside, damaged, is_intact, read_content, seal
 
 if TYPE_CHECKING:
     import onnx
@@ -87,7 +87,7 @@ class Ncnn(Runtime):
         ncnn = require("ncnn", "ncnn")
         if device not in ("auto", "cpu"):
             raise ConfigError(f"device {device!r} cannot be used by ncnn here; choose cpu or auto")
-        paths = [file, *(file.with_suffix(suffix) for suffix in self.beside)]
+        paths = [file, *(beside(file, suffix) for suffix in self.beside)]
         missing = next((path for path in paths if not path.is_file()), None)
         if missing is not None:
             raise CheckpointError(f"{missing}: is missing; a model of ncnn is a .param, a .bin and a .json")

@@ -26,7 +26,7 @@ from fssd.runtimes.runtime import (
     single_images,
     total_products,
 )
-from fssd.weights.content import damaged, is_intact, read_content, seal
+from fssd.weights.content import beside, damaged, is_intact, read_content, seal
 
 if TYPE_CHECKING:
     import onnx
@@ -86,9 +86,9 @@ class OpenVino(Runtime):
 
     def open(self, file: Path, device: str, threads: int | None) -> FileRunner:
         core = openvino_core()
-        weights = next((one for s in (".bin", ".BIN") if (one := file.with_suffix(s)).is_file()), None)
-        if weights is None or not file.is_file():
-            missing = file if weights else file.with_suffix(".bin")
+        weights = beside(file, ".bin")
+        missing = next((path for path in (file, weights) if not path.is_file()), None)
+        if missing is not None:
             raise CheckpointError(f"{missing}: is missing; an OpenVINO model is a .xml and a .bin")
         name = "CPU" if device in ("auto", "cpu") else device.upper()
         if name not in core.available_devices:
@@ -128,7 +128,7 @@ class OpenVino(Runtime):
         return {"export": GRAPH_PACKAGES, "openvino": ("openvino", "nncf") if eight_bits else ("openvino",)}
 
     def multiply_adds(self, file: Path) -> int | None:
-        return openvino_multiply_adds(openvino_core().read_model(file))
+        return openvino_multiply_adds(openvino_core().read_model(file, beside(file, ".bin")))
 
 
 def _shapes(ends: Any) -> dict[str, Shape]:

@@ -7,6 +7,7 @@ computed while 64 zeros stand in its place. It covers the weights, the graph and
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from pathlib import Path
 
@@ -53,6 +54,17 @@ def read_content(file: Path) -> bytes:
         raise CheckpointError(f"{file}: cannot be read ({error.strerror or error})") from error
     refuse_failed_download(file, content[:64])
     return content
+
+
+def beside(file: Path, suffix: str) -> Path:
+    """The file of this suffix, also in capitals, that belongs to a model's file.
+
+    It lies beside `file`, or else beside the file that a symbolic link of that name points to. Where there is
+    none, the first of these places.
+    """
+    ends = (file, Path(os.path.realpath(file)))
+    places = [end.with_suffix(case) for end in ends for case in (suffix, suffix.upper())]
+    return next((place for place in places if place.is_file()), places[0])
 
 
 def refuse_failed_download(file: Path, head: bytes) -> None:
