@@ -34,6 +34,10 @@ def randomised(net: Network) -> Network:
     return net
 
 
+# How a file of `fssd export --to onnx` begins and ends: IR version, producer, and the digest.
+ONNX = b"\x08\x08\x12\x07pytorch:\x05\n\x03net" + b'r\x09{"content_sha256": "' + b"0" * 64 + b'"}'
+
+
 @pytest.fixture(scope="module")
 def network() -> Network:
     options = {"merge": "sum", "norm": "batch-affine", "pyramid": "bottleneck", "priors": "voc"}
@@ -300,7 +304,17 @@ def test_weights_that_are_not_finite(file: Path, tmp_path: Path, value: float) -
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("x.bin", b"\0" * 99, r"the weights of an OpenVINO model; name x\.xml beside it"),
+        (
+            "x.bin",
+            b"\0" * 99,
+            r"weights of an exported file; name the \.xml \(OpenVINO\) or \.param \(ncnn\)",
+        ),
+        ("x.xml", b"<?xml", r"x\.xml: is an exported file, which has no PyTorch network; name the model"),
+        ("x.PARAM", b"7767517\n2 2\n", r"x\.PARAM: is an exported file, which has no PyTorch network"),
+        ("x", b'<?xml version="1.0"?>\n<net name="m">', r"x: is an exported file without .* end in \.xml"),
+        ("x", b"7767517\n2 2\nInput in0", r"x: is an exported file without .* end in \.param"),
+        ("x", ONNX, r"x: is an exported file without its suffix; let its name end in \.onnx"),
+        ("x", ONNX[:20], "damaged or not a safetensors file"),
         ("x.pth", b"PK\x03\x04" + b"\0" * 99, r"fssd import \S+x\.pth --model NAME --out FOLDER"),
         ("x.PT", b"\x80\x02" + b"\0" * 99, "fssd import"),
         ("x.caffemodel", b"\n\x03VGG" + b"\0" * 99, "fssd import"),
@@ -313,6 +327,15 @@ def test_other_files_that_are_given_as_a_model(
 ) -> None:
     (tmp_path / name).write_bytes(content)
     refused(tmp_path / name, message)
+
+
+@pytest.mark.parametrize(
+    ("part", "main"), [("m.bin", "m.xml"), ("m.bin", "m.param"), ("M.BIN", "M.PARAM"), ("m.json", "m.param")]
+)
+def test_parts_of_exported_files(tmp_path: Path, part: str, main: str) -> None:
+    (tmp_path / part).write_bytes(b'{"format": 1}')
+    (tmp_path / main).touch()
+    refused(tmp_path / part, rf"{part}: is a part of the model {main} beside it; name that one")
 
 
 def test_changed_header_never_ends_in_another_error(small: Path) -> None:

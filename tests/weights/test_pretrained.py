@@ -216,6 +216,13 @@ def test_other_damaged_files_are_refused(fssd: Network, tmp_path: Path) -> None:
         load_backbone(fssd, tmp_path)
 
 
+@pytest.mark.parametrize(("name", "content"), [("m.xml", b"<?xml"), ("m.param", b"7767517\n2 2\n")])
+def test_exported_files_are_told(fssd: Network, tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"{name}: is an exported file, which has no PyTorch network"):
+        load_backbone(fssd, tmp_path / name)
+
+
 def test_a_damaged_part_of_an_archive_is_named(tmp_path: Path) -> None:
     """Its checksum tells, which torch does not look at."""
     file = tmp_path / "x.pth"

@@ -23,7 +23,7 @@ from fssd.model.build import build_model
 from fssd.model.designs import DESIGNS, OF_BACKBONE, find_design
 from fssd.model.network import Network
 from fssd.necks.fssd import NARROW
-from fssd.weights.content import BLANK, KEY, damaged, is_intact, read_content, seal
+from fssd.weights.content import BLANK, KEY, damaged, exported, is_intact, read_content, seal
 from fssd.zoo.models import MODELS, find_model
 
 FORMAT = 2
@@ -221,7 +221,7 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             raise CheckpointError(f"{file}: is damaged or was changed after it was written; copy it again")
         document = json.loads(header)
     except (safetensors.SafetensorError, ValueError, KeyError, RecursionError) as error:
-        raise damaged(file, "a safetensors file", str(error)) from error
+        raise exported(file, content) or damaged(file, "a safetensors file", str(error)) from error
     if not isinstance(document, dict):
         raise CheckpointError(f"{file}: its header is a {type(document).__name__}, not a JSON object")
     if document.get("format") not in (1, FORMAT):

@@ -18,6 +18,15 @@ BLANK = "0" * 64
 # The digest stands in JSON, whose quotes safetensors and XML escape in their own ways.
 _STORED = re.compile(KEY.encode() + rb"[^0-9a-f]{1,16}([0-9a-f]{64})")
 
+EXPORTED = (".onnx", ".xml", ".param", ".engine")  # `Runtime.suffix` of each
+COMPANIONS = {".bin": (".xml", ".param"), ".json": (".param",)}  # whose file belongs to it
+# Other files begin like ONNX's, with a small number in field 1; only those with a digest are fssd's.
+_STARTS = {
+    ".xml": re.compile(rb"<\?xml[^>]*>\s*<net\b"),
+    ".param": re.compile(rb"7767517\s"),
+    ".onnx": re.compile(rb"\x08[\x01-\x1f][^\x00]"),
+}
+
 
 def seal(content: bytes, beside: bytes = b"") -> bytes:
     """The content of a file with `KEY: BLANK` in its metadata, the blank replaced by the digest.
@@ -86,7 +95,26 @@ def damaged(file: Path, kind: str, reason: str) -> CheckpointError:
     if suffix in (".pth", ".pt", ".caffemodel"):
         advice = f"fssd import {file} --model NAME --out FOLDER"
         return CheckpointError(f"{file}: holds weights of another project; turn them into a model: {advice}")
+    for main in COMPANIONS.get(suffix, ()):
+        model = beside(file, main)
+        if model.is_file():
+            return CheckpointError(f"{file}: is a part of the model {model.name} beside it; name that one")
     if suffix == ".bin":
-        model = file.with_suffix(".xml").name
-        return CheckpointError(f"{file}: holds the weights of an OpenVINO model; name {model} beside it")
+        needed = "the .xml (OpenVINO) or .param (ncnn) of the same name"
+        return CheckpointError(f"{file}: holds weights of an exported file; name {needed}")
     return CheckpointError(f"{file}: is damaged or not {kind} ({reason})")
+
+
+def exported(file: Path, content: bytes) -> CheckpointError | None:
+    """The error about a file that is needed as a model of PyTorch and is an exported one; None for others.
+
+    It is known by its suffix, or else by how it begins.
+    """
+    if file.suffix.lower() in EXPORTED:
+        advice = "name the model that it was made from"
+        return CheckpointError(f"{file}: is an exported file, which has no PyTorch network; {advice}")
+    start = content[:1000].lstrip()
+    suffix = next((end for end, pattern in _STARTS.items() if pattern.match(start)), None)
+    if suffix is None or (suffix == ".onnx" and _STORED.search(content) is None):
+        return None
+    return CheckpointError(f"{file}: is an exported file without its suffix; let its name end in {suffix}")

@@ -19,7 +19,7 @@ from fssd.errors import CheckpointError, ConfigError
 from fssd.layers.norms import CaffeBatchNorm
 from fssd.model.network import Network
 from fssd.weights.checkpoint import below, check_finite, check_plain, check_shape, model_file, read_model
-from fssd.weights.content import read_content, refuse_failed_download
+from fssd.weights.content import exported, read_content, refuse_failed_download
 
 # Keys of a training's checkpoint that hold the state dict; of two the first is taken.
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "weights", "ema")
@@ -131,6 +131,8 @@ def _read_pickle(file: Path, content: bytes) -> Any:
     except CheckpointError:
         raise
     except Exception as error:  # a damaged pickle raises many types, some without a message
+        if (known := exported(file, content)) is not None:
+            raise known from error
         # torch's own message advises to switch this safety off.
         found = re.search(r"GLOBAL (\S+)", str(error))
         if found or "TorchScript" in str(error):
