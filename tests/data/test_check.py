@@ -250,6 +250,27 @@ def test_classes_in_few_training_images(tmp_path: Path) -> None:
     assert train.per_class == {"ant": 11, "bee": 20} and train.images_per_class == {"ant": 11, "bee": 10}
 
 
+def test_a_class_of_crowds_alone(tmp_path: Path) -> None:
+    """COCO's crowds are counted, but training learns nothing from them."""
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "images").mkdir()
+    Pillow.new("RGB", (100, 80)).save(tmp_path / "images/a.jpg")
+    rows = [
+        {"id": n, "image_id": 1, "category_id": n, "bbox": [10, 20, 30, 40], "iscrowd": n - 1} for n in (1, 2)
+    ]
+    value = {
+        "images": [{"id": 1, "file_name": "a.jpg", "width": 100, "height": 80}],
+        "annotations": rows,
+        "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
+    }
+    (tmp_path / "annotations/train.json").write_text(json.dumps(value))
+    report = check_data(tmp_path)
+    assert report.splits["train"].per_class == {"cat": 1, "dog": 1}
+    reasons = [problem.reason for problem in report.problems]
+    assert "training has nothing but crowds of dog, which are not learned without --crowds" in reasons
+    assert any("cat (1);" in reason for reason in reasons), "and not dog (1)"
+
+
 @pytest.mark.parametrize("decode", [True, False])
 def test_a_split_that_is_in_another_is_told_once(tmp_path: Path, decode: bool) -> None:
     for name in ("a", "b", "c"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,11 @@ def test_counts_and_classes() -> None:
     assert report.classes["dog"] == 0
     assert math.isnan(report.classes["[bold]bird"])
     assert report.map == 0.5
+
+
+def test_detections_may_come_one_by_one() -> None:
+    dataset = DataSet(CLASSES, (record([SMALL], [0]),))
+    assert evaluate_detections(dataset, iter([found([SMALL], [0])]), "voc12").map == 1
 
 
 def test_crowds_are_ignored() -> None:
@@ -144,6 +150,12 @@ def test_wrong_input() -> None:
         evaluate_detections(dataset, detections, "coco", iou=0.75)
     with pytest.raises(ValueError, match="2 detections for 1 images"):
         evaluate_detections(dataset, detections * 2)
+    with pytest.raises(ConfigError, match=r"iou is '0\.5'"):
+        evaluate_detections(dataset, detections, iou="0.5")  # type: ignore[arg-type]
+    nothing = replace(detections[0], scores=np.array([np.nan], np.float32))
+    for metric in ("voc12", "coco"):
+        with pytest.raises(ConfigError, match=r"detections\[1\] has scores that are no numbers"):
+            evaluate_detections(DataSet(CLASSES, dataset.records * 2), [*detections, nothing], metric)
     with pytest.raises(ConfigError, match="share no class name"):
         evaluate_detections(dataset, [found([SMALL], [0], ("zebra",))])
     for records in ((), (record([], []),), (record([SMALL], [0], [True]),)):

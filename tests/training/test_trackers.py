@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -87,6 +87,27 @@ def test_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     while len(found := history(file)) < len(WANTED) + 1 and time.monotonic() < end:
         time.sleep(0.2)
     assert found == {**WANTED, "AP/a:b": (4, 0.25)}
+
+
+@pytest.mark.parametrize(("own", "where"), [(None, "run"), ("there", "there")])
+def test_the_folder_of_wandb(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str | None, where: str
+) -> None:
+    """WANDB_DIR names another than that of the run."""
+    if own is None:
+        monkeypatch.delenv("WANDB_DIR", raising=False)
+    else:
+        monkeypatch.setenv("WANDB_DIR", str(tmp_path / own))
+    asked: dict[str, Any] = {}
+
+    def init(**settings: Any) -> SimpleNamespace:
+        asked.update(settings)
+        return SimpleNamespace(id="a")
+
+    wandb = SimpleNamespace(init=init, Settings=lambda **_: None)
+    monkeypatch.setattr(trackers, "import_module", lambda _: wandb)
+    trackers.WandbRun(tmp_path / "run", {}, None)
+    assert asked["dir"] == str(tmp_path / where)
 
 
 def history(file: Path) -> dict[str, tuple[int, float]]:

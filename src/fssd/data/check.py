@@ -20,7 +20,7 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from fssd.data.class_counts import rare_classes
+from fssd.data.class_counts import rare_classes, trained_labels
 from fssd.data.decode import SUFFIXES, ImageHeader, decode_image, probe_image, read_bytes, read_header
 from fssd.data.formats.labels import Corners, box_fault, leaves
 from fssd.data.join import join_classes, object_place
@@ -50,7 +50,8 @@ class SplitCounts:
     """Numbers of one split.
 
     images: listed. usable: without an error. backgrounds: usable images without an object. objects,
-    per_class: on usable images; every class is named. images_per_class: usable images that have one.
+    per_class: on usable images; every class is named. images_per_class: usable images that have one
+    to learn from, which crowds are not.
     """
 
     images: int = 0
@@ -315,7 +316,7 @@ def _box_problems(record: Record, header: ImageHeader, classes: Sequence[str]) -
 
 def _count(data: DataSet, usable: Sequence[Record]) -> SplitCounts:
     labels = np.concatenate([np.zeros(0, np.int64), *(record.labels for record in usable)])
-    seen = [np.zeros(0, np.int64), *(np.unique(record.labels) for record in usable)]
+    seen = [np.zeros(0, np.int64), *(np.unique(trained_labels(record)) for record in usable)]
     per_class, images = (
         np.bincount(rows, minlength=len(data.classes)) for rows in (labels, np.concatenate(seen))
     )
@@ -337,6 +338,12 @@ def _class_problems(path: Path, counts: dict[str, SplitCounts]) -> Iterator[Prob
         yield Problem("warning", path, "classes", reason)
     train = counts.get(training_split(list(counts)) or _ALL, SplitCounts())
     own = tuple(train.images_per_class)
+    crowds = [name for name in own if train.per_class[name] and not train.images_per_class[name]]
+    if crowds:
+        reason = (
+            f"training has nothing but crowds of {', '.join(crowds)}, which are not learned without --crowds"
+        )
+        yield Problem("warning", path, "classes", reason)
     if reason := rare_classes(own, np.array([train.images_per_class[name] for name in own], np.int64)):
         yield Problem("warning", path, "classes", reason)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, get_args
 
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from rich.table import Table
 from rich.text import Text
 
+from fssd.config.bounds import Portion, check_number
 from fssd.config.train_config import Metric
 from fssd.data.sample import DataSet
 from fssd.errors import ConfigError, DataError, nearest
@@ -86,18 +87,22 @@ class Report:
 
 
 def evaluate_detections(
-    dataset: DataSet, detections: Sequence[Detections], metric: Metric = "voc07", iou: float = 0.5
+    dataset: DataSet, detections: Iterable[Detections], metric: Metric = "voc07", iou: float = 0.5
 ) -> Report:
     """Measure one Detections per record, in the order of `dataset.records`.
 
     metric: "voc07" eleven-point AP, "voc12" area under the precision envelope, "coco" AP at IoU 0.50:0.95.
     iou: the overlap threshold of the VOC metrics, in 0..1. Difficult objects and crowds are ignored: neither
     a hit nor a false positive. Classes are compared by name; detections of classes that the data set does not
-    have are left out.
+    have are left out. Raises ConfigError for what cannot be measured so.
     """
+    detections = list(detections)
     check_measurable(dataset, detections[0].classes if detections else (), metric, iou)
     if len(detections) != len(dataset):
         raise ValueError(f"{len(detections)} detections for {len(dataset)} images; one per image is needed")
+    for number, one in enumerate(detections):
+        if np.isnan(one.scores).any():
+            raise ConfigError(f"detections[{number}] has scores that are no numbers; detect again")
     numbers: dict[str, float] = {}
     if metric == "coco":
         result = coco_average_precision(dataset, detections)
@@ -135,8 +140,7 @@ def check_measurable(dataset: DataSet, classes: Sequence[str], metric: str, iou:
     """Raise what `evaluate_detections` would, before the detector with these `classes` spends its time."""
     if metric not in get_args(Metric):
         raise ConfigError(f"there is no metric {metric!r}{nearest(metric, get_args(Metric))}")
-    if not 0 < iou <= 1:
-        raise ConfigError(f"iou is {iou}; an overlap threshold lies above 0 and at most at 1")
+    check_number("iou", iou, Portion)
     if metric == "coco" and iou != 0.5:
         raise ConfigError(f"the coco metric averages IoU 0.50:0.95 and takes no iou ({iou} given); use voc12")
     if metric == "coco":

@@ -49,7 +49,7 @@ class WandbRun:
         self.run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
             name=os.environ.get("WANDB_NAME", folder.name),
-            dir=str(folder),
+            dir=os.environ.get("WANDB_DIR", str(folder)),
             id=id,
             resume="allow",
             reinit="create_new",  # beside a run that the caller may have
