@@ -113,8 +113,9 @@ def _beside(name: str) -> list[str]:
 
 def _import_hub() -> Any:
     try:
+        package = importlib.import_module("huggingface_hub")
         importlib.import_module("huggingface_hub.errors")  # the package does not import it by itself
-        return importlib.import_module("huggingface_hub")
+        return package
     except ImportError as error:
         missing = f"huggingface_hub{lacking('huggingface_hub', error)}"
         raise ConfigError(f'hf:// needs the package {missing}; pip install "fssd[hub]"') from error
