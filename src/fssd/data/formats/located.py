@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -43,11 +43,11 @@ def locate(files: Sequence[LabelFile], finder: PictureFinder) -> Located:
     copies: list[LocatedImage] = []
     problems: list[Problem] = []
     owners: dict[tuple[Path, str], LocatedImage] = {}
+    ranks = {file.file: file.rank for file in files}
     same_name: dict[str, list[tuple[Path, list[LocatedImage]]]] = {}
     for file in files:
         found = _guess_missing([_locate(image, finder) for image in file.images])
-        better = {other.file for other in files if other.rank < file.rank}
-        twin = _repeated(found, owners, better)
+        twin = _repeated(found, owners, ranks)
         before = same_name.setdefault(file.file.name, [])
         twin = twin or next(
             (other for other, images in before if _is_copy(file.file, found, other, images)), None
@@ -88,16 +88,19 @@ def _guess_missing(images: list[LocatedImage]) -> list[LocatedImage]:
 
 
 def _repeated(
-    images: Sequence[LocatedImage], owners: Mapping[tuple[Path, str], LocatedImage], better: Collection[Path]
+    images: Sequence[LocatedImage], owners: Mapping[tuple[Path, str], LocatedImage], ranks: Mapping[Path, int]
 ) -> Path | None:
     """The file before, if all pictures are in such files and have no other objects there.
 
-    better: files of a fuller form of the same export, which need not agree.
+    ranks: of the label files; one of a lower rank is a fuller form of the same export, and need not agree.
     """
     source = None
     for item in images:
         owner = owners.get((item.path, item.image.split))
-        if owner is None or not (owner.image.source in better or _adds_nothing(item.image, owner.image)):
+        if owner is None:
+            return None
+        is_fuller = ranks[owner.image.source] < ranks[item.image.source]
+        if not (is_fuller or _adds_nothing(item.image, owner.image)):
             return None
         source = source or owner.image.source
     return source
