@@ -128,9 +128,7 @@ def _run_verb(verb: str, arguments: list[str]) -> int:
             add_result(error=str(stopped))
         return 128 + stopped.number
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        add_result(error="interrupted")
-        return INTERRUPTED
+        return _interrupted(INTERRUPTED)
     print(f"error: {message}", file=sys.stderr)
     add_result(error=message)
     return BAD_INPUT
@@ -143,9 +141,13 @@ def _run_tidily(run: Callable[[list[str]], int], arguments: list[str]) -> int:
         with ending_signals():
             return int(run(arguments))
     except Ended as ended:
-        print("interrupted", file=sys.stderr)
-        add_result(error="interrupted")
-        return 128 + ended.number
+        return _interrupted(128 + ended.number)
+
+
+def _interrupted(code: int) -> int:
+    print("interrupted", file=sys.stderr)
+    add_result(error="interrupted")
+    return code
 
 
 def _advice(message: str) -> str:

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
-from unicodedata import normalize
 
 import numpy as np
 
+from fssd.data.formats.lookup import composed
 from fssd.data.sample import DataSet, Problem, Record
 from fssd.errors import DataError, nearest
 
@@ -26,7 +26,7 @@ def near_misses(names: Sequence[str]) -> list[tuple[str, str]]:
     """Pairs of names that differ in capitals, spaces, hyphens, underscores and forms of Unicode only."""
     alike: dict[str, list[str]] = {}
     for name in names:
-        alike.setdefault(re.sub(r"[\s_-]+", "", normalize("NFC", name).casefold()), []).append(name)
+        alike.setdefault(re.sub(r"[\s_-]+", "", composed(name).casefold()), []).append(name)
     return [(group[0], other) for group in alike.values() for other in group[1:]]
 
 

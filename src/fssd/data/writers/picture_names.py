@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from itertools import chain, count
 from pathlib import Path, PurePosixPath
 
 from fssd.data.decode import IMAGE_EXTENSIONS, SUFFIXES, read_header
-from fssd.data.formats.lookup import folder_split
+from fssd.data.formats.lookup import composed, folder_split
 from fssd.data.sample import Record
 from fssd.data.writers.writer import Writer
 
@@ -86,7 +85,7 @@ class PictureNames:
     def _key(self, file: PurePosixPath) -> str:
         """Equal for names that some file system, or the names of label files, do not tell apart."""
         name = file.with_suffix("") if self.writer.file_each else file
-        return unicodedata.normalize("NFC", name.as_posix()).casefold()
+        return composed(name.as_posix()).casefold()
 
 
 def _safe(part: str) -> str:
