@@ -97,6 +97,22 @@ def test_sixteen_bits_keep_the_upper_eight() -> None:
     assert image[0, :, 0].tolist() == [0, 0, 1, 255]
 
 
+@pytest.mark.parametrize("largest", [1, 200, 255])
+def test_thirty_two_bits_that_may_be_eight_are_refused(largest: int) -> None:
+    """As 16 bits they would all be black."""
+    values = np.array([[0, largest]], np.int32)
+    with pytest.raises(ImageError, match=f"32 bits, none above {largest}.*convert them to 8 bits"):
+        decode_image(encode(Pillow.fromarray(values), "TIFF"), "a")
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"), [([0, 256], [0, 1]), ([513, 65535], [2, 255]), ([0, 0], [0, 0])]
+)
+def test_thirty_two_bits_of_sixteen(values: list[int], expected: list[int]) -> None:
+    image = decode_image(encode(Pillow.fromarray(np.array([values], np.int32)), "TIFF"), "a")
+    assert image[0, :, 0].tolist() == expected
+
+
 def test_palette() -> None:
     colours = Pillow.new("RGB", (4, 4), (10, 200, 30)).convert("P", palette=Pillow.Palette.ADAPTIVE)
     assert decode_image(encode(colours, "PNG"), "a")[0, 0].tolist() == [10, 200, 30]

@@ -286,7 +286,8 @@ def _as_rgb(picture: Pillow.Image, name: Path | str) -> Image:
         if picture.mode == "F":
             raise ImageError("holds floating-point pixels; convert them to 8 bits", file=name)
         if picture.mode.startswith("I"):
-            return _from_16_bits(np.asarray(picture), name)
+            read = _from_32_bits if (picture.mode, picture.format) == ("I", "TIFF") else _from_16_bits
+            return read(np.asarray(picture), name)
         if picture.has_transparency_data:
             return _on_white(picture)
         return np.asarray(picture.convert("RGB"))
@@ -297,6 +298,14 @@ def _as_rgb(picture: Pillow.Image, name: Path | str) -> Image:
             f"has pixels of mode {picture.mode} that do not convert to RGB ({_text(error)}); convert them"
         )
         raise ImageError(reason, file=name) from error
+
+
+def _from_32_bits(values: npt.NDArray[np.generic], name: Path | str) -> Image:
+    """As `_from_16_bits`; small values are as likely of 8 bits, which would turn black."""
+    if values.size and 0 < values.max() <= 255:
+        reason = f"holds pixels of 32 bits, none above {values.max()}, and does not say of which range"
+        raise ImageError(f"{reason}; convert them to 8 bits", file=name)
+    return _from_16_bits(values, name)
 
 
 def _from_16_bits(values: npt.NDArray[np.generic], name: Path | str) -> Image:
