@@ -11,9 +11,10 @@ import pytest
 import yaml
 
 from fssd.config.config_files import load_config
-from fssd.config.settings import with_values
+from fssd.config.settings import check_kinds, with_values
 from fssd.config.train_config import TrainConfig
 from fssd.errors import ConfigError
+from fssd.training.start import complete
 
 GIVEN = TrainConfig(data=Path("some/data"), out=Path("some/run"))
 
@@ -193,3 +194,24 @@ def test_settings_of_one_level_that_exclude_each_other_are_an_error(
     file.write_text(yaml.safe_dump(values))
     with pytest.raises(ConfigError, match=r"both\.yaml: .*--(iterations|steps|weights)"):
         load_config(file)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "takes"),
+    [
+        ("model", 3, "text"), ("model", None, "text"), ("licence", 4.0, "text"),
+        ("backbone", ["vgg16"], "text"), ("neck", 1, "text"),
+        ("train_split", 1, "text"), ("augment_with", len, "text"), ("priors", {"a": 1}, "text"),
+        ("difficult", "no", "true or false"), ("jpeg", 1, "true or false"),
+        ("options", ["merge=sum"], "a mapping"), ("options", None, "a mapping"), ("data", 5, "a path"),
+    ],
+)  # fmt: skip
+def test_kinds_from_python(key: str, value: Any, takes: str) -> None:
+    settings = {"data": Path("some/data"), "out": Path("some/run"), key: value}
+    with pytest.raises(ConfigError) as caught:
+        complete(TrainConfig(**settings))
+    assert str(caught.value) == f"{key} is {value!r}; it takes {takes}"
+
+
+def test_kinds_that_fit() -> None:
+    check_kinds(TrainConfig(data="some/data", val_split=None, licence="mit", options={"merge": "sum"}))  # type: ignore[arg-type]

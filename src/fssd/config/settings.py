@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from fssd.config.readers import READERS
@@ -44,6 +45,19 @@ def without_replaced(config: TrainConfig, given: Collection[str], where: str = "
     return config
 
 
+def check_kinds(config: TrainConfig) -> None:
+    """Raise ConfigError for the first setting that is no text, path, mapping or truth value and has to be.
+
+    Numbers are looked at with their bounds, `check_bounds`.
+    """
+    for key in KINDS:
+        kind, may_be_null = _kind(key)
+        value = getattr(config, key)
+        fits = (value is None and may_be_null) or kind not in (str, Path, Mapping, bool)
+        if not fits and not isinstance(value, kind):
+            raise ConfigError(f"{key} is {value!r}; it takes {READERS[kind][0]}")
+
+
 def conflicts(config: TrainConfig) -> Iterator[tuple[set[str], str]]:
     """The pairs of settings that exclude each other in `config`, each with what to do about it."""
     if config.epochs is not None and config.iterations is not None:
@@ -81,9 +95,8 @@ def _schedule_conflicts(config: TrainConfig) -> Iterator[tuple[set[str], str]]:
 
 def _convert(key: str, value: Any, where: str) -> Any:
     """`value` as the type of the setting `key`."""
-    kinds = get_args(KINDS[key])
-    kind, *optional = kinds if type(None) in kinds else (KINDS[key],)
-    if value is None and optional:
+    kind, may_be_null = _kind(key)
+    if value is None and may_be_null:
         return None
     if key == "tiles" and isinstance(value, int) and not isinstance(value, bool):
         return str(value)
@@ -91,12 +104,19 @@ def _convert(key: str, value: Any, where: str) -> Any:
         return "off"  # YAML 1.1 reads off as false
     if key == "batch_size" and value == "auto":
         return AUTO
-    kind = kind if kind in READERS else get_origin(kind) or kind
     takes, accepted, read = READERS[kind]
     try:
         if isinstance(value, accepted) and isinstance(value, bool) == (kind is bool):
             return read(value)
     except (TypeError, ValueError, OverflowError):
         pass
-    takes = " or ".join(CHOICES.get(key, [takes, *["null"] * len(optional)]))
+    takes = " or ".join(CHOICES.get(key, [takes, *["null"] * may_be_null]))
     raise ConfigError(f"{where}{key} cannot be {value!r}; it takes {takes}")
+
+
+def _kind(key: str) -> tuple[Any, bool]:
+    """The row of `READERS` for the setting `key`, and whether it may be null."""
+    kinds = get_args(KINDS[key])
+    may_be_null = type(None) in kinds
+    kind = kinds[0] if may_be_null else KINDS[key]
+    return kind if kind in READERS else get_origin(kind) or kind, may_be_null

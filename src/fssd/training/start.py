@@ -13,6 +13,7 @@ from torch import nn
 from fssd.backbones import BACKBONES
 from fssd.config.resolve import resolve
 from fssd.config.run_files import STATE_FILE
+from fssd.config.settings import check_kinds
 from fssd.config.train_config import TrainConfig
 from fssd.data.augment_hook import find_augmenter
 from fssd.data.input_boxes import input_boxes
@@ -63,6 +64,7 @@ def recipe_of(config: TrainConfig) -> Mapping[str, Any]:
 
 def complete(config: TrainConfig) -> TrainConfig:
     """The configuration of one run with its backbone's recipe filled in, checked. Raises ConfigError."""
+    check_kinds(config)
     check_licence(config.licence)
     read_class_weights(config.class_weights)
     check_trackers(config.log_to)
