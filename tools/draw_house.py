@@ -20,7 +20,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "fssd"
 
 # From the ground up. A room imports from floors below its own; on the ground, from those before it.
 FLOORS = (
-    ("errors", "atomic", "config", "boxes", "plots", "storage", "zoo", "engines"),
+    ("errors", "atomic", "counted", "config", "boxes", "plots", "storage", "zoo", "engines"),
     ("data", "layers"),
     ("backbones", "fetch"),
     ("necks",),
@@ -43,7 +43,10 @@ COLOURS = {
     "data": (("data", "fetch"), "#dff0df"),
     "use": (("runtimes", "inference", "export", "serve", "demo", "zoo", "parts", "tracking"), "#f6ead2"),
     "study": (("training", "evaluation", "report", "figures", "ablation", "tuning", "bench"), "#f3dfe6"),
-    "ground": (("errors", "atomic", "config", "boxes", "plots", "storage", "engines", "cli"), "#ececec"),
+    "ground": (
+        ("errors", "atomic", "counted", "config", "boxes", "plots", "storage", "engines", "cli"),
+        "#ececec",
+    ),
 }
 
 

@@ -302,7 +302,7 @@ def test_parts_are_measured_like_any_results(
     theirs = read_detections(out, dataset)
     plain = read_detections(tmp_path / "plain" / "detections.json", dataset)
     assert theirs.form == "the parts of `fssd detect`"
-    assert "left out: 1 images that could not be read, see the column `error`" in theirs.notes
+    assert "left out: 1 image that could not be read, see the column `error`" in theirs.notes
     assert sum(map(len, theirs.detections)) == 4 * 3
     for one, other in zip(theirs.detections, plain.detections, strict=True):
         assert one.names == other.names

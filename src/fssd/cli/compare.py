@@ -24,6 +24,7 @@ from fssd.cli.options import (
 )
 from fssd.cli.result import add_result
 from fssd.config.bounds import Bound, Count
+from fssd.counted import counted
 from fssd.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def _picture(command: Compare, models: list[Path]) -> int:
         stream = detector.stream(files, **command.selection.given())
         # Scaled down at once, because photographs of full size would fill the memory.
         rows.append([fit(found, command.cell) for found in stream])
-        print(f"{name}: {sum(map(len, rows[-1]))} objects in {len(files)} images")
+        print(f"{name}: {counted(sum(map(len, rows[-1])), 'object')} in {counted(len(files), 'image')}")
     write_picture(command.out, compose(rows, model_names(models), command.columns, command.cell))
     print(f"picture in {command.out}")
     objects = [sum(map(len, row)) for row in rows]

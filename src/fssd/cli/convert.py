@@ -10,6 +10,7 @@ import tyro
 
 from fssd.cli.options import BadShare, Flag, parse, show_progress
 from fssd.cli.result import add_result
+from fssd.counted import counted
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,10 @@ def run(arguments: list[str]) -> int:
     splits = {}
     for split, images in made.content.splits.items():
         objects = sum(len(image.record.labels) for image in images)
-        print(f"{split or 'all'}: {len(images):,} images, {objects:,} objects")
+        print(f"{split or 'all'}: {counted(len(images), 'image')}, {counted(objects, 'object')}")
         splits[split or "all"] = {"images": len(images), "objects": objects}
     for note in made.notes:
         print(f"note: {note}")
-    print(f"written: {command.out}, {len(made.content.classes)} classes")
+    print(f"written: {command.out}, {counted(len(made.content.classes), 'class')}")
     add_result(out=command.out, classes=made.content.classes, splits=splits, notes=made.notes)
     return 0

@@ -9,6 +9,7 @@ import tyro
 
 from fssd.cli.options import parse
 from fssd.cli.result import add_result
+from fssd.counted import counted
 from fssd.errors import ConfigError
 
 
@@ -46,6 +47,6 @@ def run(arguments: list[str]) -> int:
             print(f"note: {line.name}: left out {line.left_out} {what}", file=sys.stderr)
     write_csv(table, curves)
     save_plot(command.out, axes)
-    print(f"{len(curves.lines)} lines in {command.out}, numbers in {table}")
+    print(f"{counted(len(curves.lines), 'line')} in {command.out}, numbers in {table}")
     add_result(lines=[line.name for line in curves.lines], picture=command.out, table=table)
     return 0

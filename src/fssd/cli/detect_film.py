@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fssd.atomic import atomic_write
+from fssd.counted import counted
 from fssd.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def detect_film(work: DetectWork, file: Path, name: str) -> None:
     if file not in work.faulty:
         work.unfinished.film_is_done(name)
     more = "" if tracks is None else f"; {tracks}"
-    work.finish(file, f"{found.total()} objects in {len(film.decoded)} frames{more}")
+    work.finish(file, f"{counted(found.total(), 'object')} in {counted(len(film.decoded), 'frame')}{more}")
 
 
 def _open_film(file: Path) -> Film:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from fssd.cli.detect_film import check_tracking, tracks_of
 from fssd.cli.result import wants_json
 from fssd.cli.signals import Ended, ending_signals
+from fssd.counted import counted
 from fssd.errors import ConfigError, DataError, Stopped
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def detect_live(command: Detect) -> int:
                 if window is not None and not window.show(frame.drawn()):
                     break
     except Ended as ended:
-        raise Stopped(ended.number, "stopped", f"{count} frames done") from None
+        raise Stopped(ended.number, "stopped", f"{counted(count, 'frame')} done") from None
     except DataError as error:
         report(error)
     finally:

@@ -10,6 +10,7 @@ import tyro
 
 from fssd.cli.options import FLAT, BatchSize, Device, Flag, Model, ThresholdFlags, parse, show_progress
 from fssd.cli.result import add_result
+from fssd.counted import counted
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def run(arguments: list[str]) -> int:
     for note in made.notes:
         print(f"note: {note}")
     objects = sum(len(image.record.labels) for image in images)
-    total = len(files) + others
-    print(f"{len(images)} of {total} inputs done, {objects} objects drafted, written: {command.out}")
+    total, drafted = len(files) + others, counted(objects, "object")
+    print(f"{len(images)} of {total} inputs done, {drafted} drafted, written: {command.out}")
     add_result(inputs=total, done=len(images), objects=objects, out=command.out, notes=made.notes)
     return 0 if len(images) == total else 1

@@ -11,6 +11,7 @@ import tyro
 from fssd.cli.options import FLAT, Device, Flag, TileFlags, parse
 from fssd.cli.result import add_result, write_result
 from fssd.config.bounds import Bound, Count, Share
+from fssd.counted import counted
 from fssd.errors import ConfigError
 
 Port = Annotated[int, Bound("between 0 and 65535", lambda value: 0 <= value <= 65535)]
@@ -99,7 +100,8 @@ def run(arguments: list[str]) -> int:
         service = Service(detectors, settings)
         service.pipeline.warm_up()
         tiles = "" if service.tiles is None else f", {service.tiles}"
-        print(f"{command.model}: {len(detectors[0].classes)} classes, {runtime}{tiles}", flush=True)
+        classes = counted(len(detectors[0].classes), "class")
+        print(f"{command.model}: {classes}, {runtime}{tiles}", flush=True)
         add_result(model=command.model, runtime=runtime, classes=detectors[0].classes)
         run_server(service, bound, _say_address, access_log=command.access_log)
     return 0

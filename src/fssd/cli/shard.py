@@ -11,6 +11,7 @@ import tyro
 from fssd.cli.options import BadShare, parse, show_progress
 from fssd.cli.result import add_result
 from fssd.config.bounds import Count
+from fssd.counted import counted
 
 _MEGABYTE = 1 << 20
 
@@ -46,9 +47,9 @@ def run(arguments: list[str]) -> int:
         track=show_progress,
     )
     for split, images in made.images.items():
-        print(f"{split or 'all'}: {images:,} images, {made.objects[split]:,} objects")
+        print(f"{split or 'all'}: {counted(images, 'image')}, {counted(made.objects[split], 'object')}")
     if made.left_out:
-        print(f"note: {made.left_out:,} images with errors are left out")
+        print(f"note: left out: {counted(made.left_out, 'image')} with errors")
     for note in made.notes:
         print(f"note: {note}")
     there = made.shards - made.written

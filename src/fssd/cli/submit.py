@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from fssd.cli.options import FLAT, Device, Loading, Model, ThresholdFlags, detect_all, parse, spare_inputs
 from fssd.cli.result import add_result
+from fssd.counted import counted
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ def run(arguments: list[str]) -> int:
             print(f"note: COCO's server wants the archive to be called {usual}", file=sys.stderr)
     else:
         submit.write_voc_archive(file, split, found, command.competition)
-    print(f"{len(found)} images of {split.name}, {sum(map(len, found))} detections: {file}")
+    detections = counted(sum(map(len, found)), "detection")
+    print(f"{counted(len(found), 'image')} of {split.name}, {detections}: {file}")
     add_result(split=split.name, images=len(found), detections=sum(map(len, found)), file=file)
     return 0

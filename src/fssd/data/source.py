@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from fssd.config.config_files import packaged
+from fssd.counted import counted
 from fssd.data.archive import is_archive, unpacked
 from fssd.data.columns import compact
 from fssd.data.decode import IMAGE_EXTENSIONS
@@ -149,18 +150,13 @@ def describe(data: DataSet, path: Path, split: str | None, also: Sequence[str]) 
     """
     boxes = sum(len(record.labels) for record in data.records)
     of = f"split {split}: " if split else ""
-    words = f"{shown(path)} is {data.facts.get('format', 'data')}, {of}{_counted(len(data), 'image')}"
-    words += f", {_counted(boxes, 'box')}, {_counted(len(data.classes), 'class')}"
+    words = f"{shown(path)} is {data.facts.get('format', 'data')}, {of}{counted(len(data), 'image')}"
+    words += f", {counted(boxes, 'box')}, {counted(len(data.classes), 'class')}"
     lost = int(data.facts.get("images", len(data))) - len(data)
     notes = sum(problem.severity == "warning" for problem in data.problems)
-    words += f"; {_counted(lost, 'image')} with errors left out" if lost > 0 else ""
-    words += f"; {_counted(notes, 'warning')}, see `fssd check`" if notes else ""
+    words += f"; {counted(lost, 'image')} with errors left out" if lost > 0 else ""
+    words += f"; {counted(notes, 'warning')}, see `fssd check`" if notes else ""
     return words + (f"; labels in {' and '.join(also)} lie there too and are not read" if also else "")
-
-
-def _counted(number: int, noun: str) -> str:
-    plural = f"{noun}es" if noun.endswith(("x", "s")) else f"{noun}s"
-    return f"{number:,} {noun if number == 1 else plural}"
 
 
 def require_usable(data: DataSet, bad_share: float = 0.0) -> None:

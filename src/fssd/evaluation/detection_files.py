@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fssd.counted import counted
 from fssd.data.archive import is_archive, unpacked
 from fssd.data.decode import image_size
 from fssd.data.sample import DataSet, Record
@@ -104,21 +105,21 @@ def _notes(
 ) -> list[str]:
     total, empty = sum(map(len, detections)), sum(not len(found) for found in detections)
     lowest = min((float(found.scores[-1]) for found in detections if len(found)), default=0.0)
-    line = f"{rows.path}: {rows.form}, {_counted(total, 'detection')} in {len(detections) - empty:,} of"
-    notes = [f"{line} {_counted(len(detections), 'image')}, {empty:,} without any", *rows.notes]
+    line = f"{rows.path}: {rows.form}, {counted(total, 'detection')} in {len(detections) - empty:,} of"
+    notes = [f"{line} {counted(len(detections), 'image')}, {empty:,} without any", *rows.notes]
     if matched.as_numbers:
         first = next(iter(matched.indices))
         meant = dataset.records[matched.indices[first]].path.name
-        notes.append(f"{_counted(matched.as_numbers, 'image id')} matched as a number: {first} is {meant}")
+        notes.append(f"{counted(matched.as_numbers, 'image id')} matched as a number: {first} is {meant}")
     if matched.unknown:
         lost = sum(len(rows.images[name]) for name in matched.unknown)
-        what = f"{_counted(lost, 'detection')} of {_counted(len(matched.unknown), 'image')}"
+        what = f"{counted(lost, 'detection')} of {counted(len(matched.unknown), 'image')}"
         notes.append(f"left out: {what} not in the data set, the first is {matched.unknown[0]!r}")
     strange = [name for name in rows.classes if name not in dataset.classes]
     if strange:
         wrong = [label for label, name in enumerate(rows.classes) if name in strange]
         lost = sum(int(np.isin(found.labels, wrong).sum()) for found in detections)
-        what = f"{_counted(lost, 'detection')} of {_counted(len(strange), 'class')}"
+        what = f"{counted(lost, 'detection')} of {counted(len(strange), 'class')}"
         notes.append(f"left out: {what} not in the data set, the first is {strange[0]!r}")
     if lowest > HIGH_SCORE:
         notes.append(
@@ -126,8 +127,3 @@ def _notes(
             " than that of the whole detector"
         )
     return notes
-
-
-def _counted(number: int, noun: str) -> str:
-    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
-    return f"{number:,} {noun if number == 1 else plural}"

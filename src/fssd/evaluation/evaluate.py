@@ -15,6 +15,7 @@ from rich.text import Text
 
 from fssd.config.bounds import Portion, check_number
 from fssd.config.train_config import Metric
+from fssd.counted import counted
 from fssd.data.sample import DataSet
 from fssd.errors import ConfigError, DataError, nearest
 from fssd.evaluation.coco_ap import coco_average_precision, labels_by_name, require_hotcoco
@@ -71,7 +72,8 @@ class Report:
     def table(self) -> Table:
         """A table for the terminal: classes, then sizes or COCO's numbers, then the mean."""
         iou = "0.50:0.95" if self.iou is None else f"{self.iou:.2f}"
-        table = Table(title=f"{self.metric} at IoU {iou}: {self.images} images, {self.objects} objects")
+        measured_on = f"{counted(self.images, 'image')}, {counted(self.objects, 'object')}"
+        table = Table(title=f"{self.metric} at IoU {iou}: {measured_on}")
         table.add_column("class")
         table.add_column("AP %", justify="right")
         for name, ap in self.classes.items():
@@ -87,7 +89,7 @@ class Report:
 
 
 def evaluate_detections(
-    dataset: DataSet, detections: Iterable[Detections], metric: Metric = "voc07", iou: float = 0.5
+    dataset: DataSet, detections: Iterable[Detections], metric: Metric = "voc12", iou: float = 0.5
 ) -> Report:
     """Measure one Detections per record, in the order of `dataset.records`.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fssd.counted import counted
 from fssd.errors import DataError
 from fssd.evaluation.result_rows import ResultRows, checked
 from fssd.parts.part_plan import SETTINGS, read_plan_of
@@ -43,7 +44,9 @@ def read_parts(folder: Path, classes: tuple[str, ...]) -> ResultRows:
                 score, box = checked(item["score"], item["box"], folder / part_name(index), where)
                 rows.add(image, item["class"], score, box)
     if errors:
-        rows.notes.append(f"left out: {errors:,} images that could not be read, see the column `error`")
+        rows.notes.append(
+            f"left out: {counted(errors, 'image')} that could not be read, see the column `error`"
+        )
     named = {row.name for found in rows.images.values() for row in found}
     rows.classes += tuple(sorted(named - set(classes)))
     return rows

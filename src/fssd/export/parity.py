@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fssd.boxes import iou
+from fssd.counted import counted
 from fssd.errors import ExportError
 from fssd.export.images import fill_up
 from fssd.heads.head import Candidates, Found, Raw, Thresholds
@@ -57,8 +58,8 @@ class Parity:
 
     def __str__(self) -> str:
         text = (
-            f"{self.detections} detections in {self.images} images agree: boxes within {self.box:.1g} px,"
-            f" scores within {self.score:.1g}"
+            f"{counted(self.detections, 'detection')} in {counted(self.images, 'image')} agree: boxes within"
+            f" {self.box:.1g} px, scores within {self.score:.1g}"
         )
         return f"{text}; {self.borderline} on a threshold left out" if self.borderline else text
 

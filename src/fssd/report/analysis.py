@@ -9,13 +9,13 @@ from typing import NamedTuple, cast
 import numpy as np
 
 from fssd.config.train_config import Metric
+from fssd.counted import counted
 from fssd.data.sample import DataSet
 from fssd.evaluation.evaluate import Report, average_precisions, relabel
 from fssd.evaluation.mistakes import Errors, confusion_matrix, find_errors, gains
 from fssd.evaluation.pairing import FREE, Floats, Ints, Judgement, judge
 from fssd.evaluation.scores import BestThreshold, Calibration, Sweep, best_threshold, calibrate, sweep_classes
 from fssd.inference.detections import Detections
-from fssd.report.layout import plural
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Tally(NamedTuple):
         return _share(2 * self.correct, 2 * self.correct + self.false_positives + self.missed)
 
     def words(self, image: int) -> str:
-        false_positives = plural(int(self.false_positives[image]), "false positive")
+        false_positives = counted(int(self.false_positives[image]), "false positive")
         return f"{self.correct[image]} correct, {false_positives}, {self.missed[image]} missed"
 
 

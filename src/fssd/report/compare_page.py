@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fssd.config.train_config import Metric
+from fssd.counted import counted
 from fssd.data.sample import DataSet
 from fssd.evaluation.bootstrap import Comparison, Difference, compare_rankings, rank
 from fssd.evaluation.evaluate import SIZES, evaluate_detections
@@ -245,8 +246,8 @@ def _images(album: Album, two: Two, change: Floats) -> Html:
         link = linked(record.path.name, record.picture, album.folder)
         rows.append([link, *counts[image], layout.signed_cell(float(change[image]))])
     intro = layout.lead(
-        f"{layout.plural(len(differs), 'image')} on which the models differ, largest change first;"
-        f" on {layout.plural(len(change) - len(differs), 'image')} the counts are equal."
+        f"{counted(len(differs), 'image')} on which the models differ, largest change first;"
+        f" on {counted(len(change) - len(differs), 'image')} the counts are equal."
         + (f" The first {ROWS} are shown." if len(differs) > ROWS else "")
     )
     if not rows:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from fssd.counted import counted
 from fssd.data.check import CheckReport, Seen
 from fssd.data.decode import read_image
 from fssd.data.duplicates import Pair, Thumbnail, near_duplicates, thumbnail
@@ -136,7 +137,7 @@ def _cards(report: CheckReport, matched: float, pairs: int) -> list[layout.Card]
     splits = report.splits.values()
     images, usable = sum(counts.images for counts in splits), sum(counts.usable for counts in splits)
     objects = sum(counts.objects for counts in splits)
-    of_images = f"{usable:,} usable, {layout.plural(len(report.splits), 'split')}"
+    of_images = f"{usable:,} usable, {counted(len(report.splits), 'split')}"
     least = f"overlap {MATCHED:.2f} or more"
     return [
         layout.Card("images", f"{images:,}", of_images),
@@ -274,7 +275,7 @@ def _samples(folder: Path, survey: Survey, classes: Sequence[str]) -> Html:
                 view = whole(read_image(record.picture), marks, 400)
             except ImageError:
                 continue
-            text = f"{layout.isolated(record.path.name)}: {layout.plural(len(marks), 'object')}"
+            text = f"{layout.isolated(record.path.name)}: {counted(len(marks), 'object')}"
             figures.append(figure(view, record.picture, folder, text, text))
         parts += [tag("h3", split), layout.gallery(figures)]
     return join(parts)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from fssd.counted import counted
 from fssd.data.sample import DataSet
 from fssd.evaluation.evaluate import Report
 from fssd.inference.detections import Detections
@@ -15,7 +16,7 @@ from fssd.report.analysis import Analysis, Tally, analyse
 from fssd.report.eval_tables import class_table, confusion_table, curves, error_table
 from fssd.report.galleries import LEGEND, Album, false_positives, missed_objects, worst_images
 from fssd.report.html import Html, join, write_page
-from fssd.report.layout import Card, Section, document, gallery, isolated, key, lead, plural, share
+from fssd.report.layout import Card, Section, document, gallery, isolated, key, lead, share
 
 _WORST = (
     "The images with the lowest F1 at the best thresholds. Only boxes that disagree with the labels have a"
@@ -58,7 +59,7 @@ def facts(subject: ReportSubject, report: Report) -> list[str]:
     names = ", ".join(map(isolated, report.unknown_classes))
     unknown = [f"not known to the model, AP 0: {names}"] * bool(names)
     return [
-        f"{subject.images}: {plural(report.images, 'image')}, {plural(report.objects, 'object')}",
+        f"{subject.images}: {counted(report.images, 'image')}, {counted(report.objects, 'object')}",
         f"AP in percent: {metric_label(report.metric, report.iou)}",
         *unknown,
         *subject.notes,
@@ -81,7 +82,7 @@ def _cards(analysis: Analysis) -> list[Card]:
     report, totals = analysis.report, Tally.total(analysis.shown)
     measured = sum(not math.isnan(ap) for ap in report.classes.values())
     return [
-        Card("mAP", share(report.map), f"mean of {plural(measured, 'class', 'classes')}"),
+        Card("mAP", share(report.map), f"mean of {counted(measured, 'class')}"),
         *[Card("mAP", share(report.known_map), f"mean of the {report.known}")] * bool(report.unknown_classes),
         Card("objects found", share(totals.recall), f"{totals.correct:,} at the best thresholds"),
         Card("correct detections", share(totals.precision), f"{totals.false_positives:,} false positives"),

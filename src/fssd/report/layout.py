@@ -160,11 +160,6 @@ def isolated(name: str) -> str:
     return f"{FIRST_STRONG}{name}{END}" if turns else name
 
 
-def plural(count: int, one: str, many: str = "") -> str:
-    """`1 image`, `1,200 images`."""
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
-
-
 def _card(card: Card) -> Html:
     note = tag("small", card.note) if card.note else None
     return tag("div", tag("dt", card.name), tag("dd", card.value, note))

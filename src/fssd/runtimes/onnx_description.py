@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from fssd.counted import counted
+
 if TYPE_CHECKING:
     import onnx
 
@@ -34,7 +36,7 @@ def describe(model: onnx.ModelProto, header: str) -> None:
     names = ", ".join(f"{index} {name}" for index, name in enumerate(classes))
     thresholds = document["nms"]
     lines = [
-        f"{document['model']}: a detector of {len(classes)} classes, exported by fssd"
+        f"{document['model']}: a detector of {counted(len(classes), 'class')}, exported by fssd"
         f" ({document['precision']}).",
         f"Takes {images}.",
         *(f"Gives {output}." for output in outputs),

@@ -17,6 +17,7 @@ import yaml
 
 from fssd.atomic import atomic_write
 from fssd.config.train_config import LOCAL, TrainConfig, to_values
+from fssd.counted import counted
 from fssd.errors import ConfigError, shown
 from fssd.zoo.hub import is_hub_address
 
@@ -80,7 +81,7 @@ def model_card(
     classes = [str(name) for name in facts["classes"]]
     header = yaml.safe_dump(_header(facts, title, licence), sort_keys=False, allow_unicode=True)
     lines = ["---", header.strip(), "---", "", f"# {_cell(title)}", ""]
-    lines += [f"An object detector of the Python package fssd, for {len(classes)} classes.", ""]
+    lines += [f"An object detector of the Python package fssd, for {counted(len(classes), 'class')}.", ""]
     lines += _usage(address)
     lines += ["| | |", "|---|---|", f"| network | `{facts['model']}`, {weights:,} parameters |"]
     lines.append(f"| input | {size[0]} x {size[1]} pixels |")
@@ -139,8 +140,8 @@ def _data(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     for key, title in (("train", "trained on"), ("val", "evaluated on")):
         if key in data:
             part = data[key]
-            objects = sum(part["objects"].values())
-            rows.append((title, f"{part['split']}: {part['images']:,} images, {objects:,} objects"))
+            objects = counted(sum(part["objects"].values()), "object")
+            rows.append((title, f"{part['split']}: {counted(part['images'], 'image')}, {objects}"))
     return rows
 
 
@@ -149,8 +150,9 @@ def _metrics(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     metrics = _measured(facts)
     if not metrics:
         return []
-    images = f" on {metrics['images']:,} images" if isinstance(metrics.get("images"), int) else ""
-    return [(f"mAP ({metrics.get('metric', 'voc12')})", f"{metrics['map']:.4f}{images}")]
+    images = metrics.get("images")
+    measured_on = f" on {counted(images, 'image')}" if isinstance(images, int) else ""
+    return [(f"mAP ({metrics.get('metric', 'voc12')})", f"{metrics['map']:.4f}{measured_on}")]
 
 
 def _measured(facts: Mapping[str, Any]) -> Mapping[str, Any]:

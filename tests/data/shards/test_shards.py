@@ -217,7 +217,7 @@ def test_unreadable_pictures_are_told_and_counted(
     assert f"error: {broken}" in capsys.readouterr().err and not (tmp_path / "dest").exists()
     assert main(["shard", str(tmp_path / "data"), str(tmp_path / "dest"), "--bad-share", "0.3"]) == 0
     told = capsys.readouterr()
-    assert f"left out: {broken}" in told.err and "note: 1 images with errors are left out" in told.out
+    assert f"left out: {broken}" in told.err and "note: left out: 1 image with errors" in told.out
     assert sum(len(open_data(tmp_path / "dest", name)) for name in ("train", "val")) == 15
 
 

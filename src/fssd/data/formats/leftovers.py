@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from fssd.counted import counted
 from fssd.data.formats.lookup import UNREADABLE, PictureFinder, suffix_of
 from fssd.data.sample import Problem
 
@@ -37,8 +38,7 @@ def first_named(root: Path, paths: Sequence[Path], reason: str) -> list[Problem]
 
 def shapes_taken(file: Path, count: Counter[str]) -> list[Problem]:
     """A warning that counts the shapes that became boxes, by kind: `1 rotated box, 2 polygons were ...`."""
-    plural = {kind: f"{kind}{'es' if kind.endswith('x') else 's'}" for kind in count}
-    words = [f"{number} {kind if number == 1 else plural[kind]}" for kind, number in sorted(count.items())]
+    words = [counted(number, kind) for kind, number in sorted(count.items())]
     verb = "was" if count.total() == 1 else "were"
     reason = f"{', '.join(words)} {verb} taken as their bounding boxes"
     return [Problem("warning", file, "", reason)] if words else []
