@@ -37,7 +37,10 @@ def data_set(root: Path, pictures: list[str], labels: list[str]) -> Path:
             },
         ),
         (["20240101-cam1.jpg.txt"], {"20240101-cam1.jpg": "20240101-cam1.jpg.txt", "cam1.jpg": None}),
-        (["20240101-cam1.txt"], {"cam1.jpg": "20240101-cam1.txt"}),
+        (["20240101-cam1.txt", "b.txt"], {"cam1.jpg": None, "b.jpg": "b.txt"}),  # of a picture that is gone
+        (["20241399-cam1.txt"], {"cam1.jpg": "20241399-cam1.txt"}),  # no date
+        (["ab12cd34-cam1.txt"], {"cam1.jpg": "ab12cd34-cam1.txt"}),
+        (["cam-ab12cd34-1.txt", "b.txt"], {"cam-1.jpg": None, "b.jpg": "b.txt"}),
         (["a.txt"], {"A.jpg": None, "a.jpg": "a.txt"}),
         (["a.txt"], {"A.jpg": "a.txt"}),
         (["a.jpg.txt"], {"a.jpg": None, "a.jpg.jpg": "a.jpg.txt"}),

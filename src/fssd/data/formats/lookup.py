@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from fssd.data.decode import IMAGE_EXTENSIONS
@@ -22,7 +22,9 @@ _PASSED_OVER = _NO_DATA | _OF_DISKS
 VANISHED = frozenset({errno.ENOENT})
 NOWHERE = VANISHED | {errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM}
 """The faults of a path that may be of another machine, or is only guessed, and is no part of a data set."""
-HASH = re.compile(r"[0-9a-f]{8}-(?=.)")
+# Eight digits that are a date, as cameras name their pictures, are no hash: one of 60,000 hashes looks so.
+_DATE = r"(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])-"
+_HASH = re.compile(rf"(?:^|(?<=/))(?!{_DATE})[0-9a-f]{{8}}-(?=[^/]+$)")
 _SPLIT = re.compile(r"(train|training|val|valid|validation|trainval|test|testing|dev)(20\d\d)?")
 UNNAMED = "unnamed"  # the split of images without one, where others have one
 UNREADABLE = frozenset(
@@ -303,6 +305,11 @@ def path_parts(name: str) -> list[str]:
     return ["/", *parts] if plain.startswith("/") else parts
 
 
+def without_hash(name: str) -> str:
+    """A path without the hash that Label Studio puts in front of the name of a picture."""
+    return _HASH.sub("", name)
+
+
 def picture_names(url: str) -> tuple[str, ...]:
     """The paths that a URL may mean: as it is, and without the hash that Label Studio puts in front."""
     parts = urlsplit(url.replace("\\", "/")) if "?" in url or "://" in url else None
@@ -312,10 +319,7 @@ def picture_names(url: str) -> tuple[str, ...]:
     path = re.sub(r"^/?data/upload/(\d+/)?", "", path).lstrip("/")
     plain = unquote(path)
     names = [path, plain]
-    for name in (path, plain):
-        last = PurePosixPath(name).name
-        if HASH.match(last):
-            names.append(str(PurePosixPath(name).with_name(HASH.sub("", last, count=1))))
+    names += [without_hash(name) for name in (path, plain)]
     return tuple(dict.fromkeys(name for name in names if name))
 
 

@@ -17,6 +17,7 @@ from fssd.data.formats.lookup import (
     suffix_of,
     visible_entries,
     visible_files,
+    without_hash,
 )  # fmt: skip
 from fssd.data.formats.yolo_lookup import LabelFinder, is_name_list
 from fssd.data.formats.yolo_rows import is_label_file
@@ -71,7 +72,7 @@ def pairs_of_labels(root: Path, finder: PictureFinder) -> list[LabelledPicture]:
 
 def _picture_of(parts: Sequence[str], file: Path, split: str, finder: PictureFinder) -> Path:
     stem = "/".join(parts)
-    paths, _ = finder.find((stem, re.sub(r"[0-9a-f]{8}-(?=[^/]+$)", "", stem)), file, split)
+    paths, _ = finder.find((stem, without_hash(stem)), file, split)
     return paths[0] if len(paths) == 1 else finder.root / f"{stem}.jpg"
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from fssd.data.formats.json_values import is_number, is_text, read_json
 from fssd.data.formats.labels import read_lines
 from fssd.data.formats.lookup import (
-    HASH,
     NOWHERE,
     VANISHED,
     composed,
@@ -19,6 +18,7 @@ from fssd.data.formats.lookup import (
     may_be_folder,
     suffix_of,
     visible_entries,
+    without_hash,
 )  # fmt: skip
 from fssd.data.formats.yolo_rows import NameList, is_label_file
 from fssd.errors import DataError
@@ -140,7 +140,7 @@ class LabelFinder:
                 entry.name for entry in entries if entry.name[0] != "." and not is_name_list(entry)
             )
             files = {name[:-4]: folder / name for name in names}  # of x.TXT and x.txt the second
-            for change in (composed, str.lower, lambda name: HASH.sub("", name, count=1)):
+            for change in (composed, str.lower, without_hash):
                 for name in sorted(files):
                     files.setdefault(change(name), files[name])
             self._listed[folder] = files
