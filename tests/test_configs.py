@@ -344,7 +344,18 @@ def test_systems_share_their_recipe() -> None:
     rows = read_plan(CONFIGS / "ablations" / "systems.yaml").rows
     names = {row.name.rstrip("0123456789").rstrip("-") for row in rows}
     assert names == {"ssd", "fssd", "rssd", "dsod", "blitznet", "yolov2", "dssd"}
-    network = {"model": "", "geometry": "warp", "weights": None, "start": "auto", "options": {}}
+    network = {
+        "model": "",
+        "geometry": "warp",
+        "weights": None,
+        "start": "auto",
+        "options": {},
+        "amp": "auto",
+    }
+    assert {row.name for row in rows if row.config.amp != "auto"} == {
+        "rssd300",
+        "rssd512",
+    }  # less exact in bf16
     recipes = [replace(row.config, **network) for row in rows]
     assert all(recipe == recipes[0] for recipe in recipes)
     assert [row.name for row in rows if row.config.start == "nothing"] == [
@@ -359,7 +370,8 @@ def test_systems_share_their_recipe() -> None:
 def test_necks_differ_in_their_network_alone(table: str, recipe: str, backbone: str) -> None:
     rows = read_plan(CONFIGS / "ablations" / f"{table}.yaml").rows
     assert [row.name for row in rows] == ["ssd", "fpn", "rssd", "dssd", "resskip", "fssd-sum", "fssd-concat"]
-    first, *others = (replace(row.config, model="", options={}) for row in rows)
+    assert {row.name: row.config.amp for row in rows if row.config.amp != "auto"} == {"rssd": "off"}
+    first, *others = (replace(row.config, model="", options={}, amp="auto") for row in rows)
     assert all(other == first for other in others)
     assert first == replace(load_config(CONFIGS / f"{recipe}.yaml"), model="")
     with torch.device("meta"):

@@ -126,6 +126,8 @@ def test_a_model_is_exported_for_another_runtime(
         ({"precision": "bf16"}, "bf16 is for --runtime cuda"),
         ({"precision": "int8"}, "int8 is for --runtime onnx or openvino"),
         ({"precision": "int8", "runtime": "cuda"}, "int8 is for"),
+        ({"precision": "int8", "runtime": "ncnn"}, "int8 is for --runtime onnx or openvino; choose"),
+        ({"precision": "int8", "runtime": "tensorrt"}, "int8 is for --runtime onnx or openvino; choose"),
     ],
 )
 def test_choices_that_do_not_fit(choices: dict[str, str], reason: str, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ pytest.importorskip("matplotlib", reason='plots need matplotlib: pip install "fs
 
 PLAN = """
 title: Two rows
-settings: {iterations: 2, batch_size: 2, start: nothing, augment: none, lr: 0.001, ema: 0}
+settings: {size: 128, iterations: 2, batch_size: 2, start: nothing, augment: none, lr: 0.001, ema: 0}
 rows:
   - {name: plain, set: {model: ssd300-lite}, paper: 77.2}
   - {name: fused, set: {model: fssd300-lite, options: {merge: sum}}}
@@ -46,7 +46,7 @@ def test_table_and_plot(trained: Path) -> None:
     text = (trained / "table.md").read_text()
     assert text.startswith("# Two rows") and "77.2" in text and "| plain | 1 | 2 x 2 |" in text
     assert (trained / "table.png").read_bytes().startswith(b"\x89PNG")
-    assert load_model(trained / "fused" / "seed-0").network.spec.options == {"merge": "sum"}
+    assert load_model(trained / "fused" / "seed-0").network.spec.options == {"merge": "sum", "size": 128}
 
 
 def test_finished_runs_are_kept_and_more_seeds_added(
@@ -198,7 +198,7 @@ def test_what_cannot_end_well_is_refused_before_training(
 
 
 DIVERGES = """
-settings: {iterations: 2, batch_size: 2, start: nothing, augment: none, ema: 0, warmup: 0}
+settings: {size: 128, iterations: 2, batch_size: 2, start: nothing, augment: none, ema: 0, warmup: 0}
 rows:
   - {name: wild, set: {model: ssd300-lite, lr: 1.0e+30, clip_norm: 0}}
   - {name: next, after: wild, set: {model: ssd300-lite, start: ssd}}
@@ -237,7 +237,7 @@ def test_a_row_starts_from_the_row_it_comes_after(
     """And is refused where that row's model is gone: trained again, it would be another one."""
     plan = tmp_path / "after.yaml"
     plan.write_text(
-        "settings: {iterations: 1, batch_size: 2, augment: none, ema: 0, lr: 1.0e-12}\n"
+        "settings: {size: 128, iterations: 1, batch_size: 2, augment: none, ema: 0, lr: 1.0e-12}\n"
         "rows:\n"
         "  - {name: ssd, set: {model: ssd300-lite, start: nothing}}\n"
         "  - {name: fssd, after: ssd, set: {model: fssd300-lite, start: ssd}}\n"
@@ -295,7 +295,10 @@ def test_a_setting_that_would_do_nothing_is_refused(
     assert says in capsys.readouterr().err
 
 
-def test_rows_with_priors_fitted_to_the_data(plan: Path, scenes: Path, tmp_path: Path) -> None:
+def test_rows_with_priors_fitted_to_the_data(
+    plan: Path, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fssd.heads.multibox.fit.UPDATES", 40)
     out = tmp_path / "runs"
     given = ["--data", str(scenes), "--out", str(out), "--set", "priors=fit", "--budget", "1it"]
     assert main(["ablate", str(plan), *given]) == 0
@@ -309,7 +312,7 @@ def test_published_rows_are_printed_and_not_run(
 ) -> None:
     plan = tmp_path / "plan.yaml"
     plan.write_text(
-        "settings: {iterations: 1, batch_size: 2, start: nothing, augment: none, ema: 0, lr: 0.001}\n"
+        "settings: {size: 128, iterations: 1, batch_size: 2, start: nothing, augment: none, ema: 0}\n"
         "rows:\n"
         "  - {name: theirs, published: {value: 73.2, source: Table 3}}\n"
         "  - {name: plain, set: {model: ssd300-lite}}\n"
@@ -331,7 +334,7 @@ def test_rows_that_a_server_measures(
     plan = tmp_path / "plan.yaml"
     text = (
         "server: voc2012\n"
-        "settings: {iterations: 1, batch_size: 2, start: nothing, augment: none, ema: 0, lr: 0.001}\n"
+        "settings: {size: 128, iterations: 1, batch_size: 2, start: nothing, augment: none, ema: 0}\n"
         "rows: [{name: plain, paper: 79.3, set: {model: ssd300-lite, val_split: none}}]\n"
     )
     plan.write_text(text)

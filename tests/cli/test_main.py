@@ -27,9 +27,14 @@ def fssd(*arguments: object, encoding: str = "ascii:strict") -> subprocess.Compl
     )
 
 
+@pytest.mark.parametrize("verb", ["export", "bench", "eval"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_verb_that_is_asked_to_end_cleans_up(
-    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    number: int,
+    verb: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def run(_: list[str]) -> int:
         with atomic_path(tmp_path / "model.onnx") as file:
@@ -38,9 +43,10 @@ def test_a_verb_that_is_asked_to_end_cleans_up(
             time.sleep(60)
         return 0
 
-    monkeypatch.setattr("fssd.cli.export.run", run)
-    assert main(["export"]) == 128 + number
-    assert capsys.readouterr().err == "interrupted\n"
+    monkeypatch.setattr(f"fssd.cli.{verb}.run", run)
+    assert main([verb, "--json"]) == 128 + number
+    told = capsys.readouterr()
+    assert told.err == "interrupted\n" and json.loads(told.out) == {"error": "interrupted"}
     assert not list(tmp_path.iterdir())
 
 

@@ -50,13 +50,18 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> CountingRuntime:
 
 
 def test_a_row_is_all_it_takes(
-    counting: CountingRuntime, model_file: Path, scenes: Path, tmp_path: Path, one_trace: None
+    counting: CountingRuntime,
+    model_file: Path,
+    scenes: Path,
+    tmp_path: Path,
+    one_trace: None,
+    few_pictures: None,
 ) -> None:
     detector = Detector.load(model_file)
     file = tmp_path / "model.counted"
     done = export_model(detector, file, "counting")
     assert done.parity is not None and done.parity.detections > 0
-    assert counting.images >= 33, "the file proved itself in its own runtime"
+    assert counting.images >= 5, "the file proved itself in its own runtime"
 
     image = next(scenes.rglob("*.jpg"))
     before = counting.images

@@ -28,7 +28,8 @@ def test_shapes_follow_from_the_size(name: str, size: int | list[int]) -> None:
     width, height = (size, size) if isinstance(size, int) else size
     with torch.device("meta"):
         network = build_model(name, 3, size=size).eval()
-        levels = network.neck(network.backbone(torch.zeros(2, 3, height, width)))
+        levels: list[torch.Tensor] = []
+        network.neck.register_forward_hook(lambda _neck, _maps, made: levels.extend(made))
         raw = network(torch.zeros(2, 3, height, width))
     assert [tuple(level.shape[-2:]) for level in levels] == list(network.neck.cells)
     # Every level has as many cells as its shape says and its priors stand in the middle of them.

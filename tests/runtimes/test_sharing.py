@@ -25,7 +25,7 @@ from fssd.runtimes.choose import RUNTIMES
 from fssd.runtimes.header import write_header
 from fssd.zoo.models import PHOTOS
 
-THREADS, IMAGES = 8, 200
+THREADS, IMAGES = 8, 80
 SETTINGS: dict[str, Any] = {"score": 0.3, "keep": 20}
 KINDS = ("torch", *(f"{name}-{end}" for name in ("onnx", "openvino") for end in ("raw", "nms", "int8")))
 PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("onnx", "onnxscript", "openvino")}

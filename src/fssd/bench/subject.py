@@ -110,8 +110,9 @@ def _check(model: str, own: str | None, runtime: str, precision: Precision) -> N
         raise ConfigError(f"{model}: is exported already; for {precision} name the original model")
     if precision == "bf16" and runtime != CUDA:
         raise ConfigError("bf16 is for --runtime cuda; choose that, or fp32")
-    if precision == "int8" and runtime not in RUNTIMES:
-        raise ConfigError(f"int8 is for --runtime {' or '.join(RUNTIMES)}; choose one of them")
+    eight_bits = [name for name, one in RUNTIMES.items() if "eight_bits" in one.can]
+    if precision == "int8" and runtime not in eight_bits:
+        raise ConfigError(f"int8 is for --runtime {' or '.join(eight_bits)}; choose one of them")
     if runtime == CUDA and not torch.cuda.is_available():
         raise ConfigError("there is no CUDA device here; choose --runtime torch, onnx or openvino")
     if own is None and runtime in RUNTIMES:

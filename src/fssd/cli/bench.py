@@ -1,4 +1,4 @@
-"""fssd bench MODEL [--runtime torch|cuda|onnx|openvino] [--json FILE], or fssd bench --compare A B ..."""
+"""fssd bench MODEL [--runtime torch|cuda|onnx|...] [--json FILE], or fssd bench --compare A B ..."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Bench:
     """Two or more such models instead, timed in turns: parameters, multiply-adds, latency, images a second.
     Each may have its accuracy: fssd300-vgg16=78.8."""
     runtime: str | None = None
-    """torch, cuda (PyTorch as one CUDA graph), onnx or openvino; by default the file's own. For the last two
-    a PyTorch model is exported, without checks."""
+    """torch, cuda (PyTorch as one CUDA graph), onnx, openvino, ncnn or tensorrt; by default the file's own.
+    For the last four a PyTorch model is exported, without checks."""
     precision: Literal["fp32", "bf16", "int8"] = "fp32"
     """bf16 for --runtime cuda; int8 for onnx and openvino, calibrated on generated images, for speed only."""
     mode: Literal["latency", "throughput"] = "latency"

@@ -35,7 +35,7 @@ COMMANDS = {
     "compare": "draw what two models find in the same images (Fig. 6)",
     "submit": "detect on a test split and pack results for the VOC or COCO server",
     "serve": "detect over HTTP, with a page to try the model on",
-    "export": "write a model for ONNX Runtime or OpenVINO, checked against PyTorch",
+    "export": "write a model for ONNX Runtime, OpenVINO, ncnn, TensorRT or a web page, checked",
     "bench": "time a model stage by stage, against the machine's measured peak",
     "completion": "print the completion of verbs and flags for bash, zsh or fish",
     "demo": "try the packaged model, then train fssd300-lite on digit scenes for minutes",
@@ -43,8 +43,11 @@ COMMANDS = {
 
 # These clean up after a signal as after Ctrl-C. The others keep what is done in their own way.
 TIDY = frozenset(
-    {"export", "convert", "import", "subset", "fetch", "push", "label", "pick", "scenes", "submit"}
-)
+    [
+        "bench", "check", "compare", "convert", "curves", "eval", "export", "fetch", "import", "label",
+        "pick", "push", "scatter", "scenes", "submit", "subset", "why",
+    ]
+)  # fmt: skip
 
 MODULES = {"import": "import_"}  # verbs that cannot be a module's name
 

@@ -36,7 +36,7 @@ class Serve:
     workers: Count | None = None
     """Batches computed at the same time, each in its own thread; None for the runtime's best number."""
     threads: Count | None = None
-    """CPU threads for each batch; None for an equal share of the cores."""
+    """CPU threads for each batch; None for a share such that all batches use each core once or twice."""
     batch_size: Count = 8
     """Most images computed together."""
     delay_ms: Delay = 5.0

@@ -127,7 +127,8 @@ class TrainConfig:
     first stage of DSSD. For --start ssd or model."""
 
     epochs: Positive | None = None
-    """Passes over the training images."""
+    """Passes over the training images; None for those of the backbone's recipe (lite 60; see docs/recipe.md)
+    where there are no --iterations."""
     iterations: Count | None = None
     """Weight updates, instead of epochs."""
     batch_size: BatchCount = 32
@@ -141,7 +142,7 @@ class TrainConfig:
     sync_norm: bool = False
     """Batch norms take their statistics from the batches of all processes together, for small batches."""
     lr: Positive | None = None
-    """Base learning rate."""
+    """Base learning rate; None for that of the backbone's recipe (lite 0.01)."""
     optimizer: Optimizer = "sgd"
     """SGD as in the paper, or Adam (BlitzNet), which wants a lower rate: 1e-4."""
     momentum: BelowOne = 0.9
@@ -155,20 +156,23 @@ class TrainConfig:
     norm_bias_lr: NotNegative | None = None
     """That of the shifts of batch norms (DSSD: 1); by default as of other biases."""
     schedule: Schedule | None = None
-    """How the learning rate falls."""
+    """How the learning rate falls; None for that of the backbone's recipe (lite cosine)."""
     steps: tuple[int, ...] = ()
     """Iterations at which multistep divides the rate by ten; () for the shares below."""
     step_shares: tuple[float, ...] | None = None
     """The same as shares of the run, in place of --steps; by default 2/3 and 5/6, as SSD has it."""
     warmup: Natural | None = None
-    """Iterations over which the rate rises to its value (paper: none); at most a fifth of the run."""
+    """Iterations over which the rate rises to its value (paper: none); at most a fifth of the run. None
+    for those of the backbone's recipe (lite 50)."""
     warmup_power: Positive | None = None
     """The rate of warm-up iteration i, from 1, is (i / warmup) to this power of its value (YOLOv2: 4); by
     default it rises linearly from a hundredth."""
     ema: BelowOne | None = None
-    """Decay of the moving average of the weights that is evaluated and saved as best; 0 for none."""
+    """Decay of the moving average of the weights that is evaluated and saved as best; 0 for none. None for
+    that of the backbone's recipe (lite 0.998)."""
     clip_norm: NotNegative | None = None
-    """Largest Euclidean norm of the gradient, so that one bad batch cannot ruin a run. 0 for no limit."""
+    """Largest Euclidean norm of the gradient, so that one bad batch cannot ruin a run. 0 for no limit, None
+    for that of the backbone's recipe (lite 10)."""
 
     augment: Augment = "ssd"
     """Full SSD augmentation, the same with rarer and smaller zooms out (for runs of tens of epochs),

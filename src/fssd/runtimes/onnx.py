@@ -102,6 +102,7 @@ def quantise_onnx(model: onnx.ModelProto, images: Tensor, folder: Path) -> onnx.
     tools = require("onnxruntime.quantization", "export")
     out = folder / "quantised.onnx"
     rows = ({"images": image} for image in single_images(images))
+    tools.quant_utils.add_pre_process_metadata(model)  # else a warning asks for what `trace` has done
     tools.quantize_static(
         model,
         out,

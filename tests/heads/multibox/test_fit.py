@@ -29,6 +29,12 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
 
+@pytest.fixture
+def few_updates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For what does not depend on how good the priors are."""
+    monkeypatch.setattr("fssd.heads.multibox.fit.UPDATES", 40)
+
+
 MIDDLE = (0.5, 0.5)
 MAPS = (38, 19, 10, 5, 3, 1)
 LIMITS = (4, 6, 6, 6, 4, 4)
@@ -89,7 +95,7 @@ def test_priors_adapt_to_steps_that_differ() -> None:
     assert coverage(boxes, fit_priors(boxes, [grid])) > 0.99
 
 
-def test_same_seed_same_priors() -> None:
+def test_same_seed_same_priors(few_updates: None) -> None:
     boxes = scatter(20, 14, 300)
     grids = [Level(20, 30, (10.0, 10.0), ((50.0, 50.0),) * 2)]
     state = torch.get_rng_state()
@@ -123,7 +129,7 @@ def test_side_stays_in_range_where_larger_boxes_abound() -> None:
     assert (width * height) ** 0.5 == pytest.approx(60, abs=0.02)
 
 
-def test_levels_without_boxes_keep_their_default() -> None:
+def test_levels_without_boxes_keep_their_default(few_updates: None) -> None:
     default = list(GRIDS)
     assert list(fit_priors(np.zeros((0, 4)), GRIDS)) == default
     small = np.concatenate((scatter(16, 16, 995), scatter(250, 250, 5)))  # 0.5 % of large boxes are too few
@@ -182,7 +188,9 @@ Fit = Callable[[Floats, list[Level]], tuple[Level, ...]]
 
 
 @pytest.mark.parametrize("fit", [fit_priors, lambda boxes, levels: fit_to_coverage(boxes, levels, 0.5)])
-def test_the_same_again_is_not_fitted_again(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_again_is_not_fitted_again(
+    fit: Fit, monkeypatch: pytest.MonkeyPatch, few_updates: None
+) -> None:
     one = Level(10, 10, (30.0, 30.0), ((50.0, 50.0),))
     boxes = scatter(40, 40, 300)
     fitted = fit(boxes, [one])
@@ -207,7 +215,7 @@ def test_priors_are_added_on_the_level_that_needs_them() -> None:
     assert fitted[1].anchors == 1
 
 
-def test_coverage_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_coverage_out_of_reach(monkeypatch: pytest.MonkeyPatch, few_updates: None) -> None:
     monkeypatch.setattr("fssd.heads.multibox.fit.MOST_ANCHORS", 4)
     coarse = Level(3, 3, (100.0, 100.0), ((50.0, 50.0),))
     mixed = np.concatenate([scatter(120, 120, 100), scatter(2, 2, 400)])
