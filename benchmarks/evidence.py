@@ -3,9 +3,13 @@
     fssd ablate fusion-light --data circuit --out runs/circuit --seeds 3
     python benchmarks/evidence.py runs/circuit runs/deeppcb --first ssd --markdown evidence.md
 
-Every run's final model is measured on the split that it was validated on. Intervals are of the gain in mAP,
-with images and seeds resampled (see `fssd.evaluation.seeds`); that of the mean over the sets resamples each
-set on its own. Measured runs are kept in OUT/ROW/seed-N/evidence.json, so that the command can be repeated.
+Every run's final model is measured on the split that it was validated on. A result varies with the images it
+is measured on and with the seed it was trained with. The images are resampled with replacement, together for
+both sides (the paired bootstrap, see `fssd.evaluation.bootstrap`); three seeds are too few to resample, which
+would leave out a third of their variance, so theirs is estimated, and the interval is that of Welch's t test:
+the 95 % quantile of Student's t for as many degrees of freedom as the seeds leave (Welch 1947).
+
+Measured runs are kept in OUT/ROW/seed-N/evidence.json, so that the command can be repeated.
 """
 
 from __future__ import annotations
@@ -16,10 +20,11 @@ import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import t as student
 
 from fssd.ablation.output import cells, mean_spread
 from fssd.atomic import atomic_write
@@ -28,12 +33,24 @@ from fssd.config.run_files import CONFIG_FILE, FINAL_FILE
 from fssd.data.source import open_data
 from fssd.evaluation.bootstrap import rank
 from fssd.evaluation.evaluate import evaluate_detections
-from fssd.evaluation.seeds import gain, image_weights, interval
 from fssd.inference.detector import Detector
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 Runs = dict[str, list[dict[str, Any]]]  # by row, what was measured of each seed
 MEASURES = ("mAP", "AP75", "small", "medium", "large")
+
+
+class Gain(NamedTuple):
+    """The mean over the seeds of one row minus that of another, as shares of 1.
+
+    images: its variance over resampled images. seeds: the variance of each of the two means over their seeds,
+    with its degrees of freedom; none of a row with one seed.
+    """
+
+    value: float
+    images: float
+    seeds: tuple[tuple[float, int], ...]
 
 
 def main() -> None:
@@ -41,14 +58,13 @@ def main() -> None:
     sets = {folder.name: measured_runs(folder, args.resamples) for folder in args.folders}
     lines = [cells(["data", "row", "seeds", *MEASURES, f"over {args.first}", "95 % interval"])]
     lines.append(cells(["---", "---", *["---:"] * (len(MEASURES) + 3)]))
-    gains: dict[str, list[Floats]] = {}
+    gains: dict[str, list[Gain]] = {}
     for name, runs in sets.items():
         for row, own in runs.items():
             texts = [name, row, str(len(own)), *(mean_spread(percent(own, key)) for key in MEASURES)]
             if row != args.first and args.first in runs:
-                found = gain(
-                    *([np.array(run["resampled"]) for run in side] for side in (runs[args.first], own))
-                )
+                sides = (runs[args.first], own)
+                found = gain_over(*([np.array(run["resampled"]) for run in side] for side in sides))
                 gains.setdefault(row, []).append(found)
                 texts += gain_cells(found)
             lines.append(cells([*texts, *[""] * (len(MEASURES) + 5 - len(texts))]))
@@ -63,7 +79,7 @@ def main() -> None:
             "",
             f"{statistics.fmean(known):+.1f}" if known else "-",
         ]
-        lines.append(cells([*texts, "", "", *gain_cells(np.mean(found_in, axis=0))]))
+        lines.append(cells([*texts, "", "", *gain_cells(mean_gain(found_in))]))
     table = "\n".join(lines) + "\n"
     print(table, end="")
     if args.markdown is not None:
@@ -80,10 +96,41 @@ def difference(runs: Runs, first: str, row: str, measure: str) -> float:
     return statistics.fmean(percent(runs[row], measure)) - statistics.fmean(percent(runs[first], measure))
 
 
-def gain_cells(gains: Floats) -> list[str]:
+def gain_cells(gain: Gain) -> list[str]:
     """The gain in points of mAP, and its interval."""
-    value, low, high = (100 * number for number in interval(gains)[:3])
-    return [f"{value:+.1f}", f"{low:+.1f} to {high:+.1f}"]
+    low, high = interval(gain)
+    return [f"{100 * gain.value:+.1f}", f"{100 * low:+.1f} to {100 * high:+.1f}"]
+
+
+def image_weights(images: int, resamples: int) -> Ints:
+    """(1 + R, I) how often each image counts: once in the first row, then resampled."""
+    rng = np.random.default_rng(0)
+    drawn = rng.multinomial(images, np.full(images, 1 / images), resamples)
+    return np.concatenate([np.ones((1, images), np.int64), drawn])
+
+
+def gain_over(first: Sequence[Floats], other: Sequence[Floats]) -> Gain:
+    """What `other` gains over `first`: for each seed (1 + R,) mAP with the weights of `image_weights`."""
+    tables = [np.stack(side) for side in (first, other)]  # (S, 1 + R)
+    gains = tables[1].mean(axis=0) - tables[0].mean(axis=0)
+    seeds = [(table[:, 0].var(ddof=1) / len(table), len(table) - 1) for table in tables if len(table) > 1]
+    return Gain(float(gains[0]), float(gains[1:].var(ddof=1)), tuple(seeds))
+
+
+def mean_gain(gains: Sequence[Gain]) -> Gain:
+    """The mean of gains on data sets that have neither images nor trainings in common."""
+    square = len(gains) ** 2
+    seeds = tuple((variance / square, freedom) for gain in gains for variance, freedom in gain.seeds)
+    images = sum(gain.images for gain in gains) / square
+    return Gain(statistics.fmean(gain.value for gain in gains), images, seeds)
+
+
+def interval(gain: Gain) -> tuple[float, float]:
+    """The 95 % confidence interval; with one seed on each side it leaves out how much seeds differ."""
+    variance = gain.images + sum(one for one, _ in gain.seeds)
+    spread = sum(one**2 / freedom for one, freedom in gain.seeds)
+    half = student.ppf(0.975, variance**2 / spread if spread else math.inf) * math.sqrt(variance)
+    return gain.value - half, gain.value + half
 
 
 def measured_runs(folder: Path, resamples: int) -> Runs:
