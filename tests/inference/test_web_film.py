@@ -27,23 +27,27 @@ def shade(number: int) -> Image:
     return np.full((48, 64, 3), 20 + 20 * (number % 10), np.uint8)
 
 
-def write_film(path: Path, times: list[int], seconds_of_sound: float = 0) -> Path:
-    """Frames at `times` (milliseconds) and a tone, loud in the first half of each second."""
+def write_film(
+    path: Path, times: list[int], seconds_of_sound: float = 0, rate: int = RATE, layout: str = "mono"
+) -> Path:
+    """Frames at `times` (milliseconds) and a tone from the first of them on, loud in half of each second."""
     with av.open(str(path), "w") as film:
         pictures = film.add_stream("mpeg4", rate=25, width=64, height=48, pix_fmt="yuv420p")
         pictures.codec_context.time_base = Fraction(1, 1000)
-        sound = film.add_stream("aac", rate=RATE, layout="mono") if seconds_of_sound else None
+        sound = film.add_stream("aac", rate=rate, layout=layout) if seconds_of_sound else None
         for number, time in enumerate(times):
             frame = av.VideoFrame.from_ndarray(shade(number), format="rgb24")
             frame.pts, frame.time_base = time, Fraction(1, 1000)
             film.mux(pictures.encode(frame))
         film.mux(pictures.encode())
         if sound is not None:
-            seconds = np.arange(int(seconds_of_sound * RATE)) / RATE
+            seconds = np.arange(int(seconds_of_sound * rate)) / rate
             wave = (9000 * np.sin(2 * np.pi * 440 * seconds) * (seconds % 1 < 0.5)).astype(np.int16)
+            first, channels = times[0] * rate // 1000, 1 if layout == "mono" else 2
             for start in range(0, len(wave), 1024):
-                part = av.AudioFrame.from_ndarray(wave[None, start : start + 1024], "s16", "mono")
-                part.sample_rate, part.pts, part.time_base = RATE, start, Fraction(1, RATE)
+                samples = np.repeat(wave[None, start : start + 1024], channels, axis=0)
+                part = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), "s16p", layout)
+                part.sample_rate, part.pts, part.time_base = rate, first + start, Fraction(1, rate)
                 film.mux(sound.encode(part))
             film.mux(sound.encode())
     return path
@@ -96,6 +100,37 @@ def test_the_sound_is_kept_as_far_as_the_pictures_go(tmp_path: Path, frames: int
     assert loud[0] > 0.1 and loud[1] < 0.01, "a tone for half a second, then silence"
 
 
+@pytest.mark.parametrize(
+    ("start", "rate", "layout"),
+    [
+        (1500, 44_100, "stereo"),  # the sound's format changes in the middle
+        (1500, 48_000, "mono"),
+        (1450, 44_100, "mono"),  # both parts hold the sound of 50 milliseconds
+        (0, 44_100, "mono"),  # the clock begins anew
+    ],
+)
+def test_the_sound_of_joined_recordings(tmp_path: Path, start: int, rate: int, layout: str) -> None:
+    """1.5 seconds each, loud for half a second, silent, and loud: the second is heard as the first."""
+    parts = [
+        write_film(tmp_path / "a.ts", list(range(0, 1500, 100)), 1.5),
+        write_film(tmp_path / "b.ts", list(range(start, start + 1500, 100)), 1.5, rate, layout),
+    ]
+    joined = tmp_path / "c.ts"
+    joined.write_bytes(b"".join(part.read_bytes() for part in parts))
+    copy(joined, tmp_path / "d.mp4")
+    times, _, sound = decoded(tmp_path / "d.mp4")
+    assert len(times) == 30
+    assert len(sound) / 48_000 == pytest.approx(3, abs=0.15)
+    loud = [float(np.abs(sound[at : at + 9600]).mean()) for at in range(7200, 144_000 - 9600, 24_000)]
+    assert [one > 0.05 for one in loud] == [True, False, True, True, False, True]
+
+
+def test_a_sound_that_cannot_be_opened_is_silence(tmp_path: Path) -> None:
+    with WebFilmWriter(tmp_path / "a.mp4", 25, sound=tmp_path / "none.mov") as writer:
+        writer.write(shade(1), 0)
+    assert decoded(tmp_path / "a.mp4")[2] is None
+
+
 def test_frames_that_are_lost_are_stood_in_for(tmp_path: Path) -> None:
     film = Film(write_film(tmp_path / "a.mp4", [0, 40, 80, 120, 160]))
     film.decoded, film.times = [0, 1, 4], [0.0, 0.04, 0.16]
@@ -127,18 +162,18 @@ def test_sizes_that_video_does_not_hold(tmp_path: Path, size: tuple[int, int]) -
     assert frame.shape[1::-1] == {(65, 49): (64, 48), (1, 1): (2, 2), (9000, 20): (8190, 18)}[size]
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EINVAL])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EINVAL, None])
 def test_a_full_disk_is_told_from_other_failures(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int | None
 ) -> None:
     def fail(*_: object, **__: object) -> None:
-        raise av.error.FFmpegError(number, "as the system says")
+        raise ValueError("as PyAV says") if number is None else av.error.FFmpegError(number, "as it says")
 
     with pytest.raises((OSError, ImageError)) as caught, WebFilmWriter(tmp_path / "a.mp4", 25) as writer:
         writer.write(shade(0), 0)
         monkeypatch.setattr(writer, "_add_sound", fail)
         writer.write(shade(1), 0.04)
-    assert isinstance(caught.value, ImageError) == (number == errno.EINVAL)
+    assert isinstance(caught.value, ImageError) == (number != errno.ENOSPC)
     assert str(tmp_path / "a.mp4") in str(caught.value)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
 from fractions import Fraction
+from itertools import chain, groupby
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from fssd.inference.frame_size import sized, writable_size
 
 TICKS = Fraction(1, 90_000)  # seconds; the clock of MPEG, in which all common rates are whole numbers
 SOUND_RATE = 48_000  # samples a second, of Opus
+JUMP = 1.0  # seconds back in a sound track that are more than an overlap
 _VP9 = {"crf": "31", "b": "0", "deadline": "realtime", "cpu-used": "7", "row-mt": "1", "g": "120"}
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -53,7 +56,7 @@ class WebFilmWriter:
             frame.pts, frame.time_base = self._last, TICKS
             self._add_sound(seconds)
             self._film.mux(self._stream.encode(frame))
-        except av.error.FFmpegError as error:
+        except (av.error.FFmpegError, ValueError) as error:
             raise self._failure(error) from error
 
     def __enter__(self) -> WebFilmWriter:
@@ -86,41 +89,42 @@ class WebFilmWriter:
             self._film.mux(self._stream.encode())
             self._add_sound(self._last * float(TICKS) + 1 / float(self._rate))
             self._film.close()
-        except av.error.FFmpegError as error:
+        except (av.error.FFmpegError, ValueError) as error:
             raise self._failure(error) from error
 
     def _add_sound(self, until: float) -> None:
         while self._waiting is not None and self._waiting[0] < until:
-            self._film.mux(self._waiting[1])
+            packet = self._waiting[1]
             self._waiting = next(self._sound, None)
+            self._film.mux(packet)
 
     def _failure(self, error: Any) -> Exception:
-        if error.errno in _FULL:
-            return OSError(error.errno, error.strerror, str(self.path))
-        reason = f"cannot be written as VP9 ({error.strerror}); leave the film out with --no-pictures"
+        number = getattr(error, "errno", None)  # PyAV's own ValueErrors have none
+        told = str(error) if number is None else error.strerror
+        if number in _FULL:
+            return OSError(number, told, str(self.path))
+        reason = f"cannot be written as VP9 ({told}); leave the film out with --no-pictures"
         return ImageError(reason, file=self.path)
 
 
 def _sound_packets(files: ExitStack, source_file: Path, film: Any) -> Iterator[tuple[float, Any]]:
-    """The sound of `source_file` for `film`, as (seconds, Opus packet); empty if it has none to decode."""
+    """The sound of `source_file` for `film`, as (seconds, Opus packet) at rising times; empty without any.
+
+    What of it cannot be used is silence: the film's pictures tell of damage.
+    """
     import av
 
-    source = files.enter_context(av.open(str(source_file.absolute())))
+    try:
+        source = files.enter_context(av.open(str(source_file.absolute())))
+    except av.error.FFmpegError:
+        return iter(())
     tracks = source.streams.audio
     if not tracks or tracks[0].codec_context is None:
         return iter(())
     layout = "mono" if tracks[0].channels == 1 else "stereo"
     target = film.add_stream("libopus", rate=SOUND_RATE, layout=layout)
-    resampler = av.AudioResampler(format="s16", layout=layout, rate=SOUND_RATE)
-    start = _start(source)
-
-    def packets() -> Iterator[tuple[float, Any]]:
-        for decoded in _decoded(source, tracks[0]):
-            for frame in _resampled(resampler, decoded, start):
-                yield from _timed(target.encode(frame))
-        yield from _timed(target.encode())
-
-    return packets()
+    frames = _on_one_clock(_decoded(source, tracks[0]), _start(source))
+    return _encoded(target, _resampled(frames, layout))
 
 
 def _start(source: Any) -> float:
@@ -132,7 +136,6 @@ def _start(source: Any) -> float:
 
 
 def _decoded(source: Any, track: Any) -> Iterator[Any]:
-    """The sound's frames; what cannot be decoded is silence, as the pictures tell of damage."""
     import av
 
     with suppress(av.error.FFmpegError):
@@ -141,16 +144,54 @@ def _decoded(source: Any, track: Any) -> Iterator[Any]:
                 yield from packet.decode()
 
 
-def _resampled(resampler: Any, frame: Any, start: float) -> Iterator[Any]:
-    if frame.pts is not None:
-        frame.pts = round(frame.pts - start / frame.time_base)
-    yield from resampler.resample(frame)
+def _on_one_clock(frames: Iterable[Any], start: float) -> Iterator[Any]:
+    """The frames, whose times count from `start` (seconds).
+
+    A clock that begins anew, as where recordings were joined, goes on behind what was there, as the times of
+    Film do.
+    """
+    shift, end = -start, -inf
+    for frame in frames:
+        if frame.pts is not None:
+            time = float(frame.pts * frame.time_base)
+            if time + shift < end - JUMP:
+                shift = end - time
+            frame.pts = round(frame.pts + shift / frame.time_base)
+            end = time + shift + frame.samples / frame.sample_rate
+        yield frame
 
 
-def _timed(packets: Any) -> Iterator[tuple[float, Any]]:
-    for packet in packets:
-        if packet.pts is not None:
-            yield float(packet.pts * packet.time_base), packet
+def _resampled(frames: Iterable[Any], layout: str) -> Iterator[Any]:
+    """The frames as Opus takes them, also where their format changes, as broadcasts do."""
+    import av
+
+    for _, alike in groupby(frames, lambda frame: (frame.format.name, frame.layout.name, frame.sample_rate)):
+        resampler = av.AudioResampler(format="s16", layout=layout, rate=SOUND_RATE)
+        for frame in chain(alike, [None]):
+            parts: list[Any] = []
+            with suppress(av.error.FFmpegError, ValueError):
+                parts = resampler.resample(frame)
+            for part in parts:
+                if part is None or part.pts is None:
+                    continue
+                part.pts = round(part.pts * part.time_base * SOUND_RATE)
+                part.time_base = Fraction(1, SOUND_RATE)
+                yield part
+
+
+def _encoded(target: Any, frames: Iterable[Any]) -> Iterator[tuple[float, Any]]:
+    """(seconds, packet); one that does not come after the last, as where recordings overlap, is left out."""
+    import av
+
+    last = -inf
+    for frame in chain(frames, [None]):
+        packets: list[Any] = []
+        with suppress(av.error.FFmpegError, ValueError):
+            packets = target.encode(frame)
+        for packet in packets:
+            if packet.pts is not None and packet.pts > last:
+                last = packet.pts
+                yield float(packet.pts * packet.time_base), packet
 
 
 def can_write() -> bool:
