@@ -99,6 +99,22 @@ def test_a_film_that_cannot_be_drawn_keeps_its_detections(
     assert [row["picture"] for row in rows(out / "b.mp4.json")] == ["b.mp4"] * 3
 
 
+def test_a_drawn_film_that_is_not_there_in_the_end_is_not_named(
+    model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All its frames were drawn, but it turns out that they could not be written."""
+    monkeypatch.setattr("fssd.inference.film_output.can_write", lambda: False)
+    monkeypatch.setattr("fssd.inference.video._frame_count", lambda _: 0)
+    out = tmp_path / "out"
+    path = film(tmp_path / "a.avi", 3).rename(tmp_path / "a\udcdf.avi")
+    assert detect(model_file, out, path) == FINDING
+    assert capsys.readouterr().err.count("error: ") == 1
+    found = rows(out / "a\udcdf.mp4.json")
+    assert [row["picture"] for row in found] == [None] * 3
+    assert found[2]["image"] == f"{path}#2"
+    assert not (out / "a\udcdf.mp4").exists()
+
+
 def test_a_damaged_film_keeps_its_results(
     model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from fssd.cli.detect_flags import Detect
     from fssd.cli.detect_work import DetectWork
     from fssd.data.sample import Image
+    from fssd.evaluation.results import DetectionsFile
     from fssd.inference.detector import Detector
     from fssd.inference.film_output import FilmOutput
     from fssd.inference.video import Film
@@ -97,12 +99,11 @@ def _detect_frames(
     work: DetectWork, film: Film, name: str, counts: Counter[str], tracks: FilmTracks | None
 ) -> None:
     from fssd.evaluation.results import DetectionsFile
-    from fssd.inference.film_output import FilmOutput
 
     command, out = work.command, work.command.folder
     picture = name if command.pictures else None
     settings = {} if tracks is None else tracks.settings(work.detector)
-    with DetectionsFile(out / f"{name}.json") as results, FilmOutput(out / name, film) as writer:
+    with DetectionsFile(out / f"{name}.json") as results, _drawing(out / name, film, results) as writer:
         for index, found in enumerate(work.stream(film.frames(), **settings)):
             assert found.image is not None
             height, width = found.image.shape[:2]
@@ -114,6 +115,20 @@ def _detect_frames(
             results.add(f"{film.path}#{film.decoded[index]}", (width, height), found, picture)
             counts.update(found.names)
     film.require_whole()
+
+
+@contextmanager
+def _drawing(file: Path, film: Film, results: DetectionsFile) -> Iterator[FilmOutput]:
+    """What writes the drawn film; without one in the end, the results name none."""
+    from fssd.inference.film_output import FilmOutput
+
+    writer = FilmOutput(file, film)
+    try:
+        with writer:
+            yield writer
+    finally:
+        if not writer.is_written:
+            results.without_pictures()
 
 
 def _add_frame(writer: FilmOutput, name: str, draw: Callable[[], Image], index: int) -> str:

@@ -50,6 +50,7 @@ class DetectionsFile:
             self._keep(drawn, known)
         self._file = self.lines.open("r+b" if go_on else "wb", buffering=0)
         self._size = self.lines.stat().st_size  # bytes of whole lines
+        self._is_drawn = True
 
     def add(self, image: str, size: tuple[int, int], found: Detections, picture: str | None) -> None:
         """Write an image down. image: its name. size: (width, height). picture: name of the drawn file."""
@@ -62,6 +63,10 @@ class DetectionsFile:
             while written < len(line):  # a disk that fills up takes a part
                 written += self._file.write(line[written:])
         self._size += len(line)
+
+    def without_pictures(self) -> None:
+        """Let no image name its `picture` in the end: what they were all drawn into could not be written."""
+        self._is_drawn = False
 
     def _keep(self, drawn: bool, known: Collection[str] | None) -> None:
         """Write the lines that stay to `lines`, from that file after a kill, else from the list."""
@@ -85,8 +90,11 @@ class DetectionsFile:
         with self._file:
             self._file.truncate(self._size)
         with self.lines.open("rb") as lines:
-            _write_json_list(self.path, (line.rstrip(b"\n") for line in lines))
+            _write_json_list(self.path, (self._row(line.rstrip(b"\n")) for line in lines))
         self.lines.unlink()
+
+    def _row(self, line: bytes) -> bytes:
+        return line if self._is_drawn else _json_line({**json.loads(line), "picture": None})
 
 
 def _whole_row(line: bytes) -> dict[str, Any] | None:

@@ -20,6 +20,7 @@ class FilmOutput:
 
     VP9 with the film's sound by PyAV, else MPEG-4 without sound by OpenCV at the film's mean rate. A frame
     stands in for lost ones before it, so that times stay the same. Raises what the writers do.
+    is_written: whether the frames that were added are in the file, when the block has ended.
     """
 
     def __init__(self, path: Path, film: Film) -> None:
@@ -29,6 +30,7 @@ class FilmOutput:
         self._written = 0
         self._next = (0, 0.0)  # the number of the next frame and its time, if none is lost
         self._files = ExitStack()
+        self.is_written = False
 
     def add(self, image: Image, index: int) -> None:
         """Add the drawn image, (H, W, 3) uint8 RGB, of the frame `film.decoded[index]`."""
@@ -54,3 +56,4 @@ class FilmOutput:
 
     def __exit__(self, *_: object) -> None:
         self._files.close()
+        self.is_written = True
