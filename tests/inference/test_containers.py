@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fssd.errors import ImageError
-from fssd.inference.containers import is_cut_short, is_damaged, may_have_sound
+from fssd.inference.containers import empty_frames, is_cut_short, is_damaged, may_have_sound
 from fssd.inference.video import Film
 
 
@@ -102,6 +102,71 @@ def test_a_variable_rate_is_no_damage(tmp_path: Path, name: str, codec: str) -> 
     found, reason = verdict(path)
     assert reason == "" and found.decoded == list(range(8))
     assert np.allclose(found.times, np.array(TIMES) / 1000, atol=0.001)
+
+
+def write_parts(path: Path, numbers: list[int], seconds_of_sound: float = 0, **options: str) -> bytes:
+    """A film by PyAV with frames at these 25ths of a second, and silence; returns its bytes."""
+    av = pytest.importorskip("av", reason='needs PyAV: pip install "fssd[video]"')
+    with av.open(str(path), "w", options=options) as film:
+        stream = film.add_stream("mpeg4", rate=25, width=64, height=48, pix_fmt="yuv420p")
+        stream.codec_context.gop_size = 5
+        sound = film.add_stream("aac", rate=8000, layout="mono") if seconds_of_sound else None
+        for number in numbers:
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 50 + number, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            film.mux(stream.encode(frame))
+        film.mux(stream.encode())
+        if sound is not None:
+            silence = np.zeros((1, int(8000 * seconds_of_sound)), np.float32)
+            part = av.AudioFrame.from_ndarray(silence, "fltp", "mono")
+            part.sample_rate, part.pts = 8000, 0
+            film.mux(sound.encode(part))
+            film.mux(sound.encode())
+    return path.read_bytes()
+
+
+FRAGMENTS = {"movflags": "frag_keyframe+empty_moov"}
+
+
+def test_a_film_in_fragments_has_as_many_frames_as_they_list(tmp_path: Path) -> None:
+    """Its sound is five times as long, and no table is of the whole film."""
+    path = tmp_path / "a.mp4"
+    write_parts(path, list(range(25)), 5, **FRAGMENTS)
+    assert int(cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FRAME_COUNT)) > 100, "OpenCV's estimate"
+    film, reason = verdict(path)
+    assert (len(film.decoded), film.declared, reason) == (25, 25, "")
+
+
+@pytest.mark.parametrize(
+    ("box", "behind", "told"),
+    [
+        (b"mdat", 40, " frames cannot be decoded ("),  # within the frames of the fourth fragment
+        (b"moof", 20, "is cut short after frame "),  # within its table
+        (b"moof", -2, "is cut short after frame "),  # within the header of that
+    ],
+)
+def test_a_film_in_fragments_that_is_cut_short(tmp_path: Path, box: bytes, behind: int, told: str) -> None:
+    path = tmp_path / "a.mp4"
+    data = write_parts(path, list(range(25)), **FRAGMENTS)
+    fourth = [at for at in range(len(data)) if data.startswith(box, at)][3]
+    path.write_bytes(data[: fourth + behind])
+    film, reason = verdict(path)
+    assert 2 < film.decoded[-1] < 20 and told in reason
+
+
+def test_empty_chunks_of_an_avi_film_are_no_frames(tmp_path: Path) -> None:
+    """Where a recorder has left out frames; OpenCV counts 14. The rest is missing if the film is cut."""
+    path = tmp_path / "a.avi"
+    data = write_parts(path, [0, 1, 2, 5, 6, 7, 12, 13])
+    assert cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FRAME_COUNT) == 14
+    film, reason = verdict(path)
+    assert (len(film.decoded), empty_frames(path), reason) == (8, 6, "")
+    assert film.times[-1] == pytest.approx(13 / 25)
+    chunks = [at for at in range(data.index(b"movi"), len(data)) if data.startswith(b"00dc", at)]
+    path.write_bytes(data[: chunks[8]])  # behind 0, 1, 2, two empty ones, 5, 6, 7
+    film, reason = verdict(path)
+    assert (len(film.decoded), empty_frames(path)) == (6, 2)
+    assert reason.startswith("6 of 12 frames cannot be decoded (6 to 11); ")
 
 
 def test_rotation_is_undone(turned_film: Path) -> None:

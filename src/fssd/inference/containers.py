@@ -1,16 +1,21 @@
 """What a film's container says of its own completeness, read without decoding anything.
 
 Matroska and WebM: the EBML elements of RFC 8794 and RFC 9559. MPEG transport streams: packets of 188 bytes
-(ISO/IEC 13818-1), 192 where a player has put a time before each.
+(ISO/IEC 13818-1), 192 where a player has put a time before each. AVI: the chunks of Microsoft's RIFF. See
+mp4_boxes.py for MP4.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+
+from fssd.inference.mp4_boxes import is_cut_in_fragment
 
 MATROSKA = frozenset({".mkv", ".webm"})
 PACKETS = {".ts": 188, ".mts": 192, ".m2ts": 192}  # bytes
@@ -20,6 +25,8 @@ _TOP = frozenset({
     0x114D9B74, 0x1549A966, _TRACKS, 0x1043A770, _CLUSTER, 0x1C53BB6B, 0x1941A469, 0x1254C367, 0xEC, 0xBF,
 })  # fmt: skip
 _IN_CLUSTER = frozenset({0xE7, 0xA3, 0xA0, 0xA7, 0xAB, 0x5854, 0xAF, 0xEC, 0xBF})
+_HOLD_FRAMES = frozenset({b"AVI ", b"AVIX", b"movi", b"rec "})
+_PICTURES = frozenset({b"dc", b"db"})
 _SYNC = 0x47  # the first byte of each packet
 
 
@@ -34,9 +41,39 @@ def is_cut_short(path: Path) -> bool:
             with path.open("rb") as file:
                 start, size = _segment(file)
             return size is not None and start + size > length
+        return is_cut_in_fragment(path)
     except (OSError, EOFError, ValueError):  # ValueError: a name with a zero byte
         pass
     return False
+
+
+def empty_frames(path: Path) -> int:
+    """How many of the frames that an AVI film counts are empty chunks: each shows the one before for longer.
+
+    Reads the headers of all chunks up to one that is none, so ask only where frames are missing.
+    """
+    if path.suffix.lower() != ".avi":
+        return 0
+    track, count = b"", 0
+    with suppress(OSError, struct.error), path.open("rb") as file:
+        for kind, size in _chunks(file):
+            if kind[2:] in _PICTURES:
+                track = track or kind[:2]
+                count += not size and kind[:2] == track
+    return count
+
+
+def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
+    """(kind, size) of each chunk, also in lists that hold frames. Raises struct.error at the end."""
+    while True:
+        kind, size = struct.unpack("<4sI", file.read(8))
+        if not kind.isalnum():
+            return
+        if kind in (b"RIFF", b"LIST"):
+            size = 0 if file.read(4) in _HOLD_FRAMES else size - 4
+        else:
+            yield kind, size
+        file.seek(size + size % 2, 1)
 
 
 def is_damaged(path: Path) -> bool:

@@ -3,61 +3,60 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 
-# What the numbers of a damaged box lead to: offsets outside of it, unknown versions, lengths beyond any file.
-UNREADABLE = (OSError, struct.error, LookupError, ValueError, ArithmeticError, MemoryError)
+import numpy as np
+from numpy.typing import NDArray
+
+from fssd.inference.mp4_boxes import UNREADABLE, boxes, movie, number
 
 
-def shown_seconds(path: Path) -> float | None:
-    """The length that the edit list of the film's pictures shows; None if it has none that can be read."""
+def shown_frames(path: Path) -> int | None:
+    """How many frames begin within the edit list of the film's pictures, which are those that FFmpeg gives.
+
+    None if the film has no such list that can be read, or it shows none.
+    """
     try:
-        movie = _movie(path)
-        scale = _number(dict(_boxes(movie))[b"mvhd"], 12, 20)
-        for kind, track in _boxes(movie):
-            parts = dict(_boxes(track)) if kind == b"trak" else {}
-            if b"edts" in parts and dict(_boxes(parts[b"mdia"]))[b"hdlr"][8:12] == b"vide":
-                return _length(dict(_boxes(parts[b"edts"]))[b"elst"]) / scale
+        head = movie(path)
+        scale = number(dict(boxes(head))[b"mvhd"], 12, 20)
+        for kind, track in boxes(head):
+            parts = dict(boxes(track)) if kind == b"trak" else {}
+            if b"edts" in parts and (media := dict(boxes(parts[b"mdia"])))[b"hdlr"][8:12] == b"vide":
+                times, own = _times(media, path.stat().st_size), number(media[b"mdhd"], 12, 20)
+                edits = _edits(dict(boxes(parts[b"edts"]))[b"elst"])
+                return sum(_within(times, start, length * own / scale) for length, start in edits) or None
     except UNREADABLE:
         pass
     return None
 
 
-def _movie(path: Path) -> bytes:
-    """The content of the box `moov`, found without reading the pictures."""
-    with path.open("rb") as file:
-        while header := file.read(8):
-            size, kind = struct.unpack(">I4s", header)
-            read = 8
-            if size == 1:
-                (size,), read = struct.unpack(">Q", file.read(8)), 16
-            if kind == b"moov":
-                return file.read(size - read if size else -1)  # 0: up to the end of the file
-            if size < read:
-                break
-            file.seek(size - read, 1)
-    raise KeyError("moov")
+def _within(times: NDArray[np.int64], start: int, length: float) -> int:
+    """How many of the times a stretch holds. length: rounded, as it comes from the film's own ticks."""
+    return int(((times >= start) & (times < start + round(length))).sum())
 
 
-def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """(kind, content) of each box."""
-    start = 0
-    while start + 8 <= len(data):
-        size, kind = struct.unpack_from(">I4s", data, start)
-        if size < 8:
-            return
-        yield kind, data[start + 8 : start + size]
-        start += size
+def _times(media: dict[bytes, bytes], most: int) -> NDArray[np.int64]:
+    """When each frame is shown, in the track's ticks. most: no file has more frames than bytes."""
+    table = dict(boxes(dict(boxes(media[b"minf"]))[b"stbl"]))
+    durations = _unrolled(table[b"stts"], ">u4", most)
+    times = np.cumsum(durations) - durations  # of decoding
+    if b"ctts" in table:
+        delays = _unrolled(table[b"ctts"], ">i4", most)[: len(times)]
+        times[: len(delays)] += delays
+    return times
 
 
-def _number(box: bytes, *offsets: int) -> int:
-    """32 bits at an offset that depends on the version of the box, 0 or 1."""
-    return int(struct.unpack_from(">I", box, offsets[box[0]])[0])
+def _unrolled(box: bytes, kind: str, most: int) -> NDArray[np.int64]:
+    """The values of a table of (how often, value). Raises ValueError."""
+    rows = np.frombuffer(box, [("count", ">u4"), ("value", kind)], number(box, 4, 4), 8)
+    counts = rows["count"].astype(np.int64)
+    if counts.sum() > most:
+        raise ValueError("more frames than bytes")
+    return np.repeat(rows["value"].astype(np.int64), counts)
 
 
-def _length(box: bytes) -> int:
-    """The sum of an edit list's entries that show pictures; -1 stands for an empty stretch."""
+def _edits(box: bytes) -> list[tuple[int, int]]:
+    """(length, start) of the entries that show pictures; a start of -1 stands for an empty stretch."""
     entry = struct.Struct((">Iii", ">Qqi")[box[0]])
-    entries = (entry.unpack_from(box, 8 + number * entry.size) for number in range(_number(box, 4, 4)))
-    return sum(length for length, start, _ in entries if start >= 0)
+    entries = (entry.unpack_from(box, 8 + row * entry.size) for row in range(number(box, 4, 4)))
+    return [(length, start) for length, start, _ in entries if start >= 0]

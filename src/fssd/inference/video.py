@@ -18,9 +18,10 @@ import numpy as np
 from fssd.atomic import atomic_path
 from fssd.data.sample import Image
 from fssd.errors import ImageError
-from fssd.inference.containers import is_cut_short, is_damaged, may_have_sound
-from fssd.inference.edit_list import shown_seconds
+from fssd.inference.containers import empty_frames, is_cut_short, is_damaged, may_have_sound
+from fssd.inference.edit_list import shown_frames
 from fssd.inference.frame_size import sized, writable_size
+from fssd.inference.mp4_boxes import fragment_frames
 from fssd.inference.pyav_capture import PyAvCapture
 
 # FFmpeg's own lines about damage name no file. `Film.require_whole` says the same of a file's frames.
@@ -56,9 +57,10 @@ class Film:
             rate, count = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self.rate = rate if 0.01 <= rate <= 1000 else UNKNOWN_RATE
         self.declared = int(count) if count > 0 else 0
-        shown = shown_seconds(path)  # frames before and after are in the file, but FFmpeg gives none of them
-        if shown is not None:
-            self.declared = min(self.declared, round(shown * self.rate))
+        if counted := fragment_frames(path):
+            self.declared = counted  # instead of an estimate by the length, which may be that of the sound
+        elif shown := shown_frames(path):  # FFmpeg gives none of those before and after
+            self.declared = min(self.declared, shown)
 
     def frames(self, start: int = 0) -> Iterator[Image]:
         """The frames, (H, W, 3) uint8 RGB, one at a time, also those behind frames that cannot be decoded.
@@ -138,6 +140,8 @@ class Film:
             return True
         done = last + 1.0
         if self.path.suffix.lower() in COUNTING:
+            if done < self.declared:
+                self.declared -= empty_frames(self.path)
             return done < self.declared
         missing = self.declared - max(done, seconds * self.rate + 1)
         if self._is_cut:
