@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from fractions import Fraction
 from pathlib import Path
 
@@ -173,3 +174,27 @@ def test_rotation_is_undone(turned_film: Path) -> None:
     first = next(Film(turned_film).frames())
     assert first.shape == (64, 48, 3)
     assert first[:32, 24:].mean() > 200 and first[32:].mean() < 50, "the white corner is upper right now"
+
+
+@pytest.mark.parametrize(
+    ("matrix", "corner"),  # x' = a x + c y, y' = b x + d y; the corner that is white then: row, column
+    [
+        ((-1, 0, 0, 1), (0, -1)),
+        ((1, 0, 0, -1), (-1, 0)),
+        ((0, 1, 1, 0), (0, 0)),
+        ((0, -1, -1, 0), (-1, -1)),
+        ((-1, 0, 0, -1), (-1, -1)),
+    ],
+)
+def test_mirroring_is_undone(
+    turned_film: Path, matrix: tuple[int, int, int, int], corner: tuple[int, int]
+) -> None:
+    a, b, c, d = (one << 16 for one in matrix)
+    data = bytearray(turned_film.read_bytes())
+    place = data.index(b"tkhd") + 4 + 40  # ISO/IEC 14496-12, 8.3.2
+    struct.pack_into(">5i", data, place, a, b, 0, c, d)
+    turned_film.write_bytes(data)
+    first = next(Film(turned_film).frames())
+    assert first.shape == ((48, 64, 3) if matrix[0] else (64, 48, 3))
+    white = {at for at in ((0, 0), (0, -1), (-1, 0), (-1, -1)) if first[at].mean() > 200}
+    assert white == {corner}

@@ -42,12 +42,11 @@ def fragment_frames(path: Path) -> int | None:
         film = movie(path)
         if b"mvex" not in dict(boxes(film)):
             return None
-        tracks = (dict(boxes(content)) for kind, content in boxes(film) if kind == b"trak")
-        pictures = next(one for one in tracks if dict(boxes(one[b"mdia"]))[b"hdlr"][8:12] == b"vide")
+        track = number(_pictures(film)[b"tkhd"], 12, 20)
         with path.open("rb") as file:
             fragments = (file.read(length) for kind, length in _top(file) if kind == b"moof")
-            return sum(_samples(one, number(pictures[b"tkhd"], 12, 20)) for one in fragments) or None
-    except (*UNREADABLE, StopIteration):
+            return sum(_samples(one, track) for one in fragments) or None
+    except UNREADABLE:
         return None
 
 
@@ -64,6 +63,30 @@ def is_cut_in_fragment(path: Path) -> bool:
             return any(file.tell() + length > end for _, length in _top(file))
     except UNREADABLE:
         return True  # within the first bytes of a box
+
+
+def mirrored_axis(path: Path) -> int | None:
+    """What is left to do by the matrix of the film's pictures, of which decoders take the angle alone.
+
+    0: their rows are to be flipped, once the frame is turned by that angle, 1: their columns; None: nothing.
+    """
+    try:
+        header = _pictures(movie(path))[b"tkhd"]
+        a, b, _, c, d = struct.unpack_from(">5i", header, (40, 52)[header[0]])
+    except UNREADABLE:
+        return None
+    if a * d - b * c >= 0:
+        return None
+    return 0 if abs(a) > abs(b) else 1  # a, b: where the axis of the columns goes, which the angle puts right
+
+
+def _pictures(film: bytes) -> dict[bytes, bytes]:
+    """The boxes of the first track of pictures in the content of `moov`. Raises what is in UNREADABLE."""
+    for kind, content in boxes(film):
+        track = dict(boxes(content)) if kind == b"trak" else {}
+        if track and dict(boxes(track[b"mdia"]))[b"hdlr"][8:12] == b"vide":
+            return track
+    raise KeyError("vide")
 
 
 def _samples(fragment: bytes, track: int) -> int:

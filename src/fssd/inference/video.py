@@ -21,7 +21,7 @@ from fssd.errors import ImageError
 from fssd.inference.containers import empty_frames, is_cut_short, is_damaged, may_have_sound
 from fssd.inference.edit_list import shown_frames
 from fssd.inference.frame_size import sized, writable_size
-from fssd.inference.mp4_boxes import fragment_frames
+from fssd.inference.mp4_boxes import fragment_frames, mirrored_axis
 from fssd.inference.pyav_capture import PyAvCapture
 
 # FFmpeg's own lines about damage name no file. `Film.require_whole` says the same of a file's frames.
@@ -42,8 +42,8 @@ class Film:
     rate: frames per second, 25 if the file states none that is possible. declared: how many frames the file
     says it has, 0 if it does not. decoded: the numbers, from 0, of the frames that `frames` has given so far.
     times: when each of them is shown, in seconds from the start, also where the rate varies. lost: ranges of
-    the numbers of those that could not be decoded. OpenCV turns the frames upright as the film says. Raises
-    ImageError if it cannot be opened.
+    the numbers of those that could not be decoded. The frames are turned upright and mirrored as the film
+    says. Raises ImageError if it cannot be opened.
     """
 
     def __init__(self, path: Path) -> None:
@@ -53,6 +53,7 @@ class Film:
         self.times: list[float] = []
         self.lost: list[range] = []
         self._last = -1
+        self._mirrored = mirrored_axis(path)
         with _opened(path) as capture:
             rate, count = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self.rate = rate if 0.01 <= rate <= 1000 else UNKNOWN_RATE
@@ -86,6 +87,8 @@ class Film:
                     continue
                 self.decoded.append(last)
                 self.times.append(self._time(last, seconds))
+                if self._mirrored is not None:
+                    frame = cv2.flip(frame, self._mirrored)
                 yield np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), np.uint8)
         if self._ends_early(last, seconds):
             self._lose(last + 1, self.declared)
