@@ -176,8 +176,7 @@ class Capture:
     def get(self, key: int) -> float:
         if key == cv2.CAP_PROP_POS_MSEC:
             return 1000 * self.number / self.rate * self.times
-        facts = {cv2.CAP_PROP_FPS: self.rate, cv2.CAP_PROP_FRAME_COUNT: self.declared, cv2.CAP_PROP_FOURCC: 0}
-        return facts[key]
+        return {cv2.CAP_PROP_FPS: self.rate, cv2.CAP_PROP_FRAME_COUNT: self.declared}.get(key, 0)
 
     def release(self) -> None:
         pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import struct
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -140,6 +141,29 @@ def test_frames_that_are_lost_are_stood_in_for(tmp_path: Path) -> None:
     times, tones, _ = decoded(tmp_path / "b.mp4")
     assert times == pytest.approx([0, 0.04, 0.08, 0.12, 0.16], abs=0.001)
     assert tones == pytest.approx([20, 100, 180, 180, 180], abs=6)
+
+
+@pytest.mark.parametrize(("codec", "is_turned"), [("mpeg4", False), ("mpeg4", True), ("libsvtav1", False)])
+def test_pixels_that_are_not_square(tmp_path: Path, codec: str, is_turned: bool) -> None:
+    """Twice as wide as high, and half as wide where the film is shown on its side."""
+    if codec not in av.codecs_available:
+        pytest.skip(f"this PyAV has no {codec}")
+    source, shape = tmp_path / "a.mp4", Fraction(2)
+    with av.open(str(source), "w") as film:
+        pictures = film.add_stream(codec, rate=25, width=96, height=64, pix_fmt="yuv420p")
+        pictures.codec_context.sample_aspect_ratio = shape
+        film.mux(pictures.encode(av.VideoFrame(96, 64, "yuv420p")))
+        film.mux(pictures.encode())
+    if is_turned:
+        data = bytearray(source.read_bytes())
+        struct.pack_into(">5i", data, data.index(b"tkhd") + 4 + 40, 0, 1 << 16, 0, -(1 << 16), 0)
+        source.write_bytes(data)
+        shape = 1 / shape
+    copy(source, tmp_path / "b.mp4")
+    with av.open(str(tmp_path / "b.mp4")) as drawn:
+        stream = drawn.streams.video[0]
+        assert stream.sample_aspect_ratio == shape
+        assert (stream.width, stream.height) == ((64, 96) if is_turned else (96, 64))
 
 
 def test_what_was_written_is_kept_by_an_exception(tmp_path: Path) -> None:

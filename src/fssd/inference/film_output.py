@@ -18,14 +18,16 @@ FALLBACK = (
 class FilmOutput:
     """Writes the drawn frames of `film`, in their order, to the file `path`.
 
-    VP9 with the film's sound by PyAV, else MPEG-4 without sound by OpenCV at the film's mean rate. A frame
+    VP9 with the film's sound and shape by PyAV, else MPEG-4 without sound, of square pixels, by OpenCV at the
+    film's mean rate. A frame
     stands in for lost ones before it, so that times stay the same. Raises what the writers do.
     is_written: whether the frames that were added are in the file, when the block has ended.
     """
 
     def __init__(self, path: Path, film: Film) -> None:
         self._film = film
-        self._web = WebFilmWriter(path, film.rate, film.path) if can_write() else None
+        can = can_write()
+        self._web = WebFilmWriter(path, film.rate, film.path, film.pixel_shape) if can else None
         self._plain = None if self._web is not None else FilmWriter(path, film.rate)
         self._written = 0
         self._next = (0, 0.0)  # the number of the next frame and its time, if none is lost

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +39,18 @@ class PyAvCapture:
         self._frame: Any = None
 
     def get(self, what: int) -> float:
-        """The rate, the number of frames, or the milliseconds from the start to the frame that was taken."""
+        """The rate, the number of frames, a pixel's width or height by the other one; of the frame that was
+        taken, the degrees that it is turned by, or the milliseconds from the start to it.
+        """
         if what == cv2.CAP_PROP_FPS:
             return float(self._stream.average_rate or 0)
         if what == cv2.CAP_PROP_FRAME_COUNT:
             return float(self._stream.frames or self._estimated_frames())
+        if what in (cv2.CAP_PROP_SAR_NUM, cv2.CAP_PROP_SAR_DEN):
+            shape = self._stream.sample_aspect_ratio or Fraction(1)
+            return float(shape.numerator if what == cv2.CAP_PROP_SAR_NUM else shape.denominator)
+        if what == cv2.CAP_PROP_ORIENTATION_META:
+            return float(self._frame.rotation % 360)
         assert what == cv2.CAP_PROP_POS_MSEC
         if self._frame.pts is None:
             return 0.0

@@ -42,8 +42,8 @@ class Film:
     rate: frames per second, 25 if the file states none that is possible. declared: how many frames the file
     says it has, 0 if it does not. decoded: the numbers, from 0, of the frames that `frames` has given so far.
     times: when each of them is shown, in seconds from the start, also where the rate varies. lost: ranges of
-    the numbers of those that could not be decoded. The frames are turned upright and mirrored as the film
-    says. Raises ImageError if it cannot be opened.
+    the numbers of those that could not be decoded. pixel_shape: the width by height of a pixel. The frames
+    are turned upright and mirrored as the film says. Raises ImageError if it cannot be opened.
     """
 
     def __init__(self, path: Path) -> None:
@@ -56,6 +56,7 @@ class Film:
         self._mirrored = mirrored_axis(path)
         with _opened(path) as capture:
             rate, count = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
+            self.pixel_shape = _pixel_shape(capture)
         self.rate = rate if 0.01 <= rate <= 1000 else UNKNOWN_RATE
         self.declared = int(count) if count > 0 else 0
         if counted := fragment_frames(path):
@@ -220,6 +221,15 @@ def _writable_rate(rate: float) -> float:
     """The rate with as many digits as MPEG-4's time base can hold."""
     fractions = (Fraction(round(rate * scale), scale) for scale in (1000, 100, 10, 1))
     return float(next(one for one in fractions if 0 < one.numerator <= MOST_TICKS))
+
+
+def _pixel_shape(capture: Capture) -> Fraction:
+    """Width by height of a pixel of the upright frames; 1 where the film does not say. May take a frame."""
+    width, height = int(capture.get(cv2.CAP_PROP_SAR_NUM)), int(capture.get(cv2.CAP_PROP_SAR_DEN))
+    if width <= 0 or height <= 0 or width == height:
+        return Fraction(1)
+    is_turned = capture.grab() and capture.get(cv2.CAP_PROP_ORIENTATION_META) % 180 != 0
+    return Fraction(height, width) if is_turned else Fraction(width, height)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from fssd.errors import ImageError
 from fssd.inference.frame_size import sized, writable_size
 
 TICKS = Fraction(1, 90_000)  # seconds; the clock of MPEG, in which all common rates are whole numbers
+SQUARE = Fraction(1)
 SOUND_RATE = 48_000  # samples a second, of Opus
 JUMP = 1.0  # seconds back in a sound track that are more than an overlap
 _VP9 = {"crf": "31", "b": "0", "deadline": "realtime", "cpu-used": "7", "row-mt": "1", "g": "120"}
@@ -29,13 +30,16 @@ class WebFilmWriter:
     """Writes frames at given times to an .mp4 file, which appears under its name when the block ends.
 
     rate: frames per second, a hint for the encoder: times decide. sound: a film whose first sound track is
-    kept, as Opus, up to the last frame. The first frame gives the size; an odd one loses a row or column.
-    Without a frame there will be no file. Raises ImageError if the film cannot be written, OSError for a full
-    disk.
+    kept, as Opus, up to the last frame. pixel_shape: the width by height of a pixel. The first frame gives
+    the size; an odd one loses a row or column. Without a frame there will be no file. Raises ImageError if
+    the film cannot be written, OSError for a full disk.
     """
 
-    def __init__(self, path: Path, rate: float, sound: Path | None = None) -> None:
+    def __init__(
+        self, path: Path, rate: float, sound: Path | None = None, pixel_shape: Fraction = SQUARE
+    ) -> None:
         self.path = path
+        self._pixel_shape = pixel_shape
         self._rate = Fraction(rate).limit_denominator(1001)
         self._sound_of = sound
         self._files = ExitStack()
@@ -77,6 +81,7 @@ class WebFilmWriter:
             self._stream = film.add_stream("libvpx-vp9", rate=self._rate, options=_VP9)
             self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
             self._stream.codec_context.time_base = TICKS
+            self._stream.codec_context.sample_aspect_ratio = self._pixel_shape
             if self._sound_of is not None:
                 self._sound = _sound_packets(files, self._sound_of, film)
             self._waiting = next(self._sound, None)
