@@ -17,7 +17,9 @@ import numpy as np
 import pytest
 
 from fssd.cli.main import main
+from fssd.errors import ImageError
 from fssd.inference.detections import Detections
+from fssd.inference.detector import Detector
 
 GOOD, FINDING, BAD_INPUT = 0, 1, 2
 
@@ -115,6 +117,25 @@ def test_a_drawn_film_that_is_not_there_in_the_end_is_not_named(
     assert not (out / "a\udcdf.mp4").exists()
 
 
+def test_frames_that_were_read_ahead_are_not_counted(
+    model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Batches of two, of which the second one fails."""
+    whole = Detector.stream
+
+    def stream(self: Detector, images: Any, **others: Any) -> Iterator[Detections]:
+        for number, found in enumerate(whole(self, images, **others)):
+            if number == 2:
+                raise ImageError("too many tiles")
+            yield found
+
+    monkeypatch.setattr(Detector, "stream", stream)
+    assert detect(model_file, tmp_path / "out", film(tmp_path / "a.avi", 9), "--no-pictures") == FINDING
+    found = rows(tmp_path / "out" / "a.mp4.json")
+    objects = sum(len(row["objects"]) for row in found)
+    assert f"{tmp_path / 'a.avi'}: {objects} objects in 2 frames\n" in capsys.readouterr().out
+
+
 def test_a_damaged_film_keeps_its_results(
     model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -182,7 +203,9 @@ def test_a_full_disk_keeps_what_is_done(
 PROGRAM = """
 import os, signal, sys
 from fssd.cli.main import main
+from fssd.errors import ImageError
 from fssd.inference.detections import Detections
+from fssd.inference.detector import Detector
 draw, drawn = Detections.draw, []
 def draw_and_end(found):
     drawn.append(found)

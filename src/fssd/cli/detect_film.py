@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +24,14 @@ if TYPE_CHECKING:
     from fssd.inference.film_output import FilmOutput
     from fssd.inference.video import Film
     from fssd.tracking.film_tracks import FilmTracks
+
+
+@dataclass
+class FilmDone:
+    """What a film's results hold."""
+
+    objects: int = 0
+    frames: int = 0
 
 
 def check_tracking(command: Detect) -> None:
@@ -73,9 +81,9 @@ def detect_film(work: DetectWork, file: Path, name: str) -> None:
     film = work.attempt(file, partial(_open_film, file))
     if film is None:
         return
-    found: Counter[str] = Counter()
+    done = FilmDone()
     tracks = tracks_of(work.command, work.detector)
-    work.attempt(file, partial(_detect_frames, work, film, name, found, tracks))
+    work.attempt(file, partial(_detect_frames, work, film, name, done, tracks))
     if tracks is not None:
         write = partial(
             atomic_write, work.command.folder / f"{name}.tracks.json", json.dumps(tracks.to_json())
@@ -84,7 +92,7 @@ def detect_film(work: DetectWork, file: Path, name: str) -> None:
     if file not in work.faulty:
         work.unfinished.film_is_done(name)
     more = "" if tracks is None else f"; {tracks}"
-    work.finish(file, f"{counted(found.total(), 'object')} in {counted(len(film.decoded), 'frame')}{more}")
+    work.finish(file, f"{counted(done.objects, 'object')} in {counted(done.frames, 'frame')}{more}")
 
 
 def _open_film(file: Path) -> Film:
@@ -96,7 +104,7 @@ def _open_film(file: Path) -> Film:
 
 
 def _detect_frames(
-    work: DetectWork, film: Film, name: str, counts: Counter[str], tracks: FilmTracks | None
+    work: DetectWork, film: Film, name: str, done: FilmDone, tracks: FilmTracks | None
 ) -> None:
     from fssd.evaluation.results import DetectionsFile
 
@@ -113,7 +121,8 @@ def _detect_frames(
                 draw = found.draw if tracks is None else partial(tracks.draw, found)
                 picture = work.attempt(film.path, partial(_add_frame, writer, name, draw, index))
             results.add(f"{film.path}#{film.decoded[index]}", (width, height), found, picture)
-            counts.update(found.names)
+            done.objects += len(found)
+            done.frames += 1
     film.require_whole()
 
 
