@@ -117,6 +117,21 @@ def test_a_drawn_film_that_is_not_there_in_the_end_is_not_named(
     assert not (out / "a\udcdf.mp4").exists()
 
 
+def test_of_two_tracks_of_pictures_the_first_is_read(
+    model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    av = pytest.importorskip("av", reason='needs PyAV: pip install "fssd[video]"')
+    path, out = tmp_path / "a.mp4", tmp_path / "out"
+    with av.open(str(path), "w") as two:
+        tracks = [two.add_stream("mpeg4", 25, width=16 * n, height=48, pix_fmt="yuv420p") for n in (3, 5)]
+        for track in tracks:
+            two.mux(track.encode(av.VideoFrame(track.width, 48, "yuv420p")))
+            two.mux(track.encode())
+    assert detect(model_file, out, path, "--no-pictures") == GOOD
+    assert f"{path}: the first of 2 tracks of pictures is read\n" in capsys.readouterr().err
+    assert [row["width"] for row in rows(out / "a.mp4.json")] == [48]
+
+
 def test_frames_that_were_read_ahead_are_not_counted(
     model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

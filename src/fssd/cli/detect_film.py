@@ -81,6 +81,7 @@ def detect_film(work: DetectWork, file: Path, name: str) -> None:
     film = work.attempt(file, partial(_open_film, file))
     if film is None:
         return
+    _note_tracks(file)
     done = FilmDone()
     tracks = tracks_of(work.command, work.detector)
     work.attempt(file, partial(_detect_frames, work, film, name, done, tracks))
@@ -101,6 +102,13 @@ def _open_film(file: Path) -> Film:
 
     require_target(file)
     return Film(file)
+
+
+def _note_tracks(file: Path) -> None:
+    from fssd.inference.mp4_boxes import picture_tracks
+
+    if (tracks := picture_tracks(file)) > 1:
+        print(f"{file}: the first of {tracks} tracks of pictures is read", file=sys.stderr)
 
 
 def _detect_frames(

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fssd.inference.mp4_boxes import UNREADABLE, boxes, movie, number
+from fssd.inference.mp4_boxes import UNREADABLE, boxes, movie, number, pictures
 
 
 def shown_frames(path: Path) -> int | None:
@@ -19,15 +19,13 @@ def shown_frames(path: Path) -> int | None:
     try:
         head = movie(path)
         scale = number(dict(boxes(head))[b"mvhd"], 12, 20)
-        for kind, track in boxes(head):
-            parts = dict(boxes(track)) if kind == b"trak" else {}
-            if b"edts" in parts and (media := dict(boxes(parts[b"mdia"])))[b"hdlr"][8:12] == b"vide":
-                times, own = _times(media, path.stat().st_size), number(media[b"mdhd"], 12, 20)
-                edits = _edits(dict(boxes(parts[b"edts"]))[b"elst"])
-                return sum(_within(times, start, length * own / scale) for length, start in edits) or None
+        track = pictures(head)[0]
+        media = dict(boxes(track[b"mdia"]))
+        times, own = _times(media, path.stat().st_size), number(media[b"mdhd"], 12, 20)
+        edits = _edits(dict(boxes(track[b"edts"]))[b"elst"])
+        return sum(_within(times, start, length * own / scale) for length, start in edits) or None
     except UNREADABLE:
-        pass
-    return None
+        return None
 
 
 def _within(times: NDArray[np.int64], start: int, length: float) -> int:

@@ -36,13 +36,19 @@ def number(box: bytes, *offsets: int) -> int:
     return int(struct.unpack_from(">I", box, offsets[box[0]])[0])
 
 
+def pictures(film: bytes) -> list[dict[bytes, bytes]]:
+    """The boxes of each track of pictures in the content of `moov`. Raises what is in UNREADABLE."""
+    tracks = [dict(boxes(content)) for kind, content in boxes(film) if kind == b"trak"]
+    return [track for track in tracks if dict(boxes(track[b"mdia"]))[b"hdlr"][8:12] == b"vide"]
+
+
 def fragment_frames(path: Path) -> int | None:
     """How many frames a film in fragments has, which only their own tables say; None if it is not in such."""
     try:
         film = movie(path)
         if b"mvex" not in dict(boxes(film)):
             return None
-        track = number(_pictures(film)[b"tkhd"], 12, 20)
+        track = number(pictures(film)[0][b"tkhd"], 12, 20)
         with path.open("rb") as file:
             fragments = (file.read(length) for kind, length in _top(file) if kind == b"moof")
             return sum(_samples(one, track) for one in fragments) or None
@@ -71,7 +77,7 @@ def mirrored_axis(path: Path) -> int | None:
     0: their rows are to be flipped, once the frame is turned by that angle, 1: their columns; None: nothing.
     """
     try:
-        header = _pictures(movie(path))[b"tkhd"]
+        header = pictures(movie(path))[0][b"tkhd"]
         a, b, _, c, d = struct.unpack_from(">5i", header, (40, 52)[header[0]])
     except UNREADABLE:
         return None
@@ -80,13 +86,12 @@ def mirrored_axis(path: Path) -> int | None:
     return 0 if abs(a) > abs(b) else 1  # a, b: where the axis of the columns goes, which the angle puts right
 
 
-def _pictures(film: bytes) -> dict[bytes, bytes]:
-    """The boxes of the first track of pictures in the content of `moov`. Raises what is in UNREADABLE."""
-    for kind, content in boxes(film):
-        track = dict(boxes(content)) if kind == b"trak" else {}
-        if track and dict(boxes(track[b"mdia"]))[b"hdlr"][8:12] == b"vide":
-            return track
-    raise KeyError("vide")
+def picture_tracks(path: Path) -> int:
+    """How many tracks of pictures the film has; 0 if that cannot be read."""
+    try:
+        return len(pictures(movie(path)))
+    except UNREADABLE:
+        return 0
 
 
 def _samples(fragment: bytes, track: int) -> int:
