@@ -72,6 +72,24 @@ def test_numbers_and_counts(
     assert shown[90, 100].astype(int)[2] > 100, "the line is drawn"
 
 
+def test_what_other_flags_have_left_is_named(
+    model_file: Path, film: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A drawn film of somebody else, beside which there are no results, is not."""
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "film.mp4").write_bytes(b"somebody's")
+    flags = ("--score", 0.1, "--out", out)
+    assert detect(model_file, film, *flags, "--no-pictures", "--track") == 0
+    assert "not of this detection" not in capsys.readouterr().err
+    assert detect(model_file, film, *flags, "--no-pictures") == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if "not of this detection" in line]
+    names = ("film.mp4", "film.mp4.tracks.json")
+    assert told == [
+        f"{out / name}: is not of this detection; remove it if it is of an earlier one" for name in names
+    ]
+
+
 @pytest.mark.parametrize(
     ("flags", "told"),
     [

@@ -82,6 +82,7 @@ def detect_film(work: DetectWork, file: Path, name: str) -> None:
     if film is None:
         return
     _note_tracks(file)
+    _note_stale(work.command, name)
     done = FilmDone()
     tracks = tracks_of(work.command, work.detector)
     work.attempt(file, partial(_detect_frames, work, film, name, done, tracks))
@@ -109,6 +110,15 @@ def _note_tracks(file: Path) -> None:
 
     if (tracks := picture_tracks(file)) > 1:
         print(f"{file}: the first of {tracks} tracks of pictures is read", file=sys.stderr)
+
+
+def _note_stale(command: Detect, name: str) -> None:
+    """Name what an earlier call with other flags has left beside the results that are written over."""
+    drawn, tracks = command.folder / name, command.folder / f"{name}.tracks.json"
+    stale = [drawn] * (not command.pictures) + [tracks] * (not command.tracking.track)
+    if (command.folder / f"{name}.json").is_file():
+        for path in filter(Path.is_file, stale):
+            print(f"{path}: is not of this detection; remove it if it is of an earlier one", file=sys.stderr)
 
 
 def _detect_frames(
