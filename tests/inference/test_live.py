@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -85,6 +87,34 @@ def test_nothing_is_read_any_more_once_it_is_closed(monkeypatch: pytest.MonkeyPa
     next(frames)
     frames.close()
     assert camera.released
+
+
+def test_a_source_that_is_silent_does_not_outlive_the_program(
+    model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C while a read blocks: the thread cannot be waited for, and Python must not end around it."""
+    silence, at_exit, codes = Event(), [], []
+    camera = Camera([10, 20], lambda: None if len(camera.tones) == 2 else silence.wait(240))
+    monkeypatch.setattr(live, "open_capture", lambda _: camera)
+    monkeypatch.setattr(live, "FAREWELL", 0)
+    monkeypatch.setattr("atexit.register", lambda *call: at_exit.append(call))
+    monkeypatch.setattr("os._exit", codes.append)
+
+    def interrupted(_: object, frames: Iterator[Any], *__: object) -> Iterator[Any]:
+        next(frames)
+        signal.raise_signal(signal.SIGINT)
+        yield
+
+    monkeypatch.setattr("fssd.tracking.live_frames.live_frames", interrupted)
+    assert main(["detect", str(model_file), "rtsp://camera/", "--device", "cpu"]) == 130
+    ((end, *arguments),) = at_exit
+    end(*arguments)
+    assert codes == [130]
+    (reader,) = (thread for thread in threading.enumerate() if thread.name == live.READER)
+    silence.set()
+    reader.join(240)
+    end(*arguments)
+    assert codes == [130], "no need for it any more"
 
 
 def test_connections_are_tried_again_up_to_the_limit() -> None:

@@ -3,6 +3,7 @@
 Nothing heavy is imported before the verb is known, so that help is fast.
 """
 
+import atexit
 import errno
 import os
 import sys
@@ -68,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         try:
-            return _run(sys.argv[1:] if arguments is None else arguments)
+            code = _run(sys.argv[1:] if arguments is None else arguments)
         finally:
             if sys.stdout is not None:
                 sys.stdout.flush()
@@ -76,7 +77,22 @@ def main(arguments: list[str] | None = None) -> int:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         for stream in (sys.stdout, sys.stderr):  # what is left in their buffers cannot be written either
             os.dup2(nowhere, stream.fileno())
-        return READER_GONE
+        code = READER_GONE
+    if _is_reading():
+        atexit.register(_end_now, code)
+    return code
+
+
+def _is_reading() -> bool:
+    """Whether a thread still waits for a live source; nothing is imported to learn that there is none."""
+    live = sys.modules.get("fssd.inference.live")
+    return live is not None and bool(live.is_reading())
+
+
+def _end_now(code: int) -> None:
+    """End without what Python does at its end: if the thread comes out of OpenCV meanwhile, it aborts."""
+    if _is_reading():
+        os._exit(code)  # stdout was flushed
 
 
 def _run(arguments: list[str]) -> int:

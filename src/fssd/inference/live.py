@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-import time
+import threading
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from threading import Event, Lock, Thread
@@ -19,6 +19,7 @@ from fssd.inference.jpeg_stream import Report, pictures_of
 PATIENCE = 10_000  # milliseconds for an address to answer, and for each picture of it
 PAUSE = 1.0  # seconds before an attempt to connect again
 FAREWELL = 2.0  # seconds that the reading thread has to end
+READER = "reader of a live source"  # the name of that thread
 _STREAM = re.compile(r"(rtsps?|rtmp|https?|udp|tcp)://", re.IGNORECASE)
 _DEVICE = re.compile(r"/dev/video(\d+)")
 
@@ -39,6 +40,11 @@ def is_live(argument: str) -> bool:
 def public_name(source: str) -> str:
     """The source without the user and password that an address may hold."""
     return re.sub(r"://[^/@]*@", "://", source)
+
+
+def is_reading() -> bool:
+    """Whether a thread still waits for a picture, of a source that was closed too."""
+    return any(thread.name == READER for thread in threading.enumerate())
 
 
 def open_live(source: str, stdin: BinaryIO, reconnect: int, report: Report) -> OpenFrames:
@@ -82,7 +88,7 @@ class NewestFrames:
         if not capture.isOpened():
             capture.release()
             raise ImageError(f"{self._name}: cannot be opened; check the name, and that nothing else uses it")
-        reader = Thread(target=self._read, args=(capture,), daemon=True)
+        reader = Thread(target=self._read, args=(capture,), name=READER, daemon=True)
         reader.start()
         try:
             while True:
@@ -99,7 +105,7 @@ class NewestFrames:
                     raise error
         finally:
             self._stop.set()
-            # A thread that comes out of OpenCV while Python ends makes it abort.
+            # A thread that comes out of OpenCV while Python ends makes it abort; `main` ends without it.
             reader.join(FAREWELL)
 
     def _read(self, capture: Capture) -> None:
@@ -123,7 +129,8 @@ class NewestFrames:
                 self._tell(None, ImageError(f"{self._name}: {reason}; check it, or raise --reconnect"))
                 return
             failures += 1
-            time.sleep(self._pause)
+            if self._stop.wait(self._pause):
+                return
             capture = self._connect()
         capture.release()
 
