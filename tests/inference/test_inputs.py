@@ -83,7 +83,7 @@ def test_results_do_not_share_a_name() -> None:
 @pytest.mark.parametrize("argument", ["https://host/a.jpg", "HTTP://host/b.jpg", "rtsp://camera:554/live"])
 def test_urls_are_not_read(argument: str) -> None:
     with pytest.raises(DataError, match=f"^{argument}: URLs are not read; download"):
-        find_inputs([argument])
+        find_inputs([argument.replace("://", "://user:se@cret@")])
 
 
 def test_what_is_passed_over_is_counted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,7 +36,20 @@ def test_what_is_live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert not is_live(source)
     (tmp_path / "7").mkdir()
     assert not is_live("7"), "a folder of that name"
-    assert public_name("rtsp://user:secret@host:554/a") == "rtsp://host:554/a"
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("rtsp://user:secret@host:554/a", "rtsp://host:554/a"),
+        ("rtsp://u:p@ss@w@host/x", "rtsp://host/x"),
+        ("rtsp://u:p@ss@host", "rtsp://host"),
+        ("http://host/@me", "http://host/@me"),
+        ("-", "-"),
+    ],
+)
+def test_no_part_of_a_password_is_shown(address: str, shown: str) -> None:
+    assert public_name(address) == shown
 
 
 class Camera:

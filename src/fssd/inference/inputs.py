@@ -13,6 +13,7 @@ from pathlib import Path
 from fssd.data.decode import IMAGE_EXTENSIONS, read_image
 from fssd.data.sample import Image
 from fssd.errors import DataError, ImageError
+from fssd.inference.live import public_name
 
 VIDEO_EXTENSIONS = frozenset({
     ".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".vob", ".flv",
@@ -129,7 +130,7 @@ def _expand(argument: str, passed_over: Counter[str], out: Path | None) -> list[
         missing = f"is neither an image ({', '.join(sorted(IMAGE_EXTENSIONS))}) nor a video"
         missing = _IS_NEITHER.get(path.suffix.lower(), missing)
     elif _URL.match(argument):
-        raise DataError(f"{argument}: URLs are not read; download the file and name that")
+        raise DataError(f"{public_name(argument)}: URLs are not read; download the file and name that")
     else:
         matches = (Path(match) for match in glob.glob(argument, recursive=True))  # noqa: PTH207 (absolute too)
         matching = (file for file in matches if not file.is_dir())

@@ -38,8 +38,8 @@ def is_live(argument: str) -> bool:
 
 
 def public_name(source: str) -> str:
-    """The source without the user and password that an address may hold."""
-    return re.sub(r"://[^/@]*@", "://", source)
+    """The source without the user and password that an address may hold, which may hold @ themselves."""
+    return re.sub(r"://[^/]*@", "://", source)
 
 
 def is_reading() -> bool:
