@@ -266,6 +266,7 @@ def test_wanted_outputs(client: TestClient) -> None:
         ({"inputs": [IMAGE], "parameters": 0}, 400, "parameters is no object"),
         ({"inputs": [IMAGE], "parameters": []}, 400, "parameters is no object"),
         ({"inputs": [IMAGE], "outputs": [{"name": "box"}]}, 400, "did you mean 'boxes'"),
+        ({"inputs": [IMAGE], "outputs": [{"name": "count"}] * 2}, 400, "output count is wanted twice"),
         (
             {"inputs": [IMAGE], "outputs": [{"name": "boxes", "parameters": {"binary": 1}}]},
             400,

@@ -159,6 +159,9 @@ def _outputs(document: Mapping[str, Any], all_binary: bool) -> tuple[list[str], 
     for name in names:
         if name not in OUTPUTS:
             raise bad_tensor(f"there is no output {name}{nearest(name, OUTPUTS)}")
+    if len(set(names)) < len(names):  # the answer would grow with each
+        ((name, _),) = Counter(names).most_common(1)
+        raise bad_tensor(f"output {name} is wanted twice")
     chosen = zip(names, asked, strict=True)
     return names, frozenset(name for name, one in chosen if _is_binary(one, all_binary))
 
