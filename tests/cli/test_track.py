@@ -94,6 +94,7 @@ def test_what_other_flags_have_left_is_named(
     ("flags", "told"),
     [
         (("--count-line", LINE), "add --track"),
+        (("--count-zone", ZONE, "--engine", "local"), "add --track"),
         (("--track", "--engine", "local"), "--engine divides"),
         (("--track", "--class-scores", "bird=0.3"), "'bird'"),
         (("--track", "--count-line", "1,2,3"), "--count-line is '1,2,3'"),

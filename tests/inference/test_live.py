@@ -233,6 +233,7 @@ def test_a_damaged_picture_on_stdin_does_not_end_the_others(
         (["-", "--count-line", "0,0,9,9"], "add --track"),
         (["a.jpg", "--every", "2"], "--every is for live sources"),
         (["a.jpg", "--engine", "local", "--reconnect", "1"], "--reconnect is for live sources"),
+        (["a.jpg", "rtsp://u:secret@a", "--engine", "local"], "rtsp://a is live, which --engine does not"),
     ],
 )
 def test_flags_that_do_not_fit(arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:

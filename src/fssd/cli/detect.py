@@ -109,12 +109,17 @@ def _check_engine(command: Detect) -> None:
         if is_remote(command.out):
             raise ConfigError(f"--out {command.out}: only --engine local or ray writes there; add that")
         return
+    from fssd.inference.live import is_live, public_name
+
     if given := command.live.given():
         raise ConfigError(f"{given[0]} is for live sources, which --engine does not read; leave it out")
+    if live := [source for source in command.images if is_live(source)]:
+        raise ConfigError(f"{public_name(live[0])} is live, which --engine does not read; leave out --engine")
     if command.tracking.track:
         raise ConfigError(
             "--track needs the frames of a film in their order, which --engine divides; leave one of them out"
         )
+    check_tracking(command)
     if command.voc or command.coco:
         raise ConfigError(
             "--voc and --coco are not written with --engine; leave them out, `fssd eval` reads parts"
