@@ -91,6 +91,48 @@ def test_a_damaged_picture_does_not_end_the_others(broken: bytes, between: bytes
     assert str(fault).startswith("stdin#2: ")
 
 
+HEADER = jpeg(0).index(b"\xff\xda")
+
+
+@pytest.mark.parametrize("between", [b"", b"junk"])
+@pytest.mark.parametrize("third", [jpeg(170), with_thumbnail(170)])
+# In and beside the length of a segment, two bytes before its end, within tables, before the coded data.
+@pytest.mark.parametrize("length", [2, 4, 5, 12, 18, 19, 22, 100, 190, 216, 400, 600, HEADER])
+def test_a_picture_that_is_cut_in_its_header(length: int, third: bytes, between: bytes) -> None:
+    """The length of the segment that was cut leads into the next picture, or beyond the last one."""
+    data = between.join([jpeg(10), jpeg(90)[:length], third, jpeg(250)])
+    faults: list[ImageError] = []
+    frames = list(pictures_of(io.BytesIO(data), faults.append))
+    assert [number for number, _ in frames] == [0, 2, 3]
+    assert [image.mean() for _, image in frames] == pytest.approx((10, 170, 250), abs=2)
+    assert [str(fault)[:8] for fault in faults] == ["stdin#1:"]
+
+
+def test_bytes_between_segments_are_no_end_of_a_picture() -> None:
+    """A segment behind which other bytes stand, as some cameras write them, and the thumbnail in it."""
+    whole = with_thumbnail(90)
+    end = whole.index(b"\xff\xd9") + 2
+    frames = list(pictures_of(io.BytesIO((whole[:end] + bytes(3) + whole[end:]) * 2), pytest.fail))
+    assert [image.mean() for _, image in frames] == pytest.approx((90, 90), abs=2)
+
+
+OUTER = with_thumbnail(90)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        overwritten(OUTER, 4, b"\x03\x00"),  # the length of the segment that holds the thumbnail
+        overwritten(OUTER, OUTER.rindex(b"\xff\xc0") + 2, b"\x00\x03"),  # of one behind it
+    ],
+)
+def test_a_thumbnail_of_a_damaged_picture_is_no_frame(broken: bytes) -> None:
+    faults: list[ImageError] = []
+    frames = list(pictures_of(io.BytesIO(jpeg(10) + broken + jpeg(250)), faults.append))
+    assert [(number, round(image.mean())) for number, image in frames] == [(0, 10), (2, 250)]
+    assert len(faults) == 1
+
+
 def photograph(order: str) -> bytes:
     """A JPEG of 64 x 48 with a gain map of 32 x 48 behind it, as phones write them: by CIPA DC-007."""
     outer, inner = jpeg(170), jpeg(90, 32)

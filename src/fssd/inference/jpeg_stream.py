@@ -13,9 +13,12 @@ from fssd.errors import ImageError
 Report = Callable[[ImageError], None]
 """Takes the error of a picture after which the others go on."""
 _BLOCK = 1 << 16
-_START, _END = b"\xff\xd8", 0xD9  # of a JPEG
+_START, _SCAN, _END = b"\xff\xd8", 0xDA, 0xD9  # of a JPEG; of its coded data
 # From the end of a picture to the next one, with what HTTP sends between; a thumbnail has no such neighbour.
-_BOUNDARY = re.compile(rb"\xff\xd9[^\xff]{0,1000}\xff\xd8\xff")
+_NEIGHBOUR = re.compile(rb"[^\xff]{0,1000}\xff\xd8\xff")
+_BOUNDARY = re.compile(rb"\xff\xd9" + _NEIGHBOUR.pattern)
+_NEXT = _START + b"\xff"  # its first marker follows
+_MARKER = re.compile(rb"\xff[\xc0-\xfe]")
 _LIST = re.compile(rb"\xff\xe2..MPF\0", re.DOTALL)  # the segment that lists a file's pictures
 _ENTRIES, _ENTRY = 0xB002, 16  # the tag of the list; bytes of each of its rows
 
@@ -66,13 +69,13 @@ def _blocks(stream: BinaryIO, data: bytearray) -> Iterator[bool]:
     yield True
 
 
-def _next_jpeg(data: bytearray) -> tuple[int, int] | None:
+def _next_jpeg(data: bytearray, first: int = 0, *, is_split: bool = True) -> tuple[int, int] | None:
     """Where the first JPEG begins and ends, None if it is not there whole.
 
     Segments are skipped by their lengths, for a picture within (a thumbnail) has an end too. Where the next
-    picture begins before this one has ended, it ends there.
+    picture begins before this one has ended, it ends there. is_split: also within a segment that was cut.
     """
-    start = data.find(_START)
+    start = data.find(_START, first)
     at = start + 2
     while start >= 0 and at + 2 <= len(data):
         kind = data[at + 1]
@@ -91,7 +94,33 @@ def _next_jpeg(data: bytearray) -> tuple[int, int] | None:
                 return start, at
             at += 2
         else:
-            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+            after = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+            if is_split and kind != _SCAN and (following := _in_segment(data, at, after)) is not None:
+                return start, following
+            at = after
+    return None
+
+
+def _in_segment(data: bytearray, at: int, after: int) -> int | None:
+    """Where the next picture begins in a segment that was cut, so that no marker is where it should end.
+
+    Left to the decoder, the two could become one picture: it takes tables from the header of the second.
+    """
+    for edge in (at + 2, after - 2):  # it was cut before its length, or two bytes before its end
+        if data[edge : edge + 3] == _NEXT:
+            return edge
+    if after + 2 > len(data) or _MARKER.match(data, after):
+        return None
+    return _start_between(data, at + 1, after + 2)
+
+
+def _start_between(data: bytearray, at: int, end: int) -> int | None:
+    """Where the first JPEG begins that is no thumbnail: it reaches to the end, or another picture follows."""
+    while (at := data.find(_NEXT, at, end)) >= 0:
+        span = _next_jpeg(data, at, is_split=False)
+        if span is None or span[1] >= end or _NEIGHBOUR.match(data, span[1]):
+            return at
+        at += len(_NEXT)
     return None
 
 
@@ -108,7 +137,9 @@ def _cut_jpeg(data: bytearray) -> tuple[int, int] | None:
 def _first_end(data: bytearray, start: int, end: int) -> int:
     """The end of a damaged JPEG: a damaged marker, read as a segment, can lead into a later picture."""
     boundary = _BOUNDARY.search(data, start, end)
-    return end if boundary is None else boundary.start() + 2
+    end = end if boundary is None else boundary.start() + 2
+    following = _start_between(data, start + len(_START), end)
+    return end if following is None else following
 
 
 def _lies_in(spans: list[tuple[int, int]], start: int, end: int) -> bool:
