@@ -389,6 +389,9 @@ def test_inputs_are_not_written_over(
         assert detect(model_file, folder, chosen) == BAD_INPUT
         assert "would be overwritten" in only_error(capsys)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert detect(model_file, folder, folder / "film.mp4", folder / "shot0.jpg", "--no-pictures") == 0
+    results = {"detections.json", "film.mp4.json"}
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.name not in results} == before
 
 
 @pytest.mark.parametrize(

@@ -41,11 +41,12 @@ def run(arguments: list[str]) -> int:
     work = DetectWork(command, detector, len(files), state := _state(command))
     pictures, drawn_films = state.output_names(stills, ".jpg"), state.output_names(films, ".mp4")
     endings = [".json", ".tracks.json"] if command.tracking.track else [".json"]
-    drawn = [*pictures, *drawn_films, *(f"{name}{end}" for name in drawn_films for end in endings)]
+    written = [f"{name}{end}" for name in drawn_films for end in endings]
+    written += [*pictures, *drawn_films] if command.pictures else []
     detector.require_settings(**command.given(), scales=command.scales or None)
     if tiles := detector.tiling(command.given()):
         print(f"looking at {tiles}", file=sys.stderr)
-    _check_outputs(work, files, drawn, output_names(stills, ""))
+    _check_outputs(work, files, written, output_names(stills, ""))
     if stills and not work.unfinished.goes_on:
         # Before the state says that there is something to go on with, nothing of an earlier call may be left.
         (command.folder / "detections.jsonl").write_bytes(b"")
@@ -153,7 +154,7 @@ def _detect_parts(command: Detect, engine: Engine) -> int:
     return 1 if counts.errors else 0
 
 
-def _check_outputs(work: DetectWork, inputs: list[Path], drawn: list[str], stems: list[str]) -> None:
+def _check_outputs(work: DetectWork, inputs: list[Path], written: list[str], stems: list[str]) -> None:
     """Raise what would keep all results from being written, before the time is spent."""
     from fssd.atomic import require_writable
     from fssd.evaluation.results import voc_files
@@ -163,5 +164,5 @@ def _check_outputs(work: DetectWork, inputs: list[Path], drawn: list[str], stems
     files = [out / "detections.json"] + [out / "coco.json"] * command.coco
     if command.voc:
         files += voc_files(out, stems, work.detector.classes)
-    spare_inputs([*inputs, model_file(command.model)], [*files, *(out / name for name in drawn)])
+    spare_inputs([*inputs, model_file(command.model)], [*files, *(out / name for name in written)])
     require_writable(*files)
