@@ -15,6 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from PIL import Image as Pillow
 
 from fssd.cli.main import main
 from fssd.errors import ImageError
@@ -63,6 +64,22 @@ def test_the_json_names_the_pictures(model_file: Path, shots: Path, tmp_path: Pa
     assert [row["picture"] for row in rows(out / "a.mp4.json")] == ["a.mp4", "a.mp4"]
     assert detect(model_file, out, shots, "--no-pictures") == GOOD
     assert {row["picture"] for row in rows(out / "detections.json")} == {None}
+
+
+def test_of_several_pictures_in_a_file_the_first_is_looked_at_and_a_line_says_so(
+    model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, *others = (Pillow.new("RGB", (64, 48), (tone, 0, 0)) for tone in (10, 90, 170))
+    names = ("a.gif", "b.webp", "c.png", "d.tif")
+    for name in names:
+        first.save(tmp_path / name, save_all=True, append_images=others)
+    first.save(tmp_path / "e.png")
+    first.save(tmp_path / "f.jpg", "MPO", save_all=True, append_images=others)
+    assert detect(model_file, tmp_path / "out", tmp_path) == GOOD
+    told = capsys.readouterr()
+    expected = [f"{tmp_path / name}: the first of 3 pictures" for name in names]
+    assert [line for line in told.err.splitlines() if "the first of" in line] == expected
+    assert "6 of 6 inputs done" in told.out
 
 
 def test_a_picture_that_cannot_be_written_is_an_error_of_that_image(

@@ -101,6 +101,7 @@ def _unread(
     waiting: deque[tuple[Path, str, tuple[int, int]]],
 ) -> Iterator[Image]:
     """The images that are not done and can be read; for each, file, name and size are added to `waiting`."""
+    from fssd.data.decode import count_pictures
     from fssd.inference.inputs import read_images
 
     windows = work.detector.windows(work.command.given())
@@ -112,6 +113,8 @@ def _unread(
         for image in read_images([file], [], sizes):
             if work.attempt(file, partial(windows, sizes[0])) is None:  # too many tiles
                 continue
+            if (pictures := count_pictures(file)) > 1:
+                print(f"{file}: the first of {pictures:,} pictures", file=sys.stderr)
             waiting.append((file, name, sizes[0]))
             yield image
 

@@ -123,6 +123,21 @@ def read_header(picture: PictureSource) -> ImageHeader:
         raise _unreadable(picture, error) from error
 
 
+def count_pictures(file: Path) -> int:
+    """The pictures of an animation or the pages of a TIFF, by their headers; 1 for all other files.
+
+    A JPEG's further pictures are previews of the first.
+    """
+    if file.suffix.lower() in _JPEG:
+        return 1
+    try:
+        with file.open("rb") as stream:
+            picture = _open(stream, file)[0]
+            return 1 if picture.format in {"JPEG", "MPO"} else int(getattr(picture, "n_frames", 1))
+    except Exception:  # the first picture was read, and the others are not
+        return 1
+
+
 def probe_image(data: bytes, name: Path | str) -> ImageHeader:
     """`read_header` for bytes already in memory. Raises ImageError."""
     return _open(io.BytesIO(data), name)[1]
