@@ -40,9 +40,8 @@ def run(arguments: list[str]) -> int:
     detector = Detector.load(command.model, device=command.device)
     work = DetectWork(command, detector, len(files), state := _state(command))
     pictures, drawn_films = state.output_names(stills, ".jpg"), state.output_names(films, ".mp4")
-    endings = [".json", ".tracks.json"] if command.tracking.track else [".json"]
-    written = [f"{name}{end}" for name in drawn_films for end in endings]
-    written += [*pictures, *drawn_films] if command.pictures else []
+    endings = [".json"] + [".tracks.json"] * command.tracking.track + [""] * command.pictures
+    written = pictures * command.pictures + [f"{name}{end}" for name in drawn_films for end in endings]
     detector.require_settings(**command.given(), scales=command.scales or None)
     if tiles := detector.tiling(command.given()):
         print(f"looking at {tiles}", file=sys.stderr)
