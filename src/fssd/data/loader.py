@@ -100,7 +100,8 @@ class Views(Dataset[Any]):
             first = first if self.repeats is None else int(order[first])
             return self._first_readable(((first + step) % images for step in range(images)), broken)
 
-        # The leading 3 keeps this stream apart from those of the order and of `sample_rng`.
+        # The leading 3 keeps this stream apart from that of the order, and from those of `sample_rng` in all
+        # runs but of seed 3; to change it would change the views of a seed.
         rng = np.random.default_rng((3, self.seed, epoch, *key))
         return self.mixing.view(loaded, geometry, own, rng, self._augmented, draw), broken
 
@@ -162,7 +163,7 @@ def read_fitting(record: Record) -> Image:
 
 @lru_cache(maxsize=4)
 def _order(seed: int, epoch: int, count: int) -> np.ndarray:
-    # The leading 1 keeps this stream apart from those of `sample_rng`.
+    # The leading 1 keeps this stream apart from those of `sample_rng` in all runs but of seed 1.
     return np.random.default_rng((1, seed, epoch)).permutation(count)
 
 

@@ -48,7 +48,7 @@ class Repeats:
 @lru_cache(maxsize=4)
 def _pass_of(repeats: Repeats, seed: int, epoch: int) -> Pass:
     """Systematic sampling: a comb of one tooth a view is laid over the factors in a random order."""
-    # The leading 4 keeps this stream apart from those of the loader.
+    # The leading 4 keeps this stream apart from those of the loader, in all runs but of seed 4.
     rng = np.random.default_rng((4, seed, epoch))
     records = rng.permutation(len(repeats.factors))
     ends = np.cumsum(repeats.factors[records])

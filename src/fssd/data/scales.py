@@ -32,6 +32,7 @@ class Scales:
         update = position // self.images
         if update >= self.updates - min(LAST, self.updates // 5):
             return self.own
-        # The leading 2 keeps this stream apart from those of the order of images and of `sample_rng`.
+        # The leading 2 keeps this stream apart from that of the order of images, and from those of
+        # `sample_rng` in all runs but of seed 2.
         draw = np.random.default_rng((2, self.seed, update // UPDATES))
         return int(draw.integers(self.smallest // STEP, self.largest // STEP, endpoint=True)) * STEP
