@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -116,9 +116,11 @@ def _note_stale(command: Detect, name: str) -> None:
     """Name what an earlier call with other flags has left beside the results that are written over."""
     drawn, tracks = command.folder / name, command.folder / f"{name}.tracks.json"
     stale = [drawn] * (not command.pictures) + [tracks] * (not command.tracking.track)
-    if (command.folder / f"{name}.json").is_file():
-        for path in filter(Path.is_file, stale):
-            print(f"{path}: is not of this detection; remove it if it is of an earlier one", file=sys.stderr)
+    with suppress(OSError):  # a name that is too long, which will be the error of this film
+        if (command.folder / f"{name}.json").is_file():
+            for path in filter(Path.is_file, stale):
+                told = "is not of this detection; remove it if it is of an earlier one"
+                print(f"{path}: {told}", file=sys.stderr)
 
 
 def _detect_frames(
