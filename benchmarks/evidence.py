@@ -9,12 +9,14 @@ both sides (the paired bootstrap, see `fssd.evaluation.bootstrap`); three seeds 
 would leave out a third of their variance, so theirs is estimated, and the interval is that of Welch's t test:
 the 95 % quantile of Student's t for as many degrees of freedom as the seeds leave (Welch 1947).
 
-Measured runs are kept in OUT/ROW/seed-N/evidence.json, so that the command can be repeated.
+Measured runs are kept in OUT/ROW/seed-N/evidence.json, so that the command can be repeated. Another model,
+split, metric or evaluation is measured again; changed labels are not noticed.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
 import statistics
@@ -24,8 +26,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import t as student
 
+import fssd.evaluation
 from fssd.ablation.output import cells, mean_spread
 from fssd.atomic import atomic_write
 from fssd.config.config_files import load_config
@@ -34,6 +36,7 @@ from fssd.data.source import open_data
 from fssd.evaluation.bootstrap import rank
 from fssd.evaluation.evaluate import evaluate_detections
 from fssd.inference.detector import Detector
+from fssd.storage.cache_folder import code_digest
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -129,6 +132,8 @@ def interval(gain: Gain) -> tuple[float, float]:
     """The 95 % confidence interval; with one seed on each side it leaves out how much seeds differ."""
     variance = gain.images + sum(one for one, _ in gain.seeds)
     spread = sum(one**2 / freedom for one, freedom in gain.seeds)
+    from scipy.stats import t as student  # not on every machine that measures runs
+
     half = student.ppf(0.975, variance**2 / spread if spread else math.inf) * math.sqrt(variance)
     return gain.value - half, gain.value + half
 
@@ -143,10 +148,10 @@ def measured_runs(folder: Path, resamples: int) -> Runs:
 
 def measured_run(final: Path, resamples: int) -> dict[str, Any]:
     """Measures of a run's final model, AP in 0..1 or None, and its mAP for each resample of the images."""
-    kept = final.parent / "evidence.json"
+    kept, asked = final.parent / "evidence.json", what_is_measured(final, resamples)
     if kept.is_file():
         known: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
-        if known["resamples"] == resamples and known["bytes"] == final.stat().st_size:
+        if known.get("asked") == asked:
             return known
     config = load_config(final.parent / CONFIG_FILE)
     assert config.data is not None
@@ -160,12 +165,23 @@ def measured_run(final: Path, resamples: int) -> dict[str, Any]:
     found = {
         **{name: None if math.isnan(value) else value for name, value in measures.items()},
         "resampled": np.nanmean(aps, axis=1).tolist(),
-        "resamples": resamples,
-        "bytes": final.stat().st_size,
+        "asked": asked,
     }
     atomic_write(kept, json.dumps(found, allow_nan=False) + "\n")
     print(f"{final.parent}: mAP {100 * report.map:.1f}", flush=True)
     return found
+
+
+def what_is_measured(final: Path, resamples: int) -> dict[str, Any]:
+    """What the measures of a run depend on, but for the images and their labels."""
+    config = load_config(final.parent / CONFIG_FILE)
+    return {
+        "model": hashlib.sha256(final.read_bytes()).hexdigest(),
+        "split": config.val_split,
+        "metric": config.metric,
+        "resamples": resamples,
+        "code": code_digest(sorted(Path(fssd.evaluation.__file__).parent.glob("*.py"))),
+    }
 
 
 def _arguments() -> argparse.Namespace:

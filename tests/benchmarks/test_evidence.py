@@ -53,6 +53,22 @@ def test_the_table(
     assert lines[6] == "| mean of 2 | fssd |  |  |  | +10.0 |  |  | +2.0 | -1.0 to +5.0 |"
 
 
+def test_another_model_of_the_same_size_is_measured_again(
+    script: Callable[[str], ModuleType], tmp_path: Path
+) -> None:
+    what = script("evidence").what_is_measured
+    (tmp_path / "config.yaml").write_text("val_split: val\nmetric: voc12\n")
+    model = tmp_path / "final.safetensors"
+    model.write_bytes(b"one")
+    first = what(model, 1000)
+    assert first == what(model, 1000) != what(model, 100)
+    model.write_bytes(b"two")
+    assert what(model, 1000) != first
+    model.write_bytes(b"one")
+    (tmp_path / "config.yaml").write_text("val_split: val\nmetric: coco\n")
+    assert what(model, 1000) != first
+
+
 def test_the_first_row_counts_every_image_once(script: Callable[[str], ModuleType]) -> None:
     image_weights = script("evidence").image_weights
     weights = image_weights(7, 50)
