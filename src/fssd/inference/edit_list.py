@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from fssd.inference.mp4_boxes import UNREADABLE, boxes, movie, number, pictures
 
+MOST_FRAMES = 20_000_000  # a week of them, and at most one for each byte of the film
+
 
 def shown_frames(path: Path) -> int | None:
     """How many frames begin within the edit list of the film's pictures, which are those that FFmpeg gives.
@@ -21,7 +23,7 @@ def shown_frames(path: Path) -> int | None:
         scale = number(dict(boxes(head))[b"mvhd"], 12, 20)
         track = pictures(head)[0]
         media = dict(boxes(track[b"mdia"]))
-        times, own = _times(media, path.stat().st_size), number(media[b"mdhd"], 12, 20)
+        times, own = _times(media, min(path.stat().st_size, MOST_FRAMES)), number(media[b"mdhd"], 12, 20)
         edits = _edits(dict(boxes(track[b"edts"]))[b"elst"])
         return sum(_within(times, start, length * own / scale) for length, start in edits) or None
     except UNREADABLE:
@@ -34,7 +36,7 @@ def _within(times: NDArray[np.int64], start: int, length: float) -> int:
 
 
 def _times(media: dict[bytes, bytes], most: int) -> NDArray[np.int64]:
-    """When each frame is shown, in the track's ticks. most: no file has more frames than bytes."""
+    """When each frame is shown, in the track's ticks. Raises ValueError for more than `most`."""
     table = dict(boxes(dict(boxes(media[b"minf"]))[b"stbl"]))
     durations = _unrolled(table[b"stts"], ">u4", most)
     times = np.cumsum(durations) - durations  # of decoding
@@ -49,7 +51,7 @@ def _unrolled(box: bytes, kind: str, most: int) -> NDArray[np.int64]:
     rows = np.frombuffer(box, [("count", ">u4"), ("value", kind)], number(box, 4, 4), 8)
     counts = rows["count"].astype(np.int64)
     if counts.sum() > most:
-        raise ValueError("more frames than bytes")
+        raise ValueError("more frames than the film can have")
     return np.repeat(rows["value"].astype(np.int64), counts)
 
 

@@ -19,8 +19,8 @@ class FilmOutput:
     """Writes the drawn frames of `film`, in their order, to the file `path`.
 
     VP9 with the film's sound and shape by PyAV, else MPEG-4 without sound, of square pixels, by OpenCV at the
-    film's mean rate. A frame
-    stands in for lost ones before it, so that times stay the same. Raises what the writers do.
+    film's mean rate. A frame stands in for lost ones before it, so that times stay the same. Raises what the
+    writers do.
     is_written: whether the frames that were added are in the file, when the block has ended.
     """
 
