@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ def test_onnx_reads_bytes_in_every_convolution_but_the_predictors_and_in_every_s
 ) -> None:
     pytest.importorskip("onnxruntime", reason='needs onnxruntime: pip install "fssd[export]"')
     quantised = quantise_onnx(traced("tiny"), make_pictures(2, (300, 300)), tmp_path)
-    assert not caplog.records, "ONNX Runtime has nothing to advise"
+    advice = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert not advice, "ONNX Runtime has nothing to advise"
     makers = {output: node.op_type for node in quantised.graph.node for output in node.output}
     read = {
         kind: [
