@@ -59,7 +59,7 @@ class Report:
     def known(self) -> str:
         """What `known_map` is the mean of."""
         count = sum(not math.isnan(ap) for ap in self.classes.values()) - len(self.unknown_classes)
-        return f"{count} class{'' if count == 1 else 'es'} that the model knows"
+        return f"{counted(count, 'class')} that the model knows"
 
     def to_json(self, settings: Mapping[str, Any] | None = None) -> str:
         """The report as JSON text, one key per field; nan becomes null.

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from fssd.counted import counted
 from fssd.data.join import join_sets
 from fssd.data.sample import DataSet, Record
 from fssd.errors import ConfigError, closest
@@ -71,7 +72,7 @@ def known_to_both(dataset: DataSet, a: Sequence[str], b: Sequence[str]) -> tuple
             f"no class that both models know has an object to compare them on ({left_out}); rename"
             " the classes of one of them, or take other data"
         )
-    classes = f"{len(both)} class{'' if len(both) == 1 else 'es'} that both know"
+    classes = f"{counted(len(both), 'class')} that both know"
     return common, f"compared on the {classes}; {left_out}" if left_out else ""
 
 

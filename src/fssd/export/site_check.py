@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fssd.counted import counted
 from fssd.data.geometry import Geometry
 from fssd.data.sample import Image
 from fssd.errors import ExportError
@@ -57,7 +58,7 @@ class SiteParity(NamedTuple):
     page: Parity
 
     def __str__(self) -> str:
-        threads = f"{self.threads} thread{'' if self.threads == 1 else 's'}"
+        threads = counted(self.threads, "thread")
         lines = [f"{self.browser}, WebAssembly, {threads}: {self.wasm}"]
         lines.append(f"{self.browser}, WebGPU: {self.webgpu or 'there is none, so it was not checked'}")
         return "\n".join([*lines, f"the page: {self.page}"])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from fssd.counted import counted
 from fssd.data.sample import DataSet
 from fssd.errors import ExportError
 from fssd.evaluation.known_classes import objects_per_class
@@ -59,5 +60,5 @@ class Trial:
 
 
 def _count(images: int, objects: int | None) -> str:
-    text = f"{images:,} image{'' if images == 1 else 's'}"
-    return text if objects is None else f"{text} with {objects:,} object{'' if objects == 1 else 's'}"
+    text = counted(images, "image")
+    return text if objects is None else f"{text} with {counted(objects, 'object')}"

@@ -12,6 +12,7 @@ from PIL import Image as PillowImage
 from PIL import ImageDraw
 
 from fssd.atomic import atomic_write, make_folder
+from fssd.counted import counted
 from fssd.data.sample import Image
 from fssd.errors import ConfigError
 from fssd.inference.detections import Detections
@@ -112,7 +113,7 @@ def _cell(found: Detections, name: str, width: int, height: int) -> Image:
     left = (width - drawn.shape[1]) // 2
     top = TITLE + (height - drawn.shape[0]) // 2
     canvas[top : top + drawn.shape[0], left : left + drawn.shape[1]] = drawn
-    canvas[:TITLE] = _title(f"{name}: {len(found)} object{'' if len(found) == 1 else 's'}", width)
+    canvas[:TITLE] = _title(f"{name}: {counted(len(found), 'object')}", width)
     return canvas
 
 
