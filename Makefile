@@ -4,14 +4,24 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 
-.PHONY: demo test lint programs clean
+.PHONY: demo test suite collected lint programs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/fssd demo --out runs/demo
 
-test: lint programs
-	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 3 --dist worksteal
+# Types are checked, which takes one core for a minute, while the suite runs.
+test: $(VENV)/.dev programs
+	$(MAKE) --no-print-directory -j 2 lint suite
+
+suite: collected
+	$(PYTEST) -n 3 --dist worksteal
+
+# Once on its own, because pytest compiles the tests where they are not: else each process would do that again.
+# What is wrong with them is said by the suite.
+collected: $(VENV)/.dev
+	$(PYTEST) --collect-only >/dev/null 2>&1 || true
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check src tests benchmarks tools

@@ -20,6 +20,8 @@ import torch
 from ray_cluster import RayCluster, undisturbed
 from torch import Tensor, nn
 
+from fssd.backbones import efficientnet_lite
+from fssd.backbones.efficientnet_lite import STAGES
 from fssd.data.sample import DataSet, Record
 from fssd.data.scenes import CLASSES, make_scenes
 from fssd.export.graph import OPSET, trace
@@ -131,6 +133,13 @@ def detectors(tiny_backbone: Callable[[], nn.Module]) -> dict[str, Detector]:
 def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """For a test of something else: an exported file is compared on 5 images and not on all."""
     monkeypatch.setattr("fssd.export.images.CHECKED", 5)
+
+
+@pytest.fixture
+def few_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a test of something else: EfficientNet-lite0 with a block a stage and the same maps."""
+    monkeypatch.setattr(efficientnet_lite, "STAGES", tuple(s._replace(repeats=1) for s in STAGES))
+    monkeypatch.setattr(efficientnet_lite, "TAPS", {2: 4, 3: 8, 5: 16})
 
 
 @pytest.fixture

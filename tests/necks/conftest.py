@@ -18,7 +18,9 @@ from fssd.training.loop import train
 
 
 @pytest.fixture
-def whole_life(scenes: Path, tmp_path: Path, one_trace: None, few_pictures: None) -> Callable[..., Detector]:
+def whole_life(
+    scenes: Path, tmp_path: Path, few_blocks: None, one_trace: None, few_pictures: None
+) -> Callable[..., Detector]:
     """Trains a model of that name, size and options, evaluates, exports and opens it; returns it opened."""
     pytest.importorskip("onnx", reason='needs onnx: pip install "fssd[export]"')
     pytest.importorskip("openvino", reason='needs openvino: pip install "fssd[openvino]"')
