@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -135,11 +136,26 @@ def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fssd.export.images.CHECKED", 5)
 
 
+@contextmanager
+def short_stages() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(efficientnet_lite, "STAGES", tuple(s._replace(repeats=1) for s in STAGES))
+        patch.setattr(efficientnet_lite, "TAPS", {2: 4, 3: 8, 5: 16})
+        yield
+
+
 @pytest.fixture
-def few_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+def few_blocks() -> Iterator[None]:
     """For a test of something else: EfficientNet-lite0 with a block a stage and the same maps."""
-    monkeypatch.setattr(efficientnet_lite, "STAGES", tuple(s._replace(repeats=1) for s in STAGES))
-    monkeypatch.setattr(efficientnet_lite, "TAPS", {2: 4, 3: 8, 5: 16})
+    with short_stages():
+        yield
+
+
+@pytest.fixture(scope="module")
+def few_blocks_in_module() -> Iterator[None]:
+    """`few_blocks` for all tests of a module from the first that asks for it on."""
+    with short_stages():
+        yield
 
 
 @pytest.fixture

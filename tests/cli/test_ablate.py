@@ -12,6 +12,7 @@ from fssd.cli.main import main
 from fssd.weights.checkpoint import load_model, read_tensors, write_tensors
 
 pytest.importorskip("matplotlib", reason='plots need matplotlib: pip install "fssd[plot]"')
+pytestmark = pytest.mark.usefixtures("few_blocks_in_module")
 
 PLAN = """
 title: Two rows
