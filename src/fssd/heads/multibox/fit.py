@@ -12,7 +12,6 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +22,7 @@ from fssd.boxes import Floats, iou, to_center_size
 from fssd.errors import ConfigError
 from fssd.heads.multibox.kept_fits import kept_fit
 from fssd.heads.multibox.match import MATCHED
+from fssd.heads.multibox.missed import Slots, missed_slopes
 from fssd.heads.multibox.priors import Level, make_priors
 
 # Range of a prior's side (square root of its area) in cell steps; the finest level starts at FINEST.
@@ -34,13 +34,6 @@ SOFTNESS = (0.1, 0.02)  # width of the smooth threshold in IoU, at the first and
 SIZE_NOISE = 0.05  # standard deviation of the log of a box side
 MORE, MOST_ANCHORS = 2, 24  # priors a cell that a level gets at a time, and at most
 LOOKED_AT = 5000  # boxes of which the coverage is taken
-
-
-class _Slots(NamedTuple):
-    """The grid of each of A priors, x before y: step (A, 2) in pixels, cells (A, 2)."""
-
-    step: Tensor
-    cells: Tensor
 
 
 def fit_priors(boxes: Floats, levels: Sequence[Level], seed: int = 0) -> tuple[Level, ...]:
@@ -181,64 +174,41 @@ def _start(sizes: Tensor, limit: int, span: tuple[float, float], generator: torc
     return torch.cat((chosen, torch.rand(limit, 2, generator=generator)), dim=1)
 
 
-def _slots(levels: Sequence[Level], counts: Sequence[int]) -> _Slots:
+def _slots(levels: Sequence[Level], counts: Sequence[int]) -> Slots:
     """The grids of all priors, counts[i] of level i."""
     repeats = torch.tensor(counts)
     step = torch.tensor([level.step for level in levels], dtype=torch.float64)
     cells = torch.tensor([(level.columns, level.rows) for level in levels], dtype=torch.float64)
-    return _Slots(step.repeat_interleave(repeats, dim=0), cells.repeat_interleave(repeats, dim=0))
-
-
-def _overlaps(middles: Tensor, shapes: Tensor, centres: Tensor, slots: _Slots) -> Tensor:
-    """(N, A) IoU of each box, (N, 4) as `_middles` gives them, with each prior in the best cell for it.
-
-    The best cell is the nearest one on each axis, because overlap never grows with distance.
-    """
-    shared = torch.ones(len(middles), len(shapes), dtype=middles.dtype)
-    for axis in (0, 1):
-        middle, size = middles[:, axis, None], middles[:, axis + 2, None]
-        step, cells, centre, prior = (value[:, axis] for value in (*slots, centres, shapes))
-        with torch.no_grad():
-            cell = torch.minimum((middle / step - centre).round().clamp(min=0), cells - 1)
-        distance = (middle - (cell + centre) * step).abs()
-        shared = shared * torch.minimum(torch.minimum(size, prior), (size + prior) / 2 - distance).clamp(
-            min=0
-        )
-    areas = middles[:, 2:3] * middles[:, 3:4] + shapes[:, 0] * shapes[:, 1]
-    return shared / (areas - shared)
+    return Slots(step.repeat_interleave(repeats, dim=0), cells.repeat_interleave(repeats, dim=0))
 
 
 def _optimise(
-    middles: Tensor, start: Tensor, slots: _Slots, spans: Tensor, generator: torch.Generator
+    middles: Tensor, start: Tensor, slots: Slots, spans: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Shapes (A, 2) in pixels and centres (A, 2) in shares of the cell, from `start` (A, 4).
 
-    The loss is the expected share of boxes that no prior covers, if prior a covers a box with probability
-    sigmoid((IoU - 0.5) / softness), independently of the others. spans: (A, 2) bounds of the sides in pixels.
+    The loss is the expected share of boxes that no prior covers. spans: (A, 2) bounds of the sides in pixels.
     """
-    slots = _Slots(slots.step.float(), slots.cells.float())
+    slots = Slots(slots.step.float(), slots.cells.float())
     lowest, highest = spans.log().unbind(dim=1)
-    logs = start[:, :2].log().requires_grad_()
-    centres = start[:, 2:].clone().requires_grad_()
+    logs, centres = start[:, :2].log(), start[:, 2:].clone()
     optimiser = torch.optim.Adam([logs, centres], lr=RATE, betas=(0.9, 0.99))
     for update in range(UPDATES):
         done = update / UPDATES
         optimiser.param_groups[0]["lr"] = RATE * (1 - done)
         softness = SOFTNESS[0] * (SOFTNESS[1] / SOFTNESS[0]) ** done
         batch = _vary(middles, slots, generator)
-        margin = _overlaps(batch, logs.exp(), centres, slots) - 0.5 - softness / 2
-        missed = torch.nn.functional.logsigmoid(-margin / softness).sum(dim=1).exp()
-        optimiser.zero_grad()
-        missed.mean().backward()  # type: ignore[no-untyped-call]
+        shapes = logs.exp()
+        slopes, centres.grad = missed_slopes(batch, shapes, centres, slots, softness)
+        logs.grad = slopes.mul_(shapes)
         optimiser.step()
-        with torch.no_grad():
-            centres.clamp_(0, 1)
-            side = logs.mean(dim=1)
-            logs.add_((side.clamp(lowest, highest) - side)[:, None])
-    return logs.detach().exp(), centres.detach()
+        centres.clamp_(0, 1)
+        side = logs.mean(dim=1)
+        logs.add_((side.clamp(lowest, highest) - side)[:, None])
+    return logs.exp(), centres
 
 
-def _vary(middles: Tensor, slots: _Slots, generator: torch.Generator) -> Tensor:
+def _vary(middles: Tensor, slots: Slots, generator: torch.Generator) -> Tensor:
     """(BATCH, 4) random boxes: mirrored or not, moved by up to a step of the finest level, resized a little.
 
     Without it the priors would fit the positions of these boxes instead of their sizes.

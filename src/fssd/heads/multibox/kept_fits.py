@@ -19,7 +19,7 @@ from fssd.heads.multibox.priors import Level
 from fssd.storage.cache_folder import cache_folder, code_digest
 
 Levels = tuple[Level, ...]
-_CODE = ("fit.py", "priors.py")  # what fitted levels follow from
+_CODE = ("fit.py", "missed.py", "priors.py")  # what fitted levels follow from
 
 
 def kept_fit(boxes: bytes, dtype: str, levels: Levels, share: float, fit: Callable[[], Levels]) -> Levels:
