@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fssd.config.train_config import TrainConfig
 from fssd.errors import ConfigError
 from fssd.model.build import build_model
-from fssd.model.probe import lone_norms, without_memory
+from fssd.model.probe import lone_norms
 from fssd.training.start import check_batch
 
 
@@ -87,13 +87,3 @@ def test_the_message_counts_the_layers() -> None:
     with pytest.raises(ConfigError, match=r"batch_size is 1, but \S+ and \d more layers of ssd300-lite"):
         check_batch(TrainConfig(batch_size=1, model="ssd300-lite"), network, 1)
     check_batch(TrainConfig(batch_size=2, model="ssd300-lite"), network, 2)
-
-
-def test_a_copy_without_memory_computes_shapes() -> None:
-    network = build_model("fssd300-vgg16", 1)
-    copied = without_memory(network)
-    assert all(p.is_meta for p in copied.parameters()) and not any(p.is_meta for p in network.parameters())
-    assert copied.training and copied.neck.fusion.norm.num_batches_tracked.device.type == "cpu"
-    raw = copied(torch.zeros(2, 3, 300, 300, device="meta"))
-    assert raw.logits.shape == (2, 8732, 2)
-    assert network.neck.fusion.norm.num_batches_tracked == 0

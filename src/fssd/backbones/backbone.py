@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fssd.errors import ConfigError
 from fssd.layers.first_weights import xavier
+from fssd.layers.shapes_alone import ShapesAlone, without_memory
 
 
 class MapShape(NamedTuple):
@@ -125,12 +126,12 @@ def probe_shapes(backbone: nn.Module, width: int, height: int) -> dict[str, MapS
     On the meta device, which computes shapes alone, or where the module cannot do that, on a black image.
     """
     shape = (1, 3, height, width)
-    probe = deepcopy(backbone).eval()
     with torch.no_grad():
         try:
-            features = deepcopy(probe).to("meta")(torch.zeros(shape, device="meta"))
+            with ShapesAlone():
+                features = without_memory(backbone).eval()(torch.zeros(shape, device="meta"))
         except (RuntimeError, NotImplementedError):  # it makes tensors of its own, or looks at values
-            features = probe.cpu()(torch.zeros(shape, device="cpu"))
+            features = deepcopy(backbone).eval().cpu()(torch.zeros(shape, device="cpu"))
     if not isinstance(features, Mapping) or not features:
         raise ConfigError(
             f"a backbone returns a dict of feature maps by name, not a {type(features).__name__}"

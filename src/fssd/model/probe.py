@@ -9,21 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from fssd.layers.shapes_alone import without_memory
 from fssd.model.network import Network
-
-
-def without_memory(network: Network) -> Network:
-    """A copy in the same mode whose floating-point tensors lie on the meta device.
-
-    Counters stay numbers: `CaffeBatchNorm` reads its own.
-    """
-    memo: dict[int, Any] = {}
-    for parameter in network.parameters():
-        memo[id(parameter)] = nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
-    for buffer in network.buffers():
-        if buffer.is_floating_point():
-            memo[id(buffer)] = buffer.to("meta")
-    return deepcopy(network, memo)
 
 
 def lone_norms(network: Network) -> list[str]:

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from fssd.data.geometry import make_geometry
 from fssd.errors import ConfigError
 from fssd.layers.depthwise import DepthwiseConv2d
+from fssd.layers.shapes_alone import Module, ShapesAlone, without_memory
 from fssd.model.designs import LARGEST_SIDE, LEAST_SIDE
 from fssd.model.network import Network
-from fssd.model.probe import without_memory
 from fssd.necks.neck import Cells
 
 PERIOD = 1024  # pixels: a multiple of the stride of any level
@@ -30,10 +30,10 @@ def resized(network: Network, size: tuple[int, int]) -> Network:
 
     Raises ConfigError for a size, or a head, with which the layers do not work.
     """
-    own, probe = network.image_size, without_memory(network)
+    own, probe = network.image_size, without_memory(network).eval()
     before = _run(probe, own)
     if before is None:
-        probe = network  # it has a module of the user's own that looks at values
+        probe = _prepared(network, own)  # it has a module of the user's own that looks at values
         before = _run(probe, own)
     cells, far = _run(probe, size), _run(probe, (own[0] + PERIOD, own[1] + PERIOD))
     if before is None or cells is None or far is None:
@@ -58,23 +58,33 @@ def scaled_size(size: tuple[int, int], side: int) -> tuple[int, int]:
 
 def _prepared(network: Network, size: tuple[int, int]) -> Network:
     """A copy that shares all tensors, in evaluation mode; its cells and priors are still those of before."""
-    shared: dict[int, Any] = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
-    copied = deepcopy(network, shared).eval()
+    copied = _sharing(network).eval()
     copied.geometry = make_geometry(network.geometry.name, size)
     copied.neck.change_size(size)
     return copied
 
 
+def _sharing(module: Module) -> Module:
+    """A copy that shares all tensors."""
+    shared: dict[int, Any] = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
+    return deepcopy(module, shared)
+
+
 @torch.no_grad()
-def _run(network: Network, size: tuple[int, int]) -> list[Cells] | None:
-    """Rows and columns of each level; None if the layers do not work at this size."""
+def _run(probe: Network, size: tuple[int, int]) -> list[Cells] | None:
+    """Rows and columns of each level; None if the layers do not work at this size.
+
+    probe: in evaluation mode.
+    """
     width, height = size
-    if any(side % int(getattr(network.backbone, "multiple", 1)) for side in size):
+    if any(side % int(getattr(probe.backbone, "multiple", 1)) for side in size):
         return None
-    images = torch.zeros(1, 3, height, width, device=network.device)
-    copied = _prepared(network, size)
+    images = torch.zeros(1, 3, height, width, device=probe.device)
+    neck = _sharing(probe.neck)
+    neck.change_size(size)
     try:
-        levels = copied.neck(copied.backbone(images))
+        with ShapesAlone():
+            levels = neck(probe.backbone(images))
     except (
         RuntimeError,
         NotImplementedError,
@@ -132,9 +142,9 @@ def _live_taps(probe: Network) -> dict[str, Tensor]:
 
     Such taps have learned nothing, and would add noise to a larger map: the outer ones of a 3x3 on a single
     cell, for example. Given are (rows, columns) of 1 for a tap that has met values, else 0.
+    probe: in evaluation mode, and of no other use afterwards.
     """
     met: dict[str, Tensor] = {}  # a layer that several levels share meets values on any of them
-    copied = deepcopy(probe).eval()
 
     def watch(name: str) -> Any:
         def note(conv: nn.Conv2d, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -144,14 +154,15 @@ def _live_taps(probe: Network) -> dict[str, Tensor]:
 
         return note
 
-    for name, module in copied.named_modules():
+    for name, module in probe.named_modules():
         if not isinstance(module, nn.Conv2d):
             continue
         plain = type(module).forward in (nn.Conv2d.forward, DepthwiseConv2d.forward)
         if plain and not isinstance(module.padding, str):
             module.register_forward_hook(watch(name))
-    width, height = copied.image_size
-    copied(torch.zeros(1, 3, height, width, device=copied.device))
+    width, height = probe.image_size
+    with ShapesAlone():
+        probe(torch.zeros(1, 3, height, width, device=probe.device))
     return {name: taps for name, taps in met.items() if not bool(taps.all())}
 
 

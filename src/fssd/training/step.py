@@ -16,8 +16,8 @@ from torch.nn.parallel import DistributedDataParallel
 from fssd.config.train_config import TrainConfig
 from fssd.data.batch import Batch, Targets
 from fssd.layers.joint_norm import join_norms
+from fssd.layers.shapes_alone import without_memory
 from fssd.model.network import Network
-from fssd.model.probe import without_memory
 from fssd.training.distributed import Process
 from fssd.training.ema import Average
 from fssd.training.finite import FiniteWatch, Watched
