@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from fssd.runtimes.choose import RUNTIMES
 from fssd.runtimes.onnx import OnnxRuntime
 from fssd.runtimes.runner import FileRunner, Images
 from fssd.serve.opening import Concurrency, load_detectors, serving_runtime, share_cores
+from fssd.weights.checkpoint import save_model
 
 for _package in ("onnx", "onnxscript", "onnxruntime"):
     pytest.importorskip(_package, reason=f'needs {_package}: pip install "fssd[export]"')
@@ -51,13 +53,16 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> CountingRuntime:
 
 def test_a_row_is_all_it_takes(
     counting: CountingRuntime,
-    model_file: Path,
+    detectors: dict[str, Detector],
+    traced: Callable[[str], Any],
     scenes: Path,
     tmp_path: Path,
-    one_trace: None,
+    monkeypatch: pytest.MonkeyPatch,
     few_pictures: None,
 ) -> None:
-    detector = Detector.load(model_file)
+    monkeypatch.setattr("fssd.export.write.trace", lambda *_: traced("fssd300-lite"))
+    detector, model_file = detectors["fssd300-lite"], tmp_path / "untrained.safetensors"
+    save_model(model_file, detector.network.state_dict(), detector.network, detector.classes, detector.facts)
     file = tmp_path / "model.counted"
     done = export_model(detector, file, "counting")
     assert done.parity is not None and done.parity.detections > 0
