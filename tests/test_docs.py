@@ -110,7 +110,11 @@ def test_the_parts_of_backbones_md_work_by_name(tmp_path: Path, monkeypatch: pyt
 
 
 def test_the_readmes_training_from_python_runs(
-    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    scenes: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    few_pictures: None,
 ) -> None:
     pytest.importorskip("onnxruntime", reason='needs pip install "fssd[export]"')
     text = (ROOT / "README.md").read_text(encoding="utf-8")
