@@ -6,13 +6,13 @@ import errno
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import cv2
+import forks
 import numpy as np
 import pytest
 from PIL import Image as Pillow
@@ -233,7 +233,7 @@ def test_a_full_disk_keeps_what_is_done(
 
 # Ends itself after three images, so that no test depends on the clock.
 PROGRAM = """
-import os, signal, sys
+import os, sys
 from fssd.cli.main import main
 from fssd.errors import ImageError
 from fssd.inference.detections import Detections
@@ -250,11 +250,8 @@ sys.exit(main(sys.argv[2:]))
 """
 
 
-def end(number: int, *arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", PROGRAM, str(number), "detect", *map(str, arguments)]
-    return subprocess.run(
-        [*command, "--device", "cpu", "--batch-size", "2"], capture_output=True, text=True, check=False
-    )
+def end(number: int, *arguments: object) -> CompletedProcess[str]:
+    return forks.run(PROGRAM, number, "detect", *arguments, "--device", "cpu", "--batch-size", "2")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -283,19 +280,9 @@ def test_a_signal_keeps_a_film_s_frames(model_file: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_pipe_that_is_closed(model_file: Path, shots: Path, tmp_path: Path, unbuffered: str) -> None:
     """`| head -1`: unbuffered, the first line that nobody reads ends the work; else it is done by then."""
-    reader, writer = os.pipe()
-    os.close(reader)
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "fssd", "detect", model_file, shots, "--out", out, "--device", "cpu"]
-    done = subprocess.run(
-        list(map(str, command)),
-        stdout=writer,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
-        check=False,
-    )
-    os.close(writer)
+    words = ("detect", model_file, shots, "--out", out, "--device", "cpu")
+    done = forks.run(forks.FSSD, *words, variables={"PYTHONUNBUFFERED": unbuffered}, closed=True)
     assert done.returncode == 141
     expected = f"stopped; 1 of 6 inputs done, results in {out}\n" if unbuffered else ""
     assert done.stderr == expected
@@ -333,26 +320,10 @@ def test_names_that_cannot_be_encoded(model_file: Path, shots: Path, tmp_path: P
         pytest.skip("this file system takes no names that are not UTF-8")
     for encoding in ("ascii:strict", "cp1252:strict", "utf-8:strict"):
         out = tmp_path / encoding[:2]
-        done = subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "fssd",
-                "detect",
-                model_file,
-                shots,
-                "--out",
-                out,
-                "--device",
-                "cpu",
-                "--voc",
-            ],
-            capture_output=True,
-            env={**os.environ, "PYTHONIOENCODING": encoding},
-            check=False,
-        )
-        assert (done.returncode, done.stderr) == (GOOD, b""), done.stderr
-        assert rb"stra\udcdfe.png: " in done.stdout
+        words = ("detect", model_file, shots, "--out", out, "--device", "cpu", "--voc")
+        done = forks.run(forks.FSSD, *words, variables={"PYTHONIOENCODING": encoding})
+        assert (done.returncode, done.stderr) == (GOOD, ""), done.stderr
+        assert r"stra\udcdfe.png: " in done.stdout
         images = {os.fsencode(Path(row["image"]).name) for row in rows(out / "detections.json")}
         assert images == {*odd, b"5.png"}
         assert len(rows(out / os.fsdecode(b"fil\xdfm.mp4.json"))) == 2

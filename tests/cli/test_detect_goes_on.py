@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import cv2
+import forks
 import numpy as np
 import pytest
 
@@ -55,10 +54,8 @@ def words(model: Path, out: Path, *sources: Path, flags: tuple[str, ...] = FLAGS
     return ["detect", *map(str, (model, *sources, "--out", out)), *flags]
 
 
-def end(number: int, picture: int, arguments: list[str]) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", PROGRAM, str(number), str(picture), *arguments]
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+def end(number: int, picture: int, arguments: list[str]) -> CompletedProcess[str]:
+    return forks.run(PROGRAM, number, picture, *arguments, variables={"PYTHONUNBUFFERED": "1"})
 
 
 def fill_disk(patch: pytest.MonkeyPatch, picture: int) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import socket
-import subprocess
-import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 
+import forks
 import pytest
 import torch.distributed as dist
 
@@ -39,37 +38,30 @@ sys.exit(main(["eval", *more, *sys.argv[4:]]))
 """
 
 
-def _environment(rank: int, world: int, port: int) -> dict[str, str]:
+def _group(rank: int, world: int, port: int) -> dict[str, str]:
     group = {"RANK": rank, "WORLD_SIZE": world, "LOCAL_RANK": rank, "MASTER_PORT": port}
     given = {} if world == 1 else {key: str(value) for key, value in group.items()}
-    paths = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
-    return {**os.environ, **paths, "MASTER_ADDR": "127.0.0.1", **given}
+    return {"MASTER_ADDR": "127.0.0.1", **given}
 
 
-def _eval(out: Path, datas: list[Path], model: Path, world: int, *more: str) -> list[subprocess.Popen[str]]:
+def _eval(out: Path, datas: list[Path], model: Path, world: int, *more: str) -> list[CompletedProcess[str]]:
     out.mkdir()
-    script = out / "script.py"
-    script.write_text(SCRIPT, encoding="utf-8")
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-    command = [sys.executable, str(script), str(out), *map(str, datas), str(model), "--batch-size", "1"]
-    command += ["--json", str(out / "report.json"), "--coco-results", str(out / "found.json"), *more]
-    pipe = subprocess.PIPE
-    return [
-        subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=_environment(rank, world, port))
-        for rank in range(world)
-    ]
+    words = [out, *datas, model, "--batch-size", "1"]
+    words += ["--json", out / "report.json", "--coco-results", out / "found.json", *more]
+    started = [forks.start(SCRIPT, *words, variables=_group(rank, world, port)) for rank in range(world)]
+    return [fork.wait() for fork in started]
 
 
 def test_two_processes_write_the_report_of_one(scenes: Path, tmp_path: Path, model_file: Path) -> None:
     printed = []
     for world in (1, 2):
-        processes = _eval(tmp_path / str(world), [scenes, scenes], model_file, world)
-        ended = [process.communicate(timeout=240) for process in processes]
-        assert [process.returncode for process in processes] == [0] * world, ended
-        printed.append([out for out, _ in ended])
-        assert all(error == "" for _, error in ended[1:])
+        ended = _eval(tmp_path / str(world), [scenes, scenes], model_file, world)
+        assert [process.returncode for process in ended] == [0] * world, ended
+        printed.append([process.stdout for process in ended])
+        assert all(process.stderr == "" for process in ended[1:])
     assert printed[1] == [printed[0][0].replace(f"{tmp_path}/1/", f"{tmp_path}/2/"), ""]
     assert "mean of the classes" in printed[1][0]
     for name in ("report.json", "found.json"):
@@ -87,15 +79,13 @@ def test_processes_that_see_other_labels_end(scenes: Path, tmp_path: Path, model
     labels = other / "Annotations" / f"{name}.xml"
     text = labels.read_text(encoding="utf-8")
     labels.write_text(re.sub(r"<xmin>[^<]*", "<xmin>1", text, count=1), encoding="utf-8")
-    processes = _eval(tmp_path / "out", [scenes, other], model_file, 2, "--json=-")
-    ended = [process.communicate(timeout=240) for process in processes]
-    assert [process.returncode for process in processes] == [2, 2], ended
-    (result, _), (nothing, _) = ended
+    ended = _eval(tmp_path / "out", [scenes, other], model_file, 2, "--json=-")
+    assert [process.returncode for process in ended] == [2, 2], ended
+    result, nothing = (process.stdout for process in ended)
     assert set(json.loads(result)) == {"error"} and nothing == "", "one line of JSON, not one a process"
-    for _, error in ended:
-        assert re.search(
-            r"error: process 1 on \S+ has other images or labels than process 0 on \S+; give", error
-        )
+    for process in ended:
+        told = r"error: process 1 on \S+ has other images or labels than process 0 on \S+; give"
+        assert re.search(told, process.stderr)
     assert not (tmp_path / "out" / "report.json").exists()
 
 

@@ -6,11 +6,11 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
+from subprocess import CompletedProcess
 
+import forks
 import pytest
 
 from fssd.atomic import atomic_path
@@ -18,13 +18,8 @@ from fssd.cli.main import COMMANDS, main
 from fssd.zoo.models import PHOTOS
 
 
-def fssd(*arguments: object, encoding: str = "ascii:strict") -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        [sys.executable, "-m", "fssd", *map(str, arguments)],
-        capture_output=True,
-        env={**os.environ, "PYTHONIOENCODING": encoding},
-        check=False,
-    )
+def fssd(*arguments: object, encoding: str = "ascii:strict") -> CompletedProcess[str]:
+    return forks.run(forks.FSSD, *arguments, variables={"PYTHONIOENCODING": encoding})
 
 
 @pytest.mark.parametrize("verb", ["export", "bench", "eval"])
@@ -86,7 +81,8 @@ def test_check(data: Path, tmp_path: Path, encoding: str) -> None:
     done = fssd("check", data, "--json", tmp_path / "found.json", encoding=encoding)
     assert done.returncode == 1, done.stderr
     printed = fssd("check", data, "--json", "-", encoding=encoding)
-    for text in (printed.stdout.decode("ascii"), (tmp_path / "found.json").read_text(encoding="utf-8")):
+    assert printed.stdout.isascii()
+    for text in (printed.stdout, (tmp_path / "found.json").read_text(encoding="utf-8")):
         json.loads(text)
         assert r"\udcdf" in text
 

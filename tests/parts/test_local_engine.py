@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cv2
+import forks
 import numpy as np
 import pytest
 
@@ -76,8 +75,7 @@ def test_going_on_after_a_signal(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     out = tmp_path / "out"
-    command = [sys.executable, "-c", PROGRAM, str(number), *words(shots, "--out", out, *LOCAL)]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    ended = forks.run(PROGRAM, number, *words(shots, "--out", out, *LOCAL))
     assert ended.returncode == (-number if number == signal.SIGKILL else 128 + number), ended.stderr
     if number == signal.SIGTERM:
         assert ended.stderr == "stopped; the same command goes on\n"

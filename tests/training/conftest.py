@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import runpy
 import socket
 import sys
@@ -12,12 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from forks import LIMIT, forkserver
 
 CONFTEST = Path(__file__).parents[1] / "conftest.py"
-# What a run imports: once for all processes, not in each.
-PRELOADED = ["fssd.training.loop", "fssd.model.build", "torch._dynamo", "matplotlib.pyplot"]
-PRELOADED += ["torch.utils.tensorboard", "fssd.evaluation.voc_ap"]
-LIMIT = 240  # seconds; only ends what hangs
 
 SCRIPT = """
 import importlib.util, os, sys, weakref
@@ -116,8 +112,7 @@ def train_together(tmp_path: Path) -> TrainTogether:
     tiny: False for the backbone that the settings name.
     The processes are forks of one that has imported the package and done nothing else.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
+    context = forkserver()
     file = tmp_path / "train.py"
     file.write_text(SCRIPT, encoding="utf-8")
     logs: list[str] = []
