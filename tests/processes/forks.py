@@ -69,6 +69,7 @@ def run(
 
 
 def _run(folder: Path, environment: Mapping[str, str], closed: bool, program: str, words: list[str]) -> None:
+    multiprocessing.set_start_method(None, force=True)  # what it starts itself is not forked from the server
     os.environ.clear()
     os.environ.update(environment)
     for number, name in ((1, "out"), (2, "err")):

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import forks
 import numpy as np
 import pytest
 
@@ -194,6 +195,5 @@ def test_a_bin_that_is_cut_under_an_open_detector(make: Make, tmp_path: Path) ->
     file = make("openvino-raw").runner.reopen.args[0]
     for suffix in (".xml", ".bin"):
         (tmp_path / f"model{suffix}").write_bytes(file.with_suffix(suffix).read_bytes())
-    words = [sys.executable, "-c", REPLACED, str(tmp_path), str(PHOTOS[0])]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
+    done = forks.run(REPLACED, tmp_path, PHOTOS[0])
     assert done.returncode == 0, (done.returncode, done.stderr)
