@@ -51,7 +51,6 @@ import importlib.util, json, os, sys, time
 import fssd
 from fssd.config.settings import with_values
 from fssd.config.train_config import TrainConfig
-from fssd.heads.multibox.multibox_head import MultiboxHead
 from fssd.training import run_setup
 
 spec = importlib.util.spec_from_file_location("shared", sys.argv[1])
@@ -65,18 +64,24 @@ if os.environ["RANK"] == "1":
         return make(*arguments, **named)
 
     run_setup.fresh_network = slowly
-    if "bad" in sys.argv:
-        real = MultiboxHead.loss
-
-        def bad(*arguments):
-            terms = real(*arguments)
-            return {**terms, "loss": terms["loss"] * float("nan")}
-
-        MultiboxHead.loss = bad
 config = with_values(TrainConfig(amp="off"), json.loads(sys.argv[2]))
-result = fssd.train(config, backbone=shared.TinyBackbone(), resume="resume" in sys.argv)
+result = fssd.train(config, backbone=shared.TinyBackbone())
 line = f"process {os.environ['RANK']} ended with {result.model.name}\\n"
 os.write(1, line.encode())  # in one piece: two processes print at once
+"""
+
+
+BAD = """
+from fssd.heads.multibox.multibox_head import MultiboxHead
+
+real = MultiboxHead.loss
+
+def bad(*arguments):
+    terms = real(*arguments)
+    return {**terms, "loss": terms["loss"] * float("nan")}
+
+if os.environ["RANK"] == "1":
+    MultiboxHead.loss = bad
 """
 
 
@@ -86,13 +91,13 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def torchrun(folder: Path, settings: dict[str, object], *more: str) -> subprocess.CompletedProcess[str]:
+def torchrun(folder: Path, settings: dict[str, object]) -> subprocess.CompletedProcess[str]:
     script = folder / "script.py"
     script.write_text(SCRIPT, encoding="utf-8")
     shared = Path(__file__).parents[1] / "conftest.py"
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     command += ["--master-addr", "127.0.0.1", "--master-port", str(free_port()), str(script)]
-    command += [str(shared), json.dumps(settings), *more]
+    command += [str(shared), json.dumps(settings)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, env=environment)
 
@@ -152,14 +157,15 @@ def test_two_processes_take_the_mean_step(
     assert (document["world"], document["iteration"]) == (2, 3)
 
 
-def test_both_processes_stop_when_one_loss_is_not_finite(scenes: Path, tmp_path: Path) -> None:
+def test_both_processes_stop_when_one_loss_is_not_finite(
+    scenes: Path, tmp_path: Path, train_together: Any
+) -> None:
     out = tmp_path / "run"
-    done = torchrun(tmp_path, {**SETTINGS, "data": str(scenes), "out": str(out)}, "bad")
-    assert done.returncode != 0
-    assert "TrainingError" in done.stderr
+    ended = train_together([{**SETTINGS, "data": str(scenes), "out": str(out)}] * 2, script=BAD)
+    assert [one.code for one in ended] == [2, 2], ended
     document = read_tensors(out / "nonfinite-1.safetensors")[1]
     assert len(document["names"]) == 1
-    assert document["names"][0] in done.stderr
+    assert "TrainingError" in ended[1].log and document["names"][0] in ended[1].log, ended
 
 
 def test_two_processes_train_a_network_that_leaves_layers_of_its_backbone_unused(
