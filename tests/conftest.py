@@ -118,15 +118,19 @@ def outspoken(network: Network) -> Network:
 
 @pytest.fixture(scope="session")
 def detectors(tiny_backbone: Callable[[], nn.Module]) -> dict[str, Detector]:
-    """Untrained detectors: the two lite models, and FSSD's neck on a backbone that costs next to nothing."""
+    """Untrained detectors: the two lite models, and FSSD's neck on a backbone that costs next to nothing.
+
+    `small` is `tiny` at 128 px instead of 300.
+    """
     made = {}
     with torch.random.fork_rng():
         torch.manual_seed(0)
         for name in ("fssd300-lite", "ssd300-lite"):
             network = outspoken(build_model(name, len(EXPORTED)))
             made[name] = Detector(network, EXPORTED, {"iteration": 7})
-        tiny = build_model("fssd300-lite", len(EXPORTED), backbone=tiny_backbone())
-        made["tiny"] = Detector(outspoken(tiny), EXPORTED, {"iteration": 7})
+        for name, size in (("tiny", 300), ("small", 128)):
+            network = build_model("fssd300-lite", len(EXPORTED), backbone=tiny_backbone(), size=size)
+            made[name] = Detector(outspoken(network), EXPORTED, {"iteration": 7})
     return made
 
 

@@ -43,7 +43,7 @@ def make(
 
     def get(kind: str) -> Detector:
         if kind == "torch":
-            return detectors["tiny"]
+            return detectors["small"]
         name, end = kind.split("-")
         missing = [package for package in PACKAGES[name] if find_spec(package) is None]
         missing += ["nncf"] if kind == "openvino-int8" and find_spec("nncf") is None else []
@@ -55,11 +55,11 @@ def make(
         return Detector.load(file, device="cpu", threads=2)
 
     def write(file: Path, name: str, end: str) -> None:
-        network = detectors["tiny"].network
-        graph, nms = traced("tiny"), Thresholds(score=0.3) if end == "nms" else None
+        network = detectors["small"].network
+        graph, nms = traced("small"), Thresholds(score=0.3) if end == "nms" else None
         tail = None if nms is None else network.heads.nms_graph(nms, 18, graph.ir_version)
-        header = write_header(network, detectors["tiny"].classes, {}, nms, "any")
-        calibration = make_pictures(4, (300, 300)) if end == "int8" else None
+        header = write_header(network, detectors["small"].classes, {}, nms, "any")
+        calibration = make_pictures(4, (128, 128)) if end == "int8" else None
         RUNTIMES[name].write(graph, tail, header, file, calibration)
 
     return get
