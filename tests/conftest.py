@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from ray_cluster import RayCluster, undisturbed
 from torch import Tensor, nn
 
@@ -178,18 +179,20 @@ def one_trace(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def traced(detectors: dict[str, Detector]) -> Callable[[str], Any]:
-    """Gives the ONNX graph of one of `detectors`, new each time."""
-    pytest.importorskip("onnx", reason='needs onnx: pip install "fssd[export]"')
+def traced(detectors: dict[str, Detector], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
+    """Gives the ONNX graph of one of `detectors`, new each time; traced once for all processes of pytest."""
+    onnx = pytest.importorskip("onnx", reason='needs onnx: pip install "fssd[export]"')
     pytest.importorskip("onnxscript", reason='needs onnxscript: pip install "fssd[export]"')
-    kept: dict[str, Any] = {}
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # of this run, while without other processes it would be that of all runs
 
     def get(name: str) -> Any:
-        if name not in kept:
-            kept[name] = trace(detectors[name].network)
-        copy = type(kept[name])()
-        copy.CopyFrom(kept[name])
-        return copy
+        file = folder / f"{name}.onnx"
+        with FileLock(f"{file}.lock"):
+            if not file.is_file():
+                onnx.save(trace(detectors[name].network), file)
+        return onnx.load(file)
 
     return get
 
