@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -122,9 +123,15 @@ def test_sizes_that_cannot_be(detector: Detector, scales: list[int], message: st
         detector(np.zeros((9, 9, 3), np.uint8), scales=scales)
 
 
-def test_an_exported_file_has_one_size(detectors: dict[str, Detector], tmp_path: Path) -> None:
+def test_an_exported_file_has_one_size(
+    detectors: dict[str, Detector],
+    traced: Callable[[str], Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     pytest.importorskip("onnx", reason='needs onnx: pip install "fssd[export]"')
     pytest.importorskip("onnxruntime", reason='needs onnxruntime: pip install "fssd[export]"')
+    monkeypatch.setattr("fssd.export.write.trace", lambda *_: traced("tiny"))
     file = tmp_path / "model.onnx"
     write_unchecked(detectors["tiny"], file, RUNTIMES["onnx"])
     with pytest.raises(ConfigError, match="an exported file has one input size; leave out scales"):
