@@ -15,10 +15,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from ray_cluster import RayCluster
+
+from fssd.parts.part_rows import FoundRow
+from fssd.parts.plan_rows import PlanRow
+from fssd.parts.ray_engine import one_by_one
 
 Words = Callable[..., list[str]]
 ReadParts = Callable[[Path], list[dict[str, Any]]]
@@ -249,3 +254,30 @@ def test_a_fault_of_all_images_ends_the_work(
         assert driver.wait(300) == 2
     assert "error: device 'cuda:7' cannot be used here; " in (tmp_path / "log").read_text()
     assert not parts(out)
+
+
+def test_an_image_for_which_ray_lacks_memory_is_a_row_with_an_error() -> None:
+    """Ray's own watch over the memory ends the process, with an error that is none of an actor."""
+    ray = pytest.importorskip("ray", reason='needs Ray: pip install "fssd[ray]"')
+    begun = []
+
+    def begin(*_: object) -> SimpleNamespace:
+        begun.append(1)
+        return SimpleNamespace(row=SimpleNamespace(remote=lambda row: row))
+
+    def get(row: PlanRow) -> FoundRow:
+        if row.image == "large.png":
+            raise ray.exceptions.OutOfMemoryError("the node ran low on memory")
+        return FoundRow(row.image)
+
+    stub = SimpleNamespace(
+        exceptions=ray.exceptions,
+        remote=lambda **_: lambda _: SimpleNamespace(remote=begin),
+        get=get,
+        kill=lambda _: None,
+    )
+    planned = [PlanRow(name) for name in ("a.png", "large.png", "b.png")]
+    rows = one_by_one(stub, None, planned, {})  # type: ignore[arg-type]
+    assert [row.image for row in rows] == ["a.png", "large.png", "b.png"]
+    assert [row.error is None for row in rows] == [True, False, True]
+    assert "died 3 times" in str(rows[1].error) and len(begun) == 4

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import json
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,9 +21,9 @@ from fssd.config.config_files import load_config
 from fssd.config.train_config import TrainConfig
 from fssd.errors import ConfigError, DataError, FssdError, TrainingError
 from fssd.training import loop
-from fssd.tuning.ray_tune import run_trial
+from fssd.tuning.ray_tune import have_ended, run_trial
 from fssd.tuning.search import read_search
-from fssd.tuning.trials import read_trials, trial_folder
+from fssd.tuning.trials import read_trials, trial_folder, write_results
 
 HANG = 300  # seconds after which a test that hangs fails
 
@@ -173,7 +175,7 @@ def test_a_trial_fails_by_its_own_settings_alone_and_no_longer_once_it_succeeds(
         (config.out / "final.safetensors").touch()
 
     def state() -> str:
-        run_trial({"config": TrainConfig(out=folder), "folder": str(tmp_path)})
+        run_trial({"number": 0, "configs": [TrainConfig(out=folder)], "folder": str(tmp_path)})
         return read_trials(tmp_path, search, 1, 0, over=True)[0].state
 
     monkeypatch.setattr(loop, "train", train)
@@ -187,3 +189,42 @@ def test_a_trial_fails_by_its_own_settings_alone_and_no_longer_once_it_succeeds(
     assert state() == "finished"
     (folder / "failed.txt").touch()
     assert read_trials(tmp_path, search, 1, 0, over=True)[0].state == "finished"
+
+
+def test_settings_of_a_trial_that_failed_are_not_the_best(tmp_path: Path) -> None:
+    (tmp_path / "search.yaml").write_text(FILE)
+    search = read_search(tmp_path / "search.yaml", tmp_path)
+
+    def end(number: int, value: float, file: str) -> None:
+        folder = trial_folder(tmp_path, number)
+        folder.mkdir(parents=True, exist_ok=True)
+        line = {"iteration": 10, "evaluation": {"map": value}}
+        (folder / "log.jsonl").write_text(json.dumps(line) + "\n")
+        (folder / file).touch()
+
+    end(0, 0.4, "failed.txt")
+    end(1, 0.5, "failed.txt")  # its loss was not finite after this evaluation
+    trials = read_trials(tmp_path, search, 2, 0, over=True)
+    assert write_results(tmp_path, search, trials, 0) is None
+    end(0, 0.4, "final.safetensors")
+    trials = read_trials(tmp_path, search, 2, 0, over=True)
+    assert [trial.number for trial in trials] == [0, 1]
+    best = write_results(tmp_path, search, trials, 0)
+    assert best is not None and load_config(best).lr == search.values(0, 0)["lr"]
+
+
+def test_results_are_those_of_their_trials_in_any_order(tmp_path: Path) -> None:
+    """Ray lists restored trials by when they last reported."""
+    configs = [TrainConfig(out=trial_folder(tmp_path, number)) for number in range(2)]
+    assert configs[0].out is not None
+    configs[0].out.mkdir(parents=True)
+    (configs[0].out / "final.safetensors").touch()
+    ended = SimpleNamespace(path="ray/0000", error=None, metrics={"done": True})
+    lost = SimpleNamespace(path="ray/0001", error=OSError("the disk is away"), metrics={})
+    stopped = SimpleNamespace(path="ray/0001", error=None, metrics={"done": True})
+    for results in ([ended, lost], [lost, ended]):
+        said: list[str] = []
+        assert not have_ended(configs, results, said.append)
+        assert said == ["trial 0001: the disk is away"]
+    assert have_ended(configs, [stopped, ended], said.append)
+    assert not have_ended(configs, [ended], said.append)

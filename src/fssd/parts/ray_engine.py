@@ -81,7 +81,7 @@ def run_on_ray(job: PartJob, missing: Sequence[int], report: Report, actors: int
             else:
                 report(row["part"], row["errors"])
         for index in given_up:
-            rows = _one_by_one(ray, job, job.plan.part(index), needs)
+            rows = one_by_one(ray, job, job.plan.part(index), needs)
             write_part(job.plan.folder, index, rows)
             report(index, sum(row.error is not None for row in rows))
 
@@ -132,7 +132,7 @@ def _fault(text: str) -> Exception:
     return PartError(text) if text.startswith("Traceback") else FssdError(text)
 
 
-def _one_by_one(
+def one_by_one(
     ray: Any, job: PartJob, planned: Sequence[PlanRow], needs: Mapping[str, int]
 ) -> list[FoundRow]:
     """The rows of a part, each by itself, so that the one that kills its process is known.
@@ -149,7 +149,7 @@ def _one_by_one(
                 break
             except ray.exceptions.RayTaskError as error:
                 raise error.cause from None
-            except ray.exceptions.RayActorError:
+            except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError):  # Ray's own watch ends it
                 actor = actor_class.remote(job, _environment())
                 if attempt == ATTEMPTS:
                     rows.append(FoundRow(row.image, error=_killed(row)))

@@ -14,7 +14,7 @@ from fssd.parts.fingerprint import Fingerprint, absolute_source, installed_versi
 from fssd.parts.local_engine import run_here
 from fssd.parts.part_detector import PartJob
 from fssd.parts.part_plan import PartPlan, check_same, read_plan_of, require_free, write_plan
-from fssd.parts.part_rows import Counts, finished_parts, read_success, write_success
+from fssd.parts.part_rows import SUCCESS, Counts, finished_parts, read_success, write_success
 from fssd.parts.ray_engine import run_on_ray
 from fssd.parts.sources import Sources
 from fssd.parts.unique_names import unique_rows
@@ -49,13 +49,14 @@ def detect_parts(
     plan = read_plan_of(folder)
     if plan is not None:
         check_same(plan, fingerprint)
-        if (counts := read_success(folder)) is not None:
+        if (counts := read_success(folder)) is not None and not _missing(plan):
             return counts
+        folder.remove(SUCCESS)  # a part was lost since
     detector = Detector.load(model, device=device if engine == "local" else "cpu")
     detector.require_settings(**settings)
     if plan is None:
         plan = _new_plan(folder, fingerprint, sources)
-    missing = sorted(set(range(plan.parts)) - finished_parts(folder))
+    missing = _missing(plan)
     if len(missing) < plan.parts:
         print(f"going on: {plan.parts - len(missing):,} of {plan.parts:,} parts are done")
     job = PartJob(plan, model.absolute() if model.exists() else model, batch_size, device)
@@ -65,6 +66,10 @@ def detect_parts(
     elif missing:
         run_on_ray(job, missing, report, actors)
     return write_success(plan)
+
+
+def _missing(plan: PartPlan) -> list[int]:
+    return sorted(set(range(plan.parts)) - finished_parts(plan.folder))
 
 
 class _Progress:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,9 @@ _SETTINGS = {
 
 
 def run_trial(parameters: Mapping[str, Any]) -> None:
-    """One trial, in a process of Ray's. parameters: "config", and "folder", which paths are relative to.
+    """One trial, in a process of Ray's.
+
+    parameters: "number", "configs" of all trials, and "folder", which paths are relative to.
 
     Settings that do not work, or a loss that is not finite, fail this trial and not the search. Any other
     error may be one that passes, and is raised: Tune tries the trial again, as does the next command.
@@ -38,7 +40,7 @@ def run_trial(parameters: Mapping[str, Any]) -> None:
 
     from fssd.training.loop import train
 
-    config: TrainConfig = parameters["config"]
+    config: TrainConfig = parameters["configs"][parameters["number"]]
     os.chdir(parameters["folder"])
     assert config.out is not None
 
@@ -90,7 +92,8 @@ def search_on_ray(
             raise ConfigError(f"no machine of the cluster has {wants} CPUs for a trial; give a lower --cpus")
         gpus = int(configs[0].device != "cpu" and ray.cluster_resources().get("GPU", 0) >= 1)
         trainable = tune.with_resources(run_trial, {"cpu": wants, "gpu": gpus})
-        space = {"config": tune.grid_search(configs), "folder": str(Path.cwd())}
+        numbers = tune.grid_search(list(range(len(configs))))
+        space = {"number": numbers, "configs": configs, "folder": str(Path.cwd())}
         state = str((out / STATE).resolve())
         if tune.Tuner.can_restore(state):
             say("going on with the trials of this folder")
@@ -99,11 +102,7 @@ def search_on_ray(
             tuner = _new_tuner(trainable, space, out, first, factor)
         with own_signals():
             results = tuner.fit()
-        found = [results[index] for index in range(len(results))]
-        for config, result in zip(configs, found, strict=False):
-            if result.error is not None and config.out is not None:
-                say(f"trial {config.out.name}: {_reason(result.error)}")
-        return len(found) == len(configs) and all(map(_has_ended, configs, found))
+        return have_ended(configs, [results[index] for index in range(len(results))], say)
 
 
 def _new_tuner(trainable: Any, space: dict[str, Any], out: Path, first: int, factor: int) -> Any:
@@ -113,6 +112,7 @@ def _new_tuner(trainable: Any, space: dict[str, Any], out: Path, first: int, fac
         trainable,
         param_space=space,
         tune_config=tune.TuneConfig(
+            trial_dirname_creator=_folder_name,
             scheduler=tune.schedulers.ASHAScheduler(
                 time_attr="percent",
                 metric="map",
@@ -120,7 +120,7 @@ def _new_tuner(trainable: Any, space: dict[str, Any], out: Path, first: int, fac
                 max_t=101,  # a trial ends by itself at 100
                 grace_period=first,
                 reduction_factor=factor,
-            )
+            ),
         ),
         run_config=tune.RunConfig(
             name=STATE,
@@ -129,6 +129,20 @@ def _new_tuner(trainable: Any, space: dict[str, Any], out: Path, first: int, fac
             verbose=0,
         ),
     )
+
+
+def _folder_name(trial: Any) -> str:
+    """Of a trial's folder in Ray's state: its number, as Ray lists trials in another order once restored."""
+    return f"{trial.config['number']:04}"
+
+
+def have_ended(configs: Sequence[TrainConfig], results: Sequence[Any], say: Callable[[str], None]) -> bool:
+    """Whether all trials have; says what ended those with an error. results: in any order."""
+    found = {int(Path(result.path).name): result for result in results}
+    for number, result in sorted(found.items()):
+        if result.error is not None:
+            say(f"trial {number:04}: {_reason(result.error)}")
+    return all(number in found and _has_ended(config, found[number]) for number, config in enumerate(configs))
 
 
 def _has_ended(config: TrainConfig, result: Any) -> bool:

@@ -66,9 +66,16 @@ def failures(out: Path, count: int) -> dict[int, str]:
 
 
 def read_trials(out: Path, search: Search, count: int, seed: int, over: bool) -> list[SearchTrial]:
-    """All trials, best first. over: whether the search has ended, so that the unfinished were stopped."""
+    """All trials, best first and those that failed last, whose settings would fail again.
+
+    over: whether the search has ended, so that the unfinished were stopped.
+    """
     trials = [_read(out, search, number, seed, over) for number in range(count)]
-    return sorted(trials, key=lambda one: (-one.best if one.best == one.best else math.inf, one.number))
+    return sorted(trials, key=_rank)
+
+
+def _rank(trial: SearchTrial) -> tuple[bool, float, int]:
+    return trial.state == "failed", math.inf if math.isnan(trial.best) else -trial.best, trial.number
 
 
 def _read(out: Path, search: Search, number: int, seed: int, over: bool) -> SearchTrial:
@@ -87,7 +94,7 @@ def _read(out: Path, search: Search, number: int, seed: int, over: bool) -> Sear
 
 
 def write_results(out: Path, search: Search, trials: Sequence[SearchTrial], seed: int) -> Path | None:
-    """Write table.md, table.csv and best.yaml; the latter's path, None if no trial was evaluated."""
+    """Write table.md, table.csv and best.yaml; the latter's path, None if each trial failed or has no mAP."""
     names = list(search.ranges)
     head = ["trial", "state", "updates", "mAP", *names]
     rows: list[list[object]] = []
@@ -98,7 +105,7 @@ def write_results(out: Path, search: Search, trials: Sequence[SearchTrial], seed
     lines += [cells([str(value) for value in row]) for row in rows]
     atomic_write(out / TABLE, "\n".join(lines) + "\n")
     save_table(out / VALUES, head, rows)
-    if not trials or math.isnan(trials[0].best):
+    if not trials or math.isnan(trials[0].best) or trials[0].state == "failed":
         return None
     best = out / BEST
     settings = portable(search.config(trials[0].number, seed))

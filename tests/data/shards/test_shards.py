@@ -207,6 +207,39 @@ def test_an_image_of_several_splits_is_stored_once(scenes: Path, tmp_path: Path)
     assert len(open_data(tmp_path / "dest")) == 16
 
 
+def test_joined_sources_keep_all_objects_of_a_picture(scenes: Path, tmp_path: Path) -> None:
+    """Two label files for the same pictures, each with half of the classes."""
+    convert_data(scenes, "voc", tmp_path / "one")
+    (tmp_path / "two" / "Annotations").mkdir(parents=True)
+    (tmp_path / "two" / "ImageSets").symlink_to(tmp_path / "one" / "ImageSets")
+    for file in (tmp_path / "one" / "Annotations").glob("*.xml"):
+        text = file.read_text()
+        (tmp_path / "two" / "Annotations" / file.name).write_text(
+            re.sub("<name>.*?</name>", "<name>other</name>", text)
+        )
+    joined = tmp_path / "joined.yaml"
+    joined.write_text("sources: [{data: one}, {data: two, images: one/JPEGImages}]\n")
+    shard_data(joined, tmp_path / "dest")
+    for split in ("train", "train+val", None):
+        expected, made = (open_data(place, split).records for place in (joined, tmp_path / "dest"))
+        assert len(made) == len(expected)
+        assert sum(len(record.labels) for record in made) == sum(len(record.labels) for record in expected)
+
+
+@pytest.mark.parametrize("content", [None, b"cut"])
+def test_a_shard_that_was_lost_is_written_again(content: bytes | None, scenes: Path, tmp_path: Path) -> None:
+    dest = tmp_path / "dest"
+    made = shard_data(scenes, dest, shard_size=SMALL)
+    lost = sorted(dest.glob("*.tar"))[1]
+    whole = lost.read_bytes()
+    lost.unlink() if content is None else lost.write_bytes(content)
+    with pytest.raises(DataError, match="run the same `fssd shard` again"):
+        open_data(dest)
+    assert shard_data(scenes, dest, shard_size=SMALL) == replace(made, written=1)
+    assert lost.read_bytes() == whole
+    assert len(open_data(dest)) == 16
+
+
 def test_unreadable_pictures_are_told_and_counted(
     scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -110,6 +110,20 @@ def test_folders_stay_and_equal_names_do_not_collide(source: Path, tmp_path: Pat
     assert {file.relative_to(labels).with_suffix("").as_posix() for file in labels.rglob("*.txt")} == train
 
 
+def test_a_picture_of_two_splits_keeps_the_flags_of_each(tmp_path: Path, make_picture: MakePicture) -> None:
+    make_picture(tmp_path / "in/images/a.jpg")
+    image = {"id": 1, "file_name": "a.jpg", "width": 100, "height": 80}
+    row = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "area": 12, "iscrowd": 0}
+    (tmp_path / "in/annotations").mkdir()
+    for difficult, split in enumerate(("train", "val")):
+        content = {"images": [image], "annotations": [row | {"difficult": difficult}]}
+        text = json.dumps(content | {"categories": [{"id": 1, "name": "ant"}]})
+        (tmp_path / f"in/annotations/instances_{split}.json").write_text(text)
+    convert_data(tmp_path / "in", "voc", tmp_path / "out")
+    flags = [open_data(tmp_path / "out", split).records[0].difficult.tolist() for split in ("train", "val")]
+    assert flags == [[False], [True]]
+
+
 def test_without_splits(tmp_path: Path, make_picture: MakePicture) -> None:
     make_picture(tmp_path / "in/JPEGImages/a.jpg")
     box = "<xmin>1</xmin><ymin>2</ymin><xmax>3</xmax><ymax>4</ymax>"

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fssd.atomic import atomic_write, names_file
-from fssd.data.columns import Columns, Paths, Spans, Texts
+from fssd.data.columns import Columns, Ints, Paths, Spans, Texts
 from fssd.data.shards.index_check import check_columns, check_facts
 from fssd.errors import DataError
 from fssd.storage.cache_folder import cache_folder
@@ -182,7 +182,8 @@ def _missing(folder: Folder) -> DataError:
 
 def _damaged(folder: Folder, reason: str) -> DataError:
     text = " ".join(reason.split())[:120]
-    return DataError(f"is damaged ({text}); write it again with `fssd shard`", file=folder.path(INDEX_FILE))
+    reason = f"is damaged ({text}); copy the folder again, or remove it and write it with `fssd shard`"
+    return DataError(reason, file=folder.path(INDEX_FILE))
 
 
 def _columns(batch: Any, facts: IndexFacts, folder: Folder, reopen: Any) -> Columns:
@@ -240,17 +241,33 @@ def _check_shards(folder: Folder, facts: IndexFacts) -> None:
         own = file.stat().st_size if file.is_file() else None
         if own != size:
             what = "is missing" if own is None else f"has {own:,} bytes, not {size:,}"
-            raise DataError(f"{what}; copy the folder again, or write it with `fssd shard`", file=file)
+            raise DataError(f"{what}; copy the folder again, or run the same `fssd shard` again", file=file)
 
 
 def split_rows(index: ShardIndex, names: Sequence[str]) -> npt.NDArray[np.int64] | None:
-    """The rows of some splits, or without names of all, each image once; None for every row."""
+    """The rows of some splits, or without names of all, each image once; None for every row.
+
+    An image that an earlier split has too, with the same objects, is left out. With others it is that of
+    another source: joined ones may label different objects of the same pictures.
+    """
     ranges = [index.facts.splits[name] for name in names or index.facts.splits]
     rows = np.concatenate([np.arange(first, end) for first, end in ranges])
     if len(ranges) == 1:
         return None if len(rows) == len(index.columns) else rows
-    spans = index.columns.spans
+    split = np.repeat(np.arange(len(ranges)), [end - first for first, end in ranges])
+    return rows[_is_first(index.columns, rows, split)]
+
+
+def _is_first(columns: Columns, rows: Ints, split: Ints) -> npt.NDArray[np.bool_]:
+    """(N,) whether no earlier split has the same image with the same objects. rows, split: (N,)."""
+    spans = columns.spans
     assert spans is not None
-    keys = np.stack([spans.shard[rows], spans.offset[rows]], axis=1)
-    _, first = np.unique(keys, axis=0, return_index=True)
-    return rows[np.sort(first)]
+    places = np.stack([spans.shard[rows], spans.offset[rows]], axis=1)
+    _, picture, counts = np.unique(places, axis=0, return_inverse=True, return_counts=True)
+    picture = picture.reshape(-1)
+    found, first = np.ones(len(rows), bool), dict[tuple[object, ...], int]()
+    for at in np.flatnonzero(counts[picture] > 1).tolist():
+        own = slice(columns.ends[rows[at]], columns.ends[rows[at] + 1])
+        objects = (values[own].tobytes() for values in (columns.labels, columns.boxes, columns.flags))
+        found[at] = first.setdefault((picture[at], *objects), split[at]) == split[at]
+    return found

@@ -154,10 +154,14 @@ def _facts(
 def _is_done(folder: Folder, digest: str) -> bool:
     """Whether the folder holds all of a plan. Raises ConfigError if it holds anything else."""
     if folder.exists(INDEX_FILE):
-        if read_facts(folder.location).plan == digest:
-            folder.remove(UNFINISHED_FILE)  # a process that was killed at the very end leaves it
-            return True
-        raise ConfigError(f"{folder}: holds other shards; remove them or choose another folder")
+        facts = read_facts(folder.location)
+        if facts.plan != digest:
+            raise ConfigError(f"{folder}: holds other shards; remove them or choose another folder")
+        there = {entry.name: entry.size for entry in folder.list()}
+        if any(there.get(name) != size for name, size in facts.shards.items()):
+            return False  # one was lost since
+        folder.remove(UNFINISHED_FILE)  # a process that was killed at the very end leaves it
+        return True
     if folder.exists(UNFINISHED_FILE):
         if _unfinished(folder) == {"plan": digest}:
             return False

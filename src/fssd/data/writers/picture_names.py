@@ -116,6 +116,9 @@ def _below(record: Record, base: Path) -> Path:
 
 
 def _are_equal(one: Record, other: Record) -> bool:
-    """Whether two splits list the same picture with the same labels."""
-    same = one.path == other.path and one.labels.tobytes() == other.labels.tobytes()
-    return same and one.boxes.tobytes() == other.boxes.tobytes()
+    """Whether two splits list the same picture with the same objects."""
+    return one.path == other.path and _objects(one) == _objects(other)
+
+
+def _objects(record: Record) -> tuple[bytes, ...]:
+    return tuple(values.tobytes() for values in (record.labels, record.boxes, record.difficult, record.crowd))
