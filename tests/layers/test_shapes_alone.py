@@ -20,6 +20,7 @@ STEPS: dict[str, Step] = {
     "a wider map": lambda x: x[:, :1] + x,
     "another type": lambda x: x * torch.ones(1, dtype=torch.float64, device=x.device).expand(6, 1, 1),
     "more axes": lambda x: x[0] * torch.ones(2, 1, 1, 1, device=x.device),
+    "a result whose shape is changed": lambda x: (F.relu(x).unsqueeze_(0), x)[1],
     "whole numbers": lambda x: F.relu(x.int()),
     "a part, viewed": lambda x: F.relu(x[:, :2]).view(-1),
     "norm": lambda x: F.batch_norm(x, *_rows(x, 6, 6)),

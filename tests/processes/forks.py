@@ -38,8 +38,10 @@ class Fork(NamedTuple):
         """Its exit code and what it printed; bytes that are no UTF-8 as `os.fsdecode` has them."""
         with self.folder as folder:
             self.process.join(LIMIT)
+            hangs = self.process.is_alive()
             self.process.kill()
             self.process.join()
+            assert not hangs, self.words
             out, err = (os.fsdecode((Path(folder) / name).read_bytes()) for name in ("out", "err"))
         code = self.process.exitcode
         assert code is not None

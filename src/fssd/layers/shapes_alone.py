@@ -47,7 +47,8 @@ class ShapesAlone(TorchFunctionMode):
         if answer is None or not args or not _plain(args[0]) or torch.is_grad_enabled():
             return func(*args, **kwargs)
         shaped = answer(*args, **kwargs)
-        return func(*args, **kwargs) if shaped is None else shaped
+        # A tensor of its own: a module may change the shape of a result in place, and not that of its input.
+        return func(*args, **kwargs) if shaped is None else shaped.detach()
 
 
 def _plain(x: Any) -> bool:
