@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from fssd.cli.main import main
 
@@ -41,6 +42,22 @@ def test_unreadable_images_and_videos(
     assert "film.mp4: is a video" in printed.err
     assert "2 of 4 inputs done" in printed.out
     assert len(list((tmp_path / "out" / "labels").rglob("*.txt"))) == 2
+
+
+@pytest.mark.parametrize("verb", ["label", "pick"])
+def test_an_image_of_too_many_tiles_is_named(
+    verb: str, model_file: Path, shots: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("RGB", (400, 300)).save(shots / "large.png")
+    flags = ["--to", "yolo", "--out", str(tmp_path / "out")] if verb == "label" else ["--count", "2"]
+    tiles = ["--tiles", "200", "--most-tiles", "5"]  # 6 tiles of the large one, less of the others
+    assert main([verb, str(model_file), str(shots), *flags, *tiles]) == 1
+    printed = capsys.readouterr()
+    assert f"error: {shots / 'large.png'}: is 400 x 300 px, which makes" in printed.err
+    if verb == "label":
+        assert "2 of 3 inputs done" in printed.out
+    else:
+        assert len(printed.out.splitlines()) == 2
 
 
 def test_refused_first(shots: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -144,6 +144,17 @@ def test_what_a_file_with_nms_inside_cannot_do(
         loaded(picture, **wanted)
 
 
+def test_a_file_for_high_scores_needs_no_score(
+    export: Callable[..., Any], picture: np.ndarray, tmp_path: Path
+) -> None:
+    """0.5 is the default of a call, but not where nothing below 0.6 is reported."""
+    need("onnxruntime")
+    export("tiny", tmp_path / "a.onnx", "onnx", nms=replace(NMS, score=0.6))
+    loaded = Detector.load(tmp_path / "a.onnx")
+    found = loaded(picture)
+    assert len(found) > 0 and found == loaded(picture, score=0.6)
+
+
 def test_padding_of_a_graph_with_nms(export: Callable[..., Any], tmp_path: Path) -> None:
     runtime = pytest.importorskip("onnxruntime")
     export("tiny", tmp_path / "a.onnx", "onnx", nms=replace(NMS, score=0.6))

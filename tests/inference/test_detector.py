@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -228,6 +228,32 @@ def test_stream_holds_no_more_than_a_batch(detector: Detector, picture: np.ndarr
     stream = detector.stream(images(), batch_size=2)
     next(stream)
     assert taken == 2
+
+
+def test_an_array_that_is_written_again_is_another_image(
+    detector: Detector, low: dict[str, Any], picture: np.ndarray
+) -> None:
+    """As cameras and ring buffers give their frames."""
+    pictures = [picture, picture[::-1].copy(), 255 - picture]
+
+    def frames() -> Iterator[np.ndarray]:
+        buffer = np.empty_like(picture)
+        for one in pictures:
+            buffer[:] = one
+            yield buffer
+
+    found = list(detector.stream(frames(), **low))
+    assert found == list(detector.stream(pictures, **low))
+    for one, expected in zip(found, pictures, strict=True):
+        assert np.array_equal(one.image, expected)
+
+
+def test_images_before_an_error_are_answered(detector: Detector, picture: np.ndarray, tmp_path: Path) -> None:
+    found = []
+    with pytest.raises(ImageError, match=r"missing\.png"):
+        for one in detector.stream([picture, picture, tmp_path / "missing.png", picture], batch_size=8):
+            found.append(one)
+    assert len(found) == 2
 
 
 @pytest.mark.parametrize("batch_size", [0, -1])

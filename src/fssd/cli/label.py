@@ -8,7 +8,18 @@ from typing import Annotated
 
 import tyro
 
-from fssd.cli.options import FLAT, BatchSize, Device, Flag, Model, ThresholdFlags, parse, show_progress
+from fssd.cli.options import (
+    FLAT,
+    BatchSize,
+    Device,
+    Flag,
+    Model,
+    ThresholdFlags,
+    TileFlags,
+    parse,
+    reachable_score,
+    show_progress,
+)
 from fssd.cli.result import add_result
 from fssd.counted import counted
 
@@ -29,6 +40,7 @@ class Label:
     """Link the pictures instead of copying them."""
     upright: Flag = False
     """Turn the pixels of pictures that EXIF turns, for software that ignores EXIF."""
+    tiling: Annotated[TileFlags, FLAT] = TileFlags()
     batch_size: BatchSize = 8
     device: Device = "auto"
 
@@ -47,8 +59,12 @@ def run(arguments: list[str]) -> int:
     require_new(command.out)
     require_writable_folder(command.out)
     files, others = find_stills(command.images)
+    detector = Detector.load(command.model, device=command.device)
+    thresholds = command.thresholds.given()
+    if "score" in thresholds:
+        thresholds["score"] = reachable_score(command.model, thresholds["score"], detector.least_score)
     made = draft_labels(
-        Detector.load(command.model, device=command.device),
+        detector,
         files,
         command.to,
         command.out,
@@ -57,7 +73,8 @@ def run(arguments: list[str]) -> int:
         upright=command.upright,
         track=show_progress,
         batch_size=command.batch_size,
-        **command.thresholds.given(),
+        **thresholds,
+        **command.tiling.given(),
     )
     images = list(made.content.images)
     for note in made.notes:

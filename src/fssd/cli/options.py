@@ -118,8 +118,8 @@ class TileFlags:
     """How large images are cut, so that small objects have enough pixels."""
 
     tiles: str | None = None
-    """Look at tiles of so many pixels: a number, "auto" (objects as large as in training), or "none". None is
-    what is written in the model."""
+    """Look at tiles of so many pixels: a number, "auto" (what is written in the model, else as many as make
+    objects as large as in training), or "none". None is what is written in the model."""
     overlap: float | None = None
     """Share of a tile that its neighbour repeats (0.2): about the largest of the small objects."""
     whole_image: bool | None = None
@@ -133,6 +133,13 @@ class TileFlags:
         if self.tiles is not None and self.tiles.isdecimal():
             settings["tiles"] = int(self.tiles)
         return settings
+
+
+def reachable_score(model: Path | str, wanted: float, least: float) -> float:
+    """The score wanted, or the least that the model reports, with a note."""
+    if wanted < least:
+        print(f"note: {model} has NMS inside, for scores above {least:g}", file=sys.stderr)
+    return max(wanted, least)
 
 
 def _class_score(text: str) -> tuple[str, float]:

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from fssd.cli.options import BatchSize, Device, Flag, Model, parse, show_progress
+from fssd.cli.options import (
+    FLAT,
+    BatchSize,
+    Device,
+    Flag,
+    Model,
+    TileFlags,
+    parse,
+    reachable_score,
+    show_progress,
+)
 from fssd.cli.result import add_result
 from fssd.config.bounds import Count, Share
 from fssd.errors import ConfigError, DataError
@@ -35,6 +45,7 @@ class Pick:
     link: Flag = False
     """Link the images in the folder of --copy instead of copying them."""
     score: Annotated[Share, tyro.conf.arg(help="Detections that score less do not count.")] = 0.05
+    tiling: Annotated[TileFlags, FLAT] = TileFlags()
     batch_size: BatchSize = 8
     device: Device = "auto"
 
@@ -84,11 +95,10 @@ def _look(command: Pick, files: list[Path]) -> tuple[list[Path], list[float], li
     detector = Detector.load(command.model, device=command.device)
     readable: list[int] = []
     uncertainties, thumbnails = [], []
-    images = read_images(show_progress(files, "looking"), readable, [])
-    score = max(command.score, detector.least_score)
-    if score > command.score:
-        print(f"note: {command.model} has NMS inside, for scores above {score:g}", file=sys.stderr)
-    for found in detector.stream(images, score=score, batch_size=command.batch_size):
+    tiling = command.tiling.given()
+    images = read_images(show_progress(files, "looking"), readable, [], detector.windows(tiling))
+    score = reachable_score(command.model, command.score, detector.least_score)
+    for found in detector.stream(images, score=score, batch_size=command.batch_size, **tiling):
         uncertainties.append(uncertainty(found.scores))
         assert found.image is not None
         thumbnails.append(thumbnail(found.image))

@@ -25,7 +25,7 @@ from fssd.data.sample import DataSet, Image
 from fssd.data.tiles import TILE_SETTINGS, Tiles, Window, one_window, read_tiles, stored_tiles
 from fssd.errors import ConfigError, ImageError
 from fssd.inference.detections import Detections
-from fssd.inference.picture import NamedImage, Picture, every_image, kind_of, single_images
+from fssd.inference.picture import NamedImage, Picture, batches, every_image, kind_of, single_images
 from fssd.inference.rules import Rules, read_rules
 from fssd.model.designs import read_size
 from fssd.model.network import Network
@@ -184,8 +184,7 @@ class Detector:
         check_number("batch_size", batch_size, Count)
         windows, rules = self.windows(settings), self._rules(settings, 0.5)  # before an image is read
         detectors = self.sized(scales)
-        remaining = read(images, allow_url)
-        while batch := list(islice(remaining, batch_size)):
+        for batch in batches(read(images, allow_url), batch_size):
             plans = [_plan(one, windows) for one in batch]
             crops = [
                 crop for (image, _), plan in zip(batch, plans, strict=True) for crop in cut_tiles(image, plan)
@@ -240,7 +239,9 @@ class Detector:
     def _rules(self, settings: Mapping[str, Any], score: float | None) -> Rules:
         """The rules of the settings of a call. score: where none is given; None takes the model's paper's."""
         settings = {name: value for name, value in settings.items() if name not in TILE_SETTINGS}
-        defaults = self.runner.defaults if score is None else replace(self.runner.defaults, score=score)
+        defaults = self.runner.defaults
+        if score is not None:
+            defaults = replace(defaults, score=max(score, self.least_score))
         if score is not None and not {"score", "class_scores"} & settings.keys():
             settings = {**settings, "class_scores": self.class_scores}
         inside = self.runner.thresholds if isinstance(self.runner, FileRunner) else None

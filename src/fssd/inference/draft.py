@@ -44,7 +44,7 @@ def draft_labels(
     require_new(out)
     readable: list[int] = []
     sizes: list[tuple[int, int]] = []
-    images = read_images(track(files, "detecting"), readable, sizes)
+    images = read_images(track(files, "detecting"), readable, sizes, detector.windows(settings))
     found = list(map(_with_extent, detector.stream(images, keep_image=False, **settings)))
     if not found:
         raise DataError("none of the images can be read")

@@ -9,11 +9,16 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fssd.data.decode import IMAGE_EXTENSIONS, read_image
 from fssd.data.sample import Image
+from fssd.data.tiles import one_window
 from fssd.errors import DataError, ImageError
 from fssd.inference.live import public_name
+
+if TYPE_CHECKING:
+    from fssd.data.loader import Windows
 
 VIDEO_EXTENSIONS = frozenset({
     ".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".vob", ".flv",
@@ -72,19 +77,23 @@ def find_only_stills(arguments: Sequence[str]) -> list[Path]:
     return files
 
 
-def read_images(files: Iterable[Path], readable: list[int], sizes: list[tuple[int, int]]) -> Iterator[Image]:
+def read_images(
+    files: Iterable[Path], readable: list[int], sizes: list[tuple[int, int]], windows: Windows = one_window
+) -> Iterator[Image]:
     """The decoded images; prints an error for each other. Appends indices to `readable`, (width, height) to
-    `sizes`.
+    `sizes`. windows: those of the detector, which refuses an image that makes too many tiles.
     """
     for index, file in enumerate(files):
         try:
             require_target(file)
             image = read_image(file)
+            size = image.shape[1], image.shape[0]
+            windows(size)
         except DataError as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {error if error.file else f'{file}: {error}'}", file=sys.stderr)
             continue
         readable.append(index)
-        sizes.append((image.shape[1], image.shape[0]))
+        sizes.append(size)
         yield image
 
 

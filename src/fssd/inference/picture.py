@@ -107,6 +107,23 @@ def every_image(images: Any, allow_url: bool = False) -> Iterator[NamedImage]:
             yield NamedImage(as_array(item, allow_url), _source(item))
 
 
+def batches(images: Iterable[NamedImage], size: int) -> Iterator[list[NamedImage]]:
+    """The images, `size` at a time. Those that came before an error are given before it is raised."""
+    batch: list[NamedImage] = []
+    try:
+        for image in images:
+            batch.append(image)
+            if len(batch) == size:
+                yield batch
+                batch = []
+    except Exception:
+        if batch:
+            yield batch
+        raise
+    if batch:
+        yield batch
+
+
 def _items(images: Any) -> Iterable[Any]:
     """What is given, one after another; the files of a folder or a pattern, the images of a batch."""
     if kind_of(images) != "several":

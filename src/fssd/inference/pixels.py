@@ -30,7 +30,7 @@ def from_array(values: Pixels) -> Image:
     Grey becomes RGB; transparent pixels are blended with white; 16 bits keep the upper 8. Raises ImageError.
     """
     if values.dtype == np.uint8 and values.ndim == 3 and values.shape[2] == 3 and values.size:
-        return values
+        return np.array(values, np.uint8)  # a copy: the caller may write the next image into this array
     what = f"an array {values.shape} {values.dtype}"
     if values.ndim == 3 and values.shape[2] not in CHANNELS and values.shape[0] in CHANNELS:
         raise ImageError(f"{what} has its channels first; give array.transpose(1, 2, 0)")
