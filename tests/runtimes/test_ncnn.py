@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from fssd.errors import CheckpointError, ConfigError, ExportError
 from fssd.export.write import export_model
 from fssd.heads.head import Thresholds
 from fssd.inference.detector import Detector
+from fssd.model.build import build_model
 from fssd.runtimes.ncnn import renamed
 
 for _package in ("onnx", "onnxscript", "pnnx", "ncnn"):
@@ -46,6 +50,20 @@ def test_a_forked_child_answers(file: Path) -> None:
     if not child:
         os._exit(0 if len(detector(image, score=0.3).scores) == before else 1)
     assert os.waitpid(child, 0)[1] == 0
+
+
+def test_norms_of_pixels(
+    tiny_backbone: Callable[[], nn.Module], few_pictures: None, one_trace: None, tmp_path: Path
+) -> None:
+    """SSD's L2 norm: pnnx writes no axis for its sum, and some pixels are 0 in all channels after ReLU."""
+    torch.manual_seed(0)
+    network = build_model("fssd300-lite", 3, size=128, backbone=tiny_backbone(), source_norm="l2").eval()
+    for norm in (m for m in network.modules() if isinstance(m, nn.BatchNorm2d) and m.affine):
+        norm.weight.data.fill_(0.5)  # a light block starts as its shortcut alone, with 0
+    detector = Detector(network, ("one", "two", "three"), {})
+    for to, file in (("onnx", "a.onnx"), ("ncnn", "a.ncnn.param")):
+        done = export_model(detector, tmp_path / file, to)
+        assert done.parity is not None and done.parity.images == 5
 
 
 def test_damage_and_missing_parts(file: Path, tmp_path: Path) -> None:

@@ -29,7 +29,10 @@ class L2Norm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         # The 1e-10 inside the root is Caffe's; it keeps the gradient finite on an all-zero pixel.
         exact = x.to(torch.promote_types(x.dtype, torch.float32))
-        length = torch.sqrt(exact.square().sum(dim=1, keepdim=True) + 1e-10)
+        squared = exact.square().sum(dim=1, keepdim=True)
+        # The optimizer of exported graphs drops what is added below 1e-8, and such a pixel would be 0 / 0.
+        squared = squared.clamp(min=1e-10) if torch.compiler.is_exporting() else squared + 1e-10
+        length = torch.sqrt(squared)
         normed = exact / length * self.weight[:, None, None]
         return normed.to(torch.promote_types(x.dtype, self.weight.dtype))
 

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 LINES = 2  # at the start of a .param: its magic number, and how many layers and blobs follow
 MAGIC = b"7767517"
 LIMIT = 1800.0  # seconds after which a conversion that hangs is ended
+# Axes of a sum in a .param, an array with its length first. pnnx writes none for a single one, which in these
+# networks is that of channels; another would be seen by the comparison with PyTorch.
+NO_AXES, ALL_CHANNELS = "-23303=0", "-23303=1,0"
 
 
 class NcnnSession:
@@ -177,7 +180,10 @@ def convert(source: Path, size: tuple[int, int]) -> None:
 
 
 def renamed(text: str, names: dict[str, str]) -> str:
-    """A .param with other names of blobs. Raises ExportError for layers that ncnn does not have."""
+    """A .param with other names of blobs, and with the axes of sums that pnnx leaves out.
+
+    Raises ExportError for layers that ncnn does not have.
+    """
     lines = text.splitlines()
     for at, line in enumerate(lines[LINES:], LINES):
         kind, name, ins, outs, *others = line.split()
@@ -185,6 +191,8 @@ def renamed(text: str, names: dict[str, str]) -> str:
             raise ExportError(
                 f"ncnn has no layer for {kind}, which this network needs; export to onnx instead"
             )
+        if kind == "Reduction":
+            others = [ALL_CHANNELS if part == NO_AXES else part for part in others]
         blobs = int(ins) + int(outs)
         changed = [names.get(blob, blob) for blob in others[:blobs]]
         new = names.get(name, name) if kind == "Input" else name
