@@ -176,6 +176,33 @@ def test_what_was_added_in_between(
         assert {row["image"].rpartition("#")[0] for row in rows} == {str(folder / place / name)}
 
 
+@pytest.mark.parametrize("flags", [FLAGS, FLAGS[:-2]])
+def test_what_was_changed_or_removed_in_between(
+    model_file: Path,
+    shots: Path,
+    tmp_path: Path,
+    flags: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    (shots / "2.png").unlink()
+    (shots / "f.avi").unlink()
+    with monkeypatch.context() as patch:
+        fill_disk(patch, 4)
+        assert main(words(model_file, out, shots, flags=flags)) == 2
+    (shots / "0.png").write_bytes((shots / "5.png").read_bytes())
+    (shots / "1.png").unlink()
+    capsys.readouterr()
+    assert main(words(model_file, out, shots, flags=flags)) == 0
+    told = capsys.readouterr()
+    assert f"going on with what is in {out}; 2 inputs changed or gone since" in told.err
+    assert "3.png: " not in told.out and "0.png: " in told.out
+    assert main(words(model_file, whole, shots, flags=flags)) == 0
+    rows = [json.loads((folder / "detections.json").read_text()) for folder in (out, whole)]
+    assert sorted(rows[0], key=str) == sorted(rows[1], key=str)
+
+
 def test_results_below_the_source_are_no_inputs(
     model_file: Path, shots: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

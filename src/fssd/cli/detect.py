@@ -14,6 +14,7 @@ from fssd.cli.detect_work import EXACT, DetectWork, detect_stills
 from fssd.cli.options import parse, spare_inputs
 from fssd.cli.result import add_result
 from fssd.cli.signals import Ended, ending_signals
+from fssd.counted import counted
 from fssd.errors import ConfigError, DataError, Stopped
 
 if TYPE_CHECKING:
@@ -91,7 +92,8 @@ def _state(command: Detect) -> Unfinished:
         settings["tracking"] = [list(command.tracking.count_line), list(command.tracking.count_zone)]
     state = Unfinished(command.folder, command.model, command.images, settings)
     if state.goes_on:
-        print(f"going on with what is in {command.out}", file=sys.stderr)
+        others = f"; {counted(state.changed, 'input')} changed or gone since" if state.changed else ""
+        print(f"going on with what is in {command.out}{others}", file=sys.stderr)
     if state.others:
         before = f"an unfinished detection with {'; '.join(state.others)}"
         print(f"{command.out}: {before} is written over", file=sys.stderr)

@@ -74,7 +74,9 @@ def detect_stills(work: DetectWork, files: list[Path], names: list[str]) -> None
 
     out, drawing = work.command.folder, work.command.pictures
     is_kept = work.command.voc or work.command.coco
-    known = set(exact_images(out / EXACT)) if is_kept else None  # a kill may have come between the two
+    known = {str(file) for file in files if work.unfinished.is_kept(file)}
+    if is_kept:
+        known &= set(exact_images(out / EXACT))  # a kill may have come between the two
     going_on = work.unfinished.goes_on
     results = DetectionsFile(out / "detections.json", go_on=going_on, drawn=drawing, known=known)
     exact = ExactRows(out / EXACT, results.done) if is_kept else None

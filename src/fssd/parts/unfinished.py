@@ -21,7 +21,8 @@ class Unfinished:
 
     goes_on: whether an earlier call of the same command was ended before it was done. others: what differs
     from an earlier call of another command, whose results are written over. films: the names of those that
-    are done. Raises ConfigError where the file is of something else, such as shards that are being written.
+    are done. changed: how many inputs of the earlier call are not what they were, or not there any more.
+    Raises ConfigError where the file is of something else, such as shards that are being written.
     """
 
     def __init__(
@@ -35,18 +36,28 @@ class Unfinished:
         self.goes_on = before is not None and not self.others
         self._names: dict[str, str] = before[1] if before is not None and self.goes_on else {}
         self.films: set[str] = set(before[2]) if before is not None and self.goes_on else set()
+        self._stamps: dict[str, list[int] | None] = {}
+        self._before = before[3] if before is not None and self.goes_on else {}
+        self.changed = sum(_stamp(Path(name)) != stamp for name, stamp in self._before.items())
 
     def output_names(self, files: Iterable[Path], suffix: str) -> list[str]:
         """Those of `output_names`; an input of the earlier call keeps its own, whatever was added since."""
         paths = list(files)
         names = output_names(paths, suffix, self._names)
         self._names.update(zip(map(str, paths), names, strict=True))
+        self._stamps.update({str(path): _stamp(path) for path in paths})
+        self.films -= {name for path, name in zip(paths, names, strict=True) if not self.is_kept(path)}
         return names
+
+    def is_kept(self, file: Path) -> bool:
+        """Whether what the earlier call has found in an input is that of the file as it is now."""
+        own = self._stamps[str(file)]
+        return self._before.get(str(file), own) == own
 
     def begin(self) -> None:
         """Note that the work has begun; its folder exists."""
         content = {"made with": asdict(self._made), "names": self._names, "films": sorted(self.films)}
-        atomic_write(self._file, json.dumps(content) + "\n")
+        atomic_write(self._file, json.dumps({**content, "stamps": self._stamps}) + "\n")
 
     def film_is_done(self, name: str) -> None:
         self.films.add(name)
@@ -68,7 +79,16 @@ def _as_spelled(sources: Sequence[str]) -> tuple[str, ...]:
     return (*map(str, paths), *base)
 
 
-def _read(file: Path) -> tuple[Fingerprint, dict[str, str], list[str]] | None:
+def _stamp(file: Path) -> list[int] | None:
+    """Its size and when it was written; None where it cannot be looked up."""
+    try:
+        found = file.stat()
+    except (OSError, ValueError):
+        return None
+    return [found.st_size, found.st_mtime_ns]
+
+
+def _read(file: Path) -> tuple[Fingerprint, dict[str, str], list[str], dict[str, list[int] | None]] | None:
     """None if there is no file, or one of an earlier version that goes on in another way."""
     if not file.exists():
         return None
@@ -79,6 +99,6 @@ def _read(file: Path) -> tuple[Fingerprint, dict[str, str], list[str]] | None:
         reason = "is not of `fssd detect` and would be overwritten; move it or choose another --out"
         raise ConfigError(f"{file}: {reason}") from error
     try:
-        return made, dict(content["names"]), list(content["films"])
+        return made, dict(content["names"]), list(content["films"]), dict(content["stamps"])
     except (ValueError, KeyError, TypeError):
         return None
