@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from fssd.data.source import open_data
+from fssd.data.tiles import one_window
 from fssd.data.writers import WRITERS
 from fssd.errors import ConfigError, DataError
 from fssd.inference.detections import Detections
@@ -27,6 +28,9 @@ class TwoObjects:
     """A detector that finds the same objects in every image."""
 
     classes = CLASSES
+
+    def windows(self, _: object) -> Any:
+        return one_window
 
     def stream(self, images: Iterator[Any], **_: Any) -> Iterator[Detections]:
         for image in images:

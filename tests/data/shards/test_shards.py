@@ -419,7 +419,7 @@ def test_an_index_with_a_value_that_nobody_wrote(
     if column == "file":
         bend(folder / INDEX_FILE, "file text", np.frombuffer("ü".encode(), np.uint8))
     bend(folder / INDEX_FILE, column, value)
-    with pytest.raises(DataError, match=rf"index\.arrow: is damaged \({reason}\); write it again"):
+    with pytest.raises(DataError, match=rf"index\.arrow: is damaged \({reason}\); copy the folder again"):
         open_data(folder, "train")
 
 
