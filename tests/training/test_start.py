@@ -56,6 +56,32 @@ def test_a_run_from_a_model_has_its_fitted_priors(
     assert options(config) == options(fitted) and isinstance(options(config)["priors"], dict)
 
 
+def test_a_run_at_another_size_has_its_fitted_priors_enlarged(
+    fitted: TrainConfig, tiny_backbone: MakeBackbone, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = open_data(fitted.data, "train")
+    network = fresh_network(complete(more(fitted, size=(160,))), data, tiny_backbone())
+    told = capsys.readouterr().err
+    assert "has priors fitted for 128 x 128 px; so has this run, for 160 x 160 px, unless" in told
+    now, before = network.spec.options["priors"], options(fitted)["priors"]
+    assert now["centres"] == before["centres"]
+    for larger, shapes in zip(now["shapes"], before["shapes"], strict=True):
+        assert larger == [[pytest.approx(1.25 * side, abs=0.01) for side in shape] for shape in shapes]
+
+
+@pytest.mark.parametrize("size", [(160, 128), (512,)])  # another shape, more levels
+def test_fitted_priors_that_do_not_go_with_another_size_are_named(
+    size: tuple[int, ...],
+    fitted: TrainConfig,
+    tiny_backbone: MakeBackbone,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data = open_data(fitted.data, "train")
+    network = fresh_network(complete(more(fitted, size=size)), data, tiny_backbone())
+    assert "has fitted priors, which this network cannot take; it has a table" in capsys.readouterr().err
+    assert "priors" not in network.spec.options
+
+
 def test_other_priors_than_those_of_the_model_are_named(
     fitted: TrainConfig, tiny_backbone: MakeBackbone, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -228,6 +228,13 @@ class Head(nn.Module):
         """
         raise ConfigError("this head has no priors to fit; leave out --priors fit")
 
+    def enlarged(self, priors: Mapping[str, Any], growth: float) -> dict[str, Any] | None:  # noqa: ARG002
+        """The option `priors` that `fitted` returned, for objects that are `growth` times as large.
+
+        None for a head that cannot take them, such as one with more levels.
+        """
+        return None
+
     def best_overlaps(self, boxes: Floats) -> npt.NDArray[np.float64] | None:  # noqa: ARG002
         """(N,) the largest IoU of each box (N, 4) with any prior; None for a head without priors."""
         return None

@@ -161,13 +161,37 @@ def _asked_options(config: TrainConfig, quiet: bool) -> dict[str, Any]:
     if "variant" not in options and before.get("variant") == NARROW:
         taken["variant"] = NARROW
         notes.append(f"has the form of version 0.1, variant={NARROW}; so has this run")
-    same = find_design(config.model, before) == find_design(config.model, options)
-    if isinstance(before.get("priors"), Mapping) and same and not options.keys() & set(PRIOR_OPTIONS):
-        taken["priors"] = before["priors"]
-        notes.append("has fitted priors; so has this run, unless it is given other --priors")
+    if isinstance(before.get("priors"), Mapping) and not options.keys() & set(PRIOR_OPTIONS):
+        priors, note = _fitted_before(config, before, options | taken)
+        taken |= priors
+        notes.append(note)
     for note in () if quiet else notes:
         print(f"note: {config.weights} {note}", file=sys.stderr)
     return options | taken
+
+
+def _fitted_before(
+    config: TrainConfig, before: Mapping[str, Any], options: dict[str, Any]
+) -> tuple[dict[str, Any], str]:
+    """What a run takes of the fitted priors of the model that it starts from, as options, and a note on it.
+
+    before: the model's options. On a larger input the same objects are larger, and so are their priors.
+    """
+    old, own = find_design(config.model, before), find_design(config.model, options)
+    if own == old:
+        note = "has fitted priors; so has this run, unless it is given other --priors"
+        return {"priors": before["priors"]}, note
+    (width, height), (own_width, own_height) = old.size, own.size
+    if own == old._replace(size=own.size) and width * own_height == height * own_width:
+        heads = _build(config, 1, options).heads
+        priors = heads.enlarged(before["priors"], own_width / width)
+        if priors is not None:
+            sizes = f"for {width} x {height} px; so has this run, for {own_width} x {own_height} px"
+            return {"priors": priors}, f"has priors fitted {sizes}, unless it is given other --priors"
+    return (
+        {},
+        "has fitted priors, which this network cannot take; it has a table, unless it is given --priors fit",
+    )
 
 
 def _build(config: TrainConfig, num_classes: int, options: dict[str, Any]) -> Network:

@@ -262,6 +262,14 @@ class MultiboxHead(Head):
             }
         }
 
+    def enlarged(self, priors: Mapping[str, Any], growth: float) -> dict[str, Any] | None:
+        """See `Head`: the same centres in a cell, larger shapes."""
+        shapes = priors.get("shapes")
+        if not isinstance(shapes, list) or len(shapes) != len(self.levels):
+            return None
+        larger = [[[round(side * growth, 2) for side in shape] for shape in level] for level in shapes]
+        return {**priors, "shapes": larger}
+
     def best_overlaps(self, boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """See `Head`."""
         return best_overlaps(boxes, self.priors.cpu())

@@ -166,6 +166,10 @@ class YOLOv2Head(Head):
         anchors: Anchors = cluster_anchors(shapes, len(self.grid.anchors)) or self.grid.anchors
         return {"priors": {"anchors": [list(shape) for shape in anchors]}}
 
+    def enlarged(self, priors: Mapping[str, Any], growth: float) -> dict[str, Any]:  # noqa: ARG002
+        """See `Head`: as they are. In the authors' training the input changes and the anchors do not."""
+        return dict(priors)
+
     def best_overlaps(self, boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """See `Head`: of shapes at one centre, since a prediction moves within its cell."""
         overlaps = shape_overlaps(self._in_cells(boxes), np.array(self.grid.anchors))
