@@ -127,7 +127,7 @@ def test_another_command_starts_from_the_beginning(
     arguments = words(model_file, out, *images, flags=(*plain[:-1], "--score", "0.3"))
     assert end(signal.SIGKILL, 3, arguments).returncode == -signal.SIGKILL
     assert main(words(model_file, out, *images, flags=(*plain, "--score", "0.09"))) == 0
-    assert "score 0.3, not 0.09; pictures True, not False is written over" in capsys.readouterr().err
+    assert "--score 0.3, not 0.09; --pictures is written over" in capsys.readouterr().err
     assert contents(out)["detections.json"] == first
 
 

@@ -180,8 +180,8 @@ def test_results_of_other_settings_are_refused(
     assert detect(image, "--out", out, *LOCAL) == 0
     given = words(image, "--out", out, *LOCAL)
     for changed, told in (
-        ([*given, "--score", "0.5"], "score 0.05, not 0.5"),
-        ([*given, "--scales", "256"], "scales None, not [256]"),
+        ([*given, "--score", "0.5"], "--score 0.05, not 0.5"),
+        ([*given, "--scales", "256"], "no --scales; choose"),
         ([*given, "--part", "9"], "--part 8, not 9"),
         ([given[0], str(other_model), *given[2:]], "the model of SHA-256 "),
         ([*given[:2], str(shots / "001.png"), *given[3:]], f"the source {image}, not {shots / '001.png'}"),

@@ -89,7 +89,9 @@ def _state(command: Detect) -> Unfinished:
     flags = {name: getattr(command, name) for name in ("voc", "coco", "pictures")}
     settings = {**command.given(), "scales": list(command.scales), **flags}
     if command.tracking.track:
-        settings["tracking"] = [list(command.tracking.count_line), list(command.tracking.count_zone)]
+        tracking = command.tracking
+        lines, zones = list(tracking.count_line), list(tracking.count_zone)
+        settings |= {"track": True, "count_line": lines, "count_zone": zones}
     state = Unfinished(command.folder, command.model, command.images, settings)
     if state.goes_on:
         others = f"; {counted(state.changed, 'input')} changed or gone since" if state.changed else ""

@@ -37,17 +37,38 @@ class Fingerprint:
         return cls(str(content["model"]), settings, str(content["version"]), source, int(content["part"]))
 
     def differences(self, other: Fingerprint) -> list[str]:
-        """What differs, as phrases such as `score 0.5, not 0.3`."""
+        """What differs, as phrases such as `--score 0.5, not 0.3` or `no --voc`."""
         found = []
         if self.model != other.model:
             found.append(f"the model of SHA-256 {self.model[:12]}..., not {other.model[:12]}...")
-        names = dict.fromkeys((*self.settings, *other.settings))
-        pairs = [(name, self.settings.get(name), other.settings.get(name)) for name in names]
-        pairs += [("version", self.version, other.version), ("--part", self.part, other.part)]
+        for name in dict.fromkeys((*self.settings, *other.settings)):
+            one, two = self.settings.get(name), other.settings.get(name)
+            if one != two:
+                found.append(_difference(f"--{name.replace('_', '-')}", one, two))
+        pairs = (("version", self.version, other.version), ("--part", self.part, other.part))
         found += [f"{name} {one}, not {two}" for name, one, two in pairs if one != two]
         if self.source != other.source:
             found.append(f"the source {' '.join(self.source)}, not {' '.join(other.source)}")
         return found
+
+
+def _difference(flag: str, one: Any, two: Any) -> str:
+    if not _is_given(one):
+        return f"no {flag}"
+    if one is True or not _is_given(two):
+        return flag
+    return f"{flag} {_words(one)}, not {_words(two)}"
+
+
+def _is_given(value: Any) -> bool:
+    return not (value is None or value is False or value in ([], {}))
+
+
+def _words(value: Any) -> str:
+    """A setting as it is given to a flag."""
+    if isinstance(value, Mapping):
+        return " ".join(f"{name}={one}" for name, one in value.items())
+    return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
 def installed_version() -> str:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fssd.atomic import atomic_write
 from fssd.errors import ConfigError
@@ -14,6 +14,18 @@ from fssd.inference.inputs import output_names
 from fssd.parts.fingerprint import Fingerprint, installed_version, model_digest
 
 FILE = "unfinished.json"
+
+
+Stamps = dict[str, list[int] | None]  # by path, see `_stamp`
+
+
+class _Earlier(NamedTuple):
+    """What an earlier call has left. names: of its results, by path. films: names of those that are done."""
+
+    made: Fingerprint
+    names: dict[str, str]
+    films: set[str]
+    stamps: Stamps
 
 
 class Unfinished:
@@ -32,12 +44,12 @@ class Unfinished:
         spelled = _as_spelled(sources)
         self._made = Fingerprint(model_digest(model), dict(settings), installed_version(), spelled, 0)
         before = _read(self._file)
-        self.others = [] if before is None else before[0].differences(self._made)
+        self.others = [] if before is None else before.made.differences(self._made)
         self.goes_on = before is not None and not self.others
-        self._names: dict[str, str] = before[1] if before is not None and self.goes_on else {}
-        self.films: set[str] = set(before[2]) if before is not None and self.goes_on else set()
-        self._stamps: dict[str, list[int] | None] = {}
-        self._before = before[3] if before is not None and self.goes_on else {}
+        if before is None or self.others:
+            before = _Earlier(self._made, {}, set(), {})
+        self._names, self.films, self._before = before.names, before.films, before.stamps
+        self._stamps: Stamps = {}
         self.changed = sum(_stamp(Path(name)) != stamp for name, stamp in self._before.items())
 
     def output_names(self, files: Iterable[Path], suffix: str) -> list[str]:
@@ -88,7 +100,7 @@ def _stamp(file: Path) -> list[int] | None:
     return [found.st_size, found.st_mtime_ns]
 
 
-def _read(file: Path) -> tuple[Fingerprint, dict[str, str], list[str], dict[str, list[int] | None]] | None:
+def _read(file: Path) -> _Earlier | None:
     """None if there is no file, or one of an earlier version that goes on in another way."""
     if not file.exists():
         return None
@@ -99,6 +111,6 @@ def _read(file: Path) -> tuple[Fingerprint, dict[str, str], list[str], dict[str,
         reason = "is not of `fssd detect` and would be overwritten; move it or choose another --out"
         raise ConfigError(f"{file}: {reason}") from error
     try:
-        return made, dict(content["names"]), list(content["films"]), dict(content["stamps"])
+        return _Earlier(made, dict(content["names"]), set(content["films"]), dict(content["stamps"]))
     except (ValueError, KeyError, TypeError):
         return None
