@@ -119,7 +119,7 @@ def _run(command: Eval, process: Process) -> int:
     outcome = Outcome(found, report, notes, settings, {})
     steps = [partial(_write, command, dataset, outcome)]
     if command.keep_tiles:
-        steps.append(partial(_keep_tiles, command.model, outcome))
+        steps.append(partial(_keep_tiles, command, outcome, detector))
     if command.keep_thresholds and detector is not None:
         steps.append(partial(_keep_thresholds, command, dataset, outcome, detector.classes))
     steps.append(partial(_tell, command.json, outcome))  # last, with what the others kept and wrote
@@ -166,16 +166,24 @@ def _told(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> tuple[str
     return (f"detected with {', '.join(told)}",) if told else ()
 
 
-def _keep_tiles(model: Path, outcome: Outcome) -> None:
+def _keep_tiles(command: Eval, outcome: Outcome, detector: Detector | None) -> None:
     """Write the tiles of these settings into the model, and say so."""
     from fssd.data.tiles import FACT, read_tiles
     from fssd.weights.checkpoint import model_file, write_facts
 
     tiles = read_tiles(outcome.settings, None, {}, (1, 1))
-    file = model_file(model)
+    file = model_file(command.model)
     write_facts(file, {FACT: None if tiles is None else tiles.facts()})
     outcome.told["tiles"] = None if tiles is None else tiles.facts()
     print(f"tiles kept in {file}: {tiles or 'none'}")
+    if (
+        detector is not None
+        and detector.class_scores
+        and detector.tiles != tiles
+        and not command.keep_thresholds
+    ):
+        note = "its thresholds were chosen for other tiles; choose them again with --keep-thresholds"
+        print(f"note: {command.model}: {note}", file=sys.stderr)
 
 
 def _refuse_other_rules(command: Eval) -> None:
