@@ -69,15 +69,17 @@ def test_a_run_at_another_size_has_its_fitted_priors_enlarged(
         assert larger == [[pytest.approx(1.25 * side, abs=0.01) for side in shape] for shape in shapes]
 
 
-@pytest.mark.parametrize("size", [(160, 128), (512,)])  # another shape, more levels
+@pytest.mark.parametrize(
+    "changes", [{"size": (160, 128)}, {"size": (512,)}, {"size": (160,), "tiles": "auto"}]
+)  # another shape; more levels; objects whose size does not go with that of the input
 def test_fitted_priors_that_do_not_go_with_another_size_are_named(
-    size: tuple[int, ...],
+    changes: dict[str, Any],
     fitted: TrainConfig,
     tiny_backbone: MakeBackbone,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     data = open_data(fitted.data, "train")
-    network = fresh_network(complete(more(fitted, size=size)), data, tiny_backbone())
+    network = fresh_network(complete(more(fitted, **changes)), data, tiny_backbone())
     assert "has fitted priors, which this network cannot take; it has a table" in capsys.readouterr().err
     assert "priors" not in network.spec.options
 

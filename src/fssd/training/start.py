@@ -21,6 +21,7 @@ from fssd.data.mixing import Mixing
 from fssd.data.repeats import Repeats, repeat_factors
 from fssd.data.sample import DataSet
 from fssd.data.scales import STEP
+from fssd.data.tiles import FACT as TILES
 from fssd.errors import CheckpointError, ConfigError, DataError
 from fssd.evaluation.coco_ap import require_hotcoco
 from fssd.importers.caffe import read_caffe_backbone
@@ -114,9 +115,8 @@ def fresh_network(
     the run that is resumed, with the priors that were fitted then. quiet: print no advice on boxes and
     priors.
     """
-    options = dict(_asked_options(config, quiet) if saved_options is None else saved_options)
-    if backbone is not None:
-        options["backbone"] = backbone
+    own = {} if backbone is None else {"backbone": backbone}
+    options = {**(_asked_options(config, own, quiet) if saved_options is None else saved_options), **own}
     fits = options.get("priors") == FIT
     if config.prior_coverage is not None and saved_options is None and not fits:
         raise ConfigError("--prior-coverage is of fitted priors; give --priors fit too, or leave it out")
@@ -141,10 +141,10 @@ def fresh_network(
     return network
 
 
-def _asked_options(config: TrainConfig, quiet: bool) -> dict[str, Any]:
+def _asked_options(config: TrainConfig, own: Mapping[str, Any], quiet: bool) -> dict[str, Any]:
     """`network_options`; a start from a model takes its narrow form and its fitted priors.
 
-    Those cannot be named by a flag, so a run that is to have others says so.
+    Those cannot be named by a flag, so a run that is to have others says so. own: a backbone of the user's.
     """
     options = network_options(config)
     if config.start != "model" or config.weights is None:
@@ -162,7 +162,7 @@ def _asked_options(config: TrainConfig, quiet: bool) -> dict[str, Any]:
         taken["variant"] = NARROW
         notes.append(f"has the form of version 0.1, variant={NARROW}; so has this run")
     if isinstance(before.get("priors"), Mapping) and not options.keys() & set(PRIOR_OPTIONS):
-        priors, note = _fitted_before(config, before, options | taken)
+        priors, note = _fitted_before(config, facts, {**options, **taken}, own)
         taken |= priors
         notes.append(note)
     for note in () if quiet else notes:
@@ -171,19 +171,22 @@ def _asked_options(config: TrainConfig, quiet: bool) -> dict[str, Any]:
 
 
 def _fitted_before(
-    config: TrainConfig, before: Mapping[str, Any], options: dict[str, Any]
+    config: TrainConfig, facts: Mapping[str, Any], options: dict[str, Any], backbone: Mapping[str, Any]
 ) -> tuple[dict[str, Any], str]:
     """What a run takes of the fitted priors of the model that it starts from, as options, and a note on it.
 
-    before: the model's options. On a larger input the same objects are larger, and so are their priors.
+    facts: of the model. On a larger input the same objects are larger, and so are their priors; in tiles they
+    may be of any size.
     """
+    before = facts["options"]
     old, own = find_design(config.model, before), find_design(config.model, options)
     if own == old:
         note = "has fitted priors; so has this run, unless it is given other --priors"
         return {"priors": before["priors"]}, note
     (width, height), (own_width, own_height) = old.size, own.size
-    if own == old._replace(size=own.size) and width * own_height == height * own_width:
-        heads = _build(config, 1, options).heads
+    is_whole = config.tiles is None and facts.get(TILES) is None
+    if own == old._replace(size=own.size) and width * own_height == height * own_width and is_whole:
+        heads = _build(config, 1, {**options, **backbone}).heads
         priors = heads.enlarged(before["priors"], own_width / width)
         if priors is not None:
             sizes = f"for {width} x {height} px; so has this run, for {own_width} x {own_height} px"
