@@ -33,6 +33,26 @@ def test_a_file_of_something_else_is_not_written_over(model: Path, content: byte
     assert file.read_bytes() == content
 
 
+def test_a_changed_input_stays_so_until_its_results_are_taken_out(model: Path) -> None:
+    """Two kills: the second one before the results of the first call are pruned."""
+    picture = model.parent / "a.jpg"
+
+    def call(content: bytes) -> Unfinished:
+        if not picture.exists() or picture.read_bytes() != content:
+            picture.write_bytes(content)
+        made = state(model)
+        made.output_names([picture], ".jpg")
+        made.begin()
+        return made
+
+    call(b"one")
+    assert not call(b"other").is_kept(picture)
+    again = call(b"other")
+    assert (again.changed, again.is_kept(picture)) == (1, False)
+    again.prune()
+    assert call(b"other").is_kept(picture)
+
+
 def test_a_state_without_names_starts_from_the_beginning(model: Path) -> None:
     """That of an earlier version: nobody knows which inputs its films are of."""
     state(model).begin()

@@ -57,6 +57,8 @@ def run(arguments: list[str]) -> int:
         with ending_signals():
             if stills:
                 detect_stills(work, stills, pictures)
+            else:
+                work.unfinished.prune()
             for file, name in zip(films, drawn_films, strict=True):
                 detect_film(work, file, name)
             work.unfinished.end()

@@ -50,6 +50,7 @@ class Unfinished:
             before = _Earlier(self._made, {}, set(), {})
         self._names, self.films, self._before = before.names, before.films, before.stamps
         self._stamps: Stamps = {}
+        self._is_pruned = False
         self.changed = sum(_stamp(Path(name)) != stamp for name, stamp in self._before.items())
 
     def output_names(self, files: Iterable[Path], suffix: str) -> list[str]:
@@ -69,7 +70,16 @@ class Unfinished:
     def begin(self) -> None:
         """Note that the work has begun; its folder exists."""
         content = {"made with": asdict(self._made), "names": self._names, "films": sorted(self.films)}
-        atomic_write(self._file, json.dumps({**content, "stamps": self._stamps}) + "\n")
+        still = {name: stamp for name, stamp in self._before.items() if name in self._stamps}
+        stamps = self._stamps if self._is_pruned else self._stamps | still
+        atomic_write(self._file, json.dumps({**content, "stamps": stamps}) + "\n")
+
+    def prune(self) -> None:
+        """Note that what was found in changed inputs is taken out of the results; until then a call that goes
+        on must take these inputs for changed.
+        """
+        self._is_pruned = True
+        self.begin()
 
     def film_is_done(self, name: str) -> None:
         self.films.add(name)
