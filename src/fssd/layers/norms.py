@@ -27,9 +27,9 @@ class L2Norm(nn.Module):
         self.weight = nn.Parameter(torch.full((channels,), scale))
 
     def forward(self, x: Tensor) -> Tensor:
-        # The 1e-10 inside the root is Caffe's; it keeps the gradient finite on an all-zero pixel. The sum is in
-        # larger units, because the optimizer of exported graphs drops what is added below 1e-8, and such a
-        # pixel would be 0 / 0. Powers of two change no bit of the result.
+        # The 1e-10 inside the root is Caffe's; it keeps the gradient finite on an all-zero pixel. The sum is
+        # in larger units, because the optimizer of exported graphs drops what is added below 1e-8, and such
+        # a pixel would be 0 / 0. Powers of two change no bit of the result.
         exact = x.to(torch.promote_types(x.dtype, torch.float32))
         squared = exact.square().sum(dim=1, keepdim=True)
         length = torch.sqrt(squared * 2**20 + 1e-10 * 2**20) / 2**10
