@@ -49,7 +49,7 @@ def test_a_changed_input_stays_so_until_its_results_are_taken_out(model: Path) -
     assert not call(b"other").is_kept(picture)
     again = call(b"other")
     assert (again.changed, again.is_kept(picture)) == (1, False)
-    again.prune()
+    again.begin(is_pruned=True)
     assert call(b"other").is_kept(picture)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fssd.errors import ConfigError
 from fssd.layers.first_weights import xavier
-from fssd.layers.shapes_alone import ShapesAlone, without_memory
+from fssd.layers.shapes_alone import NEEDS_VALUES, ShapesAlone, without_memory
 
 
 class MapShape(NamedTuple):
@@ -130,7 +130,7 @@ def probe_shapes(backbone: nn.Module, width: int, height: int) -> dict[str, MapS
         try:
             with ShapesAlone():
                 features = without_memory(backbone).eval()(torch.zeros(shape, device="meta"))
-        except (RuntimeError, NotImplementedError):  # it makes tensors of its own, or looks at values
+        except NEEDS_VALUES:
             features = deepcopy(backbone).eval().cpu()(torch.zeros(shape, device="cpu"))
     if not isinstance(features, Mapping) or not features:
         raise ConfigError(

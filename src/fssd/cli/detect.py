@@ -50,15 +50,13 @@ def run(arguments: list[str]) -> int:
     if stills and not work.unfinished.goes_on:
         # Before the state says that there is something to go on with, nothing of an earlier call may be left.
         (command.folder / "detections.jsonl").write_bytes(b"")
-    work.unfinished.begin()
+    work.unfinished.begin(is_pruned=not stills)
     if films and command.pictures:
         note_fallback()
     try:
         with ending_signals():
             if stills:
                 detect_stills(work, stills, pictures)
-            else:
-                work.unfinished.prune()
             for file, name in zip(films, drawn_films, strict=True):
                 detect_film(work, file, name)
             work.unfinished.end()

@@ -80,7 +80,7 @@ def detect_stills(work: DetectWork, files: list[Path], names: list[str]) -> None
     going_on = work.unfinished.goes_on
     results = DetectionsFile(out / "detections.json", go_on=going_on, drawn=drawing, known=known)
     exact = ExactRows(out / EXACT, results.done) if is_kept else None
-    work.unfinished.prune()
+    work.unfinished.begin(is_pruned=True)
     waiting: deque[tuple[Path, str, tuple[int, int]]] = deque()
     try:
         with results:

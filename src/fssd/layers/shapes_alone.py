@@ -13,6 +13,9 @@ from torch.overrides import TorchFunctionMode
 
 Module = TypeVar("Module", bound=nn.Module)
 
+NEEDS_VALUES = (RuntimeError, TypeError, ValueError)
+"""What a module raises on the meta device that looks at values, or makes tensors of its own."""
+
 _OF_ONE = frozenset((F.relu, F.relu6, F.hardtanh, torch.relu, torch.relu_, torch.rsqrt, torch.sqrt))
 _OF_TWO = frozenset((Tensor.add, Tensor.sub, Tensor.mul, Tensor.div))
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from fssd.layers.shapes_alone import without_memory
+from fssd.layers.shapes_alone import NEEDS_VALUES, without_memory
 from fssd.model.network import Network
 
 
@@ -20,7 +20,7 @@ def lone_norms(network: Network) -> list[str]:
     """
     try:
         return _lone_norms(without_memory(network), "meta")
-    except (RuntimeError, NotImplementedError):  # a module of the user's own may look at values
+    except NEEDS_VALUES:
         return _lone_norms(deepcopy(network), network.device)
 
 

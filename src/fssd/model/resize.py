@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fssd.data.geometry import make_geometry
 from fssd.errors import ConfigError
 from fssd.layers.depthwise import DepthwiseConv2d
-from fssd.layers.shapes_alone import Module, ShapesAlone, without_memory
+from fssd.layers.shapes_alone import NEEDS_VALUES, Module, ShapesAlone, without_memory
 from fssd.model.designs import LARGEST_SIDE, LEAST_SIDE
 from fssd.model.network import Network
 from fssd.necks.neck import Cells
@@ -85,10 +85,7 @@ def _run(probe: Network, size: tuple[int, int]) -> list[Cells] | None:
     try:
         with ShapesAlone():
             levels = neck(probe.backbone(images))
-    except (
-        RuntimeError,
-        NotImplementedError,
-    ):  # torch's: a map is smaller than a kernel, or than its partner
+    except NEEDS_VALUES:  # or a map is smaller than a kernel, or than its partner
         return None
     return [(x.shape[-2], x.shape[-1]) for x in levels]
 

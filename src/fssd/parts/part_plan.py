@@ -15,6 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from fssd.atomic import temporary_prefix
 from fssd.errors import ConfigError, DataError, ImageError
 from fssd.inference.inputs import is_video
 from fssd.inference.video import Film
@@ -97,7 +98,7 @@ def write_plan(folder: Folder, fingerprint: Fingerprint, rows: Iterable[PlanRow]
 def _temporary(folder: Folder) -> Iterator[Path]:
     """A file to write to, on the disk of the folder if it has one."""
     beside = None if is_remote(folder.location) else folder.location
-    with TemporaryDirectory(prefix=".tmp-", dir=beside) as place:
+    with TemporaryDirectory(prefix=temporary_prefix(), dir=beside) as place:
         yield Path(place, PLAN)
 
 

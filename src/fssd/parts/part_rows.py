@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fssd.atomic import remove_leftovers
 from fssd.errors import DataError
 from fssd.inference.detections import Detections
 from fssd.parts.part_plan import PartPlan
@@ -133,5 +134,4 @@ def _remove_left_over(folder: Folder) -> None:
     """Remove the temporary files of processes that were killed while they wrote."""
     if is_remote(folder.location):
         return
-    for file in Path(folder.location, PARTS).glob(".tmp-*"):
-        file.unlink(missing_ok=True)
+    remove_leftovers(Path(folder.location, PARTS))

@@ -67,23 +67,24 @@ class Unfinished:
         own = self._stamps[str(file)]
         return self._before.get(str(file), own) == own
 
-    def begin(self) -> None:
-        """Note that the work has begun; its folder exists."""
+    def begin(self, is_pruned: bool = False) -> None:
+        """Note that the work has begun; its folder exists.
+
+        is_pruned: whether what was found in changed images is taken out of the results. Until then a call
+        that goes on must take these images for changed.
+        """
+        self._is_pruned = is_pruned
+        self._note()
+
+    def _note(self) -> None:
         content = {"made with": asdict(self._made), "names": self._names, "films": sorted(self.films)}
         still = {name: stamp for name, stamp in self._before.items() if name in self._stamps}
         stamps = self._stamps if self._is_pruned else self._stamps | still
         atomic_write(self._file, json.dumps({**content, "stamps": stamps}) + "\n")
 
-    def prune(self) -> None:
-        """Note that what was found in changed inputs is taken out of the results; until then a call that goes
-        on must take these inputs for changed.
-        """
-        self._is_pruned = True
-        self.begin()
-
     def film_is_done(self, name: str) -> None:
         self.films.add(name)
-        self.begin()
+        self._note()
 
     def end(self) -> None:
         """Note that all is done: the same command starts from the beginning."""

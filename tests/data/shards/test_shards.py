@@ -22,6 +22,7 @@ from torch import nn
 
 pytest.importorskip("pyarrow", reason='needs pyarrow: pip install "fssd[s3]"')
 
+from fssd.atomic import temporary_prefix
 from fssd.cli.main import main
 from fssd.config.train_config import TrainConfig
 from fssd.data.check import check_data
@@ -328,6 +329,17 @@ def test_a_killed_command_goes_on(
     if not remote:
         assert not list(Path(dest).glob(".tmp-*"))
     assert shard_data(scenes, dest, shard_size=SMALL).written == 0
+
+
+def test_what_another_process_is_writing_stays(scenes: Path, tmp_path: Path) -> None:
+    """Two that shard into one folder at once; pytest's parent stands for the other."""
+    prefix = temporary_prefix()
+    living = tmp_path / "dest" / prefix.replace(f"-{os.getpid()}-", f"-{os.getppid()}-")
+    killed = tmp_path / "dest" / f"{prefix}0"
+    for place in (living, killed):
+        place.mkdir(parents=True)
+    shard_data(scenes, tmp_path / "dest", shard_size=SMALL)
+    assert living.is_dir() and not killed.exists()
 
 
 def test_a_changed_picture_does_not_go_on(scenes: Path, tmp_path: Path) -> None:

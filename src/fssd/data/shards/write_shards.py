@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from fssd.atomic import remove_leftovers, temporary_prefix
 from fssd.data.columns import Spans, compact
 from fssd.data.decode import read_bytes
 from fssd.data.formats.shards import UNFINISHED_FILE
@@ -39,7 +39,6 @@ from fssd.storage.open_folder import open_folder
 from fssd.storage.s3_folder import require_arrow
 
 SHARD_SIZE = 256 << 20  # bytes
-_TEMPORARY = ".tmp-"
 Track = Callable[[Sequence[Any], str], Iterable[Any]]
 
 
@@ -208,15 +207,11 @@ def _write(
 
 
 def _workplace(folder: Folder) -> AbstractContextManager[str]:
-    """A temporary folder: on the disk of a local folder, whose killed predecessors are removed."""
+    """A temporary folder: on the disk of a local folder, without those that killed processes left there."""
     if is_remote(folder.location):
         return tempfile.TemporaryDirectory(prefix="fssd-shard-")
-    for left in Path(folder.location).glob(f"{_TEMPORARY}*"):
-        if left.is_dir():
-            shutil.rmtree(left, ignore_errors=True)
-        else:
-            left.unlink(missing_ok=True)
-    return tempfile.TemporaryDirectory(prefix=_TEMPORARY, dir=folder.location)
+    remove_leftovers(Path(folder.location))
+    return tempfile.TemporaryDirectory(prefix=temporary_prefix(), dir=folder.location)
 
 
 def _write_tar(file: Path, shard: PlannedShard) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image as Pillow
 
-from fssd.atomic import make_folder
+from fssd.atomic import make_folder, temporary_prefix
 from fssd.data.decode import ImageHeader, read_bytes, read_header, read_image
 from fssd.data.stored import PictureSource, StoredPicture
 from fssd.errors import ConfigError
@@ -45,7 +45,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     """
     require_new(folder)
     make_folder(folder.absolute().parent)
-    temporary = folder.absolute().parent / f".tmp-{secrets.token_hex(6)}"
+    temporary = folder.absolute().parent / f"{temporary_prefix()}{secrets.token_hex(6)}"
     temporary.mkdir()
     try:
         yield temporary
