@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 
 from fssd.cli import compare, curves, scatter
 from fssd.errors import CheckpointError, ConfigError, DataError
+from fssd.inference.detector import Detector
 from fssd.model.build import build_model
 from fssd.weights.checkpoint import load_model, save_model
 
@@ -203,6 +205,31 @@ def test_compare_models_of_different_classes(
     assert "untrained: " in printed
     assert "two: " in printed
     assert printed.count("objects in 3 images") == 2
+
+
+def test_compare_looks_at_both_models_before_it_begins(
+    model_file: Path, shots: Path, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file with NMS inside for other settings, which is the second one."""
+    load = Detector.load
+
+    def loaded(path: Path, **settings: Any) -> Detector:
+        detector = load(model_file, **settings)
+        if path.name == "inside.onnx":
+            monkeypatch.setattr(detector, "require_settings", refuse)
+        monkeypatch.setattr(detector, "stream", None)
+        monkeypatch.setattr(detector, "evaluate_on", None)
+        return detector
+
+    def refuse(**_: Any) -> None:
+        raise ConfigError("this file has NMS inside")
+
+    monkeypatch.setattr(Detector, "load", loaded)
+    inside = tmp_path / "inside.onnx"
+    inside.touch()
+    for page in ((shots, "--out", tmp_path / "a.png"), ("--data", scenes, "--report", tmp_path / "page")):
+        with pytest.raises(ConfigError, match=r"inside\.onnx: this file has NMS inside"):
+            run(compare, model_file, inside, *page, "--nms", 0.6, "--device", "cpu")
 
 
 def test_compare_mistakes(model_file: Path, other_classes: Path, shots: Path, tmp_path: Path) -> None:

@@ -106,4 +106,8 @@ def test_mistakes(model_file: Path, voc_model: Path, devkit: Path, tmp_path: Pat
     shutil.rmtree(tmp_path / "folder")
     with pytest.raises(ConfigError, match=r"takes \.tar\.gz"):
         submit(voc_model, devkit, "voc2012", tmp_path / "a.zip")
+    with pytest.raises(ConfigError, match="--name is for COCO's server; leave it out"):
+        submit(voc_model, devkit, "voc2012", tmp_path, "--name", "ours")
+    with pytest.raises(ConfigError, match="--competition is for VOC's servers; leave it out"):
+        submit(voc_model, devkit, "coco", tmp_path, "--competition", "comp3")
     assert not list(tmp_path.iterdir())

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from fssd.cli.subset import run
 from fssd.errors import ConfigError
-from fssd.weights.checkpoint import load_model, save_model
+from fssd.weights.checkpoint import load_model, save_model, write_facts
 
 
 def test_named_classes_come_in_the_order_given(
@@ -29,6 +30,23 @@ def test_the_result_lies_beside_the_run(model_file: Path, tmp_path: Path) -> Non
     file.symlink_to(model_file)
     assert run([str(file.parent), "--classes", load_model(model_file).classes[0]]) == 0
     assert (tmp_path / "runs" / "mine-subset" / "final.safetensors").is_file()
+
+
+def test_what_an_evaluation_keeps_in_a_model_makes_no_other_model_of_it(
+    model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Tiles go into the subset, thresholds do not."""
+    own = tmp_path / "mine" / "best.safetensors"
+    own.parent.mkdir()
+    shutil.copy(model_file, own)
+    name = load_model(own).classes[0]
+    assert run([str(own), "--classes", name]) == 0
+    assert "thresholds" not in capsys.readouterr().err
+    write_facts(own, {"tiles": {"side": 200}, "class_scores": {name: 0.4}})
+    assert run([str(own), "--classes", name]) == 0
+    assert f"the thresholds of {own} are left out; choose them for these classes" in capsys.readouterr().err
+    facts = load_model(tmp_path / "mine-subset").facts
+    assert facts["tiles"] == {"side": 200} and "class_scores" not in facts
 
 
 def placed(model_file: Path, place: Path) -> Path:

@@ -85,7 +85,7 @@ def saved(tmp_path: Path) -> tuple[Path, Network]:
 
 def test_a_subset_keeps_the_scores_of_its_classes(saved: tuple[Path, Network], tmp_path: Path) -> None:
     file, network = saved
-    part, _ = write_subset(file, ["seven", "two"], tmp_path / "part")
+    part, *_ = write_subset(file, ["seven", "two"], tmp_path / "part")
     loaded = load_model(part).network.eval()
     image = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0)) * 255
     with torch.no_grad():

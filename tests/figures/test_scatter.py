@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from fssd.errors import CheckpointError, ConfigError
+from fssd.export import write
 from fssd.figures.scatter import (
     PAPER_TABLE_3,
     Accuracy,
@@ -15,11 +19,14 @@ from fssd.figures.scatter import (
     colour_card,
     detection_speeds,
     draw_scatter,
+    machine,
+    machines,
     require_one_metric,
     stored_accuracy,
     write_csv,
 )
 from fssd.inference.detector import Detector
+from fssd.runtimes.choose import find_runtime
 
 POINTS = [Point("ours", 20.0, 0.75), Point("other", 25.0, 0.5)]
 VOC12 = Accuracy(0.75, "voc12", 0.5)
@@ -29,6 +36,24 @@ def test_speed_of_a_model(model_file: Path) -> None:
     detector = Detector.load(model_file, device="cpu")
     (speed,) = detection_speeds([detector], repeats=1)
     assert 0.01 < speed < 10_000
+
+
+def test_speed_of_an_exported_file(
+    detectors: dict[str, Detector],
+    traced: Callable[[str], Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is measured as such a file is used: by its runtime, on the CPU."""
+    pytest.importorskip("onnxruntime", reason='needs onnxruntime: pip install "fssd[export]"')
+    monkeypatch.setattr(write, "trace", lambda *_: traced("tiny"))
+    file = tmp_path / "tiny.onnx"
+    write.write_unchecked(detectors["tiny"], file, find_runtime("onnx"))
+    exported = Detector.load(file, device="cpu")
+    (speed,) = detection_speeds([exported], repeats=1)
+    assert 0.01 < speed < 10_000
+    threads = machine(torch.device("cpu"))
+    assert machines([exported]) == machines([exported, detectors["tiny"]]) == threads
 
 
 def test_colour_card_is_always_the_same() -> None:

@@ -374,7 +374,7 @@ def test_a_subset_keeps_the_scores_of_its_classes(tmp_path: Path) -> None:
     network = build_model("yolov2-128", 3, backbone="lite", width=16).eval()
     file = tmp_path / "all.safetensors"
     save_model(file, network.state_dict(), network, ("cat", "dog", "cow"), {})
-    target, _ = write_subset(file, ("cow", "cat"), tmp_path / "two")
+    target, *_ = write_subset(file, ("cow", "cat"), tmp_path / "two")
     images = torch.rand(1, 3, 128, 128) * 255
     with torch.no_grad():
         whole = network(images)[0].view(5, 8, 4, 4)

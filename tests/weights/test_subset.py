@@ -77,7 +77,7 @@ def test_rows_of_plain_heads_go_where_the_published_script_puts_them(
 
 
 def test_logits_of_the_classes_left_are_equal(lite: Network, lite_file: Path, tmp_path: Path) -> None:
-    file, old = write_subset(lite_file.parent, VOC, tmp_path / "voc")
+    file, old, _ = write_subset(lite_file.parent, VOC, tmp_path / "voc")
     assert file == tmp_path / "voc" / "final.safetensors"
     assert old == tuple(COCO[number - 1] for number in PUBLISHED)
     network, classes, facts = load_model(tmp_path / "voc")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -111,9 +111,10 @@ def _picture(command: Compare, models: list[Path]) -> int:
     spare_inputs([*files, *models], [command.out])
     require_writable(command.out)
     check_room(len(files), len(models), command.columns, command.cell)
+    detectors = [Detector.load(model, device=command.device) for model in models]
+    _require_settings(models, detectors, command.selection.given())
     rows = []
-    for model, name in zip(models, model_names(models), strict=True):
-        detector = Detector.load(model, device=command.device)
+    for detector, name in zip(detectors, model_names(models), strict=True):
         stream = detector.stream(files, **command.selection.given())
         # Scaled down at once, because photographs of full size would fill the memory.
         rows.append([fit(found, command.cell) for found in stream])
@@ -144,6 +145,7 @@ def _page(command: Compare, models: list[Path]) -> int:
     measuring = command.measuring
     refuse_names(measuring, detectors)
     opened = {path: one for path, one in zip(models, detectors, strict=True) if one is not None}
+    _require_settings(list(opened), list(opened.values()), _evaluated(command))
     dataset = measuring.open(command.data, list(opened), list(opened.values()), command.iou)
     sides = [
         measuring.read(path, dataset, command.iou) if detector is None else detector
@@ -173,8 +175,23 @@ def _detections(command: Compare, side: Detector | FileDetections, dataset: Data
 
     if not isinstance(side, Detector):
         return side.detections
-    nms: dict[str, Any] = {} if command.selection.nms is None else {"nms": command.selection.nms}
-    return list(side.evaluate_on(dataset, **asdict(command.loading), **nms))
+    return list(side.evaluate_on(dataset, **asdict(command.loading), **_evaluated(command)))
+
+
+def _evaluated(command: Compare) -> dict[str, Any]:
+    """The settings of detection for a page, which has those of every evaluation otherwise."""
+    return {} if command.selection.nms is None else {"nms": command.selection.nms}
+
+
+def _require_settings(
+    models: Sequence[Path], detectors: Sequence[Detector], settings: Mapping[str, Any]
+) -> None:
+    """Raise ConfigError for what one of the models cannot follow, before the other has done its work."""
+    for model, detector in zip(models, detectors, strict=True):
+        try:
+            detector.require_settings(**settings)
+        except ConfigError as error:
+            raise ConfigError(f"{model}: {error}") from error
 
 
 def _notes(sides: Sequence[Detector | FileDetections]) -> tuple[str, ...]:

@@ -144,10 +144,10 @@ def _speeds(
 
 
 def _machine(detectors: Sequence[Detector | None]) -> str:
-    from fssd.figures.scatter import machine
+    from fssd.figures.scatter import machines
 
     models = [detector for detector in detectors if detector is not None]
-    return machine(models[0].network.device) if models else "as stated"
+    return machines(models) if models else "as stated"
 
 
 def _accuracies(

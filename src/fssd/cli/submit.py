@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from fssd.cli.options import FLAT, Device, Loading, Model, ThresholdFlags, detect_all, parse, spare_inputs
 from fssd.cli.result import add_result
 from fssd.counted import counted
+from fssd.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,17 @@ class Submit:
     device: Device = "auto"
 
 
+def _refuse_idle_flags(command: Submit) -> None:
+    """Raise ConfigError for flags of the other server."""
+    if command.to == "coco" and command.competition != "comp4":
+        raise ConfigError("--competition is for VOC's servers; leave it out")
+    if command.to != "coco" and command.name != "fssd":
+        raise ConfigError("--name is for COCO's server; leave it out")
+
+
 def run(arguments: list[str]) -> int:
     command = parse(Submit, arguments)
+    _refuse_idle_flags(command)
     from rich.console import Console
 
     from fssd.atomic import require_writable

@@ -1,5 +1,6 @@
 """fssd subset MODEL --classes voc|coco|NAMES... [--out DIR]"""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated
@@ -32,11 +33,14 @@ def run(arguments: list[str]) -> int:
     tables: dict[tuple[str, ...], tuple[str, ...]] = {("voc",): VOC, ("coco",): COCO}
     wanted = tables.get(command.classes, command.classes)
     folder = command.out or _default_folder(command.model)
-    target, old = write_subset(command.model, wanted, folder, replace=command.out is not None)
-    for name, before in zip(wanted, old, strict=True):
+    made = write_subset(command.model, wanted, folder, replace=command.out is not None)
+    for name, before in zip(wanted, made.before, strict=True):
         print(name if name == before else f"{name} (was {before})")
-    print(f"written: {target}")
-    add_result(file=target, classes=dict(zip(wanted, old, strict=True)))
+    print(f"written: {made.file}")
+    if made.had_scores:
+        again = "choose them for these classes with fssd eval --keep-thresholds"
+        print(f"note: the thresholds of {command.model} are left out; {again}", file=sys.stderr)
+    add_result(file=made.file, classes=dict(zip(wanted, made.before, strict=True)))
     return 0
 
 

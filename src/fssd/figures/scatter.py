@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fssd import plots
 from fssd.bench.timing import take_turns
@@ -16,6 +18,7 @@ from fssd.data.sample import Image
 from fssd.errors import CheckpointError, ConfigError
 from fssd.heads.head import Thresholds
 from fssd.inference.detector import Detector
+from fssd.runtimes.runner import NetworkRunner, Runner
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -109,6 +112,15 @@ def colour_card() -> Image:
     return card
 
 
+def machines(detectors: Sequence[Detector]) -> str:
+    """Short names of what the speed of these detectors is measured on; exported files run on the CPU."""
+    runners = [detector.runner for detector in detectors]
+    devices = [
+        one.network.device if isinstance(one, NetworkRunner) else torch.device("cpu") for one in runners
+    ]
+    return " and ".join(dict.fromkeys(map(machine, devices)))
+
+
 def machine(device: torch.device) -> str:
     """A short name of the device that speed was measured on."""
     if device.type == "cuda":
@@ -164,7 +176,10 @@ def draw_scatter(points: Sequence[Point], accuracy: Accuracy, device: str, paper
 
 def _step(detector: Detector, picture: Image) -> Callable[[], None]:
     """One detection in an image that is already of the network's size and on its device."""
-    network, thresholds = detector.network, Thresholds()
+    runner, thresholds = detector.runner, Thresholds()
+    if not isinstance(runner, NetworkRunner):
+        return partial(_run_file, runner, detector.warp([picture]))
+    network = runner.network
     device = network.device
     batch = detector.warp([picture]).float().to(device)  # (1, 3, H, W)
     batch = batch.contiguous(memory_format=torch.channels_last)
@@ -176,6 +191,10 @@ def _step(detector: Detector, picture: Image) -> Callable[[], None]:
             torch.cuda.synchronize(device)
 
     return step
+
+
+def _run_file(runner: Runner, images: Tensor) -> None:
+    runner.finish(runner.predict(images))
 
 
 def scale_by_ratio(axes: Axes, values: Sequence[float]) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from fssd.atomic import make_folder
 from fssd.config.run_files import FINAL_FILE
+from fssd.data.tiles import FACT as TILES
 from fssd.errors import ConfigError, nearest
 from fssd.model.network import Network
 from fssd.weights.checkpoint import load_model, model_file, read_tensors, require_room, write_tensors
@@ -25,14 +26,22 @@ VOC_TO_COCO = {
     "tvmonitor": "tv",
 }
 # What a subset has otherwise than its model, or a later training or evaluation changes.
-_PASSING = {"classes", "class_scores", "iteration", "metrics"}
+_PASSING = {"classes", "class_scores", TILES, "iteration", "metrics"}
 OTHER_NAMES = VOC_TO_COCO | {coco: voc for voc, coco in VOC_TO_COCO.items()}
 
 
-def write_subset(
-    model: Path, wanted: Sequence[str], folder: Path, *, replace: bool = True
-) -> tuple[Path, tuple[str, ...]]:
-    """Write `folder`/final.safetensors with the classes `wanted` of a model; return it and their old names.
+class WrittenSubset(NamedTuple):
+    """file: what was written. before: the names of its classes in the model. had_scores: whether the model
+    had thresholds of its classes, which were chosen among all of them and are left out.
+    """
+
+    file: Path
+    before: tuple[str, ...]
+    had_scores: bool
+
+
+def write_subset(model: Path, wanted: Sequence[str], folder: Path, *, replace: bool = True) -> WrittenSubset:
+    """Write `folder`/final.safetensors with the classes `wanted` of a model.
 
     model: see `model_file`. replace: whether a subset of another model may be replaced, as one of the same
     model always is. The new file keeps the model's facts except its metrics and the thresholds of its
@@ -55,7 +64,7 @@ def write_subset(
     make_folder(folder)
     kept = {key: value for key, value in facts.items() if key not in ("metrics", "class_scores")}
     write_tensors(target, tensors, {**kept, "classes": list(wanted)})
-    return target, tuple(classes[index] for index in indices)
+    return WrittenSubset(target, tuple(classes[index] for index in indices), bool(facts.get("class_scores")))
 
 
 def _lasting(facts: Mapping[str, Any]) -> dict[str, Any]:
