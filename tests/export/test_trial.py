@@ -56,6 +56,16 @@ def test_enough(make_trial: Callable[..., Trial]) -> None:
     make_trial(16, 50, 1, 4).check(["cat"])
 
 
+def test_a_model_that_finds_almost_nothing_proves_nothing(make_trial: Callable[..., Trial]) -> None:
+    """It cannot lose a point."""
+    with pytest.raises(
+        ExportError, match=r"^the model itself has a mAP of 0\.4 on these images.* --allow-few$"
+    ):
+        make_trial(16, 32, 2).check_accuracy(0.004)
+    make_trial(16, 32, 2).check_accuracy(0.3)
+    make_trial(16, 32, 2, few=True).check_accuracy(0.0)
+
+
 def test_difficult_objects_prove_nothing(make_trial: Callable[..., Trial]) -> None:
     trial = make_trial(16, 60, 1)
     records = [replace(record, difficult=~record.difficult) for record in trial.measured.records[:20]]

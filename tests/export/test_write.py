@@ -268,7 +268,8 @@ def test_eight_bits_are_measured_on_the_same_tiles(
     monkeypatch.setattr(write, "_map", lambda one, *_: seen.append(one.tiles) or 0.5)
     val, quantised = open_data(scenes, "val"), SimpleNamespace(geometry=tiny.geometry, thresholds=None)
     tiled = Detector(tiny.network, tiny.classes, tiles=120)
-    assert write._measure(tiled, quantised, val, allow_drop=False) == (0.5, 0.5)  # type: ignore[arg-type]
+    trial = Trial(make_pictures(1, (32, 32)), val)
+    assert write._measure(tiled, quantised, trial, allow_drop=False) == (0.5, 0.5)  # type: ignore[arg-type]
     assert seen == [Tiles(120), Tiles(120)]
 
 
@@ -301,7 +302,7 @@ def test_eight_bits(
 
     loaded = Detector.load(out)
     assert loaded.facts["precision"] == "int8"
-    maps = write._measure(detectors["tiny"], loaded.runner, trial.measured, allow_drop=False)
+    maps = write._measure(detectors["tiny"], loaded.runner, trial, allow_drop=False)
     assert min(maps) >= 0 and max(maps) < 0.1, "measured indeed, on a network that knows nothing"
     wide, narrow = detectors["tiny"](picture, score=0.3), loaded(picture, score=0.3)
     assert abs(float(wide.scores[0]) - float(narrow.scores[0])) < 0.05

@@ -146,6 +146,13 @@ def test_wrong_rules(detector: Detector, picture: np.ndarray, settings: dict[str
         detector(picture, **settings)
 
 
+@pytest.mark.parametrize("name", ["agnostic", "flip"])
+def test_what_numpy_calls_true(detector: Detector, picture: np.ndarray, name: str) -> None:
+    given = detector(picture, score=0.05, **{name: np.True_})
+    assert given == detector(picture, score=0.05, **{name: True})
+    assert given != detector(picture, score=0.05)
+
+
 def test_a_file_with_nms_inside_is_asked_for_no_more_than_it_has() -> None:
     inside = Thresholds(score=0.01, keep=50)
     rules = read_rules({"classes": ["b"], "keep": 3}, ("a", "b"), inside, inside)

@@ -16,6 +16,7 @@ from fssd.evaluation.known_classes import objects_per_class
 # of 4 up to 1.9, of 1 up to 7.0; 7.0 look like 1 or less on 78 % of single images, on 5 % of samples of 32.
 CALIBRATED = 16
 MEASURED_IMAGES, MEASURED_OBJECTS = 32, 50
+LEAST_AP = 0.05  # a loss of the one point that is allowed would be a fifth of it
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,15 @@ class Trial:
             raise ExportError(
                 f"mAP of {_count(images, objects)} would not show what eight bits lose; measure on at least"
                 f" {MEASURED_IMAGES} images with {MEASURED_OBJECTS} objects, or accept it with --allow-few"
+            )
+
+    def check_accuracy(self, ap: float) -> None:
+        """Raise ExportError if the model itself finds too little for a verdict. ap: its mAP, 0..1."""
+        if not self.few and ap < LEAST_AP:
+            raise ExportError(
+                f"the model itself has a mAP of {100 * ap:.1f} on these images, which would not show what"
+                " eight bits lose; measure a trained model on images of its kind, or accept it with"
+                " --allow-few"
             )
 
     def _measured(self, classes: Sequence[str]) -> tuple[int, int]:

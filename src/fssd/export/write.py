@@ -94,7 +94,7 @@ def export_model(
             parity = check(on_cpu.network, runner, nms, images, tolerance)
             other = _in_opencv(file, on_cpu, runner, nms, images, tolerance) if opencv else None
             return Exported(parity=parity, opencv=other)
-        return Exported(maps=_measure(detector, runner, trial.measured, allow_drop))
+        return Exported(maps=_measure(detector, runner, trial, allow_drop))
 
 
 def _in_opencv(
@@ -166,13 +166,14 @@ def _finished(out: Path, runtime: Runtime) -> Iterator[Path]:
         replace_together(dict(reversed(moves) if out.exists() else moves))
 
 
-def _measure(
-    detector: Detector, runner: FileRunner, dataset: DataSet, allow_drop: bool
-) -> tuple[float, float]:
+def _measure(detector: Detector, runner: FileRunner, trial: Trial, allow_drop: bool) -> tuple[float, float]:
     """mAP in PyTorch and quantised. Raises ExportError if too much is lost."""
     settings = {} if runner.thresholds is None else vars(runner.thresholds)  # those built into the file
     quantised = Detector(runner, detector.classes, tiles=detector.tiles or "none")
-    before, after = (_map(one, dataset, settings) for one in (detector, quantised))
+    before = _map(detector, trial.measured, settings)
+    if not allow_drop:
+        trial.check_accuracy(before)
+    after = _map(quantised, trial.measured, settings)
     if not allow_drop and before - after > DROP:
         raise ExportError(
             f"eight bits cost {100 * (before - after):.1f} points of mAP ({100 * before:.1f} to"

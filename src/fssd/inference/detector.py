@@ -268,7 +268,7 @@ class Detector:
         self, images: Tensor, sizes: Sequence[tuple[int, int]], rules: Rules, flip: bool
     ) -> list[list[Detections]]:
         """The detections in a batch of inputs, and with `flip` also those in its mirror image."""
-        if not isinstance(flip, bool):
+        if not isinstance(flip, (bool, np.bool_)):
             raise ConfigError(f"flip is {flip!r}; it must be True or False")
         views = [self._decoded(self.runner.predict(images), sizes, rules)]
         if flip:

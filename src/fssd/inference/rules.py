@@ -93,8 +93,9 @@ def read_rules(
     """
     plain = dict(settings)
     kept, agnostic, soft = plain.pop("classes", None), plain.pop("agnostic", False), plain.pop("soft", None)
-    if not isinstance(agnostic, bool):
+    if not isinstance(agnostic, (bool, np.bool_)):
         raise ConfigError(f"agnostic is {agnostic!r}; it must be True or False")
+    agnostic = bool(agnostic)
     if soft is not None and soft not in get_args(Soft):
         raise ConfigError(f"soft is {soft!r}; it must be one of {', '.join(get_args(Soft))}, or None")
     by_class = plain.pop("class_scores", None)
