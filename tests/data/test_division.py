@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from fssd.data import groups
 from fssd.data.division import divide, read_division
 from fssd.data.groups import group_images
 from fssd.data.sample import DataSet, Record
+from fssd.data.shards.write_shards import shard_data
+from fssd.data.source import open_data
 from fssd.errors import ConfigError, DataError
 
 
@@ -93,6 +96,82 @@ def test_frames_and_augmented_copies_stay_together(tmp_path: Path) -> None:
             {"plain_7"}, {"plain_8"}, {"IMG_0001"}, {"IMG_0002"},
         )
     }  # fmt: skip
+
+
+def numbered_set(folder: Path, names: Sequence[str]) -> Path:
+    """A COCO data set, whose ids are numbers from 1; no two pictures look alike."""
+    for number, name in enumerate(names, 1):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(folder / name), photograph(number))
+    images = [{"id": i, "file_name": n, "width": 64, "height": 48} for i, n in enumerate(names, 1)]
+    content = {"images": images, "annotations": [], "categories": [{"id": 1, "name": "dog"}]}
+    (folder / "_annotations.coco.json").write_text(json.dumps(content))
+    return folder
+
+
+def groups_of(data: DataSet) -> set[frozenset[str]]:
+    """The groups as names of pictures."""
+    keys = group_images(data.records).keys
+    pairs = list(zip(keys, data.records, strict=True))
+    return {frozenset(r.path.name for own, r in pairs if own == key) for key in keys}
+
+
+def test_pictures_of_one_film_stay_together_where_ids_are_numbers(tmp_path: Path) -> None:
+    copies = [f"{animal}_jpg.rf.{letter}.png" for animal in ("cat", "dog", "cow") for letter in "abc"]
+    frames = [f"walk_frame_{number}.png" for number in (1, 2, 300)]
+    plain = [f"deep/{number}.png" for number in range(4)]
+    data = open_data(numbered_set(tmp_path / "here", [*copies, *frames, *plain]))
+    assert [record.image_id for record in data.records][:2] == ["1", "2"]
+    expected = {frozenset(copies[i : i + 3]) for i in (0, 3, 6)} | {frozenset(frames)}
+    assert groups_of(data) == expected | {frozenset({f"{number}.png"}) for number in range(4)}
+    # The names of the groups, which decide their sides, stay where the data set is moved or becomes shards.
+    keys = group_images(data.records).keys
+    assert set(keys) == {"cat_jpg", "dog_jpg", "cow_jpg", "walk*", "deep/0", "deep/1", "deep/2", "deep/3"}
+    shard_data(tmp_path / "here", tmp_path / "shards", shard_size=20_000)
+    (tmp_path / "here").rename(tmp_path / "moved")
+    for place in ("moved", "shards"):
+        assert group_images(open_data(tmp_path / place).records).keys == keys
+    assert len(list((tmp_path / "shards").glob("*.tar"))) > 1, "a film lies in several shards"
+
+
+def test_films_of_joined_sets_stay_together(tmp_path: Path) -> None:
+    """Frames that the other set has too get a prefix in their ids; the others of the film have none."""
+    sources = []
+    for name, frames in (("one", range(1, 4)), ("two", range(1, 8))):
+        for frame in frames:
+            path = tmp_path / name / f"walk_frame_{frame}.png"
+            path.parent.mkdir(exist_ok=True)
+            cv2.imwrite(str(path), photograph(100 * len(sources) + frame))
+            path.with_suffix(".txt").write_text("0 .5 .5 .2 .2\n")
+        (tmp_path / name / "classes.txt").write_text("dog\n")
+        sources.append({"data": str(tmp_path / name)})
+    for number in range(16):  # so that no film is most of the images
+        path = tmp_path / "one" / f"{number}.png"
+        cv2.imwrite(str(path), photograph(1000 + number))
+        path.with_suffix(".txt").write_text("")
+    (tmp_path / "joined.yaml").write_text(json.dumps({"sources": sources}))
+    data = open_data(tmp_path / "joined.yaml")
+    assert {"2:walk_frame_1.png", "walk_frame_7.png"} <= {record.image_id for record in data.records}
+    keys = group_images(data.records).keys
+    films = [
+        {k for k, r in zip(keys, data.records, strict=True) if r.path.match(f"{p}/walk*")}
+        for p in ("one", "two")
+    ]
+    assert [len(film) for film in films] == [1, 1]
+
+
+def test_films_are_known_by_ids_too(tmp_path: Path) -> None:
+    """As in VOC, where an xml may name its picture otherwise."""
+    data = dataset(tmp_path, {f"picture{i}": [0] for i in range(100)})
+    named = [replace(r, image_id=f"frame_{i}" if i < 60 else f"{i}") for i, r in enumerate(data.records)]
+    keys = group_images(named).keys
+    assert [len(set(keys[start:end])) for start, end in ((0, 25), (25, 50), (50, 60), (60, 100))] == [
+        1,
+        1,
+        1,
+        40,
+    ]
+    assert len(set(keys)) == 43
 
 
 def test_one_film_is_cut_into_parts(tmp_path: Path) -> None:

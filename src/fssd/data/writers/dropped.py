@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from fssd.data.formats.lookup import folder_split
-from fssd.data.writers.picture_names import named_by_id
+from fssd.data.picture_identity import named_by_id
 from fssd.data.writers.to_coco import image_ids
 from fssd.data.writers.writer import Writer, WrittenImage, WrittenSet
 

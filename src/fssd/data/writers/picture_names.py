@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from fssd.data.decode import IMAGE_EXTENSIONS, SUFFIXES, read_header
 from fssd.data.formats.lookup import composed, folder_split
+from fssd.data.picture_identity import inside_shard, named_by_id
 from fssd.data.sample import Record
 from fssd.data.writers.writer import Writer
 
@@ -100,19 +101,9 @@ def _is_layout(folder: str, splits: Collection[str]) -> bool:
     return folder.lower() in _LAYOUT or folder in splits or bool(folder_split([folder]))
 
 
-def named_by_id(record: Record) -> PurePosixPath | None:
-    """The end of the picture's path that its id is, with or without the suffix; None for ids like COCO's."""
-    ends = (record.image_id, f"{record.image_id}{record.path.suffix}")
-    path = record.path.as_posix()
-    return next((PurePosixPath(end) for end in ends if path.endswith(f"/{end}")), None)
-
-
 def _below(record: Record, base: Path) -> Path:
     """The path below the folder of all pictures; of a picture in a shard the one inside of that."""
-    path = record.path.absolute().relative_to(base)
-    shard = "" if record.stored is None else PurePosixPath(record.stored.shard).name
-    inside = path.parts[path.parts.index(shard) + 1 :] if shard in path.parts else ()
-    return Path(*inside) if inside else path
+    return inside_shard(record) or record.path.absolute().relative_to(base)
 
 
 def _are_equal(one: Record, other: Record) -> bool:
