@@ -67,3 +67,18 @@ def test_an_old_state_knows_the_number_alone(data: DataSet) -> None:
     assert same_data({"images": 3}, {}, other, 0, STATE).dataset is other
     with pytest.raises(ConfigError, match="was made with 4 images, the data set has 3; resume"):
         same_data({"images": 4}, {}, other, 0, STATE)
+
+
+def test_ids_of_an_earlier_version(data: DataSet, tmp_path: Path) -> None:
+    """They were whole paths where two pictures share a name; a path that is no picture's now was removed."""
+    one, two, three = (replace(r, path=tmp_path / f"{r.image_id}/image.jpg") for r in data.records)
+    old = replace(
+        data, records=(replace(one, image_id=str(one.path)), replace(two, image_id=str(two.path)), three)
+    )
+    now = replace(data, records=(one, two, three))
+    document = {"images": 3, "left_out": [str(two.path)], "unusable": 0}
+    same = same_data(document, content_of(old).tensors(), now, 0, STATE)
+    assert same.content.ids == ("1", "2", "3") and same.absent == frozenset()
+    moved = tuple(replace(r, path=tmp_path / "moved" / r.path.name) for r in now.records)
+    with pytest.raises(ConfigError, match=r"2 added \(first: 1\), 1 removed \(first: .*1/image.jpg\)"):
+        same_data(document, content_of(old).tensors(), replace(now, records=moved), 0, STATE)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from fssd.data.picture_identity import renamed_ids
 from fssd.data.sample import DataSet, Record, background_record
 from fssd.errors import ConfigError
 
@@ -75,7 +76,9 @@ def same_data(
         if document["images"] != len(dataset):
             raise _changed(document["images"], dataset, [], state)
         return Resumed(dataset, now, frozenset())
-    ids = tuple(json.loads(tensors[IDS].numpy().tobytes()))
+    stored = json.loads(tensors[IDS].numpy().tobytes())
+    renamed = renamed_ids(stored, dataset.records)
+    ids = tuple(renamed.get(key, key) for key in stored)
     before = Content(ids, tensors[LABELS], tensors.get(REPEATS))
     if before.ids == now.ids and torch.equal(before.digests, now.digests):
         return Resumed(dataset, before, frozenset())
@@ -83,7 +86,8 @@ def same_data(
     found = dict(zip(now.ids, now.digests.tolist(), strict=True))
     records = dict(zip(now.ids, dataset.records, strict=True))
     missing = [key for key in known if key not in found]
-    unexplained = [key for key in missing if key not in document.get("left_out", ())]
+    left_out = {renamed.get(key, key) for key in document.get("left_out", ())}
+    unexplained = [key for key in missing if key not in left_out]
     if len(unexplained) <= unusable - document.get("unusable", 0):
         unexplained = []
     added = [key for key in found if key not in known]

@@ -70,6 +70,70 @@ def test_missing_and_empty_label_files_are_backgrounds(tmp_path: Path) -> None:
     assert [record.boxes.shape for record in data.records] == [(0, 4), (0, 4)] and data.problems == ()
 
 
+def shared_names(root: Path) -> Path:
+    """Two folders, both with a 0.png; the data.yaml."""
+    for name in ("a/images/0.png", "a/images/1.png", "b/images/0.png"):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), np.zeros((10, 10, 3), np.uint8))
+    return yaml_file(root, "train: [a/images, b/images]\nnames: [cat]\n")
+
+
+def ids_of(file: Path, **given: Path) -> list[str]:
+    return [record.image_id for record in read_yolo(file, "train", **given).records]
+
+
+def test_images_of_one_name_are_known_by_their_folders_wherever_they_lie(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = ["a/images/0.png", "1.png", "b/images/0.png"]
+    file = shared_names(tmp_path / "here")
+    assert ids_of(file) == ids
+    moved = file.parent.rename(tmp_path / "moved")
+    assert ids_of(moved / "data.yaml") == ids
+    monkeypatch.chdir(moved)
+    assert ids_of(Path("data.yaml")) == ids
+    monkeypatch.chdir(tmp_path)
+    assert ids_of(Path("moved/data.yaml")) == ids
+
+
+def test_ids_of_images_outside_of_the_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = shared_names(tmp_path / "all").parent
+    (root / "set").mkdir()
+    file = yaml_file(root / "set", "train: [../a/images, ../b/images]\nnames: [cat]\n")
+    ids = ["../a/images/0.png", "1.png", "../b/images/0.png"]
+    assert ids_of(file) == ids
+    monkeypatch.chdir(root.rename(tmp_path / "moved") / "set")
+    assert ids_of(Path("data.yaml")) == ids
+    entries = [str(tmp_path / "moved" / name / "images") for name in "ab"]
+    file = yaml_file(Path(), f"train: {entries}\nnames: [cat]\n")
+    assert ids_of(file) == ids, "stated with whole paths"
+    assert ids_of(file.absolute()) == ids
+
+
+def test_a_long_id_is_no_short_one_of_another_image(tmp_path: Path) -> None:
+    for name in ("a/0.png", "b/0.png", "images/a/0.png"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), np.zeros((10, 10, 3), np.uint8))
+    file = yaml_file(tmp_path, "train: [a, b, images]\nnames: [cat]\n")
+    assert ids_of(file) == ["a/0.png", "b/0.png", "images/a/0.png"]
+    listed = tmp_path / "list.txt"
+    listed.write_text("a/0.png\na/../a/0.png\n")
+    file = yaml_file(tmp_path, "train: list.txt\nnames: [cat]\n")
+    assert ids_of(file) == ["a/0.png", "a/../a/0.png"], "each is a record of its own, with a warning"
+
+
+def test_ids_of_pictures_in_a_given_folder(tmp_path: Path) -> None:
+    for name in ("x/0.png", "y/0.png"):
+        write(tmp_path, f"train/{name}", "0 0.5 0.5 0.5 0.2\n")
+    pictures = (tmp_path / "images").rename(tmp_path / "elsewhere")
+    file = yaml_file(tmp_path, "train: images/train\nnames: [cat]\n")
+    ids = ids_of(file, images=pictures)
+    assert ids == ["train/x/0.png", "train/y/0.png"]
+    assert ids_of(file, images=pictures.rename(tmp_path / "moved")) == ids
+
+
 def test_splits(tmp_path: Path) -> None:
     write(tmp_path, "train/a.png")
     write(tmp_path, "val/b.png")

@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +54,14 @@ _DIGITS = 4  # of a class number where no file names the classes; more are a fau
 class _Layout:
     """What a data set holds.
 
-    base: what lies below it and is not used is named. others: pairs of the splits that are not read.
-    names: those of a label file. lists: all that say what class numbers mean.
+    base: what lies below it and is not used is named. named_from: the folder that whole image ids start at.
+    others: pairs of the splits that are not read. names: those of a label file. lists: all that say what
+    class numbers mean.
     """
 
     root: Path
     base: Path
+    named_from: Path
     finder: PictureFinder
     pairs: Sequence[LabelledPicture]
     others: Sequence[LabelledPicture]
@@ -113,10 +116,11 @@ def _of_yaml(file: Path, split: str | None, images: Path | None) -> _Layout:
         file, elsewhere, f"{len(elsewhere)} label files are used that YOLO itself would not find"
     )
     notes += _without_labels(file, own)
+    named_from = images or base
     if base.resolve() in {Path(base.anchor), Path.home()}:  # not all of a disk is looked through
         base = own[0].picture.parent
     finder = PictureFinder(base, (), images)
-    return _Layout(file, base, finder, own, others, lambda _: names, [names], notes)
+    return _Layout(file, base, named_from, finder, own, others, lambda _: names, [names], notes)
 
 
 def _of_stated_pictures(
@@ -189,7 +193,7 @@ def _of_folder(root: Path, split: str | None, images: Path | None) -> _Layout:
     without = [pair.picture for pair in pairs if pair.label is None]
     reason = f"{len(without)} of {len(pairs)} pictures have no label file and are backgrounds"
     notes += first_named(root, without, reason)
-    return _Layout(root, root, finder, pairs, others, names, lists, notes)
+    return _Layout(root, root, finder.root, finder, pairs, others, names, lists, notes)
 
 
 def _names_of_folder(root: Path) -> tuple[Callable[[Path], NameList], list[NameList], list[Problem]]:
@@ -241,14 +245,26 @@ def _usual_label(image: Path) -> Path:
 
 
 def _unique_ids(layout: _Layout) -> list[str]:
-    """Of a data.yaml the path below the last `images` folder, or the full path where two images would share
-    it; else the path below the folder."""
+    """Of a data.yaml the path below the last `images` folder, or that below the data set where two images
+    would share it; else the path below the folder. None says where the data set lies."""
     images = [pair.picture for pair in layout.pairs]
     if layout.root.is_dir():
-        return [os.path.relpath(image, layout.finder.root).replace(os.sep, "/") for image in images]
-    short = [image.relative_to(_images_folder(image) or image.parent).as_posix() for image in images]
-    counts = Counter(short)
-    return [name if counts[name] == 1 else path.as_posix() for name, path in zip(short, images, strict=True)]
+        return [_relative(image, layout.named_from) for image in images]
+    ids = [image.relative_to(_images_folder(image) or image.parent).as_posix() for image in images]
+    below = partial(_below, folder=layout.named_from)
+    for longer in (below, below, Path.as_posix):  # a longer one may be the short one of another image
+        counts = Counter(ids)
+        ids = [name if counts[name] == 1 else longer(path) for name, path in zip(ids, images, strict=True)]
+    return ids
+
+
+def _below(path: Path, folder: Path) -> str:
+    """The path below a folder as it is spelled, so that a file that is listed in two ways has two names."""
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else _relative(path, folder)
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return os.path.relpath(path, folder).replace(os.sep, "/")
 
 
 def _record(
