@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import yaml
 
@@ -72,6 +75,33 @@ def test_a_resumed_run_keeps_its_division(train_alone: Path, tmp_path: Path) -> 
     kept = open_splits(config(train_alone, tmp_path), resume=True)
     assert kept.val is not None and [record.image_id for record in kept.val.records] == [val]
     assert open_splits(config(train_alone, tmp_path)).division == first, "of a new run"
+
+
+def test_a_resumed_run_refuses_other_pictures(tmp_path: Path) -> None:
+    """COCO's numbers may be of other pictures when the data set was exported again."""
+    data = tmp_path / "data"
+    data.mkdir()
+    names = [f"{name}.png" for name in "abcdef"]
+    for name in ("_new.png", *names):
+        cv2.imwrite(str(data / name), np.zeros((48, 64, 3), np.uint8))
+
+    def export(names: list[str]) -> None:
+        images = [{"id": i, "file_name": n, "width": 64, "height": 48} for i, n in enumerate(names)]
+        content = {"images": images, "annotations": [], "categories": [{"id": 1, "name": "dog"}]}
+        (data / "_annotations.coco.json").write_text(json.dumps(content))
+
+    export(names)
+    out = tmp_path / "run"
+    out.mkdir()
+    first = open_splits(config(data, out)).division
+    assert first is not None
+    first.save(out)
+    assert open_splits(config(data, out), resume=True).division == replace(first, notes=())
+    export(["_new.png", *names])
+    with pytest.raises(
+        ConfigError, match=r"division.json: 6 of its images .*image 0 was a.png and is \S+_new.png"
+    ):
+        open_splits(config(data, out), resume=True)
 
 
 def test_trained_images_are_measured_on_request_alone(scenes: Path, tmp_path: Path) -> None:

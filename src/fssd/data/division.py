@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from fssd.atomic import atomic_write
 from fssd.data.columns import take
 from fssd.data.groups import group_images
-from fssd.data.sample import DataSet
+from fssd.data.picture_identity import bare_name, is_called, own_names, renamed_ids
+from fssd.data.sample import DataSet, Record
 from fssd.errors import ConfigError, DataError
 
 DIVISION_FILE = "division.json"
@@ -28,12 +31,17 @@ LEAST, MOST = 0.5, 2.0  # of the share that validation should have: within these
 
 @dataclass(frozen=True)
 class Division:
-    """The images (by id) on each side. how: the settings it was made with; notes: what to know about it."""
+    """The images (by id) on each side. how: the settings it was made with; notes: what to know about it.
+
+    pictures: what those are called whose id is no name, such as COCO's numbers, which may be of other
+    pictures in another data set; None if an earlier version divided, which kept ids alone.
+    """
 
     train: frozenset[str]
     val: frozenset[str]
     how: Mapping[str, float]
     notes: tuple[str, ...] = ()
+    pictures: Mapping[str, str] | None = None
 
     def apply(self, dataset: DataSet) -> tuple[DataSet, DataSet]:
         """The two sides of a data set; an image in neither is left out. Problems stay with the first."""
@@ -49,8 +57,45 @@ class Division:
             dataset, records=val, problems=(), facts={}
         )
 
+    def renamed(self, records: Sequence[Record]) -> Division:
+        """The same sides by the ids that images have in this version."""
+        now = renamed_ids(chain(self.train, self.val), records)
+        train, val = (frozenset(now.get(key, key) for key in side) for side in (self.train, self.val))
+        return replace(self, train=train, val=val)
+
+    def other_pictures(self, records: Iterable[Record]) -> list[tuple[Record, str]]:
+        """The records that have an id of this division but another picture, each with the name of its own."""
+        return [
+            (record, name)
+            for record in records
+            if (name := self._name(record.image_id)) is not None and not is_called(record, name)
+        ]
+
+    def trained(self, records: Iterable[Record]) -> list[Record]:
+        """Those of the training side, also where the same pictures have other ids now."""
+        names: dict[str, list[str]] = defaultdict(list)
+        for key in self.train:
+            if (name := self._name(key)) is not None:
+                names[_stem(name)].append(name)
+        return [record for record in records if self._was_trained(record, names)]
+
+    def _was_trained(self, record: Record, names: Mapping[str, Sequence[str]]) -> bool:
+        """names: of the pictures of the training side, by stem."""
+        key, own = record.image_id, self._name(record.image_id)
+        if (key in self.train or key in self.val) and (own is None or is_called(record, own)):
+            return key in self.train
+        return any(is_called(record, name) for name in names.get(_stem(record.path.name), ()))
+
+    def _name(self, image_id: str) -> str | None:
+        """What the picture is called; None if that is not known."""
+        if self.pictures is None or not (image_id in self.train or image_id in self.val):
+            return None
+        return self.pictures.get(image_id, image_id)
+
     def save(self, folder: Path) -> None:
-        content = {**self.how, "train": sorted(self.train), "val": sorted(self.val)}
+        content: dict[str, Any] = {**self.how, "train": sorted(self.train), "val": sorted(self.val)}
+        if self.pictures is not None:
+            content["pictures"] = dict(self.pictures)
         atomic_write(folder / DIVISION_FILE, json.dumps(content, indent=0))
 
 
@@ -60,7 +105,9 @@ def read_division(folder: Path) -> Division | None:
     try:
         content = json.loads(file.read_bytes())
         train, val = (frozenset(map(str, content.pop(side))) for side in ("train", "val"))
-        return Division(train, val, content)
+        pictures = content.pop("pictures", None)
+        names = None if pictures is None else {str(key): str(name) for key, name in pictures.items()}
+        return Division(train, val, content, pictures=names)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
@@ -94,7 +141,24 @@ def divide(dataset: DataSet, seed: int, share: float = 0.15, folds: int = 0, fol
     ids = [record.image_id for record in dataset.records]
     val = frozenset(ids[i] for key, own in members.items() if sides[key] == wanted for i in own)
     how = {"seed": seed, "folds": folds, "fold": fold} if folds else {"seed": seed, "share": share}
-    return Division(frozenset(ids) - val, val, how, groups.notes)
+    return Division(frozenset(ids) - val, val, how, groups.notes, _pictures(dataset.records))
+
+
+def _pictures(records: Sequence[Record]) -> dict[str, str]:
+    """Names of the pictures that ids do not name: those of the files alone, which stay wherever these lie.
+
+    Where several files share one it is the path below the folder of them all.
+    """
+    counts = Counter(record.path.name for record in records)
+    return {
+        record.image_id: record.path.name if counts[record.path.name] == 1 else name
+        for record, name in zip(records, own_names(records), strict=True)
+        if name != record.image_id
+    }
+
+
+def _stem(name: str) -> str:
+    return bare_name(name).rpartition("/")[2]
 
 
 def _draw(key: str, seed: int) -> float:

@@ -73,20 +73,57 @@ def _kept_images(
     name = validation_split(known)
     if name is not None:
         return None, name
-    kept = [run.division.val for run in runs if run.division is not None]
-    if not kept:
+    divided = [run for run in runs if run.division is not None]
+    if not divided:
         splits = f"splits here: {', '.join(known)}" if known else "it has no splits"
         reason = f'has no validation split; {splits}; choose one with --split, or "none" for every image'
         raise DataError(reason, file=data)
-    trained = {run.split for run in runs if run.data is not None and _are_same(run.data, data)}
-    dataset = opened(trained.pop() if len(trained) == 1 else training_split(known))
-    common = frozenset.intersection(*kept)
+    dataset = opened(_divided_split(data, divided, known))
+    common = frozenset.intersection(*(_kept_of(run, data, dataset) for run in divided))
     inside = [index for index, record in enumerate(dataset.records) if record.image_id in common]
     records = take(dataset.records, inside)
     if not records:
-        raise DataError("holds none of the images that the run kept for evaluation; give --split", file=data)
+        raise DataError("holds none of the images that all runs kept for evaluation; give --split", file=data)
     facts = {**dataset.facts, "images": len(records)}
     return replace(dataset, records=records, facts=facts), "val"
+
+
+def _divided_split(data: Path, runs: Sequence[TrainedOn], known: Sequence[str]) -> str | None:
+    """The split whose images the runs divided: what they say if this is their data, or has such splits."""
+    same = {run.split for run in runs if run.data is not None and _are_same(run.data, data)}
+    every = {run.split for run in runs}
+    if len(same or every) > 1:
+        return training_split(known)
+    (split,) = same or every
+    has_it = split is None or {name.strip() for name in split.split("+")} <= set(known)
+    return split if same or has_it else training_split(known)
+
+
+def _kept_of(run: TrainedOn, data: Path, dataset: DataSet) -> frozenset[str]:
+    """The images that a run kept for evaluation. Raises DataError if this is not what it divided."""
+    assert run.division is not None
+    division = run.division.renamed(dataset.records)
+    others = division.other_pictures(dataset.records)
+    if others:
+        record, name = others[0]
+        reason = f"image {record.image_id} was {name} and is {record.path}"
+        raise DataError(
+            f"is not the data set that {run.model} was trained on: {len(others)} images have other pictures"
+            f" (first: {reason}), so nobody knows which were kept for evaluation; give --split",
+            file=data,
+        )
+    is_same = run.data is not None and _are_same(run.data, data)
+    wanted = division.val if is_same else division.val | division.train
+    lost = wanted - {record.image_id for record in dataset.records}
+    unusable = int(dataset.facts.get("images", len(dataset))) - len(dataset)
+    if len(lost) > unusable:
+        what = "kept for evaluation" if is_same else "was divided into"
+        raise DataError(
+            f"lacks {len(lost)} of the {len(wanted)} images that {run.model} {what} (first: {min(lost)}),"
+            " so it is not the data set that the run was trained on; give --split",
+            file=data,
+        )
+    return division.val
 
 
 def _open(data: Path, split: str | None, bad_share: float, images: Path | None) -> DataSet:
@@ -119,8 +156,10 @@ def _refuse_trained(dataset: DataSet, data: Path, run: TrainedOn, images: Path |
     trained = _trained_images(data, run, images)
     if trained is None:
         return
-    side = None if run.division is None else run.division.train
-    paths = true_paths(record.path for record in trained.records if side is None or record.image_id in side)
+    records = trained.records
+    if run.division is not None:
+        records = run.division.renamed(records).trained(records)
+    paths = true_paths(record.path for record in records)
     own = set(paths)
     seen = sum(path in own for path in true_paths(record.path for record in dataset.records))
     if seen:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from fssd.config.train_config import TrainConfig
-from fssd.data.division import Division, divide, read_division
+from fssd.data.division import DIVISION_FILE, Division, divide, read_division
 from fssd.data.same_files import true_paths
 from fssd.data.sample import DataSet
 from fssd.data.source import describe, list_splits, open_data, other_formats, print_left_out, require_usable
@@ -66,7 +66,10 @@ def open_splits(config: TrainConfig, resume: bool = False, quiet: bool = False) 
 def _divided(config: TrainConfig, dataset: DataSet, resume: bool, quiet: bool) -> TrainingSplits:
     assert config.out is not None
     division = read_division(config.out) if resume else None
-    if division is None:
+    if division is not None:
+        division = division.renamed(dataset.records)
+        _refuse_other_pictures(config, division, dataset)
+    else:
         try:
             share = config.val_share or VAL_SHARE
             division = divide(dataset, config.split_seed, share, config.folds, config.fold)
@@ -80,6 +83,18 @@ def _divided(config: TrainConfig, dataset: DataSet, resume: bool, quiet: bool) -
     for line in () if quiet else (found, *division.notes):
         print(line, file=sys.stderr)
     return TrainingSplits(config, train, val, division)
+
+
+def _refuse_other_pictures(config: TrainConfig, division: Division, dataset: DataSet) -> None:
+    others = division.other_pictures(dataset.records)
+    if others:
+        record, name = others[0]
+        assert config.out is not None
+        raise ConfigError(
+            f"{config.out / DIVISION_FILE}: {len(others)} of its images have other pictures now (first: image"
+            f" {record.image_id} was {name} and is {record.path}); resume with the same images or start"
+            " another run in a new --out"
+        )
 
 
 def _open(
