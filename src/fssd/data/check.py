@@ -28,6 +28,7 @@ from fssd.data.sample import DataSet, Image, Problem, Record
 from fssd.data.source import find_reader, list_splits, open_data, other_formats
 from fssd.data.split_names import training_split
 from fssd.errors import ConfigError, DataError, ImageError
+from fssd.storage.folders import is_remote
 
 # Of a record: header, a key that equal images share, pixels.
 _Picture = tuple[ImageHeader, bytes, Image | None]
@@ -245,10 +246,13 @@ def _read(record: Record, decode: bool) -> _Picture | ImageError:
 
 def _place(record: Record) -> bytes:
     """Equal for records of the same file."""
-    if record.stored is not None:
-        return f"{record.stored.shard} {record.stored.offset}".encode()
-    facts = record.path.stat()
-    return f"{facts.st_dev} {facts.st_ino}".encode()
+    stored = record.stored
+    file = record.path if stored is None else Path(stored.folder.path(stored.shard))
+    offset = 0 if stored is None else stored.offset
+    if is_remote(file):
+        return f"{file} {offset}".encode()
+    facts = file.stat()
+    return f"{facts.st_dev} {facts.st_ino} {offset}".encode()
 
 
 def _shared_problems(

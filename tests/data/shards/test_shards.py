@@ -227,6 +227,44 @@ def test_joined_sources_keep_all_objects_of_a_picture(scenes: Path, tmp_path: Pa
         assert sum(len(record.labels) for record in made) == sum(len(record.labels) for record in expected)
 
 
+@pytest.fixture
+def two_of_one_layout(tmp_path: Path) -> tuple[Path, Path]:
+    """Two folders of shards that differ in pixels alone: names, places and labels are the same."""
+    made = []
+    for number, name in enumerate(("one", "two")):
+        root = tmp_path / f"{name}_data"
+        (root / "images" / "train").mkdir(parents=True)
+        (root / "labels" / "train").mkdir(parents=True)
+        pixels = np.full((40, 40, 3), 100 * number, np.uint8)
+        Pillow.fromarray(pixels).save(root / "images" / "train" / "1.bmp")
+        (root / "labels" / "train" / "1.txt").write_text("0 .5 .5 .2 .2\n")
+        (root / "classes.txt").write_text("dog\n")
+        shard_data(root, tmp_path / name)
+        made.append(tmp_path / name)
+    return made[0], made[1]
+
+
+def joined_sides(file: Path, train: Path, val: Path) -> Path:
+    sources = [
+        {"data": str(train), "split": {"train": "train"}},
+        {"data": str(val), "split": {"val": "train"}},
+    ]
+    file.write_text(json.dumps({"sources": sources}))
+    return file
+
+
+@pytest.mark.parametrize("decode", [True, False])
+def test_check_tells_the_pictures_of_joined_shards_apart(
+    two_of_one_layout: tuple[Path, Path], tmp_path: Path, decode: bool
+) -> None:
+    one, two = two_of_one_layout
+    (tmp_path / "link").symlink_to(one)
+    for other, shared in ((two, 0), (one, 1), (tmp_path / "link", 1)):
+        report = check_data(joined_sides(tmp_path / "joined.yaml", one, other), decode=decode)
+        found = [problem for problem in report.problems if "the same image is in split" in problem.reason]
+        assert len(found) == shared, other
+
+
 @pytest.mark.parametrize("content", [None, b"cut"])
 def test_a_shard_that_was_lost_is_written_again(content: bytes | None, scenes: Path, tmp_path: Path) -> None:
     dest = tmp_path / "dest"
