@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -10,14 +10,13 @@ from fssd.cli.options import parse
 from fssd.cli.result import add_result
 from fssd.config.bounds import Bound, Count, Positive
 from fssd.config.config_files import find_config
+from fssd.engines import Engine
 from fssd.errors import ConfigError
 
 if TYPE_CHECKING:
     from fssd.ablation.plan import AblationPlan
     from fssd.ablation.run import Run
     from fssd.model.network import Network
-
-Engine = Literal["local", "ray"]
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fssd.cli.detect_film import check_tracking, detect_film, note_fallback
-from fssd.cli.detect_flags import Detect, Engine
+from fssd.cli.detect_flags import Detect
 from fssd.cli.detect_live import detect_live, has_live_source
 from fssd.cli.detect_work import EXACT, DetectWork, detect_stills
 from fssd.cli.options import parse, spare_inputs
 from fssd.cli.result import add_result
 from fssd.cli.signals import Ended, ending_signals
 from fssd.counted import counted
+from fssd.engines import Engine
 from fssd.errors import ConfigError, DataError, Stopped
 
 if TYPE_CHECKING:

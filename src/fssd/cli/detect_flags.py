@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 
@@ -22,8 +22,7 @@ from fssd.cli.options import (
     TrackFlags,
 )
 from fssd.config.bounds import Count
-
-Engine = Literal["local", "ray"]
+from fssd.engines import Engine
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from fssd.data.sample import DataSet, Labels, Record
 Counts = npt.NDArray[np.int64]
 
 RARE = 10  # images: with no more a class is rare (LVIS, Gupta et al. 2019)
-_NAMED = 12  # classes that a message names
+NAMED = 12  # classes that a message names
 
 
 class ClassCounts(NamedTuple):
@@ -46,8 +46,8 @@ def rare_classes(names: tuple[str, ...], images: Counts) -> str:
     rows = sorted((int(images[i]), name) for i, name in enumerate(names) if 0 < images[i] <= RARE)
     if not rows:
         return ""
-    named = ", ".join(f"{name} ({count})" for count, name in rows[:_NAMED])
-    more = f" and {len(rows) - _NAMED} more" if len(rows) > _NAMED else ""
+    named = ", ".join(f"{name} ({count})" for count, name in rows[:NAMED])
+    more = f" and {len(rows) - NAMED} more" if len(rows) > NAMED else ""
     have = "class is" if len(rows) == 1 else f"of {len(names)} classes are"
     return (
         f"{len(rows)} {have} in {RARE} or fewer training images: {named}{more}; label more of them, or repeat"

@@ -10,25 +10,22 @@ import torch
 from torch import Tensor, nn
 
 from fssd.errors import CheckpointError
+from fssd.importers.foreign import ForeignFile
 from fssd.layers.norms import CaffeBatchNorm
 
 
-class CaffeLayers:
+class CaffeLayers(ForeignFile):
     """The layers of a file, and which of them were taken.
 
     expected: names of the network's own layers; a "nearest name" hint must not offer one of them.
     """
 
     def __init__(self, file: Path, blobs: dict[str, list[Tensor]], colours: str) -> None:
-        self.file = file
+        super().__init__(file)
         self.blobs = blobs
         self.colours = colours
         self.taken: set[str] = set()
         self.expected: set[str] = set()
-
-    def error(self, reason: str) -> CheckpointError:
-        """An error about this file."""
-        return CheckpointError(f"{self.file}: {reason}")
 
     def take(self, layer: str, *shapes: tuple[int, ...]) -> list[Tensor]:
         """The blobs of a layer, which must have these shapes and finite values. Raises CheckpointError."""

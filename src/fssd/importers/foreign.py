@@ -115,18 +115,24 @@ class Predicted(NamedTuple):
 
 
 @dataclass
-class Foreign:
-    """The tensors of a file, the format that its names belong to, and the tensors that were taken so far."""
+class ForeignFile:
+    """A file of another package."""
 
     file: Path
-    origin: str
-    tensors: Mapping[str, Tensor]
-    wanted: Wanted
-    taken: set[str] = field(default_factory=set)
 
     def error(self, reason: str) -> CheckpointError:
         """An error about this file."""
         return CheckpointError(f"{self.file}: {reason}")
+
+
+@dataclass
+class Foreign(ForeignFile):
+    """The tensors of a file, the format that its names belong to, and the tensors that were taken so far."""
+
+    origin: str
+    tensors: Mapping[str, Tensor]
+    wanted: Wanted
+    taken: set[str] = field(default_factory=set)
 
     def has(self, prefix: str) -> bool:
         """Whether a name begins so."""

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from fssd.data.decode import read_header
+from fssd.data.progress import Track, as_given
 from fssd.data.sample import Record, background_record
-from fssd.data.writers.convert import Conversion, Track, as_given, exif_notes, find_writer, write_set
+from fssd.data.writers.convert import Conversion, exif_notes, find_writer, write_set
 from fssd.data.writers.dropped import dropped
 from fssd.data.writers.new_folder import require_new
 from fssd.data.writers.picture_names import PictureNames

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from fssd.engines import Engine
 from fssd.errors import DataError
 from fssd.inference.detector import Detector
 from fssd.inference.inputs import counts_by_suffix
@@ -21,8 +22,6 @@ from fssd.parts.unique_names import unique_rows
 from fssd.storage.folders import Folder
 from fssd.storage.open_folder import open_folder
 from fssd.storage.s3_folder import require_arrow
-
-Engine = Literal["local", "ray"]
 
 
 def detect_parts(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fssd.config.train_config import TrainConfig
-from fssd.data.class_counts import ClassCounts, count_classes, rare_classes
+from fssd.data.class_counts import NAMED, ClassCounts, count_classes, rare_classes
 from fssd.data.sample import DataSet
 from fssd.evaluation.known_classes import objects_per_class
 from fssd.training.splits import TrainingSplits
@@ -52,7 +52,7 @@ def class_notes(splits: TrainingSplits, trained: ClassCounts) -> list[str]:
         one = len(absent) == 1
         what = "class has" if one else f"of {len(names)} classes have"
         notes.append(
-            f"{len(absent)} {what} no training object and will not be found: {', '.join(absent[:12])}"
+            f"{len(absent)} {what} no training object and will not be found: {', '.join(absent[:NAMED])}"
         )
     if rare := rare_classes(names, trained.images):
         notes.append(rare)
@@ -60,7 +60,7 @@ def class_notes(splits: TrainingSplits, trained: ClassCounts) -> list[str]:
         measured = objects_per_class(splits.val)
         rows = np.flatnonzero((measured == 0) & (trained.objects > 0))
         if len(rows):
-            listed = ", ".join(names[row] for row in rows[:12])
+            listed = ", ".join(names[row] for row in rows[:NAMED])
             what = "class has" if len(rows) == 1 else "classes have"
             notes.append(f"{len(rows)} {what} no validation object, so mAP does not cover: {listed}")
     return notes

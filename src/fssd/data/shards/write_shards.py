@@ -6,7 +6,7 @@ import io
 import json
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,6 +29,7 @@ from fssd.data.join import (
     match_classes,
     open_splits,
 )
+from fssd.data.progress import Track, as_given
 from fssd.data.sample import DataSet
 from fssd.data.shards.shard_index import INDEX_FILE, IndexFacts, read_facts, write_index
 from fssd.data.shards.shard_plan import Measured, Member, PlannedShard, ShardPlan, plan_shards
@@ -39,7 +40,6 @@ from fssd.storage.open_folder import open_folder
 from fssd.storage.s3_folder import require_arrow
 
 SHARD_SIZE = 256 << 20  # bytes
-Track = Callable[[Sequence[Any], str], Iterable[Any]]
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def shard_data(
     images: Path | str | None = None,
     shard_size: int = SHARD_SIZE,
     bad_share: float = 0.0,
-    track: Track = lambda items, _: items,
+    track: Track = as_given,
 ) -> Sharded:
     """Write the images and labels of a data set as shards; pictures are copied byte by byte.
 

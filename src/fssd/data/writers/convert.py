@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from fssd.data.decode import ImageHeader
 from fssd.data.headers import with_headers
 from fssd.data.join import category_ids, join_classes, left_out_of_splits, match_classes, open_splits
+from fssd.data.progress import Track, as_given
 from fssd.data.sample import DataSet
 from fssd.data.source import find_reader, list_splits, open_data, problem_error
 from fssd.data.writers import WRITERS
@@ -20,9 +20,6 @@ from fssd.data.writers.new_folder import new_folder, place_picture, require_new
 from fssd.data.writers.picture_names import PictureNames
 from fssd.data.writers.writer import Writer, WrittenImage, WrittenSet
 from fssd.errors import ConfigError, nearest
-
-Track = Callable[[Sequence[Any], str], Iterable[Any]]
-"""Passes items on and shows progress under a title."""
 
 _SHOWN = 5  # warnings
 _UNWRITABLE = re.compile(
@@ -36,11 +33,6 @@ class Conversion:
 
     content: WrittenSet
     notes: tuple[str, ...]
-
-
-def as_given(items: Sequence[Any], _title: str) -> Iterable[Any]:
-    """Shows no progress."""
-    return items
 
 
 def find_writer(name: str) -> Writer:
