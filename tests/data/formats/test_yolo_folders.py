@@ -274,6 +274,66 @@ def test_a_split_of_a_yaml_without_a_folder_of_labels(tmp_path: Path, split: str
     assert any("1 label files belong to no image" in note and "held.txt" in note for note in left)
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_lists_of_one_name_in_several_folders(tmp_path: Path, named: bool) -> None:
+    """Exports side by side, each with its own train.txt, with the same names of pictures."""
+    for folder in "ab":
+        for name in ("1", "2"):
+            picture(tmp_path / folder / f"obj_train_data/{name}.png")
+            text(tmp_path / folder / f"obj_train_data/{name}.txt")
+        text(tmp_path / folder / "train.txt", "data/obj_train_data/1.png\ndata/obj_train_data/2.png\n")
+        text(tmp_path / folder / "obj.names", NAMES)
+        if named:
+            text(tmp_path / folder / "obj.data", DATA)
+    data = opened(tmp_path, "train")
+    assert [record.image_id for record in data.records] == [
+        f"{folder}/obj_train_data/{name}.png" for folder in "ab" for name in "12"
+    ]
+    assert [record.source for record in data.records] == [
+        record.path.with_suffix(".txt") for record in data.records
+    ]
+    assert list_splits(tmp_path) == ("train",) and data.problems == ()
+
+
+def test_one_list_of_several_is_named_by_an_obj_data(tmp_path: Path) -> None:
+    for folder, name in (("a", "1"), ("b", "2"), ("b", "3")):
+        picture(tmp_path / folder / f"{name}.png")
+        text(tmp_path / folder / f"{name}.txt")
+    text(tmp_path / "a/train.txt", "1.png\n")
+    text(tmp_path / "b/mine.txt", "2.png\n")
+    text(tmp_path / "b/test.txt", "3.png\n")  # beside an obj.data that does not name it
+    text(tmp_path / "b/obj.data", "classes = 2\nvalid = /home/eve/b/mine.txt\n")
+    text(tmp_path / "classes.txt", NAMES)
+    assert list_splits(tmp_path) == ("train", "valid")
+    assert [record.image_id for record in opened(tmp_path, "train").records] == ["a/1.png"]
+    data = opened(tmp_path, "valid")
+    assert [record.image_id for record in data.records] == ["b/2.png"]
+    (note,) = reasons(data)
+    assert "1 pictures have labels but are in no split or list" in note and "b/3.png" in note
+
+
+def test_an_obj_data_means_the_list_in_the_folders_that_it_states(tmp_path: Path) -> None:
+    for folder in ("data", "other"):
+        picture(tmp_path / folder / f"{folder}.png")
+        text(tmp_path / folder / f"{folder}.txt")
+        text(tmp_path / folder / "train.txt", f"{folder}.png\n")
+    text(tmp_path / "cfg/obj.data", "classes = 2\nvalid = data/train.txt\n")
+    text(tmp_path / "cfg/obj.names", NAMES)
+    found = {split: [r.image_id for r in opened(tmp_path, split).records] for split in ("train", "valid")}
+    assert found == {"train": ["other/other.png"], "valid": ["data/data.png"]}
+
+
+def test_labelled_pictures_in_no_split_are_named(tmp_path: Path) -> None:
+    for name in ("train/a", "rest/b", "rest/c"):
+        picture(tmp_path / f"images/{name}.png")
+        text(tmp_path / f"labels/{name}.txt")
+    picture(tmp_path / "images/rest/empty.png")
+    text(tmp_path / "data.yaml", "train: images/train\nnames: [cat, dog]\n")
+    without, apart = reasons(opened(tmp_path))
+    assert "1 of 4 pictures have no labels" in without and "empty.png" in without
+    assert "2 pictures have labels but are in no split" in apart and "rest/b.png" in apart
+
+
 def test_what_is_not_used_is_named(tmp_path: Path) -> None:
     for name in ("a", "b"):
         picture(tmp_path / f"images/{name}.png")

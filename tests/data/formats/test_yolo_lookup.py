@@ -11,6 +11,7 @@ from annotated import picture, text
 from fssd.data.formats.lookup import PictureFinder
 from fssd.data.formats.yolo import read_yolo
 from fssd.data.formats.yolo_folders import pairs_of_folder
+from fssd.data.formats.yolo_lookup import LabelFinder
 from fssd.data.source import open_data
 
 ROW = "0 0.5 0.5 0.5 0.5\n"
@@ -74,6 +75,28 @@ def test_a_label_file_of_a_picture_in_another_split_is_not_lent(tmp_path: Path) 
     text(tmp_path / "labels/20240101-cam1.txt", ROW)
     file = text(tmp_path / "data.yaml", "names: [dog]\ntrain: images/train\nval: images/val\n")
     assert [len(read_yolo(file, split).records[0].boxes) for split in ("train", "val")] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    "expected",
+    [
+        {"images/1.png": "labels/1.txt", "backgrounds/1.png": None},
+        {"backgrounds/1.png": None, "images/1.png": "labels/1.txt"},
+        {"images/1.png": "labels/1.txt", "images/empty/1.png": None},
+        {"imgs/1.png": "annotations/1.txt", "none/1.png": None},
+        {"1.png": "1.txt", "labels/sub/1.png": None, "a/1.png": "a/1.txt"},
+        {"cam/1.png": None, "images/cam/1.png": "labels/cam/1.txt"},
+        {"photos/1.png": "labels/1.txt", "photos/2.png": "labels/2.txt"},  # where no other wants it
+    ],
+)
+def test_a_label_file_where_yolo_looks_is_not_lent(tmp_path: Path, expected: dict[str, str | None]) -> None:
+    """labels/x.txt of images/x.jpg, or x.txt beside it, is not that of a background called x.jpg."""
+    for name, label in expected.items():
+        picture(tmp_path / name)
+        if label:
+            text(tmp_path / label, ROW)
+    found = LabelFinder(tmp_path).find([tmp_path / name for name in expected])
+    assert found == {tmp_path / name: tmp_path / label for name, label in expected.items() if label}
 
 
 def test_folders_in_another_form_of_unicode(tmp_path: Path) -> None:

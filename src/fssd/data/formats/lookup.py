@@ -293,7 +293,7 @@ class PictureFinder:
             if not is_other:
                 own = path.name if is_name else path.stem
                 sameness = (own == parts[-1]) + (composed(own) == last)
-                ranked.append(((sameness, _common_end(path, parts), _nearness(path, source)), path))
+                ranked.append(((sameness, common_end(path, parts), nearness(path, source)), path))
         best = max((rank for rank, _ in ranked), default=None)
         return tuple(path for rank, path in ranked if rank == best)
 
@@ -333,7 +333,8 @@ def _pictures_in(top: Path, split: str) -> Iterator[Path]:
     yield from tops
 
 
-def _common_end(path: Path, parts: Sequence[str]) -> int:
+def common_end(path: Path, parts: Sequence[str]) -> int:
+    """How many of the last folders of a path are those of a stated one."""
     count = 0
     for mine, theirs in zip(reversed(path.parts[:-1]), reversed(parts[:-1]), strict=False):
         if composed(mine) != composed(theirs):
@@ -342,5 +343,6 @@ def _common_end(path: Path, parts: Sequence[str]) -> int:
     return count
 
 
-def _nearness(path: Path, source: Path) -> int:
+def nearness(path: Path, source: Path) -> int:
+    """Greater for a path that has more of its folders in common with `source`."""
     return len(os.path.commonpath([path.absolute(), source.absolute()]))

@@ -223,13 +223,31 @@ def _unused(layout: _Layout) -> list[Problem]:
         if os.path.normpath(file) not in used
         and ((found := is_label_file(file)) or (found is None and os.path.normpath(file.parent) in folders))
     ]
+    listed = [pair.picture for pair in every]
+    apart = _labelled_apart(layout, listed, left)
+    taken = set(apart.values())
+    left = [file for file in left if os.path.normpath(file) not in taken]
     counts = Counter(pair.label for pair in layout.pairs if pair.label)
     shared = [label for label, count in counts.items() if count > 1]
+    reason = f"{len(apart)} pictures have labels but are in no split or list, and are left out"
     return [
-        *unlisted(layout.root, [layout.finder], [pair.picture for pair in every]),
+        *unlisted(layout.root, [layout.finder], [*listed, *apart]),
+        *first_named(layout.root, list(apart), reason),
         *first_named(layout.root, left, f"{len(left)} label files belong to no image and are left out"),
         *first_named(layout.root, shared, f"{len(shared)} label files are of several pictures at once"),
     ]
+
+
+def _labelled_apart(layout: _Layout, listed: Sequence[Path], left: Sequence[Path]) -> dict[Path, str]:
+    """The pictures that no split or list names, with their files among those that are left."""
+    if layout.finder.images is not None or not left:
+        return {}
+    known = {os.path.normpath(path) for path in listed}
+    pictures = [path for path in layout.finder.files if os.path.normpath(path) not in known]
+    found = LabelFinder(Path(os.path.normpath(layout.base))).find(pictures)
+    files = {os.path.normpath(file) for file in left}
+    labels = {picture: os.path.normpath(label) for picture, label in found.items()}
+    return {picture: label for picture, label in labels.items() if label in files}
 
 
 def _images_folder(image: Path) -> Path | None:

@@ -11,8 +11,10 @@ from fssd.data.decode import IMAGE_EXTENSIONS
 from fssd.data.formats.labels import read_lines
 from fssd.data.formats.lookup import (
     PictureFinder,
+    common_end,
     file_split,
     folder_split,
+    nearness,
     path_parts,
     suffix_of,
     visible_entries,
@@ -83,20 +85,37 @@ def _split(file: Path, root: Path) -> str:
 
 
 def _lists(root: Path) -> list[tuple[str, Path]]:
-    """The lists of pictures with their splits: those of obj.data, else those called like splits."""
-    stated = [Path(entry) for entry in visible_entries(root) if suffix_of(entry.name) == ".data"]
-    rows = [line.partition("=") for file in stated for line in read_lines(file)]
-    values = {key.strip(): (path_parts(value.strip()) or [""])[-1] for key, _, value in rows}
-    own = (
-        file
-        for file in text_files(root)
-        if _LISTS.fullmatch(file.name.lower()) or file.name in values.values()
-    )
-    texts = {file.name: file for file in own if _is_list(file)}
-    named = [(key, texts[name]) for key, name in values.items() if folder_split([key]) and name in texts]
-    return named or [
-        (file_split(name), file) for name, file in texts.items() if _LISTS.fullmatch(name.lower())
-    ]
+    """The lists of pictures with their splits: those of each obj.data, else those called like splits."""
+    stated = [(file, *row) for file in _ending(root, ".data") for row in _stated_lists(file)]
+    names = {parts[-1] for _, _, parts in stated}
+    own = [file for file in text_files(root) if _is_called_list(file) or file.name in names]
+    lists = [file for file in own if _is_list(file)]
+    found = ((data, key, _nearest(parts, data, lists)) for data, key, parts in stated)
+    named = [(data, key, file) for data, key, file in found if file is not None]
+    told = {folder for data, _, file in named for folder in (data.parent, file.parent)}
+    others = [file for file in lists if _is_called_list(file) and told.isdisjoint(file.parents)]
+    return [(key, file) for _, key, file in named] + [(file_split(file.name), file) for file in others]
+
+
+def _ending(root: Path, suffix: str) -> list[Path]:
+    return [Path(entry) for entry in visible_entries(root) if suffix_of(entry.name) == suffix]
+
+
+def _stated_lists(file: Path) -> list[tuple[str, list[str]]]:
+    """The splits of an obj.data and the parts of their paths, which Darknet takes from where it runs."""
+    rows = [line.partition("=") for line in read_lines(file)]
+    pairs = [(key.strip(), path_parts(value.strip())) for key, _, value in rows]
+    return [(key, parts) for key, parts in pairs if parts and folder_split([key])]
+
+
+def _nearest(parts: Sequence[str], source: Path, files: Sequence[Path]) -> Path | None:
+    """The list of that name nearest to its obj.data, and of those the one in most of the stated folders."""
+    alike = [file for file in files if file.name == parts[-1]]
+    return max(alike, key=lambda file: (nearness(file, source), common_end(file, parts)), default=None)
+
+
+def _is_called_list(file: Path) -> bool:
+    return bool(_LISTS.fullmatch(file.name.lower()))
 
 
 def _is_list(file: Path) -> bool:

@@ -33,6 +33,7 @@ _NAME_FILES = (
     "labels.txt",
     "notes.json",
 )
+_Places = Callable[[Path], Iterator[Path | None]]  # where the labels of a folder of pictures may lie
 
 
 @dataclass(frozen=True)
@@ -43,32 +44,40 @@ class LabelFinder:
     """
 
     root: Path
-    _folders: dict[Path, list[dict[str, Path]]] = field(default_factory=dict, compare=False, repr=False)
+    _folders: dict[tuple[Path, str], list[dict[str, Path]]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
     _subfolders: dict[Path, dict[str, Path]] = field(default_factory=dict, compare=False, repr=False)
     _listed: dict[Path, dict[str, Path]] = field(default_factory=dict, compare=False, repr=False)
 
     def find(self, pictures: Sequence[Path]) -> dict[Path, Path]:
         """The label file of each picture that has one.
 
-        A file that has exactly a picture's name is not lent to another: 20240101-x.txt of 20240101-x.jpg
-        could be that of x.jpg, with Label Studio's hash in front. Raises DataError for a folder of labels
-        that cannot be listed: its pictures would be backgrounds.
+        First those where YOLO itself looks. A file that has exactly a picture's name is not lent to another:
+        20240101-x.txt of 20240101-x.jpg could be that of x.jpg, with Label Studio's hash in front. Raises
+        DataError for a folder of labels that cannot be listed: its pictures would be backgrounds.
         """
-        own = self._exact(pictures, lambda picture: picture.stem, ())
-        others = [picture for picture in pictures if picture not in own]
-        own |= self._exact(others, lambda picture: picture.name, set(own.values()))
+        own: dict[Path, Path] = {}
+        for name_of in (lambda picture: picture.stem, lambda picture: picture.name):
+            for places in (self._usual, self._near):
+                others = [picture for picture in pictures if picture not in own]
+                own |= self._exact(others, name_of, places, set(own.values()))
         taken = set(own.values())
         found = ((picture, self._nearest(picture, own.get(picture), taken)) for picture in pictures)
         return {picture: label for picture, label in found if label is not None}
 
     def _exact(
-        self, pictures: Sequence[Path], name_of: Callable[[Path], str], taken: Collection[Path]
+        self,
+        pictures: Sequence[Path],
+        name_of: Callable[[Path], str],
+        places: _Places,
+        taken: Collection[Path],
     ) -> dict[Path, Path]:
         """The label files of exactly these names."""
         own: dict[Path, Path] = {}
         for picture in pictures:
             name = name_of(picture)
-            found = (labels.get(name) for labels in self._near_labels(picture.parent))
+            found = (labels.get(name) for labels in self._labels_of(picture.parent, places))
             exact = (file for file in found if file is not None and file.stem == name and file not in taken)
             if (file := next(exact, None)) is not None:
                 own[picture] = file
@@ -76,7 +85,7 @@ class LabelFinder:
 
     def _nearest(self, picture: Path, own: Path | None, taken: Collection[Path]) -> Path | None:
         """The file of a picture in the first folder that has one: its own, or one that is no other's."""
-        for labels in self._near_labels(picture.parent):
+        for labels in self._labels_of(picture.parent, self._near):
             for name in (picture.stem, picture.name):
                 for key in (name, composed(name), composed(name).lower()):
                     found = labels.get(key)
@@ -84,28 +93,34 @@ class LabelFinder:
                         return found
         return None
 
-    def _near_labels(self, folder: Path) -> list[dict[str, Path]]:
-        """The label files in the folders near that of a picture, the nearest first."""
-        labels = self._folders.get(folder)
+    def _labels_of(self, folder: Path, places: _Places) -> list[dict[str, Path]]:
+        """The label files in the folders for those of pictures, the nearest first."""
+        key = (folder, places.__name__)
+        labels = self._folders.get(key)
         if labels is None:
-            existing = dict.fromkeys(path for path in self._near(folder) if path is not None)
-            labels = self._folders[folder] = [  # that of the picture may be stated in a list and not there
+            existing = dict.fromkeys(path for path in places(folder) if path is not None)
+            labels = self._folders[key] = [  # that of the picture may be stated in a list and not there
                 self._labels_in(path, NOWHERE if path == folder else VANISHED) for path in existing
             ]
         return labels
 
     def _near(self, folder: Path) -> Iterator[Path | None]:
-        above = [folder, *folder.parents]
-        if self.root in above:
-            above = above[: above.index(self.root) + 1]
-        called = [path for path in above if path.name.lower() in _PICTURES]
-        for path in called:
-            yield from self._mirrored(path.parent, folder.relative_to(path).parts)
-        yield folder
-        for path in above:
-            if path not in called:
+        yield from self._usual(folder)
+        for path in self._above(folder):
+            if path.name.lower() not in _PICTURES:
                 yield from self._mirrored(path, folder.relative_to(path).parts)
                 yield from self._mirrored(path, ())
+
+    def _usual(self, folder: Path) -> Iterator[Path | None]:
+        """The folder of labels for that of images, then the folder of the pictures itself."""
+        for path in self._above(folder):
+            if path.name.lower() in _PICTURES:
+                yield from self._mirrored(path.parent, folder.relative_to(path).parts)
+        yield folder
+
+    def _above(self, folder: Path) -> list[Path]:
+        above = [folder, *folder.parents]
+        return above[: above.index(self.root) + 1] if self.root in above else above
 
     def _mirrored(self, top: Path, parts: tuple[str, ...]) -> Iterator[Path | None]:
         """The same folders in a folder of labels; without those that are called images."""
