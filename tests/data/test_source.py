@@ -216,6 +216,7 @@ def test_joined_sources(joined: Path) -> None:
     assert contents(val) == {"b": ["cow"]}
     assert list_splits(file) == ("train", "val")
     assert other_formats(file) == (), "a file that joins sources is no YOLO yaml"
+    assert other_formats(joined) == ("coco", "joined") and find_reader(joined)[0].name == "voc"
     assert (train.facts["images"], train.facts["format"], val.facts["images"]) == (4, "coco+voc", 1)
     assert contents(open_data(file)) == {**expected, "b": ["cow"]}
     boxes = {record.image_id: record.boxes.tolist() for record in train.records}

@@ -121,13 +121,21 @@ def find_reader(path: Path) -> tuple[Reader, Path]:
 def other_formats(path: Path) -> tuple[str, ...]:
     """The names of the formats that a path holds labels of as well, and that are not read."""
     path = _existing(path)
-    if not is_remote(path) and (file := _find_joined(path)) is not None:
-        others = (name for part in _read_joined(file).parts for name in other_formats(part.path))
-        return tuple(dict.fromkeys(others))
-    taken, _ = find_reader(path)
+    taken, root = find_reader(path)
     if taken is SHARDS:
         return ()
-    return tuple(reader.name for reader in READERS if reader is not taken and reader.recognise(path))
+    if taken is JOINED:
+        others = (name for part in _read_joined(root).parts for name in other_formats(part.path))
+        return tuple(dict.fromkeys(others))
+    found = [reader for reader in READERS if reader is not taken and _lies_there(reader, path)]
+    return tuple(reader.name for reader in found if not (reader is YOLO and JOINED in found))  # of one YAML
+
+
+def _lies_there(reader: Reader, path: Path) -> bool:
+    try:
+        return reader.recognise(path) is not None
+    except DataError:  # of several data sets of that format, say
+        return True
 
 
 def _existing(path: Path) -> Path:

@@ -22,7 +22,7 @@ from fssd.data.formats.json_values import read_json
 from fssd.data.formats.labels import read_lines
 from fssd.data.formats.lookup import match_split
 from fssd.data.formats.voc import VOC_CLASSES
-from fssd.data.formats.voc_folder import VocFolder
+from fssd.data.formats.voc_folder import YEAR, VocFolder
 from fssd.data.sample import DataSet, background_record
 from fssd.errors import ConfigError, DataError
 from fssd.evaluation.results import write_coco_results, write_voc_results
@@ -154,7 +154,7 @@ def _voc_root(path: Path, year: str) -> Path:
     """The folder of a year, such as VOC2012; a folder that is not called VOCdddd is taken as that year."""
     for root in (path / year, path / "VOCdevkit" / year, path):
         if (root / "JPEGImages").is_dir() and (root / "ImageSets" / "Main").is_dir():
-            if re.fullmatch(r"VOC\d{4}", root.resolve().name) and root.resolve().name != year:
+            if YEAR.fullmatch(root.resolve().name) and root.resolve().name != year:
                 raise DataError(f"is not {year}; give the folder of that year, or another --to", file=path)
             return root
     raise DataError(f"holds no {year} with JPEGImages and ImageSets/Main in it; check --data", file=path)

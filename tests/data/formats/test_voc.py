@@ -321,8 +321,7 @@ def test_missing_image_and_missing_annotation(tmp_path: Path) -> None:
 
 
 FAULTS = {
-    "no size": (xml(size=""), "", "has no <size>"),
-    "zero size": (xml(size="<size><width>0</width><height>0</height></size>"), "size", "0 x 0"),
+    "zero width": (xml(size="<size><width>0</width><height>80</height></size>"), "size", "0 x 80"),
     "half a size": (xml(size="<size><width>9</width></size>"), "size", "<height>"),
     "not well-formed": (xml(obj())[:-5], "", "not well-formed"),
     "empty": ("", "", "not well-formed"),
@@ -358,10 +357,30 @@ def test_a_box_that_leaves_the_image_is_clipped(tmp_path: Path) -> None:
 
 
 def test_a_bad_image_does_not_spoil_the_others(tmp_path: Path) -> None:
-    write(tmp_path, "a", xml(size=""))
+    write(tmp_path, "a", xml(size="<size/>"))
     write(tmp_path, "b", xml(obj()))
     data = read_voc(tmp_path, None)
     assert ids(data) == ["b"] and len(data.problems) == 1 and data.facts["images"] == 2
+
+
+@pytest.mark.parametrize("size", ["", "<size><width>0</width><height>0</height><depth>3</depth></size>"])
+def test_a_size_that_is_not_stated_is_that_of_the_image(tmp_path: Path, size: str) -> None:
+    first = write(tmp_path, "a", xml(obj(box=(1, 2, 104, 81)), size=size))
+    write(tmp_path, "b", xml(obj(), size=size))
+    write(tmp_path, "c", xml(obj()))
+    data = read_voc(tmp_path, None)
+    assert [(record.width, record.height) for record in data.records] == [(100, 80)] * 3
+    assert data.records[0].boxes.tolist() == [[1, 2, 100, 80]]
+    clipped, note = data.problems
+    assert "leaves the image of 100 x 80" in clipped.reason and note.severity == "warning"
+    assert "2 xml files state no size of their image" in note.reason and str(first) in note.reason
+
+
+def test_an_image_that_cannot_be_measured_is_told(tmp_path: Path) -> None:
+    write(tmp_path, "a", xml(obj(), size=""))
+    (tmp_path / "JPEGImages/a.jpg").write_bytes(b"none")
+    error = next(problem for problem in read_voc(tmp_path, None).problems if problem.severity == "error")
+    assert error.file == tmp_path / "JPEGImages/a.jpg"
 
 
 NESTED = {
@@ -369,6 +388,10 @@ NESTED = {
     "task/": ("Annotations/night/a.xml", "JPEGImages/night/a.jpg", None),
     "x/train/": ("labels.d/a.xml", "labels.d/a.jpg", "train"),
     "x/y/valid/": ("xmls/a.xml", "images/a.jpg", "valid"),
+    "fiftyone/": ("labels/a.xml", "data/a.jpg", None),
+    "roboflow/train/": ("labels/a.xml", "images/a.jpg", "train"),
+    "y/": ("labels/test/a.xml", "images/test/a.jpg", "test"),
+    "z/": ("labels/a.xml", "labels/a.jpg", None),
 }
 
 
@@ -380,6 +403,17 @@ def test_folders_at_any_depth(tmp_path: Path, folder: str) -> None:
     (record,) = reader.read(root, split, None, None).records
     assert reader is VOC and record.path == tmp_path / folder / image
     assert reader.splits(root) == (() if split is None else (split,))
+
+
+def test_folders_called_labels_and_data_that_hold_something_else(tmp_path: Path) -> None:
+    """labelImg's xml beside the pictures, in a folder that was used for YOLO too."""
+    lay(tmp_path, "a.xml", "a.jpg")
+    for name in ("labels/a.txt", "data/notes.txt"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("0 0.5 0.5 0.5 0.5\n")
+    assert ids(read_voc(tmp_path, None)) == ["a"]
+    lay(tmp_path / "b", "labels/x/Annotations/a.xml", "labels/x/JPEGImages/a.jpg")
+    assert ids(read_voc(tmp_path / "b", None)) == ["a"]
 
 
 def test_image_sets_at_depth(tmp_path: Path) -> None:
@@ -404,6 +438,73 @@ def test_what_is_not_used_is_named(tmp_path: Path) -> None:
     assert "1 of 4 pictures have no labels" in picture and "d.jpg" in picture
     assert "1 .jp2, 1 .psd" in odd and "1 links" in link
     assert "1 of 3 xml files are in no image set" in label and "c.xml" in label
+
+
+def together(data: DataSet) -> str:
+    (note,) = (problem.reason for problem in data.problems if "read together" in problem.reason)
+    return note
+
+
+def test_image_sets_beside_folders_of_splits(tmp_path: Path) -> None:
+    for name in "abc":
+        write(tmp_path / "voc", name, xml(obj()))
+    write_set(tmp_path / "voc", "train", "a")
+    write_set(tmp_path / "voc", "val", "b")
+    for split, name in (("train", "d"), ("valid", "e")):
+        lay(tmp_path / "flow" / split, f"{name}.xml", f"{name}.jpg")
+    assert VOC.splits(tmp_path) == ("train", "val", "valid")
+    expected = {"train": ["a", "d"], "val": ["b"], "valid": ["e"], "val+train": ["b", "a", "d"]}
+    assert {split: ids(read_voc(tmp_path, split)) for split in expected} == expected
+    assert sorted(ids(read_voc(tmp_path, None))) == list("abcde")
+    data = read_voc(tmp_path, "train")
+    assert "labels of 3 folders are read together (flow/train, flow/valid, voc)" in together(data)
+    assert any("1 of 3 xml files are in no image set" in problem.reason for problem in data.problems)
+    with pytest.raises(DataError, match="there is no split 'dev'; splits here: train, val, valid"):
+        read_voc(tmp_path, "dev")
+
+
+@pytest.mark.parametrize("kit", ["", "VOCdevkit/"])
+def test_a_folder_beside_the_years(tmp_path: Path, kit: str) -> None:
+    for year in ("VOC2007", "VOC2012"):
+        write(tmp_path / kit / year, year, xml(obj()))
+        write_set(tmp_path / kit / year, "train", year)
+    lay(tmp_path, "mine/Annotations/m.xml", "mine/JPEGImages/m.jpg")
+    assert VOC.splits(tmp_path) == ("train", "unnamed")
+    assert ids(read_voc(tmp_path, "train")) == ["VOC2007", "VOC2012"]
+    data = read_voc(tmp_path, "unnamed")
+    assert (ids(data), data.classes) == (["m"], VOC_CLASSES)
+    assert f"({kit}VOC2007, {kit}VOC2012, mine)" in together(data)
+    assert ids(read_voc(tmp_path, None)) == ["VOC2007", "VOC2012", "m"]
+
+
+def test_a_folder_below_another(tmp_path: Path) -> None:
+    write(tmp_path, "a", xml(obj()))
+    write(tmp_path / "more", "b", xml(obj("cat")))
+    data = read_voc(tmp_path, None)
+    assert (ids(data), data.classes) == (["a", "b"], ("cat", "dog"))
+    assert "labels of 2 folders are read together (., more)" in together(data)
+
+
+def test_xml_without_pictures_beside_a_voc_folder_is_not_read_but_named(tmp_path: Path) -> None:
+    root = tmp_path / "VOC2007"
+    write(root, "a", xml(obj()))
+    (root / "Annotations_old").mkdir()
+    (root / "Annotations_old/a.xml").write_text(xml(obj("cat")))
+    (root / "JPEGImages/a.xml").write_text(xml(obj("cow")))
+    data = read_voc(root, None)
+    assert ids(data) == ["a"] and data.classes == VOC_CLASSES
+    (note,) = data.problems
+    assert note.severity == "warning" and "xml files in 2 folders" in note.reason
+    assert str(root / "Annotations_old") in note.reason
+
+
+def test_a_copy_of_a_year_is_left_out(tmp_path: Path) -> None:
+    for name in ("VOC2007", "copy"):
+        write(tmp_path / name, "a", xml(obj()))
+    data = read_voc(tmp_path, None)
+    assert ids(data) == ["a"]
+    (note,) = data.problems
+    assert note.file == tmp_path / "copy" and "holds the same xml files" in note.reason
 
 
 def test_pictures_in_a_given_folder(tmp_path: Path) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from annotated import picture, text
+from annotated import as_json, picture, text
 
-from fssd.data.source import find_reader, open_data
+from fssd.data.source import find_reader, open_data, other_formats
 from fssd.errors import DataError
 
 
@@ -23,9 +23,63 @@ def test_yaml_in_capitals(tmp_path: Path, name: str) -> None:
     assert open_data(tmp_path, "train").classes == ("ant", "bee")
 
 
-def test_several_data_sets_below(tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        picture(tmp_path / name / "images/train/a.png")
-        text(tmp_path / name / "data.yaml", "train: images/train\nnames: [cat, dog]\n")
-    with pytest.raises(DataError, match="holds several data sets"):
+def lay(root: Path, name: str, content: str = "train: images/train\nnames: [cat, dog]\n") -> Path:
+    """A data set of one picture with its YAML."""
+    picture((root / name).parent / "images/train/a.png")
+    text((root / name).parent / "labels/train/a.txt", "1 0.5 0.5 0.5 0.2\n")
+    return text(root / name, content)
+
+
+@pytest.mark.parametrize("other", ["two/data.yaml", "two/below/data.yaml"])
+def test_several_data_sets_below(tmp_path: Path, other: str) -> None:
+    for name in ("one/data.yaml", other):
+        lay(tmp_path, name)
+    with pytest.raises(DataError, match=f"holds several data sets, .*one/data.yaml and .*{other}"):
         find_reader(tmp_path)
+
+
+def test_a_yaml_below_that_of_its_data_set(tmp_path: Path) -> None:
+    file = lay(tmp_path, "one/data.yaml")
+    lay(tmp_path, "one/part/data.yaml")
+    assert find_reader(tmp_path)[1] == file
+
+
+DOGS = "train: images/train\nnames: [dog, cow]\n"
+
+
+def test_several_data_sets_in_one_folder(tmp_path: Path) -> None:
+    lay(tmp_path, "cats.yaml")
+    lay(tmp_path, "dogs.yaml", DOGS)
+    with pytest.raises(DataError, match=r"holds several data sets, .*cats\.yaml and .*dogs\.yaml; give one"):
+        open_data(tmp_path)
+    lay(tmp_path, "data.yaml", DOGS)
+    assert open_data(tmp_path).classes == ("dog", "cow")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "nc: 80\ndepth_multiple: 0.33\n",  # of a model
+        "task: detect\nval: true\nnames: [x]\n",  # of a training
+        "train: images/train\nnames: [cat, dog]\n",  # a copy
+        "train: [\n",
+    ],
+)
+@pytest.mark.parametrize("name", ["a.yaml", "z.yaml"])
+def test_yaml_beside_that_of_the_data(tmp_path: Path, name: str, other: str) -> None:
+    lay(tmp_path, "cats.yaml")
+    text(tmp_path / name, other)
+    assert open_data(tmp_path, "train").classes == ("cat", "dog")
+
+
+def test_several_data_sets_in_a_folder_of_another_format(tmp_path: Path) -> None:
+    """They are named as what is not read, and no fault of the labels that are."""
+    for name in ("one/data.yaml", "two/data.yaml"):
+        lay(tmp_path, name)
+    content = {
+        "images": [{"id": 1, "file_name": "a.png"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [10, 10, 20, 20]}],
+        "categories": [{"id": 1, "name": "cat"}],
+    }
+    as_json(tmp_path / "annotations/instances_train.json", content)
+    assert find_reader(tmp_path)[0].name == "coco" and other_formats(tmp_path) == ("yolo",)

@@ -6,26 +6,25 @@ VOC's coordinates are 1-based and inclusive; they are used as written, as in Caf
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fssd.data.decode import image_size
 from fssd.data.formats.doubles import are_equal, same_pictures
 from fssd.data.formats.labels import build_record, missing_image
 from fssd.data.formats.leftovers import first_named, unlisted
-from fssd.data.formats.lookup import UNNAMED, choose_splits, in_order, known_splits
+from fssd.data.formats.lookup import UNNAMED, known_splits, match_split
 from fssd.data.formats.reader import Reader
-from fssd.data.formats.voc_folder import VocFolder, find_folders
+from fssd.data.formats.voc_folder import YEAR, VocFolder, all_folders, find_folders
 from fssd.data.formats.voc_xml import Annotation
 from fssd.data.sample import DataSet, Problem, Record
-from fssd.errors import DataError, LabelError
+from fssd.errors import DataError, ImageError, LabelError
 
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
     "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
-
-_YEAR = re.compile(r"VOC\d{4}")
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,10 @@ class _Entry:
     def file(self) -> Path:
         return self.folder.annotations.get(self.image_id, self.folder.labels / f"{self.image_id}.xml")
 
+    @property
+    def is_there(self) -> bool:
+        return self.image_id in self.folder.annotations
+
 
 def read_voc(
     root: Path, split: str | None, classes: Sequence[str] | None = None, images: Path | None = None
@@ -49,7 +52,8 @@ def read_voc(
     like splits. split: one of those, or the name of a file in ImageSets/Main, taken from every folder that
     has it; `2007_trainval` takes it from VOC2007 only.
     """
-    folders, notes = _without_copies([replace(folder, given=images) for folder in find_folders(root)], root)
+    found_here, not_read = all_folders(root)
+    folders, notes = _without_copies([replace(folder, given=images) for folder in found_here], root)
     if not folders:
         reason = "is no VOC folder: it needs Annotations and JPEGImages, or VOC2007 or VOC2012 inside"
         raise DataError(reason, file=root)
@@ -63,7 +67,9 @@ def read_voc(
         problems += found
         if record is not None:
             records.append(record)
+    problems += _measured(root, entries)
     problems += [*_unused(root, folders, entries, records), *same_pictures(records, root)]
+    problems += _not_read(root, not_read)
     return DataSet(names, tuple(records), tuple(problems), {"format": "voc", "images": len(entries)})
 
 
@@ -72,9 +78,10 @@ def _without_copies(folders: Sequence[VocFolder], root: Path) -> tuple[list[VocF
     kept: dict[tuple[str, frozenset[str]], list[VocFolder]] = {}
     notes: list[Problem] = []
     for folder in sorted(folders, key=lambda folder: not folder.images):  # those with pictures are kept
-        if _YEAR.fullmatch(folder.root.name):
-            continue  # the years of VOC share no image, and are meant to be read together
         before = kept.setdefault((folder.split, frozenset(folder.annotations)), [])
+        if YEAR.fullmatch(folder.root.name):  # they share no image, and are meant to be read together
+            before.append(folder)
+            continue
         first = next((other for other in before if _is_copy(folder, other)), None)
         if first is None:
             before.append(folder)
@@ -84,10 +91,10 @@ def _without_copies(folders: Sequence[VocFolder], root: Path) -> tuple[list[VocF
     copies = {note.file for note in notes}
     left = [folder for folder in folders if folder.root not in copies]
     unnamed = [folder for folder in left if not any(folder.splits.values())]
-    apart = [folder.root for folder in unnamed if not _YEAR.fullmatch(folder.root.name)]
-    if len(apart) > 1:
-        names = ", ".join(str(folder.relative_to(root)) for folder in apart)
-        reason = f"labels of {len(apart)} folders are read together ({names}); or give one of them"
+    apart = [folder for folder in unnamed if not YEAR.fullmatch(folder.root.name)]
+    if apart and len(left) > 1:
+        names = ", ".join(str(folder.root.relative_to(root)) for folder in left)
+        reason = f"labels of {len(left)} folders are read together ({names}); or give one of them"
         notes.append(Problem("warning", root, "", reason))
     return left, notes
 
@@ -112,29 +119,35 @@ def _unused(
     lists = [file for folder in read for file in folder.other_lists]
     reason = f"{len(lists)} lists that name none of the xml files beside them are not used"
     notes = [*unlisted(root, finders, used), *first_named(root, lists, reason)]
-    if _are_by_folder(folders):
-        return notes
     listed = {(entry.folder.root, entry.image_id) for entry in entries}
     sets = [(folder, file) for name in _splits(folders) for folder, file in _sets(folders, name)]
     listed |= {(folder.root, entry.image_id) for folder, file in sets for entry in _listed(folder, file)}
-    every = {(folder.root, key): file for folder in read for key, file in folder.annotations.items()}
+    with_sets = [folder for folder in read if folder.sets]
+    every = {(folder.root, key): file for folder in with_sets for key, file in folder.annotations.items()}
     left = [file for key, file in every.items() if key not in listed]
     reason = f"{len(left)} of {len(every)} xml files are in no image set and are left out"
     return [*notes, *first_named(root, left, reason)]
 
 
-def _are_by_folder(folders: Sequence[VocFolder]) -> bool:
-    """Whether folders tell the splits, not image sets."""
-    return any(split for folder in folders for split in folder.splits.values())
+def _not_read(root: Path, folders: Sequence[VocFolder]) -> list[Problem]:
+    reason = (
+        f"xml files in {len(folders)} folders lie among the pictures of others or have none, and are not read"
+    )
+    return first_named(root, [folder.labels for folder in folders], reason)
+
+
+def _measured(root: Path, entries: Sequence[_Entry]) -> list[Problem]:
+    parsed = ((entry, entry.folder.annotation(entry.file)) for entry in entries if entry.is_there)
+    files = [entry.file for entry, found in parsed if isinstance(found, Annotation) and found.size is None]
+    reason = f"{len(files)} xml files state no size of their image, or 0 x 0; it is read from the image"
+    return first_named(root, files, reason)
 
 
 def _splits(folders: Sequence[VocFolder]) -> tuple[str, ...]:
-    """Names of the split folders, or of the image sets without those of a class, such as `dog_train`."""
-    if _are_by_folder(folders):
-        stated = {split for folder in folders for split in folder.splits.values()}
-        return known_splits(stated | {"" for folder in folders if folder.sets})
-    names = {name for folder in folders for name, file in folder.sets.items() if not _has_flags(folder, file)}
-    return in_order(names)
+    """Names of the split folders, and of the image sets without those of a class, such as `dog_train`."""
+    told = {split for folder in folders for split in folder.splits.values()}
+    sets = {name for folder in folders for name, file in folder.sets.items() if not _has_flags(folder, file)}
+    return known_splits(told | sets)
 
 
 def _classes(folders: Sequence[VocFolder]) -> tuple[str, ...]:
@@ -142,25 +155,21 @@ def _classes(folders: Sequence[VocFolder]) -> tuple[str, ...]:
     annotations = [folder.annotation(file) for folder in folders for file in folder.annotations.values()]
     parsed = (annotation for annotation in annotations if isinstance(annotation, Annotation))
     found = {item.name for annotation in parsed for item in annotation.objects}
-    is_original = all(re.fullmatch(r"VOC\d{4}", folder.root.name) for folder in folders)
+    is_original = any(YEAR.fullmatch(folder.root.name) for folder in folders)
     return VOC_CLASSES if is_original and found <= set(VOC_CLASSES) else tuple(sorted(found))
 
 
 def _entries(folders: Sequence[VocFolder], split: str | None) -> tuple[list[_Entry], list[Problem]]:
-    if split is None or _are_by_folder(folders):
-        chosen = choose_splits(split, _splits(folders), folders[0].root.parent)
-        every = [
-            _Entry(folder, image_id, file, "")
-            for folder in folders
-            for image_id, file in folder.annotations.items()
-            if chosen is None or (folder.splits.get(image_id) or UNNAMED) in chosen
-        ]
+    if split is None:
+        every = [entry for folder in folders for entry in _of_folder(folder)]
         if not every:
             raise DataError("holds no annotation", file=folders[0].labels)
         return every, []
+    meant = [_meant(folders, part.strip()) for part in split.split("+")]
+    sets = [pair for _, files in meant for pair in files]
     entries: dict[tuple[Path, str], _Entry] = {}
     problems: list[Problem] = []
-    for folder, file in [pair for part in split.split("+") for pair in _set_files(folders, part.strip())]:
+    for folder, file in sets:
         listed = _listed(folder, file)
         before = len(entries)
         entries.update({(folder.root, entry.image_id): entry for entry in listed})
@@ -168,20 +177,34 @@ def _entries(folders: Sequence[VocFolder], split: str | None) -> tuple[list[_Ent
         if again:
             reason = f"{again} of its images are listed more than once in {split!r}; each is used once"
             problems.append(Problem("warning", file, "", reason))
-    if not entries:
-        first = _set_files(folders, split.split("+")[0].strip())[0][1]
-        raise DataError(f"split {split!r} lists no image", file=first)
-    return list(entries.values()), problems
+    names = {name for name, _ in meant}
+    by_folder = [entry for folder in folders for entry in _of_folder(folder, names)]
+    if not (entries or by_folder):
+        raise DataError(f"split {split!r} lists no image", file=sets[0][1] if sets else folders[0].labels)
+    return [*entries.values(), *by_folder], problems
 
 
-def _set_files(folders: Sequence[VocFolder], part: str) -> list[tuple[VocFolder, Path]]:
+def _of_folder(folder: VocFolder, names: Collection[str] | None = None) -> list[_Entry]:
+    """The entries of all its xml files, or of those in folders that are called like splits."""
+    if names is None:
+        own = list(folder.annotations)
+    else:
+        own = [image_id for image_id, split in folder.splits.items() if (split or UNNAMED) in names]
+    return [_Entry(folder, image_id, folder.annotations[image_id], "") for image_id in own]
+
+
+def _meant(folders: Sequence[VocFolder], part: str) -> tuple[str, list[tuple[VocFolder, Path]]]:
+    """The split that a name stands for, and the image sets of it. Raises DataError."""
     found = _sets(folders, part)
     year = re.fullmatch(r"(\d{4})_(.+)", part)
     if not found and year:
         found = _sets([folder for folder in folders if folder.root.name == f"VOC{year[1]}"], year[2])
     if found:
-        return found
+        return part, found
     splits = _splits(folders)
+    if splits and any(folder.splits for folder in folders):
+        name = match_split(part, splits, folders[0].root.parent)
+        return name, _sets(folders, name)
     known = f"splits here: {', '.join(splits)}" if splits else "there is no image set at all"
     raise DataError(f"no such file, so there is no split {part!r}; {known}", file=folders[0].set_file(part))
 
@@ -216,18 +239,20 @@ def _unique_ids(entries: Sequence[_Entry]) -> list[str]:
 
 
 def _record(image_id: str, entry: _Entry, index: dict[str, int]) -> tuple[Record | None, list[Problem]]:
-    if entry.image_id not in entry.folder.annotations:
+    if not entry.is_there:
         reason = f"its annotation {entry.file} is missing; restore it or remove the line"
         return None, [Problem("error", entry.listed_in, entry.place, reason)]
     annotation = entry.folder.annotation(entry.file)
     if isinstance(annotation, LabelError):
         return None, [Problem("error", entry.file, annotation.place, annotation.reason)]
     path = entry.folder.picture(entry.image_id)
-    objects, size = annotation.objects, annotation.size
-    record, problems = build_record(image_id, path, entry.file, size, objects=objects, index=index)
     if not path.is_file():
         return None, [missing_image(path)]
-    return record, problems
+    try:
+        size = annotation.size or image_size(path)
+    except ImageError as error:
+        return None, [Problem("error", path, error.place, error.reason)]
+    return build_record(image_id, path, entry.file, size, objects=annotation.objects, index=index)
 
 
 VOC = Reader(

@@ -29,7 +29,10 @@ from fssd.errors import DataError, LabelError
 
 _LABELS = ("annotations", "annots", "annotation", "xmls", "xml")
 _PICTURES = ("jpegimages", "images", "image", "imgs", "img")
+_ALSO_LABELS, _ALSO_PICTURES = "labels", "data"  # of FiftyOne's exports; in others they hold something else
 
+YEAR = re.compile(r"VOC\d{4}")
+"""What VOC's own folders are called."""
 _PATHS = IMAGE_EXTENSIONS | {".xml"}  # what the paths in lists end with
 _PAIR = re.compile(rf".+({'|'.join(map(re.escape, sorted(IMAGE_EXTENSIONS)))})\s+(.+\.xml)", re.IGNORECASE)
 
@@ -59,11 +62,12 @@ class VocFolder:
     @cached_property
     def labels(self) -> Path:
         """The folder of the xml files."""
-        return _subfolder(self.root, _LABELS) or self.root
+        return _subfolder(self.root, _LABELS) or _labels_beside_pictures(self.root) or self.root
 
     @cached_property
     def pictures(self) -> Path:
-        return self.given or _subfolder(self.root, _PICTURES) or self.root
+        names = _PICTURES if self.labels.name.lower() != _ALSO_LABELS else (*_PICTURES, _ALSO_PICTURES)
+        return self.given or _subfolder(self.root, names) or self.root
 
     @property
     def is_voc(self) -> bool:
@@ -197,30 +201,76 @@ class VocFolder:
 
 
 def find_folders(path: Path) -> list[VocFolder]:
-    """The VOC folders of a path: itself, its VOC<year> folders, those in its VOCdevkit, or its splits."""
-    candidates = [[path], sorted(path.glob("VOC[0-9]*")), sorted(path.glob("VOCdevkit/VOC[0-9]*"))]
-    for group in candidates:
-        found = [folder for folder in map(VocFolder, group) if folder.is_voc]
-        if found:
-            return found
-    return _nested(path) if path.is_dir() else []
+    """The VOC folders of a path; see `all_folders`."""
+    return all_folders(path)[0]
+
+
+def all_folders(path: Path) -> tuple[list[VocFolder], list[VocFolder]]:
+    """The VOC folders of a path: itself or its VOC<year> folders (also in a VOCdevkit), then those below.
+
+    And those beside the first that are none: their xml files lie among others' pictures, or have no picture.
+    """
+    if not path.is_dir():
+        return [], []
+    groups = [[path], sorted(path.glob("VOC[0-9]*")), sorted(path.glob("VOCdevkit/VOC[0-9]*"))]
+    voc = ([folder for folder in map(VocFolder, group) if folder.is_voc] for group in groups)
+    found = next(filter(None, voc), [])
+    if not found:
+        return _nested(path), []
+    below = [folder for folder in _nested(path) if not any(_holds(other, folder) for other in found)]
+    others = [folder for folder in below if _has_own_pictures(folder, found)]
+    return [*found, *others], [folder for folder in below if folder not in others]
+
+
+def _holds(folder: VocFolder, other: VocFolder) -> bool:
+    """Whether the xml files of the other are read with those of a folder."""
+    return other.root == folder.root or folder.labels in (other.root, *other.root.parents)
+
+
+def _has_own_pictures(folder: VocFolder, others: Sequence[VocFolder]) -> bool:
+    above = (folder.root, *folder.root.parents)
+    apart = (other.pictures for other in others if other.pictures != other.root)
+    return bool(folder.images) and not any(pictures in above for pictures in apart)
 
 
 def _nested(path: Path) -> list[VocFolder]:
     """Those at any depth, with the split that the folders above them are called like."""
     seen: dict[str, Path] = {}
+    beside: dict[Path, bool] = {}
     for entry in visible_entries(path):
         folder = os.path.split(entry.path)[0]
         if suffix_of(entry.name) == ".xml" and folder not in seen and is_annotation(Path(entry)):
-            seen[folder] = _root_of(Path(folder), path)
+            seen[folder] = _root_of(Path(folder), path, beside)
     roots = dict.fromkeys(seen.values())
     return [VocFolder(root, folder_split(root.relative_to(path).parts)) for root in roots]
 
 
-def _root_of(labels: Path, top: Path) -> Path:
-    """The folder above Annotations, or the folder of the xml files itself."""
-    below = reversed([labels, *labels.parents][: len(labels.relative_to(top).parts)])
-    return next((folder.parent for folder in below if folder.name.lower() in _LABELS), labels)
+def _root_of(labels: Path, top: Path, beside: dict[Path, bool]) -> Path:
+    """The folder above Annotations, or the folder of the xml files itself.
+
+    beside: whether the folders called `labels` lie beside pictures, as far as it is known.
+    """
+    below = [labels, *labels.parents][: len(labels.relative_to(top).parts)]
+    for folder in reversed(below):
+        if folder.name.lower() in _LABELS:
+            return folder.parent
+    for folder in reversed(below):
+        if folder.name.lower() == _ALSO_LABELS:
+            if folder not in beside:
+                beside[folder] = _labels_beside_pictures(folder.parent) == folder
+            if beside[folder]:
+                return folder.parent
+    return labels
+
+
+def _labels_beside_pictures(root: Path) -> Path | None:
+    """The folder `labels` if it holds xml files and no pictures, which another folder beside it holds."""
+    labels = _subfolder(root, (_ALSO_LABELS,))
+    if labels is None or _subfolder(root, (*_PICTURES, _ALSO_PICTURES)) is None:
+        return None
+    files = list(visible_files(labels, _PATHS))
+    is_xml = all(suffix_of(file.name) == ".xml" for file in files)
+    return labels if is_xml and any(map(is_annotation, files)) else None
 
 
 def _subfolder(root: Path, names: Sequence[str]) -> Path | None:

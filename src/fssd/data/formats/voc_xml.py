@@ -16,10 +16,10 @@ _ANNOTATION = re.compile(rb"<annotation[\s>]")  # CVAT's root is <annotations>
 
 @dataclass(frozen=True)
 class Annotation:
-    """One XML file: image size in pixels, objects, and the image's name as the file states it."""
+    """One XML file: the name and size (pixels; None: not stated) of the image as the file has them, and objects."""
 
     filename: str
-    size: tuple[int, int]
+    size: tuple[int, int] | None
     objects: tuple[LabelledObject, ...]
 
 
@@ -41,11 +41,13 @@ def parse_annotation(file: Path) -> Annotation | LabelError:
         return error
 
 
-def _size(root: ElementTree.Element, file: Path) -> tuple[int, int]:
+def _size(root: ElementTree.Element, file: Path) -> tuple[int, int] | None:
     size = root.find("size")
     if size is None:
-        raise LabelError("has no <size>; add the width and height of the image", file=file)
+        return None
     width, height = (round(_number(size, tag, "size", file)) for tag in ("width", "height"))
+    if (width, height) == (0, 0):  # as some tools write what they do not know
+        return None
     if width <= 0 or height <= 0:
         raise LabelError(f"has a <size> of {width} x {height}; correct it", file=file, place="size")
     return width, height

@@ -6,6 +6,7 @@ import glob
 import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +47,38 @@ def read_yaml(file: Path) -> dict[str, Any]:
 
 
 def find_yaml(path: Path) -> Path | None:
-    """The path itself if it is a YAML file, or that of a folder: data.yaml, else the first one of data."""
+    """The path itself if it is a YAML file, or that of a folder: data.yaml, else the one of data.
+
+    Raises DataError if several describe data sets.
+    """
     if path.is_file():
         return path if suffix_of(path.name) in _SUFFIXES else None
     found = visible_glob(path, "*.[yY]*[mM][lL]")
     files = [file for file in found if suffix_of(file.name) in _SUFFIXES and file.is_file()]
-    others = (file for file in files if not _is_called_data(file) and _describes_data(file))
     called = sorted(filter(_is_called_data, files), key=_rank)
-    return next(iter(called), None) or next(others, None)
+    others = [] if called else list(filter(_describes_data, files))
+    whole = _whole_data(others) if len(others) > 1 else others
+    if len(whole) > 1:
+        raise _several(whole, path)
+    return next(iter(called or whole or others), None)
+
+
+def _several(files: Sequence[Path], root: Path) -> DataError:
+    reason = f"holds several data sets, {files[0]} and {files[1]}; give one of them"
+    return DataError(reason, file=root)
+
+
+def _whole_data(files: Sequence[Path]) -> list[Path]:
+    """The files with pictures and classes, or sources, each content once; others are of models or runs."""
+    found: list[tuple[dict[str, Any], Path]] = []
+    for file in files:
+        with suppress(DataError):
+            content = read_yaml(file)
+            stated = any(isinstance(content.get(key), str | list) for key in _ALSO)
+            is_whole = "sources" in content or (stated and ("names" in content or "nc" in content))
+            if is_whole and all(content != other for other, _ in found):
+                found.append((content, file))
+    return [file for _, file in found]
 
 
 def _is_called_data(file: Path) -> bool:
@@ -71,15 +96,16 @@ def _describes_data(file: Path) -> bool:
 
 
 def find_nested_yaml(root: Path) -> Path | None:
-    """The data.yaml of a data set somewhere below a folder. Raises DataError if there are several."""
+    """The data.yaml of a data set somewhere below a folder. Raises DataError if there are several.
+
+    Those below the folder of another are parts of that data set.
+    """
     called = sorted(filter(_is_called_data, visible_files(root, _SUFFIXES)), key=_rank)
     files = {file.parent: file for file in reversed(called) if _describes_data(file)}
-    depth = min((len(folder.parts) for folder in files), default=0)
-    highest = sorted(file for folder, file in files.items() if len(folder.parts) == depth)
-    if len(highest) > 1:
-        raise DataError(
-            f"holds several data sets, {highest[0]} and {highest[1]}; give one of them", file=root
-        )
+    highest = sorted(files.values(), key=lambda file: (len(file.parts), file))
+    apart = [file for file in highest if highest[0].parent not in file.parents]
+    if apart:
+        raise _several([highest[0], *apart], root)
     return highest[0] if highest else None
 
 
