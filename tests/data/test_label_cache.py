@@ -219,6 +219,18 @@ def test_each_question_has_its_own_answer(tmp_path: Path, monkeypatch: pytest.Mo
     assert asked == ["val"]
 
 
+def test_pictures_that_can_be_decoded_now_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with a newer pillow or with pillow_heif: what was left out is read."""
+    counting, asked = counted(VOC)
+    root = voc(tmp_path / "data")
+    for _ in range(2):
+        read_labels(counting, root, "val", None)
+    assert asked == ["val"]
+    monkeypatch.setattr(label_cache, "IMAGE_EXTENSIONS", label_cache.IMAGE_EXTENSIONS | {".new"})
+    read_labels(counting, root, "val", None)
+    assert asked == ["val", "val"]
+
+
 def test_damage_anywhere_gives_the_right_labels(tmp_path: Path) -> None:
     root = voc(tmp_path / "data")
     expected = open_data(root, "train")

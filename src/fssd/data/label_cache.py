@@ -1,8 +1,8 @@
 """What readers made of the labels of large data sets, kept in the user's cache folder.
 
 A data set is read again when any file of its folder is new, gone or changed (path, size, times), when this
-package is, or when another split or other classes are asked for. A cache that cannot be read or written is no
-error: the labels are read instead.
+package or the kinds of pictures that can be decoded are others, or when another split or other classes are
+asked for. A cache that cannot be read or written is no error: the labels are read instead.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from fssd.atomic import atomic_path
 from fssd.data.columns import Columns, Paths, RecordTable, Texts, compact
+from fssd.data.decode import IMAGE_EXTENSIONS
 from fssd.data.formats.reader import Reader
 from fssd.data.sample import DataSet, Problem
 from fssd.storage.cache_folder import cache_folder, code_digest
@@ -44,7 +45,8 @@ def read_labels(reader: Reader, root: Path, split: str | None, classes: Sequence
     Raises the reader's errors.
     """
     names = None if classes is None else list(classes)
-    key = json.dumps([_code(), reader.name, str(root), str(root.absolute()), split, names])
+    made_by = [_code(), sorted(IMAGE_EXTENSIONS)]  # which pictures can be read depends on what is installed
+    key = json.dumps([*made_by, reader.name, str(root), str(root.absolute()), split, names])
     file = cache_folder() / "labels" / f"{hashlib.blake2b(key.encode(), digest_size=20).hexdigest()}.npz"
     with _without_collector():
         known = _load(file)
