@@ -83,6 +83,17 @@ def test_names_that_leave_the_folder(tmp_path: Path, target: Path, name: str, pa
     assert not list(target.iterdir())
 
 
+@pytest.mark.parametrize("name", KINDS)
+def test_names_with_backslashes(tmp_path: Path, target: Path, name: str) -> None:
+    """As zip files of old .NET have them: nothing leads anywhere, but it is no folder here."""
+    file = make(tmp_path / name, {"kit\\images\\a.jpg": b"a"})
+    with pytest.raises(
+        FetchError, match=r"has \\ between its folders .* nothing was unpacked, pack the archive again"
+    ):
+        unpack(file, target)
+    assert not list(target.iterdir())
+
+
 def tar_member(kind: bytes) -> tarfile.TarInfo:
     member = tarfile.TarInfo("kit/odd")
     member.type, member.linkname = kind, "../../out"

@@ -132,14 +132,16 @@ def _tar_member(tar: tarfile.TarFile, info: tarfile.TarInfo, file: Path) -> _Mem
 
 def _inside(name: str, file: Path) -> PurePosixPath:
     """The path of a member, relative and without `..`; `C:` and `\\` are refused because of Windows."""
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name.partition("/")[0]:
+    path = PurePosixPath(name.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or ":" in name.partition("/")[0]:
         raise _refused(file, name, "leads out of the folder")
+    if "\\" in name:
+        raise _refused(file, name, "has \\ between its folders instead of /", "pack the archive again")
     return path
 
 
-def _refused(file: Path, name: str, reason: str) -> FetchError:
-    return FetchError(f"{file}: member {name!r} {reason}; nothing was unpacked, get the archive elsewhere")
+def _refused(file: Path, name: str, reason: str, remedy: str = "get the archive elsewhere") -> FetchError:
+    return FetchError(f"{file}: member {name!r} {reason}; nothing was unpacked, {remedy}")
 
 
 def _refuse_names(members: Sequence[_Member], names: Collection[str], file: Path) -> None:
