@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -230,6 +231,21 @@ def test_joined_sources_that_call_a_split_differently(tmp_path: Path) -> None:
     file = text(tmp_path / "all.yaml", "sources: [{data: kit}, {data: other}]")
     assert list_splits(file) == ("train", "val")
     assert set(contents(open_data(file, "val"))) == {"kit-b", "other-b"}
+
+
+def test_a_joined_source_without_splits(tmp_path: Path) -> None:
+    voc(tmp_path / "kit", "train", {"a": ["dog"]})
+    voc(tmp_path / "kit", "val", {"b": ["dog"]})
+    voc(tmp_path / "flat", "x", {"c": ["dog"]})
+    shutil.rmtree(tmp_path / "flat/ImageSets")
+    file = text(tmp_path / "all.yaml", "sources: [{data: kit}, {data: flat}]")
+    with pytest.raises(DataError, match=r"\(sources\[1\]\): .*flat has no splits; .* `split: {train: null}`"):
+        open_data(file, "train")
+    assert set(contents(open_data(file))) == {"a", "b", "c"}
+    own = "{train: train, val: val}"
+    text(file, f"sources: [{{data: kit, split: {own}}}, {{data: flat, split: {{train: null}}}}]")
+    assert [set(contents(open_data(file, split))) for split in ("train", "val")] == [{"a", "c"}, {"b"}]
+    assert list_splits(file) == ("train", "val")
 
 
 def test_classes_of_every_format(tmp_path: Path, joined: Path) -> None:

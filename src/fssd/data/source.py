@@ -48,11 +48,15 @@ from fssd.storage.folders import is_remote
 
 @dataclass(frozen=True)
 class _Part:
-    """One entry of `sources`; with splits None, the name of a split is passed on unchanged."""
+    """One entry of `sources`; with splits None, the name of a split is passed on unchanged.
+
+    place: where it stands in the YAML.
+    """
 
     path: Path
     splits: dict[str, str | None] | None
-    images: Path | None = None
+    images: Path | None
+    place: str
 
 
 @dataclass(frozen=True)
@@ -218,11 +222,11 @@ def _read_part(entry: Any, place: str, file: Path) -> _Part:
         raise DataError(f"{path} joins sources itself; list those here instead", file=file, place=place)
     splits = entry.get("split")
     if splits is None:
-        return _Part(path, None, images)
+        return _Part(path, None, images, place)
     if not isinstance(splits, dict) or any(not isinstance(own, str | None) for own in splits.values()):
         reason = "must map each split to one of the source, such as {train: trainval, val: test}"
         raise DataError(reason, file=file, place=f"{place}.split")
-    return _Part(path, {str(name): value for name, value in splits.items()}, images)
+    return _Part(path, {str(name): value for name, value in splits.items()}, images, place)
 
 
 def _stated_path(name: str, file: Path, place: str) -> Path:
@@ -271,7 +275,9 @@ def _open_joined(
     groups: list[tuple[str, ...]] = []
     sets: list[DataSet] = []
     for part in joined.parts:
-        opened = [open_data(part.path, name, None, images or part.images) for name in _asked(part, split)]
+        opened = [
+            open_data(part.path, name, None, images or part.images) for name in _asked(part, split, file)
+        ]
         sets += opened
         # A source without this split contributes its classes all the same: splits must agree on them.
         groups += [data.classes for data in opened] or [_classes(part.path)]
@@ -288,10 +294,10 @@ def _open_joined(
     return data if classes is None else match_classes(data, classes)
 
 
-def _asked(part: _Part, split: str | None) -> tuple[str | None, ...]:
+def _asked(part: _Part, split: str | None, file: Path) -> tuple[str | None, ...]:
     """The split to read from a part, in its own names; () if the part has none for this split."""
     if part.splits is None:
-        return (split if split is None else _own_name(part.path, split),)
+        return (split if split is None else _own_name(part, split, file),)
     names = list(part.splits) if split is None else [name.strip() for name in split.split("+")]
     own = [part.splits[name] for name in names if name in part.splits]
     if not own:
@@ -300,9 +306,12 @@ def _asked(part: _Part, split: str | None) -> tuple[str | None, ...]:
     return (None,) if len(texts) < len(own) else ("+".join(dict.fromkeys(texts)),)
 
 
-def _own_name(path: Path, split: str) -> str:
+def _own_name(part: _Part, split: str, file: Path) -> str:
     """What a source calls a split of the joined ones."""
-    known = list_splits(path)
+    known = list_splits(part.path)
+    if not known:
+        reason = f"{part.path} has no splits; say what all of it is, such as `split: {{train: null}}`"
+        raise DataError(f"{reason}, and give the other sources a `split` too", file=file, place=part.place)
     alike = [] if split in known else [name for name in known if _also_means(split, name)]
     return alike[0] if len(alike) == 1 else split
 
