@@ -87,6 +87,15 @@ def test_what_has_no_extent_is_named(tmp_path: Path) -> None:
     assert tag.startswith("annotations.xml (image 1 (a.jpg), tag 2 (dog)): is a tag of the whole image")
 
 
+def test_points_of_a_skeleton_are_no_classes(tmp_path: Path) -> None:
+    file = cvat(tmp_path, image("a.jpg", BOX) + image("sub/b.png", size=SMALL))
+    point = "<label><name>1</name><type>points</type><parent>dog</parent></label>"
+    top = "<label><name>cow</name><parent></parent></label></labels>"
+    file.write_text(file.read_text().replace("</labels>", point + top))
+    data = opened(tmp_path, "cvat")
+    assert data.classes == ("dog", "cat", "cow") and data.problems == ()
+
+
 def test_difficult_is_an_attribute(tmp_path: Path) -> None:
     shape = BOX.replace("></box>", '><attribute name="difficult">true</attribute></box>')
     cvat(tmp_path, image("a.jpg", shape + BOX) + image("sub/b.png", size=SMALL))

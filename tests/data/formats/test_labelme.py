@@ -49,6 +49,34 @@ def test_a_json_beside_each_picture(tmp_path: Path) -> None:
     assert boxes(opened(tmp_path / "a.json", "labelme"))["a.jpg"][0] == ("cat", 10.5, 20, 30, 40.25)
 
 
+def test_shapes_of_one_label_and_group_are_one_object(tmp_path: Path) -> None:
+    """As in LabelMe's own export to COCO: parts of an object behind another one."""
+    labelme(
+        tmp_path / "a.json",
+        shape(points=[[1, 1], [9, 1], [9, 9]], kind="polygon", group_id=1),
+        shape("dog", [[50, 50], [60, 60]], group_id=1),
+        shape(points=[[20, 20], [30, 25]], group_id=1, flags={"difficult": True}),
+        shape(points=[[70, 1], [80, 9]], group_id=0),
+        shape(points=[[90, 1], [99, 9]]),
+        shape(points=[[90, 11], [99, 19]]),
+        shape(points=[[5, 40]], kind="point", group_id=1),
+        shape(points=[[0, 12], [3, 15]], group_id=1),
+    )
+    labelme(tmp_path / "b.json", shape(points=[[2, 2], [9, 9]], group_id=1))
+    data = opened(tmp_path, "labelme")
+    assert boxes(data) == {
+        "a.jpg": [
+            ("cat", 0, 1, 30, 25),
+            ("dog", 50, 50, 60, 60),
+            ("cat", 70, 1, 80, 9),
+            ("cat", 90, 1, 99, 9),
+            ("cat", 90, 11, 99, 19),
+        ],
+        "b.jpg": [("cat", 2, 2, 9, 9)],
+    }
+    assert data.records[0].difficult.tolist() == [True, False, False, False, False]
+
+
 def test_other_shapes_become_their_boxes(tmp_path: Path) -> None:
     labelme(
         tmp_path / "a.json",

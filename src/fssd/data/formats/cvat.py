@@ -30,13 +30,17 @@ def _parse(file: Path) -> LabelFile:
         if element.tag == "image":
             images.append(_image(element, file, len(images) + 1))
             element.clear()
-        elif element.tag == "label" and (name := (element.findtext("name") or "").strip()):
-            classes.append(name)
+        elif element.tag == "label" and (name := _text(element, "name")) and not _text(element, "parent"):
+            classes.append(name)  # those with a parent are points of a skeleton
         tracks += element.tag == "track"
     if tracks and not images:
         reason = "holds the tracks of a video; export it from CVAT as `CVAT for images 1.1`"
         raise DataError(reason, file=file, place="track")
     return LabelFile(file, tuple(images), tuple(dict.fromkeys(classes)))
+
+
+def _text(element: ElementTree.Element, tag: str) -> str:
+    return (element.findtext(tag) or "").strip()
 
 
 def _image(element: ElementTree.Element, file: Path, number: int) -> StatedImage:

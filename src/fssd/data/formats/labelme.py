@@ -38,11 +38,15 @@ def _parse(file: Path) -> LabelFile:
     image = StatedImage(names, file, "")
     with image.reading("imageWidth, imageHeight"):
         image.size = pixels(content.get("imageWidth"), content.get("imageHeight"))
+    first: dict[tuple[str, int | str], int] = {}
     for number, shape in enumerate(content["shapes"], 1):
         label = shape.get("label") if isinstance(shape, dict) else None
         place = f"shape {number} ({label})" if isinstance(label, str) else f"shape {number}"
+        before = len(image.objects)
         with image.reading(place):
             _add(image, shape, place)
+            if len(image.objects) > before:
+                _join_group(image, shape.get("group_id"), first)
     return LabelFile(file, (image,))
 
 
@@ -63,6 +67,25 @@ def _add(image: StatedImage, shape: Any, place: str) -> None:
     image.add(
         shape.get("label"), _box(kind, points(shape.get("points"))), place, _KINDS[kind], difficult=difficult
     )
+
+
+def _join_group(image: StatedImage, group: Any, first: dict[tuple[str, int | str], int]) -> None:
+    """Join the last object to the first one of its label and group: they are parts of one, as LabelMe has it.
+
+    first: where in the image the first of each group is.
+    """
+    if not isinstance(group, int | str):
+        return
+    part = image.objects[-1]
+    known = first.setdefault((part.name, group), len(image.objects) - 1)
+    if known == len(image.objects) - 1:
+        return
+    whole = image.objects[known]
+    corners = [(x, y) for box in (whole.box, part.box) for x, y in (box[:2], box[2:])]
+    image.objects[known] = whole._replace(
+        box=box_of_points(corners), difficult=whole.difficult or part.difficult
+    )
+    image.objects.pop()
 
 
 def _box(kind: str, corners: Sequence[tuple[float, float]]) -> Corners:
