@@ -20,6 +20,13 @@ from fssd.data.split_names import training_split, validation_split
         (["default", "test"], "default", None),
         (["2007_train", "2012_train"], None, None),
         (["test"], None, None),
+        (["custom_train", "custom_val"], "custom_train", "custom_val"),
+        (["lvis_v1_train2017", "lvis_v1_dev", "lvis_v1_test"], "lvis_v1_train2017", "lvis_v1_dev"),
+        (["a_train", "b_train", "a_val", "b_val"], None, None),
+        (["a_train", "trainval", "a_valid"], "trainval", "a_valid"),
+        (["my_val"], None, "my_val"),
+        (["my_test", "others"], "others", None),
+        (["trainees", "devices"], "trainees", None),
         ([], None, None),
     ],
 )

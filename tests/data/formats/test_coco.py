@@ -394,6 +394,44 @@ def test_official_files_for_other_tasks_are_not_taken(tmp_path: Path) -> None:
     assert "1 label files of the same form are not read" in problem.reason and "mine" in problem.reason
 
 
+def test_boxes_in_shares_are_refused(tmp_path: Path) -> None:
+    file = write(tmp_path, content(note(1, bbox=[0.1, 0.2, 0.5, 0.8]), note(2, bbox=[0, 0, 1, 1])))
+    with pytest.raises(
+        DataError, match="shares of the image and no pixels; multiply them by its width and"
+    ) as caught:
+        read_coco(file)
+    assert caught.value.file == file
+
+
+def test_images_of_lvis_have_no_file_name(tmp_path: Path) -> None:
+    for split, name in (("train", "a"), ("val", "b")):
+        url = f"http://images.cocodataset.org/{split}2017/{name}.jpg"
+        image = {"id": 7, "coco_url": url, "width": 100, "height": 80}
+        write(tmp_path, content(note(1), images=[image]), f"lvis_v1_{split}.json")
+        (tmp_path / f"{split}2017").mkdir()
+        (tmp_path / f"{split}2017/{name}.jpg").touch()
+    shutil.rmtree(tmp_path / "val")
+    data = open_data(tmp_path, "lvis_v1_train")
+    assert [record.path for record in data.records] == [tmp_path / "train2017/a.jpg"]
+    assert data.problems == ()  # b.jpg is named in the file of another split
+
+
+def test_a_split_in_the_middle_of_a_name(tmp_path: Path) -> None:
+    for split, name in (("train", "a"), ("val", "b")):
+        image = {"id": 7, "file_name": f"{name}.jpg", "width": 100, "height": 80}
+        write(tmp_path, content(note(1), images=[image]), f"custom_{split}.json")
+        (tmp_path / split).mkdir(exist_ok=True)
+        (tmp_path / split / f"{name}.jpg").touch()
+    assert COCO.splits(tmp_path) == ("custom_train", "custom_val")
+    for split in ("custom_train", "train"):
+        data = open_data(tmp_path, split)
+        assert [record.path for record in data.records] == [tmp_path / "train/a.jpg"]
+        assert data.problems == ()
+    write(tmp_path, content(), "other_train.json")
+    with pytest.raises(DataError, match="several splits hold the word 'train'"):
+        open_data(tmp_path, "train")
+
+
 def test_only_the_asked_split_is_parsed(tmp_path: Path) -> None:
     write(tmp_path, content(note(1)), "instances_val.json")
     names = json.dumps([{"file_name": name} for name in ("x/b.jpg", "x\\ö.jpg")])

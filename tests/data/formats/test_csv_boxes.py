@@ -225,6 +225,27 @@ def test_other_csv_is_no_data(tmp_path: Path, content: str) -> None:
         open_data(tmp_path)
 
 
+SHARES = "filename,xmin,ymin,xmax,ymax,class\na.jpg,0.1,0.2,0.6,0.7,cat\nb.jpg,0,0,1,1,dog\n"
+
+
+@pytest.mark.parametrize("content", [SHARES, "a.jpg,0.1,0.2,0.6,0.7,cat\nb.jpg,,,,,\n"])
+def test_shares_under_names_of_pixels_are_refused(tmp_path: Path, content: str) -> None:
+    pictures(tmp_path)
+    file = text(tmp_path / "labels.csv", content)
+    with pytest.raises(
+        DataError, match=r"shares of the image and no pixels; multiply .* as Open Images"
+    ) as caught:
+        open_data(tmp_path)
+    assert caught.value.file == file
+    text(tmp_path / "labels.csv", SHARES.replace("filename", "ImageID"))
+    assert boxes(open_data(tmp_path)) == {
+        "a.jpg": [("cat", 20, 20, 120, 70)],
+        "b.jpg": [("dog", 0, 0, 200, 100)],
+    }
+    text(tmp_path / "labels.csv", SHARES + "b.jpg,0,0,1.5,1,dog\n")  # pixels
+    assert boxes(open_data(tmp_path))["b.jpg"] == [("dog", 0, 0, 1, 1), ("dog", 0, 0, 1.5, 1)]
+
+
 def test_ids_of_classes_are_used_once(tmp_path: Path) -> None:
     pictures(tmp_path / "images")
     text(tmp_path / "annotations.csv", RETINANET)

@@ -83,6 +83,23 @@ def test_a_link_in_a_circle_hides_no_other_file(tmp_path: Path) -> None:
     assert finder.find(("a.png",), tmp_path / "labels.json", "") == ((tmp_path / "images/a.png",), True)
 
 
+def test_a_folder_that_a_link_shows_twice_is_named(tmp_path: Path) -> None:
+    for name in ("train/a", "train/deep/b"):
+        picture(tmp_path / f"images/{name}.png")
+        text(tmp_path / f"labels/{name}.txt", "0 0.5 0.5 0.5 0.2\n")
+    (tmp_path / "images/val").symlink_to("train")
+    text(tmp_path / "classes.txt", "dog\n")
+    data = open_data(tmp_path)
+    assert [record.image_id for record in data.records] == ["images/train/a.png", "images/train/deep/b.png"]
+    (note,) = data.problems
+    assert note.severity == "warning" and "1 folders are linked to others that are read" in note.reason
+    assert str(tmp_path / "images/val") in note.reason
+    file = text(tmp_path / "data.yaml", "names: [dog]\ntrain: images/val\n")  # which is read then
+    data = open_data(file)
+    assert [record.path.parent.parent.name for record in data.records] == ["images", "val"]
+    assert not any("linked" in problem.reason for problem in data.problems)
+
+
 def test_a_path_of_another_machine_may_lead_to_a_closed_folder(tmp_path: Path, close: Close) -> None:
     (tmp_path / "closed").mkdir()
     close(tmp_path / "closed", errno.EACCES)

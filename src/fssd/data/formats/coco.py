@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from fssd.data.formats.coco_masks import box_of_segmentation
 from fssd.data.formats.json_values import LARGEST, is_number, is_text, json_format, pixels, read_json, show
@@ -24,7 +25,7 @@ from fssd.errors import DataError, LabelError
 _OTHER_TASKS = ("captions_", "person_keypoints_", "stuff_", "panoptic_", "image_info_")
 _INSTANCES = "instances_"
 _ROBOFLOW = "_annotations.coco.json"
-_FILE_NAME = re.compile(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")')
+_FILE_NAME = re.compile(rb'"(?:file_name|coco_url)"\s*:\s*("(?:[^"\\]|\\.)*")')
 _NO_PLAIN_PATH = re.compile(r"://|[?%]|[0-9a-f]{8}-")  # a URL, or a name that Label Studio made
 _PLAIN = frozenset({int, float})
 
@@ -181,8 +182,11 @@ def _image(row: Any, key: str, file: Path) -> StatedImage:
 
 
 def _file_name(row: Any) -> str:
-    name = row.get("file_name") if isinstance(row, dict) else None
-    return name if isinstance(name, str) else ""
+    """The path that a row states, else that of its URL, which is all that LVIS has."""
+    name, url = (row.get(key) if isinstance(row, dict) else None for key in ("file_name", "coco_url"))
+    if isinstance(name, str) and name.strip():
+        return name
+    return urlsplit(url).path.lstrip("/") if isinstance(url, str) else ""
 
 
 def _lost(file: Path, place: str, reason: str) -> StatedImage:

@@ -156,4 +156,5 @@ CSV = Format(
     is_label_file=_is_label_file,
     parse=_parse,
     tables=_TABLES,
+    for_shares="name the columns as Open Images does: ImageID,LabelName,XMin,XMax,YMin,YMax",
 ).reader()

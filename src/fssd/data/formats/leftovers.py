@@ -13,7 +13,10 @@ from fssd.data.sample import Problem
 
 
 def unlisted(root: Path, finders: Sequence[PictureFinder], listed: Iterable[Path | str]) -> list[Problem]:
-    """The pictures that are not listed, have an ending that cannot be read, or are links to nothing."""
+    """The pictures that are not listed, have an ending that cannot be read, or are links to nothing.
+
+    And folders that a link shows twice, of which one name is used.
+    """
     known = {os.path.normpath(path) for path in listed}
     readable = {path for finder in finders for path in finder.files}
     entries = dict.fromkeys(path for finder in finders for path in finder.entries)
@@ -23,9 +26,16 @@ def unlisted(root: Path, finders: Sequence[PictureFinder], listed: Iterable[Path
     odd = [path for path in left if suffix_of(path.name) in UNREADABLE and path not in broken]
     endings = Counter(suffix_of(path.name) for path in odd)
     counted = ", ".join(f"{count} {ending}" for ending, count in sorted(endings.items()))
+    parents = {f"{os.path.split(path)[0]}{os.sep}" for path in known}
+    again = [
+        folder
+        for folder in dict.fromkeys(folder for finder in finders for folder in finder.again)
+        if not any(parent.startswith(f"{os.path.normpath(folder)}{os.sep}") for parent in parents)
+    ]
     reasons = (
         (plain, f"{len(plain)} of {len(readable)} pictures have no labels and are left out"),
         (odd, f"pictures of formats that cannot be read are left out, convert them to JPEG: {counted}"),
+        (again, f"{len(again)} folders are linked to others that are read, and are passed over"),
         (broken, f"{len(broken)} links to pictures that are not there are left out"),
     )
     return [note for paths, reason in reasons for note in first_named(root, paths, reason)]

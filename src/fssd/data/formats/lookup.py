@@ -18,7 +18,8 @@ from fssd.errors import DataError
 
 _NO_DATA = frozenset({"__macosx", "runs", "node_modules", "venv", "site-packages", "checkpoints", "wandb"})
 _OF_DISKS = frozenset({"lost+found", "$recycle.bin", "system volume information"})  # closed to most users
-_PASSED_OVER = _NO_DATA | _OF_DISKS
+PASSED_OVER = _NO_DATA | _OF_DISKS
+"""The folders, in lower case, in which no data are looked for."""
 VANISHED = frozenset({errno.ENOENT})
 NOWHERE = VANISHED | {errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM}
 """The faults of a path that may be of another machine, or is only guessed, and is no part of a data set."""
@@ -79,11 +80,12 @@ def may_be_folder(entry: os.DirEntry[str]) -> bool:
         return error.errno != errno.ELOOP  # a link in a circle leads to nothing
 
 
-def visible_entries(root: Path) -> Iterator[os.DirEntry[str]]:
+def visible_entries(root: Path, again: list[Path] | None = None) -> Iterator[os.DirEntry[str]]:
     """The files below a folder, and links to nothing, sorted within each folder.
 
     Hidden files are left out, and folders that hold no data, such as runs/. Raises DataError for a folder
     that cannot be listed: what lies in it would be missing, and nobody would know.
+    again: takes the folders that were seen before under another name, and are passed over.
     """
     seen: set[tuple[int, int]] = set()
     left = [str(root)]
@@ -91,14 +93,16 @@ def visible_entries(root: Path) -> Iterator[os.DirEntry[str]]:
         folder = left.pop()
         with _listing(folder, VANISHED), os.scandir(folder) as found:
             facts = Path(folder).stat()
-            if (facts.st_dev, facts.st_ino) in seen:  # a link to a folder above itself
+            if (facts.st_dev, facts.st_ino) in seen:  # by a link, such as to a folder above itself
+                if again is not None:
+                    again.append(Path(folder))
                 continue
             seen.add((facts.st_dev, facts.st_ino))
             entries = sorted((entry for entry in found if entry.name[0] != "."), key=lambda item: item.name)
             is_folder = list(map(may_be_folder, entries))
             yield from (entry for entry, own in zip(entries, is_folder, strict=True) if not own)
             folders = [entry for entry, own in zip(entries, is_folder, strict=True) if own]
-            left += [entry.path for entry in reversed(folders) if entry.name.lower() not in _PASSED_OVER]
+            left += [entry.path for entry in reversed(folders) if entry.name.lower() not in PASSED_OVER]
 
 
 def visible_files(root: Path, suffixes: Collection[str] = ()) -> Iterator[Path]:
@@ -145,20 +149,32 @@ def file_split(stem: str) -> str:
     return next((word for word in words if _SPLIT.fullmatch(word)), "")
 
 
+def split_word(name: str) -> str:
+    """The word of a name that tells a split, without a year: train of `lvis_v1_train2017`, or ""."""
+    return file_split(name).rstrip("0123456789")
+
+
 def match_split(split: str, known: Sequence[str], file: Path) -> str:
-    """The split of that name, or the only one that begins with it, such as train2017. Raises DataError."""
+    """The split of that name, or the only one that begins with it, else that holds it as a word.
+
+    Such as train2017 and custom_train. Raises DataError.
+    """
     if split in known:
         return split
     begun = [name for name in known if name.startswith(split)]
-    if len(begun) == 1:
-        return begun[0]
-    fault = f"several splits begin with {split!r}" if begun else f"there is no split {split!r}"
+    held = begun or [name for name in known if split_word(name) == split]
+    if len(held) == 1:
+        return held[0]
+    several = f"several splits {'begin with' if begun else 'hold the word'} {split!r}"
+    fault = several if held else f"there is no split {split!r}"
     raise DataError(f"{fault}; splits here: {', '.join(known) or 'none'}", file=file)
 
 
 def is_of_split(folder: str, split: str) -> bool:
-    """Whether a folder is called like a split, such as val2017 for val, or val for validation."""
-    return folder.startswith(split) or (bool(folder_split([folder])) and split.startswith(folder))
+    """Whether a folder is called like a split: val2017 for val, or val for validation or custom_val."""
+    names = {split, file_split(split) or split}
+    is_called = bool(folder_split([folder]))
+    return any(folder.startswith(name) or (is_called and name.startswith(folder)) for name in names)
 
 
 def in_order(splits: Collection[str]) -> tuple[str, ...]:
@@ -202,10 +218,21 @@ class PictureFinder:
         return self.images or self.labels_root
 
     @cached_property
+    def _below(self) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+        endings, again = IMAGE_EXTENSIONS | UNREADABLE, list[Path]()
+        entries = visible_entries(self.root, again)
+        found = tuple(Path(entry) for entry in entries if suffix_of(entry.name) in endings)
+        return found, tuple(again)
+
+    @property
     def entries(self) -> tuple[Path, ...]:
         """Every picture, also of endings that cannot be read and links to nothing."""
-        endings = IMAGE_EXTENSIONS | UNREADABLE
-        return tuple(Path(entry) for entry in visible_entries(self.root) if suffix_of(entry.name) in endings)
+        return self._below[0]
+
+    @property
+    def again(self) -> tuple[Path, ...]:
+        """The folders that are passed over, because a link shows them under another name too."""
+        return self._below[1]
 
     @cached_property
     def files(self) -> tuple[Path, ...]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fssd.data.formats.labels import Corners, LabelledObject
 from fssd.data.sample import Problem
-from fssd.errors import LabelError
+from fssd.errors import DataError, LabelError
 
 
 @dataclass(slots=True)
@@ -75,3 +75,13 @@ class LabelFile:
     notes: tuple[Problem, ...] = ()
     rank: int = 0
     class_ids: Mapping[str, int | str] = field(default_factory=dict)
+
+
+def require_pixels(content: LabelFile, for_shares: str) -> None:
+    """Raise DataError if all boxes end within the first pixel: a file of shares, which no box would fit."""
+    images = [image for image in content.images if image.objects and not image.shares]
+    if not images or any(max(item.box) > 1 for image in images for item in image.objects):
+        return
+    reason = "all its boxes end at 1 or less, so they are shares of the image and no pixels"
+    also = f", or {for_shares}" if for_shares else ""
+    raise DataError(f"{reason}; multiply them by its width and height{also}", file=content.file)

@@ -33,7 +33,7 @@ from fssd.data.formats.lookup import (
     visible_glob,
 )  # fmt: skip
 from fssd.data.formats.reader import Reader
-from fssd.data.formats.stated import LabelFile, StatedImage
+from fssd.data.formats.stated import LabelFile, StatedImage, require_pixels
 from fssd.data.join import join_classes
 from fssd.data.sample import DataSet, Problem, Record
 from fssd.errors import DataError, ImageError
@@ -50,6 +50,7 @@ class Format:
     tables: a pattern of the files beside the labels that a parser reads as well.
     split_files: the label files of a root with the split of each, "" where its images state it. If all are
     known, the files of other splits are not parsed; the others look for file names in them with `mentions`.
+    for_shares: how a file may say that its boxes are shares of the image.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Format:
     tables: str = ""
     split_files: Callable[[Path], dict[Path, str]] | None = None
     mentions: Callable[[Path], set[str]] | None = None
+    for_shares: str = ""
 
     def reader(self) -> Reader:
         return Reader(
@@ -189,6 +191,8 @@ def _parse_all(
     for file, split in files:
         try:
             content = form.parse(file)
+            if not form.image_each:  # where one small object would look so
+                require_pixels(content, form.for_shares)
         except DataError as error:
             if not (form.image_each and root.is_dir()):
                 raise

@@ -16,7 +16,7 @@ _ANNOTATION = re.compile(rb"<annotation[\s>]")  # CVAT's root is <annotations>
 
 @dataclass(frozen=True)
 class Annotation:
-    """One XML file: the name and size (pixels; None: not stated) of the image as the file has them, and objects."""
+    """One XML file: the name and size in pixels (None: not stated) of the image, and its objects."""
 
     filename: str
     size: tuple[int, int] | None

@@ -9,16 +9,13 @@ from itertools import chain, count
 from pathlib import Path, PurePosixPath
 
 from fssd.data.decode import IMAGE_EXTENSIONS, SUFFIXES, read_header
-from fssd.data.formats.lookup import composed, folder_split
+from fssd.data.formats.lookup import PASSED_OVER, composed, folder_split
 from fssd.data.picture_identity import inside_shard, named_by_id
 from fssd.data.sample import Record
 from fssd.data.writers.writer import Writer
 
 # Folders that say where pictures lie, and those that readers of data sets pass over.
-_LAYOUT = frozenset({
-    "images", "labels", "jpegimages", "annotations", "vocdevkit", "data", "__macosx", "runs", "node_modules",
-    "venv", "site-packages", "checkpoints", "wandb",
-})  # fmt: skip
+_LAYOUT = {"images", "labels", "jpegimages", "annotations", "vocdevkit", "data"} | PASSED_OVER
 # Control characters and those that end a line: names stand in lists, one a line.
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\\\ud800-\udfff\ufffe\uffff]")
 
