@@ -92,12 +92,25 @@ def test_a_folder_that_a_link_shows_twice_is_named(tmp_path: Path) -> None:
     data = open_data(tmp_path)
     assert [record.image_id for record in data.records] == ["images/train/a.png", "images/train/deep/b.png"]
     (note,) = data.problems
-    assert note.severity == "warning" and "1 folders are linked to others that are read" in note.reason
+    assert (
+        note.severity == "warning"
+        and "1 folders of pictures are linked to others that are read" in note.reason
+    )
     assert str(tmp_path / "images/val") in note.reason
     file = text(tmp_path / "data.yaml", "names: [dog]\ntrain: images/val\n")  # which is read then
     data = open_data(file)
     assert [record.path.parent.parent.name for record in data.records] == ["images", "val"]
     assert not any("linked" in problem.reason for problem in data.problems)
+
+
+def test_a_folder_of_labels_may_be_linked(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        picture(tmp_path / f"images/{split}/a.png")
+    text(tmp_path / "labels/train/a.txt", "0 0.5 0.5 0.5 0.2\n")
+    (tmp_path / "labels/val").symlink_to("train")
+    text(tmp_path / "classes.txt", "dog\n")
+    data = open_data(tmp_path)
+    assert [len(record.boxes) for record in data.records] == [1, 1] and data.problems == ()
 
 
 def test_a_path_of_another_machine_may_lead_to_a_closed_folder(tmp_path: Path, close: Close) -> None:

@@ -485,6 +485,17 @@ def test_a_folder_below_another(tmp_path: Path) -> None:
     assert "labels of 2 folders are read together (., more)" in together(data)
 
 
+def test_folders_in_folders_are_read_once(tmp_path: Path) -> None:
+    for name in ("x/a", "x/train/b", "x/val/deep/c", "y/d"):
+        lay(tmp_path, f"{name}.xml", f"{name}.jpg")
+    assert VOC.splits(tmp_path) == ("train", "val", "unnamed")
+    assert ids(read_voc(tmp_path, None)) == ["a", "train/b", "val/deep/c", "d"]
+    assert ids(read_voc(tmp_path, "train")) == ["train/b"]
+    assert [problem.reason for problem in read_voc(tmp_path, "train").problems] == [
+        "labels of 2 folders are read together (x, y); or give one of them"
+    ]
+
+
 def test_xml_without_pictures_beside_a_voc_folder_is_not_read_but_named(tmp_path: Path) -> None:
     root = tmp_path / "VOC2007"
     write(root, "a", xml(obj()))

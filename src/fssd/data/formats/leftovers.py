@@ -35,7 +35,7 @@ def unlisted(root: Path, finders: Sequence[PictureFinder], listed: Iterable[Path
     reasons = (
         (plain, f"{len(plain)} of {len(readable)} pictures have no labels and are left out"),
         (odd, f"pictures of formats that cannot be read are left out, convert them to JPEG: {counted}"),
-        (again, f"{len(again)} folders are linked to others that are read, and are passed over"),
+        (again, f"{len(again)} folders of pictures are linked to others that are read, and are passed over"),
         (broken, f"{len(broken)} links to pictures that are not there are left out"),
     )
     return [note for paths, reason in reasons for note in first_named(root, paths, reason)]

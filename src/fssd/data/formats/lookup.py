@@ -219,10 +219,9 @@ class PictureFinder:
 
     @cached_property
     def _below(self) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
-        endings, again = IMAGE_EXTENSIONS | UNREADABLE, list[Path]()
-        entries = visible_entries(self.root, again)
-        found = tuple(Path(entry) for entry in entries if suffix_of(entry.name) in endings)
-        return found, tuple(again)
+        again: list[Path] = []
+        entries = tuple(Path(entry) for entry in visible_entries(self.root, again) if _is_picture(entry))
+        return entries, tuple(folder for folder in again if any(map(_is_picture, visible_entries(folder))))
 
     @property
     def entries(self) -> tuple[Path, ...]:
@@ -231,7 +230,7 @@ class PictureFinder:
 
     @property
     def again(self) -> tuple[Path, ...]:
-        """The folders that are passed over, because a link shows them under another name too."""
+        """The folders of pictures that are passed over: a link shows them under another name too."""
         return self._below[1]
 
     @cached_property
@@ -323,6 +322,12 @@ class PictureFinder:
                 ranked.append(((sameness, common_end(path, parts), nearness(path, source)), path))
         best = max((rank for rank, _ in ranked), default=None)
         return tuple(path for rank, path in ranked if rank == best)
+
+
+def _is_picture(entry: os.DirEntry[str]) -> bool:
+    """Also of an ending that cannot be read."""
+    ending = suffix_of(entry.name)
+    return ending in IMAGE_EXTENSIONS or ending in UNREADABLE
 
 
 def path_parts(name: str) -> list[str]:

@@ -242,7 +242,10 @@ def _nested(path: Path) -> list[VocFolder]:
         if suffix_of(entry.name) == ".xml" and folder not in seen and is_annotation(Path(entry)):
             seen[folder] = _root_of(Path(folder), path, beside)
     roots = dict.fromkeys(seen.values())
-    return [VocFolder(root, folder_split(root.relative_to(path).parts)) for root in roots]
+    found = [VocFolder(root, folder_split(root.relative_to(path).parts)) for root in roots]
+    plain = {folder.root for folder in found if folder.labels == folder.root}
+    # Of xml beside their pictures the folder above takes those of all folders below.
+    return [folder for folder in found if folder.root not in plain or plain.isdisjoint(folder.root.parents)]
 
 
 def _root_of(labels: Path, top: Path, beside: dict[Path, bool]) -> Path:
