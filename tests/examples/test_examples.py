@@ -70,7 +70,8 @@ def test_python(given: Path, detectors: dict[str, Detector]) -> None:
 
 @pytest.mark.skipif(int(cv2.__version__.partition(".")[0]) < 5, reason="OpenCV 4 cannot read these graphs")
 def test_opencv(given: Path, detectors: dict[str, Detector]) -> None:
-    text = printed(sys.executable, EXAMPLES / "opencv_dnn.py", "model.onnx", "photo.png", folder=given)
+    words = (EXAMPLES / "opencv_dnn.py", "model.onnx", "photo.png", 300)
+    text = printed(sys.executable, *words, folder=given)
     compare(text, detectors["tiny"], given)
 
 

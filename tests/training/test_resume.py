@@ -96,7 +96,7 @@ def start(script: Path, data: Path, out: Path, *more: str) -> subprocess.Popen[b
     arguments = [
         *("train", "--data", data, "--out", out, "--model", "fssd300-lite", "--start", "nothing"),
         *("--size", 128, "--iterations", ITERATIONS, "--batch-size", 2, "--ema", 0.9, "--eval-every", 0.5),
-        *("--save-every", 2, "--log-every", 1, "--workers", 1, "--warmup", 2, *more),
+        *("--save-every", 2, "--log-every", 1, "--workers", 1, "--warmup", 2, "--amp", "off", *more),
     ]
     return subprocess.Popen(
         [sys.executable, str(script), *map(str, arguments)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
