@@ -401,10 +401,12 @@ def test_joined_data_sets(
 
 def test_recipe_for_photographs_is_that_of_the_packaged_model() -> None:
     file = CONFIGS / "recipes" / "photographs.yaml"
-    flags = {"priors": "fit", "prior_coverage": 0.95, "options": {"matching": "atss"}}
     assert "--priors fit --prior-coverage 0.95 --set matching=atss" in file.read_text(encoding="utf-8")
-    config = replace(load_config(file), data=Path("data"), out=Path("run"))
-    recipe = to_values(complete(with_values(config, flags)))
+    card = packaged_model("animals").with_suffix(".md").read_text(encoding="utf-8")
+    assert "--size 384 --mosaic 0.5 \\\n    --set matching=atss --freeze 3 --lr 0.04 --out" in card
+    flags = {"size": (384,), "mosaic": 0.5, "options": {"matching": "atss"}, "freeze": 3, "lr": 0.04}
+    config = replace(load_config(file), data=Path("data"), out=Path("run"), start="model")
+    recipe = to_values(complete(with_values(config, {**flags, "weights": "animals"})))
     trained = read_tensors(packaged_model("animals"))[1]["config"]
     assert (recipe["amp"], trained["amp"]) == ("auto", "bf16")  # which is what the author's machine chose
     for key, value in trained.items():

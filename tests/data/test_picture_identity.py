@@ -27,6 +27,7 @@ def record(image_id: str, path: str, shard: str = "") -> Record:
         ("000005", "/data/JPEGImages/000005.jpg", "000005.jpg"),
         ("train/a.png", "/data/images/train/a.png", "train/a.png"),
         ("a/images/0.png", "a/images/0.png", "a/images/0.png"),  # opened in the folder itself
+        ("/data/day/a.png", "/data/day/a.png", None),  # the whole path is no name
         ("17", "/data/000017.jpg", None),
         ("17", "/data/17/0.jpg", None),
         ("2:000005", "/data/000005.jpg", None),

@@ -77,7 +77,8 @@ def test_workers_share_a_network_of_pytorch(model: Path, tmp_path: Path) -> None
 def test_workers_have_a_session_each(tmp_path: Path) -> None:
     pytest.importorskip("openvino", reason='needs openvino: pip install "fssd[openvino]"')
     first, second = load_detectors(Path("animals-int8"), "openvino", Concurrency(2, 1), folder=tmp_path)
-    images = torch.randint(0, 256, (1, 3, 300, 300), dtype=torch.uint8)
+    width, height = first.image_size
+    images = torch.randint(0, 256, (1, 3, height, width), dtype=torch.uint8)
     assert first.runner is not second.runner
     runners = (first.runner, second.runner)
     found = [runner.finish(runner.predict(images), score=0.01)[0] for runner in runners]

@@ -14,7 +14,7 @@ from fssd.data.sample import Record
 def named_by_id(record: Record) -> PurePosixPath | None:
     """The end of the picture's path that its id is, with or without the suffix; None for ids like COCO's."""
     ends = (record.image_id, f"{record.image_id}{record.path.suffix}")
-    path = f"/{record.path.as_posix()}"
+    path = f"/{record.path.as_posix().lstrip('/')}"  # an id that is the whole path is no name
     return next((PurePosixPath(end) for end in ends if path.endswith(f"/{end}")), None)
 
 

@@ -12,10 +12,13 @@ from fssd.data.formats.lookup import UNREADABLE, PictureFinder, suffix_of
 from fssd.data.sample import Problem
 
 
-def unlisted(root: Path, finders: Sequence[PictureFinder], listed: Iterable[Path | str]) -> list[Problem]:
+def unlisted(
+    root: Path, finders: Sequence[PictureFinder], listed: Iterable[Path | str], *, by_name: bool = True
+) -> list[Problem]:
     """The pictures that are not listed, have an ending that cannot be read, or are links to nothing.
 
-    And folders that a link shows twice, of which one name is used.
+    And folders that a link shows twice, of which one name is used. by_name: whether labels belong to a
+    picture by its name; where a file lists all pictures, each is found under any name of its folder.
     """
     known = {os.path.normpath(path) for path in listed}
     readable = {path for finder in finders for path in finder.files}
@@ -30,7 +33,7 @@ def unlisted(root: Path, finders: Sequence[PictureFinder], listed: Iterable[Path
     again = [
         folder
         for folder in dict.fromkeys(folder for finder in finders for folder in finder.again)
-        if not any(parent.startswith(f"{os.path.normpath(folder)}{os.sep}") for parent in parents)
+        if by_name and not any(parent.startswith(f"{os.path.normpath(folder)}{os.sep}") for parent in parents)
     ]
     reasons = (
         (plain, f"{len(plain)} of {len(readable)} pictures have no labels and are left out"),

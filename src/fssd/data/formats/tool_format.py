@@ -133,7 +133,8 @@ class Format:
         problems += [*located.problems, *moved(kept)]
         if root.is_dir() or images:
             others = [file for file in paths if file not in own]
-            problems += unlisted(finder.root, [finder], self._listed(located, finder, others))
+            listed = self._listed(located, finder, others)
+            problems += unlisted(finder.root, [finder], listed, by_name=self.image_each)
             problems += self._not_read(root, paths)
         problems += [note for file in files for note in file.notes]
         problems += same_pictures(records, root)
