@@ -53,6 +53,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("there is no CUDA device")
 
 
+_POLICY = os.sched_getscheduler(0) if hasattr(os, "sched_getscheduler") else None
+
+
+def pytest_runtest_teardown() -> None:
+    """A test that left its process with real-time scheduling would starve all that come after it."""
+    if _POLICY is not None and os.sched_getscheduler(0) != _POLICY:
+        os.sched_setscheduler(0, _POLICY, os.sched_param(0))
+        pytest.fail("the test has changed the scheduling of this process, and not changed it back")
+
+
 class TinyBackbone(nn.Module):
     """Three maps of 8 channels, 38, 19 and 10 cells a side; the same weights every time."""
 

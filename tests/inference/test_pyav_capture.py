@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from scheduling import as_before
 
 from fssd.errors import ImageError
 from fssd.inference.pyav_capture import PyAvCapture
@@ -23,7 +24,7 @@ def write(path: Path, codec: str = "libsvtav1") -> Path:
     av = pytest.importorskip("av", reason='needs PyAV: pip install "fssd[video]"')
     if codec not in av.codecs_available:
         pytest.skip(f"this PyAV has no {codec}")
-    with av.open(str(path), "w") as film:
+    with as_before(), av.open(str(path), "w") as film:
         stream = film.add_stream(codec, rate=25, width=96, height=64, pix_fmt="yuv420p")
         stream.codec_context.time_base = Fraction(1, 1000)
         for number, time in enumerate(TIMES):

@@ -12,6 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from scheduling import as_before
 
 from fssd.data.sample import Image
 from fssd.errors import ImageError
@@ -149,7 +150,7 @@ def test_pixels_that_are_not_square(tmp_path: Path, codec: str, is_turned: bool)
     if codec not in av.codecs_available:
         pytest.skip(f"this PyAV has no {codec}")
     source, shape = tmp_path / "a.mp4", Fraction(2)
-    with av.open(str(source), "w") as film:
+    with as_before(), av.open(str(source), "w") as film:
         pictures = film.add_stream(codec, rate=25, width=96, height=64, pix_fmt="yuv420p")
         pictures.codec_context.sample_aspect_ratio = shape
         film.mux(pictures.encode(av.VideoFrame(96, 64, "yuv420p")))
