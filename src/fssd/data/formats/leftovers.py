@@ -32,8 +32,8 @@ def unlisted(
     parents = {f"{os.path.split(path)[0]}{os.sep}" for path in known}
     again = [
         folder
-        for folder in dict.fromkeys(folder for finder in finders for folder in finder.again)
-        if by_name and not any(parent.startswith(f"{os.path.normpath(folder)}{os.sep}") for parent in parents)
+        for folder in dict.fromkeys(folder for finder in finders if by_name for folder in finder.again)
+        if not any(parent.startswith(f"{os.path.normpath(folder)}{os.sep}") for parent in parents)
     ]
     reasons = (
         (plain, f"{len(plain)} of {len(readable)} pictures have no labels and are left out"),

@@ -221,17 +221,17 @@ class PictureFinder:
     def _below(self) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
         again: list[Path] = []
         entries = tuple(Path(entry) for entry in visible_entries(self.root, again) if _is_picture(entry))
-        return entries, tuple(folder for folder in again if any(map(_is_picture, visible_entries(folder))))
+        return entries, tuple(again)
 
     @property
     def entries(self) -> tuple[Path, ...]:
         """Every picture, also of endings that cannot be read and links to nothing."""
         return self._below[0]
 
-    @property
+    @cached_property
     def again(self) -> tuple[Path, ...]:
         """The folders of pictures that are passed over: a link shows them under another name too."""
-        return self._below[1]
+        return tuple(folder for folder in self._below[1] if any(map(_is_picture, visible_entries(folder))))
 
     @cached_property
     def files(self) -> tuple[Path, ...]:
