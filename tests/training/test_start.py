@@ -13,7 +13,7 @@ from torch import nn
 from fssd.config.train_config import TrainConfig, to_values
 from fssd.data.source import open_data
 from fssd.training.loop import train
-from fssd.training.start import complete, fresh_network
+from fssd.training.start import complete, fresh_network, start_weights
 from fssd.weights.checkpoint import read_tensors
 
 MakeBackbone = Callable[[], nn.Module]
@@ -69,9 +69,31 @@ def test_a_run_at_another_size_has_its_fitted_priors_enlarged(
         assert larger == [[pytest.approx(1.25 * side, abs=0.01) for side in shape] for shape in shapes]
 
 
+@pytest.mark.parametrize("larger", [{"size": (256,)}, {"model": "fssd256-lite"}])
+def test_a_level_more_has_the_priors_of_the_coarsest(
+    larger: dict[str, Any],
+    fitted: TrainConfig,
+    tiny_backbone: MakeBackbone,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data = open_data(fitted.data, "train")
+    config = replace(more(fitted), **{"size": (), **larger})
+    network = fresh_network(complete(config), data, tiny_backbone())
+    assert "so has this run, for 256 x 256 px, unless" in capsys.readouterr().err
+    now, before = network.spec.options["priors"], options(fitted)["priors"]
+    assert len(network.neck.cells) == len(now["shapes"]) == len(before["shapes"]) + 1
+    assert now["centres"] == [*before["centres"], before["centres"][-1]]
+    assert now["shapes"][-1] == now["shapes"][-2]
+    assert network.heads.enlarged(now, 0.5) is not None
+    smaller = fresh_network(complete(fitted), data, tiny_backbone(), options(fitted))
+    assert smaller.heads.enlarged(now, 0.5) is None, "its levels are fewer"
+    start_weights(network, data.classes, config)
+    assert "px there are 6 levels instead of 5, 1 of them fresh" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
-    "changes", [{"size": (160, 128)}, {"size": (512,)}, {"size": (160,), "tiles": "auto"}]
-)  # another shape; more levels; objects whose size does not go with that of the input
+    "changes", [{"size": (160, 128)}, {"size": (160,), "tiles": "auto"}]
+)  # another shape; objects whose size does not go with that of the input
 def test_fitted_priors_that_do_not_go_with_another_size_are_named(
     changes: dict[str, Any],
     fitted: TrainConfig,

@@ -50,10 +50,45 @@ def test_another_network_is_refused(tmp_path: Path) -> None:
         load_detector(build_model("fssd300-lite", 1), ("cat",), file)
 
 
-def test_other_options_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("changes", [{}, {"size": 512}])
+def test_other_options_are_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
     file, _ = trained(tmp_path, "fssd300-lite", ("cat",))
     with pytest.raises(CheckpointError, match="has shape"):
-        load_detector(build_model("fssd300-lite", 1, merge="sum"), ("cat",), file)
+        load_detector(build_model("fssd300-lite", 1, merge="sum", **changes), ("cat",), file)
+    with pytest.raises(CheckpointError, match="which the network lacks; give the same options"):
+        load_detector(build_model("fssd300-lite", 1, neck="fpn", **changes), ("cat",), file)
+
+
+# Priors a cell of SSD's table (Liu et al. 2016, 3.1): 4 6 6 6 4 4 at 300 px, 4 6 6 6 6 4 4 at 512 px.
+@pytest.mark.parametrize("larger", [("ssd512-vgg16", {}), ("ssd300-vgg16", {"size": 512})])
+def test_a_larger_input_adds_a_fresh_level(tmp_path: Path, larger: tuple[str, dict[str, Any]]) -> None:
+    file, before = trained(tmp_path, "ssd300-vgg16", ("cat", "dog"))
+    network = build_model(larger[0], 2, **larger[1])
+    fresh = {key: value.clone() for key, value in network.state_dict().items()}
+    taken = load_detector(network, ("cat", "dog"), file)
+    assert taken.classes == ("cat", "dog")
+    assert taken.notes == (
+        f"note: {file}: at 512 x 512 px there are 7 levels instead of 6, 1 of them fresh",
+        f"note: {file}: layers that have another shape there are fresh: heads.conf.4, heads.loc.4",
+    )
+    old, new = before.state_dict(), network.state_dict()
+    is_new = {key for key in new if not torch.equal(new[key], old.get(key, torch.empty(0)))}
+    assert {key.rpartition(".")[0] for key in is_new} == {
+        *(f"heads.{kind}.{level}" for kind in ("loc", "conf") for level in (4, 6)),
+        "neck.extras.conv10_1.0",
+        "neck.extras.conv10_2.0",
+    }
+    assert all(torch.equal(new[key], fresh[key]) for key in is_new)
+
+
+def test_a_smaller_input_leaves_a_level_out(tmp_path: Path) -> None:
+    file, before = trained(tmp_path, "fssd512-lite", ("cat",))
+    network = build_model("fssd300-lite", 1)
+    assert load_detector(network, ("cat",), file).notes[0] == (
+        f"note: {file}: at 300 x 300 px there are 6 levels instead of 7, 1 of the model left out"
+    )
+    own = network.neck.state_dict()
+    assert own and all(torch.equal(value, before.neck.state_dict()[key]) for key, value in own.items())
 
 
 PRIORS = "its boxes are relative to other priors and are learned anew; to keep its own, "

@@ -231,7 +231,7 @@ class Head(nn.Module):
     def enlarged(self, priors: Mapping[str, Any], growth: float) -> dict[str, Any] | None:  # noqa: ARG002
         """The option `priors` that `fitted` returned, for objects that are `growth` times as large.
 
-        None for a head that cannot take them, such as one with more levels.
+        None for a head that cannot take them, such as one with fewer levels.
         """
         return None
 

@@ -118,6 +118,11 @@ def find_design(name: str, options: Mapping[str, Any]) -> Design:
     return design._replace(**parts, size=size, light=light)
 
 
+def same_but_size(one: Design, other: Design) -> bool:
+    """Whether two designs differ at most by the size of the input and the table of priors for it."""
+    return one == other._replace(size=one.size, priors=one.priors)
+
+
 def _composed(name: str) -> Design:
     found = SYSTEM_NAME.fullmatch(name)
     if found is not None and found[1] in SYSTEMS:

@@ -27,7 +27,7 @@ from fssd.evaluation.coco_ap import require_hotcoco
 from fssd.importers.caffe import read_caffe_backbone
 from fssd.model.build import build_model
 from fssd.model.coverage import coverage_advice
-from fssd.model.designs import backbone_class, find_design, read_size
+from fssd.model.designs import backbone_class, find_design, read_size, same_but_size
 from fssd.model.network import Network
 from fssd.model.probe import lone_norms
 from fssd.necks.fssd import NARROW
@@ -154,7 +154,7 @@ def _asked_options(config: TrainConfig, own: Mapping[str, Any], quiet: bool) -> 
     except CheckpointError:  # a row of an ablation is looked at before the row that it starts from is trained
         return options
     before = facts.get("options")
-    if facts.get("model") != config.model or not isinstance(before, Mapping):
+    if not isinstance(before, Mapping) or not _same_system(facts.get("model"), config.model):
         return options
     taken: dict[str, Any] = {}
     notes = []
@@ -170,6 +170,14 @@ def _asked_options(config: TrainConfig, own: Mapping[str, Any], quiet: bool) -> 
     return options | taken
 
 
+def _same_system(before: Any, name: str) -> bool:
+    """Whether two names of networks, the first as a file has it, differ by the input size at most."""
+    try:
+        return same_but_size(find_design(str(before), {}), find_design(name, {}))
+    except ConfigError:  # of another version, or a backbone that is not here; reading the file says so
+        return False
+
+
 def _fitted_before(
     config: TrainConfig, facts: Mapping[str, Any], options: dict[str, Any], backbone: Mapping[str, Any]
 ) -> tuple[dict[str, Any], str]:
@@ -179,13 +187,13 @@ def _fitted_before(
     may be of any size.
     """
     before = facts["options"]
-    old, own = find_design(config.model, before), find_design(config.model, options)
+    old, own = find_design(facts["model"], before), find_design(config.model, options)
     if own == old:
         note = "has fitted priors; so has this run, unless it is given other --priors"
         return {"priors": before["priors"]}, note
     (width, height), (own_width, own_height) = old.size, own.size
     is_whole = config.tiles is None and facts.get(TILES) is None
-    if own == old._replace(size=own.size) and width * own_height == height * own_width and is_whole:
+    if same_but_size(own, old) and width * own_height == height * own_width and is_whole:
         heads = _build(config, 1, {**options, **backbone}).heads
         priors = heads.enlarged(before["priors"], own_width / width)
         if priors is not None:

@@ -13,9 +13,11 @@ from torch import Tensor
 
 from fssd.errors import CheckpointError, ConfigError
 from fssd.heads.head import Floats
+from fssd.model.designs import find_design, same_but_size
 from fssd.model.network import Network
 from fssd.weights.checkpoint import check_shape, load_model
 
+SHOWN = 6  # names of layers in a note
 PRIOR_OPTIONS = ("priors", "prior_rule", "ratios", "truncate", "clip")
 
 
@@ -35,43 +37,76 @@ def load_detector(network: Network, classes: tuple[str, ...], file: Path) -> Tak
 
     Every layer is copied whole except the last ones of the class predictors. Of those, the rows of the common
     classes and what stands before all classes (the background) are copied; the other classes keep their fresh
-    rows.
-    Raises CheckpointError if the file holds another network.
+    rows. At another input size, levels that only one of the two has are left as they are, and so are layers
+    that have another shape there. Raises CheckpointError if the file holds another network.
     """
     loaded = load_model(file, deepcopy(network.backbone) if network.spec.own_backbone else None)
-    if loaded.network.spec.name != network.spec.name:
-        raise CheckpointError(
-            f"{file}: is a {loaded.network.spec.name}, not a {network.spec.name}; start from the same network"
-        )
-    given = loaded.network.state_dict()
+    _check_alike(network, loaded.network, file)
+    given, resized = loaded.network.state_dict(), _is_resized(network, loaded.network)
     extra = sorted(set(given) - set(network.state_dict()))
-    if extra:
+    if extra and not resized:
         raise CheckpointError(f"{file}: has {extra[0]!r}, which the network lacks; give the same options")
     common = [name for name in classes if name in loaded.classes]
     before = network.heads.before_classes
-    if loaded.network.heads.before_classes != before:
-        raise CheckpointError(
-            f"{file}: its scores are made in another way (a softmax with background, or a sigmoid a class);"
-            " give the conf_loss that it was trained with"
-        )
     rows = rows_of([classes.index(name) for name in common], before)
     file_rows = rows_of([loaded.classes.index(name) for name in common], before)
     last = {f"heads.{name}" for name in network.heads.class_layers()}
+    fresh: list[str] = []
     for key, own in network.state_dict().items():
         if key not in given:
-            raise CheckpointError(f"{file}: has no {key!r}; it was made with other model options")
+            if not resized:
+                raise CheckpointError(f"{file}: has no {key!r}; it was made with other model options")
+            continue
         if key.rpartition(".")[0] not in last or not own.ndim:
+            if resized and own.shape != given[key].shape:
+                fresh.append(key)
+                continue
             check_shape(file, key, given[key], own)
             own.copy_(given[key])
             continue
         to = by_prior(own, before + len(classes))
         source = by_prior(given[key], before + len(loaded.classes))
-        if len(to) != len(source) or to.shape[2:] != source.shape[2:]:
+        if len(to) == len(source) and to.shape[2:] == source.shape[2:]:
+            to[:, rows] = source[:, file_rows]
+        elif resized:
+            fresh.append(key)
+        else:
             raise CheckpointError(f"{file}: {key!r} is for {len(source)} priors per cell, not {len(to)}")
-        to[:, rows] = source[:, file_rows]
-    return TakenOver(
-        tuple(common), tuple(f"note: {file}: {note}" for note in _other_meanings(network, loaded.network))
-    )
+    notes = (*_left_fresh(network, loaded.network, fresh), *_other_meanings(network, loaded.network))
+    return TakenOver(tuple(common), tuple(f"note: {file}: {note}" for note in notes))
+
+
+def _check_alike(network: Network, before: Network, file: Path) -> None:
+    """Raise CheckpointError if the file holds another network, but for the size of its input."""
+    if not same_but_size(find_design(network.spec.name, {}), find_design(before.spec.name, {})):
+        raise CheckpointError(
+            f"{file}: is a {before.spec.name}, not a {network.spec.name}; start from the same network"
+        )
+    if before.heads.before_classes != network.heads.before_classes:
+        raise CheckpointError(
+            f"{file}: its scores are made in another way (a softmax with background, or a sigmoid a class);"
+            " give the conf_loss that it was trained with"
+        )
+
+
+def _is_resized(network: Network, before: Network) -> bool:
+    """Whether the layers of two networks differ by the size of the input alone."""
+    own, other = network.spec.options, before.spec.options
+    designs = find_design(network.spec.name, own), find_design(before.spec.name, other)
+    same_neck = all(own.get(key) == other.get(key) for key in network.neck.known_options)
+    return same_neck and same_but_size(*designs) and designs[0].size != designs[1].size
+
+
+def _left_fresh(network: Network, before: Network, fresh: Sequence[str]) -> Iterator[str]:
+    """What another size leaves fresh or out. fresh: tensors of another shape."""
+    (width, height), now, then = network.image_size, len(network.neck.cells), len(before.neck.cells)
+    if now != then:
+        rest = f"{now - then} of them fresh" if now > then else f"{then - now} of the model left out"
+        yield f"at {width} x {height} px there are {now} levels instead of {then}, {rest}"
+    if fresh:
+        layers = sorted({key.rpartition(".")[0] for key in fresh})
+        rest = f" and {len(layers) - SHOWN} more" if len(layers) > SHOWN else ""
+        yield f"layers that have another shape there are fresh: {', '.join(layers[:SHOWN])}{rest}"
 
 
 def _other_meanings(network: Network, before: Network) -> Iterator[str]:

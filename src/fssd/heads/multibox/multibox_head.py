@@ -263,12 +263,13 @@ class MultiboxHead(Head):
         }
 
     def enlarged(self, priors: Mapping[str, Any], growth: float) -> dict[str, Any] | None:
-        """See `Head`: the same centres in a cell, larger shapes."""
-        shapes = priors.get("shapes")
-        if not isinstance(shapes, list) or len(shapes) != len(self.levels):
+        """See `Head`: the same centres in a cell, larger shapes; levels without have the coarsest's."""
+        shapes, centres = priors.get("shapes"), priors.get("centres")
+        if not isinstance(shapes, list) or not isinstance(centres, list) or len(shapes) > len(self.levels):
             return None
         larger = [[[round(side * growth, 2) for side in shape] for shape in level] for level in shapes]
-        return {**priors, "shapes": larger}
+        more = len(self.levels) - len(shapes)
+        return {**priors, "shapes": larger + larger[-1:] * more, "centres": centres + centres[-1:] * more}
 
     def best_overlaps(self, boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """See `Head`."""
