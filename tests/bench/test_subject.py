@@ -66,6 +66,8 @@ def exported(tiny: Detector, tmp_path_factory: pytest.TempPathFactory) -> dict[s
         files = {name: folder / f"fp32{runtime.suffix}" for name, runtime in RUNTIMES.items() if name in OURS}
         for name, file in files.items():
             write_unchecked(tiny, file, RUNTIMES[name])
+        files["half"] = folder / "half.onnx"
+        write_unchecked(tiny, files["half"], RUNTIMES["onnx"], fp16=True)
         files["int8"] = folder / "int8.onnx"
         pictures = make_pictures(2, (300, 300))
         write_unchecked(tiny, files["int8"], RUNTIMES["onnx"], calibration=pictures)
@@ -90,6 +92,10 @@ def test_an_exported_file_runs_in_its_own_runtime(
         open_subject(str(file), tmp_path, runtime=other)
     with pytest.raises(ConfigError, match="is exported already"):
         open_subject(str(file), tmp_path, precision="int8")
+
+
+def test_half_precision_is_told(exported: dict[str, Path], tmp_path: Path) -> None:
+    assert open_subject(str(exported["half"]), tmp_path, threads=1).precision == "fp16"
 
 
 def test_eight_bits(exported: dict[str, Path], tiny: Detector, tmp_path: Path) -> None:

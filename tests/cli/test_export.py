@@ -98,6 +98,7 @@ def test_calibration_sees_the_training_split_and_measures_on_the_other(
         (["--score", "1.5"], "score"),
         (["--keep", "0"], "keep"),
         (["--to", "openvino"], "rename"),
+        (["--to", "safetensor"], "there is no --to 'safetensor'.* did you mean 'safetensors'"),
         (["--opset", "16"], "opset is 16; it must be 17 to 21"),
         (["--to", "openvino", "--opset", "17"], "--opset is for --to onnx, not openvino"),
         (["--score", "0.9"], "built in with --nms alone"),

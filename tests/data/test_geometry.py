@@ -160,3 +160,12 @@ def test_unknown_name_suggests_the_nearest() -> None:
     assert make_geometry("warp", (300, 300)) == Warp((300, 300))
     with pytest.raises(ConfigError, match="no geometry 'leterbox'; did you mean 'letterbox'"):
         make_geometry("leterbox", (300, 300))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", sorted(GEOMETRIES))
+def test_boxes_of_any_length_are_clipped(name: str) -> None:
+    most = np.finfo(np.float32).max
+    boxes = np.array([[-most, -most, most, most], [-np.inf, 0, np.inf, 128]], np.float32)
+    found = make_geometry(name, (128, 128)).undo(boxes, (500, 500))
+    assert found.tolist() == [[0, 0, 500, 500]] * 2

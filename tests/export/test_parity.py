@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from fssd.errors import ExportError
-from fssd.export.parity import Candidates, Parity
+from fssd.export.parity import HALVED, Candidates, Parity
 from fssd.export.parity import compare as compare_with
 from fssd.heads.head import Found, Thresholds
 
+WIDE = Thresholds(score=0.1, nms=0.5, top_k=400, keep=400)
 SETTINGS = Thresholds(score=0.1, nms=0.5, top_k=400, keep=4)
 
 
@@ -45,8 +46,33 @@ def test_a_box_beyond_any_input_may_differ_by_a_share_of_its_side() -> None:
     huge = (-1e6, 10.0, 1048000.0, 50.0, 0.9, 0)  # 2,000 times 1,024 px wide, so 0.1 px are 200
     parity = compare(found(huge), found((huge[0] - 190, *huge[1:])))
     assert parity.box == pytest.approx(0.095, abs=1e-3)
-    with pytest.raises(ExportError, match="have no partner within"):
+    with pytest.raises(ExportError, match="1 detection, the first in image 1, without a partner"):
         compare(found(huge), found((huge[0] - 210, *huge[1:])))
+
+
+def test_half_precision_may_move_a_box_by_a_share_of_its_side() -> None:
+    large = (0.0, 0.0, 200.0, 100.0, 0.9, 0)  # 2.5 % of 200 px are 5
+    every = [Candidates(torch.tensor([large[:4]]), torch.tensor([[0.9, 0.0, 0.0]]))]
+    parity = compare_with(found(large), every, found((4.8, *large[1:])), SETTINGS, HALVED)
+    assert (parity.detections, parity.strays) == (1, 0) and parity.box == pytest.approx(4.8, abs=1e-4)
+    with pytest.raises(ExportError, match=r"first in image 1, without a partner within 0\.5 px"):
+        compare_with(found(large), every, found((5.2, *large[1:])), SETTINGS, HALVED)
+
+
+@pytest.mark.parametrize(("agreeing", "is_refused"), [(199, True), (200, False)])
+def test_of_a_hundred_detections_half_precision_may_move_one_further(agreeing: int, is_refused: bool) -> None:
+    rows = [(20.0 * i, 0.0, 20.0 * i + 10, 10.0, 0.9, 1) for i in range(agreeing + 1)]
+    moved = [*rows[:-1], (rows[-1][0] + 6, *rows[-1][1:])]  # a stray on each side
+    boxes, scores = torch.tensor([row[:4] for row in rows]), torch.zeros(len(rows), 3)
+    scores[:, 1] = 0.9
+    sides = found(*rows), [Candidates(boxes, scores)], found(*moved)
+    if is_refused:
+        with pytest.raises(ExportError, match="2 detections, the first in image 1"):
+            compare_with(*sides, WIDE, HALVED)
+        return
+    parity = compare_with(*sides, WIDE, HALVED)
+    assert (parity.detections, parity.strays, parity.borderline) == (agreeing, 2, 0)
+    assert str(parity).endswith("; 2 further off")
 
 
 def test_order_of_equal_scores_does_not_matter() -> None:
@@ -68,7 +94,7 @@ def test_order_of_equal_scores_does_not_matter() -> None:
     ids=["box", "score", "class", "missing", "extra", "twice", "nothing"],
 )
 def test_what_is_refused(other: list[tuple[float, float, float, float, float, int]]) -> None:
-    with pytest.raises(ExportError, match="image 1 "):
+    with pytest.raises(ExportError, match="in image 1,"):
         compare(found(A, B), found(*other))
 
 

@@ -105,6 +105,13 @@ def test_what_it_cannot_have(detectors: dict[str, Detector], tmp_path: Path) -> 
         export_model(detectors["tiny"], tmp_path / "a.param", "ncnn", fp16=True)
 
 
+def test_maps_that_are_summed(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    summed = Detector(build_model("fssd300-lite", 2, size=128, merge="sum").eval(), ("a", "b"))
+    done = export_model(summed, tmp_path / "sum.ncnn.param", "ncnn")
+    assert done.parity is not None and done.parity.detections > 100
+
+
 def test_layers_that_ncnn_lacks_are_named() -> None:
     text = "7767517\n2 2\nInput in0 0 1 in0\nTensor.to x 1 1 in0 out0\n"
     with pytest.raises(ExportError, match=r"no layer for Tensor\.to"):

@@ -22,7 +22,7 @@ from fssd.cli.options import (
 )
 from fssd.cli.result import add_result
 from fssd.config.bounds import Opset, Share
-from fssd.errors import ConfigError
+from fssd.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -196,8 +196,17 @@ def _export_weights(command: Export, detector: Detector) -> int:
     return 0
 
 
+def _check_to(to: str) -> None:
+    from fssd.runtimes.choose import RUNTIMES
+
+    known = (*RUNTIMES, "web", *WEIGHTS)
+    if to not in known:
+        raise ConfigError(f"there is no --to {to!r}{nearest(to, known)}")
+
+
 def _check(command: Export) -> None:
     """Raise ConfigError for choices that do not fit together."""
+    _check_to(command.to)
     if command.to in WEIGHTS and (command.raw or command.nms or command.int8 or command.fp16):
         flags = "--raw, --nms, --int8 and --fp16"
         raise ConfigError(f"--to {command.to} writes weights only; {flags} are for a runtime")

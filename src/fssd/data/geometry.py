@@ -61,7 +61,8 @@ class Geometry(ABC):
         """Boxes (N, 4) in pixels of the input to (N, 4) in pixels of the image, clipped to it."""
         left, top, width, height = self.window(image_size)
         scale = np.array([image_size[0] / width, image_size[1] / height] * 2, np.float32)
-        moved = (boxes - np.array([left, top] * 2, np.float32)) * scale
+        with np.errstate(over="ignore"):  # a network that has not learned can predict sides of any length
+            moved = (boxes - np.array([left, top] * 2, np.float32)) * scale
         clipped = np.clip(moved, 0, np.array(image_size * 2, np.float32))
         return np.asarray(clipped, dtype=np.float32)
 

@@ -18,27 +18,38 @@ from fssd.model.network import Network
 from fssd.runtimes.runner import Runner
 
 BATCH = 8
-LARGEST = 1024.0  # pixels; a box with a longer side may differ by as many times more
+LARGEST = 1024.0  # pixels; the difference in a box with a longer side is told in proportion to that
 
 
 class Tolerance(NamedTuple):
     """How much two runs may differ and still agree.
 
-    box: difference of a coordinate, pixels of the network's input, see `box_distance`. score: difference of a
-    score. overlap: an IoU this near to the NMS threshold may be above it in one run and below it in the
-    other. tie: scores that differ by less may be sorted differently.
+    box: difference of a coordinate, pixels of the network's input. share: of a box's longer side, where that
+    is more: sides are exponentials, so rounding changes them by a share. score: difference of a score.
+    overlap: an IoU this near to the NMS threshold may be above it in one run and below it in the other. tie:
+    scores that differ by less may be sorted differently. strays: share of the detections that may differ by
+    more.
     """
 
     box: float
+    share: float
     score: float
     overlap: float
     tie: float
+    strays: float = 0.0
+
+    def are_near(self, one: Tensor, other: Tensor) -> Tensor:
+        """Whether boxes (N, 4) and (M, 4), xyxy pixels, differ by no more: (N, M) bool."""
+        difference = (one[:, None] - other[None]).abs().amax(dim=-1)
+        return difference <= (self.share * longest_side(one)).clamp(min=self.box)[:, None]
 
 
-ROUNDING = Tolerance(box=0.1, score=1e-4, overlap=1e-3, tie=1e-5)  # float32 on both sides
-# A halved weight keeps 11 bits, which moves a trained model's boxes by up to 0.3 px and its scores by 0.005.
-# Moving each side of a 21 px box, the smallest prior, by a third of a pixel changes an IoU by 0.03.
-HALVED = Tolerance(box=0.5, score=0.01, overlap=0.03, tie=0.01)
+# float32 on both sides. A side of 1,024 px is longer than any input.
+ROUNDING = Tolerance(box=0.1, share=0.1 / LARGEST, score=1e-4, overlap=1e-3, tie=1e-5)
+# A halved weight keeps 11 bits. In trained models that moves scores by up to 0.007 and boxes by up to 0.4 px
+# on photographs; on generated images, which are unlike those, a few boxes in a thousand, with scores of some
+# hundredths, move further. Moving a side of a box by 2.5 % changes an IoU by as much, two sides by twice.
+HALVED = Tolerance(box=0.5, share=0.025, score=0.01, overlap=0.05, tie=0.01, strays=0.01)
 
 
 @dataclass
@@ -47,7 +58,7 @@ class Parity:
 
     images, detections: numbers compared. box: largest difference of a coordinate, pixels of the network's
     input. score: largest difference of a score. borderline: detections of only one run, because a score or an
-    overlap lies on a threshold up to rounding.
+    overlap lies on a threshold up to rounding. strays: others of only one run, which the tolerance allows.
     """
 
     images: int = 0
@@ -55,13 +66,15 @@ class Parity:
     box: float = 0.0
     score: float = 0.0
     borderline: int = 0
+    strays: int = 0
 
     def __str__(self) -> str:
         text = (
             f"{counted(self.detections, 'detection')} in {counted(self.images, 'image')} agree: boxes within"
             f" {self.box:.1g} px, scores within {self.score:.1g}"
         )
-        return f"{text}; {self.borderline} on a threshold left out" if self.borderline else text
+        text += f"; {self.borderline} on a threshold left out" if self.borderline else ""
+        return f"{text}; {self.strays} further off" if self.strays else text
 
 
 def check(
@@ -105,10 +118,11 @@ def compare(
 ) -> Parity:
     """Compare detections made with `thresholds`, image by image, with PyTorch's detections and candidates.
 
-    Raises ExportError if one side has a detection without a partner within `tolerance` that rounding at a
-    threshold does not explain, or if there is nothing to compare.
+    Raises ExportError if one side has more detections than allowed without a partner within `tolerance` that
+    rounding at a threshold does not explain, or if there is nothing to compare.
     """
     parity = Parity()
+    first = 0  # image with a stray
     for one, every, other in zip(expected, candidates, found, strict=True):
         parity.images += 1
         partners = _pair(one, other, tolerance)
@@ -116,19 +130,22 @@ def compare(
         matched = partners[paired]
         lone = [~paired, torch.ones(len(other.scores), dtype=torch.bool).index_fill(0, matched, False)]
         wrong = _foreign(every, other, lone[1], tolerance)
-        wrong = wrong or _unexplained([one, other], lone, every, thresholds, tolerance)
-        if wrong:
-            raise ExportError(
-                f"the exported model differs from the PyTorch model: {wrong} detections in image"
-                f" {parity.images} have no partner within {tolerance.box:g} px and {tolerance.score:g} of"
-                " score; nothing was written, please report it with the versions of torch and of the runtime"
-            )
+        wrong = max(wrong, _unexplained([one, other], lone, every, thresholds, tolerance))
+        first = first or (parity.images if wrong else 0)
+        parity.strays += wrong
         parity.detections += len(matched)
-        parity.borderline += int(lone[0].sum() + lone[1].sum())
+        parity.borderline += int(lone[0].sum() + lone[1].sum()) - wrong
         if len(matched):
             box = box_distance(one.boxes[paired], other.boxes[matched]).diagonal()
             parity.box = max(parity.box, float(box.max()))
             parity.score = max(parity.score, float((one.scores[paired] - other.scores[matched]).abs().max()))
+    if parity.strays > tolerance.strays * parity.detections:
+        raise ExportError(
+            f"the exported model differs from the PyTorch model: {counted(parity.strays, 'detection')}, the"
+            f" first in image {first}, without a partner within {tolerance.box:g} px and {tolerance.score:g}"
+            " of score; nothing was written, name real images with --images, and if those differ too, please"
+            " report it with the versions of torch and of the runtime"
+        )
     if not parity.detections:
         raise ExportError(
             f"the model finds nothing in the {parity.images} images of the check, which therefore proves"
@@ -140,13 +157,16 @@ def compare(
 def box_distance(one: Tensor, other: Tensor) -> Tensor:
     """Boxes (N, 4) and (M, 4) xyxy pixels to (N, M) the largest difference of a coordinate, in pixels.
 
-    For a box with a side over 1,024 px, longer than any input, in proportion to that: sides are exponentials,
-    so rounding changes them by a share, and on an image unlike any that it learned a network can predict
-    boxes of millions of pixels.
+    For a box with a side over 1,024 px in proportion to that: on an image unlike any that it learned, a
+    network can predict boxes of millions of pixels.
     """
     difference = (one[:, None] - other[None]).abs().amax(dim=-1)
-    longest = (one[:, 2:] - one[:, :2]).abs().amax(dim=-1)
-    return difference / (longest / LARGEST).clamp(min=1)[:, None]
+    return difference / (longest_side(one) / LARGEST).clamp(min=1)[:, None]
+
+
+def longest_side(boxes: Tensor) -> Tensor:
+    """(N, 4) xyxy to (N,), in pixels."""
+    return (boxes[:, 2:] - boxes[:, :2]).abs().amax(dim=-1)
 
 
 def _pair(one: Found, other: Found, tolerance: Tolerance) -> Tensor:
@@ -156,7 +176,8 @@ def _pair(one: Found, other: Found, tolerance: Tolerance) -> Tensor:
         return partners
     box = box_distance(one.boxes, other.boxes)  # (N, M)
     score = (one.scores[:, None] - other.scores[None]).abs()
-    near = (one.labels[:, None] == other.labels[None]) & (box <= tolerance.box) & (score <= tolerance.score)
+    near = tolerance.are_near(one.boxes, other.boxes)
+    near &= (one.labels[:, None] == other.labels[None]) & (score <= tolerance.score)
     distance = torch.where(near, box, torch.inf)
     for i in range(len(partners)):
         j = int(distance[i].argmin())
@@ -169,7 +190,7 @@ def _pair(one: Found, other: Found, tolerance: Tolerance) -> Tensor:
 def _foreign(every: Candidates, other: Found, lone: Tensor, tolerance: Tolerance) -> int:
     """How many of the lone detections of `other` (a mask) are not even candidates in PyTorch."""
     boxes, scores = other.boxes[lone], other.scores[lone]  # (L, 4), (L,)
-    near = box_distance(every.boxes, boxes) <= tolerance.box  # (P, L)
+    near = tolerance.are_near(every.boxes, boxes)  # (P, L)
     near &= (every.scores[:, other.labels[lone]] - scores).abs() <= tolerance.score
     return int((~near.any(dim=0)).sum())
 

@@ -32,7 +32,7 @@ PATIENCE = 600_000  # milliseconds after which a wait fails, on a machine howeve
 PICTURES = 3  # that go through the whole page
 SHAPE = (1.7, 1.3)  # of these pictures, in sides of the input: neither its size nor its proportions
 # A picture is scaled by two programs, which may differ by a grey level.
-SCALED = Tolerance(box=1.0, score=0.02, overlap=0.05, tie=0.02)
+SCALED = Tolerance(box=1.0, share=0.025, score=0.02, overlap=0.05, tie=0.02)
 
 OPEN = """async (on) => {
     const { Network, hasWebGpu } = await import("./assets/network.js");

@@ -66,9 +66,9 @@ def export_model(
     None ends the graph in raw predictions. images: (N, 3, H, W) uint8 RGB to compare on; synthetic ones are
     added to a small number. trial: quantise to eight bits; then only mAP is compared. allow_drop: accept any
     loss of mAP. opset: of ONNX, 17 to 21. fp16: weights and arithmetic of the network in half precision,
-    which may move boxes by 0.5 px of the input and scores by 0.01. opencv: of ONNX, let OpenCV agree as well.
-    Raises ExportError if the file fails or the trial has too few images, ConfigError for a suffix, a
-    missing package, or a file beside `out` that is not of an earlier export. `out` is then left as it was.
+    which may move boxes by 0.5 px of the input and scores by 0.01, see `HALVED`. opencv: of ONNX, let OpenCV
+    agree as well. Raises ExportError if the file fails or the trial has too few images, ConfigError for a
+    suffix, a missing package, or a file beside `out` that is not of an earlier export. `out` is then left as it was.
     Through a symbolic link all files are written beside the file that it points to, under that one's name.
     """
     out = Path(out)
@@ -177,8 +177,8 @@ def _measure(detector: Detector, runner: FileRunner, trial: Trial, allow_drop: b
     if not allow_drop and before - after > DROP:
         raise ExportError(
             f"eight bits cost {100 * (before - after):.1f} points of mAP ({100 * before:.1f} to"
-            f" {100 * after:.1f}), more than 1, so nothing was written; calibrate with more images of the"
-            " kind the detector will see, or accept it with --allow-drop"
+            f" {100 * after:.1f}), more than 1, so nothing was written; calibrate with other images of the"
+            " kind the detector will see, export it as float, or accept the loss with --allow-drop"
         )
     return before, after
 

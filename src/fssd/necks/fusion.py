@@ -7,6 +7,7 @@ whether and how the merged map is normalised. So are those in which ParseNet, Hy
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import reduce
 from typing import Literal, NamedTuple, cast
 
 import torch
@@ -123,7 +124,7 @@ class Fusion(nn.Module):
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         """Named maps (B, C_i, H_i, W_i) to the fused map (B, channels, *size)."""
         maps = [self._bring(source, features) for source in self.sources]
-        fused = torch.cat(maps, dim=1) if self.merge == "concat" else torch.stack(maps).sum(dim=0)
+        fused = torch.cat(maps, dim=1) if self.merge == "concat" else reduce(torch.add, maps)
         normalised: Tensor = self.norm(fused)  # (B, 768, 38, 38) for FSSD300
         return normalised if self.project is None else self.project(normalised)
 
