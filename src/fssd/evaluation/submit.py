@@ -146,7 +146,7 @@ def _open_voc(path: Path, server: Server, split: str) -> SubmissionSplit:
     ids = list(dict.fromkeys(line.split()[0] for line in read_lines(file) if line.strip()))
     if not ids:
         raise DataError("lists no image", file=file)
-    records = tuple(background_record(image_id, folder.image(image_id, "")) for image_id in ids)
+    records = tuple(background_record(image_id, folder.picture(image_id)) for image_id in ids)
     return SubmissionSplit(DataSet(VOC_CLASSES, records), server, split)
 
 

@@ -558,13 +558,6 @@ def test_a_line_that_is_no_id(tmp_path: Path) -> None:
     assert "missing" in read_voc(tmp_path, "train").problems[0].reason
 
 
-def test_one_picture_of_two_annotations(tmp_path: Path) -> None:
-    write(tmp_path, "a", xml(obj()))
-    write(tmp_path, "b", xml(obj(), filename="a.jpg"), extension=None)
-    (problem,) = read_voc(tmp_path, None).problems
-    assert "1 pictures are listed twice" in problem.reason
-
-
 def test_a_missing_picture_is_told_alone(tmp_path: Path) -> None:
     write(tmp_path, "a", xml(obj("dig", (5, 1, 5, 6))), extension=None)
     assert "missing" in only_error(read_voc(tmp_path, None, ["dog"])).reason

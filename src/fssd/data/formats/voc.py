@@ -17,6 +17,7 @@ from fssd.data.formats.leftovers import first_named, unlisted
 from fssd.data.formats.lookup import UNNAMED, known_splits, match_split
 from fssd.data.formats.reader import Reader
 from fssd.data.formats.voc_folder import YEAR, VocFolder, all_folders, find_folders
+from fssd.data.formats.voc_pictures import exists
 from fssd.data.formats.voc_xml import Annotation
 from fssd.data.sample import DataSet, Problem, Record
 from fssd.errors import DataError, ImageError, LabelError
@@ -67,7 +68,7 @@ def read_voc(
         problems += found
         if record is not None:
             records.append(record)
-    problems += _measured(root, entries)
+    problems += [*_measured(root, entries), *_apart(root, entries)]
     problems += [*_unused(root, folders, entries, records), *same_pictures(records, root)]
     problems += _not_read(root, not_read)
     return DataSet(names, tuple(records), tuple(problems), {"format": "voc", "images": len(entries)})
@@ -77,7 +78,7 @@ def _without_copies(folders: Sequence[VocFolder], root: Path) -> tuple[list[VocF
     """The folders without those whose xml files and pictures another has too, and notes on them."""
     kept: dict[tuple[str, frozenset[str]], list[VocFolder]] = {}
     notes: list[Problem] = []
-    for folder in sorted(folders, key=lambda folder: not folder.images):  # those with pictures are kept
+    for folder in sorted(folders, key=lambda folder: not folder.finder.files):  # those with pictures are kept
         before = kept.setdefault((folder.split, frozenset(folder.annotations)), [])
         if YEAR.fullmatch(folder.root.name):  # they share no image, and are meant to be read together
             before.append(folder)
@@ -103,8 +104,8 @@ def _is_copy(folder: VocFolder, other: VocFolder) -> bool:
     """Whether xml files and pictures are equal byte by byte; a copy may lack the pictures."""
     if not all(are_equal(file, other.annotations[key]) for key, file in folder.annotations.items()):
         return False
-    pictures = ((folder.picture(key), other.picture(key)) for key in folder.annotations)
-    return all(mine == theirs or not mine.is_file() or are_equal(mine, theirs) for mine, theirs in pictures)
+    pictures = ((folder.found(key), other.picture(key)) for key in folder.annotations)
+    return all(mine is None or mine == theirs or are_equal(mine, theirs) for mine, theirs in pictures)
 
 
 def _unused(
@@ -114,7 +115,8 @@ def _unused(
     asked = {entry.folder.root for entry in entries}
     read = [folder for folder in folders if folder.root in asked]
     used = {record.path for record in records}
-    used |= {folder.picture(image_id) for folder in read for image_id in folder.annotations}
+    found = (folder.found(image_id) for folder in read for image_id in folder.annotations)
+    used |= set(filter(None, found))
     finders = list(dict.fromkeys(folder.finder for folder in read))
     lists = [file for folder in read for file in folder.other_lists]
     reason = f"{len(lists)} lists that name none of the xml files beside them are not used"
@@ -141,6 +143,17 @@ def _measured(root: Path, entries: Sequence[_Entry]) -> list[Problem]:
     files = [entry.file for entry, found in parsed if isinstance(found, Annotation) and found.size is None]
     reason = f"{len(files)} xml files state no size of their image, or 0 x 0; it is read from the image"
     return first_named(root, files, reason)
+
+
+def _apart(root: Path, entries: Sequence[_Entry]) -> list[Problem]:
+    """A note on pictures that are found by name alone, which may be those of other labels."""
+    read = {(entry.folder.root, entry.image_id) for entry in entries}
+    folders = {entry.folder.root: entry.folder for entry in entries}.values()
+    paths = [path for folder in folders for key, path in folder.apart.items() if (folder.root, key) in read]
+    reason = (
+        f"{len(paths)} pictures were found by name, in folders called otherwise than those of the xml files"
+    )
+    return first_named(root, paths, reason)
 
 
 def _splits(folders: Sequence[VocFolder]) -> tuple[str, ...]:
@@ -245,14 +258,22 @@ def _record(image_id: str, entry: _Entry, index: dict[str, int]) -> tuple[Record
     annotation = entry.folder.annotation(entry.file)
     if isinstance(annotation, LabelError):
         return None, [Problem("error", entry.file, annotation.place, annotation.reason)]
-    path = entry.folder.picture(entry.image_id)
-    if not path.is_file():
-        return None, [missing_image(path)]
+    path = entry.folder.found(entry.image_id)
+    if path is None:
+        return None, [_without_picture(entry)]
     try:
         size = annotation.size or image_size(path)
     except ImageError as error:
         return None, [Problem("error", path, error.place, error.reason)]
     return build_record(image_id, path, entry.file, size, objects=annotation.objects, index=index)
+
+
+def _without_picture(entry: _Entry) -> Problem:
+    path = entry.folder.picture(entry.image_id)
+    if not exists(path):
+        return missing_image(path)
+    reason = f"has no picture of its own, {path} is that of another xml file, or of several; keep one of them"
+    return Problem("error", entry.file, "", reason)
 
 
 VOC = Reader(

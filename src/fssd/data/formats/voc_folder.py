@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -18,12 +19,14 @@ from fssd.data.formats.lookup import (
     composed,
     entries_in,
     folder_split,
+    may_be_folder,
     path_parts,
     suffix_of,
     visible_entries,
     visible_files,
     visible_glob,
 )  # fmt: skip
+from fssd.data.formats.voc_pictures import VocPictures, exists, innermost, named, stated_name
 from fssd.data.formats.voc_xml import Annotation, is_annotation, parse_annotation
 from fssd.errors import DataError, LabelError
 
@@ -89,7 +92,7 @@ class VocFolder:
         for file in sorted(visible_files(self.labels, {".xml"}), reverse=True):
             path = file.relative_to(self.labels)
             image_id = path.with_suffix("").as_posix()
-            if not mixed or is_annotation(file) or image_id in self.images:
+            if not mixed or is_annotation(file) or image_id in self.known.by_id:
                 found[path.as_posix() if image_id in found else image_id] = file
         return dict(reversed(found.items()))
 
@@ -162,42 +165,84 @@ class VocFolder:
 
     def _split_of(self, image_id: str) -> str:
         """That of the innermost folder of the xml file, else of its picture, else of this folder."""
-        picture = self.images.get(image_id) or self._by_stem.get(composed(Path(image_id).name))
+        picture = self._found[image_id]
         above = picture.relative_to(self.pictures).parts[:-1] if picture else ()
         return folder_split(Path(image_id).parts[:-1]) or folder_split(above) or self.split
 
-    @cached_property
+    @property
     def finder(self) -> PictureFinder:
-        return PictureFinder(self.pictures)
+        return self.known.finder
 
     @cached_property
-    def images(self) -> dict[str, Path]:
-        """Image files by id; where an id has several, .jpg wins."""
-        found = sorted(self.finder.files, key=lambda path: (path.suffix == ".jpg", path.name))
-        return {path.relative_to(self.pictures).with_suffix("").as_posix(): path for path in found}
+    def known(self) -> VocPictures:
+        return VocPictures(self.pictures, PictureFinder(self.pictures))
 
     @cached_property
-    def _by_stem(self) -> dict[str, Path | None]:
-        """Image files by composed stem; None where several share one."""
-        found: dict[str, Path | None] = {}
-        for path in self.images.values():
-            stem = composed(path.stem)
-            found[stem] = None if stem in found else path
+    def _own(self) -> dict[str, Path]:
+        """The pictures that have the names of xml files, by id."""
+        found: dict[str, Path] = {}
+        for image_id, file in self.annotations.items():
+            # The second of a.xml and a.XML, whose id is its whole name, is of the same picture.
+            key = file.relative_to(self.labels).with_suffix("").as_posix()
+            if paths := self.known.own(key, self.annotations):
+                found[image_id] = paths[0] if len(paths) == 1 else named(paths, self._stated(image_id))
         return found
 
-    def image(self, image_id: str, filename: str) -> Path:
-        """The image of an id, whatever its extension; else the file that the XML names; else by its name."""
-        name = "/".join(path_parts(filename))
-        keys = (image_id, Path(name).with_suffix("").as_posix() if name else "", Path(name).stem)
-        found = next((self.images[key] for key in keys if key in self.images), None)
-        stems = (composed(Path(image_id).name), composed(Path(name).stem))
-        found = found or self._by_stem.get(stems[0]) or self._by_stem.get(stems[1])
-        return found or self.pictures / (Path(name).name or f"{image_id}.jpg")
+    @cached_property
+    def _found(self) -> dict[str, Path | None]:
+        """The pictures of all xml files; one that has an xml file, or is wanted by two, is lent to none."""
+        others = innermost(self.annotations)
+        lent = {
+            image_id: self._lent(image_id, others)
+            for image_id in self.annotations
+            if image_id not in self._own
+        }
+        wanted = Counter((*set(self._own.values()), *filter(None, lent.values())))
+        return self._own | {key: path if path and wanted[path] == 1 else None for key, path in lent.items()}
+
+    def _lent(self, image_id: str, others: Collection[str]) -> Path | None:
+        """A picture that has not the path of the xml file, but fits; also one that cannot be decoded."""
+        stated = self._stated(image_id)
+        paths = self.known.stated(stated)
+        if paths and len(path_parts(stated)) > 1:
+            return named(paths, stated)
+        if paths := paths or self.known.alike(image_id, stated):
+            path = named(paths, stated)
+            return None if self.known.is_foreign(image_id, path, self.split, others) else path
+        path = self._expected(image_id)
+        return path if exists(path) else None
+
+    @property
+    def apart(self) -> dict[str, Path]:
+        """The pictures that were found in folders of other names than those of their xml files, by id."""
+        lent = {key: path for key, path in self._found.items() if path and key not in self._own}
+        apart = {key: path for key, path in lent.items() if self.known.is_apart(key, path)}
+        return {key: path for key, path in apart.items() if path not in self.known.stated(self._stated(key))}
+
+    def _stated(self, image_id: str) -> str:
+        parsed = self.annotation(self.annotations[image_id])
+        return parsed.filename if isinstance(parsed, Annotation) else ""
+
+    def _expected(self, image_id: str) -> Path:
+        """Where the picture should be."""
+        name = stated_name(self._stated(image_id))
+        folder = self.pictures / Path(image_id).parent
+        missing = name.name if name else f"{Path(image_id).name}.jpg"
+        return (folder if folder.is_dir() else self.pictures) / missing
+
+    def found(self, image_id: str) -> Path | None:
+        """The picture of an id that has an xml file; that is parsed only if none or several have its name.
+
+        It is the one with its name, whatever its extension; else the one that it states; else the one with
+        its name in another folder.
+        """
+        return self._own.get(image_id) or self._found[image_id]
 
     def picture(self, image_id: str) -> Path:
-        """The image of an id that has an annotation; that is parsed only if no image has its name."""
-        parsed = None if image_id in self.images else self.annotation(self.annotations[image_id])
-        return self.image(image_id, parsed.filename if isinstance(parsed, Annotation) else "")
+        """The picture of an id, or where it should be."""
+        if image_id in self.annotations:
+            return self.found(image_id) or self._expected(image_id)
+        return next(iter(self.known.by_id.get(image_id, ())), self.pictures / f"{image_id}.jpg")
 
 
 def find_folders(path: Path) -> list[VocFolder]:
@@ -230,7 +275,7 @@ def _holds(folder: VocFolder, other: VocFolder) -> bool:
 def _has_own_pictures(folder: VocFolder, others: Sequence[VocFolder]) -> bool:
     above = (folder.root, *folder.root.parents)
     apart = (other.pictures for other in others if other.pictures != other.root)
-    return bool(folder.images) and not any(pictures in above for pictures in apart)
+    return bool(folder.finder.files) and not any(pictures in above for pictures in apart)
 
 
 def _nested(path: Path) -> list[VocFolder]:
@@ -279,5 +324,5 @@ def _labels_beside_pictures(root: Path) -> Path | None:
 def _subfolder(root: Path, names: Sequence[str]) -> Path | None:
     """The folder with the first of these names, in capitals or not."""
     with os.scandir(root) as entries:
-        folders = {entry.name.lower(): Path(entry) for entry in entries if entry.is_dir()}
+        folders = {entry.name.lower(): Path(entry) for entry in entries if may_be_folder(entry)}
     return next((folders[name] for name in names if name in folders), None)
