@@ -335,6 +335,11 @@ FAULTS = {
     "xmax = xmin": (xml(obj(), obj(box=(5, 1, 5, 6))), "object 2 (dog)", "xmax <= xmin"),
     "ymax < ymin": (xml(obj(box=(5, 7, 8, 6))), "object 1 (dog)", "ymax <= ymin"),
     "right of it": (xml(obj(box=(100, 1, 120, 6))), "object 1 (dog)", "outside the image of 100 x 80"),
+    "namespace": (xml(obj()).replace("<annotation>", '<annotation xmlns="http://x">'), "", "1 box besides"),
+    "objects in one": (xml("<objects>", obj(), obj(), "</objects>"), "", "2 boxes besides"),
+    "capitals": (xml(obj(), obj().replace("object>", "Object>")), "", "1 box besides"),
+    "two boxes": (xml(obj(), obj(extra=obj()[24:-9])), "", "1 box besides"),
+    "bndbox alone": (xml(obj(), obj()[24:-9]), "", "1 box besides"),
     "above it": (xml(obj(box=(1, -9, 12, 0))), "object 1 (dog)", "outside the image of 100 x 80"),
 }
 
@@ -346,6 +351,13 @@ def test_faults_leave_the_image_out(tmp_path: Path, fault: str) -> None:
     problem = only_error(read_voc(tmp_path, None))
     assert (problem.file, problem.place) == (file, place)
     assert reason in problem.reason
+
+
+def test_parts_of_persons_are_no_objects(tmp_path: Path) -> None:
+    part = obj("head", (12, 22, 20, 30)).replace("object>", "part>")
+    write(tmp_path, "a", xml(obj("person"), obj("person", (1, 2, 30, 40), part)))
+    (record,) = read_voc(tmp_path, None).records
+    assert record.boxes.tolist() == [list(BOX), [1, 2, 30, 40]]
 
 
 def test_a_box_that_leaves_the_image_is_clipped(tmp_path: Path) -> None:

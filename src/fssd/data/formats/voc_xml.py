@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
+from fssd.counted import counted
 from fssd.data.formats.labels import LabelledObject, yes_or_no
 from fssd.data.formats.xml_text import first_bytes, read_xml
 from fssd.errors import LabelError
@@ -36,9 +39,35 @@ def parse_annotation(file: Path) -> Annotation | LabelError:
     try:
         root = read_xml(file)
         objects = tuple(_object(item, number, file) for number, item in enumerate(root.findall("object"), 1))
+        _require_all_read(root, len(objects), file)
         return Annotation(_word(root, "filename"), _size(root, file), objects)
     except LabelError as error:
         return error
+
+
+def _require_all_read(root: ElementTree.Element, read: int, file: Path) -> None:
+    """Raise LabelError for objects and boxes elsewhere than VOC has them, which would be lost unseen."""
+    names = Counter(_object_tags(root))
+    lost = max(names.values(), default=0) - read
+    if lost > 0:
+        reason = (
+            f"holds {counted(lost, 'box')} besides those that are read, which are the one <bndbox> of each "
+            "<object> right below <annotation>, without a namespace; write them so or remove them"
+        )
+        raise LabelError(reason, file=file)
+
+
+def _object_tags(root: ElementTree.Element) -> Iterator[str]:
+    """`object` and `bndbox` below the root in any spelling, without the boxes of VOC's parts of persons."""
+    left = list(root)
+    while left:
+        item = left.pop()
+        name = item.tag.rpartition("}")[2].lower()
+        if name == "part":
+            continue
+        left += item
+        if name in {"object", "bndbox"}:
+            yield name
 
 
 def _size(root: ElementTree.Element, file: Path) -> tuple[int, int] | None:
