@@ -162,6 +162,41 @@ def test_ids_with_spaces(tmp_path: Path) -> None:
     assert ids(read_voc(tmp_path, "dog_val")) == ["photo (1)", "photo"]
 
 
+@pytest.mark.parametrize("lines", [("photo 1", "photo 2"), ("photo 1", "photo 0"), ("photo 1",)])
+def test_a_number_of_a_missing_xml_file_is_no_flag(tmp_path: Path, lines: Sequence[str]) -> None:
+    for name in ("photo 2", "photo 3"):
+        write(tmp_path, name, xml(obj("dog")))
+    listed = write_set(tmp_path, "train", *lines)
+    write_set(tmp_path, "val", "photo 3")
+    assert VOC.splits(tmp_path) == ("train", "val")
+    first = read_voc(tmp_path, "train").problems[0]
+    assert (first.severity, first.file, first.place) == ("error", listed, "line 1 (photo 1)")
+
+
+@pytest.mark.parametrize(
+    "set_name",
+    ["ImageSets/main/{}.txt", "imagesets/Main/{}.txt", "ImageSets/Main/{}.TXT", "IMAGESETS/{}.Txt", "{}.TXT"],
+)
+def test_image_sets_in_capitals_or_not(tmp_path: Path, set_name: str) -> None:
+    for name in "abc":
+        lay(tmp_path, f"annotations/{name}.xml", f"images/{name}.jpg")
+    for split, content in (("train", "a\nb\n"), ("val", "c\n")):
+        file = tmp_path / set_name.format(split)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(content)
+    assert VOC.splits(tmp_path) == ("train", "val")
+    assert ids(read_voc(tmp_path, "train")) == ["a", "b"] and ids(read_voc(tmp_path, "val")) == ["c"]
+
+
+def test_two_image_sets_whose_names_differ_in_capitals(tmp_path: Path) -> None:
+    for name in "ab":
+        write(tmp_path, name, xml(obj()))
+    write_set(tmp_path, "val", "a")
+    (tmp_path / "ImageSets/Main/val.TXT").write_text("b")
+    assert VOC.splits(tmp_path) == ("val", "val.TXT")
+    assert ids(read_voc(tmp_path, "val")) == ["a"] and ids(read_voc(tmp_path, "val.TXT")) == ["b"]
+
+
 def test_an_id_is_the_whole_line(tmp_path: Path) -> None:
     write(tmp_path, "photo", xml(obj("dog")))
     listed = write_set(tmp_path, "val", "photo (2)")

@@ -159,7 +159,7 @@ def _apart(root: Path, entries: Sequence[_Entry]) -> list[Problem]:
 def _splits(folders: Sequence[VocFolder]) -> tuple[str, ...]:
     """Names of the split folders, and of the image sets without those of a class, such as `dog_train`."""
     told = {split for folder in folders for split in folder.splits.values()}
-    sets = {name for folder in folders for name, file in folder.sets.items() if not _has_flags(folder, file)}
+    sets = {name for folder in folders for name, file in folder.sets.items() if not folder.has_flags(file)}
     return known_splits(told | sets)
 
 
@@ -233,10 +233,6 @@ def _listed(folder: VocFolder, file: Path) -> list[_Entry]:
         for number, image_id, flag in folder.lines(file)
         if flag != "-1"
     ]
-
-
-def _has_flags(folder: VocFolder, file: Path) -> bool:
-    return any(flag for _, _, flag in folder.lines(file))
 
 
 def _unique_ids(entries: Sequence[_Entry]) -> list[str]:

@@ -39,6 +39,8 @@ YEAR = re.compile(r"VOC\d{4}")
 _PATHS = IMAGE_EXTENSIONS | {".xml"}  # what the paths in lists end with
 _PAIR = re.compile(rf".+({'|'.join(map(re.escape, sorted(IMAGE_EXTENSIONS)))})\s+(.+\.xml)", re.IGNORECASE)
 
+_FLAGS = tuple(space + flag for space in (" ", "\t") for flag in ("-1", "0", "1"))
+
 
 @dataclass(frozen=True)
 class VocFolder:
@@ -98,11 +100,14 @@ class VocFolder:
 
     @cached_property
     def sets(self) -> dict[str, Path]:
-        """The image sets by name: those of ImageSets/Main, else of ImageSets, else the lists beside it."""
-        for folder in (self.root / "ImageSets" / "Main", self.root / "ImageSets"):
-            if files := visible_glob(folder, "*.txt"):
-                return {file.stem: file for file in files}
-        return {file.stem: file for file in self._lists if self._names_any(file)}
+        """The image sets by name: those of ImageSets/Main, else of ImageSets, else the lists beside it.
+
+        The folders and the ending may be in capitals or not, as on disks that do not tell them apart.
+        """
+        above = _subfolder(self.root, ("imagesets",))
+        main = above and _subfolder(above, ("main",))
+        files = (_texts(main) if main else []) or (_texts(above) if above else [])
+        return _by_name(files or [file for file in self._lists if self._names_any(file)])
 
     @property
     def other_lists(self) -> list[Path]:
@@ -113,7 +118,7 @@ class VocFolder:
     @cached_property
     def _lists(self) -> tuple[Path, ...]:
         """Files such as train.txt and val_list.txt, as PaddleDetection and PaddleX have them."""
-        files = [] if self.split else visible_glob(self.root, "*.txt")
+        files = [] if self.split else _texts(self.root)
         return tuple(file for file in files if folder_split([file.stem.removesuffix("_list")]))
 
     def _names_any(self, file: Path) -> bool:
@@ -122,18 +127,30 @@ class VocFolder:
         return False
 
     def lines(self, file: Path) -> Iterator[tuple[int, str, str]]:
-        """Number, id and flag of every line of an image set that is not empty. Raises DataError."""
-        for number, line in enumerate(read_lines(file), 1):
-            text, flag = self._text_and_flag(line.strip())
+        """Number, id and flag of every line of an image set that is not empty. Raises DataError.
+
+        The flag is that of a class: -1 (not in this image), 0, 1, or "".
+        """
+        lines = [line.strip() for line in read_lines(file)]
+        has_flags = self._are_flagged(lines)
+        for number, line in enumerate(lines, 1):
+            text, flag = _text_and_flag(line) if has_flags else (line, "")
             if text:
                 yield number, self._known_id(text), flag
 
-    def _text_and_flag(self, whole: str) -> tuple[str, str]:
-        """The id, which may hold spaces, and the class flag behind it: -1 (not in this image), 0, 1 or ""."""
-        image_id, _, last = whole.replace("\t", " ").rpartition(" ")
-        if not image_id or last not in {"-1", "0", "1"} or whole in self.annotations:
-            return whole, ""
-        return image_id.rstrip(), last
+    def has_flags(self, file: Path) -> bool:
+        """Whether an image set is that of a class. Raises DataError."""
+        return self._are_flagged([line.strip() for line in read_lines(file)])
+
+    def _are_flagged(self, lines: Sequence[str]) -> bool:
+        """Whether all lines end with a flag; `photo 1` may also be an id, that of a missing xml file too."""
+        texts = list(filter(None, lines))
+        if not all(text.endswith(_FLAGS) for text in texts) or any(
+            text in self.annotations for text in texts
+        ):
+            return False
+        is_sure = any(text.endswith("-1") for text in texts)
+        return is_sure or any(self._known_id(_text_and_flag(text)[0]) in self.annotations for text in texts)
 
     def _known_id(self, text: str) -> str:
         """The id of a line, which may also be a path of its picture, of its xml file, or of both."""
@@ -319,6 +336,24 @@ def _labels_beside_pictures(root: Path) -> Path | None:
     files = list(visible_files(labels, _PATHS))
     is_xml = all(suffix_of(file.name) == ".xml" for file in files)
     return labels if is_xml and any(map(is_annotation, files)) else None
+
+
+def _text_and_flag(line: str) -> tuple[str, str]:
+    """The id, which may hold spaces, and the flag behind it."""
+    image_id, _, flag = line.replace("\t", " ").rpartition(" ")
+    return image_id.rstrip(), flag
+
+
+def _texts(folder: Path) -> list[Path]:
+    return [file for file in visible_glob(folder, "*") if suffix_of(file.name) == ".txt"]
+
+
+def _by_name(files: Sequence[Path]) -> dict[str, Path]:
+    """The files by stem; of train.TXT and train.txt the first has its whole name."""
+    found: dict[str, Path] = {}
+    for file in sorted(files, reverse=True):
+        found[file.name if file.stem in found else file.stem] = file
+    return dict(reversed(found.items()))
 
 
 def _subfolder(root: Path, names: Sequence[str]) -> Path | None:
