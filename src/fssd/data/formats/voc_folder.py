@@ -79,9 +79,14 @@ class VocFolder:
         if not self.root.is_dir():
             return False
         if (self.labels.name, self.pictures.name) == ("Annotations", "JPEGImages"):
-            return True
+            return any(map(self._is_label, visible_files(self.labels, {".xml"}))) or bool(self.sets)
         entries = (entry for entry in entries_in(self.labels, VANISHED) if entry.name[0] != ".")
         return any(is_annotation(Path(entry)) for entry in entries if suffix_of(entry.name) == ".xml")
+
+    def _is_label(self, file: Path) -> bool:
+        """Also a broken one, if it has the name of a picture; other formats lie in Annotations too."""
+        image_id = file.relative_to(self.labels).with_suffix("").as_posix()
+        return is_annotation(file) or image_id in self.known.by_id
 
     @cached_property
     def annotations(self) -> dict[str, Path]:
@@ -94,7 +99,7 @@ class VocFolder:
         for file in sorted(visible_files(self.labels, {".xml"}), reverse=True):
             path = file.relative_to(self.labels)
             image_id = path.with_suffix("").as_posix()
-            if not mixed or is_annotation(file) or image_id in self.known.by_id:
+            if not mixed or self._is_label(file):
                 found[path.as_posix() if image_id in found else image_id] = file
         return dict(reversed(found.items()))
 
