@@ -339,6 +339,33 @@ def test_empty_split(tmp_path: Path) -> None:
     assert caught.value.file == file
 
 
+OTHERS = {
+    "yolo": ("Annotations/a.txt", "0 .5 .5 .2 .2\n"),
+    "coco": (
+        "Annotations/instances.json",
+        '{"images": [{"id": 1, "file_name": "a.jpg", "width": 100, "height": 80}],'
+        ' "categories": [{"id": 1, "name": "dog"}],'
+        ' "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4]}]}',
+    ),
+    "cvat": (
+        "Annotations/all.xml",
+        '<annotations><image id="0" name="a.jpg" width="100" height="80">'
+        '<box label="dog" xtl="1" ytl="2" xbr="9" ybr="9"/></image></annotations>',
+    ),
+    "voc": ("Annotations/a.xml", ""),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_labels_of_other_formats_in_folders_called_as_vocs(tmp_path: Path, name: str) -> None:
+    file, content = OTHERS[name]
+    lay(tmp_path, file, "JPEGImages/a.jpg")
+    (tmp_path / file).write_text(content)
+    assert find_reader(tmp_path)[0].name == name
+    data = open_data(tmp_path)
+    assert len(data) == 1 if name != "voc" else "not well-formed" in only_error(data).reason
+
+
 def test_not_a_voc_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="Annotations and JPEGImages"):
         read_voc(tmp_path, "train")
@@ -659,6 +686,23 @@ def test_labels_that_cannot_be_compared_are_no_copy(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(filecmp, "cmp", refused)
     assert len(read_voc(tmp_path, None)) == 2
+
+
+def test_folders_with_equal_names_are_not_each_compared_with_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(8):
+        write(tmp_path / f"sequence {number}", "000", xml(obj(box=(1, 1, 5 + number, 9))))
+    write(tmp_path / "copy", "000", xml(obj(box=(1, 1, 5, 9))))
+    compared: list[tuple[Path, Path]] = []
+
+    def counted_cmp(one: Path, other: Path, shallow: bool = True) -> bool:
+        compared.append((one, other))
+        return one.read_bytes() == other.read_bytes()
+
+    monkeypatch.setattr(filecmp, "cmp", counted_cmp)
+    assert len(read_voc(tmp_path, None)) == 8
+    assert len(compared) == 2  # xml file and picture of the copy
 
 
 def test_folders_of_labels_in_a_folder_of_annotations(tmp_path: Path) -> None:

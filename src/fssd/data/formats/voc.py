@@ -6,8 +6,11 @@ VOC's coordinates are 1-based and inclusive; they are used as written, as in Caf
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from pathlib import Path
 
 from fssd.data.decode import image_size
@@ -76,10 +79,12 @@ def read_voc(
 
 def _without_copies(folders: Sequence[VocFolder], root: Path) -> tuple[list[VocFolder], list[Problem]]:
     """The folders without those whose xml files and pictures another has too, and notes on them."""
-    kept: dict[tuple[str, frozenset[str]], list[VocFolder]] = {}
+    kept: dict[tuple[str, frozenset[str], bytes], list[VocFolder]] = {}
+    several = Counter(frozenset(folder.annotations) for folder in folders)
     notes: list[Problem] = []
     for folder in sorted(folders, key=lambda folder: not folder.finder.files):  # those with pictures are kept
-        before = kept.setdefault((folder.split, frozenset(folder.annotations)), [])
+        ids = frozenset(folder.annotations)
+        before = kept.setdefault((folder.split, ids, _digest(folder) if several[ids] > 1 else b""), [])
         if YEAR.fullmatch(folder.root.name):  # they share no image, and are meant to be read together
             before.append(folder)
             continue
@@ -98,6 +103,15 @@ def _without_copies(folders: Sequence[VocFolder], root: Path) -> tuple[list[VocF
         reason = f"labels of {len(left)} folders are read together ({names}); or give one of them"
         notes.append(Problem("warning", root, "", reason))
     return left, notes
+
+
+def _digest(folder: VocFolder) -> bytes:
+    """Of the content of all xml files, so that not each folder is compared with all others."""
+    digest = blake2b()
+    for file in folder.annotations.values():
+        with suppress(OSError):  # which `are_equal` takes for other content
+            digest.update(blake2b(file.read_bytes()).digest())
+    return digest.digest()
 
 
 def _is_copy(folder: VocFolder, other: VocFolder) -> bool:
