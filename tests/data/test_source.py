@@ -313,6 +313,37 @@ def test_class_that_a_model_does_not_know(joined: Path) -> None:
         require_usable(data)
 
 
+@pytest.mark.parametrize(
+    ("sources", "shared"),
+    [
+        ("[{data: one}, {data: one}]", 2),
+        ("[{data: one, split: {train: train}}, {data: one, split: {train: null}}]", 2),
+        ("[{data: one}, {data: link}, {data: two}]", 2),
+        ("[{data: one}, {data: two}]", 0),
+    ],
+)
+def test_pictures_that_two_sources_have_are_told(tmp_path: Path, sources: str, shared: int) -> None:
+    for name in ("one", "two"):
+        voc(tmp_path / name, "train", {"a": ["dog"], "b": ["dog"]})
+    (tmp_path / "link").symlink_to("one")
+    file = text(tmp_path / "all.yaml", f"sources: {sources}")
+    notes = [problem.reason for problem in open_data(file, "train").problems if problem.file == file]
+    told = [f"{shared} pictures are listed twice, the first is"] if shared else []
+    assert [note[: len(told[0])] for note in notes] == told
+    assert not shared or "with the ids 1:a and 2:a" in notes[0]
+
+
+def test_a_picture_that_a_source_has_twice_is_told_once(tmp_path: Path) -> None:
+    voc(tmp_path / "one", "train", {"a": ["dog"], "b": ["dog"]})
+    picture = tmp_path / "one/JPEGImages/b.jpg"
+    picture.unlink()
+    picture.symlink_to("a.jpg")
+    voc(tmp_path / "two", "train", {"c": ["dog"]})
+    file = text(tmp_path / "all.yaml", "sources: [{data: one}, {data: two}]")
+    (note,) = (item for item in open_data(file, "train").problems if "listed twice" in item.reason)
+    assert note.file == tmp_path / "one" and note.reason.startswith("1 pictures are listed twice")
+
+
 def test_ids_are_prefixed_only_when_they_collide(tmp_path: Path) -> None:
     voc(tmp_path / "one", "train", {"a": [], "b": []})
     voc(tmp_path / "two", "train", {"a": [], "c": []})

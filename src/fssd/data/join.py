@@ -7,12 +7,16 @@ import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
+from fssd.data.formats.doubles import same_pictures
 from fssd.data.formats.lookup import composed
+from fssd.data.same_files import true_paths
 from fssd.data.sample import DataSet, Problem, Record
 from fssd.errors import DataError, nearest
 
@@ -52,6 +56,17 @@ def join_sets(parts: Sequence[DataSet], classes: Sequence[str], renames: Mapping
     if (numbers := class_numbers(parts, renames)) is not None:
         facts["class_numbers"] = one_numbering([numbers, numbered(classes)])
     return DataSet(tuple(classes), tuple(records), problems, facts)
+
+
+def shared_pictures(records: Sequence[Record], sizes: Sequence[int], file: Path) -> list[Problem]:
+    """A warning that counts the pictures that two of the joined sets have.
+
+    sizes: how many records each set has; pictures that one has twice are told by its own reader.
+    """
+    left = iter(records)
+    each = [list(islice(left, size)) for size in sizes]
+    once = [dict(zip(true_paths(one.path for one in part), part, strict=True)).values() for part in each]
+    return same_pictures([record for part in once for record in part], file)
 
 
 def match_classes(data: DataSet, classes: Sequence[str]) -> DataSet:

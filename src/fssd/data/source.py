@@ -38,7 +38,7 @@ from fssd.data.formats.via import VIA
 from fssd.data.formats.voc import VOC
 from fssd.data.formats.yolo import YOLO
 from fssd.data.formats.yolo_yaml import find_yaml, read_yaml
-from fssd.data.join import join_classes, join_sets, match_classes, near_misses
+from fssd.data.join import join_classes, join_sets, match_classes, near_misses, shared_pictures
 from fssd.data.label_cache import read_labels
 from fssd.data.sample import DataSet, Problem
 from fssd.data.unrecognised import unrecognised
@@ -291,6 +291,8 @@ def _open_joined(
         splits = nearest(split or "", _joined_splits(file))
         raise DataError(f"no source has a split {split!r}{splits}", file=file, place="sources")
     data = join_sets(sets, joined.classes or renamed, joined.renames)
+    shared = shared_pictures(data.records, [len(part) for part in sets], file)
+    data = replace(data, problems=(*data.problems, *shared))
     return data if classes is None else match_classes(data, classes)
 
 
