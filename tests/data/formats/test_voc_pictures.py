@@ -158,6 +158,31 @@ def test_pictures_of_another_split_are_not_given(tmp_path: Path) -> None:
     assert len(errors(data)) == 1
 
 
+APART: dict[str, tuple[list[str], list[str], str]] = {
+    "flat labels": (["a.xml", "b.xml"], ["train/a.jpg", "val/b.jpg"], "train, val"),
+    "in a part": (["test/c.xml", "a.xml", "b.xml"], ["c.jpg", "train/a.jpg", "val/b.jpg"], "train, val"),
+    "of the labels": (["train/a.xml", "val/b.xml"], ["train/a.jpg", "val/b.jpg"], ""),
+    "one": (["a.xml", "b.xml"], ["train/a.jpg", "train/b.jpg"], ""),
+    "none": (["a.xml", "b.xml"], ["x/a.jpg", "y/b.jpg"], ""),
+    "lists": (["a.xml", "b.xml", "trainval.txt"], ["train/a.jpg", "val/b.jpg"], ""),
+}
+
+
+@pytest.mark.parametrize("layout", APART)
+def test_splits_that_the_given_pictures_alone_tell_are_named(tmp_path: Path, layout: str) -> None:
+    labels, pictures, told = APART[layout]
+    lay(tmp_path / "labels", dict.fromkeys(labels, ""), [])
+    lay(tmp_path / "pics", {}, pictures)
+    for file in (tmp_path / "labels").glob("*.txt"):
+        file.write_text("a\nb\n")
+    data = open_data(tmp_path / "labels", None, None, tmp_path / "pics")
+    notes = [item for item in data.problems if "called like splits" in item.reason]
+    assert len(data) == len(pictures) and len(notes) == bool(told)
+    for note in notes:
+        assert (note.severity, note.file) == ("warning", tmp_path / "pics")
+        assert f"({told})" in note.reason
+
+
 LENT: dict[str, Layout] = {
     "a stated path": (
         {"xml/night/a.xml": "day/a.jpg"},

@@ -17,7 +17,7 @@ from fssd.data.decode import image_size
 from fssd.data.formats.doubles import are_equal, same_pictures
 from fssd.data.formats.labels import build_record, missing_image
 from fssd.data.formats.leftovers import first_named, unlisted
-from fssd.data.formats.lookup import UNNAMED, known_splits, match_split
+from fssd.data.formats.lookup import UNNAMED, folder_split, known_splits, match_split
 from fssd.data.formats.reader import Reader
 from fssd.data.formats.voc_folder import YEAR, VocFolder, all_folders, find_folders
 from fssd.data.formats.voc_pictures import exists
@@ -71,7 +71,7 @@ def read_voc(
         problems += found
         if record is not None:
             records.append(record)
-    problems += [*_measured(root, entries), *_apart(root, entries)]
+    problems += [*_measured(root, entries), *_apart(root, entries), *_untold_splits(images, entries)]
     problems += [*_unused(root, folders, entries, records), *same_pictures(records, root)]
     problems += _not_read(root, not_read)
     return DataSet(names, tuple(records), tuple(problems), {"format": "voc", "images": len(entries)})
@@ -168,6 +168,24 @@ def _apart(root: Path, entries: Sequence[_Entry]) -> list[Problem]:
         f"{len(paths)} pictures were found by name, in folders called otherwise than those of the xml files"
     )
     return first_named(root, paths, reason)
+
+
+def _untold_splits(images: Path | None, entries: Sequence[_Entry]) -> list[Problem]:
+    """A note if given pictures lie in folders of several splits, of which the labels know nothing."""
+    if images is None:
+        return []
+    untold = [entry for entry in entries if entry.is_there and not entry.folder.sets]
+    untold = [entry for entry in untold if not entry.folder.splits[entry.image_id]]
+    paths = filter(None, (entry.folder.found(entry.image_id) for entry in untold))
+    told = known_splits({folder_split(path.relative_to(images).parts[:-1]) for path in paths} - {""})
+    if len(told) < 2:
+        return []
+    reason = (
+        f"its pictures lie in folders called like splits ({', '.join(told)}), which say nothing where the "
+        "labels lie elsewhere, so they are read as one; put the xml files into such folders, or list them in "
+        "ImageSets"
+    )
+    return [Problem("warning", images, "", reason)]
 
 
 def _splits(folders: Sequence[VocFolder]) -> tuple[str, ...]:
