@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -48,11 +49,19 @@ def yes_or_no(value: object, name: str) -> bool:
 
 
 def read_lines(file: Path) -> list[str]:
-    """The lines of a text file. Raises DataError."""
+    """The lines of a text file in UTF-8, or UTF-16 with its mark, as PowerShell writes. Raises DataError."""
     try:
-        return file.read_text(encoding="utf-8-sig").splitlines()
+        return _as_text(file.read_bytes()).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot be read as text ({error})", file=file) from error
+
+
+def _as_text(content: bytes) -> str:
+    if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+        text = content.decode("utf-16")
+        if any(map(str.isascii, text)):  # other bytes may begin like the mark, and hold no end of a line
+            return text
+    return content.decode("utf-8-sig")
 
 
 def build_record(

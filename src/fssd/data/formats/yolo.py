@@ -29,9 +29,9 @@ from fssd.data.formats.yolo_folders import (
     holds_labels,
     pairs_of_folder,
     pairs_of_labels,
-    text_files,
 )
-from fssd.data.formats.yolo_lookup import LabelFinder, NameFinder
+from fssd.data.formats.yolo_lists import called_lists, unused_lists
+from fssd.data.formats.yolo_lookup import LabelFinder, NameFinder, text_files
 from fssd.data.formats.yolo_rows import NameList, is_label_file, read_row
 from fssd.data.formats.yolo_yaml import (
     asked_splits,
@@ -182,18 +182,31 @@ def _without_labels(file: Path, pairs: Sequence[LabelledPicture]) -> list[Proble
 
 def _of_folder(root: Path, split: str | None, images: Path | None) -> _Layout:
     finder = PictureFinder(root, (), images)
-    found = pairs_of_labels(root, finder) if images else pairs_of_folder(root, finder)
+    told: list[Problem] = []
+    found = pairs_of_labels(root, finder) if images else pairs_of_folder(root, finder, told)
     if not found:
         reason = "none of its label files has a picture of the same name here"
         raise DataError(f"{reason}; give the folder of the images, `images`", file=root)
     names, lists, notes = _names_of_folder(root)
+    notes += told if images is None else unused_lists(root, called_lists(root))
     chosen = choose_splits(split, _splits_of(found), root)
     pairs = [pair for pair in found if chosen is None or (pair.split or UNNAMED) in chosen]
     others = [pair for pair in found if chosen is not None and (pair.split or UNNAMED) not in chosen]
+    pairs, again = _each_once(pairs)
+    notes += first_named(root, again, f"{len(again)} pictures are in several of its lists and are used once")
     without = [pair.picture for pair in pairs if pair.label is None]
     reason = f"{len(without)} of {len(pairs)} pictures have no label file and are backgrounds"
     notes += first_named(root, without, reason)
     return _Layout(root, root, finder.root, finder, pairs, others, names, lists, notes)
+
+
+def _each_once(pairs: Sequence[LabelledPicture]) -> tuple[list[LabelledPicture], list[Path]]:
+    """The pairs without those of another list that names the picture too, and the pictures of these."""
+    once: dict[tuple[Path, Path | None], LabelledPicture] = {}
+    for pair in pairs:
+        once.setdefault((pair.picture, pair.label), pair)
+    again = Counter(pair.picture for pair in pairs) - Counter(picture for picture, _ in once)
+    return list(once.values()), list(again)
 
 
 def _names_of_folder(root: Path) -> tuple[Callable[[Path], NameList], list[NameList], list[Problem]]:

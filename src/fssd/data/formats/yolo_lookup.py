@@ -18,6 +18,7 @@ from fssd.data.formats.lookup import (
     may_be_folder,
     suffix_of,
     visible_entries,
+    visible_files,
     without_hash,
 )  # fmt: skip
 from fssd.data.formats.yolo_rows import NameList, is_label_file
@@ -166,6 +167,11 @@ def is_name_list(file: os.DirEntry[str] | Path) -> bool:
     """Whether a file is called like a list of class names, and holds no boxes, of a picture called so."""
     is_called = file.name.lower() in _NAME_FILES or suffix_of(file.name) == ".names"
     return is_called and not is_label_file(Path(file))
+
+
+def text_files(root: Path) -> Iterator[Path]:
+    """The .txt below a folder that may be label files, and are no lists of class names."""
+    return (file for file in visible_files(root, {".txt"}) if not is_name_list(file))
 
 
 @dataclass(frozen=True)

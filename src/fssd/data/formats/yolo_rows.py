@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from codecs import BOM_UTF8
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,10 @@ def is_label_file(file: Path) -> bool | None:
     """Whether the first line is a row of labels; None of an empty file."""
     try:
         with file.open("rb") as stream:
-            lines = stream.read(_LOOKS_AT).removeprefix(BOM_UTF8).split(b"\n")
+            start = stream.read(_LOOKS_AT)
+        if start.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+            start = start.decode("utf-16", "ignore").encode()
+        lines = start.removeprefix(BOM_UTF8).split(b"\n")
         words = next((line.split() for line in lines if line.strip()), None)
         values = list(map(float, words or ()))
     except (OSError, ValueError):
