@@ -31,7 +31,8 @@ from fssd.data.formats.yolo_folders import (
     pairs_of_labels,
 )
 from fssd.data.formats.yolo_lists import called_lists, unused_lists
-from fssd.data.formats.yolo_lookup import LabelFinder, NameFinder, text_files
+from fssd.data.formats.yolo_lookup import LabelFinder, text_files
+from fssd.data.formats.yolo_names import NameFinder
 from fssd.data.formats.yolo_rows import NameList, is_label_file, read_row
 from fssd.data.formats.yolo_yaml import (
     asked_splits,
@@ -213,7 +214,7 @@ def _names_of_folder(root: Path) -> tuple[Callable[[Path], NameList], list[NameL
     """The names of a label file, all lists of names, and a note if there are none."""
     lists = NameFinder(root)
     if lists.lists:
-        return lists.find, list(lists.lists.values()), []
+        return lists.find, list(lists.lists.values()), lists.notes
     files = [file for file in text_files(root) if is_label_file(file)]
     words = {line.split()[0] for file in files for line in read_lines(file) if line.strip()}
     count = 1 + max((int(word) for word in words if word.isdecimal() and len(word) <= _DIGITS), default=0)

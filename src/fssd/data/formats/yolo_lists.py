@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from fssd.data.decode import IMAGE_EXTENSIONS
+from fssd.data.formats.darknet_data import StatedPath, nearest_stated, stated_paths
 from fssd.data.formats.labels import read_lines
 from fssd.data.formats.leftovers import first_named
 from fssd.data.formats.lookup import (
@@ -19,10 +20,8 @@ from fssd.data.formats.lookup import (
     file_split,
     folder_split,
     is_of_split,
-    nearness,
     path_parts,
     suffix_of,
-    visible_entries,
 )  # fmt: skip
 from fssd.data.formats.yolo_lookup import text_files
 from fssd.data.formats.yolo_rows import is_label_file
@@ -70,7 +69,7 @@ class PictureLists:
     @cached_property
     def _called(self) -> list[Path]:
         """The texts that are called like a list or named by an obj.data, and are no labels of a picture."""
-        names = {parts[-1] for _, _, parts in self._stated}
+        names = {stated.parts[-1] for stated in self._stated}
         return called_lists(self.root, names)
 
     @cached_property
@@ -84,17 +83,14 @@ class PictureLists:
         return [file for file in self._called if file not in taken and not self.finder.has_stem(file.stem)]
 
     @cached_property
-    def _stated(self) -> list[tuple[Path, str, list[str]]]:
-        """Every obj.data with the splits and the parts of the paths that it states."""
-        entries = visible_entries(self.root)
-        files = [Path(entry) for entry in entries if suffix_of(entry.name) == ".data"]
-        return [(file, *row) for file in files for row in _stated_lists(file)]
+    def _stated(self) -> list[StatedPath]:
+        return [stated for stated in stated_paths(self.root) if folder_split([stated.key])]
 
     @property
     def _lists(self) -> list[tuple[str, Path]]:
         """With their splits."""
         lists = self._with_pictures
-        found = ((data, key, _nearest(parts, data, lists)) for data, key, parts in self._stated)
+        found = ((stated.file, stated.key, nearest_stated(stated, lists)) for stated in self._stated)
         named = [(data, key, file) for data, key, file in found if file is not None]
         told = {folder for data, _, file in named for folder in (data.parent, file.parent)}
         others = [file for file in lists if _is_called_list(file) and told.isdisjoint(file.parents)]
@@ -195,16 +191,3 @@ def _filled(file: Path) -> Iterator[str]:
 def _stated_place(line: _Line) -> Path:
     path = line.file.parent.joinpath(*path_parts(line.text))
     return path if suffix_of(path.name) in IMAGE_EXTENSIONS else Path(f"{path}.jpg")
-
-
-def _stated_lists(file: Path) -> list[tuple[str, list[str]]]:
-    """The splits of an obj.data and the parts of their paths, which Darknet takes from where it runs."""
-    rows = [line.partition("=") for line in read_lines(file)]
-    pairs = [(key.strip(), path_parts(value.strip())) for key, _, value in rows]
-    return [(key, parts) for key, parts in pairs if parts and folder_split([key])]
-
-
-def _nearest(parts: Sequence[str], source: Path, files: Sequence[Path]) -> Path | None:
-    """The list of that name nearest to its obj.data, and of those the one in most of the stated folders."""
-    alike = [file for file in files if file.name == parts[-1]]
-    return max(alike, key=lambda file: (nearness(file, source), common_end(file, parts)), default=None)

@@ -1,15 +1,12 @@
-"""Finds the YOLO label file of a picture, and the class names of a label file."""
+"""Finds the YOLO label file of a picture."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
-from fssd.data.formats.json_values import is_number, is_text, read_json
-from fssd.data.formats.labels import read_lines
 from fssd.data.formats.lookup import (
     NOWHERE,
     VANISHED,
@@ -17,16 +14,14 @@ from fssd.data.formats.lookup import (
     entries_in,
     may_be_folder,
     suffix_of,
-    visible_entries,
     visible_files,
     without_hash,
 )  # fmt: skip
-from fssd.data.formats.yolo_rows import NameList, is_label_file
-from fssd.errors import DataError
+from fssd.data.formats.yolo_rows import is_label_file
 
 _PICTURES = {"images", "image", "jpegimages", "imgs", "img"}
 _LABELS = ("labels", "label", "annotations", "labelstxt")
-_NAME_FILES = (
+NAME_FILES = (
     "classes.txt",
     "obj.names",
     "_darknet.labels",
@@ -34,6 +29,7 @@ _NAME_FILES = (
     "labels.txt",
     "notes.json",
 )
+"""What lists of class names are called, the best first."""
 _Places = Callable[[Path], Iterator[Path | None]]  # where the labels of a folder of pictures may lie
 
 
@@ -165,60 +161,10 @@ class LabelFinder:
 
 def is_name_list(file: os.DirEntry[str] | Path) -> bool:
     """Whether a file is called like a list of class names, and holds no boxes, of a picture called so."""
-    is_called = file.name.lower() in _NAME_FILES or suffix_of(file.name) == ".names"
+    is_called = file.name.lower() in NAME_FILES or suffix_of(file.name) == ".names"
     return is_called and not is_label_file(Path(file))
 
 
 def text_files(root: Path) -> Iterator[Path]:
     """The .txt below a folder that may be label files, and are no lists of class names."""
     return (file for file in visible_files(root, {".txt"}) if not is_name_list(file))
-
-
-@dataclass(frozen=True)
-class NameFinder:
-    """The lists of class names below a folder."""
-
-    root: Path
-
-    @cached_property
-    def lists(self) -> dict[Path, NameList]:
-        """By folder. Raises DataError."""
-        found: dict[Path, NameList] = {}
-        entries = [entry for entry in visible_entries(self.root) if is_name_list(entry)]
-        order = {name: rank for rank, name in enumerate(_NAME_FILES)}
-        for entry in sorted(entries, key=lambda entry: order.get(entry.name.lower(), 1)):
-            file = Path(entry)
-            names = _from_notes(file) if file.suffix.lower() == ".json" else _from_lines(file)
-            if names and file.parent not in found:
-                found[file.parent] = NameList(file, names)
-        return found
-
-    def find(self, label: Path) -> NameList:
-        """The list nearest above a label file, else the only one. Raises DataError."""
-        above = next((self.lists[folder] for folder in label.parents if folder in self.lists), None)
-        if above is not None:
-            return above
-        first, *others = self.lists.values()
-        for other in others:
-            if other.names != first.names:
-                reason = f"has other class names than {first.file}; put the right ones beside the labels"
-                raise DataError(reason, file=other.file)
-        return first
-
-
-def _from_lines(file: Path) -> dict[int, str]:
-    names = {number: line.strip() for number, line in enumerate(read_lines(file)) if line.strip()}
-    repeated = next((name for name in names.values() if list(names.values()).count(name) > 1), None)
-    if repeated is not None:
-        raise DataError(f"has the class name {repeated!r} twice; give each class once", file=file)
-    return names
-
-
-def _from_notes(file: Path) -> dict[int, str]:
-    """Of Label Studio: {"categories": [{"id": 0, "name": "dog"}]}."""
-    content = read_json(file)
-    rows = content.get("categories") if isinstance(content, dict) else None
-    if not isinstance(rows, list):
-        return {}
-    pairs = [(row.get("id"), row.get("name")) for row in rows if isinstance(row, dict)]
-    return {int(key): str(name).strip() for key, name in pairs if is_number(key) and is_text(name)}
