@@ -200,6 +200,47 @@ def test_class_names_are_given_once(tmp_path: Path) -> None:
         opened(tmp_path)
 
 
+def test_without_class_names_numbers_may_be_written_as_floats(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    text(tmp_path / "a.txt", "2.000000 0.5 0.5 0.5 0.2\n1e400 0.5 0.5 0.5 0.2\n")
+    picture(tmp_path / "b.png")
+    text(tmp_path / "b.txt", "2.000000 0.5 0.5 0.5 0.2\n")
+    data = opened(tmp_path)
+    assert data.classes == ("0", "1", "2") and [r.labels.tolist() for r in data.records] == [[2]]
+    (problem,) = (problem for problem in data.problems if problem.severity == "error")
+    assert problem.place == "line 2"
+
+
+@pytest.mark.parametrize("with_yaml", [True, False])
+@pytest.mark.parametrize("row", ["0 0.5 0.5 1.2 0.3\n", "cat 0.5 0.5 0.2 0.3\n", "no labels\n"])
+def test_a_faulty_first_row_with_pictures_in_a_given_folder(
+    tmp_path: Path, row: str, with_yaml: bool
+) -> None:
+    for name in "ab":
+        picture(tmp_path / f"pics/train/{name}.png")
+    label = text(tmp_path / "set/labels/train/b.txt", row)
+    text(tmp_path / "set/labels/train/a.txt")
+    text(tmp_path / "set/classes.txt", NAMES)
+    text(tmp_path / "set/labels/train/readme.txt", "words")
+    if with_yaml:
+        text(tmp_path / "set/data.yaml", "train: images/train\nnames: [cat, dog]\n")
+    data = open_data(tmp_path / "set", "train", None, tmp_path / "pics")
+    assert [record.path.name for record in data.records] == ["a.png"]
+    (problem,) = data.problems
+    assert (problem.severity, problem.file, problem.place) == ("error", label, "line 1")
+
+
+def test_faulty_labels_of_no_picture_are_named(tmp_path: Path) -> None:
+    picture(tmp_path / "images/a.png")
+    text(tmp_path / "labels/a.txt")
+    text(tmp_path / "labels/b.txt", "cat 0.5 0.5 0.2 0.3\n")
+    text(tmp_path / "labels/c.txt", "0 0.5 0.5 1.2 0.3\n")
+    text(tmp_path / "labels/readme.txt", "what is here: labels\n")
+    text(tmp_path / "classes.txt", NAMES)
+    (note,) = reasons(opened(tmp_path))
+    assert "2 label files belong to no image" in note and "b.txt" in note
+
+
 def test_labels_without_pictures(tmp_path: Path) -> None:
     text(tmp_path / "labels/train/ab12cd34-a.txt")
     text(tmp_path / "labels/train/b.txt")

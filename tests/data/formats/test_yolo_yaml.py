@@ -72,6 +72,45 @@ def test_yaml_beside_that_of_the_data(tmp_path: Path, name: str, other: str) -> 
     assert open_data(tmp_path, "train").classes == ("cat", "dog")
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "names: {0: cat}\nstride: 32\n",  # of an exported model
+        "nc: 80\ndepth_multiple: 0.33\n",
+        "train:\n  lr: 0.1\nmodel: x\n",
+    ],
+)
+def test_a_yaml_of_a_model_beside_labels(tmp_path: Path, content: str) -> None:
+    picture(tmp_path / "images/a.png")
+    text(tmp_path / "labels/a.txt", "1 0.5 0.5 0.5 0.2\n")
+    text(tmp_path / "classes.txt", "cat\ndog\n")
+    file = text(tmp_path / "config.yaml", content)
+    data = open_data(tmp_path)
+    assert data.classes == ("cat", "dog") and len(data) == 1 and data.problems == ()
+    with pytest.raises(DataError):
+        open_data(file)
+
+
+def test_a_yaml_of_a_training_beside_labels_of_another_format(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    box = {"label": "cat", "shape_type": "rectangle", "points": [[1, 1], [20, 20]]}
+    as_json(
+        tmp_path / "a.json", {"shapes": [box], "imagePath": "a.png", "imageHeight": 100, "imageWidth": 200}
+    )
+    text(tmp_path / "config.yaml", "train:\n  lr: 0.1\n")
+    assert find_reader(tmp_path)[0].name == "labelme"
+
+
+@pytest.mark.parametrize("content", ["train: images\n", "train: [\n"])
+def test_the_only_yaml_of_pictures_is_told_what_is_wrong(tmp_path: Path, content: str) -> None:
+    picture(tmp_path / "images/a.png")
+    text(tmp_path / "labels/a.txt", "1 0.5 0.5 0.5 0.2\n")
+    file = text(tmp_path / "signs.yaml", content)
+    with pytest.raises(DataError) as caught:
+        open_data(tmp_path)
+    assert caught.value.file == file
+
+
 def test_several_data_sets_in_a_folder_of_another_format(tmp_path: Path) -> None:
     """They are named as what is not read, and no fault of the labels that are."""
     for name in ("one/data.yaml", "two/data.yaml"):

@@ -257,9 +257,9 @@ class PictureFinder:
         stem = path.with_suffix("")
         return stem in self._owned and stem != source.with_suffix("")
 
-    def has_stem(self, stem: str) -> bool:
-        """Whether any picture has this name before its ending."""
-        return f"/{composed(stem)}" in self._index
+    def has_picture(self, name: str) -> bool:
+        """Whether any picture has this name, with its ending or without."""
+        return f"/{composed(name)}" in self._index or composed(name).lower() in self._index
 
     def find(self, names: Sequence[str], source: Path, split: str) -> tuple[tuple[Path, ...], bool]:
         """The picture (several if they fit equally well, () if none does), and whether it is just there.

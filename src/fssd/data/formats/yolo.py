@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,7 +34,7 @@ from fssd.data.formats.yolo_folders import (
 from fssd.data.formats.yolo_lists import called_lists, unused_lists
 from fssd.data.formats.yolo_lookup import LabelFinder, text_files
 from fssd.data.formats.yolo_names import NameFinder
-from fssd.data.formats.yolo_rows import NameList, is_label_file, read_row
+from fssd.data.formats.yolo_rows import NameList, is_label_file, looks_like_labels, read_row
 from fssd.data.formats.yolo_yaml import (
     asked_splits,
     base_folder,
@@ -217,10 +218,18 @@ def _names_of_folder(root: Path) -> tuple[Callable[[Path], NameList], list[NameL
         return lists.find, list(lists.lists.values()), lists.notes
     files = [file for file in text_files(root) if is_label_file(file)]
     words = {line.split()[0] for file in files for line in read_lines(file) if line.strip()}
-    count = 1 + max((int(word) for word in words if word.isdecimal() and len(word) <= _DIGITS), default=0)
+    count = 1 + max(map(_class_number, words), default=0)
     numbers = NameList(root, {number: str(number) for number in range(count)})
     reason = f"no file names the classes (classes.txt, obj.names): the {count} classes are called 0, 1, ..."
     return lambda _: numbers, [numbers], [Problem("warning", root, "classes", reason)]
+
+
+def _class_number(word: str) -> int:
+    """Also of `2.000000`, as NumPy writes it; 0 of what is none, which is told where it is read."""
+    with suppress(ValueError, OverflowError):
+        number = float(word)
+        return int(number) if number.is_integer() and 0 <= number < 10**_DIGITS else 0
+    return 0
 
 
 def _splits_of(pairs: Iterable[LabelledPicture]) -> tuple[str, ...]:
@@ -234,8 +243,7 @@ def _unused(layout: _Layout) -> list[Problem]:
     left = [
         file
         for file in text_files(layout.base)
-        if os.path.normpath(file) not in used
-        and ((found := is_label_file(file)) or (found is None and os.path.normpath(file.parent) in folders))
+        if os.path.normpath(file) not in used and _is_left_out(file, folders)
     ]
     listed = [pair.picture for pair in every]
     apart = _labelled_apart(layout, listed, left)
@@ -250,6 +258,13 @@ def _unused(layout: _Layout) -> list[Problem]:
         *first_named(layout.root, left, f"{len(left)} label files belong to no image and are left out"),
         *first_named(layout.root, shared, f"{len(shared)} label files are of several pictures at once"),
     ]
+
+
+def _is_left_out(file: Path, folders: Collection[str]) -> bool:
+    """Whether a text that is not used is one of labels; among others also one that is empty or faulty."""
+    found = is_label_file(file)
+    is_among = os.path.normpath(file.parent) in folders
+    return bool(found) or (is_among and (found is None or looks_like_labels(file)))
 
 
 def _labelled_apart(layout: _Layout, listed: Sequence[Path], left: Sequence[Path]) -> dict[Path, str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from fssd.data.formats.lookup import PictureFinder, folder_split, without_hash
 from fssd.data.formats.yolo_lists import PictureLists
 from fssd.data.formats.yolo_lookup import LabelFinder, text_files
-from fssd.data.formats.yolo_rows import is_label_file
+from fssd.data.formats.yolo_rows import is_label_file, looks_like_labels
 from fssd.data.sample import Problem
 
 
@@ -50,13 +50,19 @@ def pairs_of_labels(root: Path, finder: PictureFinder) -> list[LabelledPicture]:
     """The label files of a folder, with their pictures in another; one that is missing is where it may be."""
     pairs = []
     for file in text_files(root):
-        if is_label_file(file) is not False:
+        if _is_of_picture(file, finder):
             split = _split(file, root)
             parts = [
                 part for part in file.relative_to(root).with_suffix("").parts if part.lower() != "labels"
             ]
             pairs.append(LabelledPicture(_picture_of(parts, file, split, finder), file, split))
     return pairs
+
+
+def _is_of_picture(file: Path, finder: PictureFinder) -> bool:
+    """Whether a text is one of labels; of one with a faulty first row its name tells, or its numbers."""
+    names = (file.stem, without_hash(file.stem))
+    return is_label_file(file) is not False or looks_like_labels(file) or any(map(finder.has_picture, names))
 
 
 def _picture_of(parts: Sequence[str], file: Path, split: str, finder: PictureFinder) -> Path:

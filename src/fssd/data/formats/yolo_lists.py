@@ -24,7 +24,7 @@ from fssd.data.formats.lookup import (
     suffix_of,
 )  # fmt: skip
 from fssd.data.formats.yolo_lookup import text_files
-from fssd.data.formats.yolo_rows import is_label_file
+from fssd.data.formats.yolo_rows import is_label_file, looks_like_labels
 from fssd.data.sample import Problem
 from fssd.errors import DataError
 
@@ -80,7 +80,7 @@ class PictureLists:
     def _without_pictures(self) -> list[Path]:
         """Those that name no pictures, and are no faulty labels of a picture of their name either."""
         taken = set(self._with_pictures)
-        return [file for file in self._called if file not in taken and not self.finder.has_stem(file.stem)]
+        return [file for file in self._called if file not in taken and not self.finder.has_picture(file.stem)]
 
     @cached_property
     def _stated(self) -> list[StatedPath]:
@@ -171,7 +171,7 @@ class PictureLists:
 def called_lists(root: Path, names: Collection[str] = ()) -> list[Path]:
     """The texts below a folder that are called like a split, or so, and hold no boxes."""
     called = (file for file in text_files(root) if _is_called_list(file) or file.name in names)
-    return [file for file in called if is_label_file(file) is False]
+    return [file for file in called if is_label_file(file) is False and not looks_like_labels(file)]
 
 
 def _is_called_list(file: Path) -> bool:

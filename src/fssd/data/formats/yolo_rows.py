@@ -25,22 +25,36 @@ class NameList:
     keypoints: int = 0
 
 
+def _first_words(file: Path) -> list[bytes]:
+    """Of the first line that is not empty. Raises OSError."""
+    with file.open("rb") as stream:
+        start = stream.read(_LOOKS_AT)
+    if start.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+        start = start.decode("utf-16", "ignore").encode()
+    lines = start.removeprefix(BOM_UTF8).split(b"\n")
+    return next((line.split() for line in lines if line.strip()), [])
+
+
 def is_label_file(file: Path) -> bool | None:
     """Whether the first line is a row of labels; None of an empty file."""
     try:
-        with file.open("rb") as stream:
-            start = stream.read(_LOOKS_AT)
-        if start.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
-            start = start.decode("utf-16", "ignore").encode()
-        lines = start.removeprefix(BOM_UTF8).split(b"\n")
-        words = next((line.split() for line in lines if line.strip()), None)
-        values = list(map(float, words or ()))
+        words = _first_words(file)
+        values = list(map(float, words))
     except (OSError, ValueError):
         return False
-    if words is None:
+    if not words:
         return None
     is_row = len(values) > 4 and values[0].is_integer() and values[0] >= 0
     return is_row and all(-_SLACK <= value <= 1 + _SLACK for value in values[1:])
+
+
+def looks_like_labels(file: Path) -> bool:
+    """Whether the first line is a row of numbers, also one with a fault such as a class by its name."""
+    try:
+        words = _first_words(file)
+        return len(words) > 4 and all(math.isfinite(float(word)) for word in words[1:])
+    except (OSError, ValueError):
+        return False
 
 
 def read_row(line: str, place: str, size: tuple[int, int], known: NameList) -> tuple[LabelledObject, str]:

@@ -57,10 +57,10 @@ def find_yaml(path: Path) -> Path | None:
     files = [file for file in found if suffix_of(file.name) in _SUFFIXES and file.is_file()]
     called = sorted(filter(_is_called_data, files), key=_rank)
     others = [] if called else list(filter(_describes_data, files))
-    whole = _whole_data(others) if len(others) > 1 else others
+    whole = _whole_data(others)
     if len(whole) > 1:
         raise _several(whole, path)
-    return next(iter(called or whole or others), None)
+    return next(iter(called or whole or filter(_may_be_data, others)), None)
 
 
 def _several(files: Sequence[Path], root: Path) -> DataError:
@@ -79,6 +79,18 @@ def _whole_data(files: Sequence[Path]) -> list[Path]:
             if is_whole and all(content != other for other, _ in found):
                 found.append((content, file))
     return [file for _, file in found]
+
+
+def _may_be_data(file: Path) -> bool:
+    """Whether a file names pictures, or cannot be read: it is told what is wrong with it.
+
+    One of names alone is of a model, one whose `train` are settings of a training.
+    """
+    try:
+        content = read_yaml(file)
+    except DataError:
+        return True
+    return any(isinstance(content.get(key), str | list) for key in _ALSO)
 
 
 def _is_called_data(file: Path) -> bool:
