@@ -37,7 +37,7 @@ from fssd.data.formats.shards import SHARDS
 from fssd.data.formats.via import VIA
 from fssd.data.formats.voc import VOC
 from fssd.data.formats.yolo import YOLO
-from fssd.data.formats.yolo_yaml import find_yaml, read_yaml
+from fssd.data.formats.yolo_yaml import find_yaml, has_labels_outside, read_yaml
 from fssd.data.join import join_classes, join_sets, match_classes, near_misses, shared_pictures
 from fssd.data.label_cache import read_labels
 from fssd.data.sample import DataSet, Problem
@@ -132,7 +132,9 @@ def other_formats(path: Path) -> tuple[str, ...]:
         others = (name for part in _read_joined(root).parts for name in other_formats(part.path))
         return tuple(dict.fromkeys(others))
     found = [reader for reader in READERS if reader is not taken and _lies_there(reader, path)]
-    return tuple(reader.name for reader in found if not (reader is YOLO and JOINED in found))  # of one YAML
+    names = tuple(reader.name for reader in found if not (reader is YOLO and JOINED in found))  # of one YAML
+    is_part = taken is YOLO and root.is_file() and path.is_dir() and has_labels_outside(path, root)
+    return (*names, f"yolo outside that of {root}") if is_part else names
 
 
 def _lies_there(reader: Reader, path: Path) -> bool:

@@ -12,6 +12,7 @@ from unicodedata import normalize
 import pytest
 from annotated import as_json, picture, text
 
+from fssd.data.formats import lookup
 from fssd.data.formats.lookup import PictureFinder, visible_files
 from fssd.data.source import open_data
 from fssd.errors import DataError
@@ -155,3 +156,26 @@ def test_the_exact_form_of_unicode_comes_first(tmp_path: Path) -> None:
     text(tmp_path / "a.csv", "\n".join([CSV, *rows]))
     found = {record.path.name: record.boxes[0][0] for record in open_data(tmp_path).records}
     assert found == {names[0]: 0, names[1]: 1}
+
+
+def test_many_folders_with_pictures_of_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only those in the stated folder are compared, and all where none lies in such a folder."""
+    names = [f"s{number}/000.png" for number in range(30)]
+    for name in names:
+        text(tmp_path / name, "")
+    compared: list[Path] = []
+    plain = lookup.nearness
+    monkeypatch.setattr(lookup, "nearness", lambda path, source: compared.append(path) or plain(path, source))
+    finder = PictureFinder(tmp_path)
+    source = tmp_path / "train.txt"
+    for name in names:
+        for form in (f"/data/old/{name}", name.removesuffix(".png")):
+            found, _ = finder.find((form,), source, "")
+            assert found == (tmp_path / name,)
+    assert len(compared) == 2 * len(names)
+    assert finder.find(("gone/000.png",), source, "") == (
+        tuple(sorted(tmp_path / name for name in names)),
+        False,
+    )
+    text(tmp_path / "s1/s1/000.PNG", "")
+    assert PictureFinder(tmp_path).find(("x/s1/000.png",), source, "") == ((tmp_path / "s1/000.png",), False)

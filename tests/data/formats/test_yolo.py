@@ -67,7 +67,9 @@ def test_missing_and_empty_label_files_are_backgrounds(tmp_path: Path) -> None:
     write(tmp_path, "train/a.png")
     write(tmp_path, "train/b.png", "")
     data = read_yolo(yaml_file(tmp_path), "train")
-    assert [record.boxes.shape for record in data.records] == [(0, 4), (0, 4)] and data.problems == ()
+    assert [record.boxes.shape for record in data.records] == [(0, 4), (0, 4)]
+    (problem,) = data.problems
+    assert problem.reason.startswith("1 of 2 pictures have no label file and are backgrounds")
 
 
 def shared_names(root: Path) -> Path:
@@ -200,7 +202,8 @@ def test_list_of_images(tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_text("./images/train/b.png\nimages/train/a.png\nimages/train/gone.png\n")
     data = read_yolo(yaml_file(tmp_path, "train: train.txt\nnames: [cat]\n"), "train")
     assert [record.image_id for record in data.records] == ["train/b.png", "train/a.png"]
-    (problem,) = data.problems
+    without, problem = data.problems
+    assert "1 of 3 pictures have no label file" in without.reason and "b.png" in without.reason
     assert problem.file == tmp_path / "images/train/gone.png" and "missing" in problem.reason
 
 

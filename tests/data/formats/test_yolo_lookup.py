@@ -6,7 +6,7 @@ from pathlib import Path
 from unicodedata import normalize
 
 import pytest
-from annotated import picture, text
+from annotated import messages, picture, text
 
 from fssd.data.formats.lookup import PictureFinder
 from fssd.data.formats.yolo import read_yolo
@@ -42,6 +42,8 @@ def data_set(root: Path, pictures: list[str], labels: list[str]) -> Path:
         (["20241399-cam1.txt"], {"cam1.jpg": "20241399-cam1.txt"}),  # no date
         (["ab12cd34-cam1.txt"], {"cam1.jpg": "ab12cd34-cam1.txt"}),
         (["cam-ab12cd34-1.txt", "b.txt"], {"cam-1.jpg": None, "b.jpg": "b.txt"}),
+        (["ab12cd34-x.txt", "a2222222-x.txt", "b.txt"], {"x.jpg": None, "b.jpg": "b.txt"}),  # whose?
+        (["ab12cd34-x.txt", "x.txt"], {"x.jpg": "x.txt"}),
         (["a.txt"], {"A.jpg": None, "a.jpg": "a.txt"}),
         (["a.txt"], {"A.jpg": "a.txt"}),
         (["a.jpg.txt"], {"a.jpg": None, "a.jpg.jpg": "a.jpg.txt"}),
@@ -97,6 +99,55 @@ def test_a_label_file_where_yolo_looks_is_not_lent(tmp_path: Path, expected: dic
             text(tmp_path / label, ROW)
     found = LabelFinder(tmp_path).find([tmp_path / name for name in expected])
     assert found == {tmp_path / name: tmp_path / label for name, label in expected.items() if label}
+
+
+@pytest.mark.parametrize(
+    ("labels", "pictures", "expected"),
+    [
+        (["cam1/1", "cam2/1"], ["cam1/1"], ["cam1/1"]),
+        (["a", "old/a"], ["a"], ["a"]),
+        (["11111111-x", "a2222222-x"], ["x"], []),
+        (["ab12cd34-x", "x"], ["x"], ["x"]),
+        (["one/1", "two/1"], ["1"], []),
+        (["one/1", "two/1"], ["three/1"], []),
+        (["train/1", "val/1"], ["train/1", "val/1"], ["train/1", "val/1"]),
+        (["a", "b"], ["x/a", "x/b"], ["x/a", "x/b"]),
+    ],
+)
+def test_two_label_files_do_not_share_a_given_picture(
+    tmp_path: Path, labels: list[str], pictures: list[str], expected: list[str]
+) -> None:
+    for number, name in enumerate(labels):
+        text(tmp_path / f"labels/{name}.txt", f"{number} 0.5 0.5 0.5 0.5\n")
+    for name in pictures:
+        picture(tmp_path / f"pics/{name}.jpg")
+    text(tmp_path / "labels/classes.txt", "dog\ncat\n")
+    data = open_data(tmp_path / "labels", None, None, tmp_path / "pics")
+    found = {record.path.relative_to(tmp_path / "pics").with_suffix("").as_posix() for record in data.records}
+    assert found == set(expected) and len(data) == len(expected)
+    assert len(messages(data, "error")) == len(labels) - len(expected)
+
+
+def test_copies_of_labels_in_two_splits_are_of_one_given_picture(tmp_path: Path) -> None:
+    """Their overlap is told where they are used."""
+    for split in ("train", "trainval"):
+        text(tmp_path / f"labels/{split}/1.txt", ROW)
+    picture(tmp_path / "pics/1.jpg")
+    text(tmp_path / "labels/classes.txt", "dog\n")
+    for split in ("train", "trainval"):
+        assert len(open_data(tmp_path / "labels", split, None, tmp_path / "pics")) == 1
+
+
+def test_given_pictures_in_folders_of_splits(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        picture(tmp_path / f"pics/{split}/{split}.jpg")
+        text(tmp_path / f"labels/{split}.txt", ROW)
+    text(tmp_path / "labels/classes.txt", "dog\n")
+    (note,) = messages(open_data(tmp_path / "labels", None, None, tmp_path / "pics"), "warning")
+    assert "the pictures lie in folders of the splits train, val, their labels in none" in note
+    for split in ("train", "val"):
+        (tmp_path / f"labels/{split}.txt").rename(text(tmp_path / f"labels/{split}/{split}.txt", ""))
+    assert open_data(tmp_path / "labels", None, None, tmp_path / "pics").problems == ()
 
 
 def test_folders_in_another_form_of_unicode(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from annotated import as_json, picture, text
+from annotated import as_json, messages, picture, text
 
 from fssd.data.source import find_reader, open_data, other_formats
 from fssd.errors import DataError
@@ -42,6 +42,56 @@ def test_a_yaml_below_that_of_its_data_set(tmp_path: Path) -> None:
     file = lay(tmp_path, "one/data.yaml")
     lay(tmp_path, "one/part/data.yaml")
     assert find_reader(tmp_path)[1] == file
+
+
+@pytest.mark.parametrize("name", ["one/coco128.yaml", "one/dataset.yml"])
+def test_a_yaml_below_by_another_name(tmp_path: Path, name: str) -> None:
+    file = lay(tmp_path, name)
+    picture(tmp_path / "one/images/train/b.png")
+    text(tmp_path / "one/labels/train/b.txt", "1 0.5 0.5 0.5 0.2\n")
+    text(tmp_path / "one/tr.txt", "images/train/a.png\n")
+    text(tmp_path / "one/va.txt", "images/train/b.png\n")
+    text(file, "train: tr.txt\nval: va.txt\nnames: [cat, dog]\n")
+    text(tmp_path / "code/coco.yaml", "path: ../sets/coco\ntrain: images/train2017\nnames: [cat, cow]\n")
+    assert find_reader(tmp_path)[1] == file and other_formats(tmp_path) == ()
+    data = open_data(tmp_path, "val")
+    assert data.classes == ("cat", "dog") and [record.path.stem for record in data.records] == ["b"]
+
+
+@pytest.mark.parametrize("others", [["two/labels/c.txt"], ["one/more.yaml"]])
+def test_yamls_below_that_are_not_used_are_named(tmp_path: Path, others: list[str]) -> None:
+    """Of several, or beside other labels, none is chosen."""
+    lay(tmp_path, "one/cats.yaml")
+    picture(tmp_path / "two/images/c.png")
+    for name in others:
+        text(tmp_path / name, "train: images\nnames: [x]\n" if "yaml" in name else "0 0.5 0.5 0.5 0.2\n")
+    reader, root = find_reader(tmp_path)
+    assert (reader.name, root) == ("yolo", tmp_path)
+    (note,) = (note for note in messages(open_data(tmp_path), "warning") if "YAML" in note)
+    count = 1 + sum("yaml" in name for name in others)
+    assert f"{count} YAML files of data sets lie here and are not used" in note and "cats.yaml" in note
+
+
+def test_labels_outside_the_folder_of_a_yaml_are_named(tmp_path: Path) -> None:
+    file = lay(tmp_path, "a/data.yaml")
+    picture(tmp_path / "b/images/b.png")
+    text(tmp_path / "b/labels/b.txt", "0 0.5 0.5 0.5 0.2\n")
+    assert other_formats(tmp_path) == (f"yolo outside that of {file}",) and other_formats(file) == ()
+    assert len(open_data(tmp_path)) == 1
+
+
+def test_labels_that_a_yaml_names_in_a_folder_beside_it_are_its_own(tmp_path: Path) -> None:
+    picture(tmp_path / "train/images/a.png")
+    text(tmp_path / "train/labels/a.txt", "1 0.5 0.5 0.5 0.2\n")
+    text(tmp_path / "cfg/data.yaml", "train: ../train/images\nnames: [cat, dog]\n")
+    assert other_formats(tmp_path) == () and len(open_data(tmp_path, "train")) == 1
+
+
+def test_pictures_of_a_yaml_without_labels_are_counted(tmp_path: Path) -> None:
+    lay(tmp_path, "data.yaml")
+    picture(tmp_path / "images/train/b.png")
+    (note,) = messages(open_data(tmp_path, "train"), "warning")
+    assert "1 of 2 pictures have no label file and are backgrounds" in note and "b.png" in note
 
 
 DOGS = "train: images/train\nnames: [dog, cow]\n"

@@ -248,6 +248,15 @@ class PictureFinder:
         return found
 
     @cached_property
+    def _index_in(self) -> dict[tuple[str, str], list[Path]]:
+        """The same by the composed name of the folder too: many folders may hold pictures of one name."""
+        found: dict[tuple[str, str], list[Path]] = {}
+        for key, paths in self._index.items():
+            for path in paths:
+                found.setdefault((key, composed(path.parent.name)), []).append(path)
+        return found
+
+    @cached_property
     def _owned(self) -> frozenset[Path]:
         return frozenset(file.with_suffix("") for file in self.label_files)
 
@@ -315,17 +324,34 @@ class PictureFinder:
         if not parts:
             return ()
         is_name = suffix_of(parts[-1]) in IMAGE_EXTENSIONS
+        last = composed(parts[-1])
+        key = last.lower() if is_name else f"/{last}"
+        every = self._index.get(key, [])
+        if len(parts) > 1 and len(every) > 1:
+            inside = self._index_in.get((key, composed(parts[-2])), [])
+            ranked = self._ranked(inside, parts, source, split)
+            best = max((rank for rank, _ in ranked), default=None)
+            if best is not None and best[0] == 2:  # no other folder has one that is called more alike
+                return tuple(path for rank, path in ranked if rank == best)
+        ranked = self._ranked(every, parts, source, split)
+        best = max((rank for rank, _ in ranked), default=None)
+        return tuple(path for rank, path in ranked if rank == best)
+
+    def _ranked(
+        self, paths: Sequence[Path], parts: Sequence[str], source: Path, split: str
+    ) -> list[tuple[tuple[int, int, int], Path]]:
+        """Those that may be meant: how alike the name is, how many folders are, how near it lies."""
+        is_name = suffix_of(parts[-1]) in IMAGE_EXTENSIONS
         ranked = []
         last = composed(parts[-1])
-        for path in self._index.get(last.lower() if is_name else f"/{last}", ()):
+        for path in paths:
             of = folder_split(path.relative_to(self.root).parts[:-1])
             is_other = bool(split and of and not is_of_split(of, split)) or self._is_of_another(path, source)
             if not is_other:
                 own = path.name if is_name else path.stem
                 sameness = (own == parts[-1]) + (composed(own) == last)
                 ranked.append(((sameness, common_end(path, parts), nearness(path, source)), path))
-        best = max((rank for rank, _ in ranked), default=None)
-        return tuple(path for rank, path in ranked if rank == best)
+        return ranked
 
 
 def _is_picture(entry: os.DirEntry[str]) -> bool:

@@ -40,6 +40,7 @@ from fssd.data.formats.yolo_yaml import (
     base_folder,
     find_nested_yaml,
     find_yaml,
+    nested_yamls,
     read_yaml,
     split_pictures,
     yaml_names,
@@ -83,17 +84,28 @@ def read_yolo(
     names = tuple(classes) if classes is not None else _all_classes(layout.lists)
     index = {name: label for label, name in enumerate(names)}
     records: list[Record] = []
-    problems = list(layout.notes)
+    problems: list[Problem] = []
+    without: list[Path] = []
     taken: Counter[str] = Counter()
     for image_id, pair in zip(_unique_ids(layout), layout.pairs, strict=True):
         record, found = _record(image_id, pair, layout.names, index, taken)
         problems += found
         records += [record] if record is not None else []
+        without += [pair.picture] if record is not None and pair.label is None else []
+    problems = [*layout.notes, *_backgrounds(layout, without), *problems]
     problems += [*shapes_taken(root, taken), *_unused(layout)]
     problems += same_pictures(records, root)
     numbers = one_numbering([{str(key): name for key, name in one.names.items()} for one in layout.lists])
     facts = {"format": "yolo", "images": len(layout.pairs), "class_numbers": numbers}
     return DataSet(names, tuple(records), tuple(problems), facts)
+
+
+def _backgrounds(layout: _Layout, without: Sequence[Path]) -> list[Problem]:
+    """A note of the pictures without a label file; where a YAML has nothing else, it is told already."""
+    if layout.root.is_file() and not any(pair.label for pair in layout.pairs):
+        return []
+    reason = f"{len(without)} of {len(layout.pairs)} pictures have no label file and are backgrounds"
+    return first_named(layout.root, without, reason)
 
 
 def _all_classes(lists: Sequence[NameList]) -> tuple[str, ...]:
@@ -190,16 +202,30 @@ def _of_folder(root: Path, split: str | None, images: Path | None) -> _Layout:
         reason = "none of its label files has a picture of the same name here"
         raise DataError(f"{reason}; give the folder of the images, `images`", file=root)
     names, lists, notes = _names_of_folder(root)
+    yamls = nested_yamls(root)
     notes += told if images is None else unused_lists(root, called_lists(root))
+    notes += [*first_named(root, yamls, _not_used(yamls)), *_splits_of_pictures(root, finder, found)]
     chosen = choose_splits(split, _splits_of(found), root)
     pairs = [pair for pair in found if chosen is None or (pair.split or UNNAMED) in chosen]
     others = [pair for pair in found if chosen is not None and (pair.split or UNNAMED) not in chosen]
     pairs, again = _each_once(pairs)
     notes += first_named(root, again, f"{len(again)} pictures are in several of its lists and are used once")
-    without = [pair.picture for pair in pairs if pair.label is None]
-    reason = f"{len(without)} of {len(pairs)} pictures have no label file and are backgrounds"
-    notes += first_named(root, without, reason)
     return _Layout(root, root, finder.root, finder, pairs, others, names, lists, notes)
+
+
+def _not_used(yamls: Sequence[Path]) -> str:
+    return f"{len(yamls)} YAML files of data sets lie here and are not used; give one instead of the folder"
+
+
+def _splits_of_pictures(root: Path, finder: PictureFinder, pairs: Sequence[LabelledPicture]) -> list[Problem]:
+    """A warning if the pictures that the user gave lie in folders of splits, and their labels do not."""
+    if finder.images is None or any(pair.split for pair in pairs):
+        return []
+    below = [pair.picture for pair in pairs if pair.picture.is_relative_to(finder.root)]
+    splits = known_splits({folder_split(path.relative_to(finder.root).parts[:-1]) for path in below})
+    reason = f"the pictures lie in folders of the splits {', '.join(splits)}, their labels in none of these"
+    advice = "all are read as one; lay the labels in folders of the same names"
+    return [Problem("warning", root, "", f"{reason}: {advice}")] if len(splits) > 1 else []
 
 
 def _each_once(pairs: Sequence[LabelledPicture]) -> tuple[list[LabelledPicture], list[Path]]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fssd.data.formats.doubles import are_equal
 from fssd.data.formats.lookup import PictureFinder, folder_split, without_hash
 from fssd.data.formats.yolo_lists import PictureLists
 from fssd.data.formats.yolo_lookup import LabelFinder, text_files
@@ -47,16 +48,41 @@ def pairs_of_folder(
 
 
 def pairs_of_labels(root: Path, finder: PictureFinder) -> list[LabelledPicture]:
-    """The label files of a folder, with their pictures in another; one that is missing is where it may be."""
-    pairs = []
+    """The label files of a folder, with their pictures in another; one that is missing is where it may be.
+
+    So is one that several label files could mean, for all but the one whose whole path it has.
+    """
+    found = []
     for file in text_files(root):
         if _is_of_picture(file, finder):
             split = _split(file, root)
             parts = [
                 part for part in file.relative_to(root).with_suffix("").parts if part.lower() != "labels"
             ]
-            pairs.append(LabelledPicture(_picture_of(parts, file, split, finder), file, split))
-    return pairs
+            pair = LabelledPicture(_picture_of(parts, file, split, finder), file, split)
+            found.append((pair, "/".join(parts)))
+    rivals: dict[Path, list[tuple[LabelledPicture, str]]] = {}
+    for pair, stem in found:
+        rivals.setdefault(pair.picture, []).append((pair, stem))
+    return [_or_missing(pair, stem, rivals[pair.picture], finder) for pair, stem in found]
+
+
+def _or_missing(
+    pair: LabelledPicture, stem: str, rivals: Sequence[tuple[LabelledPicture, str]], finder: PictureFinder
+) -> LabelledPicture:
+    """The pair, without its picture if that is rather another's, or as well. Copies for two splits stay."""
+    if len(rivals) == 1 or _are_copies([other for other, _ in rivals]):
+        return pair
+    own = pair.picture.relative_to(finder.root).with_suffix("").as_posix()
+    whole = [other for other, name in rivals if own in (name, without_hash(name))]
+    return pair if whole == [pair] else replace(pair, picture=finder.root / f"{stem}.jpg")
+
+
+def _are_copies(pairs: Sequence[LabelledPicture]) -> bool:
+    """Whether label files of different splits are equal."""
+    labels = [pair.label for pair in pairs if pair.label is not None]
+    is_apart = len({pair.split for pair in pairs}) == len(pairs)
+    return is_apart and all(are_equal(labels[0], label) for label in labels[1:])
 
 
 def _is_of_picture(file: Path, finder: PictureFinder) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -152,9 +153,11 @@ class LabelFinder:
                 entry.name for entry in entries if entry.name[0] != "." and not is_name_list(entry)
             )
             files = {name[:-4]: folder / name for name in names}  # of x.TXT and x.txt the second
+            claims = Counter(map(without_hash, files))
             for change in (composed, str.lower, without_hash):
                 for name in sorted(files):
-                    files.setdefault(change(name), files[name])
+                    if change is not without_hash or claims[without_hash(name)] == 1:
+                        files.setdefault(change(name), files[name])
             self._listed[folder] = files
         return self._listed[folder]
 

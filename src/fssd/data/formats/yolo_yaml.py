@@ -17,7 +17,8 @@ from fssd.data.decode import IMAGE_EXTENSIONS
 from fssd.data.formats.labels import read_lines
 from fssd.data.formats.leftovers import first_named
 from fssd.data.formats.lookup import path_parts, suffix_of, visible_files, visible_glob
-from fssd.data.formats.yolo_rows import NameList
+from fssd.data.formats.yolo_lookup import text_files
+from fssd.data.formats.yolo_rows import NameList, is_label_file
 from fssd.data.sample import Problem
 from fssd.errors import DataError, nearest
 
@@ -110,15 +111,57 @@ def _describes_data(file: Path) -> bool:
 def find_nested_yaml(root: Path) -> Path | None:
     """The data.yaml of a data set somewhere below a folder. Raises DataError if there are several.
 
-    Those below the folder of another are parts of that data set.
+    Those below the folder of another are parts of that data set. Without any it is the only other YAML of
+    a data set that is there, if no labels lie elsewhere.
     """
     called = sorted(filter(_is_called_data, visible_files(root, _SUFFIXES)), key=_rank)
     files = {file.parent: file for file in reversed(called) if _describes_data(file)}
+    if not files:
+        others = nested_yamls(root)
+        return others[0] if len(others) == 1 and not has_labels_outside(root, others[0]) else None
     highest = sorted(files.values(), key=lambda file: (len(file.parts), file))
     apart = [file for file in highest if highest[0].parent not in file.parents]
     if apart:
         raise _several([highest[0], *apart], root)
     return highest[0] if highest else None
+
+
+def nested_yamls(root: Path) -> list[Path]:
+    """The YAMLs below a folder, whatever they are called, of data sets whose pictures are there."""
+    return [file for file in _whole_data(_yamls_of_data(root)) if _is_there(file)]
+
+
+def _yamls_of_data(root: Path) -> list[Path]:
+    return list(filter(_describes_data, visible_files(root, _SUFFIXES)))
+
+
+def _is_there(file: Path) -> bool:
+    content = read_yaml(file)
+    return "sources" not in content and any(_is(place.exists) for place in _places(content, file))
+
+
+def _places(content: Mapping[str, Any], file: Path) -> list[Path]:
+    """The folders and lists that a YAML names."""
+    bases = [base_folder(content, file), file.parent]
+    stated = [content[name] for name in yaml_splits(content)]
+    entries = [entry for value in stated for entry in (value if isinstance(value, list) else [value])]
+    return [_find(str(entry), bases)[0] for entry in entries]
+
+
+def has_labels_outside(root: Path, file: Path) -> bool:
+    """Whether labels lie below a folder that are of no picture which its YAML names. Raises DataError."""
+    content = read_yaml(file)
+    own = [base_folder(content, file).resolve()]
+    if own[0] in (root.resolve(), *root.resolve().parents):
+        return False
+    for place in _places(content, file):
+        path = place.resolve()
+        above = next((folder for folder in (path, *path.parents) if folder.name == "images"), None)
+        own += [path] if above is None else [path, above.with_name("labels") / path.relative_to(above)]
+    others = (
+        text for text in text_files(root) if not any(map(set(text.resolve().parents).__contains__, own))
+    )
+    return any(map(is_label_file, others))
 
 
 def yaml_splits(content: Mapping[str, Any]) -> tuple[str, ...]:
