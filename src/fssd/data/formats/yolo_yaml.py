@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -114,10 +115,11 @@ def find_nested_yaml(root: Path) -> Path | None:
     Those below the folder of another are parts of that data set. Without any it is the only other YAML of
     a data set that is there, if no labels lie elsewhere.
     """
-    called = sorted(filter(_is_called_data, visible_files(root, _SUFFIXES)), key=_rank)
+    every = list(visible_files(root, _SUFFIXES))
+    called = sorted(filter(_is_called_data, every), key=_rank)
     files = {file.parent: file for file in reversed(called) if _describes_data(file)}
     if not files:
-        others = nested_yamls(root)
+        others = _of_present_data(every)
         return others[0] if len(others) == 1 and not has_labels_outside(root, others[0]) else None
     highest = sorted(files.values(), key=lambda file: (len(file.parts), file))
     apart = [file for file in highest if highest[0].parent not in file.parents]
@@ -128,11 +130,11 @@ def find_nested_yaml(root: Path) -> Path | None:
 
 def nested_yamls(root: Path) -> list[Path]:
     """The YAMLs below a folder, whatever they are called, of data sets whose pictures are there."""
-    return [file for file in _whole_data(_yamls_of_data(root)) if _is_there(file)]
+    return _of_present_data(visible_files(root, _SUFFIXES))
 
 
-def _yamls_of_data(root: Path) -> list[Path]:
-    return list(filter(_describes_data, visible_files(root, _SUFFIXES)))
+def _of_present_data(files: Iterable[Path]) -> list[Path]:
+    return list(filter(_is_there, _whole_data(list(filter(_describes_data, files)))))
 
 
 def _is_there(file: Path) -> bool:
@@ -151,17 +153,26 @@ def _places(content: Mapping[str, Any], file: Path) -> list[Path]:
 def has_labels_outside(root: Path, file: Path) -> bool:
     """Whether labels lie below a folder that are of no picture which its YAML names. Raises DataError."""
     content = read_yaml(file)
-    own = [base_folder(content, file).resolve()]
-    if own[0] in (root.resolve(), *root.resolve().parents):
+    base, top = _real(base_folder(content, file)), _real(root)
+    if base in (top, *top.parents):
         return False
-    for place in _places(content, file):
-        path = place.resolve()
+    own = {base}
+    for path in map(_real, _places(content, file)):
         above = next((folder for folder in (path, *path.parents) if folder.name == "images"), None)
-        own += [path] if above is None else [path, above.with_name("labels") / path.relative_to(above)]
-    others = (
-        text for text in text_files(root) if not any(map(set(text.resolve().parents).__contains__, own))
-    )
-    return any(map(is_label_file, others))
+        own |= {path} if above is None else {path, above.with_name("labels") / path.relative_to(above)}
+    is_own: dict[Path, bool] = {}
+    for text in text_files(root):
+        folder = text.parent
+        if folder not in is_own:
+            real = _real(folder)
+            is_own[folder] = not own.isdisjoint((real, *real.parents))
+        if not is_own[folder] and is_label_file(text):
+            return True
+    return False
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))
 
 
 def yaml_splits(content: Mapping[str, Any]) -> tuple[str, ...]:
