@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -52,6 +52,7 @@ class PictureLists:
 
     root: Path
     finder: PictureFinder
+    _has_folder: dict[str, bool] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
     def rows(self) -> list[tuple[Path, str]]:
@@ -144,7 +145,7 @@ class PictureLists:
         """In the folder of the split that the line states, else of its list, else in one for all splits."""
         stated = folder_split(path_parts(text)[:-1])
         found, is_exact = self._find(text, file, stated or split)
-        if found or stated or any(is_of_split(name.lower(), split) for name in self._folder_names):
+        if found or stated or self._has_folder_of(split):
             return found, is_exact
         return self._find(text, file, "")
 
@@ -152,6 +153,12 @@ class PictureLists:
         """Other files than pictures that are where a line says, such as labels, are none."""
         found, is_exact = self.finder.find((text,), file, split)
         return tuple(path for path in found if suffix_of(path.name) in _PICTURES), is_exact
+
+    def _has_folder_of(self, split: str) -> bool:
+        if split not in self._has_folder:
+            names = (name.lower() for name in self._folder_names)
+            self._has_folder[split] = any(is_of_split(name, split) for name in names)
+        return self._has_folder[split]
 
     @cached_property
     def _folders(self) -> frozenset[Path]:
