@@ -68,7 +68,7 @@ def export_model(
     loss of mAP. opset: of ONNX, 17 to 21. fp16: weights and arithmetic of the network in half precision,
     which may move boxes by 0.5 px of the input and scores by 0.01, see `HALVED`. opencv: of ONNX, let OpenCV
     agree as well. Raises ExportError if the file fails or the trial has too few images, ConfigError for a
-    suffix, a missing package, or a file beside `out` that is not of an earlier export. `out` is then left as it was.
+    suffix, a missing package, or a file beside `out` not of an earlier export. `out` then stays as it was.
     Through a symbolic link all files are written beside the file that it points to, under that one's name.
     """
     out = Path(out)
