@@ -431,6 +431,6 @@ def test_real_sources_join(tmp_path: Path) -> None:
     sources = [{"data": str(Path(REAL) / name)} for name in ("coco128", "coco-tiny")]
     file = text(tmp_path / "a.yaml", json.dumps({"classes": ["dog", "person"], "sources": sources}))
     data = open_data(file, "train")
-    assert len(data) == 208 and [problem.severity for problem in data.problems] == ["warning"]
+    assert len(data) == 208 and [problem.severity for problem in data.problems] == ["warning"] * 2
     assert len({record.image_id for record in data.records}) == 208
     assert {label for record in data.records for label in record.labels.tolist()} == {0, 1}

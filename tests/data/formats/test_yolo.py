@@ -303,7 +303,8 @@ def test_unusable_yaml(tmp_path: Path, content: str, reason: str) -> None:
 def test_real_coco128() -> None:
     data = read_yolo(Path(REAL) / "coco128" / "data.yaml", None)
     assert len(data) == 256 and len(data.classes) == 80
-    (unused,) = data.problems  # the set is cut from a larger one
+    background, unused = data.problems  # the set is cut from a larger one
+    assert "2 of 256 pictures have no label file and are backgrounds" in background.reason
     assert "2 label files belong to no image" in unused.reason and "000000000656.txt" in unused.reason
     assert sum(len(record.boxes) for record in data.records) == 1827
     assert sum(not record.source.is_file() for record in data.records) == 2
