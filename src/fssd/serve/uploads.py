@@ -1,5 +1,6 @@
 """From the bytes of a request to images; each image is checked before it is decoded."""
 
+import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,9 @@ from fssd.data.sample import Image
 from fssd.errors import ImageError, ImageSizeError
 from fssd.serve.limits import MEGA, ServerLimits
 from fssd.serve.refusals import RequestError
+
+# A form that it cannot read is answered with a 400; its own lines in the log would have no address.
+logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
 FORM = "multipart/form-data"
 FIELDS = 16  # the most fields of a form apart from its files; they are ignored
