@@ -218,9 +218,19 @@ class _Reader:
             len(inputs) > 1 and step.op in MERGES and len(self._entering(index)) > 1
         ):
             self._start(index)
-            self.merged[index] = (MERGES[step.op], tuple(self.head[i] for i in step.inputs))
+            self.merged[index] = (MERGES[step.op], tuple(self._taken(step)))
         else:
             self._continue(index, inputs)
+
+    def _taken(self, step: Step) -> Iterator[int]:
+        """The maps that a merge takes; of a sum of sums, which are made one by one, all that are summed."""
+        for i in step.inputs:
+            own = self.steps[i]
+            is_part = step.op == own.op == "add" and own.module == step.module and self.readers[i] == 1
+            if is_part and i in self.merged:
+                yield from self.merged.pop(i)[1]
+            else:
+                yield self.head[i]
 
     def _gathered(self, step: int) -> int:
         """The map whose cells a step has picked, or the step itself."""
