@@ -16,6 +16,7 @@ from PIL import Image as Pillow
 Encoder = Callable[..., bytes]
 SIZE = (640, 480)
 PATIENCE = 120_000  # milliseconds after which a wait fails
+READY = "#threshold[aria-valuetext]"  # set once the page listens, so that no file is picked before
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def page(request: pytest.FixtureRequest, browser: Any, server: Any) -> Iterator[
     opened.on("pageerror", lambda error: complaints.append(str(error)))
     opened.on("request", lambda sent: asked.append(sent.url))
     opened.goto(server.address)
-    opened.wait_for_selector("#threshold[aria-valuetext]", state="attached")
+    opened.wait_for_selector(READY, state="attached")
     opened.asked = asked
     opened.complaints = complaints
     yield opened
@@ -144,6 +145,7 @@ def test_thresholds_of_the_classes_hold_until_the_slider_is_moved(
     own = {names[0]: 0.2, names[1]: 0.8}
     page.route("**/model", with_thresholds)
     page.reload()
+    page.wait_for_selector(READY, state="attached")
     look_at(page, photo)
     shown = [found for found in answer if found["score"] > own.get(found["name"], 0.5)]
     plain = [found for found in answer if found["score"] > 0.5]
