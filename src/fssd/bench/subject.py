@@ -23,7 +23,7 @@ from fssd.runtimes.packages import require_all
 from fssd.zoo.models import MODELS, find_model, is_published
 
 Precision = Literal["fp32", "bf16", "int8"]
-Found = Literal[Precision, "fp16"]  # a file can have been exported in half precision
+AnyPrecision = Literal[Precision, "fp16"]  # a file can have been exported in half precision
 
 CPU = torch.device("cpu")
 TORCH, CUDA = "torch", "cuda"  # two ways to run a network of PyTorch, beside the exported RUNTIMES
@@ -41,7 +41,7 @@ class Subject:
     name: str
     detector: Detector
     runtime: str
-    precision: Found
+    precision: AnyPrecision
     random: bool
     multiply_adds: int | None
     device: torch.device
@@ -71,7 +71,7 @@ def open_subject(
     if file is not None and own is not None:
         detector = Detector.load(file, device=device, threads=threads)
         told = detector.facts.get("precision")
-        kind: Found = next((known for known in get_args(Found) if known == told), "fp32")
+        kind: AnyPrecision = next((known for known in get_args(AnyPrecision) if known == told), "fp32")
         return Subject(model, detector, own.name, kind, False, own.multiply_adds(file), CPU, threads)
     used = CPU if runtime in RUNTIMES else pick_device(device)
     detector = _random(model, used) if file is None else Detector.load(file, device=str(used))
