@@ -57,23 +57,27 @@ def load_detector(network: Network, classes: tuple[str, ...], file: Path) -> Tak
             if not resized:
                 raise CheckpointError(f"{file}: has no {key!r}; it was made with other model options")
             continue
-        if key.rpartition(".")[0] not in last or not own.ndim:
-            if resized and own.shape != given[key].shape:
-                fresh.append(key)
+        try:
+            if key.rpartition(".")[0] not in last or not own.ndim:
+                check_shape(file, key, given[key], own)
+                own.copy_(given[key])
                 continue
-            check_shape(file, key, given[key], own)
-            own.copy_(given[key])
-            continue
-        to = by_prior(own, before + len(classes))
-        source = by_prior(given[key], before + len(loaded.classes))
-        if len(to) == len(source) and to.shape[2:] == source.shape[2:]:
+            to = by_prior(own, before + len(classes))
+            source = by_prior(given[key], before + len(loaded.classes))
+            _check_priors(file, key, source, to)
             to[:, rows] = source[:, file_rows]
-        elif resized:
+        except CheckpointError:
+            if not resized:
+                raise
             fresh.append(key)
-        else:
-            raise CheckpointError(f"{file}: {key!r} is for {len(source)} priors per cell, not {len(to)}")
     notes = (*_left_fresh(network, loaded.network, fresh), *_other_meanings(network, loaded.network))
     return TakenOver(tuple(common), tuple(f"note: {file}: {note}" for note in notes))
+
+
+def _check_priors(file: Path, key: str, given: Tensor, own: Tensor) -> None:
+    """Raise CheckpointError if tensors of `by_prior` are not for the same priors a cell."""
+    if len(own) != len(given) or own.shape[2:] != given.shape[2:]:
+        raise CheckpointError(f"{file}: {key!r} is for {len(given)} priors per cell, not {len(own)}")
 
 
 def _check_alike(network: Network, before: Network, file: Path) -> None:
